@@ -1,0 +1,21 @@
+"""Checkpoints: atomic, verified, rotating, never a pickle. Importing this package does not import torch."""
+
+from mygpt2.checkpoint.background import Checkpointer
+from mygpt2.checkpoint.files import FileSystem
+from mygpt2.checkpoint.format import (
+    BrokenCheckpoint,
+    Checkpoint,
+    load,
+    read_model,
+    read_optimizer,
+    read_state,
+    verify,
+    write,
+)
+from mygpt2.checkpoint.store import Pruned, Skipped, candidates, load_newest, newest, prune, size_bytes, steps, sweep
+
+__all__ = [
+    "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Pruned", "Skipped", "candidates", "load",
+    "load_newest", "newest", "prune", "read_model", "read_optimizer", "read_state", "size_bytes", "steps", "sweep",
+    "verify", "write",
+]  # fmt: skip

@@ -1,0 +1,217 @@
+"""One checkpoint: a folder that is whole or does not count.
+
+    step-00001200/   model.safetensors  optimizer.safetensors  state.json  MANIFEST.json
+
+It is built aside under a temporary name, MANIFEST.json (size and SHA-256 of every file, and of itself) comes last,
+everything is synced, and one rename makes it visible. A folder counts if and only if its manifest verifies, so neither
+a crash nor a flipped bit is ever mistaken for a checkpoint. Only safetensors and JSON are written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mygpt2.checkpoint.files import FileSystem, discard, write_all
+from mygpt2.checkpoint.layout import BrokenCheckpoint, document_problem, layout_problem
+from mygpt2.checkpoint.naming import replaced_name, scratch_name, step_name, step_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 1
+MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"
+CONTENTS = (MODEL, OPTIMIZER, STATE)
+MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a verified folder holds. `optimizer` is empty when it was not asked for."""
+
+    step: int
+    path: Path
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def write(
+    checkpoints: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    files: FileSystem | None = None,
+) -> Path:
+    """Writes checkpoints/step-<step> and returns its path once it is safe on disk.
+
+    An existing folder of that step is moved aside only when the new one is whole. OSError leaves the folder as it was.
+    """
+    from mygpt2.checkpoint.tensors import write_tensors
+
+    files = files or FileSystem()
+    document = memoryview(encode_json(state))
+    scratch = checkpoints / scratch_name("tmp")
+    try:
+        files.mkdir(scratch)
+        entries = {
+            MODEL: _write_file(files, scratch / MODEL, lambda fd: write_tensors(files, fd, model)),
+            OPTIMIZER: _write_file(files, scratch / OPTIMIZER, lambda fd: write_tensors(files, fd, optimizer)),
+            STATE: _write_file(files, scratch / STATE, lambda fd: _write_bytes(files, fd, document)),
+        }
+        manifest = memoryview(encode_manifest(step, entries))
+        _write_file(files, scratch / MANIFEST, lambda fd: _write_bytes(files, fd, manifest))
+        files.fsync_folder(scratch)
+        return _publish(files, scratch, checkpoints / step_name(step))
+    except BaseException:
+        discard(files, scratch)
+        raise
+
+
+def _write_file(files: FileSystem, path: Path, fill: Any) -> dict[str, Any]:
+    descriptor = files.create(path)
+    try:
+        size, digest = fill(descriptor)
+        files.fsync(descriptor)
+    finally:
+        files.close(descriptor)
+    return {"bytes": size, "sha256": digest}
+
+
+def _write_bytes(files: FileSystem, descriptor: int, data: memoryview) -> tuple[int, str]:
+    write_all(files, descriptor, data)
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def _publish(files: FileSystem, scratch: Path, final: Path) -> Path:
+    """The rename that makes a checkpoint visible.
+
+    A folder cannot be renamed over another one. The older one is therefore renamed first, to a name that `store.newest`
+    still finds, so a crash between the two renames loses nothing.
+    """
+    aside = final.with_name(replaced_name(final.name)) if os.path.lexists(final) else None
+    if aside:
+        files.rename(final, aside)
+    try:
+        files.rename(scratch, final)
+    except OSError:
+        if aside:
+            files.rename(aside, final)
+        raise
+    files.fsync_folder(final.parent)
+    if aside:
+        discard(files, aside)
+    return final
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """The one spelling of a JSON document here. NaN and objects JSON does not know are errors of the caller."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def encode_manifest(step: int, entries: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """MANIFEST.json. Its own digest covers the rest of it, and only this exact spelling is accepted."""
+    body = {"schema": SCHEMA, "step": step, "files": entries}
+    return encode_json({**body, "self": hashlib.sha256(encode_json(body)).hexdigest()})
+
+
+def verify(path: Path, *, only: Iterable[str] = CONTENTS) -> list[str]:
+    """What is wrong with a checkpoint folder; an empty list means that every file is what was written.
+
+    Reads every byte of the files in `only`. Needs no torch and executes nothing.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return ["is not a folder"]
+        manifest = _read_manifest(path)
+    except FileNotFoundError as error:
+        return [f"{Path(error.filename).name} is missing"]
+    except (OSError, BrokenCheckpoint) as error:
+        return [str(error)]
+    step = step_of(path.name)
+    if step is not None and manifest["step"] != step:
+        return [f"{MANIFEST} is of step {manifest['step']}"]
+    return [problem for name in only if (problem := _file_problem(path / name, manifest["files"][name]))]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    raw = _read_small(path / MANIFEST)
+    try:
+        manifest = json.loads(raw)
+        whole = raw == encode_manifest(manifest["step"], manifest["files"]) and set(manifest["files"]) == set(CONTENTS)
+        newer = not whole and manifest["schema"] > SCHEMA
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise BrokenCheckpoint(f"{MANIFEST} is not readable") from None
+    if newer:
+        raise BrokenCheckpoint(f"{MANIFEST} has schema {manifest['schema']}, this version reads {SCHEMA}")
+    if not whole:
+        raise BrokenCheckpoint(f"{MANIFEST} does not match its own checksum")
+    return manifest
+
+
+def _read_small(path: Path) -> bytes:
+    info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise BrokenCheckpoint(f"{path.name} is not a regular file")
+    if info.st_size > MAX_JSON_BYTES:
+        raise BrokenCheckpoint(f"{path.name} has {info.st_size} bytes, at most {MAX_JSON_BYTES} are read")
+    return path.read_bytes()
+
+
+def _file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
+    try:
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode):
+            return f"{path.name} is not a regular file"
+        if info.st_size != entry["bytes"]:
+            return f"{path.name} has {info.st_size} bytes, {entry['bytes']} were written"
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                return f"{path.name} has other bytes than were written"
+        content = layout_problem(path) if path.suffix == ".safetensors" else document_problem(_read_small(path))
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror or error}"
+    except BrokenCheckpoint as error:
+        return str(error)
+    return f"{path.name} {content}" if content else None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """state.json of a checkpoint, unverified."""
+    return json.loads(_read_small(path / STATE))
+
+
+def read_model(path: Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint on the CPU, unverified."""
+    from mygpt2.checkpoint.tensors import read_tensors
+
+    return read_tensors(path / MODEL)
+
+
+def read_optimizer(path: Path) -> dict[str, Tensor]:
+    """Optimizer tensors of a checkpoint on the CPU, unverified."""
+    from mygpt2.checkpoint.tensors import read_tensors
+
+    return read_tensors(path / OPTIMIZER)
+
+
+def load(path: Path, *, optimizer: bool = True) -> Checkpoint:
+    """A checkpoint, verified first. Raises BrokenCheckpoint (a UserError) that names every problem."""
+    problems = verify(path, only=CONTENTS if optimizer else (MODEL, STATE))
+    if problems:
+        raise BrokenCheckpoint(
+            f"checkpoint {path} is not whole ({'; '.join(problems)}); "
+            "choose another one: python -m mygpt2 runs verify lists which are"
+        )
+    step = _read_manifest(path)["step"]
+    return Checkpoint(step, path, read_model(path), read_optimizer(path) if optimizer else {}, read_state(path))

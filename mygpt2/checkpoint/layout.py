@@ -1,0 +1,83 @@
+"""What the files of a checkpoint must look like, checked without loading a tensor.
+
+safetensors: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data
+without gaps. Format: https://github.com/huggingface/safetensors (section Format).
+A pickle renamed to one of the names fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from mygpt2.errors import UserError
+
+MAX_HEADER_BYTES = 16 << 20
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+class BrokenCheckpoint(UserError):
+    """A checkpoint, or a file of one, that is not what was written."""
+
+
+def make_header(tensors: dict[str, tuple[str, list[int]]]) -> tuple[bytes, list[str]]:
+    """Length prefix and header for {name: (dtype, shape)}, and the names in the order their data follows.
+
+    Wide items come first, so every tensor is aligned to its item size when the file is mapped.
+    """
+    order = sorted(tensors, key=lambda name: (-ITEM_BYTES[tensors[name][0]], name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in order:
+        dtype, shape = tensors[name]
+        end = offset + ITEM_BYTES[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, order
+
+
+def layout_problem(path: Path) -> str | None:
+    """Why a file is not safetensors, or None. Reads the header only."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            return "is not a safetensors file"
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        spans = [_span(entry) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "has no readable safetensors header"
+    end = 0
+    for start, stop in sorted(spans):
+        if start != end:
+            return "has a gap or an overlap between tensors"
+        end = stop
+    return None if 8 + length + end == size else "does not end where its header says"
+
+
+def document_problem(raw: bytes) -> str | None:
+    """Why bytes are not a JSON object, or None."""
+    try:
+        return None if isinstance(json.loads(raw), dict) else "is not a JSON object"
+    except (ValueError, RecursionError):
+        return "is not readable JSON"
+
+
+def _span(entry: dict[str, Any]) -> tuple[int, int]:
+    start, stop = (int(offset) for offset in entry["data_offsets"])
+    shape = [int(n) for n in entry["shape"]]
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or stop - start != ITEM_BYTES[entry["dtype"]] * count:
+        raise ValueError("shape and offsets differ")
+    return start, stop

@@ -1,0 +1,130 @@
+"""The set of checkpoints of a run: which there are, which to resume from, which to delete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt2.checkpoint.files import FileSystem, discard
+from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, verify
+from mygpt2.checkpoint.naming import is_leftover, original_of, scratch_name, step_name, step_of
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A checkpoint that was passed over, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a rotation did: steps deleted, and newer checkpoints that did not verify (they are left alone)."""
+
+    deleted: list[int]
+    broken: list[Skipped]
+
+
+def candidates(checkpoints: Path) -> list[Path]:
+    """Everything that may be a checkpoint, newest step first; of one step the proper name comes first."""
+    try:
+        names = os.listdir(checkpoints)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    known = [(step, original_of(name) is None, name) for name in names if (step := step_of(name)) is not None]
+    return [checkpoints / name for _, _, name in sorted(known, reverse=True)]
+
+
+def steps(checkpoints: Path) -> list[int]:
+    """Steps that have a folder under its proper name, ascending; not verified."""
+    return sorted({step_of(p.name) or 0 for p in candidates(checkpoints) if original_of(p.name) is None})
+
+
+def newest(checkpoints: Path) -> tuple[Path | None, list[Skipped]]:
+    """The newest checkpoint that verifies, and those passed over on the way to it."""
+    skipped: list[Skipped] = []
+    for path in candidates(checkpoints):
+        problems = verify(path)
+        if not problems:
+            return path, skipped
+        skipped.append(Skipped(path, "; ".join(problems)))
+    return None, skipped
+
+
+def load_newest(checkpoints: Path, *, optimizer: bool = True) -> tuple[Checkpoint | None, list[Skipped]]:
+    """`newest` and `load` in one, so that every byte is checked once."""
+    skipped: list[Skipped] = []
+    for path in candidates(checkpoints):
+        try:
+            return load(path, optimizer=optimizer), skipped
+        except BrokenCheckpoint as error:
+            skipped.append(Skipped(path, str(error)))
+    return None, skipped
+
+
+def prune(
+    checkpoints: Path,
+    keep_last: int,
+    keep_every: int = 0,
+    best_step: int | None = None,
+    protect: Collection[int] = (),
+    *,
+    files: FileSystem | None = None,
+) -> Pruned:
+    """Deletes what the rotation does not keep, after the newest whole checkpoint was read back and verified.
+
+    Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, `best_step` and `protect`.
+    If none verifies nothing is deleted. Broken ones newer than it stay as evidence until they are old.
+    """
+    files = files or FileSystem()
+    whole, broken = newest(checkpoints)
+    if whole is None:
+        return Pruned([], broken)
+    upto = step_of(whole.name) or 0
+    known = [step for step in steps(checkpoints) if step <= upto]
+    keep = {*known[-keep_last:], upto, *protect} | ({best_step} if best_step is not None else set())
+    doomed = [step for step in known if step not in keep and not (keep_every and step % keep_every == 0)]
+    for step in doomed:
+        _delete(files, checkpoints / step_name(step))
+    return Pruned(doomed, broken)
+
+
+def _delete(files: FileSystem, path: Path) -> None:
+    """Out of sight by one rename first: a half-deleted checkpoint never has a checkpoint's name."""
+    trash = path.with_name(scratch_name("trash"))
+    files.rename(path, trash)
+    discard(files, trash)
+
+
+def sweep(checkpoints: Path, *, files: FileSystem | None = None) -> list[str]:
+    """Tidies what dead processes left and returns the names dealt with. Call it while holding the run's lock.
+
+    A replaced checkpoint whose successor never took its name gets the name back.
+    """
+    files = files or FileSystem()
+    handled = []
+    names = os.listdir(checkpoints) if checkpoints.is_dir() else []
+    for name in sorted(names):
+        original = original_of(name)
+        if original and not os.path.lexists(checkpoints / original):
+            files.rename(checkpoints / name, checkpoints / original)
+        elif is_leftover(name) or (original and not verify(checkpoints / original)):
+            discard(files, checkpoints / name)
+        else:
+            continue
+        handled.append(name)
+    return handled
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes of the files directly in a checkpoint folder."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total

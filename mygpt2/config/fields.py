@@ -1,0 +1,141 @@
+"""The schema as a flat table: one row per setting, from which help, errors and files are made."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import annotated_types as at
+from pydantic.fields import FieldInfo
+
+from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.values import toml_value
+
+KIND_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of the schema. `kind` is int, float, bool, str, choice or list (of text)."""
+
+    section: str
+    key: str
+    kind: str
+    default: Any
+    help: str
+    unit: str | None
+    essential: bool
+    optional: bool
+    choices: tuple[str, ...]
+    limits: str
+    example: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, as words: type, range, unit."""
+        words = f"one of {', '.join(self.choices)}" if self.kind == "choice" else KIND_WORDS[self.kind]
+        if self.limits:
+            words += f" {self.limits}"
+        if self.unit and self.kind in ("int", "float"):
+            words += f" ({self.unit})"
+        return f"{words}, or none" if self.optional else words
+
+
+def sections() -> dict[str, type[Section]]:
+    """Name and model of each section, in the order of the schema."""
+    return {name: typing.cast(type[Section], info.annotation) for name, info in RunConfig.model_fields.items()}
+
+
+@lru_cache(maxsize=1)
+def settings() -> dict[str, Setting]:
+    """All settings by dotted name, in the order of the schema."""
+    rows = (_setting(s, k, info) for s, model in sections().items() for k, info in model.model_fields.items())
+    return {row.name: row for row in rows}
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word a person most likely meant, or None when nothing is close."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def nearest_setting(name: str) -> str | None:
+    """The setting meant by a dotted name (or a bare key): the same key in another section comes first."""
+    known = settings()
+    key = name.rpartition(".")[2].replace("-", "_")
+    same_key = [setting.name for setting in known.values() if setting.key == key]
+    if same_key:
+        return nearest(name, same_key) or same_key[0]
+    close = nearest(name.replace("-", "_"), known)
+    if close:
+        return close
+    key_match = nearest(key, [setting.key for setting in known.values()])
+    return next((s.name for s in known.values() if s.key == key_match), None)
+
+
+def _setting(section: str, key: str, info: FieldInfo) -> Setting:
+    annotation, optional = _without_none(info.annotation)
+    kind, choices = _kind(annotation)
+    extra = typing.cast("dict[str, Any]", info.json_schema_extra or {})
+    return Setting(
+        section=section,
+        key=key,
+        kind=kind,
+        default=info.get_default(call_default_factory=True),
+        help=info.description or "",
+        unit=extra.get("unit"),
+        essential=bool(extra.get("essential")),
+        optional=optional,
+        choices=choices,
+        limits=_limits(kind, info.metadata, extra.get("example", "")),
+        example=extra.get("example") or ("none" if info.default is None else toml_value(info.default)),
+    )
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return rest[0], True
+    return annotation, False
+
+
+def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return "choice", typing.get_args(annotation)
+    if origin is list:
+        return "list", ()
+    return annotation.__name__, ()
+
+
+def _limits(kind: str, metadata: list[Any], example: str) -> str:
+    """The range in words: `from 1 to 200`, `above 0, at most 10`, `of 1 to 128 characters`."""
+    low = high = ""
+    for rule in metadata:
+        if isinstance(rule, at.Ge):
+            low = f"from {rule.ge}"
+        elif isinstance(rule, at.Gt):
+            low = f"above {rule.gt}"
+        elif isinstance(rule, at.Le):
+            high = f"to {rule.le}" if low.startswith("from") else f"at most {rule.le}"
+        elif isinstance(rule, at.Lt):
+            high = f"below {rule.lt}"
+        elif isinstance(rule, at.MinLen) and kind == "str":
+            low = "that is not empty"
+        elif isinstance(rule, at.MaxLen):
+            high = f"of at most {rule.max_length} {'texts' if kind == 'list' else 'characters'}"
+        elif getattr(rule, "pattern", None):
+            low = f"like {example}"
+    if low.startswith("from") and not high:
+        low += " up"
+    joint = " " if high.startswith(("to", "of")) else ", "
+    return joint.join(part for part in (low, high) if part)

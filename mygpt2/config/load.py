@@ -1,0 +1,238 @@
+"""From a preset, a file and overrides to one validated configuration, or to the list of everything wrong with them.
+
+Later layers win: schema defaults < preset < file < overrides. All problems are found before any is reported, each one
+line that says what was given, what is allowed and what to write instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings
+from mygpt2.config.rules import broken_rules
+from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.values import toml_value
+from mygpt2.errors import UserError
+
+OPTION = re.compile(r"--([A-Za-z_][\w-]*\.[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
+
+
+class ConfigError(UserError):
+    """All problems of a configuration, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value and where it came from: `origin` is "preset", "file" or "override", `place` how to show it."""
+
+    value: Any
+    origin: str
+    place: str
+
+
+def preset_names() -> list[str]:
+    """The presets, smallest first."""
+    order = ["tiny", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small"]
+    found = {Path(entry.name).stem for entry in _preset_folder().iterdir() if entry.name.endswith(".toml")}
+    return [name for name in order if name in found] + sorted(found.difference(order))
+
+
+def load_config(
+    preset: str | None = None,
+    file: Path | str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> RunConfig:
+    """Resolve a configuration. `overrides` are command-line words or a (dotted or nested) mapping.
+
+    A file may name its base with a top-level `preset = "gpt2"`; `preset` given here wins over that.
+    Raises ConfigError with every problem found.
+    """
+    problems: list[str] = []
+    in_file = _read_file(Path(file), problems) if file is not None else {}
+    base = in_file.pop("preset", None)
+    chosen = preset if preset is not None else base
+    given: dict[str, Given] = {}
+    if chosen is not None:
+        given |= _flatten(_read_preset(chosen, problems), "preset", f"preset {chosen}: ", problems)
+    given |= _flatten(in_file, "file", f"{file}: ", problems)
+    if isinstance(overrides, Mapping):
+        given |= _flatten(overrides, "override", "", problems)
+    else:
+        given |= _from_words(list(overrides), problems)
+    config = _validate(given, problems)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of the resolved values: the same for the same run, however it was written down."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _preset_folder() -> Any:
+    return resources.files("mygpt2") / "presets"
+
+
+def _read_preset(name: Any, problems: list[str]) -> dict[str, Any]:
+    names = preset_names()
+    if name in names:
+        return tomllib.loads((_preset_folder() / f"{name}.toml").read_text("utf-8"))
+    close = nearest(str(name), names)
+    hint = f"did you mean {close}?" if close else f"start from {names[0]}"
+    problems.append(f"there is no preset {_show(name)}; allowed: {', '.join(names)}; {hint}")
+    return {}
+
+
+def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        problems.append(f"--config {path}: {reason}; give a readable TOML file, or a preset with --preset NAME")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        problems.append(f"--config {path}: not TOML ({error}); write [section] and key = value lines")
+    return {}
+
+
+def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[str]) -> dict[str, Given]:
+    """Dotted names to values; unknown sections and keys become problems."""
+    given = {}
+    for name, value in _dotted(layer):
+        setting = settings().get(name)
+        if setting is None:
+            problems.append(_unknown(name, place if name not in sections() else f"{place}{name} = {_show(value)}"))
+            continue
+        if isinstance(value, str) and (origin == "override" or value == "none"):
+            value = _from_text(setting, value)
+        given[name] = Given(value, origin, f"{place}{name} = {_show(value)}")
+    return given
+
+
+def _dotted(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in layer.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in settings():
+            yield from _dotted(value, f"{name}.")
+        elif not (isinstance(value, Mapping) and name in sections()):
+            yield name, value
+
+
+def _from_words(words: list[str], problems: list[str]) -> dict[str, Given]:
+    """`--section.key VALUE` and `--section.key=VALUE`."""
+    given: dict[str, Given] = {}
+    queue = list(reversed(words))
+    while queue:
+        word = queue.pop()
+        match = OPTION.fullmatch(word)
+        name, text = (match[1], match[2]) if match else (word, None)
+        if word.startswith("--") and "=" not in word and queue and not queue[-1].startswith("--"):
+            text = queue.pop()
+        setting = settings().get(name)
+        if match is None:
+            problems.append(_not_a_setting(word))
+        elif setting is None:
+            problems.append(_unknown(name, "--"))
+        elif text is None:
+            problems.append(f"--{name} has no value; expected {setting.allowed}, for example {setting.example}")
+        else:
+            given[name] = Given(_from_text(setting, text), "override", f"--{name} {_word(text)}")
+    return given
+
+
+def _from_text(setting: Setting, text: str) -> Any:
+    """Text typed for a setting as the value it stands for; what cannot be read stays text and fails validation."""
+    if setting.optional and text.strip().lower() in ("none", "null", ""):
+        return None
+    if setting.kind in ("str", "choice"):
+        return text
+    if setting.kind == "bool" and text.strip().lower() in ("true", "false"):
+        return text.strip().lower() == "true"
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
+    """Check each section, then the rules across sections, with bad values replaced by defaults meanwhile."""
+    bad: set[str] = set()
+    parts = {name: _validate_section(name, model, given, bad, problems) for name, model in sections().items()}
+    config = RunConfig.model_validate(parts)
+    config = _fit_warmup(config, given) if not bad else config
+    problems += broken_rules(config, bad)
+    return config
+
+
+def _validate_section(
+    section: str, model: type[Section], given: dict[str, Given], bad: set[str], problems: list[str]
+) -> Section:
+    values = {name.partition(".")[2]: g.value for name, g in given.items() if name.startswith(f"{section}.")}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for key in dict.fromkeys(str(detail["loc"][0]) for detail in error.errors()):
+            name = f"{section}.{key}"
+            setting = settings()[name]
+            problems.append(f"{given[name].place}: expected {setting.allowed}, for example {setting.example}")
+            bad.add(name)
+            del values[key]
+    return model.model_validate(values)
+
+
+def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:
+    """A warm-up nobody asked for (preset, default) follows a shorter run: a tenth of it. One asked for is checked."""
+    asked = given.get("schedule.warmup_steps")
+    if (asked and asked.origin != "preset") or config.schedule.warmup_steps < config.train.steps:
+        return config
+    schedule = config.schedule.model_copy(update={"warmup_steps": config.train.steps // 10})
+    return config.model_copy(update={"schedule": schedule})
+
+
+def _unknown(name: str, place: str) -> str:
+    section, _, key = name.partition(".")
+    if not key and section in sections():
+        return f"{place} is a section, not a setting; write [{section}] and key = value lines below it"
+    close = nearest_setting(name) if key else nearest(section, sections()) or nearest_setting(section)
+    hint = f"did you mean {close}?" if close else "all settings: python -m mygpt2 train --help"
+    allowed = (
+        f"[{section}] has {', '.join(s.key for s in settings().values() if s.section == section)}"
+        if section in sections()
+        else f"sections are {', '.join(sections())}"
+    )
+    return f"{place}{name} is not a setting; {hint} ({allowed})"
+
+
+def _not_a_setting(word: str) -> str:
+    close = nearest_setting(word.lstrip("-").partition("=")[0]) if word.startswith("-") else None
+    hint = f"did you mean --{close}?" if close else "see python -m mygpt2 train --help"
+    return f"{word!r} is not an option; settings are written --section.key VALUE; {hint}"
+
+
+def _word(text: str) -> str:
+    """A word of the command line as it was typed, unless that would not fit in a line."""
+    return text if text.isprintable() and len(text) <= 80 else _show(text)
+
+
+def _show(value: Any) -> str:
+    """A value as it was written, cut to a length that fits in a line."""
+    try:
+        text = toml_value(value)
+    except TypeError:
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,79 @@
+"""What the loader gives out, and the state that lets it go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mygpt2.data.packing import Pieces
+
+CURSOR_FIELDS = ("epoch", "window", "document", "offset", "rows")
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """The documents that the T + 1 tokens of each row touch: row i has the entries offsets[i]:offsets[i + 1]."""
+
+    offsets: np.ndarray  # (rows + 1,) int32
+    epochs: np.ndarray  # (entries,) int64, of the lane
+    blocks: np.ndarray  # (entries,) int32
+    documents: np.ndarray  # (entries,) int32, the number within the block
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One rank's rows of a global batch. Row i is slot `slots[i]` of the batch and comes from lane `lanes[i]`.
+
+    Everything is as of *after* this batch: a checkpoint that stores its cursor goes on with the next one.
+    """
+
+    tokens: np.ndarray  # (rows, T + 1) in the tokenizer's dtype; inputs [:, :-1], targets [:, 1:]
+    slots: np.ndarray  # (rows,) int64, ascending
+    lanes: np.ndarray  # (rows,) int64
+    cursor: np.ndarray  # (V / R, 5) int64: CURSOR_FIELDS of the lanes r, r + R, ...
+    quarantine: list[int]  # blocks left out so far, sorted
+    epoch: float  # of this rank's first lane, with its fraction
+    _pieces: tuple[Pieces, ...] = field(repr=False)  # by lane
+    _rows: range = field(repr=False)  # of every lane's pieces
+
+    def documents(self) -> Documents:
+        """Where every row comes from, as columns."""
+        order = [(pieces, row) for row in self._rows for pieces in self._pieces]
+        spans = [(p, slice(int(p.first[row]), int(p.last[row]) + 1)) for p, row in order]
+        return Documents(
+            np.cumsum([0, *(span.stop - span.start for _, span in spans)], dtype=np.int32),
+            np.concatenate([p.epochs[span] for p, span in spans]),
+            np.concatenate([p.blocks[span] for p, span in spans]),
+            np.concatenate([p.documents[span] for p, span in spans]),
+        )
+
+    @property
+    def provenance(self) -> list[list[tuple[int, int]]]:
+        """For each row the (block, document in the block) pairs that its T + 1 tokens touch, in order."""
+        columns = self.documents()
+        pairs = list(zip(columns.blocks.tolist(), columns.documents.tolist(), strict=True))
+        cuts = columns.offsets.tolist()
+        return [pairs[a:b] for a, b in pairwise(cuts)]
+
+
+def merge_cursors(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The cursors of all lanes (V, 5) from those of the ranks 0, 1, ...: rank r holds the lanes r, r + R, ..."""
+    ranks = len(parts)
+    full = np.empty((sum(len(part) for part in parts), len(CURSOR_FIELDS)), np.int64)
+    for rank, part in enumerate(parts):
+        full[rank::ranks] = part
+    return full
+
+
+def loader_state(fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int]) -> dict[str, Any]:
+    """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes."""
+    return {
+        "schema": 1,
+        "fingerprint": dict(fingerprint),
+        "cursor": np.asarray(cursor, np.int64).tolist(),
+        "quarantine": sorted({int(block) for block in quarantine}),
+    }

@@ -1,0 +1,163 @@
+"""The pool that makes token blocks ahead of their use: cache, or read and tokenize, in threads.
+
+Threads, not processes: Arrow, the encoders and the checksums release the interpreter's lock, and an array can be handed
+over as it is. What is wanted soonest is made first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.errors import TryAgain
+from mygpt2.data.cache import TokenCache
+from mygpt2.data.conveyor import Stopped
+from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.packing import TokenBlock, quarantined_block
+from mygpt2.data.tokenize import BlockTokenizer
+
+
+class BlockReader(Protocol):
+    """Reads the documents of a block: texts, or arrays of ids for the kind `tokens`. Thread-safe.
+
+    Raises Unreadable for permanent faults, Outage when the source does not answer.
+    """
+
+    def read(self, block: int) -> list[Any]: ...
+
+    def close(self) -> None: ...
+
+
+class BlockMaker:
+    """Makes one token block, from the cache or from the source, whatever it takes within the outage budget."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: BlockReader,
+        tokenizer: BlockTokenizer,
+        data: DataConfig,
+        cache: TokenCache | None,
+        clock: Clock,
+        stop: threading.Event,
+        known_bad: Iterable[int] = (),
+    ) -> None:
+        self._manifest, self._reader, self._tokenizer, self._data = manifest, reader, tokenizer, data
+        self._cache, self._clock, self._stop = cache, clock, stop
+        self._outages: dict[int, OutageClock] = {}
+        # Blocks without a training document, not worth reading again; those in quarantine from the start.
+        self._empty = {b: quarantined_block(b, "in quarantine", tokenizer.tokenizer.dtype) for b in known_bad}
+
+    @property
+    def waiting(self) -> str | None:
+        """The longest outage at present."""
+        outages = sorted(list(self._outages.values()), key=lambda outage: -outage.spent_s)
+        return str(outages[0]) if outages else None
+
+    @property
+    def all_empty(self) -> bool:
+        """Every block of the source was read and none has a training document."""
+        return len(self._empty) == len(self._manifest)
+
+    def make(self, block: int) -> TokenBlock:
+        """The tokens of a block; an unreadable one comes back without documents and with the reason."""
+        if block in self._empty:
+            return self._empty[block]
+        key = self._key(block) if self._cache is not None else ""
+        found = self._cache.get(key, block) if self._cache is not None else None
+        if found is None:
+            found = self._read(block)
+            if self._cache is not None and found.unreadable is None:
+                self._cache.put(key, found)
+        if not len(found.ids):
+            self._empty[block] = found
+        return found
+
+    def _key(self, block: int) -> str:
+        data, tokenizer = self._data, self._tokenizer.tokenizer
+        rules = [data.validation_fraction, data.max_document_chars]
+        return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, rules)
+
+    def _read(self, block: int) -> TokenBlock:
+        outage = OutageClock(self._data.outage_minutes * 60.0, self._clock.now)
+        try:
+            while True:
+                try:
+                    documents = self._reader.read(block)
+                    break
+                except Outage as fault:
+                    self._await_source(block, outage, fault)
+        except Unreadable as fault:
+            return quarantined_block(block, fault.reason, self._tokenizer.tokenizer.dtype)
+        finally:
+            self._outages.pop(block, None)
+        if self._manifest.kind == "tokens":
+            return self._tokenizer.token_documents(block, documents)
+        return self._tokenizer.texts(block, documents)
+
+    def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:
+        """Sleep until the next try; TryAgain when the budget is spent."""
+        outage.failed(fault.reason)
+        self._outages[block] = outage
+        if outage.expired:
+            raise TryAgain(
+                f"{self._manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; data.outage_minutes="
+                f"{self._data.outage_minutes:g} allows no more; start the same command again when the source answers"
+            )
+        if self._clock.wait(self._stop, outage.pause_s(fault.retry_after)):
+            raise Stopped
+
+
+class BlockPool:
+    """Worker threads over a queue ordered by need."""
+
+    def __init__(self, make: Callable[[int], TokenBlock], threads: int) -> None:
+        self._make = make
+        self._wanted: list[tuple[float, int, int, Future[TokenBlock]]] = []
+        self._condition = threading.Condition()
+        self._closed = False
+        self._number = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"data-{i}", daemon=True) for i in range(max(1, threads))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def request(self, block: int, need: float) -> Future[TokenBlock]:
+        """Make a block; of all that are asked for, those with the smallest `need` first."""
+        future: Future[TokenBlock] = Future()
+        with self._condition:
+            heapq.heappush(self._wanted, (need, self._number, block, future))
+            self._number += 1
+            self._condition.notify()
+        return future
+
+    def close(self) -> None:
+        """Drop what was not begun and wait for the threads."""
+        with self._condition:
+            self._closed = True
+            dropped = [future for *_, future in self._wanted]
+            self._wanted.clear()
+            self._condition.notify_all()
+        for future in dropped:
+            future.set_exception(Stopped())
+        for thread in self._threads:
+            thread.join(timeout=5.0)  # a read that hangs in the network ends with the process
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not self._wanted and not self._closed:
+                    self._condition.wait()
+                if self._closed:
+                    return
+                _, _, block, future = heapq.heappop(self._wanted)
+            try:
+                future.set_result(self._make(block))
+            except BaseException as error:  # handed over to whoever waits for the block
+                future.set_exception(error)

@@ -1,0 +1,151 @@
+"""Tokenized blocks kept on disk, so that no text is tokenized twice.
+
+A file is named by the hash of everything its content depends on: the block's file identity and place, the tokenizer, the
+validation fraction and the length limit. It carries a checksum that is checked on every read; a damaged one is deleted and
+made anew. Several processes may share the folder: a file appears by rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from mygpt2.data.packing import TokenBlock
+
+_HEADER = struct.Struct("<8sIIQQ16s")  # magic, bytes per id, bytes of notes, documents, ids, XXH3-128 of the rest
+_MAGIC = b"mygpt2t1"
+_SUFFIX = ".tokens"
+_LOW_WATER = 0.9  # evict down to this share of the cap, so that not every write has to look for the oldest
+
+
+class TokenCache:
+    """A folder of token blocks of at most `cap_bytes`; the least recently used goes first. Thread-safe."""
+
+    def __init__(self, folder: Path, cap_bytes: int) -> None:
+        self.folder = folder
+        self._cap = cap_bytes
+        self._lock = threading.Lock()
+        self._size: int | None = None  # known after the first write
+        self.hits = 0
+        self.corrupt = 0  # files whose checksum did not hold
+        self.failure: str | None = None  # why nothing is written any more (disk full, no permission)
+
+    @staticmethod
+    def key(*parts: Any) -> str:
+        """The name of what these JSON-ready parts determine."""
+        text = json.dumps(parts, separators=(",", ":"), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / (key + _SUFFIX)
+
+    def get(self, key: str, block: int) -> TokenBlock | None:
+        """The tokens, or None where they have to be made. `block` is only the number that the result carries."""
+        path = self._path(key)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        found = _decode(content, block)
+        if found is None:
+            self.corrupt += 1
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        self.hits += 1
+        with contextlib.suppress(OSError):
+            os.utime(path)  # its place in the least-recently-used order
+        return found
+
+    def put(self, key: str, tokens: TokenBlock) -> None:
+        """Keep a block. A full or read-only disk stops the writing, not the run; `failure` then says why."""
+        if self.failure is not None:
+            return
+        content = _encode(tokens)
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_aside(path, content)
+        except OSError as error:
+            self.failure = f"token cache {self.folder}: {error.strerror or error}"
+            return
+        with self._lock:
+            self._size = self._scan_size() if self._size is None else self._size + len(content)
+            if self._size > self._cap:
+                self._size = self._evict()
+
+    def _entries(self) -> list[tuple[float, int, str]]:
+        """(time of last use, bytes, path) of every file."""
+        entries = []
+        for directory, _, names in os.walk(self.folder):
+            for name in names:
+                path = os.path.join(directory, name)
+                with contextlib.suppress(OSError):  # another process may have evicted it meanwhile
+                    status = os.stat(path)
+                    entries.append((status.st_mtime, status.st_size, path))
+        return entries
+
+    def _scan_size(self) -> int:
+        return sum(size for _, size, _ in self._entries())
+
+    def _evict(self) -> int:
+        entries = sorted(self._entries())
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in entries:
+            if total <= self._cap * _LOW_WATER:
+                break
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            total -= size
+        return total
+
+
+def _write_aside(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.replace(name, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _encode(tokens: TokenBlock) -> bytes:
+    notes = json.dumps(tokens.left_out).encode()
+    body = notes + tokens.lengths.astype("<u4").tobytes() + tokens.ids.tobytes()
+    fields = (_MAGIC, tokens.ids.itemsize, len(notes), len(tokens.lengths), len(tokens.ids))
+    return _HEADER.pack(*fields, _checksum(fields, body)) + body
+
+
+def _checksum(fields: tuple[Any, ...], body: bytes | memoryview) -> bytes:
+    digest = xxhash.xxh3_128(repr(fields).encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def _decode(content: bytes, block: int) -> TokenBlock | None:
+    """The block, or None where the bytes are not what was written."""
+    if len(content) < _HEADER.size:
+        return None
+    *fields, digest = _HEADER.unpack_from(content)
+    magic, width, note_bytes, documents, ids = fields
+    body = memoryview(content)[_HEADER.size :]
+    if magic != _MAGIC or len(body) != note_bytes + 4 * documents + width * ids:
+        return None
+    if _checksum(tuple(fields), body) != digest:
+        return None
+    lengths = np.frombuffer(body, "<u4", documents, note_bytes).astype(np.int64)
+    tokens = np.frombuffer(body, f"<u{width}", ids, note_bytes + 4 * documents)
+    return TokenBlock(block, tokens, lengths, json.loads(bytes(body[:note_bytes])))

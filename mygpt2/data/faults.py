@@ -1,0 +1,83 @@
+"""What can go wrong with a source, told apart by what may be done about it.
+
+`Unreadable` is permanent: the block goes to quarantine. `Outage` is transient: the read is tried again until the
+outage budget is spent. Time comes from a `Clock`, so that tests need not wait for it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+
+class Unreadable(Exception):
+    """One block cannot be read, now or later: damaged, gone, or not the bytes that the manifest describes."""
+
+    def __init__(self, block: int, reason: str) -> None:
+        super().__init__(f"block {block}: {reason}")
+        self.block = block
+        self.reason = reason
+
+
+class Outage(Exception):
+    """A source does not answer at present. `retry_after` (seconds) is what the source asked for, where it did."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Clock:
+    """Monotonic seconds and an interruptible sleep."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        """Sleep, or return True at once when `stop` is set meanwhile."""
+        return stop.wait(seconds)
+
+
+class OutageClock:
+    """How long the outage of one read has lasted, against its budget; begins with the first failure."""
+
+    def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.budget_s = budget_s
+        self._now = now
+        self._since: float | None = None
+        self.failures = 0
+        self.reason = ""
+
+    def failed(self, reason: str) -> None:
+        """Note one more failure in a row."""
+        if self._since is None:
+            self._since = self._now()
+        self.failures += 1
+        self.reason = reason
+
+    def recovered(self) -> None:
+        """A read succeeded: the next failure begins a new outage."""
+        self._since, self.failures, self.reason = None, 0, ""
+
+    @property
+    def spent_s(self) -> float:
+        return 0.0 if self._since is None else self._now() - self._since
+
+    @property
+    def expired(self) -> bool:
+        return self._since is not None and self.spent_s >= self.budget_s
+
+    def pause_s(self, retry_after: float | None = None) -> float:
+        """Seconds until the next try: doubling from half a second to 30, jittered so that ranks do not knock in step.
+
+        Never past the end of the budget; what the source asked for counts as a minimum.
+        """
+        pause = min(30.0, 0.5 * 2.0 ** min(self.failures, 10)) * random.uniform(0.5, 1.0)
+        pause = max(pause, retry_after or 0.0)
+        return max(0.0, min(pause, self.budget_s - self.spent_s))
+
+    def __str__(self) -> str:
+        return f"{self.reason}, retrying, {self.spent_s:.0f} s of {self.budget_s:.0f} s"

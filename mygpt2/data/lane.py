@@ -1,0 +1,105 @@
+"""One lane at work: asks for its blocks ahead of need, arranges them into windows, and hands out rows."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import replace
+
+from mygpt2.errors import UserError
+from mygpt2.data.arrange import Arranger, Load
+from mygpt2.data.blocks import BlockMaker, BlockPool
+from mygpt2.data.order import BlockOrder
+from mygpt2.data.packing import LaneStream, TokenBlock, Window
+
+FRUITLESS_EPOCHS = 1000  # a lane that meets only empty blocks this often in a row will not meet another
+
+
+class TokenEstimate:
+    """Average tokens of a block seen so far. Steers what is fetched first, never what comes out."""
+
+    def __init__(self) -> None:
+        self._blocks = self._tokens = 0
+
+    def add(self, tokens: int) -> None:
+        self._blocks += 1
+        self._tokens += tokens
+
+    def of(self, blocks: int) -> float:
+        return blocks * max(1.0, self._tokens / self._blocks if self._blocks else 1.0)
+
+    @property
+    def known(self) -> bool:
+        return self._blocks > 0
+
+
+class LaneFeed:
+    """Keeps a lane's stream filled. Used by the assembling thread only."""
+
+    def __init__(
+        self,
+        lane: int,
+        order: BlockOrder,
+        arranger: Arranger,
+        stream: LaneStream,
+        pool: BlockPool,
+        maker: BlockMaker,
+        estimate: TokenEstimate,
+    ) -> None:
+        self.lane, self.stream = lane, stream
+        self._order, self._arranger, self._pool, self._maker = order, arranger, pool, maker
+        self._estimate = estimate
+        self._asked: deque[tuple[int, int, list[Future[TokenBlock]]]] = deque()
+        self._next = (stream.epoch, stream.window)
+        self._fruitful_epoch = stream.epoch
+        self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows
+
+    def restore(self, load: Load) -> None:
+        """Bring an arranger that has a memory to where the cursor is."""
+        self._arranger.restore(*self._next, load)
+
+    def ask(self, tokens_ahead: int) -> None:
+        """Ask for blocks until a whole window, and at least `tokens_ahead`, is under way or loaded."""
+        while True:
+            blocks = sum(len(futures) for _, _, futures in self._asked)
+            under_way = self.stream.available + self._estimate.of(blocks)
+            fewest = 1 if self.stream.available else 2
+            if len(self._asked) >= fewest and (not self._estimate.known or under_way >= tokens_ahead):
+                return
+            self._ask_for_next(self.stream.taken + under_way)
+
+    def _ask_for_next(self, need: float) -> None:
+        epoch, window = self._next
+        blocks = self._order.window_blocks(self.lane, epoch, window)
+        futures = [self._pool.request(block, need) for block in blocks]
+        self._asked.append((epoch, window, futures))
+        self._next = self._order.following(self.lane, epoch, window)
+
+    @property
+    def ready(self) -> bool:
+        """The next window asked for can be arranged without waiting."""
+        return bool(self._asked) and all(future.done() for future in self._asked[0][2])
+
+    def load(self) -> Window:
+        """Arrange the next window, waiting for its blocks, and add it to the stream unless it has no tokens.
+
+        UserError when no block of the source has a training document: the lane would look for one for ever.
+        """
+        epoch, window, futures = self._asked.popleft()
+        parts = [future.result() for future in futures]
+        for part in parts:
+            self._estimate.add(len(part.ids))
+        arranged = self._arranger.arrange(epoch, window, parts)
+        arranged = replace(arranged, quarantined={**self._passed_over, **arranged.quarantined})
+        if len(arranged.tokens):
+            self._fruitful_epoch, self._passed_over = epoch, {}
+            self.stream.append(arranged)
+            return arranged
+        self._passed_over = arranged.quarantined
+        patience = FRUITLESS_EPOCHS if self._order.shuffled else 1
+        if self._maker.all_empty or epoch - self._fruitful_epoch > patience:
+            raise UserError(
+                f"data.source has no training document for lane {self.lane}: each is empty, not text, too long, held out or "
+                "unreadable; give another data.source, fewer data.lanes or a lower data.validation_fraction"
+            )
+        return arranged

@@ -1,0 +1,270 @@
+"""The loader: an endless, exactly resumable sequence of batches, made ahead of their use.
+
+The batches are a pure function of the manifest, the tokenizer, the seed, the lanes, the batch size, the block size, and the
+order's settings. Ranks, threads, prefetch depth, micro-batch and cache state never enter: worker threads only make token
+blocks, and one assembling thread asks for them and builds the batches in order. The global batch of step s has in slot j
+the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.errors import UserError
+from mygpt2.data.arrange import Arranger, InOrder, ReplaceOne, Shuffled
+from mygpt2.data.batch import Batch
+from mygpt2.data.blocks import BlockMaker, BlockPool, BlockReader
+from mygpt2.data.cache import TokenCache
+from mygpt2.data.conveyor import Conveyor, Stopped
+from mygpt2.data.faults import Clock
+from mygpt2.data.lane import LaneFeed, TokenEstimate
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.order import BlockOrder
+from mygpt2.data.packing import LaneStream, TokenBlock
+from mygpt2.data.resume import check_state, starting_cursor
+from mygpt2.data.shape import choose_shape
+from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+
+ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
+STEPS_AT_ONCE = 64
+BYTES_AT_ONCE = 16_000_000  # and this bounds what lies ready in that way
+
+
+class Loader:
+    """One rank's batches. Make it with `open`, ask with `poll`, end it with `close` (or use it in a `with`)."""
+
+    @classmethod
+    def open(
+        cls,
+        data: DataConfig,
+        *,
+        tokenizer: TokenizerLike,
+        block_size: int,
+        batch_sequences: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_dir: Path,
+        state: dict[str, Any] | None = None,
+        fork: bool = False,
+        manifest: Manifest | None = None,
+        reader: BlockReader | None = None,
+        clock: Clock | None = None,
+    ) -> Loader:
+        """Resolve the source and start making batches, from `state` where there is one.
+
+        UserError when the shape is impossible or `state` belongs to other data; `fork` (or data.fork) then starts a new
+        order on purpose. `manifest`, `reader` and `clock` stand in for those that the source would give.
+        """
+        if manifest is None:
+            manifest = resolve(data.source, data, cache_dir=cache_dir)
+        if reader is None:
+            reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+        return cls(
+            data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
+            fork or data.fork, clock or Clock(),
+        )  # fmt: skip
+
+    def __init__(
+        self,
+        data: DataConfig,
+        manifest: Manifest,
+        reader: BlockReader,
+        tokenizer: TokenizerLike,
+        block_size: int,
+        batch_sequences: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        cache_dir: Path,
+        state: dict[str, Any] | None,
+        fork: bool,
+        clock: Clock,
+    ) -> None:
+        self.data, self.manifest = data, manifest
+        self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
+        self.lanes, self.window = choose_shape(data, len(manifest), batch_sequences, world_size)
+        self._rows = batch_sequences // self.lanes  # per lane and step
+        self._dtype = np.dtype(tokenizer.dtype)
+        self.fingerprint = {
+            "data": manifest.fingerprint,
+            "tokenizer": tokenizer.fingerprint,
+            "block_size": block_size,
+            "batch_sequences": batch_sequences,
+            "lanes": self.lanes,
+            "window": self.window,
+            "seed": seed,
+            "order": f"buffer of {data.buffer_documents}" if data.order == "buffer" else data.order,
+            "validation": data.validation_fraction,
+            "max_document_chars": data.max_document_chars,
+        }
+        check_state(state, self.fingerprint, fork)
+        cursor, quarantine = starting_cursor(state, self.fingerprint)
+        self.counts: dict[str, int] = {}  # documents left out, by reason, in the windows begun so far
+        self.quarantine_reasons = {block: "in quarantine since an earlier attempt" for block in quarantine}
+        self._bad = set(quarantine)
+
+        self._stop = threading.Event()
+        self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
+        self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
+        self._tokenizer = BlockTokenizer(tokenizer, data)
+        self._maker = BlockMaker(
+            manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, known_bad=quarantine
+        )
+        self._pool = BlockPool(self._maker.make, data.threads or default_threads())
+        order = BlockOrder(len(manifest), self.lanes, self.window, seed, shuffled=data.order == "lanes")
+        estimate = TokenEstimate()
+        self._feeds = [
+            LaneFeed(
+                lane, order, self._arranger(order, lane), LaneStream(cursor[lane]), self._pool, self._maker, estimate
+            )
+            for lane in range(rank, self.lanes, world_size)
+        ]
+        self._order = order
+        self._slots, self._slot_lanes = self._places()
+        self._thread = threading.Thread(target=self._run, name="data-assemble", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def waiting(self) -> str | None:
+        """Why the next batch is late, while a source is out of reach; else None."""
+        return self._maker.waiting
+
+    @property
+    def encoder_name(self) -> str:
+        return self._tokenizer.encoder_name
+
+    def poll(self, timeout_s: float) -> Batch | None:
+        """The next batch, or None when it is not ready within the time.
+
+        What went wrong is raised here, after the batches made before it: TryAgain for an outage beyond its budget, UserError
+        for what the person has to change.
+        """
+        return self._ready.get(timeout_s)
+
+    def close(self) -> None:
+        """Stop the threads. Safe to call twice, and while blocks are being read."""
+        self._stop.set()
+        self._ready.close()
+        self._pool.close()
+        self._thread.join()
+        self._reader.close()
+
+    def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
+        if self.data.order == "lanes":
+            return Shuffled(order.seed, lane)
+        if self.data.order == "sequential":
+            return InOrder()
+        return ReplaceOne(order, lane, self.data.buffer_documents // self.lanes, self.manifest, self._bad)
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Global slot and lane of each of this rank's rows."""
+        own = np.arange(self._rank, self.lanes, self._world_size)
+        slots = (np.arange(self._rows)[:, None] * self.lanes + own).ravel()
+        lanes = np.tile(own, self._rows)
+        slots.flags.writeable = lanes.flags.writeable = False
+        return slots, lanes
+
+    def _run(self) -> None:
+        try:
+            for feed in self._feeds:
+                feed.restore(self._load_now)
+            steps = 1  # the first batch as soon as may be, then more and more at once
+            while not self._stop.is_set():
+                ready = self._fill(steps)
+                for batch in self._assemble(min(ready, steps)):
+                    self._ready.put(batch)
+                steps = min(2 * steps, self._most_steps())
+        except Stopped:
+            return
+        except BaseException as error:  # raised to the caller by poll
+            self._ready.fail(error)
+
+    def _most_steps(self) -> int:
+        """Steps that may be cut at once."""
+        step_bytes = self._rows * len(self._feeds) * (self._block_size + 1) * self._dtype.itemsize
+        return max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
+
+    def _load_now(self, blocks: Iterable[int]) -> dict[int, TokenBlock]:
+        futures = {block: self._pool.request(block, -1.0) for block in blocks}
+        return {block: future.result() for block, future in futures.items()}
+
+    def _fill(self, steps: int) -> int:
+        """Wait until every lane can give one step, take what is ready for up to `steps`; returns how many all can give."""
+        per_step = self._rows * self._block_size
+        ahead = per_step * (steps + self.data.prefetch_steps) + 1
+        for feed in self._feeds:
+            feed.ask(ahead)
+        possible = steps
+        for feed in self._feeds:
+            while feed.stream.available < per_step + 1 or (feed.stream.available < per_step * steps + 1 and feed.ready):
+                self._begin(feed)
+                feed.ask(ahead)
+            possible = min(possible, (feed.stream.available - 1) // per_step)
+        return possible
+
+    def _begin(self, feed: LaneFeed) -> None:
+        window = feed.load()
+        for reason, count in window.left_out.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+        new = {block: why for block, why in window.quarantined.items() if block not in self.quarantine_reasons}
+        self.quarantine_reasons.update(new)
+        allowed = self.data.max_quarantine * len(self.manifest)
+        if new and len(self.quarantine_reasons) > allowed:
+            block, why = next(iter(new.items()))
+            raise UserError(
+                f"{len(self.quarantine_reasons)} of {len(self.manifest)} blocks of {self.manifest.source} are unreadable "
+                f"(the last: {self.manifest.describe(block)}: {why}); data.max_quarantine={self.data.max_quarantine:g} "
+                f"allows {int(allowed)}; repair the files or raise data.max_quarantine"
+            )
+
+    def _assemble(self, steps: int) -> Iterable[Batch]:
+        """The next `steps` batches, from tokens that are loaded."""
+        rows, lanes = self._rows, len(self._feeds)
+        tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
+        taken = [feed.stream.take(steps, rows, self._block_size, tokens[:, i]) for i, feed in enumerate(self._feeds)]
+        cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
+        bad: list[set[int]] = [set() for _ in range(steps)]
+        for t in taken:
+            for step, window in t.entered:
+                bad[min(step, steps - 1)].update(window.quarantined)
+        pieces = tuple(t.pieces for t in taken)
+        by_step = tokens.reshape(steps, rows * lanes, self._block_size + 1)
+        for step in range(steps):
+            self._bad |= bad[step]
+            yield Batch(
+                tokens=by_step[step],
+                slots=self._slots,
+                lanes=self._slot_lanes,
+                cursor=cursors[step],
+                quarantine=sorted(self._bad),
+                epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
+                _pieces=pieces,
+                _rows=range(step * rows, (step + 1) * rows),
+            )
+
+    def _epoch(self, cursor: np.ndarray, share: float) -> float:
+        """Lane epochs behind this rank's first lane, by blocks and the share of the current window."""
+        epoch, window = int(cursor[0]), int(cursor[1])
+        start, stop = self._order.window_range(self._rank, epoch, window)
+        return epoch + (start + share * (stop - start)) / self._order.lane_blocks(self._rank)
+
+
+def default_threads() -> int:
+    """One per core of this process's share, at least two so that reading and tokenizing overlap, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, min(16, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))

@@ -1,0 +1,141 @@
+"""What a source consists of: files, and blocks of them that can be read in any order.
+
+The fingerprint identifies the data, not the place: relative file names, sizes, content identities, block layout and
+the text column enter it; absolute paths, URLs, times, and the revision's name do not (a commit that only edits a
+README leaves the data what it was).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["parquet", "jsonl", "txt", "tokens"]
+
+# One block. `part`: the row group of a parquet file, else the running number of the block in its file.
+# `start`, `stop`: rows within the row group (parquet), bytes (jsonl, txt), tokens (tokens); stop = -1: to the end.
+# `rows`: documents in the block, -1 where only reading tells.
+BLOCK = np.dtype([("file", "<i4"), ("part", "<i4"), ("start", "<i8"), ("stop", "<i8"), ("rows", "<i8")])
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file. `identity` changes when its content does: an etag or object id of the hub, a content hash here."""
+
+    name: str  # relative to the source's root, with forward slashes
+    size: int  # bytes
+    identity: str
+    location: str = ""  # absolute path or URL; not part of the fingerprint
+    mtime_ns: int = 0  # of a local file when it was resolved, to notice a change while running; not in the fingerprint
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A resolved source. `blocks` is a read-only structured array of dtype BLOCK, ordered by file and place.
+
+    `notes` say where a weaker mode is in force (a compressed file that is one block, very large row groups).
+    """
+
+    source: str
+    kind: Kind
+    revision: str | None
+    text_column: str
+    files: tuple[SourceFile, ...]
+    blocks: np.ndarray = field(compare=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        blocks = np.ascontiguousarray(self.blocks, dtype=BLOCK)
+        blocks.flags.writeable = False
+        object.__setattr__(self, "blocks", blocks)
+        object.__setattr__(self, "files", tuple(self.files))
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what identifies the data."""
+        content = {
+            "kind": self.kind,
+            "text_column": self.text_column if self.kind in ("parquet", "jsonl") else "",
+            "files": [[f.name, f.size, f.identity] for f in self.files],
+            "blocks": hashlib.sha256(self.blocks.tobytes()).hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def documents(self) -> int | None:
+        """Documents in the whole source, or None where only reading tells."""
+        rows = self.blocks["rows"]
+        return None if (rows < 0).any() else int(rows.sum())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files as stored."""
+        return sum(f.size for f in self.files)
+
+    def file_of(self, block: int) -> SourceFile:
+        return self.files[int(self.blocks["file"][block])]
+
+    def files_of(self, block: int) -> tuple[SourceFile, ...]:
+        """The file of a block; for small text files, which share a block, all of them, a document each."""
+        row = self.blocks[block]
+        together = int(row["rows"]) if self.kind == "txt" and row["stop"] < 0 and row["rows"] > 0 else 1
+        return self.files[int(row["file"]) : int(row["file"]) + together]
+
+    def block_identity(self, block: int) -> list[Any]:
+        """What a block's content depends on, JSON-ready: a key for caches."""
+        row = self.blocks[block]
+        column = self.text_column if self.kind in ("parquet", "jsonl") else ""
+        files = [[f.size, f.identity] for f in self.files_of(block)]
+        return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"])]
+
+    def describe(self, block: int) -> str:
+        """Where a block is, for a person: file name and part."""
+        row = self.blocks[block]
+        word = "row group" if self.kind == "parquet" else "part"
+        return f"{self.file_of(block).name}, {word} {int(row['part'])}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` gives an equal manifest back."""
+        return {
+            "schema": 1,
+            "source": self.source,
+            "kind": self.kind,
+            "revision": self.revision,
+            "text_column": self.text_column,
+            "fingerprint": self.fingerprint,
+            "files": [[f.name, f.size, f.identity, f.location, f.mtime_ns] for f in self.files],
+            "blocks": {name: self.blocks[name].tolist() for name in BLOCK.names or ()},
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> Manifest:
+        return cls(
+            source=d["source"],
+            kind=d["kind"],
+            revision=d["revision"],
+            text_column=d["text_column"],
+            files=tuple(SourceFile(*row) for row in d["files"]),
+            blocks=make_blocks(**d["blocks"]),
+            notes=tuple(d["notes"]),
+        )
+
+
+def make_blocks(file: Any, part: Any, start: Any, stop: Any, rows: Any) -> np.ndarray:
+    """The block table from its columns, each a sequence of equal length or one number for all."""
+    columns = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(c, dtype=np.int64)) for c in (file, part, start, stop, rows))
+    )
+    blocks = np.empty(len(columns[0]), dtype=BLOCK)
+    for name, column in zip(BLOCK.names or (), columns, strict=True):
+        blocks[name] = column
+    return blocks

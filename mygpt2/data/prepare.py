@@ -1,0 +1,248 @@
+"""`data prepare`: a whole source as pre-tokenized shards, in the layout that the loader (and others) read.
+
+A shard is 1,024 bytes of header (256 int32: magic, version, number of tokens) and uint16 ids, each document followed by
+end-of-text. Shards end where blocks end and `prepare.json` is written after each, so a killed preparation goes on where the last whole
+shard ended, and the files are the same as if it had never been killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.blocks import BlockReader
+from mygpt2.data.faults import Clock, Unreadable
+from mygpt2.data.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.packing import TokenBlock
+from mygpt2.data.scan import scan
+from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+from mygpt2.errors import UserError
+from mygpt2.run_dir.atomic import read_json, replace_json
+
+Progress = Callable[[int, int], None]
+"""Called with (blocks done, tokens written)."""
+
+STATE = "prepare.json"
+SHARD = "shard-{:05d}.bin"
+
+
+@dataclass
+class Shard:
+    """One file. `sha256` is that of its tokens, without the header; blocks [first_block, next_block) are in it."""
+
+    name: str
+    tokens: int
+    documents: int
+    sha256: str
+    first_block: int
+    next_block: int
+
+
+@dataclass
+class Prepared:
+    """What `prepare.json` holds."""
+
+    identity: dict[str, Any]
+    shards: list[Shard] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)  # documents, by reason
+    unreadable: dict[str, str] = field(default_factory=dict)  # block: reason
+    complete: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return sum(s.tokens for s in self.shards)
+
+    @property
+    def documents(self) -> int:
+        return sum(s.documents for s in self.shards)
+
+    @property
+    def next_block(self) -> int:
+        return self.shards[-1].next_block if self.shards else 0
+
+
+def prepare(
+    manifest: Manifest,
+    reader: BlockReader,
+    tokenizer: TokenizerLike,
+    data: DataConfig,
+    out: Path,
+    *,
+    shard_tokens: int,
+    threads: int,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> Prepared:
+    """Tokenize every document of a source into `out`. UserError when `out` holds something else."""
+    identity = _identity(manifest, tokenizer, data, shard_tokens)
+    state = _opened(out, identity)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            state = _opened(out, identity)  # another process may have finished it since
+            if not state.complete:
+                _go_on(state, manifest, reader, tokenizer, data, out, shard_tokens, threads, progress, clock)
+    except Timeout as error:
+        raise UserError(f"--out {out} is being prepared by another process; wait for it or give another folder") from error
+    return state
+
+
+def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, shard_tokens: int) -> dict[str, Any]:
+    if np.dtype(tokenizer.dtype) != np.uint16:
+        raise UserError(
+            f"data.tokenizer={data.tokenizer} has {tokenizer.vocab_size} ids and shards hold uint16; "
+            "allowed: at most 65536 ids; train on the text itself instead"
+        )
+    if manifest.kind == "tokens":
+        raise UserError(f"source={manifest.source} is tokenized already; train on it as it is")
+    return {
+        "schema": 1,
+        "source": manifest.source,
+        "data": manifest.fingerprint,
+        "revision": manifest.revision,
+        "tokenizer": data.tokenizer,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "eot_id": tokenizer.eot_id,
+        "shard_tokens": shard_tokens,
+        "max_document_chars": data.max_document_chars,
+    }
+
+
+def _opened(out: Path, identity: dict[str, Any]) -> Prepared:
+    """What is in the folder already, if it is ours: shards that are not as recorded are made again."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder that is new, empty, or from the same preparation")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be used ({error.strerror}); give a folder that can be written") from error
+    found = read_json(out / STATE)
+    if found is None:
+        if held and not (held == [STATE] or all(n.startswith("shard-") and n.endswith(".bin") for n in held)):
+            raise UserError(f"--out {out} is not empty (it holds {held[0]}); give a new or empty folder")
+        return Prepared(identity)
+    theirs = found.get("identity", {})
+    changed = [k for k, v in identity.items() if theirs.get(k) != v]
+    if changed:
+        what = ", ".join(f"{k} {theirs.get(k)} there, {identity[k]} now" for k in changed[:2])
+        raise UserError(f"--out {out} holds another preparation ({what}); give a new folder or the same source and settings")
+    shards = [Shard(**s) for s in found["shards"]]
+    whole = 0
+    while whole < len(shards) and _size(out / shards[whole].name) == TOKENS_HEADER + 2 * shards[whole].tokens:
+        whole += 1
+    if whole < len(shards):
+        return Prepared(identity, shards[:whole])
+    return Prepared(identity, shards, found["left_out"], found["unreadable"], found["complete"])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _go_on(
+    state: Prepared,
+    manifest: Manifest,
+    reader: BlockReader,
+    tokenizer: TokenizerLike,
+    data: DataConfig,
+    out: Path,
+    shard_tokens: int,
+    threads: int,
+    progress: Progress | None,
+    clock: Clock | None,
+) -> None:
+    encoder = BlockTokenizer(tokenizer, data.model_copy(update={"validation_fraction": 0.0}))
+    blocks = range(state.next_block, len(manifest))
+    found = scan(
+        reader, blocks, encoder.texts, source=manifest.source, outage_minutes=data.outage_minutes, threads=threads, clock=clock
+    )  # fmt: skip
+    writer: _ShardWriter | None = None
+    for block, result in found:
+        writer = writer or _ShardWriter(out, len(state.shards), block)
+        if isinstance(result, Unreadable):
+            _note_unreadable(state, manifest, block, result, data)
+        else:
+            writer.add(result)
+        if writer.tokens >= shard_tokens or block + 1 == len(manifest):
+            state.complete = block + 1 == len(manifest)
+            writer.close(state, block + 1)
+            writer = None
+        if progress:
+            progress(block + 1, state.tokens + (writer.tokens if writer else 0))
+
+
+def _note_unreadable(state: Prepared, manifest: Manifest, block: int, fault: Unreadable, data: DataConfig) -> None:
+    state.unreadable[str(block)] = fault.reason
+    if len(state.unreadable) > data.max_quarantine * len(manifest):
+        raise UserError(
+            f"{len(state.unreadable)} of {len(manifest)} blocks of {manifest.source} are unreadable (the last: "
+            f"{manifest.describe(block)}: {fault.reason}); repair the files or raise data.max_quarantine"
+        )
+
+
+class _ShardWriter:
+    """Writes one shard beside its place and moves it there when it is whole."""
+
+    def __init__(self, out: Path, number: int, first_block: int) -> None:
+        self._path = out / SHARD.format(number)
+        self._part = out / f".{self._path.name}.part"
+        self._file = open(self._part, "wb")  # noqa: SIM115 - closed by close(), and a leftover is overwritten
+        self._file.write(bytes(TOKENS_HEADER))
+        self._digest = hashlib.sha256()
+        self._first_block = first_block
+        self.tokens = self._documents = 0
+        self._left_out: dict[str, int] = {}
+
+    def add(self, block: TokenBlock) -> None:
+        raw = np.ascontiguousarray(block.ids, "<u2").tobytes()
+        self._file.write(raw)
+        self._digest.update(raw)
+        self.tokens += len(block.ids)
+        self._documents += int(np.count_nonzero(block.lengths))
+        for reason, count in block.left_out.items():
+            self._left_out[reason] = self._left_out.get(reason, 0) + count
+
+    def close(self, state: Prepared, next_block: int) -> None:
+        header = np.zeros(TOKENS_HEADER // 4, "<i4")
+        header[:3] = TOKENS_MAGIC, TOKENS_VERSION, self.tokens
+        self._file.seek(0)
+        self._file.write(header.tobytes())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._part, self._path)
+        state.shards.append(
+            Shard(self._path.name, self.tokens, self._documents, self._digest.hexdigest(), self._first_block, next_block)
+        )
+        for reason, count in self._left_out.items():
+            state.left_out[reason] = state.left_out.get(reason, 0) + count
+        replace_json(self._path.parent / STATE, asdict(state), durable=True)
+
+
+def damaged_shards(out: Path) -> list[str]:
+    """Names of the shards whose tokens do not have the recorded checksum, or are missing."""
+    state = read_json(out / STATE) or {}
+    bad = []
+    for shard in state.get("shards", ()):
+        path = out / shard["name"]
+        digest = hashlib.sha256()
+        if path.is_file():
+            with open(path, "rb") as f:
+                f.seek(TOKENS_HEADER)
+                while chunk := f.read(1 << 22):
+                    digest.update(chunk)
+        if digest.hexdigest() != shard["sha256"]:
+            bad.append(shard["name"])
+    return bad

@@ -1,0 +1,52 @@
+"""From what a person writes as `data.source` to a manifest, and from a manifest to a reader."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.hub_names import ALLOWED
+from mygpt2.data.manifest import Manifest
+from mygpt2.errors import UserError
+
+if TYPE_CHECKING:
+    from mygpt2.data.blocks import BlockReader
+
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|bin|gz|zst)$")
+
+
+def resolve(source: str, data: DataConfig, *, cache_dir: Path) -> Manifest:
+    """The manifest of a source. What exists as a path is taken as one, before any name of the hub.
+
+    UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach.
+    """
+    if source == "pydocs":
+        from mygpt2.data.local import resolve_local
+        from mygpt2.data.pydocs import harvest
+
+        return resolve_local(source, harvest(cache_dir), data, cache_dir)
+    path = Path(source).expanduser()
+    if path.exists():
+        from mygpt2.data.local import resolve_local
+
+        return resolve_local(source, path, data, cache_dir)
+    if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
+        raise UserError(f"data.source={source} does not exist; allowed: {ALLOWED}; check the path")
+    from mygpt2.data.hub import resolve_hub
+
+    return resolve_hub(source, data, cache_dir)
+
+
+def open_reader(manifest: Manifest, *, cache_dir: Path, eot_id: int) -> BlockReader:
+    """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
+    if manifest.revision is not None:
+        from mygpt2.data.hub import open_hub
+
+        return open_hub(manifest, cache_dir)
+    from mygpt2.data.formats import JsonlReader, ParquetReader, TextReader, TokensReader
+
+    if manifest.kind == "tokens":
+        return TokensReader(manifest, eot_id)
+    return {"parquet": ParquetReader, "jsonl": JsonlReader, "txt": TextReader}[manifest.kind](manifest)

@@ -1,0 +1,132 @@
+"""From the documents of a block to a TokenBlock: bad and held-out documents are dropped here, and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.errors import UserError
+from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.packing import TokenBlock
+
+SAMPLE_DOCUMENTS = 64  # on which the fast encoder has to agree with the reference before it may stand in,
+SAMPLE_CHARS = 2048  # and how much of each: some 30 ms with the reference
+CHARS_AT_ONCE = 16_000_000  # bounds the memory of one call for blocks that are whole compressed files
+
+
+class TokenizerLike(Protocol):
+    """What the data room needs of a tokenizer; `encode_batch` is thread-safe and adds no end-of-text."""
+
+    vocab_size: int
+    eot_id: int
+    fingerprint: str
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]: ...
+
+
+class BlockTokenizer:
+    """Tokenizes blocks from several threads; picks the encoder when the first text is there to compare on."""
+
+    def __init__(self, tokenizer: TokenizerLike, data: DataConfig) -> None:
+        self.tokenizer = tokenizer
+        self._data = data
+        self._encoder: Any = tokenizer if data.encoder == "tiktoken" else None
+        self._lock = threading.Lock()
+
+    @property
+    def encoder_name(self) -> str:
+        """Class of the encoder in use, or "undecided" before the first text."""
+        return "undecided" if self._encoder is None else type(self._encoder).__name__
+
+    def texts(self, block: int, documents: Sequence[Any]) -> TokenBlock:
+        """Tokenize a block of texts. A document is left out when it is not text, empty, too long or held out."""
+        left_out: dict[str, int] = {}
+        kept: list[int] = []
+        for number, text in enumerate(documents):
+            reason = self._reason_against(text)
+            if reason is None:
+                kept.append(number)
+            else:
+                left_out[reason] = left_out.get(reason, 0) + 1
+        encoded: list[np.ndarray] = []
+        for part in _chunks([documents[number] for number in kept]):
+            encoded.extend(self._encode(part))
+        return self._block(block, len(documents), kept, encoded, left_out)
+
+    def token_documents(self, block: int, documents: Sequence[np.ndarray]) -> TokenBlock:
+        """The same for documents that are ids already. UserError when an id is outside the vocabulary."""
+        left_out: dict[str, int] = {}
+        kept: list[int] = []
+        for number, ids in enumerate(documents):
+            if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
+                raise UserError(
+                    f"data.source={self._data.source} holds the id {int(ids.max())}; the tokenizer "
+                    f"{self._data.tokenizer} has {self.tokenizer.vocab_size} ids; give the tokenizer that wrote the file"
+                )
+            if held_out_tokens(ids, self._data.validation_fraction):
+                left_out["held_out"] = left_out.get("held_out", 0) + 1
+            else:
+                kept.append(number)
+        return self._block(block, len(documents), kept, [documents[number] for number in kept], left_out)
+
+    def _reason_against(self, text: Any) -> str | None:
+        if not isinstance(text, str):
+            return "not_text"
+        if not text or text.isspace():
+            return "empty"
+        if len(text) > self._data.max_document_chars:
+            return "too_long"
+        try:
+            return "held_out" if held_out(text, self._data.validation_fraction) else None
+        except UnicodeEncodeError:  # lone surrogates, from an escaped JSON string
+            return "not_text"
+
+    def _block(
+        self, block: int, documents: int, kept: list[int], encoded: list[np.ndarray], left_out: dict[str, int]
+    ) -> TokenBlock:
+        eot = np.array([self.tokenizer.eot_id], dtype=self.tokenizer.dtype)
+        lengths = np.zeros(documents, np.int64)
+        lengths[kept] = [len(ids) + 1 for ids in encoded]
+        pieces = [piece for ids in encoded for piece in (ids, eot)]
+        ids = np.concatenate(pieces).astype(self.tokenizer.dtype, copy=False) if pieces else np.empty(0, eot.dtype)
+        return TokenBlock(block, ids, lengths, left_out)
+
+    def _encode(self, texts: list[str]) -> list[np.ndarray]:
+        if self._encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._choose(texts)
+        return self._encoder.encode_batch(texts)
+
+    def _choose(self, texts: list[str]) -> Any:
+        """The fast encoder where it is installed and agrees on the run's own text, else the reference."""
+        from mygpt2.tokenizer.fast import fast_encoder
+
+        sample = [text[:SAMPLE_CHARS] for text in texts[:: max(1, len(texts) // SAMPLE_DOCUMENTS)]]
+        encoder = fast_encoder(self.tokenizer, sample)
+        if encoder is None and self._data.encoder == "fast":
+            raise UserError(
+                "data.encoder=fast, but the fast encoder is not installed or its ids differ from the reference's on this "
+                "text; allowed: auto, tiktoken, fast; install the extra `fast` or set data.encoder to auto"
+            )
+        return encoder or self.tokenizer
+
+
+def _chunks(texts: list[str]) -> list[list[str]]:
+    """Runs of texts of at most CHARS_AT_ONCE characters, or of one longer text."""
+    chunks: list[list[str]] = []
+    size = CHARS_AT_ONCE
+    for text in texts:
+        if size + len(text) > CHARS_AT_ONCE:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(text)
+        size += len(text)
+    return chunks

@@ -1,0 +1,187 @@
+"""The trace: which documents each row of each batch came from, with that row's loss, in the run folder's `trace/`.
+
+Each rank writes parquet files of some 200 steps with the columns of SCHEMA, whole or not at all. `manifest.json` beside them
+says which file and row group a block is. After a resume the later attempt wins from its first step on; what it overwrote
+stays in the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.data.batch import Batch
+from mygpt2.data.manifest import Manifest
+
+SCHEMA = pa.schema(
+    [
+        ("attempt", pa.int32()),
+        ("step", pa.int64()),
+        ("slot", pa.int32()),  # of the global batch
+        ("lane", pa.int32()),
+        ("epoch", pa.int32()),  # of the lane, at the row's first token
+        ("loss", pa.float32()),  # of the row, nats per token
+        ("block", pa.list_(pa.int32())),  # of each document that the row touches, in order
+        ("document", pa.list_(pa.int32())),  # its number within that block
+    ]
+)
+STEPS_PER_FILE = 200
+ROWS_PER_FILE = 200_000
+MANIFEST = "manifest.json"
+
+_NAME = re.compile(r"attempt-(\d+)-rank-(\d+)-step-(\d+)-(\d+)\.parquet")
+
+
+class TraceWriter:
+    """One rank's part of the trace. A file is written every STEPS_PER_FILE steps and on `flush`."""
+
+    def __init__(self, folder: Path, attempt: int, rank: int, manifest: Manifest | None = None) -> None:
+        """`manifest` is saved beside the trace; give it on rank 0 only."""
+        self._folder, self._attempt, self._rank = Path(folder), attempt, rank
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._parts: list[pa.RecordBatch] = []
+        self._steps: list[int] = []
+        self._rows = 0
+        if manifest is not None:
+            _save_manifest(self._folder, manifest)
+
+    def add(self, step: int, batch: Batch, row_losses: Sequence[float] | np.ndarray) -> None:
+        """Note the rows of a step with their losses (rows,)."""
+        found = batch.documents()
+        offsets = pa.array(found.offsets)
+        rows = len(batch.slots)
+        columns = [
+            pa.array(np.full(rows, self._attempt), pa.int32()),
+            pa.array(np.full(rows, step), pa.int64()),
+            pa.array(batch.slots, pa.int32()),
+            pa.array(batch.lanes, pa.int32()),
+            pa.array(found.epochs[found.offsets[:-1]], pa.int32()),
+            pa.array(np.asarray(row_losses, np.float32), pa.float32()),
+            pa.ListArray.from_arrays(offsets, pa.array(found.blocks)),
+            pa.ListArray.from_arrays(offsets, pa.array(found.documents)),
+        ]
+        self._parts.append(pa.record_batch(columns, schema=SCHEMA))
+        self._steps.append(step)
+        self._rows += rows
+        if len(self._steps) >= STEPS_PER_FILE or self._rows >= ROWS_PER_FILE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last time."""
+        if not self._parts:
+            return
+        first, last = min(self._steps), max(self._steps)
+        name = f"attempt-{self._attempt:04d}-rank-{self._rank:04d}-step-{first:08d}-{last:08d}.parquet"
+        handle, aside = tempfile.mkstemp(dir=self._folder, suffix=".part")
+        os.close(handle)
+        pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), aside, compression="zstd")
+        os.replace(aside, self._folder / name)
+        self._parts, self._steps, self._rows = [], [], 0
+
+
+def _save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json; that of other data, from before a fork, is kept under its fingerprint."""
+    path = folder / MANIFEST
+    if path.exists():
+        then = json.loads(path.read_text())["fingerprint"]
+        if then == manifest.fingerprint:
+            return
+        os.replace(path, folder / f"manifest-{then[:12]}.json")
+    handle, aside = tempfile.mkstemp(dir=folder, suffix=".part")
+    with os.fdopen(handle, "w") as f:
+        json.dump(manifest.to_dict(), f)
+    os.replace(aside, path)
+
+
+@dataclass(frozen=True)
+class TraceFile:
+    """One file of a trace and what its name says about it."""
+
+    path: Path
+    attempt: int
+    rank: int
+    first: int
+    last: int
+
+
+def trace_files(run_dir: Path) -> list[TraceFile]:
+    """All trace files of a run, by attempt, first step and rank."""
+    found = []
+    for path in (Path(run_dir) / "trace").glob("*.parquet"):
+        if match := _NAME.fullmatch(path.name):
+            found.append(TraceFile(path, *map(int, match.groups())))
+    return sorted(found, key=lambda f: (f.attempt, f.first, f.rank))
+
+
+def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Table:
+    """The rows of the steps [first, last] that count: of each step, those of the latest attempt that had begun by then.
+
+    Columns of SCHEMA, sorted by step and slot; empty where nothing was written.
+    """
+    files = trace_files(run_dir)
+    begins: dict[int, int] = {}
+    for file in files:
+        begins[file.attempt] = min(file.first, begins.get(file.attempt, file.first))
+    tables = [SCHEMA.empty_table()]
+    for file in files:
+        superseded = min((start for attempt, start in begins.items() if attempt > file.attempt), default=None)
+        stop = min(x for x in (file.last, last, None if superseded is None else superseded - 1) if x is not None)
+        if max(first, file.first) <= stop:
+            limits = [("step", ">=", first), ("step", "<=", stop)]
+            tables.append(pq.read_table(file.path, filters=limits, partitioning=None))
+    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("slot", "ascending")])
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """A row of a batch, decoded. `documents`: (file, row group or part, document within the block) of each."""
+
+    slot: int
+    lane: int
+    epoch: int
+    loss: float
+    documents: list[tuple[str, int, int]]
+
+
+def documents_of_step(run_dir: Path, step: int) -> list[TracedRow]:
+    """What the batch of a step was made of, by slot; empty where the trace does not hold the step."""
+    rows = read_trace(run_dir, step, step).to_pylist()
+    if not rows:
+        return []
+    manifest = read_manifest(run_dir)
+    return [
+        TracedRow(
+            row["slot"],
+            row["lane"],
+            row["epoch"],
+            row["loss"],
+            [place_of(manifest, block, i) for block, i in zip(row["block"], row["document"], strict=True)],
+        )
+        for row in rows
+    ]
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """The manifest that the blocks of the newest part of the trace refer to."""
+    content: dict[str, Any] = json.loads((Path(run_dir) / "trace" / MANIFEST).read_text())
+    return Manifest.from_dict(content)
+
+
+def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, int]:
+    """(file, row group or part, document in it, from 0) of a document of a block."""
+    row = manifest.blocks[block]
+    files = manifest.files_of(block)
+    if len(files) > 1:  # small text files, a document each
+        return files[document].name, 0, 0
+    within = int(row["start"]) if manifest.kind == "parquet" and row["stop"] >= 0 else 0
+    return files[0].name, int(row["part"]), within + document

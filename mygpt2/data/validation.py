@@ -1,0 +1,217 @@
+"""The validation set: a fixed choice of whole documents that training never sees.
+
+Which documents is decided by `heldout.held_out` alone; which of those, by an order of the blocks that is spread evenly over
+the source and knows nothing of seed, ranks or lanes. So the set depends on the data, the tokenizer and two settings only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.faults import Clock, Unreadable
+from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.scan import Reader, scan
+from mygpt2.errors import UserError
+
+if TYPE_CHECKING:
+    from mygpt2.tokenizer import Tokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens found, tokens wanted)."""
+
+IGNORED = -100
+"""A target that no loss counts."""
+
+READ_AHEAD = 8  # blocks read at once, while the one before them is searched
+CHOICE = 1  # part of the cache's key: a change of how documents are chosen raises it
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Documents one after the other, each followed by end-of-text.
+
+    tokens: (N,), the tokenizer's dtype. doc_starts: (documents,) int64. bytes: of the documents' UTF-8 text; end-of-text
+    has none. sha256: of tokens, starts and bytes, so that two results are compared on the same text only.
+    """
+
+    tokens: np.ndarray
+    doc_starts: np.ndarray
+    bytes: int
+    sha256: str
+
+    @property
+    def documents(self) -> int:
+        return len(self.doc_starts)
+
+
+def validation_set(
+    manifest: Manifest,
+    reader: Reader,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> ValidationSet:
+    """The set for this source, tokenizer, fraction and size; from the cache when its checksum holds.
+
+    Raises UserError when the source holds no such document, TryAgain when it stays out of reach.
+    """
+    if data.validation_fraction <= 0:
+        raise UserError(
+            "data.validation_fraction=0 keeps no document for validation; allowed: above 0 to 0.5; give 0.01, for example"
+        )
+    path = _cache_path(manifest, tokenizer, data, Path(cache_dir))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        found = _load(path)
+        if found is None:
+            found = _collect(manifest, reader, tokenizer, data, progress, clock or Clock())
+            _save(path, found)
+    return found
+
+
+def windows(tokens: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(inputs, targets), both (n, block_size) int64: contiguous, stride block_size, every token but the first a target once.
+
+    The last window is filled up with input 0 and target IGNORED.
+    """
+    targets = len(tokens) - 1
+    if targets < 1:
+        raise ValueError(f"{len(tokens)} tokens make no target")
+    n = -(-targets // block_size)
+    x = np.zeros(n * block_size, dtype=np.int64)
+    y = np.full(n * block_size, IGNORED, dtype=np.int64)
+    x[:targets] = tokens[:-1]
+    y[:targets] = tokens[1:]
+    return x.reshape(n, block_size), y.reshape(n, block_size)
+
+
+def spread(n: int) -> Iterator[int]:
+    """0 .. n-1, each once, such that any first few are spread evenly: bit-reversed counting."""
+    bits = max(1, (n - 1).bit_length())
+    for i in range(1 << bits):
+        block = int(f"{i:0{bits}b}"[::-1], 2)
+        if block < n:
+            yield block
+
+
+def check_disjoint(validation: ValidationSet, documents: Iterator[np.ndarray]) -> int:
+    """Number of the given tokenized documents (without end-of-text) that are in the validation set; must be 0."""
+    ends = np.append(validation.doc_starts[1:], len(validation.tokens))
+    dtype = validation.tokens.dtype
+    known = {validation.tokens[a : b - 1].tobytes() for a, b in zip(validation.doc_starts, ends, strict=True)}
+    return sum(np.ascontiguousarray(ids, dtype=dtype).tobytes() in known for ids in documents)
+
+
+def _collect(
+    manifest: Manifest, reader: Reader, tokenizer: Tokenizer, data: DataConfig, progress: Progress | None, clock: Clock
+) -> ValidationSet:
+    parts: list[np.ndarray] = []
+    starts: list[int] = []
+    size = text_bytes = 0
+    blocks = scan(
+        reader,
+        spread(len(manifest)),
+        lambda _, documents: documents,
+        source=manifest.source,
+        outage_minutes=data.outage_minutes,
+        threads=READ_AHEAD,
+        clock=clock,
+    )
+    for _, documents in blocks:
+        if isinstance(documents, Unreadable):
+            continue  # the training loader reports it and leaves it out as well
+        chosen = [x for x in documents if _chosen(x, manifest.kind, data)]
+        for ids, n_bytes in _tokenized(chosen, tokenizer):
+            if parts and size + len(ids) + 1 > data.validation_tokens:
+                return _finished(parts, starts, text_bytes, tokenizer)
+            starts.append(size)
+            parts += [ids, np.array([tokenizer.eot_id])]
+            size += len(ids) + 1
+            text_bytes += n_bytes
+        if progress:
+            progress(size, data.validation_tokens)
+    if not parts:
+        raise UserError(
+            f"none of the documents of source={manifest.source} falls into data.validation_fraction={data.validation_fraction}; "
+            "raise the fraction (0.1, for example) or give a source with more documents"
+        )
+    return _finished(parts, starts, text_bytes, tokenizer)
+
+
+def _finished(parts: list[np.ndarray], starts: list[int], text_bytes: int, tokenizer: Tokenizer) -> ValidationSet:
+    tokens = np.concatenate(parts).astype(tokenizer.dtype)
+    doc_starts = np.array(starts, dtype=np.int64)
+    return ValidationSet(tokens, doc_starts, text_bytes, _sha256(tokens, doc_starts, text_bytes))
+
+
+def _chosen(document: Any, kind: str, data: DataConfig) -> bool:
+    if kind == "tokens":
+        return len(document) > 0 and held_out_tokens(document, data.validation_fraction)
+    if not isinstance(document, str) or document.isspace() or not 0 < len(document) <= data.max_document_chars:
+        return False
+    try:
+        return held_out(document, data.validation_fraction)
+    except UnicodeEncodeError:
+        return False  # not text; the training loader counts it
+
+
+def _tokenized(documents: list[Any], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    """(ids, bytes of text) of each document."""
+    if documents and isinstance(documents[0], str):
+        for text, ids in zip(documents, tokenizer.encode_batch(documents), strict=True):
+            yield np.asarray(ids), len(text.encode())
+    else:
+        for ids in documents:
+            yield np.asarray(ids), len(tokenizer.decode_bytes(ids))
+
+
+def _sha256(tokens: np.ndarray, doc_starts: np.ndarray, text_bytes: int) -> str:
+    digest = hashlib.sha256(f"{tokens.dtype.itemsize} {len(tokens)} {text_bytes}\n".encode())
+    digest.update(tokens.astype(tokens.dtype.newbyteorder("<")).tobytes())
+    digest.update(doc_starts.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _cache_path(manifest: Manifest, tokenizer: Tokenizer, data: DataConfig, cache_dir: Path) -> Path:
+    what = (CHOICE, manifest.fingerprint, tokenizer.fingerprint, data.validation_fraction, data.validation_tokens)
+    key = hashlib.sha256(repr((*what, data.max_document_chars)).encode()).hexdigest()[:24]
+    return cache_dir / "validation" / f"{key}.safetensors"
+
+
+def _save(path: Path, found: ValidationSet) -> None:
+    handle, aside = tempfile.mkstemp(prefix=".making-", dir=path.parent)
+    os.close(handle)
+    try:
+        arrays = {"tokens": found.tokens, "doc_starts": found.doc_starts}
+        save_file(arrays, aside, metadata={"bytes": str(found.bytes), "sha256": found.sha256})
+        os.replace(aside, path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+def _load(path: Path) -> ValidationSet | None:
+    """The set as saved, or None if there is none or its checksum fails: it is made again then."""
+    try:
+        with safe_open(path, framework="numpy") as f:
+            notes = f.metadata() or {}
+            found = ValidationSet(
+                f.get_tensor("tokens"), f.get_tensor("doc_starts"), int(notes.get("bytes", -1)), notes.get("sha256", "")
+            )
+    except (OSError, SafetensorError):
+        return None
+    return found if _sha256(found.tokens, found.doc_starts, found.bytes) == found.sha256 else None

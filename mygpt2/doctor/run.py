@@ -1,0 +1,49 @@
+"""The order of the checks, and the guarantee that one which breaks does not hide the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mygpt2.doctor.compiled import CompileCheck
+from mygpt2.doctor.finding import FAIL, Finding
+from mygpt2.doctor.machine import check_devices, check_folder, check_tokenizer, check_versions
+
+COMPILE_LIMIT_S = 13.0  # the whole report stays under 20 s
+
+
+def diagnose(runs: Path, cache: Path, *, compile: bool = True) -> Iterator[Finding]:
+    """Findings as they come. Nothing is left behind in `runs` or `cache`."""
+    compiling = CompileCheck(COMPILE_LIMIT_S) if compile else None
+    try:
+        yield from _guarded("versions", check_versions)
+        yield from _guarded("devices", check_devices)
+        yield from _guarded("tokenizer", check_tokenizer)
+        yield from _guarded("runs folder", lambda: check_folder("runs folder", runs, "--runs DIR"))
+        yield from _guarded("cache folder", lambda: check_folder("cache folder", cache, "MYGPT2_CACHE=DIR"))
+        yield from _network()
+        if compiling is not None:
+            yield compiling.finish()
+    finally:
+        if compiling is not None:
+            compiling.close()
+
+
+def _network() -> Iterator[Finding]:
+    from mygpt2.doctor import network
+
+    device = network.device_of_choice()
+    yield from _guarded("causality", lambda: network.check_causality(device))
+    yield from _guarded("learning", lambda: network.check_learning(device))
+    yield from _guarded("determinism", lambda: network.check_determinism(device))
+    yield from _guarded("precision", lambda: network.check_precision(device))
+
+
+def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    """What the check finds; an exception of any kind is itself a finding, with its type."""
+    try:
+        found = check()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return [Finding(FAIL, name, reason, "this part of the installation does not work; reinstall it")]
+    return found if isinstance(found, list) else [found]

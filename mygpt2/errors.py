@@ -1,0 +1,19 @@
+"""The failures a person can cause or wait out, each with the exit code it ends the program with."""
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_DEFECT = 70
+EXIT_TRY_AGAIN = 75
+EXIT_STOPPED = 85
+
+
+class UserError(Exception):
+    """Something the person gave cannot be used. The message says what was given, what is allowed and what to do next."""
+
+    exit_code = EXIT_USAGE
+
+
+class TryAgain(UserError):
+    """A source stayed out of reach for longer than its budget; the same command may succeed later."""
+
+    exit_code = EXIT_TRY_AGAIN

@@ -1,0 +1,204 @@
+"""GPT-2: a stack of pre-norm transformer blocks with learned positions and an output layer tied to the input.
+
+Parameter names are OpenAI's as Hugging Face spells them, with matrices in `nn.Linear`'s orientation (out, in), so
+weights map by eye. There is no `lm_head` parameter: the output layer is `transformer.wte.weight` itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mygpt2.errors import UserError
+from mygpt2.model.attention import causal_attention
+from mygpt2.model.cache import KVCache
+from mygpt2.model.loss import LossParts, linear_cross_entropy
+
+VOCAB_MULTIPLE = 64  # rows of wte; matrix kernels are fastest when every side is a multiple of it
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a network; `vocab_size` is the tokenizer's, without padding."""
+
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    block_size: int = 1024  # tokens
+    vocab_size: int = 50257
+    bias: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            legal = [h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0]
+            nearest = sorted(sorted(legal, key=lambda h: abs(h - self.n_head))[:3])
+            raise UserError(
+                f"n_head={self.n_head} does not divide n_embd={self.n_embd}; nearest heads that do: "
+                + ", ".join(map(str, nearest))
+            )
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of wte: the vocabulary rounded up to a multiple of 64."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention with one matrix for queries, keys and values."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
+        if cache is not None:
+            k, v = cache.update(layer, k, v)  # (B, nh, S + T, hs)
+        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """Expand four times, GELU in its tanh form (what GPT-2 was trained with), contract."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), cache, layer), self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """What GPT-2's names begin with: both embeddings, the blocks, the last norm."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.padded_vocab, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
+
+
+class GPT(nn.Module):
+    """The network. `forward` gives hidden states; `logits` and `loss` are the two ways to read them.
+
+    `seed` (or `generator`) decides the initial weights alone: the global random state is neither read nor moved, so
+    two models built side by side do not disturb each other. `device="meta"` builds the shape without memory.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):  # no memory and no default initialisation, which would move the global state
+            self.transformer = Transformer(config)
+        if torch.device(device).type != "meta":
+            self.to_empty(device="cpu")
+            self._initialise(generator or torch.Generator().manual_seed(seed))
+            self.to(device)
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of wte, padding included."""
+        return self.config.padded_vocab
+
+    @property
+    def wte(self) -> Tensor:
+        """The token embedding (padded_vocab, C), which is the output layer too."""
+        return self.transformer.wte.weight
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        """GPT-2's: N(0, 0.02), and N(0, 0.02 / sqrt(2 n_layer)) for what writes to the residual stream."""
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("wte.weight"):
+                parameter.zero_()  # padded rows stay zero: no loss reaches them and decay keeps zero at zero
+                parameter[: self.config.vocab_size].normal_(0.0, 0.02, generator=generator)
+            elif parameter.dim() == 2:
+                std = residual_std if name.endswith("c_proj.weight") else 0.02
+                parameter.normal_(0.0, std, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+    def num_parameters(self) -> int:
+        """Parameters as published: the tied matrix once, its padding not at all."""
+        padding = (self.padded_vocab - self.config.vocab_size) * self.config.n_embd
+        return sum(p.numel() for p in self.parameters()) - padding
+
+    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Hidden states after the last norm, (B, T, C), of token ids (B, T).
+
+        With a cache, `idx` continues what the cache holds, and the cache grows by T positions.
+        """
+        start, T = (0 if cache is None else cache.length), idx.shape[1]
+        if start + T > self.config.block_size:
+            raise ValueError(f"{start + T} positions do not fit a context of {self.config.block_size}")
+        body = self.transformer
+        x = body.wte(idx) + body.wpe.weight[start : start + T]  # (B, T, C)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(body.h):
+            x = block(x, cache, layer)
+        if cache is not None:
+            cache.advance(T)
+        return body.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., vocab_size) from hidden states (..., C); padded ids have no column, so none can be predicted."""
+        return F.linear(hidden, self.wte[: self.config.vocab_size])
+
+    def loss(self, idx: Tensor, targets: Tensor) -> LossParts:
+        """Next-token loss of (B, T) ids against (B, T) targets, -100 where there is none; see `LossParts`."""
+        return linear_cross_entropy(self(idx), self.wte, targets, vocab_size=self.config.vocab_size)
+
+
+class LossModule(nn.Module):
+    """What a data-parallel wrapper wraps: ids and targets in, `(nll_sum, row_nll, count)` out.
+
+    `compile` compiles this path only; the model itself stays plain, so evaluating it recompiles nothing and its
+    state dict carries no prefix.
+    """
+
+    def __init__(self, model: GPT, compile: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.compiled = compile
+        self._hidden = torch.compile(model.forward, dynamic=False) if compile else model.forward
+
+    def forward(self, idx: Tensor, targets: Tensor) -> LossParts:
+        vocab_size = self.model.config.vocab_size
+        hidden = self._hidden(idx)
+        return linear_cross_entropy(hidden, self.model.wte, targets, vocab_size=vocab_size, compile=self.compiled)

@@ -1,0 +1,45 @@
+"""Requests to a running trainer: empty files in control/, which it looks for once a step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from mygpt2.errors import UserError
+from mygpt2.run_dir.paths import RunDir
+
+REQUESTS = ("stop", "save", "sample")
+
+
+class ControlFiles:
+    """Requests of one run. `stop`: save and end; `save`: save and go on; `sample`: write samples now."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._folder = run.control_dir
+
+    def poll(self) -> set[str]:
+        """Requests waiting now: one directory listing, some microseconds."""
+        try:
+            return {name for name in os.listdir(self._folder) if name in REQUESTS}
+        except OSError:  # somebody removed the folder, or the disk is away for a moment: nobody asks for anything
+            return set()
+
+    def clear(self, name: str) -> None:
+        """Takes a request away, once it is being acted on."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._folder / name)
+
+    def clear_all(self) -> None:
+        """At the start of an attempt: what was asked of an earlier one is over."""
+        for name in REQUESTS:
+            self.clear(name)
+
+    def request(self, name: str) -> None:
+        """Asks for something. Asking twice is asking once."""
+        if name not in REQUESTS:
+            raise UserError(f"request {name!r} is not known; allowed: {', '.join(REQUESTS)}")
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise UserError(f"cannot write {self._folder / name}: {error.strerror}; check who owns the run") from None

@@ -1,0 +1,135 @@
+"""What state a run is really in: what it says of itself, checked against its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.process import Process
+
+ACTIVE = ("starting", "running", "saving")
+ENDED = ("stopped", "finished", "failed")
+FRESH_SECONDS = 60.0  # beats come every 2 s; a loaded machine or a suspended one may miss many
+STARTING_SECONDS = 180.0  # a launcher may import and connect for that long before its first rank is recorded
+
+
+@dataclass(frozen=True)
+class RankState:
+    """One recorded rank. `alive` is None where only its own machine could tell."""
+
+    rank: int
+    process: Process | None
+    launcher: Process | None
+    device: str
+    attempt: int
+    alive: bool | None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """state is one of queued, starting, running, saving, stopped, finished, failed, lost.
+
+    `reason` says why where the word alone does not. `heartbeat_age` and `progress_age` are seconds
+    since the process last showed life and since it last got on.
+    """
+
+    state: str
+    reason: str
+    ranks: list[RankState]
+    heartbeat_age: float | None
+    progress_age: float | None
+    status: dict[str, Any] = field(default_factory=dict)
+    exit: dict[str, Any] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether something is at work on this run."""
+        return self.state in ACTIVE
+
+    @property
+    def processes(self) -> list[Process]:
+        """Recorded ranks that run on this machine now, whatever the state says."""
+        return [rank.process for rank in self.ranks if rank.alive and rank.process]
+
+
+def rank_states(run: RunDir) -> list[RankState]:
+    """Every recorded rank by number, checked against the processes of this machine."""
+    found = []
+    for path in run.ranks_dir.glob("*.json"):
+        record = read_json(path)
+        if record is None or not path.stem.isdecimal():
+            continue
+        process = Process.from_json(record)
+        alive = None if process and not process.local else bool(process and process.alive())
+        launcher = Process.from_json(record.get("launcher"))
+        attempt = record.get("attempt")
+        found.append(
+            RankState(int(path.stem), process, launcher, str(record.get("device", "")),
+                      attempt if isinstance(attempt, int) else 0, alive)
+        )  # fmt: skip
+    return sorted(found, key=lambda rank: rank.rank)
+
+
+def state_of(run: RunDir, *, now: float | None = None) -> RunState:
+    """The state of a run, from its files and the processes they name. Never raises for a damaged folder.
+
+    A run that says it is at work is believed only while one of its recorded processes exists with the recorded start
+    time and the heartbeat is fresh; otherwise it is lost. On another machine only the heartbeat can tell.
+    """
+    now = time.time() if now is None else now
+    status = read_json(run.status_file) or {}
+    ended = read_json(run.exit_file)
+    ranks = rank_states(run)
+    attempt = status.get("attempt")
+    current = [rank for rank in ranks if rank.attempt == attempt]
+    beat, moved = _heartbeat(run, status), _number(status.get("progress"))
+    age = None if beat is None else now - beat
+    state, reason = _judge(str(status.get("state", "")), attempt, ended, current, age)
+    return RunState(state, reason, ranks, age, None if moved is None else now - moved, status, ended)
+
+
+def _judge(
+    said: str, attempt: Any, ended: dict[str, Any] | None, ranks: list[RankState], age: float | None
+) -> tuple[str, str]:
+    if ended and ended.get("attempt") == attempt and ended.get("state") in ENDED:
+        return str(ended["state"]), str(ended.get("reason", ""))
+    if said in ENDED or said == "queued":
+        return said, ""
+    if said not in ACTIVE:
+        return "lost", "there is no readable status.json"
+    gone = [rank for rank in ranks if rank.alive is False]
+    if ranks and len(gone) == len(ranks):
+        return "lost", f"status.json says {said}, but {_processes(gone)} gone without a word"
+    if not ranks and said != "starting":
+        return "lost", f"status.json says {said}, but no process of attempt {attempt} is recorded"
+    limit = FRESH_SECONDS if ranks else STARTING_SECONDS
+    if age is None or age > limit:
+        return "lost", f"status.json says {said}, but there was no sign of life for {_seconds(age)}"
+    if gone:
+        return said, f"{_processes(gone)} gone, the others still run"
+    return said, ""
+
+
+def _processes(ranks: list[RankState]) -> str:
+    names = ", ".join(f"rank {rank.rank} (pid {rank.process.pid if rank.process else '?'})" for rank in ranks)
+    return f"{names} {'is' if len(ranks) == 1 else 'are'}"
+
+
+def _seconds(age: float | None) -> str:
+    return "an unknown time" if age is None else f"{age:.0f} s"
+
+
+def _heartbeat(run: RunDir, status: dict[str, Any]) -> float | None:
+    """The later of the time written and the file's own: with a full disk the writer can only touch the file."""
+    times = [_number(status.get("heartbeat"))]
+    with contextlib.suppress(OSError):
+        times.append(run.status_file.stat().st_mtime if status else None)
+    return max((t for t in times if t is not None), default=None)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

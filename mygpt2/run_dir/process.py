@@ -1,0 +1,115 @@
+"""Processes told apart by pid and start time, because pids are reused."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one boot of one machine. `start` is opaque; equal strings mean the same process."""
+
+    pid: int
+    start: str
+    host: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The process with this pid now, or None."""
+        start = start_of(pid)
+        return cls(pid, start, socket.gethostname()) if start else None
+
+    @classmethod
+    def current(cls) -> Process:
+        found = cls.of(os.getpid())
+        if found is None:
+            raise RuntimeError("the start time of this process is not readable; is /proc mounted?")
+        return found
+
+    @classmethod
+    def from_json(cls, record: Any) -> Process | None:
+        """From a record of the run folder; None for anything that is not one."""
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            pid = int(record["pid"])
+            return cls(pid, str(record["start"]), str(record["host"])) if pid > 1 else None
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine can see the process at all."""
+        return self.host == socket.gethostname()
+
+    def alive(self) -> bool:
+        """Whether it still runs. Always False for another machine's: only its heartbeat can tell."""
+        return self.local and start_of(self.pid) == self.start
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends a signal to this very process; False if it is gone. PermissionError is the caller's.
+
+        Where the system has process descriptors the pid cannot be reused between the check and the signal.
+        """
+        try:
+            handle = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        except ProcessLookupError:
+            return False
+        except OSError:
+            handle = None
+        try:
+            if not self.alive():
+                return False
+            if handle is None:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+            return True
+        except ProcessLookupError:
+            return False
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def start_of(pid: int) -> str | None:
+    """When a process started, in a form that no other process of this machine shares; None if it does not run.
+
+    A zombie counts as gone: it holds no file and does no work.
+    """
+    return _start_linux(pid) if sys.platform == "linux" else _start_portable(pid)
+
+
+def _start_linux(pid: int) -> str | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()  # field 3 (state) and on; the command may hold anything, even ")"
+    state, ticks = fields[0], fields[19]  # fields 3 and 22 of proc(5)
+    return None if state in "ZX" else f"{boot}:{ticks}"
+
+
+def _start_portable(pid: int) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def signature(pid: int) -> str | None:
+    """A short name-safe digest of a process's start, for file names."""
+    start = start_of(pid)
+    return hashlib.sha256(start.encode()).hexdigest()[:8] if start else None

@@ -1,0 +1,149 @@
+"""Stopping a run: first a request, then signals, and in the end certainty about every process."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mygpt2.run_dir.control import ControlFiles
+from mygpt2.run_dir.liveness import RankState, RunState, rank_states, state_of
+from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.process import Process
+
+GRACE_SECONDS = 60.0
+KILL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one process. `who` is "launcher" or "rank <r>"."""
+
+    who: str
+    pid: int
+    result: str
+    gone: bool
+
+
+@dataclass(frozen=True)
+class StopReport:
+    """How a stop went. `stopped` only when no recorded process is left that this machine can see."""
+
+    outcomes: list[Outcome]
+    final: RunState
+
+    @property
+    def stopped(self) -> bool:
+        return not self.final.alive and all(outcome.gone for outcome in self.outcomes)
+
+
+@dataclass
+class _Target:
+    who: str
+    process: Process
+    result: str = ""
+
+
+def stop(
+    run: RunDir,
+    *,
+    now: bool = False,
+    patience: float | None = None,
+    grace: float = GRACE_SECONDS,
+    on_progress: Callable[[RunState], None] = lambda state: None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> StopReport:
+    """Asks a run to save and end, and waits `patience` seconds (None: as long as it takes).
+
+    With `now` signals follow at once: SIGTERM to the launchers (torchrun passes it on) or the ranks, `grace` seconds
+    for a last checkpoint, then SIGKILL to launchers and to every recorded rank whose start time still matches:
+    torchrun puts each rank in a session of its own, so killing its process group would leave orphans.
+    """
+    targets = _targets(rank_states(run))
+    for target in targets:
+        if target.process.local and not target.process.alive():
+            target.result = "was gone already"
+    before = state_of(run)
+    if not before.alive and not _living(targets):
+        return StopReport(_outcomes(targets), before)
+    ControlFiles(run).request("stop")
+    waiting = _Waiting(run, targets, on_progress, sleep, clock)
+    if not now:
+        waiting.until_gone(patience, "ended as asked")
+    else:
+        _terminate(targets)
+        waiting.until_gone(grace, "ended after SIGTERM")
+        for target in _living(targets):
+            _signal(target, signal.SIGKILL)
+        waiting.until_gone(KILL_SECONDS, "killed")
+    final = state_of(run)
+    if not _living(targets) and not final.alive:
+        ControlFiles(run).clear("stop")
+    return StopReport(_outcomes(targets), final)
+
+
+def _targets(ranks: list[RankState]) -> list[_Target]:
+    """Launchers first, each once, then the ranks."""
+    launchers = {rank.launcher: None for rank in ranks if rank.launcher}
+    return [
+        *(_Target("launcher", process) for process in launchers if process),
+        *(_Target(f"rank {rank.rank}", rank.process) for rank in ranks if rank.process),
+    ]
+
+
+def _living(targets: list[_Target]) -> list[_Target]:
+    return [target for target in targets if target.process.alive()]
+
+
+def _terminate(targets: list[_Target]) -> None:
+    """One SIGTERM reaches every rank: through the launcher where it lives, directly where it does not."""
+    living = _living(targets)
+    launchers = [target for target in living if target.who == "launcher"]
+    for target in launchers or living:
+        _signal(target, signal.SIGTERM)
+
+
+def _signal(target: _Target, number: signal.Signals) -> None:
+    try:
+        target.process.send(number)
+    except PermissionError:
+        target.result = f"not allowed to send {number.name}; it belongs to another user"
+
+
+@dataclass
+class _Waiting:
+    run: RunDir
+    targets: list[_Target]
+    on_progress: Callable[[RunState], None]
+    sleep: Callable[[float], None]
+    clock: Callable[[], float]
+
+    def until_gone(self, seconds: float | None, result: str) -> bool:
+        """Waits for all processes of this machine (and the word of other machines) and notes how each went."""
+        deadline = None if seconds is None else self.clock() + seconds
+        while True:
+            living = [target for target in self.targets if target.process.alive()]  # asked once: it changes meanwhile
+            for target in self.targets:
+                if target.process.local and not target.result and target not in living:
+                    target.result = result
+            state = state_of(self.run)
+            remote = state.alive and any(not target.process.local for target in self.targets)
+            unrecorded = state.alive and not self.targets
+            if not living and not remote and not unrecorded:
+                return True
+            if deadline is not None and self.clock() >= deadline:
+                return False
+            self.on_progress(state)
+            self.sleep(0.2)
+
+
+def _outcomes(targets: list[_Target]) -> list[Outcome]:
+    outcomes = []
+    for target in targets:
+        process, gone = target.process, not target.process.alive()
+        unknown = f"on {process.host}: not visible from here, asked to stop"
+        result = target.result or (unknown if not process.local else "ended" if gone else "still running")
+        outcomes.append(Outcome(target.who, process.pid, result, gone))
+    return outcomes

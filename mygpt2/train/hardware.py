@@ -1,0 +1,86 @@
+"""What the machine gives: threads, warm memory, memory in use, and the peak that MFU is measured against."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+
+import torch
+
+from mygpt2.distributed import Place
+
+# Dense bf16 (V100, T4: fp16) tensor-core peaks in FLOP/s, from NVIDIA's data sheets, without sparsity. The longer name
+# comes first: an "H100 PCIe" is not an "H100".
+PEAK_FLOPS = {
+    "B200": 2.25e15,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX A6000": 155e12,
+    "V100": 125e12,
+    "T4": 65e12,
+    "RTX 5090": 209e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """The device's peak at bf16/fp16, or None where it is unknown: a wrong peak is worse than no figure."""
+    if device.type != "cuda" or precision not in ("bf16", "fp16"):
+        return None
+    name = torch.cuda.get_device_name(device)
+    if "Laptop" in name or "Max-Q" in name:  # the same name on a smaller chip
+        return None
+    return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
+def flops_per_token(parameters: int, n_layer: int, n_embd: int, block_size: int) -> float:
+    """Training FLOPs per token: 6 N for the matrices plus 12 L C T for attention (PaLM, arXiv 2204.02311, appendix B).
+
+    `parameters` counts the tied embedding once (it is a matrix product at the output) and leaves out the positions.
+    """
+    return 6.0 * parameters + 12.0 * n_layer * n_embd * block_size
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(place: Place) -> int:
+    """Shares this machine's cores among its ranks, unless OMP_NUM_THREADS says otherwise; returns threads per rank."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, cores() // place.local_size)
+    torch.set_num_threads(count)
+    return count
+
+
+def keep_memory_warm() -> None:
+    """Tells glibc to keep freed blocks: large activations would be unmapped and faulted in anew at every step.
+
+    mallopt(3): M_MMAP_MAX = -4, M_TRIM_THRESHOLD = -1, M_TOP_PAD = -2.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, 2**31 - 1)
+        libc.mallopt(-2, 64 << 20)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Device memory in use at its highest (CUDA), or the resident set of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,80 @@
+"""Which arithmetic the forward and backward passes use, chosen by probing the device, with the reason in words."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from mygpt2.errors import UserError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`name` is bf16, fp16, tf32 or fp32; weights and optimizer state are float32 in all of them."""
+
+    name: str
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of matrix products."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients need a loss scale: float16 underflows below 6e-8."""
+        return self.name == "fp16"
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+    def apply(self) -> None:
+        """Sets the process-wide switch for float32 products on CUDA: TF32 unless plain fp32 was asked for."""
+        if torch.cuda.is_available():
+            torch.backends.cuda.matmul.fp32_precision = "ieee" if self.name == "fp32" else "tf32"
+            torch.backends.cudnn.fp32_precision = "ieee" if self.name == "fp32" else "tf32"  # type: ignore[attr-defined]
+
+
+def cpu_bf16_unit() -> str | None:
+    """The CPU's bfloat16 matrix instructions, or None. Without them bfloat16 is emulated, slower than float32."""
+    probe = torch.cpu
+    if getattr(probe, "_is_amx_tile_supported", lambda: False)():
+        return "AMX"
+    if getattr(probe, "_is_avx512_bf16_supported", lambda: False)():
+        return "AVX512-BF16"
+    if platform.machine() in ("aarch64", "arm64") and getattr(probe, "_is_arm_bf16_supported", lambda: False)():
+        return "Arm BF16"
+    return None
+
+
+def choose(requested: str, device: torch.device) -> Precision:
+    """What `train.precision` means on this device. A wish the device cannot fulfil is refused, never replaced."""
+    if requested == "auto":
+        return _automatic(device)
+    if requested == "fp16" and device.type == "cpu":
+        raise UserError("train.precision=fp16 needs a GPU; on a CPU use auto, bf16 or fp32")
+    if requested == "tf32" and device.type != "cuda":
+        raise UserError(f"train.precision=tf32 exists on CUDA only, not on {device.type}; use auto or fp32")
+    if requested == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError("train.precision=bf16: this GPU has no bfloat16; use auto (fp16 with a loss scale) or fp32")
+    return Precision(requested, "as asked")
+
+
+def _automatic(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", f"{name} has bfloat16")
+        return Precision("fp16", f"{name} has no bfloat16: float16 with a loss scale")
+    if device.type == "mps":
+        # pytorch/pytorch#195910: causal attention leaks future tokens in half precision there.
+        return Precision("fp32", "half precision on MPS has leaked future tokens and made NaN")
+    unit = cpu_bf16_unit()
+    if unit:
+        return Precision("bf16", f"this CPU multiplies bfloat16 in hardware ({unit})")
+    return Precision("fp32", "this CPU has no bfloat16 matrix unit")

@@ -1,0 +1,212 @@
+"""From a configuration to a trainer that is ready for its next step, fresh or from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest
+from mygpt2.config.batch import plan_batch
+from mygpt2.config.schema import DataConfig, RunConfig
+from mygpt2.data.loader import Loader
+from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.trace import TraceWriter
+from mygpt2.data.validation import ValidationSet, validation_set
+from mygpt2.distributed import World
+from mygpt2.errors import UserError
+from mygpt2.model import GPT, GPTConfig, LossModule, load_state
+from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.tokenizer import Tokenizer, load_tokenizer
+from mygpt2.train.guard import Guard
+from mygpt2.train.hardware import flops_per_token, keep_memory_warm, peak_flops
+from mygpt2.train.optim import Optimizer
+from mygpt2.train.precision import Precision, choose
+from mygpt2.train.schedule import Schedule
+from mygpt2.train.signals import Requests
+from mygpt2.train.sinks import open_sinks
+from mygpt2.train.step import TrainStep
+from mygpt2.train.trainer import Progress, Trainer, profiler_for
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """This try at a run: its number, its folder, and (on rank 0) the writer of that folder."""
+
+    number: int
+    run: RunDir
+    writer: RunWriter | None
+
+
+def cache_dir_of(data: DataConfig) -> Path:
+    """data.cache_dir, else $MYGPT2_CACHE, else the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(data.cache_dir or os.environ.get("MYGPT2_CACHE") or home / "mygpt2").expanduser()
+
+
+def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
+    """Puts every part of the run together. What is slow and shared (harvest, footers, validation set) rank 0 does first."""
+    precision = choose(config.train.precision, world.device)
+    precision.apply()
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    if world.device.type == "cpu":
+        keep_memory_warm()
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    checkpoint = _checkpoint(attempt, world)
+    say = print if world.lead else _nothing
+    limit = micro_batch_limit(config, world.device)
+    plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
+                      config.data.lanes, limit)  # fmt: skip
+    loader, held_out = world.lead_first(lambda: _data(config, world, tokenizer, plan.sequences, checkpoint))
+    model = _model(config, tokenizer, world.device, checkpoint)
+    optimizer = Optimizer(model, config.optimizer, world.device)
+    schedule = Schedule(config.schedule, config.train.steps)
+    guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
+    step = TrainStep(
+        world.wrap(LossModule(model, compile=config.train.compile)), optimizer, world, precision, guard,
+        micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
+        dropout=config.model.dropout > 0,
+    )  # fmt: skip
+    progress = Progress()
+    if checkpoint:
+        progress = _restore(checkpoint, config, world, optimizer, schedule, step, precision)
+        say(
+            f"going on from step {progress.step} ({checkpoint.path.name}, written on {checkpoint.state['ranks']} ranks)"
+        )
+    say(
+        f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} ({precision.reason}); "
+        f"{plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x {plan.micro_batch}; "
+        f"data {config.data.source}, {loader.lanes} lanes, {torch.get_num_threads()} threads per rank"
+    )
+    settings = config.model_dump(mode="json")
+    return Trainer(
+        config=config, world=world, run=attempt.run, attempt=attempt.number, writer=attempt.writer,
+        model=model, tokenizer=tokenizer, optimizer=optimizer, schedule=schedule, precision=precision, train_step=step,
+        loader=loader, held_out=held_out,
+        checkpointer=_checkpointer(config, attempt, world, say),
+        trace=TraceWriter(attempt.run.trace_dir, attempt.number, world.rank) if config.log.trace else None,
+        sinks=open_sinks(config.log, attempt.run.path, settings) if world.lead else [],
+        requests=requests, progress=progress,
+        flops_per_token=flops_per_token(
+            model.num_parameters() - config.model.block_size * config.model.n_embd,
+            config.model.n_layer, config.model.n_embd, config.model.block_size,
+        ),
+        peak_flops=peak_flops(world.device, precision.name),
+        profile=profiler_for(config.log.profile, attempt.run, world.device),
+    )  # fmt: skip
+
+
+def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
+    """Sequences per forward pass when nobody said: what is known to be fast and to fit.
+
+    On a CPU some 4,096 tokens keep the matrix units busy within the caches. On a GPU 70 % of the memory left beside
+    16 bytes per parameter is shared among sequences of about 34 bytes per token, channel and layer (Korthikanti et al.
+    2022, arXiv 2205.05198, without the attention matrices that SDPA never stores).
+    """
+    m = config.model
+    if device.type != "cuda":
+        return max(1, 4096 // m.block_size)
+    states = 16 * (12 * m.n_layer * m.n_embd**2 + 50304 * m.n_embd)
+    free = 0.7 * (torch.cuda.get_device_properties(device).total_memory - states)
+    return max(1, min(64, int(free / (34 * m.n_layer * m.n_embd * m.block_size))))
+
+
+def _nothing(*_: Any) -> None:
+    """What ranks other than 0 say."""
+
+
+def _checkpoint(attempt: Attempt, world: World) -> Checkpoint | None:
+    """The newest whole checkpoint. Rank 0 verifies and tells the others which one it is."""
+    step = -1
+    if world.lead:
+        found, skipped = newest(attempt.run.checkpoints_dir)
+        for broken in skipped:
+            print(f"passing over {broken.path.name}: {broken.reason}")
+            if attempt.writer:
+                attempt.writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
+        step = int(found.name.rpartition("-")[2]) if found else -1
+    step = world.sum([step if world.lead else 0], torch.int64)[0]
+    if step < 0:
+        return None
+    return load(attempt.run.checkpoints_dir / f"step-{step:08d}")
+
+
+def _data(
+    config: RunConfig, world: World, tokenizer: Tokenizer, sequences: int, checkpoint: Checkpoint | None
+) -> tuple[Loader, ValidationSet | None]:
+    caches = cache_dir_of(config.data)
+    caches.mkdir(parents=True, exist_ok=True)
+    manifest = resolve(config.data.source, config.data, cache_dir=caches)
+    reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+    held_out = None
+    if config.data.validation_fraction > 0:
+        with tqdm(desc="validation set", unit=" tokens", unit_scale=True, disable=None, leave=False) as bar:
+
+            def advance(found: int, wanted: int) -> None:
+                bar.total = wanted
+                bar.update(found - bar.n)
+
+            held_out = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
+    loader = Loader.open(
+        config.data,
+        tokenizer=tokenizer,
+        block_size=config.model.block_size,
+        batch_sequences=sequences,
+        seed=config.train.seed,
+        rank=world.rank,
+        world_size=world.size,
+        cache_dir=caches,
+        state=checkpoint.state["data"] if checkpoint else None,
+        manifest=manifest,
+        reader=reader,
+    )
+    return loader, held_out
+
+
+def _model(config: RunConfig, tokenizer: Tokenizer, device: torch.device, checkpoint: Checkpoint | None) -> GPT:
+    m = config.model
+    shape = GPTConfig(m.n_layer, m.n_head, m.n_embd, m.block_size, tokenizer.vocab_size, m.bias, m.dropout)
+    model = GPT(shape, seed=config.train.seed)
+    if checkpoint:
+        load_state(model, checkpoint.model)
+    return model.to(device)
+
+
+def _restore(
+    checkpoint: Checkpoint, config: RunConfig, world: World, optimizer: Optimizer, schedule: Schedule, step: TrainStep,
+    precision: Precision,
+) -> Progress:  # fmt: skip
+    """Everything but the weights and the data position, which are in place already."""
+    state = checkpoint.state
+    if config.train.precision == "auto" and state["precision"] != precision.name:
+        raise UserError(
+            f"the checkpoint was trained in {state['precision']} and this machine chooses {precision.name}; "
+            f"say which with --train.precision {state['precision']} or --train.precision {precision.name}"
+        )
+    optimizer.load_state_tensors(checkpoint.optimizer)
+    schedule.load_state_dict(state["schedule"])
+    if state["scaler"] and step.scaler.is_enabled():
+        step.scaler.load_state_dict(state["scaler"])
+    step.guard.skips = int(state["skips"])
+    data = state["data"]
+    cursor = np.array(data["cursor"], dtype=np.int64)[world.rank :: world.size]
+    return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
+
+
+def _checkpointer(config: RunConfig, attempt: Attempt, world: World, say: Any) -> Checkpointer | None:
+    if attempt.writer is None:
+        return None
+    writer = attempt.writer
+
+    def record(event: dict[str, Any]) -> None:
+        fields = dict(event)
+        writer.event(fields.pop("kind"), **fields)
+        if event["kind"] == "save_failed":
+            say(f"checkpoint of step {event['step']} was not saved: {event['reason']}; training goes on")
+
+    return Checkpointer(attempt.run.checkpoints_dir, config.checkpoint, record)

@@ -1,0 +1,115 @@
+"""One optimizer step: forward and backward over the micro-batches, one gradient exchange, clip, guard, update."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mygpt2.distributed import World, no_sync
+from mygpt2.train.guard import Guard
+from mygpt2.train.optim import Optimizer
+from mygpt2.train.precision import Precision
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did. `loss` is nats per valid target over all ranks; `row_losses` are this rank's rows, in order."""
+
+    loss: float
+    grad_norm: float
+    row_losses: np.ndarray  # (rows,) float32, nats per valid target
+    applied: bool
+    seconds: float
+
+
+def to_device(tokens: np.ndarray, device: torch.device) -> Tensor:
+    """(rows, T + 1) token ids as int64 on the device, in one copy; -100 survives for masked targets."""
+    host = torch.from_numpy(tokens.astype(np.int64, copy=False))
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of a step's dropout: a function of its place, so there is no generator state to save or to lose."""
+    digest = blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class TrainStep:
+    """Everything a step needs that does not change from step to step.
+
+    loss_module: forward(inputs (B, T), targets (B, T)) -> (nll_sum scalar, row_nll (B,), valid count scalar)
+    """
+
+    def __init__(
+        self,
+        loss_module: nn.Module,
+        optimizer: Optimizer,
+        world: World,
+        precision: Precision,
+        guard: Guard,
+        *,
+        micro_batch: int,
+        grad_clip: float,
+        seed: int,
+        dropout: bool,
+    ):
+        self.loss_module, self.optimizer, self.world = loss_module, optimizer, world
+        self.precision, self.guard = precision, guard
+        self.micro_batch, self.grad_clip = micro_batch, grad_clip
+        self.seed, self.dropout = seed, dropout
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision.scaled)
+
+    def __call__(self, step: int, inputs: Tensor, targets: Tensor, share: float) -> StepResult:
+        """Runs step number `step` on this rank's rows: inputs and targets (rows, T), ignored targets -100."""
+        began = time.perf_counter()
+        if self.dropout:
+            torch.manual_seed(step_seed(self.seed, step, self.world.rank))
+        valid = int(self.world.sum([int((targets != IGNORED).sum())], torch.int64)[0])
+        nll, row_nll = self._accumulate(inputs, targets, valid)
+        loss = self.world.sum([float(nll)])[0] / max(valid, 1)
+        grads = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
+        if self.scaler.is_enabled():
+            for part in self.optimizer.parts:
+                self.scaler.unscale_(part)
+        grad_norm = float(torch.nn.utils.get_total_norm(grads))
+        applied = self.guard.allows(step, loss, grad_norm)
+        if applied:
+            if self.grad_clip and grad_norm > self.grad_clip:
+                torch._foreach_mul_(grads, self.grad_clip / grad_norm)
+            self.optimizer.set_share(share)
+            self.optimizer.step()
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        self.optimizer.zero_grad()
+        counts = (targets != IGNORED).sum(dim=1).clamp(min=1)
+        row_losses = (row_nll / counts).float().cpu().numpy()
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
+        return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began)
+
+    def _accumulate(self, inputs: Tensor, targets: Tensor, valid: int) -> tuple[Tensor, Tensor]:
+        """Gradients of Σ nll / valid over all micro-batches and ranks, exchanged once, with the last micro-batch.
+
+        DDP divides the summed gradient by the number of ranks, hence the factor `size`.
+        """
+        rows = inputs.shape[0]
+        wide = torch.float32 if self.world.device.type == "mps" else torch.float64  # MPS has no float64
+        total = torch.zeros((), dtype=wide, device=self.world.device)
+        row_nll: list[Tensor] = []
+        scale = self.world.size / max(valid, 1)
+        for first in range(0, rows, self.micro_batch):
+            part = slice(first, first + self.micro_batch)
+            with no_sync(self.loss_module, last=first + self.micro_batch >= rows):
+                with self.precision.autocast(self.world.device):
+                    nll, row, _ = self.loss_module(inputs[part], targets[part])
+                self.scaler.scale(nll * scale).backward()
+            total += nll.detach()
+            row_nll.append(row)
+        return total, torch.cat(row_nll)

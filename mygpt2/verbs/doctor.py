@@ -1,0 +1,24 @@
+"""`doctor`: check this machine and installation, a line for each check."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mygpt2.doctor import FAIL, diagnose
+
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    cache = Path(os.environ.get("MYGPT2_CACHE") or cache_home / "mygpt2").expanduser()
+    failed = 0
+    for finding in diagnose(args.runs, cache):
+        print(finding, flush=True)
+        failed += finding.status == FAIL
+    print("all is well" if not failed else f"{failed} of the checks failed")
+    return 2 if failed else 0

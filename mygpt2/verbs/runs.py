@@ -1,0 +1,226 @@
+"""`runs list|show|stop|verify`: what the runs of a folder are doing, and an end to one of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
+from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
+
+ACTIONS = ("list", "show", "stop", "verify")
+COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("name", nargs="?", help="name of the run; stop needs one, show and verify may go without")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of the runs (default: ./runs)")
+    parser.add_argument("--json", action="store_true", help="list and show: print JSON instead of text")
+    parser.add_argument("--now", action="store_true", help="stop: send signals at once, kill what is left")
+    parser.add_argument(
+        "--grace", type=float, default=60.0, metavar="S", help="stop --now: seconds for a last checkpoint (default: 60)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        return _list([RunDir.open(args.runs, args.name)] if args.name else list_runs(args.runs), args)
+    if args.action == "verify" and args.name is None:
+        return max((_verify(each) for each in list_runs(args.runs)), default=EXIT_OK)
+    if args.name is None and args.action == "stop":
+        raise UserError(f"runs stop needs the name of a run; python -m mygpt2 runs list --runs {args.runs} shows them")
+    chosen = RunDir.open(args.runs, args.name) if args.name else _latest(args.runs)
+    if args.action == "show":
+        return _show(chosen, as_json=args.json)
+    return _stop(chosen, args) if args.action == "stop" else _verify(chosen)
+
+
+def _latest(runs: Path) -> RunDir:
+    known = list_runs(runs)
+    if not known:
+        raise UserError(
+            f"there is no run in {runs}; start one with: python -m mygpt2 train, or name a folder by --runs"
+        )
+    return max(known, key=lambda each: each.path.stat().st_mtime)
+
+
+def summary(each: RunDir) -> dict[str, Any]:
+    """What one line of the list says: small files and the end of metrics.jsonl are read, never all of it."""
+    from mygpt2.checkpoint.store import size_bytes, steps
+    from mygpt2.run_dir.lines import last_record
+    from mygpt2.run_dir.liveness import state_of
+
+    state = state_of(each)
+    last = last_record(each.metrics_file) or {}
+    kept = steps(each.checkpoints_dir)
+    eta = state.status.get("eta") if state.alive else None
+    beat_ago = state.heartbeat_age or 0.0
+    return {
+        "run": each.name,
+        "state": state.state,
+        "reason": state.reason,
+        "step": last.get("step", state.status.get("step", 0)),
+        "steps": state.status.get("steps"),
+        "loss": last.get("loss"),
+        "tokens": last.get("tokens", 0),
+        "tokens_per_second": last.get("tokens_per_second") if state.alive else None,
+        "eta_seconds": max(0.0, eta - beat_ago) if isinstance(eta, int | float) else None,
+        "attempt": state.status.get("attempt"),
+        "checkpoints": kept,
+        "checkpoint_bytes": sum(size_bytes(each.checkpoints_dir / f"step-{step:08d}") for step in kept),
+    }
+
+
+def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
+    rows = [summary(each) for each in runs]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return EXIT_OK
+    if not rows:
+        print(f"no runs in {args.runs}; start one with: python -m mygpt2 train")
+        return EXIT_OK
+    _print_table([COLUMNS, *(_cells(row) for row in rows)])
+    return EXIT_OK
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    speed = row["tokens_per_second"]
+    return (
+        row["run"],
+        row["state"],
+        f"{row['step']:,}" + (f"/{row['steps']:,} {row['step'] / row['steps']:.0%}" if row["steps"] else ""),
+        "" if row["loss"] is None else f"{row['loss']:.4f}",
+        "" if speed is None else f"{speed:,.0f}",
+        "" if row["eta_seconds"] is None else duration(row["eta_seconds"]),
+        f"{len(row['checkpoints'])}, {size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show(each: RunDir, *, as_json: bool) -> int:
+    from mygpt2.run_dir.atomic import read_json
+    from mygpt2.run_dir.liveness import state_of
+    from mygpt2.run_dir.metrics import read_events
+
+    row, state = summary(each), state_of(each)
+    command = read_json(each.command_file) or {}
+    events = read_events(each)
+    if as_json:
+        ranks = [
+            {"rank": r.rank, "pid": r.process.pid if r.process else None, "device": r.device, "alive": r.alive}
+            for r in state.ranks
+        ]
+        full = {**row, "status": state.status, "exit": state.exit, "ranks": ranks, "command": command}
+        print(json.dumps({**full, "path": str(each.path), "events": events[-20:]}, indent=1))
+        return EXIT_OK
+    print(f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] else ""))
+    cells = dict(zip(COLUMNS, _cells(row), strict=True))
+    _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
+    _print_table([(f"  {label}", text) for label, text in _details(each, state, command)])
+    for event in events[-8:]:
+        print(f"  {_event_line(event)}")
+    return EXIT_OK
+
+
+def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[str, str]]:
+    details = [("folder", str(each.path)), ("attempt", str(state.status.get("attempt", "")))]
+    for rank in state.ranks:
+        alive = {True: "runs", False: "is gone", None: "is on another machine"}[rank.alive]
+        pid = f"pid {rank.process.pid} on {rank.process.host}" if rank.process else "unreadable record"
+        details.append((f"rank {rank.rank}", f"{pid}, {rank.device}, {alive}"))
+    if state.alive and state.progress_age is not None:
+        details.append(("last progress", f"{duration(state.progress_age)} ago"))
+    if isinstance(command.get("argv"), list):
+        details.append(("command", " ".join(str(word) for word in command["argv"])))
+    if state.exit:
+        details.append(("exit code", str(state.exit.get("code"))))
+    return details
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    moment = event.get("time")
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if isinstance(moment, int | float) else ""
+    hidden = ("schema", "kind", "time", "attempt")
+    rest = ", ".join(f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden)
+    return f"{clock}  {event.get('kind', '?')}  {rest}"
+
+
+def _brief(value: Any) -> str:
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _stop(each: RunDir, args: argparse.Namespace) -> int:
+    from mygpt2.run_dir.liveness import state_of
+    from mygpt2.run_dir.stop import stop
+
+    before = state_of(each)
+    if not before.alive and not before.processes:
+        print(f"run {each.name} is not running: {before.state}")
+        return EXIT_OK
+    print(f"asking {each.name} to save and stop" + (" now" if args.now else "; Ctrl-C stops waiting, not the request"))
+    said = ""
+
+    def tell(state: Any) -> None:
+        nonlocal said
+        line = f"  {state.state}, {state.status.get('phase', '?')}, step {state.status.get('step', '?')}"
+        if line != said:
+            print(line, flush=True)
+            said = line
+
+    try:
+        report = stop(each, now=args.now, grace=args.grace, on_progress=tell)
+    except KeyboardInterrupt:
+        print(f"\n{each.name} was asked to stop and will, once its step is done", file=sys.stderr)
+        return EXIT_OK
+    for outcome in report.outcomes:
+        print(f"  {outcome.who} (pid {outcome.pid}): {outcome.result}")
+    print(f"run {each.name}: {report.final.state}" + (f" ({report.final.reason})" if report.final.reason else ""))
+    return EXIT_OK if report.stopped else EXIT_DEFECT
+
+
+def _verify(each: RunDir) -> int:
+    """Reads every byte of every checkpoint. Exit 2 if there are some and none is whole."""
+    from mygpt2.checkpoint.format import verify
+    from mygpt2.checkpoint.store import candidates, size_bytes
+
+    whole = 0
+    found = candidates(each.checkpoints_dir)
+    for path in found:
+        problems = verify(path)
+        whole += not problems
+        print(f"{each.name}  {path.name}  {size(size_bytes(path))}  {'; '.join(problems) or 'whole'}", flush=True)
+    if not found:
+        print(f"{each.name}  has no checkpoint")
+        return EXIT_USAGE
+    if not whole:
+        print(f"error: none of the {len(found)} checkpoints of {each.name} is whole", file=sys.stderr)
+    return EXIT_OK if whole else EXIT_USAGE
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 3 d 4 h, 2 h 5 min, 47 s."""
+    whole = round(seconds)
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length} {unit} {whole % length // part} {smaller}"
+    return f"{whole} s"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as disks are sold."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.3g} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,96 @@
+"""`train`: resolve what is to be trained from presets, files, options and the run itself, then train it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt2.config import RunConfig, config_hash, load_config, preset_names, to_toml
+from mygpt2.errors import UserError
+
+TAKES_SETTINGS = True  # whatever argparse does not know is a --section.key VALUE, checked by load_config
+DEFAULT_PRESET = "tiny"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train, and the run folder it lives in: `runs_dir/run_name`."""
+
+    config: RunConfig
+    run_name: str
+    runs_dir: Path
+    resume: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from mygpt2.config.summary import settings_help
+
+    names = ", ".join(preset_names())
+    parser.usage = f"{parser.prog} [--preset NAME] [--config FILE.toml] [--section.key VALUE ...] [options]"
+    parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {names} (tiny unless --config)")
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
+    parser.add_argument("--run", metavar="NAME", help="name of the run; unset, the same command means the same run")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never", "must"),
+        default="auto",
+        help="auto goes on from the newest whole checkpoint if there is one; never and must insist",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the settings and what follows from them, and end")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration as TOML, and end")
+    parser.epilog = settings_help()
+
+
+def run(args: argparse.Namespace) -> int:
+    request = resolve(args)
+    if args.print_config or args.dry_run:
+        print(to_toml(request.config), end="")
+    if args.dry_run:
+        _print_summary(request)
+    if args.print_config or args.dry_run:
+        return 0
+    from mygpt2.train.attempt import main
+
+    return main(request.config, request.run_name, request.runs_dir, request.resume, args.argv)
+
+
+def resolve(args: argparse.Namespace) -> Request:
+    """The request that the arguments stand for. Reads files, writes nothing. Raises UserError."""
+    if args.run is not None:
+        from mygpt2.run_dir.paths import check_name  # here, as help and most errors can do without numpy
+
+        check_name(args.run)
+    preset, file = args.preset, args.config
+    if preset is None and file is None:
+        own = args.runs / args.run / "config.toml" if args.run else None
+        if own and own.is_file() and args.resume != "never":
+            file = own
+        else:
+            preset = DEFAULT_PRESET
+    config = load_config(preset, file, args.settings)
+    name = args.run or default_run_name(preset, file, bool(args.settings), config)
+    if args.resume == "must" and not (args.runs / name).is_dir():
+        raise UserError(
+            f"--resume must: there is no run {name!r} in {args.runs}; allowed: an existing run "
+            "(python -m mygpt2 runs list), or --resume auto to start it"
+        )
+    return Request(config, name, args.runs, args.resume)
+
+
+def default_run_name(preset: str | None, file: Path | None, overridden: bool, config: RunConfig) -> str:
+    """The preset's name, or the preset's or file's with a hash of the settings: the same command is the same run."""
+    if preset is not None and file is None and not overridden:
+        return preset
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", preset if file is None and preset else Path(str(file)).stem)
+    return f"{stem.lstrip('._-')[:50] or 'run'}-{config_hash(config)[:8]}"
+
+
+def _print_summary(request: Request) -> None:
+    from mygpt2.config.summary import describe
+    from mygpt2.tokenizer import load_tokenizer
+
+    vocab_size = load_tokenizer(request.config.data.tokenizer).vocab_size
+    print(f"\nrun         {request.runs_dir / request.run_name}\n{describe(request.config, vocab_size)}")

@@ -1,0 +1,228 @@
+"""The loader's promises: one sequence of batches whatever the ranks, threads and caches, and exact resume."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mygpt2.data.heldout import held_out
+from mygpt2.errors import UserError
+from tests.data.corpus import EOT, WRITERS, Memory, Ranks, config, memory, poll, sha256, texts
+
+ORDERS = ["lanes", "sequential", "buffer"]
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_batches_do_not_depend_on_ranks_threads_or_cache(kind, tmp_path):
+    source = WRITERS[kind](tmp_path / "source")
+    found = set()
+    for ranks in (1, 2, 4):
+        for threads in (1, 4):
+            cache = tmp_path / f"cache-{ranks}-{threads}"
+            for token_cache in (False, True, True):  # without, cold, warm
+                data = config(source, threads=threads, token_cache=token_cache)
+                with Ranks(data, cache, ranks) as run:
+                    found.add(sha256(run.steps(200)))
+    assert len(found) == 1
+
+
+def test_other_seeds_and_epochs_give_other_batches(tmp_path):
+    def batches(seed):
+        with Ranks(config(), tmp_path, source=memory(), seed=seed, batch_sequences=4) as run:
+            return run.steps(400), run.last[0].epoch
+
+    first, epochs = batches(1)
+    assert sha256(first) != sha256(batches(2)[0])
+    assert epochs > 2
+    assert len({batch.tobytes() for batch in first}) == len(first)  # no epoch repeats the batches of another
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_three_epochs_see_every_document_exactly_once_per_lane_epoch(order, tmp_path):
+    source = memory(blocks=37, documents=5)
+    seen: dict[int, list[tuple]] = defaultdict(list)  # lane -> (epoch, block, document), as they come
+    with Ranks(config(order=order, buffer_documents=64, validation_fraction=0.0), tmp_path, source=source) as run:
+        while run.last == [] or run.last[0].cursor[:, 0].min() < 3:
+            run.step()
+            found = run.last[0].documents()
+            entries = list(zip(found.epochs.tolist(), found.blocks.tolist(), found.documents.tolist(), strict=True))
+            for lane, (a, b) in zip(run.last[0].lanes.tolist(), pairwise(found.offsets), strict=True):
+                begun = entries[a:b] if seen[lane][-1:] != entries[a : a + 1] else entries[a + 1 : b]
+                seen[lane].extend(begun)  # without a document that goes on from the row before
+    everything = {(block, i) for block in range(37) for i in range(5)}
+    for epoch in range(3):
+        together = Counter((b, i) for entries in seen.values() for e, b, i in entries if e == epoch)
+        assert set(together) == everything and set(together.values()) == {1}
+
+
+def test_rows_have_stride_block_size_so_every_token_is_a_target_once(tmp_path):
+    source = memory(blocks=8, documents=6)
+    with Ranks(config(lanes=1, validation_fraction=0.0), tmp_path, source=source, batch_sequences=1) as run:
+        rows = np.stack([batch[0] for batch in run.steps(300)])
+        assert (rows[1:, 0] == rows[:-1, -1]).all()
+        stream = np.concatenate([rows[0], *rows[1:, 1:]])
+        parts = np.split(stream, np.flatnonzero(stream == EOT) + 1)[:-1]
+    documents = [bytes(part[:-1].tolist()).decode() for part in parts]
+    known = texts(48)
+    for epoch in range(len(documents) // 48):  # nothing dropped, padded or cut at an epoch's end
+        assert sorted(documents[epoch * 48 : (epoch + 1) * 48]) == known
+
+
+def test_provenance_names_the_documents_that_are_in_the_row(tmp_path):
+    source = memory()
+    with Ranks(config(), tmp_path, 2, source=source) as run:
+        for _ in range(40):
+            batch = run.step()
+            for slot, lane, documents in run.rows():
+                assert lane == slot % 8
+                whole = b"\0".join(source.blocks[block][i].encode() for block, i in documents) + b"\0"
+                assert bytes(0 if t == EOT else t for t in batch[slot].tolist()) in whole
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_resume_is_exact_at_any_point_and_for_any_rank_count(order, tmp_path):
+    dice = random.Random(order)
+    data = config(order=order, buffer_documents=80)
+    with Ranks(data, tmp_path, 1, source=memory(blocks=29)) as run:
+        expected = run.steps(150)
+    at, state = 0, None
+    while at < len(expected):  # kill after kill, across epochs, twice in a row
+        ranks = dice.choice([1, 2, 4, 8])
+        with Ranks(data, tmp_path, ranks, state=state, source=memory(blocks=29)) as run:
+            for _ in range(min(dice.randrange(1, 40), len(expected) - at)):
+                assert np.array_equal(run.step(), expected[at])
+                at += 1
+            state = run.state
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_cursor_is_that_of_the_consumed_batch_not_of_the_prefetched(order, tmp_path):
+    cursors = []
+    for prefetch in (2, 64):
+        with Ranks(config(order=order, prefetch_steps=prefetch), tmp_path, source=memory()) as run:
+            run.steps(30)
+            cursors.append(run.state["cursor"])
+    assert cursors[0] == cursors[1]
+
+
+def test_a_start_deep_in_the_data_reads_no_more_than_a_start_at_zero(tmp_path):
+    reads = []
+    for epoch, window in ((0, 0), (10**6, 2)):
+        source = memory(blocks=256, documents=40)
+        with Ranks(config(), tmp_path, source=source) as run:
+            run.step()
+            state = run.state
+        state["cursor"] = [[epoch, window, 0, 0, epoch * 1000] for _ in state["cursor"]]
+        source.reads.clear()
+        with Ranks(config(), tmp_path, source=source, state=state) as run:
+            run.step()
+        reads.append(len(source.reads))
+    assert reads[1] <= 3 * 128  # the window each lane is in, and the one after it being asked for
+
+
+def test_the_first_batch_needs_one_block_per_lane(tmp_path):
+    gate = threading.Event()
+    lock, begun = threading.Lock(), []
+
+    def fail(block, nth):
+        with lock:
+            begun.append(block)
+            late = len(begun) > 8
+        if late:
+            gate.wait(20)
+
+    source = memory(blocks=256, documents=40, fail=fail)
+    with Ranks(config(threads=4), tmp_path, source=source) as run:
+        try:
+            run.step()
+        finally:
+            gate.set()
+
+
+def test_text_that_spells_end_of_text_never_gives_its_id(tmp_path):
+    from mygpt2.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer("gpt2")
+    source = Memory([["one <|endoftext|> two", "<|endoftext|>"] for _ in range(8)])
+    for encoder in ("tiktoken", "auto"):
+        data = config(validation_fraction=0.0, encoder=encoder)
+        with Ranks(data, tmp_path, source=source, tokenizer=tokenizer) as run:
+            stream = np.concatenate([batch.ravel() for batch in run.steps(20)])
+        cut = np.split(stream, np.flatnonzero(stream == tokenizer.eot_id))
+        inner = {tokenizer.decode([t for t in part.tolist() if t != tokenizer.eot_id]) for part in cut[1:-1]}
+        assert {"one <|endoftext|> two", "<|endoftext|>"} <= inner
+
+
+def test_held_out_documents_never_appear(tmp_path):
+    source = memory(blocks=40, documents=20)
+    kept_out = {t for block in source.blocks for t in block if held_out(t, 0.2)}
+    assert 100 < len(kept_out) < 220  # 800 documents at 0.2: 160, five standard deviations of 11.3
+    with Ranks(config(validation_fraction=0.2), tmp_path, source=source) as run:
+        while run.last == [] or run.last[0].epoch < 1.5:
+            run.step()
+            for _, _, documents in run.rows():
+                assert not kept_out & {source.blocks[b][i] for b, i in documents}
+        assert run.loaders[0].counts["held_out"] >= len(kept_out)
+
+
+def test_bad_documents_are_left_out_and_counted(tmp_path):
+    good = texts(8)
+    bad = ["", "  \n", None, 7, "x" * 200, "\ud800"]
+    source = Memory([[g, *bad] for g in good])
+    with Ranks(config(max_document_chars=150, validation_fraction=0.0), tmp_path, source=source) as run:
+        run.step()
+        seen = {source.blocks[b][i] for _, _, documents in run.rows() for b, i in documents}
+        counts = run.loaders[0].counts
+    assert seen <= set(good)
+    assert counts["not_text"] >= 24 and counts["empty"] >= 16 and counts["too_long"] >= 8
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_source_without_a_training_document_ends_with_an_error(order, ranks, tmp_path):
+    source = Memory([["", " "] for _ in range(16)])
+    with Ranks(config(order=order), tmp_path, ranks, source=source) as run:
+        for loader in run.loaders:
+            with pytest.raises(UserError, match="no training document"):
+                for _ in range(200):
+                    loader.poll(0.1)
+
+
+def test_a_few_documents_among_empty_blocks_are_found(tmp_path):
+    source = Memory([[f"document {b}" * 9] if b % 16 == 3 else [""] for b in range(64)])
+    with Ranks(config(validation_fraction=0.0), tmp_path, 2, source=source) as run:
+        run.steps(50)
+
+
+def test_two_loaders_in_one_process_share_nothing(tmp_path):
+    with Ranks(config(), tmp_path, source=memory(), seed=1) as alone:
+        expected = alone.steps(20)
+    with Ranks(config(), tmp_path, source=memory(), seed=1) as one, Ranks(
+        config(), tmp_path, source=memory(), seed=2, block_size=16
+    ) as other:
+        for batch in expected:
+            other.step()
+            assert np.array_equal(one.step(), batch)
+
+
+def test_close_ends_all_threads_even_while_a_read_is_under_way(tmp_path):
+    before = set(threading.enumerate())
+    gate = threading.Event()
+    run = Ranks(config(threads=3), tmp_path, source=memory(fail=lambda block, nth: gate.wait(0.2)))
+    assert run.loaders[0].poll(0) is None
+    run.__exit__()
+    run.__exit__()
+    assert set(threading.enumerate()) <= before
+
+
+def test_batches_are_made_ahead_and_the_first_poll_may_come_late(tmp_path):
+    with Ranks(config(prefetch_steps=6), tmp_path, source=memory()) as run:
+        loader = run.loaders[0]
+        poll(loader)
+        while len(loader._ready) < 6:
+            pass

@@ -1,0 +1,119 @@
+"""The block order: every block once an epoch, evenly spread, any index at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mygpt2.data.order import BlockOrder, permutation, shuffled_index
+from mygpt2.data.shape import choose_shape
+from mygpt2.errors import UserError
+from tests.data.corpus import config
+
+SIZES = [*range(1, 40), 63, 64, 65, 127, 128, 129, 500, 997, 1999, 2000]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 255, 1000])
+def test_a_keyed_index_permutation_is_a_bijection(count):
+    for key in (0, 1, 2**127 + 5):
+        assert sorted(shuffled_index(i, count, key) for i in range(count)) == list(range(count))
+
+
+def test_a_keyed_index_permutation_sends_an_index_everywhere_about_equally_often():
+    # 6 cells, 6,000 keys: chi-square with 5 degrees of freedom is above 25.7 once in 10,000 such sets of keys.
+    for index in (0, 5):
+        counts = np.bincount([shuffled_index(index, 6, key * 0x9E3779B97F4A7C15) for key in range(6000)], minlength=6)
+        assert ((counts - 1000.0) ** 2 / 1000.0).sum() < 25.7
+
+
+@pytest.mark.parametrize(("lanes", "window"), [(1, 1), (1, 128), (2, 4), (8, 3), (16, 8), (64, 2)])
+def test_every_epoch_is_a_bijection_of_the_blocks(lanes, window):
+    for blocks in SIZES:
+        if blocks < lanes:
+            continue
+        order = BlockOrder(blocks, lanes, max(1, min(window, blocks // lanes)), seed=3)
+        for epoch in (0, 1):
+            assert sorted(order.block_at(epoch, i) for i in range(blocks)) == list(range(blocks))
+
+
+@pytest.mark.parametrize(("blocks", "lanes", "window"), [(1000, 8, 16), (1003, 16, 8), (640, 4, 1), (50, 3, 5)])
+def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window):
+    order = BlockOrder(blocks, lanes, window, seed=9)
+    for epoch in (0, 1, 2):
+        seen = []
+        for lane in range(lanes):
+            at, read = (epoch, 0), []
+            while at[0] == epoch:
+                read += order.window_blocks(lane, *at)
+                at = order.following(lane, *at)
+            assert len(read) == order.lane_blocks(lane) and at == (epoch + 1, 0)
+            seen += read
+        assert sorted(seen) == list(range(blocks))
+
+
+def test_a_window_and_the_windows_of_all_lanes_are_spread_evenly():
+    order = BlockOrder(1024, lanes=8, window=16, seed=5)
+    stratum = 1024 // (8 * 16)
+    for epoch, window in ((0, 9), (1, 2), (1, 5)):
+        together = []
+        for lane in range(8):
+            blocks = order.window_blocks(lane, epoch, window)
+            assert sorted(b // (stratum * 8) for b in blocks) == list(range(16))  # one of each of 16 regions
+            together += blocks
+        assert sorted(b // stratum for b in together) == list(range(128))  # one of each stratum
+
+
+def test_windows_ramp_in_the_first_epoch_only():
+    order = BlockOrder(800, lanes=4, window=16, seed=0)
+
+    def sizes(epoch):
+        return [len(order.window_blocks(1, epoch, w)) for w in range(8)]
+
+    assert sizes(0) == [1, 1, 2, 4, 8, 16, 16, 16]
+    assert sizes(1) == [16] * 8
+
+
+def test_seeds_and_epochs_give_other_orders():
+    def read(seed, epoch):
+        order = BlockOrder(200, 4, 8, seed)
+        return [order.block_at(epoch, i) for i in range(200)]
+
+    orders = [read(1, 0), read(2, 0), read(1, 1), read(1, 10**6)]
+    assert len({tuple(o) for o in orders}) == 4
+
+
+GOLDEN_BLOCKS = [42, 83, 65, 17, 99, 54, 5, 32, 60, 10, 28, 90]
+GOLDEN_DOCUMENTS = [2, 3, 0, 4, 5, 6, 7, 1]
+
+
+def test_the_order_is_the_same_on_every_machine():
+    # Made by this program in version 0.1.0: a change of these numbers breaks the resume of every earlier run.
+    order = BlockOrder(100, 4, 4, seed=7)
+    assert [order.block_at(1, i) for i in range(12)] == GOLDEN_BLOCKS
+    assert permutation(8, "documents", 7, 0, 1, 2).tolist() == GOLDEN_DOCUMENTS
+
+
+def test_lanes_and_windows_are_chosen_from_data_and_batch():
+    assert choose_shape(config(), 14_000, 512, 8) == (64, 2)
+    assert choose_shape(config(), 14_000, 480, 1) == (60, 2)
+    assert choose_shape(config(), 14_000, 16, 2) == (16, 8)
+    assert choose_shape(config(), 5, 512, 1) == (4, 1)
+    assert choose_shape(config(lanes=8, window=3), 14_000, 512, 4) == (8, 3)
+    assert choose_shape(config(order="sequential"), 14_000, 512, 4) == (64, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks", "batch", "ranks", "words"),
+    [
+        ({"lanes": 100}, 60, 400, 1, ["data.lanes=100", "60 blocks", "nearest legal: 50"]),
+        ({"lanes": 6}, 600, 512, 1, ["data.lanes=6", "512", "nearest legal: 4, 8"]),
+        ({}, 600, 512, 3, ["world_size=3", "64 lanes", "nearest numbers of ranks: 2, 4"]),
+        ({}, 600, 512, 128, ["world_size=128", "data.lanes to one of 128, 256, 512"]),
+        ({}, 1, 512, 2, ["world_size=2", "1 blocks"]),
+    ],
+)
+def test_impossible_shapes_name_the_nearest_legal_values(settings, blocks, batch, ranks, words):
+    with pytest.raises(UserError) as error:
+        choose_shape(config(**settings), blocks, batch, ranks)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)

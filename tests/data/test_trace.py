@@ -1,0 +1,100 @@
+"""The trace and the coverage ledger: what each batch was made of, and what was read how often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mygpt2.data.ledger import coverage
+from mygpt2.data.trace import STEPS_PER_FILE, TraceWriter, documents_of_step, read_trace, trace_files
+from tests.data.corpus import Ranks, config, memory, texts, write_parquet
+
+
+def losses(step, part):
+    return part.slots + step / 1000
+
+
+def write(run, folder, attempt, steps):
+    writers = [
+        TraceWriter(folder / "trace", attempt, rank, loader.manifest if rank == 0 else None)
+        for rank, loader in enumerate(run.loaders)
+    ]
+    for step in steps:
+        run.step()
+        for writer, part in zip(writers, run.last, strict=True):
+            writer.add(step, part, losses(step, part))
+    for writer in writers:
+        writer.flush()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_documents_of_a_step_are_those_of_its_rows(ranks, tmp_path):
+    source = write_parquet(tmp_path / "source")
+    known = texts(360)
+    with Ranks(config(source), tmp_path, ranks) as run:
+        write(run, tmp_path, 0, range(1, 8))
+        batch, rows = run.step(), run.rows()
+        writer = TraceWriter(tmp_path / "trace", 0, 0)
+        for part in run.last:
+            writer.add(8, part, losses(8, part))
+        writer.flush()
+    found = documents_of_step(tmp_path, 8)
+    assert [(r.slot, r.lane) for r in found] == [(slot, lane) for slot, lane, _ in rows]
+    assert [round(r.loss - r.slot, 3) for r in found] == [0.008] * 8
+    for row in found:
+        whole = "\0".join(known[120 * int(f[5]) + 8 * group + i] for f, group, i in row.documents) + "\0"
+        assert "".join("\0" if t == 256 else chr(t) for t in batch[row.slot].tolist()) in whole
+    assert documents_of_step(tmp_path, 9) == []
+
+
+def test_the_later_attempt_wins_from_its_first_step_on(tmp_path):
+    with Ranks(config(), tmp_path, 2, source=memory()) as run:
+        write(run, tmp_path, 1, range(1, 11))
+        write(run, tmp_path, 2, range(6, 9))
+        write(run, tmp_path, 3, range(8, 10))
+    table = read_trace(tmp_path)
+    attempts = dict(zip(table["step"].to_pylist(), table["attempt"].to_pylist(), strict=True))
+    assert attempts == {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 2, 7: 2, 8: 3, 9: 3}
+    assert table.num_rows == 9 * 8
+    assert read_trace(tmp_path, 7, 8)["step"].unique().to_pylist() == [7, 8]
+    assert len(trace_files(tmp_path)) == 6  # what was overwritten is still there
+
+
+def test_files_are_written_by_and_by_and_whole(tmp_path):
+    with Ranks(config(), tmp_path, source=memory(), batch_sequences=1) as run:
+        writer = TraceWriter(tmp_path / "trace", 0, 0)
+        for step in range(STEPS_PER_FILE + 5):
+            run.step()
+            writer.add(step, run.last[0], np.zeros(1))
+    assert [(f.first, f.last) for f in trace_files(tmp_path)] == [(0, STEPS_PER_FILE - 1)]
+    assert not list((tmp_path / "trace").glob("*.part"))
+
+
+def test_the_manifest_from_before_a_fork_is_kept(tmp_path):
+    for source in (memory(), memory(), memory(blocks=20)):
+        TraceWriter(tmp_path / "trace", 0, 0, source.manifest)
+    assert sorted(p.name[:9] for p in (tmp_path / "trace").glob("manifest*")) == ["manifest-", "manifest."]
+
+
+def test_the_ledger_counts_what_was_read_and_repeated(tmp_path):
+    source = memory(blocks=50, documents=4)
+    with Ranks(config(), tmp_path, source=source) as run:
+        run.steps(4)
+        early = coverage(run.state, source.manifest)
+        while run.last[0].cursor[:, 0].min() < 2:
+            run.step()
+        late = coverage(run.state, source.manifest)
+        steps = int(run.last[0].cursor[0, 4])
+    assert early.reads == early.unique < 50 and early.repeated_documents == 0
+    assert early.unique_documents == 4 * early.unique
+    assert early.tokens == 4 * 8 * 32
+    assert late.unique == 50 and late.share == 1.0 and late.unique_documents == 200
+    assert late.reads >= 100 and late.repeated_documents == 4 * (late.reads - 50)
+    assert late.tokens == steps * 8 * 32 and min(late.lane_epochs) >= 2
+
+
+def test_the_ledger_refuses_a_state_of_other_data(tmp_path):
+    with Ranks(config(), tmp_path, source=memory()) as run:
+        run.step()
+        with pytest.raises(ValueError, match="other data"):
+            coverage(run.state, memory(blocks=9).manifest)

@@ -1,0 +1,144 @@
+"""Starts real training processes on a small corpus and kills them; used by the tests of a run's life."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+REPO = Path(__file__).resolve().parents[2]
+WORDS = (
+    "the of a model learns from text that was read once and then again with care every step counts when nothing is lost "
+    "batch order seed lane window token cursor loss weight rank kill save resume exact same number proof"
+).split()
+
+SETTINGS = {
+    "model.n_layer": 2, "model.n_head": 2, "model.n_embd": 64, "model.block_size": 32, "model.dropout": 0.1,
+    "data.tokenizer": "gpt2:512", "data.lanes": 4, "data.window": 2, "data.encoder": "tiktoken", "data.threads": 2,
+    "data.validation_fraction": 0.05, "data.validation_tokens": 2048,
+    "optimizer.name": "muon", "schedule.warmup_steps": 10, "schedule.name": "plateau",
+    "schedule.plateau_window": 5, "schedule.plateau_patience": 9,
+    "train.steps": 200, "train.batch_tokens": 256, "train.precision": "fp32", "train.device": "cpu",
+    "eval.interval": 50, "sample.interval": 0, "sample.max_new_tokens": 4, "checkpoint.interval": 7,
+    "log.plot_interval": 0,
+}  # fmt: skip
+
+
+def corpus(folder: Path, files: int = 3, documents: int = 240) -> Path:
+    """Parquet files of made-up sentences, small enough to pass an epoch within a test run."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True)
+    rng = random.Random(5)
+    for file in range(files):
+        texts = [" ".join(rng.choices(WORDS, k=rng.randint(5, 60))) for _ in range(documents)]
+        pq.write_table(pa.table({"text": texts}), folder / f"{file:03d}.parquet", row_group_size=20)
+    return folder
+
+
+def command(source: Path, runs: Path, name: str, *, ranks: int, launcher: list[str] | None = None, **changes) -> list[str]:
+    """The command line of a run; keyword arguments change settings, with `__` for the dot."""
+    settings = {**SETTINGS, "data.source": source, **{k.replace("__", "."): v for k, v in changes.items()}}
+    start = [sys.executable, "-m"]
+    if ranks > 1 or launcher is not None:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *(launcher or []), "-m", "--"]
+    words = [*start, "mygpt2", "train", "--preset", "tiny", "--runs", str(runs), "--run", name]
+    for key, value in settings.items():
+        words += [f"--{key}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return words
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MYGPT2_CACHE": str(cache), "PYTHONPATH": str(REPO)}
+
+
+def start(words: list[str], cache: Path) -> subprocess.Popen:
+    return subprocess.Popen(words, env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(words: list[str], cache: Path, timeout: float = 240) -> str:
+    """Runs to the end; fails with what it printed unless the exit code is 0."""
+    done = subprocess.run(words, env=environment(cache), capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    """The loss of each step, where a later attempt wins; every line must be whole JSON."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in sorted(rows, key=lambda r: r["attempt"])}
+
+
+def last_step(run_dir: Path) -> int:
+    try:
+        lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except ValueError:
+            continue
+    return 0
+
+
+def weights_hash(run_dir: Path) -> str:
+    newest = max((run_dir / "checkpoints").glob("step-*"))
+    return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
+
+
+def rank_pids(run_dir: Path) -> list[int]:
+    found = []
+    for file in sorted((run_dir / "ranks").glob("*.json")):
+        try:
+            found.append(int(json.loads(file.read_text())["pid"]))
+        except (ValueError, KeyError, FileNotFoundError):
+            continue
+    return found
+
+
+def wait_for(condition, process: subprocess.Popen | None = None, timeout: float = 90) -> bool:
+    """Polls until the condition holds or the process has ended; False for the latter."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        if process is not None and process.poll() is not None:
+            return False
+        time.sleep(0.01)
+    raise AssertionError("the condition did not come true in time")
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(process: subprocess.Popen, victim: str, run_dir: Path) -> list[psutil.Process]:
+    """SIGKILL to `launcher`, `rank 0`, `rank 1` or `all`; returns everyone who was alive then."""
+    everyone = family(process)
+    pids = rank_pids(run_dir)
+    if victim == "launcher" or not pids:
+        process.kill()
+    elif victim == "all":
+        for other in everyone:
+            other.kill()
+    else:
+        number = int(victim.removeprefix("rank "))
+        try:
+            os.kill(pids[min(number, len(pids) - 1)], signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+    return everyone

@@ -1,0 +1,153 @@
+"""`python -m mygpt2 runs`: what it prints, how it ends, and that it never needs torch."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mygpt2.__main__ import main
+from mygpt2.checkpoint import write
+from mygpt2.run_dir import RunDir, RunWriter
+from tests.run_dir.processes import POLITE, record_rank, running
+
+
+def make(runs, name, *, steps=3, total=10):
+    run = RunDir.create(runs, name)
+    with RunWriter(run, 1) as writer:
+        writer.config("")
+        writer.command(["train", "--preset", "tiny"], {})
+        for step in range(1, steps + 1):
+            writer.metrics(step=step, tokens=step * 64, loss=4.5 - step, tokens_per_second=12_345.6)
+        writer.event("eval", step=steps, loss=1.25)
+        writer.status(state="running", phase="training", step=steps, steps=total, tokens=steps * 64, eta=7384.0)
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folder = tmp_path / "runs"
+    finished = make(folder, "done", steps=10)
+    with RunWriter(finished, 1) as writer:
+        writer.status(state="running", phase="training", step=10, steps=10)
+        writer.finish("finished", 0, "all steps done")
+    write(finished.checkpoints_dir, 10, {}, {}, {})
+    make(folder, "vanished")
+    return folder
+
+
+def runs_verb(*words):
+    return main(["runs", *(str(word) for word in words)])
+
+
+def test_list_shows_state_progress_loss_speed_and_checkpoints(runs, capsys):
+    with running() as rank:
+        record_rank(make(runs, "busy"), 0, rank.pid)
+        assert runs_verb("list", "--runs", runs) == 0
+    header, busy, done, vanished = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "state", "step", "loss", "tokens/s", "left", "checkpoints"]
+    assert busy.split() == ["busy", "running", "3/10", "30%", "1.5000", "12,346", "2", "h", "3", "min", "none"]
+    assert done.split()[:5] == ["done", "finished", "10/10", "100%", "-5.5000"] and "1, " in done
+    assert vanished.split()[:2] == ["vanished", "lost"] and "12,346" not in vanished
+
+
+def test_list_as_json(runs, capsys):
+    assert runs_verb("list", "--runs", runs, "--json") == 0
+    rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["done"]["checkpoints"] == [10] and rows["done"]["checkpoint_bytes"] > 0
+    assert rows["vanished"]["state"] == "lost" and "no process of attempt 1" in rows["vanished"]["reason"]
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path, capsys):
+    assert runs_verb("list", "--runs", tmp_path) == 0
+    assert "python -m mygpt2 train" in capsys.readouterr().out
+
+
+def test_show_tells_the_whole_story(runs, capsys):
+    assert runs_verb("show", "done", "--runs", runs) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "done: finished (all steps done)",
+        "10/10 100%",
+        "train --preset tiny",
+        "exit code",
+        "eval",
+        "loss=1.25",
+    ):
+        assert part in text
+    assert runs_verb("show", "done", "--runs", runs, "--json") == 0
+    full = json.loads(capsys.readouterr().out)
+    assert full["exit"]["code"] == 0 and full["events"][0]["kind"] == "eval" and full["command"]["argv"][0] == "train"
+
+
+def test_stop_waits_with_progress_and_reports_each_process(runs, capsys):
+    run = make(runs, "busy")
+    with running(POLITE, str(run.control_dir / "stop")) as rank:
+        record_rank(run, 0, rank.pid)
+        assert runs_verb("stop", "busy", "--runs", runs) == 0
+    text = capsys.readouterr().out
+    assert "asking busy to save and stop" in text and f"rank 0 (pid {rank.pid}): ended as asked" in text
+
+
+def test_stop_now_kills(runs, capsys):
+    run = make(runs, "busy")
+    with running() as rank:
+        record_rank(run, 0, rank.pid)
+        assert runs_verb("stop", "busy", "--runs", runs, "--now", "--grace", "5") == 0
+    assert "ended after SIGTERM" in capsys.readouterr().out
+
+
+def test_stopping_what_does_not_run_is_no_error(runs, capsys):
+    assert runs_verb("stop", "done", "--runs", runs) == 0
+    assert capsys.readouterr().out == "run done is not running: finished\n"
+
+
+def test_verify_names_each_problem_and_exits_2_when_nothing_is_whole(runs, capsys):
+    done = RunDir.open(runs, "done")
+    write(done.checkpoints_dir, 20, {}, {}, {})
+    (done.checkpoints_dir / "step-00000020" / "state.json").unlink()
+    assert runs_verb("verify", "done", "--runs", runs) == 0
+    newer, older = capsys.readouterr().out.splitlines()
+    assert newer.endswith("state.json is missing") and older.endswith("whole")
+    (done.checkpoints_dir / "step-00000010" / "MANIFEST.json").write_text("{}")
+    assert runs_verb("verify", "done", "--runs", runs) == 2
+    assert "none of the 2 checkpoints of done is whole" in capsys.readouterr().err
+    assert runs_verb("verify", "--runs", runs) == 2  # all runs
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["show", "dome"], "no run 'dome' in .*nearest: done"),
+        (["show", "../x"], "run name '../x' is not allowed"),
+        (["stop"], "runs stop needs the name of a run"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "required: action"),
+        (["list", "--ruins", "x"], "'--ruins' is not an option here; did you mean --runs"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(runs, capsys, words, message):
+    import re
+
+    assert runs_verb(*words, *(["--runs", runs] if "--ruins" not in words else [])) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_two_hundred_runs_are_listed_in_two_seconds_without_torch(tmp_path):
+    template = make(tmp_path, "r", steps=200)
+    for i in range(199):
+        shutil.copytree(template.path, tmp_path / f"r-{i}")
+    code = "import sys; from mygpt2.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "runs", "list", "--runs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 201
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 2  # seconds of processor; 0.4 measured

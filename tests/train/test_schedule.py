@@ -1,0 +1,81 @@
+"""The learning rate: first, peak, last, and a plateau that survives a restart."""
+
+import math
+
+import pytest
+
+from mygpt2.config.schema import ScheduleConfig
+from mygpt2.train.schedule import Schedule, share
+
+DECAYING = ["cosine", "linear", "wsd", "trapezoid"]
+
+
+def config(**fields):
+    return ScheduleConfig(**{"warmup_steps": 10, "min_lr_ratio": 0.1, "decay_share": 0.25, **fields})
+
+
+@pytest.mark.parametrize("name", [*DECAYING, "constant", "plateau"])
+def test_first_step_learns_and_warmup_ends_at_the_peak(name):
+    c = config(name=name)
+    assert share(c, 0, 100) == pytest.approx(0.1)
+    assert share(c, 9, 100) == 1.0
+    assert [share(c, s, 100) for s in range(10)] == sorted(share(c, s, 100) for s in range(10))
+
+
+@pytest.mark.parametrize("name", DECAYING)
+@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
+def test_last_step_is_exactly_at_the_end_of_the_schedule(name, shape):
+    assert share(config(name=name, decay_shape=shape), 99, 100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_rate_never_rises_after_the_warmup(name):
+    rates = [share(config(name=name), s, 400) for s in range(9, 400)]
+    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+
+
+def test_wsd_stays_at_the_peak_until_its_last_share():
+    c = config(name="wsd")
+    assert share(c, 74, 100) == 1.0
+    assert share(c, 75, 100) < 1.0
+
+
+def test_cosine_is_halfway_in_the_middle():
+    c = config(name="cosine", min_lr_ratio=0.0, warmup_steps=0)
+    assert share(c, 50, 101) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("name", DECAYING)
+def test_shortest_runs_have_a_positive_finite_rate(name, steps):
+    c = config(name=name, warmup_steps=0, min_lr_ratio=0.1)
+    assert all(0 < share(c, s, steps) <= 1 for s in range(steps))
+
+
+def test_plateau_lowers_the_rate_when_the_window_has_no_new_minimum_and_not_before():
+    c = config(name="plateau", plateau_window=4, plateau_patience=5, plateau_factor=0.5, warmup_steps=0)
+    schedule = Schedule(c, 1000)
+    for step in range(50):
+        schedule.observe(5.0 - 0.01 * step)
+    assert schedule.share(50) == 1.0
+    for _ in range(7):
+        schedule.observe(4.6)
+    assert schedule.share(57) == 0.5
+    for _ in range(500):
+        schedule.observe(4.6)
+    assert schedule.share(600) == c.min_lr_ratio
+
+
+def test_plateau_continues_exactly_from_its_saved_state():
+    c = config(name="plateau", plateau_window=5, plateau_patience=3, plateau_factor=0.7, warmup_steps=0)
+    losses = [4 + math.sin(i * 1.7) for i in range(80)]
+    whole, first, second = Schedule(c, 99), Schedule(c, 99), Schedule(c, 99)
+    for loss in losses:
+        whole.observe(loss)
+    for loss in losses[:33]:
+        first.observe(loss)
+    second.load_state_dict(first.state_dict())
+    for loss in losses[33:]:
+        second.observe(loss)
+    assert second.state_dict() == whole.state_dict()
+    assert whole.share(80) < 1.0

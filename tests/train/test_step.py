@@ -1,0 +1,168 @@
+"""One objective however the work is divided: gradients, losses and the number of exchanges."""
+
+import math
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+from mygpt2.config.schema import OptimizerConfig
+from mygpt2.distributed import Place, World
+from mygpt2.model import GPT, GPTConfig, LossModule
+from mygpt2.train.guard import Guard, NonFinite
+from mygpt2.train.optim import Optimizer
+from mygpt2.train.precision import Precision
+from mygpt2.train.step import TrainStep, step_seed
+
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=97)
+SEQUENCES = 64
+FP32 = Precision("fp32", "test")
+
+
+def batch():
+    """64 sequences with ragged masks: sequence i loses its last i % 13 targets, three lose all but one."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, SHAPE.vocab_size, (SEQUENCES, SHAPE.block_size + 1), generator=generator)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    for row in range(SEQUENCES):
+        keep = 1 if row in (5, 6, 40) else SHAPE.block_size - row % 13
+        targets[row, keep:] = -100
+    return inputs, targets
+
+
+def make(world, micro_batch, *, guard=None, dropout=0.0, grad_clip=0.0):
+    torch.manual_seed(123)  # must not matter
+    model = GPT(GPTConfig(**{**vars(SHAPE), "dropout": dropout}), seed=7)
+    optimizer = Optimizer(model, OptimizerConfig(lr=1e-3), torch.device("cpu"))
+    module = world.wrap(LossModule(model))
+    step = TrainStep(
+        module, optimizer, world, FP32, guard or Guard("stop", 3),
+        micro_batch=micro_batch, grad_clip=grad_clip, seed=3, dropout=dropout > 0,
+    )  # fmt: skip
+    return model, module, step
+
+
+def gradients(world, micro_batch, count=None):
+    """The exchanged gradient and the loss of one step on this rank's share of the batch."""
+    model, module, step = make(world, micro_batch)
+    if count is not None:
+
+        def counting(state, bucket):
+            count.append(bucket.index())
+            return allreduce_hook(state, bucket)
+
+        module.register_comm_hook(None, counting)
+    seen = []
+    step.optimizer.step = lambda: seen.append(torch.cat([p.grad.flatten() for p in model.parameters()]).clone())
+    inputs, targets = batch()
+    mine = slice(world.rank, None, world.size)
+    result = step(0, inputs[mine], targets[mine], 1.0)
+    return seen[0].numpy(), result.loss, result.row_losses
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def rank_main(rank, size, port, micros, folder):
+    torch.set_num_threads(1)
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = World(Place(rank, size, rank, size), torch.device("cpu"), timeout_s=60, env=env)
+    found = {}
+    for micro in micros:
+        count: list[int] = []
+        grad, loss, _ = gradients(world, micro, count)
+        found[f"grad{micro}"], found[f"loss{micro}"] = grad, np.float64(loss)
+        found[f"buckets{micro}"], found[f"exchanges{micro}"] = np.int64(len(set(count))), np.int64(len(count))
+    np.savez(f"{folder}/{size}-{rank}.npz", **found)
+    world.close()
+    assert not dist.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    inputs, targets = batch()
+    model = GPT(SHAPE, seed=7).double()
+    logits = model.logits(model(inputs))
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    loss.backward()
+    grad = torch.cat([p.grad.flatten() for p in model.parameters()]).numpy()
+    return grad, float(loss.detach())
+
+
+def same(grad, reference_grad):
+    return np.abs(grad - reference_grad).max() / np.abs(reference_grad).max() <= 1e-6
+
+
+@pytest.mark.parametrize("micro", [1, 4, 16, 64])
+def test_one_rank_gives_the_reference_gradient_for_every_accumulation(reference, micro):
+    grad, loss, _ = gradients(World(Place(), torch.device("cpu"), timeout_s=1), micro)
+    assert same(grad, reference[0]) and loss == pytest.approx(reference[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_many_ranks_give_the_reference_gradient_with_one_exchange_per_bucket(reference, size, tmp_path):
+    micros = [1, 4, 8, 16]
+    mp.spawn(rank_main, (size, free_port(), micros, str(tmp_path)), nprocs=size)
+    for rank in range(size):
+        found = np.load(tmp_path / f"{size}-{rank}.npz")
+        for micro in micros:
+            assert same(found[f"grad{micro}"], reference[0])
+            assert float(found[f"loss{micro}"]) == pytest.approx(reference[1], abs=1e-6)
+            assert found[f"exchanges{micro}"] == found[f"buckets{micro}"] >= 1
+
+
+def test_row_losses_are_means_over_each_rows_valid_targets():
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    _, _, rows = gradients(world, 16)
+    inputs, targets = batch()
+    model = GPT(SHAPE, seed=7)
+    with torch.no_grad():
+        logits = model.logits(model(inputs))
+        nll = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none"
+        ).view(SEQUENCES, -1)
+    expected = nll.sum(1) / (targets != -100).sum(1)
+    np.testing.assert_allclose(rows, expected.numpy(), rtol=1e-5)
+
+
+def test_clipping_bounds_the_norm_of_the_whole_gradient():
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    model, _, step = make(world, 16, grad_clip=1e-3)
+    seen = []
+    step.optimizer.step = lambda: seen.append(
+        math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters()))
+    )
+    result = step(0, *batch(), 1.0)
+    assert result.grad_norm > 1e-2 and seen[0] == pytest.approx(1e-3, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_a_nan_weight_gradient_never_changes_the_weights(mode):
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    model, _, step = make(world, 16, guard=Guard(mode, 3))
+    model.transformer["h"][0].mlp.c_fc.weight.register_hook(lambda g: g * math.nan)
+    before = [p.clone() for p in model.parameters()]
+    if mode == "stop":
+        with pytest.raises(NonFinite):
+            step(0, *batch(), 1.0)
+    else:
+        assert not step(0, *batch(), 1.0).applied
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_dropout_is_a_function_of_seed_step_and_rank():
+    assert len({step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(4)}) == 600
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    losses = []
+    for junk in (0, 1):
+        _, _, step = make(world, 16, dropout=0.2)
+        torch.manual_seed(junk)
+        losses.append([step(s, *batch(), 0.0).loss for s in (4, 5)])
+    assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
