@@ -86,7 +86,8 @@ def train_nanogpt(path: str, folder: Path, minutes: float, lr: float) -> dict:
         began = time.perf_counter()
         # Warm-up over the first 3 % of the time, then cosine to a tenth: nanoGPT's schedule, by time instead of steps.
         done = used / budget
-        rate = min(1.0, (done + 1e-3) / 0.03) if done < 0.03 else 0.1 + 0.45 * (1 + math.cos(math.pi * (done - 0.03) / 0.97))
+        falling = 0.1 + 0.45 * (1 + math.cos(math.pi * (done - 0.03) / 0.97))
+        rate = min(1.0, (done + 1e-3) / 0.03) if done < 0.03 else falling
         for group in optimizer.param_groups:
             group["lr"] = lr * rate
         starts = torch.randint(len(tokens) - CONTEXT - 1, (ROWS,))
@@ -107,10 +108,10 @@ def train_nanogpt(path: str, folder: Path, minutes: float, lr: float) -> dict:
     return {"lr": lr, "best": min(loss for _, loss in curve), "steps": step, "curve": curve}
 
 
-def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list[str], tokens_per_second: float) -> dict:
+def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list[str], speed: float) -> dict:
     """One run of the product; the training time at its first validation at or below the goal."""
     batch_tokens = 8192
-    steps = max(20, int(60 * minutes * tokens_per_second / batch_tokens))
+    steps = max(20, int(60 * minutes * speed / batch_tokens))
     name = f"seed-{seed}"
     settings = {
         "model.n_layer": LAYERS, "model.n_head": HEADS, "model.n_embd": WIDTH, "model.block_size": CONTEXT,

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mygpt2.errors import UserError
@@ -57,7 +57,7 @@ class Place:
             )
         except ValueError as problem:
             raise UserError(
-                f"RANK, WORLD_SIZE, LOCAL_RANK and TORCHELASTIC_RESTART_COUNT must be integers ({problem}); "
+                f"RANK, WORLD_SIZE, LOCAL_RANK and the restart counts must be integers ({problem}); "
                 "start the ranks with torchrun or ./launch_train.sh"
             ) from None
 

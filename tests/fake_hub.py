@@ -1,12 +1,14 @@
 """A small server that speaks the hub's protocol for datasets, and fails on request.
 
-In tests: `with FakeHub({"owner/name": {"data/a.parquet": b"..."}}) as hub: HubClient(hub.endpoint)`. By hand, with real time:
-`python -m tests.fake_hub FOLDER --port 8000 --outage 60`, where FOLDER holds owner/name/files, and HF_ENDPOINT=http://127.0.0.1:8000.
+In tests: `with FakeHub({"owner/name": {"data/a.parquet": b"..."}}) as hub: HubClient(hub.endpoint)`. By hand, in real
+time: `python -m tests.fake_hub FOLDER --port 8000 --outage 60`, where FOLDER holds owner/name/files, and a client with
+HF_ENDPOINT=http://127.0.0.1:8000.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
@@ -28,8 +30,9 @@ LFS = (".parquet", ".gz", ".zst")
 class Fault:
     """What happens to requests of a kind (`api`, `resolve`, `cdn`; a regular expression on the path), `times` times.
 
-    kind: a status ("503", "404"), "reset", "short" (less than announced), "cut" (less than asked for), "200" (the whole file),
-    "flip" (one wrong byte), "garbage", "shift" (another range), "etag" (a changed file), "stall" (no answer).
+    kind: a status ("503", "404"), "reset", "short" (less than announced), "cut" (less than asked for),
+    "200" (the whole file), "flip" (one wrong byte), "garbage", "shift" (another range), "etag" (a changed file),
+    "stall" (no answer).
     """
 
     kind: str
@@ -278,16 +281,12 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.connection.close() if broken == "reset" else self.connection.shutdown(socket.SHUT_RDWR)
 
         def handle(self) -> None:
-            try:
+            with contextlib.suppress(OSError):  # the client went away, or was sent away
                 super().handle()
-            except OSError:
-                pass  # the client went away, or was sent away
 
         def finish(self) -> None:
-            try:
+            with contextlib.suppress(OSError):
                 super().finish()
-            except OSError:
-                pass
 
     return Handler
 

@@ -103,21 +103,31 @@ def _delete(files: FileSystem, path: Path) -> None:
 def sweep(checkpoints: Path, *, files: FileSystem | None = None) -> list[str]:
     """Tidies what dead processes left and returns the names dealt with. Call it while holding the run's lock.
 
-    A replaced checkpoint whose successor never took its name gets the name back.
+    A replaced checkpoint whose successor never took its name, or is broken, gets the name back.
     """
     files = files or FileSystem()
     handled = []
     names = os.listdir(checkpoints) if checkpoints.is_dir() else []
     for name in sorted(names):
         original = original_of(name)
-        if original and not os.path.lexists(checkpoints / original):
-            files.rename(checkpoints / name, checkpoints / original)
-        elif is_leftover(name) or (original and not verify(checkpoints / original)):
+        if original:
+            _settle(files, checkpoints / name, checkpoints / original)
+        elif is_leftover(name):
             discard(files, checkpoints / name)
         else:
             continue
         handled.append(name)
     return handled
+
+
+def _settle(files: FileSystem, replaced: Path, successor: Path) -> None:
+    """Of a replaced checkpoint and its successor the later whole one stays, under the proper name."""
+    if not verify(successor):
+        discard(files, replaced)
+        return
+    if os.path.lexists(successor):
+        _delete(files, successor)
+    files.rename(replaced, successor)
 
 
 def size_bytes(path: Path) -> int:

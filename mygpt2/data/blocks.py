@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.errors import TryAgain
@@ -66,39 +69,57 @@ class BlockMaker:
 
     def make(self, block: int) -> TokenBlock:
         """The tokens of a block; an unreadable one comes back without documents and with the reason."""
+        found = self.find_or_read(block)
+        if not isinstance(found, TokenBlock):
+            found = self.tokenize(block, found)
+            self.keep(found)
+        return found
+
+    def find_or_read(self, block: int) -> TokenBlock | list[Any]:
+        """The tokens where they are known (cached, or none at all), else the block's documents."""
         if block in self._empty:
             return self._empty[block]
-        key = self._key(block) if self._cache is not None else ""
-        found = self._cache.get(key, block) if self._cache is not None else None
+        found = self._cache.get(self._key(block), block) if self._cache is not None else None
         if found is None:
-            found = self._read(block)
-            if self._cache is not None and found.unreadable is None:
-                self._cache.put(key, found)
+            documents = self._read(block)
+            if not isinstance(documents, TokenBlock) and documents:
+                return documents
+            none = TokenBlock(block, np.empty(0, self._tokenizer.tokenizer.dtype), np.empty(0, np.int64))
+            found = documents if isinstance(documents, TokenBlock) else none
         if not len(found.ids):
             self._empty[block] = found
         return found
+
+    def tokenize(self, block: int, documents: Sequence[Any], first: int = 0) -> TokenBlock:
+        """The tokens of documents of a block, from number `first` on."""
+        kind = self._tokenizer.token_documents if self._manifest.kind == "tokens" else self._tokenizer.texts
+        return replace(kind(block, documents), first=first)
+
+    def keep(self, made: TokenBlock) -> None:
+        """Put a whole tokenized block into the cache."""
+        if not len(made.ids):
+            self._empty[made.block] = made
+        if self._cache is not None:
+            self._cache.put(self._key(made.block), made)
 
     def _key(self, block: int) -> str:
         data, tokenizer = self._data, self._tokenizer.tokenizer
         rules = [data.validation_fraction, data.max_document_chars]
         return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, rules)
 
-    def _read(self, block: int) -> TokenBlock:
+    def _read(self, block: int) -> TokenBlock | list[Any]:
+        """The documents of a block, or what stands for an unreadable one."""
         outage = OutageClock(self._data.outage_minutes * 60.0, self._clock.now)
         try:
             while True:
                 try:
-                    documents = self._reader.read(block)
-                    break
+                    return self._reader.read(block)
                 except Outage as fault:
                     self._await_source(block, outage, fault)
         except Unreadable as fault:
             return quarantined_block(block, fault.reason, self._tokenizer.tokenizer.dtype)
         finally:
             self._outages.pop(block, None)
-        if self._manifest.kind == "tokens":
-            return self._tokenizer.token_documents(block, documents)
-        return self._tokenizer.texts(block, documents)
 
     def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:
         """Sleep until the next try; TryAgain when the budget is spent."""
@@ -116,9 +137,8 @@ class BlockMaker:
 class BlockPool:
     """Worker threads over a queue ordered by need."""
 
-    def __init__(self, make: Callable[[int], TokenBlock], threads: int) -> None:
-        self._make = make
-        self._wanted: list[tuple[float, int, int, Future[TokenBlock]]] = []
+    def __init__(self, threads: int) -> None:
+        self._wanted: list[tuple[float, int, Callable[[], TokenBlock], Future[TokenBlock]]] = []
         self._condition = threading.Condition()
         self._closed = False
         self._number = 0
@@ -128,11 +148,11 @@ class BlockPool:
         for thread in self._threads:
             thread.start()
 
-    def request(self, block: int, need: float) -> Future[TokenBlock]:
+    def request(self, make: Callable[[], TokenBlock], need: float) -> Future[TokenBlock]:
         """Make a block; of all that are asked for, those with the smallest `need` first."""
         future: Future[TokenBlock] = Future()
         with self._condition:
-            heapq.heappush(self._wanted, (need, self._number, block, future))
+            heapq.heappush(self._wanted, (need, self._number, make, future))
             self._number += 1
             self._condition.notify()
         return future
@@ -156,8 +176,8 @@ class BlockPool:
                     self._condition.wait()
                 if self._closed:
                     return
-                _, _, block, future = heapq.heappop(self._wanted)
+                _, _, make, future = heapq.heappop(self._wanted)
             try:
-                future.set_result(self._make(block))
+                future.set_result(make())
             except BaseException as error:  # handed over to whoever waits for the block
                 future.set_exception(error)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -24,10 +23,11 @@ import yaml
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.faults import Clock, Outage, OutageClock
 from mygpt2.data.hub_client import Changed, HubClient, Refused
-from mygpt2.data.hub_names import HubName, common_folder, glob_regex, parse_name, patterns_of
+from mygpt2.data.hub_names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.data.hub_parquet import Footers, HubParquetReader, text_column
 from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.errors import TryAgain, UserError
+from mygpt2.run_dir.atomic import replace_file
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -52,14 +52,9 @@ def resolve_hub(
 
     Raises UserError for what a person has to change, TryAgain when the hub stays out of reach.
     """
-    name = parse_name(source)
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise UserError(
-            f"source={source} is on the hub and HF_HUB_OFFLINE forbids to ask it; unset that, or give the path of a local copy"
-        )
     own = None if client else HubClient(clock=clock)
     try:
-        return _Resolver(name, data, Path(cache_dir) / "hub", client or own, clock or Clock()).manifest(progress)  # type: ignore[arg-type]
+        return HubSource(source, data, cache_dir, client or own, clock).manifest(progress)
     finally:
         if own:
             own.close()
@@ -70,14 +65,34 @@ def open_hub(
 ) -> HubParquetReader:
     """Reader of a manifest that `resolve_hub` made."""
     client = client or HubClient(clock=clock)
-    return HubParquetReader(manifest, client, Footers(Path(cache_dir) / "hub", client))
+    return HubParquetReader(manifest, client, Footers(hub_cache(cache_dir), client))
 
 
-class _Resolver:
-    """The steps from a name to a manifest."""
+def hub_cache(cache_dir: Path) -> Path:
+    """Where manifests and footers are kept."""
+    return Path(cache_dir) / "hub"
 
-    def __init__(self, name: HubName, data: DataConfig, cache: Path, client: HubClient, clock: Clock) -> None:
-        self.name, self.data, self.cache, self.client, self.clock = name, data, cache, client, clock
+
+class HubSource:
+    """A named dataset on the hub, and the steps from there to its files and to a manifest."""
+
+    def __init__(
+        self,
+        source: str,
+        data: DataConfig,
+        cache_dir: Path,
+        client: HubClient | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = parse_name(source)
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+            raise UserError(
+                f"source={source} is on the hub and HF_HUB_OFFLINE forbids to ask it; unset that, or give the path "
+                "of a local copy"
+            )
+        self.data, self.cache = data, hub_cache(cache_dir)
+        self.clock = clock or Clock()
+        self.client = client or HubClient(clock=self.clock)
 
     def manifest(self, progress: Progress | None) -> Manifest:
         info = self._info()
@@ -87,32 +102,34 @@ class _Resolver:
             return Manifest.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there yet, or damaged: made again
-        files, notes = self._files(info, commit)
+        found, notes = self._files(info, commit)
+        files = [f for f in found if f.name.endswith(".parquet")]
+        if not files:
+            self._nothing_readable([f.name for f in found])
+        if len(files) < len(found):
+            notes.append(f"{len(found) - len(files)} files that are not parquet are left out")
         blocks, more = self._blocks(files, progress)
         made = Manifest(
-            self.name.source,
-            "parquet",
-            commit,
-            self.data.text_column,
-            tuple(files),
-            make_blocks(*blocks.T),
+            self.name.source, "parquet", commit, self.data.text_column, tuple(files), make_blocks(*blocks.T),
             (*notes, *more),
-        )
+        )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
-        with os.fdopen(handle, "w") as f:
-            json.dump(made.to_dict(), f)
-        os.replace(aside, path)
+        replace_file(path, json.dumps(made.to_dict()).encode())
         return made
+
+    def files(self) -> list[SourceFile]:
+        """The files of the configuration, whatever their format, sorted by name."""
+        info = self._info(whole=True)
+        return self._files(info, str(info["sha"]))[0]
 
     def _cache_path(self, commit: str) -> Path:
         name, endpoint = self.name, self.client.endpoint
         what = (LAYOUT, endpoint, name.source, self.data.text_column, commit)
         return self.cache / "manifests" / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.json"
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, whole: bool = False) -> dict[str, Any]:
         """The hub's description of the dataset at the revision; nothing is asked where a known commit was given."""
-        if _SHA.fullmatch(self.name.revision) and self._cache_path(self.name.revision).exists():
+        if not whole and _SHA.fullmatch(self.name.revision) and self._cache_path(self.name.revision).exists():
             return {"sha": self.name.revision}
         answer, _ = self._ask(f"api/datasets/{self.name.repo}/revision/{quote(self.name.revision, safe='')}")
         if not isinstance(answer, dict) or not _SHA.fullmatch(str(answer.get("sha"))):
@@ -120,27 +137,20 @@ class _Resolver:
         return answer
 
     def _files(self, info: dict[str, Any], commit: str) -> tuple[list[SourceFile], list[str]]:
-        """The parquet files of the configuration, sorted by name, and notes."""
+        """The files that the configuration names, sorted, and notes."""
         names = [str(x.get("rfilename", "")) for x in info.get("siblings") or ()]
-        if self.name.pattern:
-            patterns, notes = [self.name.pattern], []
-        else:
+        patterns, notes = [self.name.pattern or ""], list[str]()
+        if not self.name.pattern:
             card = info.get("cardData") or (self._card(commit) if "README.md" in names else {})
             patterns, notes = patterns_of(self.name, card, names)
         accepts = [glob_regex(p) for p in patterns]
-        chosen = [
-            x for x in self._tree(commit, common_folder(patterns)) if any(a.fullmatch(x["path"]) for a in accepts)
-        ]
-        kept = sorted((x for x in chosen if x["path"].endswith(".parquet")), key=lambda x: x["path"])
-        if not kept:
-            self._nothing_readable([x["path"] for x in chosen])
-        if len(kept) < len(chosen):
-            notes = [*notes, f"{len(chosen) - len(kept)} files that are not parquet are left out"]
+        listed = self._tree(commit, common_folder(patterns))
+        chosen = sorted((x for x in listed if any(a.fullmatch(x["path"]) for a in accepts)), key=lambda x: x["path"])
         root = f"{self.client.endpoint}/datasets/{self.name.repo}/resolve/{commit}/"
-        identities = [str((x.get("lfs") or {}).get("oid") or x["oid"]) for x in kept]
+        identities = [str((x.get("lfs") or {}).get("oid") or x["oid"]) for x in chosen]
         return [
             SourceFile(x["path"], int(x["size"]), identity, root + quote(x["path"]))
-            for x, identity in zip(kept, identities, strict=True)
+            for x, identity in zip(chosen, identities, strict=True)
         ], notes
 
     def _tree(self, commit: str, folder: str) -> list[dict[str, Any]]:
@@ -158,7 +168,7 @@ class _Resolver:
         listed, _ = self._ask(f"api/datasets/{self.name.repo}/tree/{commit}")
         size = next((int(x["size"]) for x in listed if x.get("path") == "README.md"), 0)
         url = f"{self.client.endpoint}/datasets/{self.name.repo}/resolve/{commit}/README.md"
-        raw = self._patiently(lambda: self.client.range(url, 0, size, size=size, identity="")) if size else b""
+        raw = self.patiently(lambda: self.client.range(url, 0, size, size=size, identity="")) if size else b""
         _, _, head = raw.decode(errors="replace").partition("---\n")
         try:
             card = yaml.safe_load(head.partition("\n---")[0])
@@ -169,16 +179,17 @@ class _Resolver:
     def _nothing_readable(self, paths: list[str]) -> NoReturn:
         found = sorted({"".join(PurePosixPath(p).suffixes[-2:]) for p in paths})[:5]
         raise UserError(
-            f"source={self.name.source} has no parquet files (found: {', '.join(found) or 'nothing'}); only parquet is read from the "
-            f"hub directly; run `python -m mygpt2 data fetch --source {self.name.source}` and give the folder it makes"
+            f"source={self.name.source} has no parquet files (found: {', '.join(found) or 'nothing'}); only parquet is "
+            f"read from the hub directly; run `python -m mygpt2 data fetch --source {self.name.source}` and give "
+            "its folder"
         )
 
     def _blocks(self, files: list[SourceFile], progress: Progress | None) -> tuple[np.ndarray, list[str]]:
-        """((blocks, 5) int64: file, row group, 0, -1, rows; notes). The first footer alone: it tells the others' size."""
+        """((blocks, 5) int64: file, row group, 0, -1, rows; notes). One footer first: it tells the others' size."""
         footers = Footers(self.cache, self.client)
 
         def one(i: int) -> tuple[list[tuple[int, int, int, int, int]], int]:
-            metadata = self._patiently(lambda: footers.get(files[i]))
+            metadata = self.patiently(lambda: footers.get(files[i]))
             column = text_column(metadata, self.data.text_column, files[i].name)
             groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
             largest = max((g.column(column).total_uncompressed_size for g in groups), default=0)
@@ -202,9 +213,9 @@ class _Resolver:
         return np.array(blocks, dtype=np.int64), [large] if largest > LARGE_ROW_GROUP else []
 
     def _ask(self, path: str) -> tuple[Any, str | None]:
-        return self._patiently(lambda: self.client.json(path))
+        return self.patiently(lambda: self.client.json(path))
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
+    def patiently(self, ask: Callable[[], T]) -> T:
         """Ask until the hub answers, within the outage budget; what it refuses becomes advice."""
         outage = OutageClock(self.data.outage_minutes * 60, self.clock.now)
         while True:
@@ -227,14 +238,17 @@ class _Resolver:
         name, endpoint = self.name, self.client.endpoint
         if refusal.code == "GatedRepo":
             return (
-                f"source={name.source} is gated; accept its conditions at {endpoint}/datasets/{name.repo} and log in with "
-                "`hf auth login` or HF_TOKEN"
+                f"source={name.source} is gated; accept its conditions at {endpoint}/datasets/{name.repo} and log in "
+                "with `hf auth login` or HF_TOKEN"
             )
         if refusal.code == "RevisionNotFound":
-            return f"source={name.source}: {name.repo} has no revision {name.revision}; give a branch, tag or commit, or leave it out"
+            return (
+                f"source={name.source}: {name.repo} has no revision {name.revision}; give a branch, tag or commit, or "
+                "leave it out"
+            )
         if refusal.status in (401, 403, 404):
             return (
-                f"source={name.source}: {name.repo} is no dataset at {endpoint}, or a private one ({refusal.status}); check the name, "
-                "or log in with `hf auth login` or HF_TOKEN"
+                f"source={name.source}: {name.repo} is no dataset at {endpoint}, or a private one ({refusal.status}); "
+                "check the name, or log in with `hf auth login` or HF_TOKEN"
             )
         return f"source={name.source}: {refusal}; check HF_ENDPOINT and the name"

@@ -1,7 +1,8 @@
-"""Ranges of files on the hub, over HTTP that fails: what arrives is exactly what was asked for, or an error says why not.
+"""Ranges of files on the hub, over HTTP that fails: what arrives is what was asked for, or an error says why not.
 
-One client serves all threads of a process. While the hub is in trouble only one of them knocks, after a pause that doubles or that
-the hub asked for, and the others wait for what it finds out: an outage costs a few requests, not some per thread.
+One client serves all threads of a process. While the hub is in trouble only one of them knocks, after a pause that
+doubles or that the hub asked for, and the others wait for what it finds out: an outage costs a few requests, not some
+per thread.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class HubClient:
     def range(self, url: str, start: int, stop: int, *, size: int, identity: str) -> bytes:
         """Bytes start .. stop of a file of `size` bytes whose ETag is `identity` ("": not checked).
 
-        Raises Outage (may pass), Refused (404, 410, 401, 403) and Changed (other ETag, other size): these will not pass.
+        Raises Outage (may pass), Refused (404, 410, 401, 403) and Changed (other ETag or size): these do not pass.
         """
 
         def ask() -> bytes:
@@ -209,7 +210,7 @@ class HubClient:
 
 
 class _Patience:
-    """Lets requests through while all is well; one at a time, with pauses, from the first failure to the next success."""
+    """Lets requests through while all is well; one at a time, with pauses, from a failure to the next success."""
 
     def __init__(self, clock: Clock, closed: threading.Event) -> None:
         self._clock, self._closed = clock, closed

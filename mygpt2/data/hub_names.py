@@ -66,23 +66,18 @@ def patterns_of(name: HubName, card: dict[str, Any], files: list[str]) -> tuple[
     configs = {k: c for k, c in configs.items() if c.get("data_files") or c.get("data_dir")}
     if not configs:
         return _by_convention(name, files)
-    chosen = configs.get(_default(configs) if name.config is None else name.config)
+    chosen = configs.get((name.config or _default(configs)) or "")
     if chosen is None:
         _unknown_config(name, list(configs))
     return _data_files(chosen)
 
 
 def _default(configs: dict[str, Any]) -> str | None:
+    """The configuration meant by none: the one flagged so, the one named so, or the only one."""
     flagged = [k for k, c in configs.items() if c.get("default")]
-    return (
-        flagged[0]
-        if flagged
-        else "default"
-        if "default" in configs
-        else next(iter(configs))
-        if len(configs) == 1
-        else None
-    )
+    if flagged or "default" in configs:
+        return [*flagged, "default"][0]
+    return next(iter(configs)) if len(configs) == 1 else None
 
 
 def _data_files(config: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -123,7 +118,8 @@ def _unknown_config(name: HubName, known: list[str]) -> NoReturn:
     if not known:
         raise UserError(f"source={name.source}: {name.repo} {said}, it has none at all; give {name.repo}")
     raise UserError(
-        f"source={name.source}: {name.repo} {said}; allowed: {shown}; give {name.repo}:{close[0] if close else known[0]}"
+        f"source={name.source}: {name.repo} {said}; allowed: {shown}; give "
+        f"{name.repo}:{close[0] if close else known[0]}"
     )
 
 
@@ -132,7 +128,7 @@ def glob_escape(path: str) -> str:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A hub glob: `**` is anything, `*` and `?` stay within a folder, `[...]` is a set; a folder means all that is in it."""
+    """A hub glob: `**` is anything, `*` and `?` stay within a folder, `[...]` is a set; a folder is all in it."""
     out = []
     for token in re.findall(r"\*\*/?|\*|\?|\[[^\]]*\]|[^*?\[]+|\[", pattern):
         if token == "**/":

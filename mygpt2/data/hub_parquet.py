@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import threading
 import zlib
 from collections import OrderedDict
@@ -20,6 +18,7 @@ from mygpt2.data.hub_client import Changed, HubClient, Refused
 from mygpt2.data.local import is_text
 from mygpt2.data.manifest import Manifest, SourceFile
 from mygpt2.errors import TryAgain, UserError
+from mygpt2.run_dir.atomic import replace_file
 
 FIRST_TAIL = 256 * 1024  # bytes: holds the footer of most files; FineWeb-Edu's are larger, which the first file teaches
 LEAST_TAIL = 64 * 1024
@@ -77,10 +76,7 @@ class Footers:
         raw = tail[-_footer_size(tail) :]
         path = self._path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".footer-")
-        with os.fdopen(handle, "wb") as f:
-            f.write(zlib.compress(raw, 1))
-        os.replace(aside, path)
+        replace_file(path, zlib.compress(raw, 1))
         return raw
 
     def _range(self, file: SourceFile, start: int, stop: int) -> bytes:

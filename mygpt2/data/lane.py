@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mygpt2.errors import UserError
 from mygpt2.data.arrange import Arranger, Load
 from mygpt2.data.blocks import BlockMaker, BlockPool
-from mygpt2.data.order import BlockOrder
+from mygpt2.data.first import FirstBlock
+from mygpt2.data.order import FIRST_PARTS, BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 
 FRUITLESS_EPOCHS = 1000  # a lane that meets only empty blocks this often in a row will not meet another
@@ -19,18 +21,29 @@ class TokenEstimate:
     """Average tokens of a block seen so far. Steers what is fetched first, never what comes out."""
 
     def __init__(self) -> None:
-        self._blocks = self._tokens = 0
+        self._blocks = 0.0
+        self._tokens = 0
 
-    def add(self, tokens: int) -> None:
-        self._blocks += 1
+    def add(self, tokens: int, blocks: float) -> None:
+        self._blocks += blocks
         self._tokens += tokens
 
-    def of(self, blocks: int) -> float:
+    def of(self, blocks: float) -> float:
         return blocks * max(1.0, self._tokens / self._blocks if self._blocks else 1.0)
 
     @property
     def known(self) -> bool:
         return self._blocks > 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A window under way."""
+
+    epoch: int
+    window: int
+    futures: list[Future[TokenBlock]]
+    blocks: float  # how many, or what part of one
 
 
 class LaneFeed:
@@ -49,7 +62,8 @@ class LaneFeed:
         self.lane, self.stream = lane, stream
         self._order, self._arranger, self._pool, self._maker = order, arranger, pool, maker
         self._estimate = estimate
-        self._asked: deque[tuple[int, int, list[Future[TokenBlock]]]] = deque()
+        self._asked: deque[_Asked] = deque()
+        self._first: FirstBlock | None = None
         self._next = (stream.epoch, stream.window)
         self._fruitful_epoch = stream.epoch
         self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows
@@ -61,7 +75,7 @@ class LaneFeed:
     def ask(self, tokens_ahead: int) -> None:
         """Ask for blocks until a whole window, and at least `tokens_ahead`, is under way or loaded."""
         while True:
-            blocks = sum(len(futures) for _, _, futures in self._asked)
+            blocks = sum(asked.blocks for asked in self._asked)
             under_way = self.stream.available + self._estimate.of(blocks)
             fewest = 1 if self.stream.available else 2
             if len(self._asked) >= fewest and (not self._estimate.known or under_way >= tokens_ahead):
@@ -71,24 +85,32 @@ class LaneFeed:
     def _ask_for_next(self, need: float) -> None:
         epoch, window = self._next
         blocks = self._order.window_blocks(self.lane, epoch, window)
-        futures = [self._pool.request(block, need) for block in blocks]
-        self._asked.append((epoch, window, futures))
+        part = self._order.part_of(epoch, window)
+        if part is None:
+            self._first = None
+            futures = [self._pool.request(partial(self._maker.make, block), need) for block in blocks]
+            self._asked.append(_Asked(epoch, window, futures, len(blocks)))
+        else:
+            self._first = self._first or FirstBlock(self._maker, blocks[0], FIRST_PARTS)
+            size = (FIRST_PARTS[part + 1] - FIRST_PARTS[part]) / FIRST_PARTS[-1]
+            futures = [self._pool.request(partial(self._first.part, part), need)]
+            self._asked.append(_Asked(epoch, window, futures, size))
         self._next = self._order.following(self.lane, epoch, window)
 
     @property
     def ready(self) -> bool:
         """The next window asked for can be arranged without waiting."""
-        return bool(self._asked) and all(future.done() for future in self._asked[0][2])
+        return bool(self._asked) and all(future.done() for future in self._asked[0].futures)
 
     def load(self) -> Window:
         """Arrange the next window, waiting for its blocks, and add it to the stream unless it has no tokens.
 
         UserError when no block of the source has a training document: the lane would look for one for ever.
         """
-        epoch, window, futures = self._asked.popleft()
-        parts = [future.result() for future in futures]
-        for part in parts:
-            self._estimate.add(len(part.ids))
+        asked = self._asked.popleft()
+        epoch, window = asked.epoch, asked.window
+        parts = [future.result() for future in asked.futures]
+        self._estimate.add(sum(len(part.ids) for part in parts), asked.blocks)
         arranged = self._arranger.arrange(epoch, window, parts)
         arranged = replace(arranged, quarantined={**self._passed_over, **arranged.quarantined})
         if len(arranged.tokens):

@@ -52,7 +52,7 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
         _count(times, order, lane, epoch, start)
         in_part += stop - start
         tokens += rows * fingerprint["block_size"]
-        lane_epochs.append(epoch + start / order.lane_blocks(lane))
+        lane_epochs.append(order.progress(lane, epoch, window, 0.0))
     bad = np.array(state["quarantine"], np.int64)
     times[bad] = 0
     documents = manifest.blocks["rows"] if manifest.documents is not None else None

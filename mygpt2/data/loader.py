@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Loader:
         self._maker = BlockMaker(
             manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, known_bad=quarantine
         )
-        self._pool = BlockPool(self._maker.make, data.threads or default_threads())
+        self._pool = BlockPool(data.threads or default_threads())
         order = BlockOrder(len(manifest), self.lanes, self.window, seed, shuffled=data.order == "lanes")
         estimate = TokenEstimate()
         self._feeds = [
@@ -200,7 +201,7 @@ class Loader:
         return max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
 
     def _load_now(self, blocks: Iterable[int]) -> dict[int, TokenBlock]:
-        futures = {block: self._pool.request(block, -1.0) for block in blocks}
+        futures = {block: self._pool.request(partial(self._maker.make, block), -1.0) for block in blocks}
         return {block: future.result() for block, future in futures.items()}
 
     def _fill(self, steps: int) -> int:
@@ -252,16 +253,10 @@ class Loader:
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
                 quarantine=sorted(self._bad),
-                epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
+                epoch=self._order.progress(self._rank, *cursors[step, 0, :2].tolist(), float(taken[0].shares[step])),
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
-
-    def _epoch(self, cursor: np.ndarray, share: float) -> float:
-        """Lane epochs behind this rank's first lane, by blocks and the share of the current window."""
-        epoch, window = int(cursor[0]), int(cursor[1])
-        start, stop = self._order.window_range(self._rank, epoch, window)
-        return epoch + (start + share * (stop - start)) / self._order.lane_blocks(self._rank)
 
 
 def default_threads() -> int:

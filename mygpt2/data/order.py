@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _MASK = (1 << 64) - 1
+FIRST_PARTS = (0, 1, 2, 4, 8, 16)  # windows of a lane's very first block, in sixteenths of its documents
 _ROUNDS = 6  # a Feistel network of 4 rounds is already a good mixer; two more for the very small domains
 
 
@@ -100,19 +101,44 @@ class BlockOrder:
         return (self.blocks - lane + self.lanes - 1) // self.lanes
 
     def _boundary(self, epoch: int, window: int) -> int:
-        """Lane position at which a window begins: 0, 1, 2, 4, ... W, 2W, ... in epoch 0, and 0, W, 2W, ... later.
-
-        The ramp lets the first batch start with one block per lane; its sum is W, so later windows align with rounds.
+        """Lane position at which a window begins: 0, W, 2W, ..., in epoch 0 after a ramp of 1, 2, 4, ... (and before it the
+        parts of the first block, which all begin at 0). The ramp's sum is W, so later windows align with rounds.
         """
-        ramp = (self.window - 1).bit_length() if epoch == 0 else 0
+        ramp = 0
+        if epoch == 0:
+            window = max(0, window - self._parts + 1)
+            ramp = (self.window - 1).bit_length()
         if window <= ramp:
             return min(window, 1) * (1 << max(0, window - 1))
         return (window - ramp) * self.window
 
+    @property
+    def _parts(self) -> int:
+        return len(FIRST_PARTS) - 1 if self.shuffled else 1
+
+    def part_of(self, epoch: int, window: int) -> int | None:
+        """Which part of the first block a window is; None where windows hold whole blocks.
+
+        In epoch 0 the first block comes in five windows, by halves, so that the first batch needs a sixteenth of a block per
+        lane to be tokenized.
+        """
+        return window if self.shuffled and epoch == 0 and window < self._parts else None
+
     def window_range(self, lane: int, epoch: int, window: int) -> tuple[int, int]:
-        """Positions [start, stop) within the lane's epoch."""
+        """Positions [start, stop) within the lane's epoch; a part of the first block counts as the whole."""
         last = self.lane_blocks(lane)
-        return min(self._boundary(epoch, window), last), min(self._boundary(epoch, window + 1), last)
+        start = self._boundary(epoch, window)
+        stop = 1 if self.part_of(epoch, window) is not None else self._boundary(epoch, window + 1)
+        return min(start, last), min(stop, last)
+
+    def progress(self, lane: int, epoch: int, window: int, share: float) -> float:
+        """Lane epochs read when `share` of a window is behind the lane."""
+        start, stop = self.window_range(lane, epoch, window)
+        part = self.part_of(epoch, window)
+        if part is not None:
+            low, high = FIRST_PARTS[part : part + 2]
+            share = (low + share * (high - low)) / FIRST_PARTS[-1]
+        return epoch + (start + share * (stop - start)) / self.lane_blocks(lane)
 
     def window_blocks(self, lane: int, epoch: int, window: int) -> list[int]:
         """The blocks of a window; empty when the lane's epoch has fewer windows."""

@@ -21,6 +21,7 @@ class TokenBlock:
     lengths: np.ndarray  # (documents,) int64, end-of-text included
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> documents
     unreadable: str | None = None  # why the block is in quarantine
+    first: int = 0  # number of the first document, where this is a part of a block
 
 
 def quarantined_block(block: int, reason: str, dtype: np.dtype) -> TokenBlock:
@@ -46,7 +47,7 @@ def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], order: np.ndar
     """Lay the documents of `parts` out in `order` (a permutation of all of them, None: as they come)."""
     lengths = np.concatenate([p.lengths for p in parts]) if parts else np.empty(0, np.int64)
     which = np.repeat(np.arange(len(parts)), [len(p.lengths) for p in parts])
-    numbers = np.concatenate([np.arange(len(p.lengths)) for p in parts]) if parts else np.empty(0, np.int64)
+    numbers = np.concatenate([p.first + np.arange(len(p.lengths)) for p in parts]) if parts else np.empty(0, np.int64)
     starts = np.concatenate([np.cumsum(p.lengths) - p.lengths for p in parts]) if parts else np.empty(0, np.int64)
     if order is not None:
         lengths, which, numbers, starts = lengths[order], which[order], numbers[order], starts[order]

@@ -1,14 +1,15 @@
 """`data prepare`: a whole source as pre-tokenized shards, in the layout that the loader (and others) read.
 
 A shard is 1,024 bytes of header (256 int32: magic, version, number of tokens) and uint16 ids, each document followed by
-end-of-text. Shards end where blocks end and `prepare.json` is written after each, so a killed preparation goes on where the last whole
-shard ended, and the files are the same as if it had never been killed.
+end-of-text. Shards end where blocks end and `prepare.json` is written after each, so a killed preparation goes on where
+the last whole shard ended, and the files are the same as if it had never been killed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,9 +36,9 @@ STATE = "prepare.json"
 SHARD = "shard-{:05d}.bin"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shard:
-    """One file. `sha256` is that of its tokens, without the header; blocks [first_block, next_block) are in it."""
+    """One file. `sha256` is that of its tokens, without the header; it holds the blocks [first_block, next_block)."""
 
     name: str
     tokens: int
@@ -45,17 +46,16 @@ class Shard:
     sha256: str
     first_block: int
     next_block: int
+    left_out: dict[str, int]  # documents, by reason
+    unreadable: dict[str, str]  # block: reason
 
 
 @dataclass
 class Prepared:
-    """What `prepare.json` holds."""
+    """What `prepare.json` holds: what is made from what, and the shards that are done."""
 
     identity: dict[str, Any]
     shards: list[Shard] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)  # documents, by reason
-    unreadable: dict[str, str] = field(default_factory=dict)  # block: reason
-    complete: bool = False
 
     @property
     def tokens(self) -> int:
@@ -68,6 +68,24 @@ class Prepared:
     @property
     def next_block(self) -> int:
         return self.shards[-1].next_block if self.shards else 0
+
+    @property
+    def complete(self) -> bool:
+        return self.next_block == self.identity["blocks"]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts.update(shard.left_out)
+        return dict(counts)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return {block: why for shard in self.shards for block, why in shard.unreadable.items()}
+
+    def save(self, out: Path) -> None:
+        replace_json(out / STATE, asdict(self), durable=True)
 
 
 def prepare(
@@ -87,11 +105,14 @@ def prepare(
     state = _opened(out, identity)
     try:
         with FileLock(out / ".lock", timeout=0):
-            state = _opened(out, identity)  # another process may have finished it since
+            state = _opened(out, identity)  # another process may have done more of it since
+            state.save(out)
             if not state.complete:
                 _go_on(state, manifest, reader, tokenizer, data, out, shard_tokens, threads, progress, clock)
     except Timeout as error:
-        raise UserError(f"--out {out} is being prepared by another process; wait for it or give another folder") from error
+        raise UserError(
+            f"--out {out} is being prepared by another process; wait for it or give another folder"
+        ) from error
     return state
 
 
@@ -107,7 +128,7 @@ def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, sh
         "schema": 1,
         "source": manifest.source,
         "data": manifest.fingerprint,
-        "revision": manifest.revision,
+        "blocks": len(manifest),
         "tokenizer": data.tokenizer,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "eot_id": tokenizer.eot_id,
@@ -127,21 +148,19 @@ def _opened(out: Path, identity: dict[str, Any]) -> Prepared:
         raise UserError(f"--out {out} cannot be used ({error.strerror}); give a folder that can be written") from error
     found = read_json(out / STATE)
     if found is None:
-        if held and not (held == [STATE] or all(n.startswith("shard-") and n.endswith(".bin") for n in held)):
+        if held:
             raise UserError(f"--out {out} is not empty (it holds {held[0]}); give a new or empty folder")
         return Prepared(identity)
     theirs = found.get("identity", {})
     changed = [k for k, v in identity.items() if theirs.get(k) != v]
     if changed:
         what = ", ".join(f"{k} {theirs.get(k)} there, {identity[k]} now" for k in changed[:2])
-        raise UserError(f"--out {out} holds another preparation ({what}); give a new folder or the same source and settings")
+        raise UserError(f"--out {out} holds another preparation ({what}); give a new folder, or the same as before")
     shards = [Shard(**s) for s in found["shards"]]
     whole = 0
     while whole < len(shards) and _size(out / shards[whole].name) == TOKENS_HEADER + 2 * shards[whole].tokens:
         whole += 1
-    if whole < len(shards):
-        return Prepared(identity, shards[:whole])
-    return Prepared(identity, shards, found["left_out"], found["unreadable"], found["complete"])
+    return Prepared(identity, shards[:whole])
 
 
 def _size(path: Path) -> int:
@@ -164,31 +183,36 @@ def _go_on(
     clock: Clock | None,
 ) -> None:
     encoder = BlockTokenizer(tokenizer, data.model_copy(update={"validation_fraction": 0.0}))
-    blocks = range(state.next_block, len(manifest))
     found = scan(
-        reader, blocks, encoder.texts, source=manifest.source, outage_minutes=data.outage_minutes, threads=threads, clock=clock
-    )  # fmt: skip
+        reader,
+        range(state.next_block, len(manifest)),
+        encoder.texts,
+        source=manifest.source,
+        outage_minutes=data.outage_minutes,
+        threads=threads,
+        clock=clock,
+    )
     writer: _ShardWriter | None = None
     for block, result in found:
         writer = writer or _ShardWriter(out, len(state.shards), block)
         if isinstance(result, Unreadable):
-            _note_unreadable(state, manifest, block, result, data)
+            writer.unreadable[str(block)] = result.reason
+            _check_quarantine(len(state.unreadable) + len(writer.unreadable), manifest, result, data)
         else:
             writer.add(result)
         if writer.tokens >= shard_tokens or block + 1 == len(manifest):
-            state.complete = block + 1 == len(manifest)
-            writer.close(state, block + 1)
+            state.shards.append(writer.close(block + 1))
+            state.save(out)
             writer = None
         if progress:
             progress(block + 1, state.tokens + (writer.tokens if writer else 0))
 
 
-def _note_unreadable(state: Prepared, manifest: Manifest, block: int, fault: Unreadable, data: DataConfig) -> None:
-    state.unreadable[str(block)] = fault.reason
-    if len(state.unreadable) > data.max_quarantine * len(manifest):
+def _check_quarantine(count: int, manifest: Manifest, last: Unreadable, data: DataConfig) -> None:
+    if count > data.max_quarantine * len(manifest):
         raise UserError(
-            f"{len(state.unreadable)} of {len(manifest)} blocks of {manifest.source} are unreadable (the last: "
-            f"{manifest.describe(block)}: {fault.reason}); repair the files or raise data.max_quarantine"
+            f"{count} of {len(manifest)} blocks of {manifest.source} are unreadable (the last: "
+            f"{manifest.describe(last.block)}: {last.reason}); repair the files or raise data.max_quarantine"
         )
 
 
@@ -203,7 +227,8 @@ class _ShardWriter:
         self._digest = hashlib.sha256()
         self._first_block = first_block
         self.tokens = self._documents = 0
-        self._left_out: dict[str, int] = {}
+        self._left_out: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
 
     def add(self, block: TokenBlock) -> None:
         raw = np.ascontiguousarray(block.ids, "<u2").tobytes()
@@ -211,10 +236,9 @@ class _ShardWriter:
         self._digest.update(raw)
         self.tokens += len(block.ids)
         self._documents += int(np.count_nonzero(block.lengths))
-        for reason, count in block.left_out.items():
-            self._left_out[reason] = self._left_out.get(reason, 0) + count
+        self._left_out.update(block.left_out)
 
-    def close(self, state: Prepared, next_block: int) -> None:
+    def close(self, next_block: int) -> Shard:
         header = np.zeros(TOKENS_HEADER // 4, "<i4")
         header[:3] = TOKENS_MAGIC, TOKENS_VERSION, self.tokens
         self._file.seek(0)
@@ -223,12 +247,10 @@ class _ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._part, self._path)
-        state.shards.append(
-            Shard(self._path.name, self.tokens, self._documents, self._digest.hexdigest(), self._first_block, next_block)
-        )
-        for reason, count in self._left_out.items():
-            state.left_out[reason] = state.left_out.get(reason, 0) + count
-        replace_json(self._path.parent / STATE, asdict(state), durable=True)
+        return Shard(
+            self._path.name, self.tokens, self._documents, self._digest.hexdigest(), self._first_block, next_block,
+            dict(self._left_out), self.unreadable,
+        )  # fmt: skip
 
 
 def damaged_shards(out: Path) -> list[str]:

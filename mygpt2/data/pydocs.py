@@ -1,7 +1,7 @@
 """`pydocs`, the built-in corpus: the documentation of Python and of the packages that this project installs.
 
 Real English technical prose that needs no network. It has FineWeb-Edu's columns and its structure, one file per package
-group in package order, not shuffled, so that everything that can go wrong with the order of the real thing can go wrong here.
+group in package order, not shuffled, so that everything that can go wrong with the order of the real thing can here.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ HARVEST = 1
 """Part of the cache's key: a change of what is harvested from the same packages raises it."""
 
 ROOTS = (
-    "torch", "numpy", "pandas", "matplotlib", "plotly", "gradio", "datasets", "huggingface_hub", "tokenizers", "tiktoken",
-    "safetensors", "pyarrow", "pydantic", "scipy", "psutil", "pyyaml", "regex", "tqdm",
+    "torch", "numpy", "pandas", "matplotlib", "plotly", "gradio", "datasets", "huggingface_hub", "tokenizers",
+    "tiktoken", "safetensors", "pyarrow", "pydantic", "scipy", "psutil", "pyyaml", "regex", "tqdm",
 )  # fmt: skip
-"""The project's direct dependencies. What these depend on is read as well; what happens to be installed besides is not."""
+"""The project's direct dependencies. What they depend on is read as well; what is installed besides is not."""
 
 SCHEMA = pa.schema(
     [
@@ -110,7 +110,7 @@ def harvest(cache_dir: Path, progress: Progress | None = None) -> Path:
 
 
 def installed() -> list[Package]:
-    """The standard library and the project's dependencies with theirs, as far as installed, in the order they are read."""
+    """The standard library and the project's dependencies with theirs, as far as installed, in the order of reading."""
     found: dict[str, importlib.metadata.Distribution] = {}
     queue = list(ROOTS)
     while queue:
@@ -202,8 +202,8 @@ Job = tuple[str, list[str]]
 def _readers(count: int) -> Iterator[Callable[[list[Job]], Iterator[list[tuple[str, Pieces]]]]]:
     """A function that has jobs done by `count` processes and gives the answers in the jobs' order.
 
-    Plain child processes that live on their standard input: unlike a pool's workers they end with this process however it
-    ends, and they need nothing of its main module.
+    Plain child processes that live on their standard input: unlike a pool's workers they end with this process
+    however it ends, and they need nothing of its main module.
     """
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
@@ -308,7 +308,7 @@ def documents(module: str, pieces: Pieces, seen: Counter[str]) -> Iterator[str]:
 
 def _fresh(text: str, seen: Counter[str]) -> str:
     """A text without the paragraphs that were met too often."""
-    kept = []
+    kept: list[str] = []
     for line in text.split("\n"):
         if len(line) > 60:
             seen[line] += 1
@@ -331,7 +331,7 @@ def _split(text: str) -> Iterator[str]:
 
 def _topics() -> list[tuple[str, Pieces]]:
     """The language reference that comes with Python for `help()`."""
-    from pydoc_data.topics import topics  # type: ignore[import-untyped]
+    from pydoc_data.topics import topics
 
     return [(f"pydoc_data/topics/{name}.py", [("", prose.clean(text))]) for name, text in sorted(topics.items())]
 

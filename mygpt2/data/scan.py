@@ -58,9 +58,7 @@ def scan(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(
-    reader: Reader, block: int, source: str, outage_minutes: float, clock: Clock, stop: Event
-) -> list[Any]:
+def _read(reader: Reader, block: int, source: str, outage_minutes: float, clock: Clock, stop: Event) -> list[Any]:
     outage = OutageClock(outage_minutes * 60, clock.now)
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
 _FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|bin|gz|zst)$")
 
 
-def resolve(source: str, data: DataConfig, *, cache_dir: Path) -> Manifest:
+def resolve(
+    source: str, data: DataConfig, *, cache_dir: Path, progress: Callable[[int, int], None] | None = None
+) -> Manifest:
     """The manifest of a source. What exists as a path is taken as one, before any name of the hub.
 
-    UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach.
+    UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach. `progress(done, all)` is
+    called while something slow is done for the first time: harvesting `pydocs`, reading footers on the hub.
     """
     if source == "pydocs":
         from mygpt2.data.local import resolve_local
         from mygpt2.data.pydocs import harvest
 
-        return resolve_local(source, harvest(cache_dir), data, cache_dir)
+        return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
     path = Path(source).expanduser()
     if path.exists():
         from mygpt2.data.local import resolve_local
@@ -36,7 +40,7 @@ def resolve(source: str, data: DataConfig, *, cache_dir: Path) -> Manifest:
         raise UserError(f"data.source={source} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.hub import resolve_hub
 
-    return resolve_hub(source, data, cache_dir)
+    return resolve_hub(source, data, cache_dir, progress=progress)
 
 
 def open_reader(manifest: Manifest, *, cache_dir: Path, eot_id: int) -> BlockReader:

@@ -38,7 +38,7 @@ class BlockTokenizer:
         self.tokenizer = tokenizer
         self._data = data
         self._encoder: Any = tokenizer if data.encoder == "tiktoken" else None
-        self._lock = threading.Lock()
+        self._choosing = threading.Lock()
 
     @property
     def encoder_name(self) -> str:
@@ -99,11 +99,13 @@ class BlockTokenizer:
         return TokenBlock(block, ids, lengths, left_out)
 
     def _encode(self, texts: list[str]) -> list[np.ndarray]:
-        if self._encoder is None:
-            with self._lock:
-                if self._encoder is None:
-                    self._encoder = self._choose(texts)
-        return self._encoder.encode_batch(texts)
+        """The first thread to come chooses the encoder; until it has, the others use the reference, which gives the same."""
+        if self._encoder is None and self._choosing.acquire(blocking=False):
+            try:
+                self._encoder = self._encoder or self._choose(texts)
+            finally:
+                self._choosing.release()
+        return (self._encoder or self.tokenizer).encode_batch(texts)
 
     def _choose(self, texts: list[str]) -> Any:
         """The fast encoder where it is installed and agrees on the run's own text, else the reference."""

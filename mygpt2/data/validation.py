@@ -1,7 +1,8 @@
 """The validation set: a fixed choice of whole documents that training never sees.
 
-Which documents is decided by `heldout.held_out` alone; which of those, by an order of the blocks that is spread evenly over
-the source and knows nothing of seed, ranks or lanes. So the set depends on the data, the tokenizer and two settings only.
+Which documents is decided by `heldout.held_out` alone; which of those, by an order of the blocks that is spread evenly
+over the source and knows nothing of seed, ranks or lanes. So the set depends on the data, the tokenizer and two
+settings only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]
 IGNORED = -100
 """A target that no loss counts."""
 
-READ_AHEAD = 8  # blocks read at once, while the one before them is searched
+READ_AHEAD = 6  # threads that read and search
 CHOICE = 1  # part of the cache's key: a change of how documents are chosen raises it
 
 
@@ -43,8 +44,8 @@ CHOICE = 1  # part of the cache's key: a change of how documents are chosen rais
 class ValidationSet:
     """Documents one after the other, each followed by end-of-text.
 
-    tokens: (N,), the tokenizer's dtype. doc_starts: (documents,) int64. bytes: of the documents' UTF-8 text; end-of-text
-    has none. sha256: of tokens, starts and bytes, so that two results are compared on the same text only.
+    tokens: (N,), the tokenizer's dtype. doc_starts: (documents,) int64. bytes: of the documents' UTF-8 text;
+    end-of-text has none. sha256: of tokens, starts and bytes, so that two results are compared on the same text only.
     """
 
     tokens: np.ndarray
@@ -72,7 +73,7 @@ def validation_set(
     """
     if data.validation_fraction <= 0:
         raise UserError(
-            "data.validation_fraction=0 keeps no document for validation; allowed: above 0 to 0.5; give 0.01, for example"
+            "data.validation_fraction=0 keeps no document for validation; allowed: above 0 to 0.5; give, say, 0.01"
         )
     path = _cache_path(manifest, tokenizer, data, Path(cache_dir))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,9 @@ def validation_set(
 
 
 def windows(tokens: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(inputs, targets), both (n, block_size) int64: contiguous, stride block_size, every token but the first a target once.
+    """(inputs, targets), both (n, block_size) int64: contiguous, with stride block_size.
 
+    Every token but the first is a target once.
     The last window is filled up with input 0 and target IGNORED.
     """
     targets = len(tokens) - 1
@@ -147,8 +149,8 @@ def _collect(
             progress(size, data.validation_tokens)
     if not parts:
         raise UserError(
-            f"none of the documents of source={manifest.source} falls into data.validation_fraction={data.validation_fraction}; "
-            "raise the fraction (0.1, for example) or give a source with more documents"
+            f"none of the documents of source={manifest.source} falls into data.validation_fraction="
+            f"{data.validation_fraction}; raise the fraction (0.1, say) or give a source with more documents"
         )
     return _finished(parts, starts, text_bytes, tokenizer)
 

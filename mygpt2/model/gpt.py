@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mygpt2.errors import UserError
-from mygpt2.model.attention import causal_attention
+from mygpt2.model.attention import blocked_attention, blocks_pay, causal_attention
 from mygpt2.model.cache import KVCache
 from mygpt2.model.loss import LossParts, linear_cross_entropy
 
@@ -60,10 +60,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
+        dropout = self.dropout if self.training else 0.0
+        qkv = self.c_attn(x)  # (B, T, 3C)
+        if cache is None and blocks_pay(qkv, dropout):
+            return self.c_proj(blocked_attention(qkv, self.n_head))
+        q, k, v = qkv.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
         if cache is not None:
             k, v = cache.update(layer, k, v)  # (B, nh, S + T, hs)
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        y = causal_attention(q, k, v, dropout)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 

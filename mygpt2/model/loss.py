@@ -59,10 +59,11 @@ def softmax_in_place(logits: Tensor, targets: Tensor, vocab_size: int, gradient:
     valid = targets != IGNORE
     goals = targets.clamp(min=0)[:, None]  # (n, 1); an ignored row looks at id 0 and is multiplied by zero
     x = logits[:, :vocab_size].float()
-    lse = x.logsumexp(-1, keepdim=True)  # (n, 1)
+    p = x.softmax(-1)
+    top, at = x.max(-1, keepdim=True)
+    lse = top - p.gather(-1, at).log()  # the largest probability is never small, so its logarithm is exact
     nll = torch.where(valid, (lse - x.gather(-1, goals))[:, 0], 0.0)
     if gradient:
-        p = x.sub_(lse).exp_() if x.dtype != logits.dtype else (x - lse).exp_()
         p.scatter_add_(-1, goals, torch.full_like(lse, -1.0))
         logits[:, :vocab_size] = p.mul_(valid[:, None])
         logits[:, vocab_size:] = 0.0

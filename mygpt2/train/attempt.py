@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mygpt2.checkpoint import newest
+from mygpt2.checkpoint import newest, step_of
 from mygpt2.config import RunConfig, to_toml
 from mygpt2.distributed import PeerFailed, Place, World, choose_device, die_with_launcher
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, TryAgain, UserError
@@ -76,7 +76,7 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) ->
     found = newest(run.checkpoints_dir)[0] if resume == "must" or ended.get("code") == EXIT_OK else None
     if resume == "must" and found is None:
         raise UserError(f"--resume must: run {run.name!r} has no whole checkpoint; start it with --resume auto")
-    if found and ended.get("code") == EXIT_OK and int(found.name.rpartition("-")[2]) >= config.train.steps:
+    if found and ended.get("code") == EXIT_OK and (step_of(found.name) or 0) >= config.train.steps:
         if place.rank == 0:
             print(
                 f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"

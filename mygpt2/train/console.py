@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 
 def duration(seconds: float | None) -> str:
@@ -41,7 +42,7 @@ class Meter:
         return steps_left * (sum(self.seconds) + sum(self.waits)) / len(self.seconds)
 
 
-def step_line(record: dict[str, object], steps: int, meter: Meter) -> str:
+def step_line(record: Mapping[str, object], steps: int, meter: Meter) -> str:
     """The console line of a metrics record."""
     step = int(str(record["step"]))
     speed = meter.tokens_per_second

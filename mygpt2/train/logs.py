@@ -39,12 +39,12 @@ class _Tee:
 
 @contextmanager
 def logged(path: Path, *, show: bool) -> Iterator[None]:
-    """Copies stdout and stderr to `path`; with show=False stdout goes there alone. Crashes leave their stack there too."""
+    """Copies stdout and stderr to `path`; with show=False stdout goes there alone. A crash leaves its stack there."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     out, err = sys.stdout, sys.stderr
     with open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
-        sys.stdout = _Tee(out if show else None, out, log)  # type: ignore[assignment]
-        sys.stderr = _Tee(err, err, log)  # type: ignore[assignment]
+        sys.stdout = _Tee(out if show else None, out, log)
+        sys.stderr = _Tee(err, err, log)
         faulthandler.enable(log)
         try:
             yield

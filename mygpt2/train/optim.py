@@ -83,7 +83,7 @@ class Optimizer:
             expected = "momentum_buffer" if isinstance(owner[name][1], torch.optim.Muon) else "step exp_avg exp_avg_sq"
             if kind not in expected.split():
                 raise UserError(
-                    f"the checkpoint's optimizer state {key!r} was made by another optimizer; keep optimizer.name as it was"
+                    f"the checkpoint's state {key!r} was made by another optimizer; keep optimizer.name as it was"
                 )
         for key, tensor in tensors.items():
             name, _, kind = key.rpartition("/")

@@ -37,7 +37,7 @@ class Precision:
         """Sets the process-wide switch for float32 products on CUDA: TF32 unless plain fp32 was asked for."""
         if torch.cuda.is_available():
             torch.backends.cuda.matmul.fp32_precision = "ieee" if self.name == "fp32" else "tf32"
-            torch.backends.cudnn.fp32_precision = "ieee" if self.name == "fp32" else "tf32"  # type: ignore[attr-defined]
+            torch.backends.cudnn.fp32_precision = "ieee" if self.name == "fp32" else "tf32"
 
 
 def cpu_bf16_unit() -> str | None:

@@ -1,4 +1,4 @@
-"""The learning rate as a share of its peak: a pure function of the step, except for the plateau, whose state is saved."""
+"""The learning rate as a share of its peak: a pure function of the step, but for the plateau, whose state is saved."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest
+from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest, step_of, sweep
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import DataConfig, RunConfig
 from mygpt2.data.loader import Loader
@@ -27,11 +27,13 @@ from mygpt2.train.guard import Guard
 from mygpt2.train.hardware import flops_per_token, keep_memory_warm, peak_flops
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision, choose
+from mygpt2.train.profile import profiler_for
+from mygpt2.train.record import Recorder
 from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
 from mygpt2.train.step import TrainStep
-from mygpt2.train.trainer import Progress, Trainer, profiler_for
+from mygpt2.train.trainer import Progress, Trainer
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def cache_dir_of(data: DataConfig) -> Path:
 
 
 def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
-    """Puts every part of the run together. What is slow and shared (harvest, footers, validation set) rank 0 does first."""
+    """Puts every part of a run together. What is slow and shared (harvest, footers, held-out set) rank 0 does first."""
     precision = choose(config.train.precision, world.device)
     precision.apply()
     torch.use_deterministic_algorithms(config.train.deterministic)
@@ -79,25 +81,27 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
             f"going on from step {progress.step} ({checkpoint.path.name}, written on {checkpoint.state['ranks']} ranks)"
         )
     say(
-        f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} ({precision.reason}); "
-        f"{plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x {plan.micro_batch}; "
-        f"data {config.data.source}, {loader.lanes} lanes, {torch.get_num_threads()} threads per rank"
+        f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
+        f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "
+        f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, {torch.get_num_threads()} threads per rank"
     )
-    settings = config.model_dump(mode="json")
+    m = config.model
+    recorder = Recorder(
+        attempt.writer,
+        open_sinks(config.log, attempt.run.path, config.model_dump(mode="json")) if world.lead else [],
+        config,
+        world.device,
+        world.size,
+        flops_per_token(model.num_parameters() - m.block_size * m.n_embd, m.n_layer, m.n_embd, m.block_size),
+        peak_flops(world.device, precision.name),
+    )
     return Trainer(
-        config=config, world=world, run=attempt.run, attempt=attempt.number, writer=attempt.writer,
-        model=model, tokenizer=tokenizer, optimizer=optimizer, schedule=schedule, precision=precision, train_step=step,
-        loader=loader, held_out=held_out,
-        checkpointer=_checkpointer(config, attempt, world, say),
+        config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,
+        optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader, held_out=held_out,
+        checkpointer=_checkpointer(config, attempt, say),
         trace=TraceWriter(attempt.run.trace_dir, attempt.number, world.rank) if config.log.trace else None,
-        sinks=open_sinks(config.log, attempt.run.path, settings) if world.lead else [],
-        requests=requests, progress=progress,
-        flops_per_token=flops_per_token(
-            model.num_parameters() - config.model.block_size * config.model.n_embd,
-            config.model.n_layer, config.model.n_embd, config.model.block_size,
-        ),
-        peak_flops=peak_flops(world.device, precision.name),
-        profile=profiler_for(config.log.profile, attempt.run, world.device),
+        recorder=recorder, requests=requests, progress=progress,
+        profile=profiler_for(config.log.profile, attempt.run.path / "profile", world.device),
     )  # fmt: skip
 
 
@@ -124,12 +128,13 @@ def _checkpoint(attempt: Attempt, world: World) -> Checkpoint | None:
     """The newest whole checkpoint. Rank 0 verifies and tells the others which one it is."""
     step = -1
     if world.lead:
+        sweep(attempt.run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
         found, skipped = newest(attempt.run.checkpoints_dir)
         for broken in skipped:
             print(f"passing over {broken.path.name}: {broken.reason}")
             if attempt.writer:
                 attempt.writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
-        step = int(found.name.rpartition("-")[2]) if found else -1
+        step = -1 if found is None else step_of(found.name) or 0
     step = world.sum([step if world.lead else 0], torch.int64)[0]
     if step < 0:
         return None
@@ -198,7 +203,7 @@ def _restore(
     return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
 
 
-def _checkpointer(config: RunConfig, attempt: Attempt, world: World, say: Any) -> Checkpointer | None:
+def _checkpointer(config: RunConfig, attempt: Attempt, say: Any) -> Checkpointer | None:
     if attempt.writer is None:
         return None
     writer = attempt.writer

@@ -1,6 +1,7 @@
 """Saves beside training: what is written is the moment of the call, and no full disk ends a run."""
 
 import errno
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mygpt2.checkpoint import Checkpointer, FileSystem, load, newest, steps
+from mygpt2.checkpoint import Checkpointer, FileSystem, load, newest, steps, verify
 from mygpt2.config.schema import CheckpointConfig
-from tests.checkpoint.faults import FullFileSystem, tensors
+from tests.checkpoint.faults import DyingFileSystem, FullFileSystem, Killed, tensors
 
 
 class Gate(FileSystem):
@@ -187,3 +188,55 @@ raise SystemExit(9)
     assert done.returncode == 9
     path, _ = newest(tmp_path)
     assert path is not None and path.name == "step-00000003"
+
+
+def test_a_kill_anywhere_in_a_save_and_its_rotation_leaves_a_whole_checkpoint(tmp_path):
+    outcomes = []
+    for at in range(200):
+        saver = checkpointer(tmp_path / str(at), keep_last=1)
+        saver.save(1, *tensors(1), {"step": 1}, background=False)
+        saver._files = DyingFileSystem(at, torn=True)
+        try:
+            saver.save(2, *tensors(2), {"step": 2}, background=True)
+            saver.wait()
+        except Killed:
+            path, skipped = newest(tmp_path / str(at))
+            assert path is not None and skipped == []
+            outcomes.append(load(path).step)
+        else:
+            break
+    assert outcomes == sorted(outcomes) and set(outcomes) == {1, 2}
+    assert steps(tmp_path / str(at)) == [2]
+
+
+FILL = """
+import sys, torch
+from pathlib import Path
+from mygpt2.checkpoint import Checkpointer
+from mygpt2.config.schema import CheckpointConfig
+events = []
+saver = Checkpointer(Path(sys.argv[1]), CheckpointConfig(keep_last=9), events.append)
+saver._files.free_bytes = lambda path: 1 << 40  # as if the space went while it was being written to
+for step in range(1, 6):
+    saver.save(step, {"w": torch.full((100_000,), float(step))}, {}, {}, background=True)
+saver.wait()
+print(*(event["kind"] for event in events), saver.failure)
+"""
+
+
+def test_a_file_system_that_is_really_full(tmp_path):
+    """1 MB holds two checkpoints of 400 kB; the third and later ones fail, and both stay whole."""
+    script = 'mount -t tmpfs -o size=1m tmpfs "$1" && "$2" -c "$3" "$1" && cp -a "$1/." "$4"'
+    copy = tmp_path.with_name("copy")
+    copy.mkdir()
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs rights this user does not have")
+    command = ["unshare", "-m", "sh", "-c", script, "sh"]
+    done = subprocess.run(
+        [*command, str(tmp_path), sys.executable, FILL, str(copy)], capture_output=True, text=True, timeout=60
+    )
+    if "mount:" in done.stderr:
+        pytest.skip(f"mounting a small file system is not possible here: {done.stderr.strip()}")
+    assert done.stdout.split("\n")[0] == "save save save_failed save_failed save_failed No space left on device"
+    assert sorted(entry.name for entry in copy.iterdir()) == ["step-00000001", "step-00000002"]
+    assert [verify(entry) for entry in sorted(copy.iterdir())] == [[], []]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mygpt2.checkpoint import newest, prune, size_bytes, steps, sweep, write
+from mygpt2.checkpoint import newest, prune, size_bytes, steps, sweep, verify, write
 from mygpt2.checkpoint.format import CONTENTS, encode_manifest
 from mygpt2.checkpoint.layout import make_header
 from tests.checkpoint.faults import DyingFileSystem, Killed
@@ -85,7 +85,9 @@ def test_a_crash_anywhere_in_a_rotation_leaves_whole_checkpoints_only(tmp_path):
         except Killed:
             path, skipped = newest(checkpoints)
             assert path == checkpoints / "step-00000003" and skipped == []
-            assert all(newest_or_trash.startswith((".trash-", "step-")) for newest_or_trash in os.listdir(checkpoints))
+            names = os.listdir(checkpoints)
+            assert all(verify(checkpoints / name) == [] for name in names if name.startswith("step-"))
+            assert all(name.startswith((".trash-", "step-")) for name in names)
         else:
             break
     assert at > 8  # two folders, each renamed and emptied
@@ -105,19 +107,20 @@ def test_the_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_are_
     assert sorted(os.listdir(tmp_path)) == sorted([living, ".tmp-mine", "notes", "step-00000007"])
 
 
-def test_a_replaced_checkpoint_goes_only_when_its_successor_is_whole(tmp_path):
-    tiny(tmp_path / "old", 7).rename(tmp_path / ".replaced-step-00000007-abc123")
-    (tmp_path / "old").rmdir()
-    spoil(tiny(tmp_path, 7))
-    assert sweep(tmp_path) == []
-    path, skipped = newest(tmp_path)
-    assert path == tmp_path / ".replaced-step-00000007-abc123" and len(skipped) == 1
-    spoiled = tmp_path / "step-00000007"
-    for file in spoiled.iterdir():
-        file.unlink()
-    spoiled.rmdir()
-    assert sweep(tmp_path) == [".replaced-step-00000007-abc123"]
-    assert os.listdir(tmp_path) == ["step-00000007"] and newest(tmp_path)[0] == spoiled
+@pytest.mark.parametrize("successor", ["whole", "broken", "absent"])
+def test_of_a_replaced_checkpoint_and_its_successor_the_later_whole_one_stays(tmp_path, successor):
+    replaced = tmp_path / ".replaced-step-00000007-abc123"
+    (tiny(tmp_path, 7) / "old").write_text("")
+    (tmp_path / "step-00000007").rename(replaced)
+    if successor != "absent":
+        tiny(tmp_path, 7)
+    if successor == "broken":
+        spoil(tmp_path / "step-00000007")
+    path, _ = newest(tmp_path)  # before anybody tidies up
+    assert path == (tmp_path / "step-00000007" if successor == "whole" else replaced)
+    assert sweep(tmp_path) == [replaced.name]
+    assert os.listdir(tmp_path) == ["step-00000007"] and newest(tmp_path)[0] == tmp_path / "step-00000007"
+    assert (tmp_path / "step-00000007" / "old").exists() == (successor != "whole")
 
 
 def test_deleting_never_follows_a_link_out_of_the_folder(tmp_path):

@@ -222,7 +222,7 @@ def test_refusals_say_what_to_do(hub, tmp_path, status, code, words):
 def test_a_missing_column_names_those_there_are(hub, tmp_path):
     with pytest.raises(UserError, match=r"text_column=body of .* is not there; columns with text: id, text;"):
         resolve(hub, tmp_path, data=DataConfig(source=SOURCE, text_column="body"))
-    with pytest.raises(UserError, match="text_column=score of .* holds double, not text"):
+    with pytest.raises(UserError, match=r"text_column=score of .* holds double, not text"):
         resolve(hub, tmp_path, data=DataConfig(source=SOURCE, text_column="score"))
 
 
@@ -237,7 +237,7 @@ def test_other_formats_are_sent_to_data_fetch(tmp_path):
 def test_what_only_is_called_parquet_is_named(tmp_path):
     with (
         FakeHub({"o/n": {"a.parquet": b"not parquet at all"}}) as hub,
-        pytest.raises(UserError, match="a.parquet is named like"),
+        pytest.raises(UserError, match=r"a\.parquet is named like"),
     ):
         resolve(hub, tmp_path, "o/n")
 

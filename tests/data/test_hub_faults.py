@@ -213,7 +213,7 @@ def test_the_hubs_wish_to_wait_is_honoured(hub, files):
             start = clock.now()
             assert client.range(url, 5, 25, size=len(content), identity=identity) == content[5:25]
             assert 90 <= clock.now() - start < 130
-        with pytest.raises(Changed, match="has \\d+ bytes and was listed with"):
+        with pytest.raises(Changed, match=r"has \d+ bytes and was listed with"):
             client.range(url, 5, 25, size=len(content) + 1, identity=identity)
         with pytest.raises(Changed, match="other bytes"):
             client.range(url, 5, 25, size=len(content), identity="0" * 64)

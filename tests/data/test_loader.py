@@ -12,7 +12,7 @@ import pytest
 
 from mygpt2.data.heldout import held_out
 from mygpt2.errors import UserError
-from tests.data.corpus import EOT, WRITERS, Memory, Ranks, config, memory, poll, sha256, texts
+from tests.data.corpus import EOT, WRITERS, Bytes, Memory, Ranks, config, memory, poll, sha256, texts
 
 ORDERS = ["lanes", "sequential", "buffer"]
 
@@ -138,6 +138,26 @@ def test_the_first_batch_needs_one_block_per_lane(tmp_path):
 
     source = memory(blocks=256, documents=40, fail=fail)
     with Ranks(config(threads=4), tmp_path, source=source) as run:
+        try:
+            run.step()
+        finally:
+            gate.set()
+
+
+def test_the_first_batch_needs_a_sixteenth_of_a_block_per_lane_tokenized(tmp_path):
+    gate = threading.Event()
+
+    class Slow(Bytes):
+        encoded = 0
+
+        def encode_batch(self, texts):
+            self.encoded += len(texts)
+            if self.encoded > 8 * 100:
+                gate.wait(20)
+            return super().encode_batch(texts)
+
+    source = memory(blocks=64, documents=1600)
+    with Ranks(config(threads=1), tmp_path, source=source, tokenizer=Slow()) as run:
         try:
             run.step()
         finally:

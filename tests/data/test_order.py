@@ -44,7 +44,8 @@ def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window):
         for lane in range(lanes):
             at, read = (epoch, 0), []
             while at[0] == epoch:
-                read += order.window_blocks(lane, *at)
+                whole = order.part_of(*at) in (None, 0)
+                read += order.window_blocks(lane, *at) if whole else []
                 at = order.following(lane, *at)
             assert len(read) == order.lane_blocks(lane) and at == (epoch + 1, 0)
             seen += read
@@ -54,7 +55,7 @@ def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window):
 def test_a_window_and_the_windows_of_all_lanes_are_spread_evenly():
     order = BlockOrder(1024, lanes=8, window=16, seed=5)
     stratum = 1024 // (8 * 16)
-    for epoch, window in ((0, 9), (1, 2), (1, 5)):
+    for epoch, window in ((0, 13), (1, 2), (1, 5)):
         together = []
         for lane in range(8):
             blocks = order.window_blocks(lane, epoch, window)
@@ -67,10 +68,12 @@ def test_windows_ramp_in_the_first_epoch_only():
     order = BlockOrder(800, lanes=4, window=16, seed=0)
 
     def sizes(epoch):
-        return [len(order.window_blocks(1, epoch, w)) for w in range(8)]
+        return [len(order.window_blocks(1, epoch, w)) for w in range(12)]
 
-    assert sizes(0) == [1, 1, 2, 4, 8, 16, 16, 16]
-    assert sizes(1) == [16] * 8
+    assert sizes(0) == [1, 1, 1, 1, 1, 1, 2, 4, 8, 16, 16, 16]  # the first five are parts of one block
+    assert [order.part_of(0, w) for w in range(6)] == [0, 1, 2, 3, 4, None]
+    assert sizes(1) == [16] * 12 and order.part_of(1, 0) is None
+    assert [order.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 4, 5)] == [0.5 / 16, 1.5 / 16, 0.75, 1.5]
 
 
 def test_seeds_and_epochs_give_other_orders():

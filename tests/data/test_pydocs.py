@@ -114,7 +114,8 @@ def test_the_corpus_is_made_once_with_fineweb_edus_columns(package, tmp_path):
     (path,) = folder.glob("*.parquet")
     file = pq.ParquetFile(path, page_checksum_verification=True)
     assert file.schema_arrow.names == [
-        "text", "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score", "int_score",
+        "text", "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score",
+        "int_score",
     ]  # fmt: skip
     table = file.read()
     assert table.num_rows == 8 and file.num_row_groups == 4

@@ -271,4 +271,4 @@ def test_token_files_of_another_vocabulary_are_refused(tmp_path):
         Ranks(config(tmp_path / "a.bin"), tmp_path, batch_sequences=1) as run,
         pytest.raises(UserError, match="holds the id 4999; the tokenizer gpt2 has 257 ids"),
     ):
-        run.step()
+        run.steps(200)

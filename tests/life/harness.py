@@ -15,10 +15,7 @@ from pathlib import Path
 import psutil
 
 REPO = Path(__file__).resolve().parents[2]
-WORDS = (
-    "the of a model learns from text that was read once and then again with care every step counts when nothing is lost "
-    "batch order seed lane window token cursor loss weight rank kill save resume exact same number proof"
-).split()
+WORDS = [f"{a}{b}" for a in ("lo", "win", "ba", "step", "tok") for b in ("s", "dow", "tch", "en", "ing")]
 
 SETTINGS = {
     "model.n_layer": 2, "model.n_head": 2, "model.n_embd": 64, "model.block_size": 32, "model.dropout": 0.1,
@@ -45,7 +42,7 @@ def corpus(folder: Path, files: int = 3, documents: int = 240) -> Path:
     return folder
 
 
-def command(source: Path, runs: Path, name: str, *, ranks: int, launcher: list[str] | None = None, **changes) -> list[str]:
+def command(source: Path, runs: Path, name: str, *, ranks: int, launcher: list[str] | None = None, **changes):
     """The command line of a run; keyword arguments change settings, with `__` for the dot."""
     settings = {**SETTINGS, "data.source": source, **{k.replace("__", "."): v for k, v in changes.items()}}
     start = [sys.executable, "-m"]

@@ -33,8 +33,9 @@ def test_random_sigkills_change_neither_a_loss_nor_a_weight(place, ranks):
         # Every third kill waits for a save to begin, the others for a step.
         in_save = number % 3 == 2
         reached = harness.wait_for(
-            lambda target=target, in_save=in_save: harness.last_step(killed) >= target
-            and (not in_save or any((killed / "checkpoints").glob(".tmp-*"))),
+            lambda target=target, in_save=in_save: (
+                harness.last_step(killed) >= target and (not in_save or any((killed / "checkpoints").glob(".tmp-*")))
+            ),
             process,
         )
         assert reached, f"ended before step {target}: {process.communicate()[0][-3000:]}"

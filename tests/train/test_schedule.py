@@ -1,5 +1,6 @@
 """The learning rate: first, peak, last, and a plateau that survives a restart."""
 
+import itertools
 import math
 
 import pytest
@@ -31,7 +32,7 @@ def test_last_step_is_exactly_at_the_end_of_the_schedule(name, shape):
 @pytest.mark.parametrize("name", DECAYING)
 def test_rate_never_rises_after_the_warmup(name):
     rates = [share(config(name=name), s, 400) for s in range(9, 400)]
-    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
 
 
 def test_wsd_stays_at_the_peak_until_its_last_share():

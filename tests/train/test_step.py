@@ -147,7 +147,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient():
 def test_a_nan_weight_gradient_never_changes_the_weights(mode):
     world = World(Place(), torch.device("cpu"), timeout_s=1)
     model, _, step = make(world, 16, guard=Guard(mode, 3))
-    model.transformer["h"][0].mlp.c_fc.weight.register_hook(lambda g: g * math.nan)
+    model.transformer.h[0].mlp.c_fc.weight.register_hook(lambda g: g * math.nan)
     before = [p.clone() for p in model.parameters()]
     if mode == "stop":
         with pytest.raises(NonFinite):

@@ -1,0 +1,73 @@
+"""A lane's very first block, made in parts, so that a run's first batch does not wait for whole blocks to be tokenized.
+
+It is read once. When all parts are made, they are put together for the cache.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mygpt2.data.blocks import BlockMaker
+from mygpt2.data.packing import TokenBlock
+
+
+class FirstBlock:
+    """One block by parts; part i holds the documents from bounds[i] to bounds[i + 1], as shares of bounds[-1]."""
+
+    def __init__(self, maker: BlockMaker, block: int, bounds: Sequence[int]) -> None:
+        self._maker, self._block, self._bounds = maker, block, bounds
+        self._lock = threading.Lock()
+        self._documents: list[Any] = []
+        self._whole: TokenBlock | None = None  # from the cache, or without documents
+        self._made: dict[int, TokenBlock] = {}
+
+    def part(self, index: int) -> TokenBlock:
+        """Thread-safe; parts may be asked for in any order, and each again."""
+        with self._lock:
+            if self._whole is None and not self._documents:
+                found = self._maker.find_or_read(self._block)
+                if isinstance(found, TokenBlock):
+                    self._whole = found
+                else:
+                    self._documents = found
+            if self._whole is not None:
+                return cut(self._whole, *self._range(index, len(self._whole.lengths)), last=self._is_last(index))
+            if index not in self._made:
+                start, stop = self._range(index, len(self._documents))
+                self._made[index] = self._maker.tokenize(self._block, self._documents[start:stop], start)
+                self._finish()
+            return self._made[index]
+
+    def _range(self, index: int, documents: int) -> tuple[int, int]:
+        start, stop = (documents * bound // self._bounds[-1] for bound in self._bounds[index : index + 2])
+        return start, stop
+
+    def _is_last(self, index: int) -> bool:
+        return index == len(self._bounds) - 2
+
+    def _finish(self) -> None:
+        if len(self._made) == len(self._bounds) - 1:
+            self._maker.keep(join([self._made[i] for i in range(len(self._made))]))
+
+
+def cut(whole: TokenBlock, start: int, stop: int, last: bool) -> TokenBlock:
+    """The documents [start, stop) of a block; what was left out of it is told with the last part."""
+    ends = np.concatenate([[0], np.cumsum(whole.lengths)])
+    ids = whole.ids[ends[start] : ends[stop]]
+    return TokenBlock(
+        whole.block, ids, whole.lengths[start:stop], whole.left_out if last else {}, whole.unreadable, first=start
+    )
+
+
+def join(parts: Sequence[TokenBlock]) -> TokenBlock:
+    """The block that consecutive parts make."""
+    left_out: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    ids, lengths = np.concatenate([p.ids for p in parts]), np.concatenate([p.lengths for p in parts])
+    return TokenBlock(parts[0].block, ids, lengths, left_out)

@@ -1,0 +1,168 @@
+"""`data inspect`: what a source is made of, as text for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.data.blocks import BlockReader
+from mygpt2.data.loader import Loader
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.scan import scan
+from mygpt2.data.shape import choose_shape
+from mygpt2.data.trace import documents_of_step, place_of
+from mygpt2.data.validation import ValidationSet, check_disjoint, spread
+from mygpt2.errors import UserError
+from mygpt2.tokenizer import Tokenizer
+
+SAMPLED_BLOCKS = 3
+SHOWN_LANES = 4
+SHOWN_CHARS = 88
+
+
+def describe(
+    manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
+) -> Iterator[tuple[str, str]]:
+    """(label, value) lines on the source as a whole. Tokens are estimated from a few blocks spread over it."""
+    units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
+    yield (
+        "source",
+        f"{manifest.source}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
+    )
+    yield "fingerprint", manifest.fingerprint
+    yield "files", f"{len(manifest.files):,}, {size(manifest.size)}"
+    yield "blocks", f"{len(manifest):,} {units}"
+    documents, tokens, text_bytes, blocks = _sampled(manifest, reader, tokenizer, config)
+    total = manifest.documents
+    yield "documents", f"{total:,}" if total is not None else f"about {documents * len(manifest) // max(blocks, 1):,}"
+    if documents and tokens:
+        total = total if total is not None else documents * len(manifest) // blocks
+        each = tokens / documents
+        yield "tokens", f"about {round(total * each):,} of {config.data.tokenizer} ({each:.0f} per document)"
+        yield "bytes", f"{text_bytes / tokens:.2f} of text per token"
+    yield from (("note", note) for note in manifest.notes)
+
+
+def _sampled(
+    manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
+) -> tuple[int, int, int, int]:
+    """(documents, tokens with end-of-text, bytes of text, blocks) of a few blocks."""
+    blocks = [block for block, _ in zip(spread(len(manifest)), range(SAMPLED_BLOCKS), strict=False)]
+    documents = tokens = text_bytes = 0
+    readable = _documents(manifest, reader, config, blocks)
+    for found in readable.values():
+        if manifest.kind == "tokens":
+            ids = found
+            text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in found)
+        else:
+            texts = [t for t in found if isinstance(t, str)]
+            ids = tokenizer.encode_batch(texts)
+            text_bytes += sum(len(t.encode(errors="replace")) for t in texts)
+        documents += len(ids)
+        tokens += sum(len(x) + 1 for x in ids)
+    return documents, tokens, text_bytes, len(readable)
+
+
+def _documents(manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int]) -> dict[int, list[Any]]:
+    """The documents of some blocks; unreadable ones are missing."""
+    found = scan(
+        reader,
+        blocks,
+        lambda _, documents: documents,
+        source=manifest.source,
+        outage_minutes=config.data.outage_minutes,
+        threads=4,
+    )
+    return {block: documents for block, documents in found if isinstance(documents, list)}
+
+
+def shape(manifest: Manifest, config: RunConfig) -> str:
+    """The lanes and the window that a run with this configuration has."""
+    sequences = config.train.batch_tokens // config.model.block_size
+    lanes, window = choose_shape(config.data, len(manifest), sequences, 1)
+    return f"{lanes} x window {window}, for batches of {sequences} x {config.model.block_size} tokens"
+
+
+def first_documents(
+    manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig, cache_dir: Path, count: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(line, ids) of the first documents that the first lanes train on, `count` in all.
+
+    Each lane is opened as if it had a rank of its own, so that no more than these lanes' first blocks are read.
+    """
+    sequences = config.train.batch_tokens // config.model.block_size
+    lanes, _ = choose_shape(config.data, len(manifest), sequences, 1)
+    shown = min(SHOWN_LANES, lanes, count)
+    for lane in range(shown):
+        with Loader.open(
+            config.data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
+            seed=config.train.seed, rank=lane, world_size=lanes, cache_dir=cache_dir, manifest=manifest,
+            reader=_Open(reader),
+        ) as loader:  # fmt: skip
+            while (batch := loader.poll(1.0)) is None:
+                pass
+            places = list(dict.fromkeys(place for row in batch.provenance for place in row))
+        most = count // shown + (lane < count % shown)
+        texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}))
+        for block, document in places[:most]:
+            found = texts[block][document]
+            ids = found if manifest.kind == "tokens" else tokenizer.encode_batch([found])[0]
+            text = tokenizer.decode(found) if manifest.kind == "tokens" else found
+            yield f"lane {lane}  {_place(manifest, block, document)}  {shortened(text)}", ids
+
+
+class _Open:
+    """A reader that several loaders may use one after the other: closing is left to its owner."""
+
+    def __init__(self, reader: BlockReader) -> None:
+        self.read = reader.read
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def disjointness(validation: ValidationSet, shown: list[np.ndarray]) -> str:
+    """What the check of the documents shown against the validation set found."""
+    inside = check_disjoint(validation, iter(shown))
+    if inside:
+        raise RuntimeError(f"{inside} of {len(shown)} training documents are in the validation set")
+    return f"none of the {len(shown)} training documents shown is in it"
+
+
+def step_lines(run_dir: Path, step: int) -> Iterator[str]:
+    """Every row of a step of a run: slot, lane, loss, and the documents it was made of. UserError without a trace."""
+    rows = documents_of_step(run_dir, step)
+    if not rows:
+        raise UserError(
+            f"--step {step}: the trace of {run_dir} does not hold this step; give one trained with log.trace=true"
+        )
+    documents = {place for row in rows for place in row.documents}
+    yield f"step {step}: {len(rows)} rows, {len(documents)} documents, mean loss {np.mean([r.loss for r in rows]):.4f}"
+    for row in rows:
+        places = "; ".join(f"{name} row group {part} document {i}" for name, part, i in row.documents)
+        yield f"slot {row.slot:4d}  lane {row.lane:3d}  epoch {row.epoch}  loss {row.loss:.4f}  {places}"
+
+
+def _place(manifest: Manifest, block: int, document: int) -> str:
+    name, part, number = place_of(manifest, block, document)
+    return f"{name} {part}:{number}"
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text on one line, without control characters."""
+    line = "".join(c if c.isprintable() else " " for c in text[: 4 * SHOWN_CHARS])
+    line = " ".join(line.split())
+    return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 3] + "..."
+
+
+def size(n: float) -> str:
+    """Bytes for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

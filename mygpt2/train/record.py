@@ -1,0 +1,96 @@
+"""What rank 0 writes down: metrics, events, status, console lines and the optional sinks. Other ranks keep silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.run_dir import RunWriter
+from mygpt2.train.console import Meter, duration, step_line
+from mygpt2.train.evaluate import Validation
+from mygpt2.train.hardware import memory_bytes
+from mygpt2.train.sinks import Sink, numbers
+from mygpt2.train.step import StepResult
+
+
+@dataclass
+class Recorder:
+    """`writer` is None on every rank but the first. `peak_flops` is None where the device's peak is unknown."""
+
+    writer: RunWriter | None
+    sinks: Sequence[Sink]
+    config: RunConfig
+    device: torch.device
+    ranks: int
+    flops_per_token: float
+    peak_flops: float | None
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.config.train.batch_tokens)
+
+    def step(self, step: int, result: StepResult, wait_s: float, *, lr: float, epoch: float) -> None:
+        """One line of metrics.jsonl and of the console for a step that is done."""
+        self.meter.add(result.seconds, wait_s)
+        if self.writer is None:
+            return
+        speed = self.config.train.batch_tokens / (result.seconds + wait_s)
+        record = {
+            "step": step,
+            "tokens": step * self.config.train.batch_tokens,
+            "epoch": epoch,
+            "loss": result.loss,
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            "tokens_per_second": speed,
+            "step_ms": 1e3 * result.seconds,
+            "data_wait_ms": 1e3 * wait_s,
+            "mfu": self.flops_per_token * speed / (self.peak_flops * self.ranks) if self.peak_flops else None,
+            "memory_bytes": memory_bytes(self.device),
+        }
+        self.writer.metrics(**record)
+        if not result.applied:
+            self.event("skipped", step=step, loss=result.loss, grad_norm=result.grad_norm)
+        print(step_line(record, self.config.train.steps, self.meter), flush=True)
+        if self.writer.problem:
+            print(f"the run folder cannot be written just now: {self.writer.problem}; training goes on", flush=True)
+        self._sink(step, numbers(record))
+        self.status("running", "training", step, loss=result.loss)
+
+    def validation(self, step: int, result: Validation, seconds: float) -> None:
+        self.event("eval", step=step, protocol="run", seconds=seconds, **result.to_json())
+        if self.writer is None:
+            return
+        print(
+            f"validation at step {step}: {result.loss:.4f} nats per token, {result.bits_per_byte:.3f} bits per byte, "
+            f"perplexity {result.perplexity:.1f} ({result.tokens:,} targets, {duration(seconds)})",
+            flush=True,
+        )
+        self._sink(step, {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte})
+
+    def status(self, state: str, phase: str, step: int, **more: Any) -> None:
+        """status.json; `more` may hold loss and message, which stay as they are when left out."""
+        if self.writer:
+            steps = self.config.train.steps
+            tokens, eta = step * self.config.train.batch_tokens, self.meter.eta(steps - step)
+            self.writer.status(state=state, phase=phase, step=step, steps=steps, tokens=tokens, eta=eta, **more)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        if self.writer:
+            self.writer.event(kind, **fields)
+
+    def say(self, text: str) -> None:
+        if self.writer:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+    def _sink(self, step: int, values: dict[str, float]) -> None:
+        for sink in self.sinks:
+            sink.log(step, values)

@@ -1,0 +1,200 @@
+"""`data inspect|fetch|prepare`: look at a source, copy it from the hub, or tokenize it once for all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mygpt2.config import RunConfig, load_config, preset_names
+from mygpt2.errors import UserError
+
+if TYPE_CHECKING:
+    from mygpt2.data.manifest import Manifest
+
+TAKES_SETTINGS = True  # --data.text_column and the like
+ACTIONS = ("inspect", "fetch", "prepare")
+DEFAULT_PRESET = "tiny"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} {{{','.join(ACTIONS)}}} [--source S] [--section.key VALUE ...] [options]"
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("--source", metavar="S", help="data source (data.source of the preset or file)")
+    parser.add_argument("--preset", metavar="NAME", help=f"settings to start from: {', '.join(preset_names())} (tiny)")
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
+    look = parser.add_argument_group("inspect")
+    look.add_argument("--run", metavar="NAME", help="look at a run's data instead, with --step at one of its batches")
+    look.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+    look.add_argument("--step", metavar="N", type=int, help="show the documents of this step of --run")
+    look.add_argument("--documents", metavar="N", type=int, default=8, help="first documents to show (8)")
+    look.add_argument(
+        "--validation", action="store_true", help="make the validation set and check what is shown against it"
+    )
+    copy = parser.add_argument_group("fetch")
+    copy.add_argument("--files", metavar="N", type=int, help="only the first N files")
+    copy.add_argument("--text-only", action="store_true", help="only the text column of parquet files")
+    make = parser.add_argument_group("prepare")
+    make.add_argument("--tokenizer", metavar="T", help="tokenizer (data.tokenizer of the preset or file)")
+    make.add_argument("--shard-tokens", metavar="N", type=int, default=100_000_000, help="tokens per file (100000000)")
+    both = parser.add_argument_group("fetch and prepare")
+    both.add_argument("--out", metavar="DIR", type=Path, help="folder to write (fetch: ./data/NAME OF THE SOURCE)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "inspect" and args.step is not None:
+        return _inspect_step(args)
+    config = _config(args)
+    return {"inspect": _inspect, "fetch": _fetch, "prepare": _prepare}[args.action](args, config)
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    """The configuration that presets, files, a run and options give."""
+    settings = list(args.settings)
+    for name, value in (("data.source", args.source), ("data.tokenizer", args.tokenizer)):
+        if value is not None:
+            settings += [f"--{name}", value]
+    preset, file = args.preset, args.config
+    if args.run is not None:
+        from mygpt2.run_dir.paths import RunDir
+
+        file = RunDir.open(args.runs, args.run).config_file
+    elif preset is None and file is None:
+        preset = DEFAULT_PRESET
+    return load_config(preset, file, settings)
+
+
+def _inspect_step(args: argparse.Namespace) -> int:
+    if args.run is None:
+        raise UserError(f"--step {args.step} needs a run; give --run NAME (python -m mygpt2 runs list)")
+    from mygpt2.data.inspect import step_lines
+    from mygpt2.run_dir.paths import RunDir
+
+    for line in step_lines(RunDir.open(args.runs, args.run).path, args.step):
+        print(line)
+    return 0
+
+
+def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
+    from mygpt2.data.inspect import describe, disjointness, first_documents, shape
+    from mygpt2.data.validation import validation_set
+
+    if args.documents < 1:
+        raise UserError(f"--documents {args.documents} shows nothing; give 1 or more")
+    with _opened(config) as (manifest, reader, tokenizer, caches):
+        for label, value in describe(manifest, reader, tokenizer, config):
+            print(f"{label:<12} {value}", flush=True)
+        print(f"{'lanes':<12} {shape(manifest, config)}\n\nfirst documents in training order", flush=True)
+        ids = []
+        for line, document in first_documents(manifest, reader, tokenizer, config, caches, args.documents):
+            print(f"  {line}", flush=True)
+            ids.append(document)
+        if args.validation:
+            with _bar("validation set", "tokens") as advance:
+                found = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
+            print(
+                f"\nvalidation   {len(found.tokens):,} tokens in {found.documents:,} documents, {found.bytes:,} bytes"
+            )
+            print(f"{'':<12} sha256 {found.sha256}\n{'':<12} {disjointness(found, ids)}")
+    return 0
+
+
+@contextmanager
+def _opened(config: RunConfig) -> Iterator[tuple[Manifest, Any, Any, Path]]:
+    """(manifest, reader, tokenizer, cache folder) of the configured source."""
+    from mygpt2.data.caches import cache_dir_of
+    from mygpt2.data.sources import open_reader, resolve
+    from mygpt2.tokenizer import load_tokenizer
+
+    caches = cache_dir_of(config.data)
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    with _bar(f"resolve {config.data.source}", "parts") as advance:
+        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
+    reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+    try:
+        yield manifest, reader, tokenizer, caches
+    finally:
+        reader.close()
+
+
+def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
+    from mygpt2.data.caches import cache_dir_of
+    from mygpt2.data.fetch import check_space, fetch_file, fetch_text
+    from mygpt2.data.hub import HubSource, hub_cache
+    from mygpt2.data.hub_parquet import Footers
+
+    source = config.data.source
+    if source == "pydocs" or Path(source).expanduser().exists():
+        raise UserError(f"source={source} is on this machine already; fetch takes a dataset on the hub")
+    if args.files is not None and args.files < 1:
+        raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")
+    out = args.out or Path("data") / source.replace("/", "--").replace(":", "--").replace("@", "--")
+    caches = cache_dir_of(config.data)
+    hub = HubSource(source, config.data, caches)
+    try:
+        manifest = hub.manifest(None) if args.text_only else None
+        files = (list(manifest.files) if manifest else hub.files())[: args.files]
+        there = sum(f.size for f in files if (out / f.name).is_file())
+        total = sum(f.size for f in files)
+        check_space(out, total - there)
+        footers = Footers(hub_cache(caches), hub.client)
+        with _bytes_bar(total, out) as progress:
+            for file in files:
+                if manifest:
+                    fetch_text(file, manifest, out, hub.client, footers, hub.patiently, progress)
+                else:
+                    fetch_file(file, out, hub.client, hub.patiently, progress)
+    finally:
+        hub.client.close()
+    print(f"{len(files)} files in {out}; train on them with --data.source {out}")
+    return 0
+
+
+def _prepare(args: argparse.Namespace, config: RunConfig) -> int:
+    from mygpt2.data.loader import default_threads
+    from mygpt2.data.prepare import prepare
+
+    if args.out is None:
+        raise UserError("data prepare needs --out DIR, a new or empty folder for the tokens")
+    if args.shard_tokens < 1:
+        raise UserError(f"--shard-tokens {args.shard_tokens} is too small; give 1 or more")
+    with _opened(config) as (manifest, reader, tokenizer, _), _bar("prepare", "blocks", len(manifest)) as advance:
+        done = prepare(
+            manifest, reader, tokenizer, config.data, args.out, shard_tokens=args.shard_tokens,
+            threads=config.data.threads or default_threads(), progress=advance,
+        )  # fmt: skip
+    left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(done.left_out.items())) or "none"
+    print(f"{done.tokens:,} tokens of {done.documents:,} documents in {len(done.shards)} files; left out: {left_out}")
+    for block, reason in done.unreadable.items():
+        print(f"unreadable: {manifest.describe(int(block))}: {reason}")
+    print(f"train on them with --data.source {args.out} --data.tokenizer {config.data.tokenizer}")
+    return 0
+
+
+@contextmanager
+def _bar(title: str, unit: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; the function takes (done, all) or, with `total` given, (done, tokens)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=f" {unit}", unit_scale=True, total=total, disable=None, leave=False) as bar:
+
+        def advance(done: int, other: int) -> None:
+            if total is None:
+                bar.total = other
+            else:
+                bar.set_postfix_str(f"{other / 1e6:.1f}M tokens", refresh=False)
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+@contextmanager
+def _bytes_bar(total: int, out: Path) -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=str(out), unit="B", unit_scale=True, unit_divisor=1000, total=total, disable=None, leave=False
+    ) as bar:
+        yield lambda more: bar.update(more) and None

@@ -1,0 +1,268 @@
+"""`data inspect`, `data fetch`, `data prepare`: what they write and say, also when killed or given nonsense."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mygpt2.__main__ import main
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.loader import Loader
+from mygpt2.data.prepare import damaged_shards, prepare
+from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.validation import validation_set
+from mygpt2.errors import UserError
+from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, document, fineweb_edu
+from tests.fake_hub import FakeHub, Fault
+
+ROOT = Path(__file__).parents[2]
+TEXTS = [[[document(f, g, r) for r in range(ROWS)] for g in range(6)] for f in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MYGPT2_CACHE", str(tmp_path / "cache"))
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from tests.data.hub_data import parquet
+
+    (tmp_path / "text").mkdir()
+    for i, texts in enumerate(TEXTS):
+        (tmp_path / "text" / f"{i}.parquet").write_bytes(parquet(texts))
+    return tmp_path / "text"
+
+
+def run(capsys, *words):
+    code = main(["data", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_inspect_shows_the_source_and_the_first_documents_in_training_order(folder, tmp_path, capsys):
+    code, out, _ = run(capsys, "inspect", "--source", folder, "--documents", 6, "--validation",
+                       "--data.validation_fraction", "0.2", "--data.tokenizer", "gpt2:512")  # fmt: skip
+    assert code == 0
+    assert "12 row groups" in out and f"{12 * ROWS}" in out and "parquet" in out
+    assert out.count("lane ") >= 6 and "File " in out
+    assert "validation" in out and "none of the 6 training documents shown is in it" in out
+
+
+def test_inspect_shows_the_documents_of_a_step(tmp_path, capsys, folder):
+    from mygpt2.data.trace import TraceWriter
+
+    data = DataConfig(source=str(folder), encoder="tiktoken")
+    run_dir = tmp_path / "runs" / "a"
+    (run_dir / "attempts").mkdir(parents=True)
+    with Loader.open(
+        data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path / "c"
+    ) as loader:
+        trace = TraceWriter(run_dir / "trace", 1, 0, loader.manifest)
+        for step in range(3):
+            while (batch := loader.poll(1)) is None:
+                pass
+            trace.add(step, batch, np.full(4, 2.5 + step))
+        trace.flush()
+    code, out, _ = run(capsys, "inspect", "--run", "a", "--runs", tmp_path / "runs", "--step", 1)
+    assert code == 0 and out.startswith("step 1: 4 rows") and "loss 3.5000" in out and ".parquet row group" in out
+    code, _, err = run(capsys, "inspect", "--run", "a", "--runs", tmp_path / "runs", "--step", 9)
+    assert code == 2 and "does not hold this step" in err
+
+
+def prepared(folder, out, cache, **settings):
+    data = DataConfig(source=str(folder), encoder="tiktoken", **settings)
+    manifest = resolve(str(folder), data, cache_dir=cache)
+    reader = open_reader(manifest, cache_dir=cache, eot_id=256)
+    return prepare(manifest, reader, Bytes(), data, out, shard_tokens=8000, threads=3)
+
+
+def digests(out):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.iterdir()) if p.name[0] != "."}
+
+
+def test_prepared_shards_hold_every_document_and_are_read_by_the_loader(folder, tmp_path):
+    done = prepared(folder, tmp_path / "out", tmp_path / "c")
+    assert done.complete and done.documents == 12 * ROWS and len(done.shards) > 2
+    assert damaged_shards(tmp_path / "out") == []
+    manifest = resolve(str(tmp_path / "out"), DataConfig(), cache_dir=tmp_path / "c")
+    assert manifest.kind == "tokens"
+    reader = open_reader(manifest, cache_dir=tmp_path / "c", eot_id=256)
+    texts = [Bytes().decode_bytes(x).decode() for b in range(len(manifest)) for x in reader.read(b)]
+    assert texts == [text for file in TEXTS for group in file for text in group]
+
+
+def test_a_killed_preparation_goes_on_and_ends_with_identical_files(folder, tmp_path):
+    prepared(folder, tmp_path / "whole", tmp_path / "c")
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from mygpt2.config.schema import DataConfig\n"
+        "from mygpt2.data.prepare import prepare\n"
+        "from mygpt2.data.sources import open_reader, resolve\n"
+        "from tests.data.hub_data import Bytes\n"
+        "folder, out, cache, last = sys.argv[1:]\n"
+        "data = DataConfig(source=folder, encoder='tiktoken')\n"
+        "manifest = resolve(folder, data, cache_dir=Path(cache))\n"
+        "reader = open_reader(manifest, cache_dir=Path(cache), eot_id=256)\n"
+        "stop = lambda done, _: done == int(last) and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prepare(manifest, reader, Bytes(), data, Path(out), shard_tokens=8000, threads=2, progress=stop)\n"
+    )
+    for last in (1, 7, 12):
+        killed = subprocess.run(
+            [sys.executable, "-c", script, str(folder), str(tmp_path / "out"), str(tmp_path / "c"), str(last)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    prepared(folder, tmp_path / "out", tmp_path / "c")
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_a_lost_or_short_shard_is_made_again(folder, tmp_path):
+    out = tmp_path / "out"
+    prepared(folder, out, tmp_path / "c")
+    whole = digests(out)
+    (out / "shard-00001.bin").write_bytes(b"short")
+    assert damaged_shards(out) == ["shard-00001.bin"]
+    prepared(folder, out, tmp_path / "c")
+    assert digests(out) == whole
+
+
+def test_documents_left_out_are_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ["good text", "", 7, "x" * 500]))
+    done = prepared(tmp_path / "a.jsonl", tmp_path / "out", tmp_path / "c", max_document_chars=100)
+    assert done.left_out == {"empty": 1, "not_text": 1, "too_long": 1} and done.documents == 1
+
+
+def test_prepare_refuses_what_is_not_its_own(folder, tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "shard-00000.bin").write_bytes(b"somebody's")
+    with pytest.raises(UserError, match="is not empty"):
+        prepared(folder, tmp_path / "foreign", tmp_path / "c")
+    assert (tmp_path / "foreign" / "shard-00000.bin").read_bytes() == b"somebody's"
+    prepared(folder, tmp_path / "out", tmp_path / "c")
+    with pytest.raises(UserError, match=r"holds another preparation \(max_document_chars"):
+        prepared(folder, tmp_path / "out", tmp_path / "c", max_document_chars=500)
+    with pytest.raises(UserError, match="is a file"):
+        prepared(folder, folder / "0.parquet", tmp_path / "c")
+
+
+def test_no_training_row_holds_a_held_out_document(folder, tmp_path):
+    data = DataConfig(
+        source=str(folder), encoder="tiktoken", validation_fraction=0.2, validation_tokens=10**9, lanes=2, window=2
+    )
+    manifest = resolve(data.source, data, cache_dir=tmp_path)
+    reader = open_reader(manifest, cache_dir=tmp_path, eot_id=256)
+    held = validation_set(manifest, reader, Bytes(), data, tmp_path)
+    seen: set[tuple[int, int]] = set()
+    rows: dict[int, bytes] = {0: b"", 1: b""}
+    with Loader.open(
+        data, tokenizer=Bytes(), block_size=64, batch_sequences=2, seed=3, cache_dir=tmp_path, manifest=manifest,
+        reader=reader,
+    ) as loader:  # fmt: skip
+        for _ in range(500):
+            while (batch := loader.poll(1)) is None:
+                pass
+            for lane, row, places in zip(batch.lanes.tolist(), batch.tokens, batch.provenance, strict=True):
+                rows[lane] += row[:-1].astype("<u2").tobytes()
+                seen.update(places)
+    stream = b"".join(rows.values())
+    documents = [d.astype("<u2").tobytes() for d in np.split(held.tokens, held.doc_starts[1:])]
+    assert held.documents > 10 and not any(d in stream for d in documents)
+    texts = {(b, i): t for b in range(len(manifest)) for i, t in enumerate(reader.read(b))}
+    chosen = {Bytes().decode_bytes(np.frombuffer(d, "<u2")).decode() for d in documents}
+    assert {texts[place] for place in seen} == set(texts.values()) - chosen
+
+
+@pytest.fixture(scope="module")
+def files():
+    return fineweb_edu()
+
+
+@pytest.fixture
+def hub(files, monkeypatch):
+    with FakeHub({REPO: dict(files)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+def test_fetch_copies_files_and_goes_on_where_it_stopped(hub, files, tmp_path, capsys):
+    out = tmp_path / "copy"
+    half = out / "sample/10BT/.001_00000.parquet.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(files["sample/10BT/001_00000.parquet"][:20_000])
+    code, said, _ = run(capsys, "fetch", "--source", SOURCE, "--out", out, "--files", 3)
+    assert code == 0 and "3 files" in said
+    for i in range(3):
+        name = f"sample/10BT/{i:03d}_00000.parquet"
+        assert (out / name).read_bytes() == files[name]
+    assert not (out / "sample/10BT/003_00000.parquet").exists() and not half.exists()
+    asked = [r.range for r in hub.requests if r.range]
+    assert any(r.startswith("bytes=20000-") for r in asked)
+    before = hub.count()
+    assert run(capsys, "fetch", "--source", SOURCE, "--out", out, "--files", 3)[0] == 0
+    assert hub.count() - before == 2  # commit and list
+
+
+def test_fetched_bytes_are_checked(hub, files, tmp_path, capsys):
+    out = tmp_path / "copy"
+    bad = out / "sample/10BT/.000_00000.parquet.part"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b"x" * 100)
+    hub.faults = [Fault("flip", where="cdn")]
+    assert run(capsys, "fetch", "--source", SOURCE, "--out", out, "--files", 1)[0] == 0
+    assert (out / "sample/10BT/000_00000.parquet").read_bytes() == files["sample/10BT/000_00000.parquet"]
+    hub.faults = [Fault("flip", where="cdn", times=99)]
+    code, _, err = run(capsys, "fetch", "--source", SOURCE, "--out", tmp_path / "b", "--files", 1)
+    assert code == 2 and "does not have the hub's checksum" in err
+    assert not list((tmp_path / "b").rglob("*.parquet"))
+
+
+def test_fetch_of_the_text_alone_gives_the_same_documents(hub, tmp_path, capsys):
+    out = tmp_path / "copy"
+    assert run(capsys, "fetch", "--source", SOURCE, "--out", out, "--text-only")[0] == 0
+    for f in range(FILES):
+        file = pq.ParquetFile(out / f"sample/10BT/{f:03d}_00000.parquet")
+        assert file.schema_arrow.names == ["text"] and file.num_row_groups == GROUPS
+        assert file.read()["text"].to_pylist() == [document(f, g, r) for g in range(GROUPS) for r in range(ROWS)]
+
+
+def test_fetch_takes_formats_that_are_not_read_from_the_hub(tmp_path, capsys, monkeypatch):
+    with FakeHub({"o/n": {"train.jsonl.gz": b"compressed", "README.md": b"no card"}}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        assert run(capsys, "fetch", "--source", "o/n", "--out", tmp_path / "copy")[0] == 0
+    assert (tmp_path / "copy/train.jsonl.gz").read_bytes() == b"compressed"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["inspect", "--source", "/no/such/place"], "does not exist"),
+        (["inspect", "--source", "fineweb-edu-10bt"], "did you mean fineweb-edu-10BT"),
+        (["inspect", "--step", "3"], "needs a run"),
+        (["inspect", "--run", "nothing", "--step", "3"], "no run 'nothing'"),
+        (["inspect", "--documents", "0"], "give 1 or more"),
+        (["inspect", "--data.text_colum", "x"], "text_colum"),
+        (["fetch", "--source", "pydocs"], "on this machine already"),
+        (["fetch", "--source", "o/n", "--files", "0"], "give 1 or more"),
+        (["prepare"], "needs --out"),
+        (["prepare", "--out", "x", "--shard-tokens", "0"], "give 1 or more"),
+        (["prepare", "--tokenizer", "gpt5", "--out", "x"], "gpt5"),
+        (["burn"], "invalid choice"),
+    ],
+)
+def test_nonsense_is_one_line_and_leaves_nothing(words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *words)
+    assert code == 2 and said in err and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not [p for p in tmp_path.iterdir() if p.name != "cache"]
