@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mygpt2.errors import UserError
+from mygpt2.errors import EXIT_DEFECT, UserError
 
 T = TypeVar("T")
 
@@ -180,11 +180,12 @@ class World:
                 result = work()
             except Exception as caught:
                 problem = caught
-        failed = self.sum([1 if problem is not None else 0], torch.int64)[0]
+        code = 0 if problem is None else getattr(problem, "exit_code", EXIT_DEFECT)
+        failed = self.sum([code], torch.int64)[0]
         if problem is not None:
             raise problem
         if failed:
-            raise PeerFailed("rank 0 could not go on; its message says why")
+            raise PeerFailed(failed)
         if not self.lead:
             result = work()
         self.barrier()
@@ -195,15 +196,19 @@ class World:
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     def close(self) -> None:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
-class PeerFailed(UserError):
-    """Another rank met a problem and reported it; this one ends quietly."""
+class PeerFailed(Exception):
+    """Another rank met a problem and reported it; this one ends quietly with the same code."""
+
+    def __init__(self, exit_code: int):
+        super().__init__(f"another rank ended with code {exit_code}; its message says why")
+        self.exit_code = exit_code
 
 
 def no_sync(module: nn.Module, last: bool) -> AbstractContextManager[None]:

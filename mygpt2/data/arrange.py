@@ -1,4 +1,4 @@
-"""How the documents of a lane's windows are ordered: shuffled (training), in file order, or by a rolling buffer (study)."""
+"""How the documents of a lane are ordered: shuffled (training), or in file order or by a rolling buffer (study)."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class InOrder:
 class ReplaceOne:
     """The classic shuffle buffer: a new document takes the place of a random held one, which is emitted.
 
-    The buffer fills first and is drained in random order at the end of a lane's epoch. It cannot be addressed: `restore`
-    replays which documents it held from the epoch's start (counts come from the manifest where it has them) and reads the
-    blocks of the held ones again. That is the weaker mode of this order; the result is exact all the same.
+    The buffer fills first and is drained in random order at the end of a lane's epoch. It cannot be addressed:
+    `restore` replays which documents it held from the epoch's start (counts come from the manifest where it has them)
+    and reads the blocks of the held ones again. That is the weaker mode of this order; the result is exact all the
+    same.
     """
 
     def __init__(self, order: BlockOrder, lane: int, size: int, manifest: Manifest, quarantine: Iterable[int]) -> None:

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.errors import TryAgain
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.conveyor import Stopped
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import TokenBlock, quarantined_block
 from mygpt2.data.tokenize import BlockTokenizer
+from mygpt2.errors import TryAgain
 
 
 class BlockReader(Protocol):
@@ -127,8 +127,9 @@ class BlockMaker:
         self._outages[block] = outage
         if outage.expired:
             raise TryAgain(
-                f"{self._manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; data.outage_minutes="
-                f"{self._data.outage_minutes:g} allows no more; start the same command again when the source answers"
+                f"{self._manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; "
+                f"data.outage_minutes={self._data.outage_minutes:g} allows no more; start the same command again "
+                "when the source answers"
             )
         if self._clock.wait(self._stop, outage.pause_s(fault.retry_after)):
             raise Stopped
@@ -152,9 +153,12 @@ class BlockPool:
         """Make a block; of all that are asked for, those with the smallest `need` first."""
         future: Future[TokenBlock] = Future()
         with self._condition:
-            heapq.heappush(self._wanted, (need, self._number, make, future))
-            self._number += 1
-            self._condition.notify()
+            if self._closed:
+                future.set_exception(Stopped())
+            else:
+                heapq.heappush(self._wanted, (need, self._number, make, future))
+                self._number += 1
+                self._condition.notify()
         return future
 
     def close(self) -> None:

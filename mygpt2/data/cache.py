@@ -1,8 +1,8 @@
 """Tokenized blocks kept on disk, so that no text is tokenized twice.
 
-A file is named by the hash of everything its content depends on: the block's file identity and place, the tokenizer, the
-validation fraction and the length limit. It carries a checksum that is checked on every read; a damaged one is deleted and
-made anew. Several processes may share the folder: a file appears by rename, whole or not at all.
+A file is named by the hash of everything its content depends on: the block's file identity and place, the tokenizer,
+the validation fraction and the length limit. It carries a checksum that is checked on every read; a damaged one is
+deleted and made anew. Several processes may share the folder: a file appears by rename, whole or not at all.
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ class FirstBlock:
             if index not in self._made:
                 start, stop = self._range(index, len(self._documents))
                 self._made[index] = self._maker.tokenize(self._block, self._documents[start:stop], start)
-                self._finish()
+                if len(self._made) == len(self._bounds) - 1:
+                    self._maker.keep(join([self._made[i] for i in range(len(self._made))]))
+                    self._documents = self._documents[:1]  # the text is done with; one says that the block was read
             return self._made[index]
 
     def _range(self, index: int, documents: int) -> tuple[int, int]:
@@ -48,10 +50,6 @@ class FirstBlock:
 
     def _is_last(self, index: int) -> bool:
         return index == len(self._bounds) - 2
-
-    def _finish(self) -> None:
-        if len(self._made) == len(self._bounds) - 1:
-            self._maker.keep(join([self._made[i] for i in range(len(self._made))]))
 
 
 def cut(whole: TokenBlock, start: int, stop: int, last: bool) -> TokenBlock:

@@ -1,7 +1,7 @@
 """Reading the blocks of local files: parquet row groups, byte ranges of jsonl and txt, token ranges of .bin files.
 
-Every reader's `read(block)` is thread-safe and gives the documents of one block, in file order; what is not text comes as
-None. A file that is not what the manifest describes any more is Unreadable, not silently something else.
+Every reader's `read(block)` is thread-safe and gives the documents of one block, in file order; what is not text
+comes as None. A file that is not what the manifest describes any more is Unreadable, not silently something else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ _TRANSIENT = frozenset(
 TOKENS_MAGIC, TOKENS_VERSION, TOKENS_HEADER = 20240520, 1, 1024  # the published layout: 256 int32, then uint16
 
 
+class Damaged(ValueError):
+    """A file that is not what it should be."""
+
+
 class LocalReader:
     """What the readers of local files share: the check that the file is still the same, and the naming of faults."""
 
@@ -41,14 +45,14 @@ class LocalReader:
         self.manifest = manifest
 
     def read(self, block: int) -> list[Any]:
-        """The documents of a block. Unreadable when the file is damaged or changed, Outage when the system is in trouble."""
+        """The documents of a block. Unreadable when the file is damaged or changed, Outage when the system fails."""
         with _faults(block):
             for file in self.manifest.files_of(block):
                 _check_unchanged(file)
             row = self.manifest.blocks[block]
             documents = self._documents(row)
             if row["rows"] >= 0 and len(documents) != row["rows"]:
-                raise ValueError(f"{len(documents)} documents where {int(row['rows'])} were promised")
+                raise Damaged(f"{len(documents)} documents where {int(row['rows'])} were promised")
             return documents
 
     def close(self) -> None:
@@ -69,7 +73,7 @@ def _faults(block: int) -> Iterator[None]:
         if error.errno in _TRANSIENT:
             raise Outage(f"{error.strerror}: {error.filename}") from error
         raise Unreadable(block, _first_line(error)) from error
-    except (pa.ArrowException, EOFError, ValueError) as error:
+    except (pa.ArrowException, Damaged) as error:
         raise Unreadable(block, _first_line(error)) from error
 
 
@@ -80,7 +84,7 @@ def _first_line(error: Exception) -> str:
 def _check_unchanged(file: SourceFile) -> None:
     status = os.stat(file.location)
     if status.st_size != file.size or (file.mtime_ns and status.st_mtime_ns != file.mtime_ns):
-        raise ValueError(f"{file.name} was changed since the run began")
+        raise Damaged(f"{file.name} was changed since the run began")
 
 
 class ParquetReader(LocalReader):
@@ -183,7 +187,7 @@ def _decompressed(path: str) -> bytes:
 
 
 class TokensReader(LocalReader):
-    """Token ranges of pre-tokenized uint16 files, cut into documents at the end-of-text id, which may stand before or after.
+    """Token ranges of pre-tokenized uint16 files, cut into documents at end-of-text, which may stand before or after.
 
     A document belongs to the block where it starts. One that runs on to the next end-of-text in the following block is
     read to there; if the following block has none, it is cut at the border, so that memory stays bounded.
@@ -218,23 +222,23 @@ class TokensReader(LocalReader):
 def tokens_layout(path: str) -> tuple[int, int]:
     """(bytes before the first token, tokens) of a file: the published layout with its header, or bare uint16.
 
-    ValueError when the size does not fit.
+    Damaged when the size does not fit.
     """
     size = os.path.getsize(path)
     header = np.fromfile(path, "<i4", 3) if size >= TOKENS_HEADER else np.zeros(3, np.int32)
     if header[0] != TOKENS_MAGIC:
         if size % 2:
-            raise ValueError(f"{size} bytes are no whole number of uint16 tokens")
+            raise Damaged(f"{size} bytes are no whole number of uint16 tokens")
         return 0, size // 2
     if header[1] != TOKENS_VERSION:
-        raise ValueError(f"layout version {header[1]}; only version {TOKENS_VERSION} is known")
+        raise Damaged(f"layout version {header[1]}; only version {TOKENS_VERSION} is known")
     if TOKENS_HEADER + 2 * int(header[2]) != size:
-        raise ValueError(f"the header promises {header[2]} tokens, the file has {(size - TOKENS_HEADER) / 2:g}")
+        raise Damaged(f"the header promises {header[2]} tokens, the file has {(size - TOKENS_HEADER) / 2:g}")
     return TOKENS_HEADER, int(header[2])
 
 
 def _tokens(path: str, offset: int, start: int, stop: int) -> np.ndarray:
     tokens = np.fromfile(path, "<u2", stop - start, offset=offset + 2 * start)
     if len(tokens) != stop - start:
-        raise EOFError("the file is shorter than it was")
+        raise Damaged("the file is shorter than it was")
     return tokens

@@ -22,5 +22,5 @@ def held_out(text: str, fraction: float) -> bool:
 
 
 def held_out_tokens(ids: np.ndarray, fraction: float) -> bool:
-    """The same for a pre-tokenized document: decided by its ids as little-endian 32-bit numbers, end-of-text excluded."""
+    """The same for a pre-tokenized document, by its ids as little-endian 32-bit numbers without end-of-text."""
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(ids, dtype="<u4").tobytes()) < fraction * _RANGE

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mygpt2.errors import UserError
 from mygpt2.data.arrange import Arranger, Load
 from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.first import FirstBlock
 from mygpt2.data.order import FIRST_PARTS, BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
+from mygpt2.errors import UserError
 
 FRUITLESS_EPOCHS = 1000  # a lane that meets only empty blocks this often in a row will not meet another
 
@@ -29,11 +29,11 @@ class TokenEstimate:
         self._tokens += tokens
 
     def of(self, blocks: float) -> float:
-        return blocks * max(1.0, self._tokens / self._blocks if self._blocks else 1.0)
+        return blocks * (self._tokens / self._blocks if self._tokens else 1.0)
 
     @property
     def known(self) -> bool:
-        return self._blocks > 0
+        return self._tokens > 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LaneFeed:
         patience = FRUITLESS_EPOCHS if self._order.shuffled else 1
         if self._maker.all_empty or epoch - self._fruitful_epoch > patience:
             raise UserError(
-                f"data.source has no training document for lane {self.lane}: each is empty, not text, too long, held out or "
-                "unreadable; give another data.source, fewer data.lanes or a lower data.validation_fraction"
+                f"data.source has no training document for lane {self.lane}: each is empty, not text, too long, "
+                "held out or unreadable; give another data.source, fewer data.lanes or a lower data.validation_fraction"
             )
         return arranged

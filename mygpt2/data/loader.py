@@ -1,9 +1,9 @@
 """The loader: an endless, exactly resumable sequence of batches, made ahead of their use.
 
-The batches are a pure function of the manifest, the tokenizer, the seed, the lanes, the batch size, the block size, and the
-order's settings. Ranks, threads, prefetch depth, micro-batch and cache state never enter: worker threads only make token
-blocks, and one assembling thread asks for them and builds the batches in order. The global batch of step s has in slot j
-the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R).
+The batches are a pure function of the manifest, the tokenizer, the seed, the lanes, the batch size, the block size,
+and the order's settings. Ranks, threads, prefetch depth, micro-batch and cache state never enter: worker threads only
+make token blocks, and one assembling thread asks for them and builds the batches in order. The global batch of step s
+has in slot j the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.errors import UserError
 from mygpt2.data.arrange import Arranger, InOrder, ReplaceOne, Shuffled
 from mygpt2.data.batch import Batch
 from mygpt2.data.blocks import BlockMaker, BlockPool, BlockReader
@@ -33,6 +32,7 @@ from mygpt2.data.resume import check_state, starting_cursor
 from mygpt2.data.shape import choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+from mygpt2.errors import UserError
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
 STEPS_AT_ONCE = 64
@@ -152,8 +152,8 @@ class Loader:
     def poll(self, timeout_s: float) -> Batch | None:
         """The next batch, or None when it is not ready within the time.
 
-        What went wrong is raised here, after the batches made before it: TryAgain for an outage beyond its budget, UserError
-        for what the person has to change.
+        What went wrong is raised here, after the batches made before it: TryAgain for an outage beyond its budget,
+        UserError for what the person has to change.
         """
         return self._ready.get(timeout_s)
 
@@ -163,6 +163,7 @@ class Loader:
         self._ready.close()
         self._pool.close()
         self._thread.join()
+        self._tokenizer.close()
         self._reader.close()
 
     def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
@@ -189,6 +190,7 @@ class Loader:
                 ready = self._fill(steps)
                 for batch in self._assemble(min(ready, steps)):
                     self._ready.put(batch)
+                    self._tokenizer.hurry_over()
                 steps = min(2 * steps, self._most_steps())
         except Stopped:
             return
@@ -205,7 +207,7 @@ class Loader:
         return {block: future.result() for block, future in futures.items()}
 
     def _fill(self, steps: int) -> int:
-        """Wait until every lane can give one step, take what is ready for up to `steps`; returns how many all can give."""
+        """Wait until every lane can give one step, take what is ready for up to `steps`; returns what all can give."""
         per_step = self._rows * self._block_size
         ahead = per_step * (steps + self.data.prefetch_steps) + 1
         for feed in self._feeds:
@@ -228,8 +230,9 @@ class Loader:
         if new and len(self.quarantine_reasons) > allowed:
             block, why = next(iter(new.items()))
             raise UserError(
-                f"{len(self.quarantine_reasons)} of {len(self.manifest)} blocks of {self.manifest.source} are unreadable "
-                f"(the last: {self.manifest.describe(block)}: {why}); data.max_quarantine={self.data.max_quarantine:g} "
+                f"{len(self.quarantine_reasons)} of {len(self.manifest)} blocks of {self.manifest.source} are "
+                f"unreadable (the last: {self.manifest.describe(block)}: {why}); "
+                f"data.max_quarantine={self.data.max_quarantine:g} "
                 f"allows {int(allowed)}; repair the files or raise data.max_quarantine"
             )
 
@@ -253,10 +256,14 @@ class Loader:
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
                 quarantine=sorted(self._bad),
-                epoch=self._order.progress(self._rank, *cursors[step, 0, :2].tolist(), float(taken[0].shares[step])),
+                epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
+
+    def _epoch(self, cursor: np.ndarray, share: float) -> float:
+        """Lane epochs behind this rank's first lane, `share` of the cursor's window included."""
+        return self._order.progress(self._rank, int(cursor[0]), int(cursor[1]), share)
 
 
 def default_threads() -> int:

@@ -1,7 +1,8 @@
 """Resolving a local file or folder: which files, which blocks, and what identifies their content.
 
-Content identity is cheap by design. Parquet: the footer (sizes, offsets and statistics of every column chunk) and sampled
-pages. Other files: all bytes up to 64 MiB, above that 64 sampled stretches of 64 KiB with both ends. XXH3-128 throughout.
+Content identity is cheap by design. Parquet: the footer (sizes, offsets and statistics of every column chunk) and
+sampled pages. Other files: all bytes up to 64 MiB, above that 64 sampled stretches of 64 KiB with both ends. XXH3-128
+throughout.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.formats import COMPRESSION, tokens_layout
+from mygpt2.data.formats import COMPRESSION, Damaged, tokens_layout
 from mygpt2.data.manifest import Kind, Manifest, SourceFile, make_blocks
 from mygpt2.errors import UserError
 
@@ -166,7 +167,7 @@ def _parquet_blocks(
 
 
 class FooterIndex:
-    """Rows and text bytes of the row groups of parquet files, kept by content identity so that footers are parsed once."""
+    """Rows and text bytes of row groups, kept by the file's content identity so that a footer is parsed once."""
 
     def __init__(self, cache_dir: Path) -> None:
         self._path = cache_dir / "footers.json"
@@ -212,8 +213,8 @@ def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
     if not is_text(schema.field(column).type):
         texts = [name for name in schema.names if is_text(schema.field(name).type)]
         raise UserError(
-            f"data.text_column={column} of {file.location} holds {schema.field(column).type}, not text; columns with text: "
-            f"{', '.join(texts) or 'none'}; set data.text_column to one of them"
+            f"data.text_column={column} of {file.location} holds {schema.field(column).type}, not text; columns with "
+            f"text: {', '.join(texts) or 'none'}; set data.text_column to one of them"
         )
     place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -261,10 +262,10 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
     for file in files:
         try:
             counts.append(tokens_layout(file.location)[1])
-        except (OSError, ValueError) as error:
+        except (OSError, Damaged) as error:
             raise UserError(
-                f"{file.location} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the published layout "
-                "with magic 20240520; write it again"
+                f"{file.location} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the published "
+                "layout with magic 20240520; write it again"
             ) from error
     step = max(LEAST_BLOCK, min(BLOCK_TOKENS, sum(counts) // SMALL_SET))
     blocks = [
@@ -277,11 +278,8 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
 
 def _check_key(file: SourceFile, key: str) -> None:
     """UserError unless the first line of the first file is an object with the key."""
-    opened: Callable[[], Any] = lambda: open(file.location, "rb")  # noqa: E731
-    if Path(file.name).suffix in COMPRESSION:
-        opened = lambda: pa.input_stream(file.location)  # noqa: E731
     try:
-        with opened() as f:
+        with pa.input_stream(file.location) as f:  # decompresses by the file's ending
             first = f.read(1 << 22).lstrip().split(b"\n", 1)[0]
         record = json.loads(first) if first else {key: ""}
     except (OSError, ValueError, pa.ArrowException) as error:

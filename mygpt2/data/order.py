@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _MASK = (1 << 64) - 1
-FIRST_PARTS = (0, 1, 2, 4, 8, 16)  # windows of a lane's very first block, in sixteenths of its documents
+FIRST_PARTS = (0, 1, 2, 4, 8, 16, 32, 64)  # windows of a lane's very first block, in 64ths of its documents
 _ROUNDS = 6  # a Feistel network of 4 rounds is already a good mixer; two more for the very small domains
 
 
@@ -64,8 +64,8 @@ def shuffled_index(index: int, count: int, key: int) -> int:
 class BlockOrder:
     """Which blocks a lane reads, window by window and epoch by epoch.
 
-    Lane l reads the positions k*V + l, k = 0, 1, ...; each lane has its own epoch counter, and a lane whose last position
-    falls beyond N has one block less. With `shuffled` false the order is the file order (study orders).
+    Lane l reads the positions k*V + l, k = 0, 1, ...; each lane has its own epoch counter, and a lane whose last
+    position falls beyond N has one block less. With `shuffled` false the order is the file order (study orders).
     """
 
     blocks: int  # N >= lanes
@@ -101,8 +101,10 @@ class BlockOrder:
         return (self.blocks - lane + self.lanes - 1) // self.lanes
 
     def _boundary(self, epoch: int, window: int) -> int:
-        """Lane position at which a window begins: 0, W, 2W, ..., in epoch 0 after a ramp of 1, 2, 4, ... (and before it the
-        parts of the first block, which all begin at 0). The ramp's sum is W, so later windows align with rounds.
+        """Lane position at which a window begins: 0, W, 2W, ...
+
+        In epoch 0 the parts of the first block, which all begin at 0, and a ramp of 1, 2, 4, ... come before. The
+        ramp's sum is W, so later windows align with rounds.
         """
         ramp = 0
         if epoch == 0:
@@ -119,8 +121,8 @@ class BlockOrder:
     def part_of(self, epoch: int, window: int) -> int | None:
         """Which part of the first block a window is; None where windows hold whole blocks.
 
-        In epoch 0 the first block comes in five windows, by halves, so that the first batch needs a sixteenth of a block per
-        lane to be tokenized.
+        In epoch 0 the first block comes in seven windows, by halves, so that the first batch needs a 64th of a block
+        per lane to be tokenized.
         """
         return window if self.shuffled and epoch == 0 and window < self._parts else None
 

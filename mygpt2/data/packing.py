@@ -179,8 +179,8 @@ def _pieces(segments: list[tuple[int, Window, int, int]]) -> tuple[np.ndarray, .
     """Columns over all documents with tokens in the segments, in stream order.
 
     The places in the stream of what is read of the document and of the first token of its window (negative where that
-    was read before), the document's first token in the window and the window's tokens, then epoch, window, number in the
-    window, block, and number in the block.
+    was read before), the document's first token in the window and the window's tokens, then epoch, window, number in
+    the window, block, and number in the block.
     """
     columns = []
     for place, window, start, stop in segments:

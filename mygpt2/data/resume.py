@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.errors import UserError
 from mygpt2.data.batch import CURSOR_FIELDS
+from mygpt2.errors import UserError
 
 # What a lane's token stream depends on. Batch and block size only say how it is cut into rows.
 _STREAM = ("data", "tokenizer", "lanes", "window", "seed", "order", "validation", "max_document_chars")
@@ -29,8 +29,8 @@ def check_state(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any],
         return
     details = "; ".join(f"{key} was {_short(then.get(key))}, is {_short(fingerprint.get(key))}" for key in changed)
     raise UserError(
-        f"the checkpoint's data order cannot go on: {details}; give the former data and settings, or start a new order from "
-        "this checkpoint with --data.fork true"
+        f"the checkpoint's data order cannot go on: {details}; give the former data and settings, or start a new order "
+        "from this checkpoint with --data.fork true"
     )
 
 

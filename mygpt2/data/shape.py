@@ -23,7 +23,7 @@ def nearest(value: int, legal: list[int]) -> str:
 
 
 def choose_shape(data: DataConfig, blocks: int, batch_sequences: int, world_size: int) -> tuple[int, int]:
-    """(lanes V, window W) for a set of `blocks`; UserError unless ranks divide V, V divides the batch and V <= blocks."""
+    """(lanes V, window W) for a set of blocks; UserError unless ranks divide V, V divides the batch and V <= blocks."""
     lanes = _choose_lanes(data, blocks, batch_sequences)
     if lanes % world_size:
         legal_lanes = [d for d in divisors(batch_sequences) if d % world_size == 0 and d <= blocks]

@@ -1,8 +1,8 @@
 """Byte ranges of text that cut no line and no document, whatever the block size.
 
-A block of a line-based file holds the lines that start in it. A block of a larger text file begins at the first blank line
-at or after its nominal start (a line end where there is no blank line, a character where there is neither), and so ends where
-the next one begins. Inside it a document is a group of whole paragraphs of some 8 kB.
+A block of a line-based file holds the lines that start in it. A block of a larger text file begins at the first blank
+line at or after its nominal start (a line end where there is no blank line, a character where there is neither), and
+so ends where the next one begins. Inside it a document is a group of whole paragraphs of some 8 kB.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _boundary(file: BinaryIO, at: int, limit: int, size: int) -> int:
 
 
 def split_text(content: bytes) -> list[str | None]:
-    """Documents of a run of text: whole paragraphs, together at least DOCUMENT_BYTES; None for one that is not UTF-8."""
+    """Documents of a run of text: whole paragraphs, together DOCUMENT_BYTES or more; None for what is not UTF-8."""
     documents: list[str | None] = []
     start = 0
     while start < len(content):

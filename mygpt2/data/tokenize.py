@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.errors import UserError
 from mygpt2.data.heldout import held_out, held_out_tokens
 from mygpt2.data.packing import TokenBlock
+from mygpt2.errors import UserError
 
 SAMPLE_DOCUMENTS = 64  # on which the fast encoder has to agree with the reference before it may stand in,
-SAMPLE_CHARS = 2048  # and how much of each: some 30 ms with the reference
+SAMPLE_CHARS = 4096  # and how much of each: some 50 ms with the reference
 CHARS_AT_ONCE = 16_000_000  # bounds the memory of one call for blocks that are whole compressed files
 
 
@@ -38,7 +38,9 @@ class BlockTokenizer:
         self.tokenizer = tokenizer
         self._data = data
         self._encoder: Any = tokenizer if data.encoder == "tiktoken" else None
-        self._choosing = threading.Lock()
+        self._chooser: threading.Thread | None = None
+        self._hurry = True
+        self._lock = threading.Lock()
 
     @property
     def encoder_name(self) -> str:
@@ -68,7 +70,7 @@ class BlockTokenizer:
             if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
                 raise UserError(
                     f"data.source={self._data.source} holds the id {int(ids.max())}; the tokenizer "
-                    f"{self._data.tokenizer} has {self.tokenizer.vocab_size} ids; give the tokenizer that wrote the file"
+                    f"{self._data.tokenizer} has {self.tokenizer.vocab_size} ids; give the one that wrote the file"
                 )
             if held_out_tokens(ids, self._data.validation_fraction):
                 left_out["held_out"] = left_out.get("held_out", 0) + 1
@@ -98,27 +100,46 @@ class BlockTokenizer:
         ids = np.concatenate(pieces).astype(self.tokenizer.dtype, copy=False) if pieces else np.empty(0, eot.dtype)
         return TokenBlock(block, ids, lengths, left_out)
 
+    def hurry_over(self) -> None:
+        """The first batch is out: there is time now to load the fast encoder and to compare it."""
+        self._hurry = False
+
+    def close(self) -> None:
+        """Wait for what was begun."""
+        if self._chooser is not None:
+            self._chooser.join()
+
     def _encode(self, texts: list[str]) -> list[np.ndarray]:
-        """The first thread to come chooses the encoder; until it has, the others use the reference, which gives the same."""
-        if self._encoder is None and self._choosing.acquire(blocking=False):
-            try:
-                self._encoder = self._encoder or self._choose(texts)
-            finally:
-                self._choosing.release()
+        if self._encoder is None:
+            with self._lock:
+                self._consider(texts)
         return (self._encoder or self.tokenizer).encode_batch(texts)
 
-    def _choose(self, texts: list[str]) -> Any:
-        """The fast encoder where it is installed and agrees on the run's own text, else the reference."""
+    def _consider(self, texts: list[str]) -> None:
+        """Get the fast encoder: at once where it was asked for, else beside the work once the first batch is out.
+
+        Until then the reference is used, which gives the same ids.
+        """
+        if self._encoder is None and self._data.encoder == "fast":
+            self._encoder = self._fast(texts)
+            if self._encoder is None:
+                raise UserError(
+                    "data.encoder=fast, but the fast encoder is not installed or its ids differ from the reference's "
+                    "on this text; allowed: auto, tiktoken, fast; install the extra `fast` or set data.encoder to auto"
+                )
+        elif self._encoder is None and self._chooser is None and not self._hurry:
+            self._chooser = threading.Thread(target=self._choose, args=(texts,), name="data-choose", daemon=True)
+            self._chooser.start()
+
+    def _choose(self, texts: list[str]) -> None:
+        self._encoder = self._fast(texts) or self.tokenizer
+
+    def _fast(self, texts: list[str]) -> Any:
+        """The fast encoder where it is installed and agrees on the run's own text."""
         from mygpt2.tokenizer.fast import fast_encoder
 
         sample = [text[:SAMPLE_CHARS] for text in texts[:: max(1, len(texts) // SAMPLE_DOCUMENTS)]]
-        encoder = fast_encoder(self.tokenizer, sample)
-        if encoder is None and self._data.encoder == "fast":
-            raise UserError(
-                "data.encoder=fast, but the fast encoder is not installed or its ids differ from the reference's on this "
-                "text; allowed: auto, tiktoken, fast; install the extra `fast` or set data.encoder to auto"
-            )
-        return encoder or self.tokenizer
+        return fast_encoder(self.tokenizer, sample)  # type: ignore[arg-type]
 
 
 def _chunks(texts: list[str]) -> list[list[str]]:

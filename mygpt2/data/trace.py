@@ -1,8 +1,8 @@
 """The trace: which documents each row of each batch came from, with that row's loss, in the run folder's `trace/`.
 
-Each rank writes parquet files of some 200 steps with the columns of SCHEMA, whole or not at all. `manifest.json` beside them
-says which file and row group a block is. After a resume the later attempt wins from its first step on; what it overwrote
-stays in the files.
+Each rank writes parquet files of some 200 steps with the columns of SCHEMA, whole or not at all. `manifest.json`
+beside them says which file and row group a block is. After a resume the later attempt wins from its first step on;
+what it overwrote stays in the files.
 """
 
 from __future__ import annotations

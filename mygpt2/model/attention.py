@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LONGEST = 256  # tokens; at 256 blocks take 0.6 of the time of PyTorch's CPU kernel, at 1024 there is no gain
 QUERIES = 128  # queries of one block: keys behind it are never multiplied, 25 % of the work at T = 256
 TILE = 1 << 19  # scores of one block over all its heads: 2 MB in float32, about a core's second-level cache
-LONGEST = 512  # tokens; at T = 256 blocks take 0.7 of the time of PyTorch's CPU kernel, at 1024 there is no gain
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -36,25 +36,103 @@ def blocks_pay(qkv: Tensor, dropout: float) -> bool:
         and qkv.shape[1] <= LONGEST
         and qkv.dtype in (torch.float32, torch.bfloat16)
         and dropout == 0.0
-        and not torch.compiler.is_compiling()  # its loops would be unrolled into the graph of every layer
     )
 
 
 def blocked_attention(qkv: Tensor, n_head: int) -> Tensor:
     """Causal self-attention of qkv (B, T, 3C), queries, keys and values side by side, as (B, T, C).
 
-    Scores and softmax are float32; nothing of size T x T is kept for the backward pass, which makes the weights again.
+    Scores and softmax are float32. The weights are kept for the backward pass in qkv's dtype, B x nh x T x T of them.
     """
-    return _BlockedAttention.apply(qkv, n_head)
+    return _forward(qkv, n_head)[0]
 
 
-def _groups(batch: int, n_head: int, T: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and heads that are worked on together, so that one block of their scores fits the tile."""
+# Two operators of their own, so that a compiler takes them as they are and does not unroll their loops in every layer.
+
+
+@torch.library.custom_op("mygpt2::blocked_attention", mutates_args=())
+def _forward(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor]:
+    """Output (B, T, C), and the attention weights of one block (heads, queries, keys) after the other, flat."""
+    B, T, width = qkv.shape
+    q, k, v = qkv.view(B, T, 3, n_head, width // 3 // n_head).unbind(2)  # (B, T, nh, hs)
+    out, weights = torch.empty(q.shape, dtype=q.dtype), torch.empty(B * n_head * _kept(T), dtype=q.dtype)
+    future, scale = torch.full((QUERIES, QUERIES), float("-inf")).triu(1), q.shape[3] ** -0.5
+    with torch.autocast("cpu", enabled=False):  # float32 products are meant
+        for rows, heads, blocks in _groups(B, n_head, T, weights):
+            wide_q, wide_k = _heads(q, rows, heads).float() * scale, _heads(k, rows, heads).float()
+            values = _heads(v, rows, heads)
+            for start, end, p in blocks:
+                scores = torch.bmm(wide_q[:, start:end], wide_k[:, :end].transpose(1, 2))  # (n, t, end)
+                scores[:, :, start:] += future[: end - start, : end - start]
+                p.copy_(scores.softmax(-1))
+                _place(out[:, start:end], rows, heads, torch.bmm(p, values[:, :end]))
+    return out.view(B, T, width // 3), weights
+
+
+@torch.library.custom_op("mygpt2::blocked_attention_backward", mutates_args=())
+def _backward(grad: Tensor, qkv: Tensor, weights: Tensor, n_head: int) -> Tensor:
+    """Gradient (B, T, 3C) of qkv from the output's, (B, T, C)."""
+    B, T, width = qkv.shape
+    parts = (B, T, 3, n_head, width // 3 // n_head)
+    result = torch.empty(qkv.shape, dtype=qkv.dtype)
+    q, k, v = qkv.view(parts).unbind(2)
+    g = grad.reshape(B, T, *parts[3:])
+    with torch.autocast("cpu", enabled=False):
+        for rows, heads, blocks in _groups(B, n_head, T, weights):
+            gradients = _gradients(blocks, *(_heads(x, rows, heads) for x in (q, k, v, g)))
+            for target, gradient in zip(result.view(parts).unbind(2), gradients, strict=True):
+                _place(target, rows, heads, gradient)
+    return result
+
+
+@_forward.register_fake
+def _(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor]:
+    B, T, width = qkv.shape
+    return qkv.new_empty(B, T, width // 3), qkv.new_empty(B * n_head * _kept(T))
+
+
+@_backward.register_fake
+def _(grad: Tensor, qkv: Tensor, weights: Tensor, n_head: int) -> Tensor:
+    return torch.empty_like(qkv)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.n_head = inputs[1]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
+    return _backward(grad, *ctx.saved_tensors, ctx.n_head), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+Block = tuple[int, int, Tensor]  # first query, end of queries and keys, weights (n, queries, keys)
+
+
+def _kept(T: int) -> int:
+    """Weights of one head: each block of queries has the keys up to its own end."""
+    ends = [min(start + QUERIES, T) for start in range(0, T, QUERIES)]
+    return sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
+
+
+def _groups(batch: int, n_head: int, T: int, weights: Tensor) -> Iterator[tuple[slice, slice, list[Block]]]:
+    """Rows and heads that are worked on together, so that one block of their scores fits the tile, and their blocks."""
     together = max(1, TILE // (min(QUERIES, T) * T))  # heads
     rows, heads = max(1, together // n_head), min(together, n_head)
+    at = 0
     for row in range(0, batch, rows):
         for head in range(0, n_head, heads):
-            yield slice(row, row + rows), slice(head, head + heads)
+            n = min(rows, batch - row) * min(heads, n_head - head)
+            blocks = []
+            for start in range(0, T, QUERIES):
+                end = min(start + QUERIES, T)
+                size = n * (end - start) * end
+                blocks.append((start, end, weights[at : at + size].view(n, end - start, end)))
+                at += size
+            yield slice(row, row + rows), slice(head, head + heads), blocks
 
 
 def _heads(x: Tensor, rows: slice, heads: slice) -> Tensor:
@@ -62,67 +140,20 @@ def _heads(x: Tensor, rows: slice, heads: slice) -> Tensor:
     return x[rows, :, heads].transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
-def _weights(q: Tensor, k: Tensor, start: int, future: Tensor) -> Tensor:
-    """Attention weights (n, t, start + t) of a block of scaled queries (n, t, hs) over keys (n, start + t, hs)."""
-    scores = torch.bmm(q, k.transpose(1, 2))
-    scores[:, :, start:] += future[: q.shape[1], : q.shape[1]]
-    return torch.softmax(scores, -1)
+def _place(target: Tensor, rows: slice, heads: slice, x: Tensor) -> None:
+    """Write (n, t, hs) to where `_heads` takes it from, in (B, t, nh, hs)."""
+    place = target[rows, :, heads]
+    place.copy_(x.view(place.shape[0], place.shape[2], *x.shape[1:]).transpose(1, 2))
 
 
-def _future(T: int) -> Tensor:
-    """-inf above the diagonal of the block where queries meet their own positions."""
-    side = min(QUERIES, T)
-    return torch.full((side, side), float("-inf")).triu(1)
-
-
-class _BlockedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, n_head: int) -> Tensor:
-        B, T, width = qkv.shape
-        q, k, v = qkv.view(B, T, 3, n_head, width // 3 // n_head).unbind(2)  # (B, T, nh, hs)
-        out, future, scale = torch.empty_like(q, memory_format=torch.contiguous_format), _future(T), q.shape[3] ** -0.5
-        for rows, heads in _groups(B, n_head, T):
-            wide_q, wide_k = _heads(q, rows, heads).float() * scale, _heads(k, rows, heads).float()
-            values = _heads(v, rows, heads)
-            for start in range(0, T, QUERIES):
-                end = min(start + QUERIES, T)
-                p = _weights(wide_q[:, start:end], wide_k[:, :end], start, future).to(qkv.dtype)
-                y = torch.bmm(p, values[:, :end])  # (n, t, hs)
-                place = out[rows, start:end, heads]
-                place.copy_(y.view(place.shape[0], place.shape[2], *y.shape[1:]).transpose(1, 2))
-        ctx.save_for_backward(qkv)
-        ctx.n_head = n_head
-        return out.view(B, T, width // 3)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (qkv,) = ctx.saved_tensors
-        B, T, width = qkv.shape
-        parts = (B, T, 3, ctx.n_head, width // 3 // ctx.n_head)
-        q, k, v = qkv.view(parts).unbind(2)
-        result = torch.empty_like(qkv)
-        dq, dk, dv = result.view(parts).unbind(2)
-        g, future, scale = grad.reshape(B, T, *parts[3:]), _future(T), parts[4] ** -0.5
-        for rows, heads in _groups(B, ctx.n_head, T):
-            inputs = [_heads(x, rows, heads) for x in (q, k, v, g)]
-            for target, gradient in zip((dq, dk, dv), _gradients(*inputs, future, scale), strict=True):
-                place = target[rows, :, heads]
-                place.copy_(gradient.view(place.shape[0], place.shape[2], T, -1).transpose(1, 2))
-        return result, None
-
-
-def _gradients(q: Tensor, k: Tensor, v: Tensor, g: Tensor, future: Tensor, scale: float) -> tuple[Tensor, ...]:
-    """Gradients of q, k, v (n, T, hs) from the output's, g; the last block comes first because it sees every key."""
-    T = q.shape[1]
-    wide_q, wide_k = q.float() * scale, k.float()
-    dq = torch.empty(q.shape)
-    dk, dv = torch.zeros(q.shape), torch.zeros(q.shape)
-    for start in range(0, T, QUERIES):
-        end = min(start + QUERIES, T)
-        p = _weights(wide_q[:, start:end], wide_k[:, :end], start, future)  # (n, t, end)
-        dp = torch.bmm(g[:, start:end], v[:, :end].transpose(1, 2)).float()
-        ds = torch.ops.aten._softmax_backward_data(dp, p, -1, torch.float32).to(q.dtype)
-        dq[:, start:end] = torch.bmm(ds, k[:, :end])
+def _gradients(blocks: list[Block], q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v (n, T, hs) from the weights and the output's gradient g (n, T, hs)."""
+    scale = q.shape[2] ** -0.5
+    dq, dk, dv = [], torch.zeros(q.shape), torch.zeros(q.shape)  # sums over blocks in float32
+    for start, end, p in blocks:
+        dp = torch.bmm(g[:, start:end], v[:, :end].transpose(1, 2)).float()  # (n, t, end)
+        ds = torch.ops.aten._softmax_backward_data(dp, p.float(), -1, torch.float32).to(q.dtype)
+        dq.append(torch.bmm(ds, k[:, :end]))
         dk[:, :end] += torch.bmm(ds.transpose(1, 2), q[:, start:end])
-        dv[:, :end] += torch.bmm(p.to(q.dtype).transpose(1, 2), g[:, start:end])
-    return dq.mul_(scale), dk.mul_(scale), dv
+        dv[:, :end] += torch.bmm(p.transpose(1, 2), g[:, start:end])
+    return torch.cat(dq, 1).mul_(scale), dk.mul_(scale).to(q.dtype), dv.to(q.dtype)

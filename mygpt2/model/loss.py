@@ -60,8 +60,7 @@ def softmax_in_place(logits: Tensor, targets: Tensor, vocab_size: int, gradient:
     goals = targets.clamp(min=0)[:, None]  # (n, 1); an ignored row looks at id 0 and is multiplied by zero
     x = logits[:, :vocab_size].float()
     p = x.softmax(-1)
-    top, at = x.max(-1, keepdim=True)
-    lse = top - p.gather(-1, at).log()  # the largest probability is never small, so its logarithm is exact
+    lse = x.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest p is at least 1/V: a safe logarithm
     nll = torch.where(valid, (lse - x.gather(-1, goals))[:, 0], 0.0)
     if gradient:
         p.scatter_add_(-1, goals, torch.full_like(lse, -1.0))

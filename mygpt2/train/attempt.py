@@ -128,14 +128,13 @@ def _recorded(config: RunConfig, attempt: Attempt, world: World, requests: Reque
     except NonFinite as problem:
         _save_good(trainer)
         return _end(writer, "failed", EXIT_DEFECT, f"{NONFINITE}{problem}", alert=True)
-    except TryAgain as problem:
-        _end(writer, "stopped", problem.exit_code, str(problem))
-        raise
     except UserError as problem:
-        _end(writer, "failed", problem.exit_code, str(problem))
-        if not world.lead:
-            raise PeerFailed(str(problem)) from problem
-        raise
+        _end(writer, "stopped" if isinstance(problem, TryAgain) else "failed", problem.exit_code, str(problem))
+        if world.lead:
+            raise
+        return problem.exit_code  # rank 0 says why
+    except PeerFailed as problem:
+        return problem.exit_code
     except torch.OutOfMemoryError as problem:
         advice = f"out of memory on {world.device}: lower train.micro_batch or model.block_size ({str(problem)[:200]})"
         _end(writer, "failed", UserError.exit_code, advice)

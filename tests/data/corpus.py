@@ -140,7 +140,9 @@ class Virtual(Clock):
 class Ranks:
     """All ranks of a run in one process, polled together."""
 
-    def __init__(self, data: DataConfig, cache: Path, ranks: int = 1, state=None, source: Memory | None = None, **given):
+    def __init__(
+        self, data: DataConfig, cache: Path, ranks: int = 1, state=None, source: Memory | None = None, **given
+    ):
         settings: dict[str, Any] = {"block_size": 32, "batch_sequences": 8, "seed": 1, "tokenizer": Bytes(), **given}
         self.batch_sequences = settings["batch_sequences"]
         if source is not None:

@@ -16,6 +16,7 @@ from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, FastClock, document, fineweb_edu
 from tests.fake_hub import FakeHub, Fault
 
+LANES = 4
 STEPS = 170  # the lanes go through all row groups in these, and then read them from the cache
 
 
@@ -44,7 +45,7 @@ class Run:
     def __init__(self, hub, tmp_path, name, **settings):
         self.clock = FastClock()
         hub.now = self.clock.now
-        data = DataConfig(source=SOURCE, text_column="text", encoder="tiktoken", lanes=4, window=2, **settings)
+        data = DataConfig(source=SOURCE, text_column="text", encoder="tiktoken", lanes=LANES, window=2, **settings)
         before = hub.count()
         client = HubClient(hub.endpoint, clock=self.clock)
         manifest = resolve_hub(SOURCE, data, tmp_path / name, client=client, clock=self.clock)
@@ -70,8 +71,9 @@ def undisturbed(files, tmp_path_factory):
         return Run(hub, tmp_path_factory.mktemp("hub"), "quiet")
 
 
-def test_an_undisturbed_run_makes_the_ideal_number_of_requests_and_a_redirect_per_file(undisturbed):
-    assert undisturbed.ideal <= undisturbed.requests <= undisturbed.ideal + FILES
+def test_an_undisturbed_run_asks_once_for_everything_and_follows_a_redirect_per_file(undisturbed):
+    first_blocks = LANES  # are tokenized in parts and may be read again in the next epoch
+    assert undisturbed.ideal <= undisturbed.requests <= undisturbed.ideal + FILES + first_blocks
     assert undisturbed.ideal >= 2 + FILES + FILES * GROUPS
 
 

@@ -1,4 +1,4 @@
-"""Faults of a source: quarantine, outages, damaged caches, changed data. The batches stay what they are, or an error says why."""
+"""Quarantine, outages, damaged caches, changed data: the batches stay what they are, or an error says why."""
 
 from __future__ import annotations
 
@@ -205,7 +205,11 @@ def state_and_next(tmp_path, **given):
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"seed": 2}, "seed was 1, is 2"), ({"block_size": 16}, "block_size was 32, is 16"), ({"batch_sequences": 16}, "16")],
+    [
+        ({"seed": 2}, "seed was 1, is 2"),
+        ({"block_size": 16}, "block_size was 32, is 16"),
+        ({"batch_sequences": 16}, "16"),
+    ],
 )
 def test_a_changed_setting_is_refused_with_its_name_and_the_way_to_fork(change, word, tmp_path):
     state, _ = state_and_next(tmp_path)

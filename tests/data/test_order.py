@@ -55,7 +55,7 @@ def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window):
 def test_a_window_and_the_windows_of_all_lanes_are_spread_evenly():
     order = BlockOrder(1024, lanes=8, window=16, seed=5)
     stratum = 1024 // (8 * 16)
-    for epoch, window in ((0, 13), (1, 2), (1, 5)):
+    for epoch, window in ((0, 15), (1, 2), (1, 5)):
         together = []
         for lane in range(8):
             blocks = order.window_blocks(lane, epoch, window)
@@ -68,12 +68,12 @@ def test_windows_ramp_in_the_first_epoch_only():
     order = BlockOrder(800, lanes=4, window=16, seed=0)
 
     def sizes(epoch):
-        return [len(order.window_blocks(1, epoch, w)) for w in range(12)]
+        return [len(order.window_blocks(1, epoch, w)) for w in range(14)]
 
-    assert sizes(0) == [1, 1, 1, 1, 1, 1, 2, 4, 8, 16, 16, 16]  # the first five are parts of one block
-    assert [order.part_of(0, w) for w in range(6)] == [0, 1, 2, 3, 4, None]
-    assert sizes(1) == [16] * 12 and order.part_of(1, 0) is None
-    assert [order.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 4, 5)] == [0.5 / 16, 1.5 / 16, 0.75, 1.5]
+    assert sizes(0) == [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 16, 16, 16]  # the first seven are parts of one block
+    assert [order.part_of(0, w) for w in range(8)] == [*range(7), None]
+    assert sizes(1)[:12] == [16] * 12 and order.part_of(1, 0) is None
+    assert [order.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 6, 7)] == [0.5 / 64, 1.5 / 64, 0.75, 1.5]
 
 
 def test_seeds_and_epochs_give_other_orders():

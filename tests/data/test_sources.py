@@ -1,8 +1,9 @@
-"""Local sources: every format gives its documents, exactly, whatever the blocks; what cannot be used is said in one line."""
+"""Local sources: every format gives its documents, whatever the blocks; what cannot be used is said in one line."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 
@@ -14,7 +15,7 @@ import pytest
 from mygpt2.data.faults import Unreadable
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.sources import open_reader, resolve
-from mygpt2.data.textfiles import split_text
+from mygpt2.data.textfiles import LineRange, split_text
 from mygpt2.errors import UserError
 from tests.data.corpus import (
     EOT,
@@ -66,6 +67,14 @@ def test_every_line_of_jsonl_is_in_exactly_one_block(documents, tmp_path):
     manifest = manifest_of(folder, tmp_path)
     assert flat(documents_of(manifest, tmp_path)) == (texts(documents) if documents else ["only"])
     assert (len(manifest) > 1) == (documents > 1000)
+
+
+def test_a_line_belongs_to_the_block_where_it_starts():
+    lines = [b"%07d\n" % i for i in range(100)]
+    source = LineRange(io.BytesIO(b"".join(lines)))
+    assert source.read(0, 16) == b"".join(lines[:2])  # the third begins where the block ends
+    assert source.read(16, 33) == b"".join(lines[2:5])
+    assert source.read(33, 34) == b""
 
 
 def test_a_line_longer_than_blocks_belongs_to_the_block_where_it_starts(tmp_path):
