@@ -34,12 +34,12 @@ def prepare(folder: Path) -> None:
     from mygpt2.data.heldout import held_out
     from mygpt2.data.sources import open_reader, resolve
     from mygpt2.data.validation import validation_set
+    from mygpt2.machine import cache_folder
     from mygpt2.tokenizer import load_tokenizer
-    from mygpt2.train.setup import cache_dir_of
 
     data = DataConfig(source="pydocs", tokenizer=f"gpt2:{VOCABULARY}", validation_tokens=65_536)
     tokenizer = load_tokenizer(data.tokenizer)
-    caches = cache_dir_of(data)
+    caches = cache_folder()
     manifest = resolve(data.source, data, cache_dir=caches)
     reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
     parts = []

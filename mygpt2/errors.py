@@ -8,7 +8,7 @@ EXIT_STOPPED = 85
 
 
 class UserError(Exception):
-    """Something the person gave cannot be used. The message says what was given, what is allowed and what to do next."""
+    """Something the person gave cannot be used. The message says what was given, what is allowed, what to do next."""
 
     exit_code = EXIT_USAGE
 

@@ -3,15 +3,14 @@ unless devices must be counted."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mygpt2.config.batch import legal_ranks
 from mygpt2.config.schema import RunConfig
 from mygpt2.errors import UserError
+from mygpt2.machine import available_cores
 
 RESTARTS_ON_ONE_NODE = 3
 CPU_PROCESSES = 2
@@ -71,16 +70,6 @@ def plan_launch(
     )
     is_host = None if node_rank is None else node_rank == 0
     return LaunchPlan(nproc, threads, nodes, max_restarts, f"{host}:{port}", is_host, job or "mygpt2")
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, and a container's quota where there is one (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def count_devices() -> int:

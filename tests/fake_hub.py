@@ -41,6 +41,7 @@ class Fault:
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     skip: int = 0  # matching requests that pass before
+    at: float = 0.5  # where a "flip" is, as a share of the body
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,18 @@ class FakeHub:
         self._outage: tuple[int, float] | None = None
         self._since: float | None = None
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._servers = [_Server(("127.0.0.1", p), _handler(self)) for p in (port, 0)]  # the hub and its CDN
+        self.endpoint, self.cdn_endpoint = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
 
     def __enter__(self) -> FakeHub:
-        self._thread.start()
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
 
     def outage(self, seconds: float, status: int = 503) -> None:
         """Answer `status` to everything for so long, from the next request on."""
@@ -136,6 +137,11 @@ class FakeHub:
             if recursive or not slash:
                 found[path] = self.entry(path, content)
         return list(found.values())
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -221,7 +227,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if "lfs" in entry and hub.cdn:
                 headers |= {"X-Linked-ETag": etag, "X-Linked-Size": str(len(content))}
                 sha = hashlib.sha256(content).hexdigest()
-                return self.reply(302, b"", headers | {"Location": f"{hub.endpoint}/cdn/{sha}?sig={hub.signature}"})
+                return self.reply(302, b"", headers | {"Location": f"{hub.cdn_endpoint}/cdn/{sha}?sig={hub.signature}"})
             return self.content(content, etag, headers, fault)
 
         def content(self, content: bytes, etag: str, headers: dict[str, str], fault: Fault | None) -> None:
@@ -241,7 +247,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             body = content[first : last + 1]
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             if kind == "flip":
-                body = body[: len(body) // 2] + bytes([body[len(body) // 2] ^ 1]) + body[len(body) // 2 + 1 :]
+                at = int(len(body) * fault.at) if fault else 0
+                body = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
             if kind == "garbage":
                 body = bytes(len(body))
             if kind == "cut":

@@ -74,6 +74,8 @@ class HubClient:
         self._tries = tries
         self._signed: dict[str, str] = {}  # where a file's address was redirected to
         self._token = get_token()
+        self._lock = threading.Lock()
+        self._in_flight = 0
         logger = logging.getLogger("httpx")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)  # it logs every address at INFO, signatures included
@@ -84,9 +86,11 @@ class HubClient:
         )
 
     def close(self) -> None:
-        """End all waiting at once; requests raise Outage from now on."""
+        """End all waiting at once; requests raise Outage from now on. Safe while other threads use the client."""
         self._closed.set()
-        self._http.close()
+        with self._lock:
+            if not self._in_flight:
+                self._http.close()
 
     def json(self, path: str) -> tuple[Any, str | None]:
         """(JSON answer of an API path or address, address of the next page). Raises Refused, Outage."""
@@ -174,6 +178,10 @@ class HubClient:
         ours = urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]
         if ours and self._token:
             headers = {**headers, "Authorization": f"Bearer {self._token}"}
+        with self._lock:
+            if self._closed.is_set():
+                raise Outage("closed")
+            self._in_flight += 1
         got_answer = False
         try:
             with self._http.stream("GET", url, headers=headers, follow_redirects=False) as r:
@@ -188,10 +196,11 @@ class HubClient:
                 "the connection breaks off" if got_answer else f"{urlsplit(self.endpoint).netloc} cannot be reached"
             )
             raise _Trouble(reason, shared=not got_answer) from error
-        except RuntimeError as error:
-            if self._closed.is_set():
-                raise Outage("closed") from error
-            raise
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+                if self._closed.is_set() and not self._in_flight:
+                    self._http.close()
 
     def _redirect(self, url: str, r: httpx.Response) -> str:
         target = urljoin(url, r.headers.get("Location", ""))

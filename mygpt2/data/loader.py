@@ -33,6 +33,7 @@ from mygpt2.data.shape import choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
 from mygpt2.errors import UserError
+from mygpt2.machine import available_cores
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
 STEPS_AT_ONCE = 64
@@ -116,7 +117,7 @@ class Loader:
         self._stop = threading.Event()
         self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
-        self._tokenizer = BlockTokenizer(tokenizer, data)
+        self._tokenizer = BlockTokenizer(tokenizer, data, hurry=not cursor.any())
         self._maker = BlockMaker(
             manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, known_bad=quarantine
         )
@@ -160,11 +161,11 @@ class Loader:
     def close(self) -> None:
         """Stop the threads. Safe to call twice, and while blocks are being read."""
         self._stop.set()
+        self._reader.close()  # first: a hub's reader may be waiting for minutes, and this ends it
         self._ready.close()
         self._pool.close()
         self._thread.join()
         self._tokenizer.close()
-        self._reader.close()
 
     def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
         if self.data.order == "lanes":
@@ -268,5 +269,4 @@ class Loader:
 
 def default_threads() -> int:
     """One per core of this process's share, at least two so that reading and tokenizing overlap, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, min(16, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
+    return max(2, min(16, available_cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))

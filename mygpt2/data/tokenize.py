@@ -34,12 +34,13 @@ class TokenizerLike(Protocol):
 class BlockTokenizer:
     """Tokenizes blocks from several threads; picks the encoder when the first text is there to compare on."""
 
-    def __init__(self, tokenizer: TokenizerLike, data: DataConfig) -> None:
+    def __init__(self, tokenizer: TokenizerLike, data: DataConfig, hurry: bool = False) -> None:
+        """`hurry`: a first batch of little text is waited for; the reference has it done before the other is loaded."""
         self.tokenizer = tokenizer
         self._data = data
         self._encoder: Any = tokenizer if data.encoder == "tiktoken" else None
         self._chooser: threading.Thread | None = None
-        self._hurry = True
+        self._hurry = self._started_in_a_hurry = hurry
         self._lock = threading.Lock()
 
     @property
@@ -116,18 +117,22 @@ class BlockTokenizer:
         return (self._encoder or self.tokenizer).encode_batch(texts)
 
     def _consider(self, texts: list[str]) -> None:
-        """Get the fast encoder: at once where it was asked for, else beside the work once the first batch is out.
+        """Choose the encoder: at once, or, in a hurry, beside the work after the first batch.
 
-        Until then the reference is used, which gives the same ids.
+        Until then the reference is used, which gives the same ids. A resume needs whole windows: no hurry there.
         """
-        if self._encoder is None and self._data.encoder == "fast":
+        if self._encoder is not None or self._chooser is not None:
+            return
+        if self._data.encoder == "fast":
             self._encoder = self._fast(texts)
             if self._encoder is None:
                 raise UserError(
                     "data.encoder=fast, but the fast encoder is not installed or its ids differ from the reference's "
                     "on this text; allowed: auto, tiktoken, fast; install the extra `fast` or set data.encoder to auto"
                 )
-        elif self._encoder is None and self._chooser is None and not self._hurry:
+        elif not self._started_in_a_hurry:
+            self._choose(texts)
+        elif not self._hurry:
             self._chooser = threading.Thread(target=self._choose, args=(texts,), name="data-choose", daemon=True)
             self._chooser.start()
 

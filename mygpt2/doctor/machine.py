@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mygpt2.doctor.finding import FAIL, OK, WARN, Finding, judged
 from mygpt2.errors import UserError
+from mygpt2.machine import available_cores
 
 SHOWN = ("torch", "numpy", "tokenizers", "tiktoken", "safetensors", "pyarrow", "datasets")
 ROOM_NEEDED = 1 << 30  # bytes; two checkpoints of a small model and its caches
@@ -68,10 +69,11 @@ def check_devices() -> list[Finding]:
         device, names = torch.device("mps"), "Apple GPU"
     else:
         device, names = torch.device("cpu"), "no GPU"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     precision = choose("auto", device)
     memory = psutil.virtual_memory().available / 1e9
-    findings = [Finding(OK, "devices", f"{names}; {cores} CPU cores; {precision.name} because {precision.reason}")]
+    findings = [
+        Finding(OK, "devices", f"{names}; {available_cores()} CPU cores; {precision.name} because {precision.reason}")
+    ]
     low = memory < 2.0
     advice = "close other programs or train a smaller model" if low else ""
     return [*findings, Finding(WARN if low else OK, "memory", f"{memory:.1f} GB free", advice)]

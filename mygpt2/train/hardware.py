@@ -10,6 +10,7 @@ import sys
 import torch
 
 from mygpt2.distributed import Place
+from mygpt2.machine import available_cores
 
 # Dense bf16 (V100, T4: fp16) tensor-core peaks in FLOP/s, from NVIDIA's data sheets, without sparsity. The longer name
 # comes first: an "H100 PCIe" is not an "H100".
@@ -50,15 +51,10 @@ def flops_per_token(parameters: int, n_layer: int, n_embd: int, block_size: int)
     return 6.0 * parameters + 12.0 * n_layer * n_embd * block_size
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def use_threads(place: Place) -> int:
     """Shares this machine's cores among its ranks, unless OMP_NUM_THREADS says otherwise; returns threads per rank."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, cores() // place.local_size)
+    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // place.local_size)
     torch.set_num_threads(count)
     return count
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +11,14 @@ from tqdm import tqdm
 
 from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest, step_of, sweep
 from mygpt2.config.batch import plan_batch
-from mygpt2.config.schema import DataConfig, RunConfig
+from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
+from mygpt2.machine import cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
@@ -43,12 +42,6 @@ class Attempt:
     number: int
     run: RunDir
     writer: RunWriter | None
-
-
-def cache_dir_of(data: DataConfig) -> Path:
-    """data.cache_dir, else $MYGPT2_CACHE, else the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(data.cache_dir or os.environ.get("MYGPT2_CACHE") or home / "mygpt2").expanduser()
 
 
 def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
@@ -83,7 +76,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
         f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "
-        f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, {torch.get_num_threads()} threads per rank"
+        f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, "
+        f"{torch.get_num_threads()} threads per rank"
     )
     m = config.model
     recorder = Recorder(
@@ -99,7 +93,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,
         optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader, held_out=held_out,
         checkpointer=_checkpointer(config, attempt, say),
-        trace=TraceWriter(attempt.run.trace_dir, attempt.number, world.rank) if config.log.trace else None,
+        trace=_trace(config, attempt, world, loader),
         recorder=recorder, requests=requests, progress=progress,
         profile=profiler_for(config.log.profile, attempt.run.path / "profile", world.device),
     )  # fmt: skip
@@ -144,7 +138,7 @@ def _checkpoint(attempt: Attempt, world: World) -> Checkpoint | None:
 def _data(
     config: RunConfig, world: World, tokenizer: Tokenizer, sequences: int, checkpoint: Checkpoint | None
 ) -> tuple[Loader, ValidationSet | None]:
-    caches = cache_dir_of(config.data)
+    caches = cache_folder(config.data.cache_dir)
     caches.mkdir(parents=True, exist_ok=True)
     manifest = resolve(config.data.source, config.data, cache_dir=caches)
     reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
@@ -201,6 +195,13 @@ def _restore(
     data = state["data"]
     cursor = np.array(data["cursor"], dtype=np.int64)[world.rank :: world.size]
     return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
+
+
+def _trace(config: RunConfig, attempt: Attempt, world: World, loader: Loader) -> TraceWriter | None:
+    if not config.log.trace:
+        return None
+    manifest = loader.manifest if world.lead else None  # one rank says which file and row group each block is
+    return TraceWriter(attempt.run.trace_dir, attempt.number, world.rank, manifest)
 
 
 def _checkpointer(config: RunConfig, attempt: Attempt, say: Any) -> Checkpointer | None:

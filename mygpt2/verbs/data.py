@@ -104,11 +104,11 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
 @contextmanager
 def _opened(config: RunConfig) -> Iterator[tuple[Manifest, Any, Any, Path]]:
     """(manifest, reader, tokenizer, cache folder) of the configured source."""
-    from mygpt2.data.caches import cache_dir_of
     from mygpt2.data.sources import open_reader, resolve
+    from mygpt2.machine import cache_folder
     from mygpt2.tokenizer import load_tokenizer
 
-    caches = cache_dir_of(config.data)
+    caches = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.data.tokenizer)
     with _bar(f"resolve {config.data.source}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
@@ -120,10 +120,10 @@ def _opened(config: RunConfig) -> Iterator[tuple[Manifest, Any, Any, Path]]:
 
 
 def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
-    from mygpt2.data.caches import cache_dir_of
     from mygpt2.data.fetch import check_space, fetch_file, fetch_text
     from mygpt2.data.hub import HubSource, hub_cache
     from mygpt2.data.hub_parquet import Footers
+    from mygpt2.machine import cache_folder
 
     source = config.data.source
     if source == "pydocs" or Path(source).expanduser().exists():
@@ -131,7 +131,7 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
     if args.files is not None and args.files < 1:
         raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")
     out = args.out or Path("data") / source.replace("/", "--").replace(":", "--").replace("@", "--")
-    caches = cache_dir_of(config.data)
+    caches = cache_folder(config.data.cache_dir)
     hub = HubSource(source, config.data, caches)
     try:
         manifest = hub.manifest(None) if args.text_only else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 
@@ -13,11 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mygpt2.doctor import FAIL, diagnose
+    from mygpt2.machine import cache_folder
 
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    cache = Path(os.environ.get("MYGPT2_CACHE") or cache_home / "mygpt2").expanduser()
     failed = 0
-    for finding in diagnose(args.runs, cache):
+    for finding in diagnose(args.runs, cache_folder()):
         print(finding, flush=True)
         failed += finding.status == FAIL
     print("all is well" if not failed else f"{failed} of the checks failed")

@@ -277,6 +277,7 @@ def test_the_token_goes_to_the_hub_alone_and_nothing_secret_is_said(hub, tmp_pat
     with pytest.raises(Exception, match="404") as error:
         reader.read(1)
     assert {r.token for r in hub.requests if r.kind != "cdn"} == {"Bearer hf_secretsecretsecretsecret"}
+    assert {r.token for r in hub.requests if r.kind == "cdn"} == {None}
     said = caplog.text + "".join(capsys.readouterr()) + str(error.value) + str(error.value.__cause__)
     kept = "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file())
     assert "hf_secret" not in said + kept and "sig=" not in said + kept

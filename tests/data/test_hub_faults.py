@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_an_expired_address_is_asked_for_again(hub, tmp_path, undisturbed):
     original = hub.fault
 
     def fault(kind, path):
-        if hub.count() == 40:
+        if hub.count() >= 40:
             hub.signature = "s1"
         return original(kind, path)
 
@@ -192,8 +193,19 @@ def test_bytes_that_stay_wrong_are_fetched_again_and_then_unreadable(hub, reader
 
 
 def test_a_single_wrong_bit_never_becomes_text(hub, reader):
-    hub.faults = [Fault("flip", where="cdn", times=1)]
-    assert reader.read(0) == [document(0, 0, row) for row in range(ROWS)]
+    for tenth in range(1, 10):
+        hub.faults = [Fault("flip", where="cdn", at=tenth / 10)]
+        assert reader.read(0) == [document(0, 0, row) for row in range(ROWS)]
+        assert hub.faults[0].times == 0
+
+
+@pytest.mark.parametrize("kind", ["reset", "short", "cut", "200", "shift"])
+def test_a_range_is_exactly_what_was_asked_for(hub, files, kind):
+    content = files["sample/10BT/000_00000.parquet"]
+    url = f"{hub.endpoint}/datasets/{REPO}/resolve/{hub.commit}/sample/10BT/000_00000.parquet"
+    client = HubClient(hub.endpoint, clock=FastClock())
+    hub.faults = [Fault(kind, where="cdn", times=2)]
+    assert client.range(url, 7, 4007, size=len(content), identity="") == content[7:4007]
     assert hub.faults[0].times == 0
 
 
@@ -234,6 +246,23 @@ def test_many_threads_knock_one_at_a_time_while_the_hub_is_out(hub, files):
         answers = list(pool.map(lambda _: client.json(f"api/datasets/{REPO}")[0]["sha"], range(12)))
     assert set(answers) == {hub.commit}
     assert sum(r.status == 503 for r in hub.requests) <= 12 + math.ceil(math.log2(60 / 0.25))
+
+
+def test_a_loader_closes_at_once_though_the_hub_asks_to_wait(hub, tmp_path):
+    data = DataConfig(source=SOURCE, encoder="tiktoken", lanes=LANES, window=2)
+    client = HubClient(hub.endpoint)
+    manifest = resolve_hub(SOURCE, data, tmp_path, client=client)
+    hub.faults = [Fault("429", times=10_000, headers={"Retry-After": "300"})]
+    before = hub.count()
+    loader = Loader.open(
+        data, tokenizer=Bytes(), block_size=256, batch_sequences=8, seed=1, cache_dir=tmp_path, manifest=manifest,
+        reader=open_hub(manifest, tmp_path, client=client),
+    )  # fmt: skip
+    while hub.count() == before:
+        loader.poll(0.01)
+    start = time.monotonic()
+    loader.close()
+    assert time.monotonic() - start < 20
 
 
 def test_a_closed_client_ends_all_waiting(hub):

@@ -166,3 +166,44 @@ def test_dropout_is_a_function_of_seed_step_and_rank():
         torch.manual_seed(junk)
         losses.append([step(s, *batch(), 0.0).loss for s in (4, 5)])
     assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+
+
+def test_an_overflowing_float16_gradient_is_skipped_and_halves_the_loss_scale():
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    model, _, plain = make(world, 16)
+    step = TrainStep(
+        plain.loss_module, plain.optimizer, world, Precision("fp16", "test"), Guard("stop", 3, scaled=True),
+        micro_batch=16, grad_clip=1.0, seed=3, dropout=False,
+    )  # fmt: skip
+    scale = step.scaler.get_scale()
+    handle = model.transformer.h[0].mlp.c_fc.weight.register_hook(lambda g: g * math.inf)
+    before = [p.clone() for p in model.parameters()]
+    assert not step(0, *batch(), 1.0).applied
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert step.scaler.get_scale() == scale / 2
+    handle.remove()
+    result = step(1, *batch(), 1.0)
+    assert result.applied and math.isfinite(result.grad_norm)
+    again = torch.amp.GradScaler("cpu")
+    again.load_state_dict(step.scaler.state_dict())
+    assert again.get_scale() == scale / 2
+
+
+def test_evaluating_after_a_compiled_step_compiles_nothing():
+    from torch._dynamo.utils import counters
+
+    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    model = GPT(SHAPE, seed=7)
+    optimizer = Optimizer(model, OptimizerConfig(), torch.device("cpu"))
+    module = LossModule(model, compile=True)
+    step = TrainStep(module, optimizer, world, FP32, Guard("stop", 1), micro_batch=32, grad_clip=1.0, seed=0,
+                     dropout=False)  # fmt: skip
+    inputs, targets = batch()
+    step(0, inputs, targets, 1.0)
+    compiled = counters["stats"]["unique_graphs"]
+    assert compiled > 0
+    step(1, inputs, targets, 1.0)
+    with torch.no_grad():
+        for rows in (1, 5, 64):
+            model.loss(inputs[:rows], targets[:rows])
+    assert counters["stats"]["unique_graphs"] == compiled
