@@ -10,14 +10,16 @@ import ast
 import re
 from collections.abc import Iterator
 
-# One pass that steps over everything in which a quote or a hash means something else.
+# One pass that steps over everything in which a quote or a hash means something else. Every alternative begins with one
+# of four characters, which lets the engine skip what lies between.
 _LEX = re.compile(
-    r"""(?P<comment>^[ \t]*\#[^\n]*(?:\n[ \t]*\#[^\n]*)*)
+    r"""\n(?P<indent>[ \t]*)(?:
+            (?P<comment>\#[^\n]*(?:\n[ \t]*\#[^\n]*)*)
+          | (?:async[ ]+|cp?def[ ]+)?(?:def|class)[ ]+(?P<name>\w+))
       | \#[^\n]*
-      | (?P<prefix>\b[A-Za-z]{1,2})?(?P<long>\"{3}(?:[^"\\]+|\\.|"(?!""))*\"{3} | '{3}(?:[^'\\]+|\\.|'(?!''))*'{3})
-      | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'
-      | ^(?P<indent>[ \t]*)(?:async[ ]+|cp?def[ ]+)?(?:def|class)[ ]+(?P<name>\w+)""",
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
+      | (?P<long>\"{3}(?:[^"\\]+|\\.|"(?!""))*\"{3} | '{3}(?:[^'\\]+|\\.|'(?!''))*'{3})
+      | "(?:[^"\\\n]+|\\.)*" | '(?:[^'\\\n]+|\\.)*'""",
+    re.VERBOSE | re.DOTALL,
 )
 _NOT_PROSE = re.compile(
     r"licen[sc]e|copyright|warrant(y|ies)|redistribut|all rights reserved|-\*- coding|type: ignore|@generated|mypy:|"
@@ -64,6 +66,7 @@ def texts(source: str) -> Iterator[tuple[str, str]]:
 
     The name is that of the class or function around or before the text ("" in a module's head).
     """
+    source = f"\n{source}"
     stack: list[tuple[int, str]] = []
     for m in _LEX.finditer(source):
         if m["name"]:
@@ -72,15 +75,12 @@ def texts(source: str) -> Iterator[tuple[str, str]]:
                 stack.pop()
             stack.append((depth, m["name"]))
         elif (long := m["long"]) and len(long) > 80:
-            prefix = (m["prefix"] or "").lower()
-            if "f" in prefix or "b" in prefix:
-                continue
-            yield ".".join(n for _, n in stack), _value(long, raw="r" in prefix)
+            prefix = "".join(filter(str.isalpha, source[max(0, m.start() - 2) : m.start()])).lower()
+            if "f" not in prefix and "b" not in prefix:
+                yield ".".join(n for _, n in stack), _value(long, raw="r" in prefix)
         elif (comment := m["comment"]) and len(comment) > 160:
-            yield (
-                ".".join(n for _, n in stack),
-                "\n".join(line.strip().lstrip("#:!").removeprefix(" ") for line in comment.split("\n")),
-            )
+            lines = (line.strip().lstrip("#:!").removeprefix(" ") for line in comment.split("\n"))
+            yield ".".join(n for _, n in stack), "\n".join(lines)
 
 
 def _value(literal: str, raw: bool) -> str:

@@ -69,10 +69,10 @@ LEAST_PROSE = 0.27  # share of function words below which a document is a list o
 REPEATS = 2  # a paragraph that was seen more often is boilerplate
 PACKAGE_CHARS = 4_000_000  # no package may drown the others,
 GENERATED_CHARS = {"plotly": 1_000_000}  # and what is written by a generator says little that is new
-BYTES_PER_TOKEN = 4.2  # GPT-2's on this text; `token_count` is an estimate, which nothing but a display relies on
+BYTES_PER_TOKEN = 3.8  # GPT-2's on this text; `token_count` is an estimate, which nothing but a display relies on
 
 _SKIPPED = re.compile(
-    r"(^|/)(tests?|_?testing|validators|node_modules|site-packages|dist-packages|idle_test|__pycache__|_vendor|"
+    r"(^|/)(tests?|_?testing|validators|graph_objs|node_modules|site-packages|dist-packages|idle_test|__pycache__|_vendor|"
     r"encodings|lib2to3|third_party|templates)(/|$)|(^|/)(test_|conftest|_pydoc|topics\.py)|"
     r"(?i:licen[sc]e|copying|notice|change|history|authors|code_of_conduct|requirements|top_level|entry_points|sources)[^/]*$"
 )
@@ -248,8 +248,9 @@ def _rows(package: Package, modules: list[tuple[str, Pieces]], seen: Counter[str
         module = re.sub(r"(/__init__)?\.\w+$", "", path).replace("/", ".")
         for i, text in enumerate(documents(module, pieces, seen)):
             share = prose.prose_share(text)
-            if len(text) < SHORTEST or share < LEAST_PROSE:
+            if len(text) < SHORTEST or share < LEAST_PROSE or seen[text]:
                 continue
+            seen[text] += 1
             yield {
                 "text": text,
                 "id": f"<{package.name}:{module}:{i}>",

@@ -7,7 +7,10 @@ weights map by eye. There is no `lm_head` parameter: the output layer is `transf
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,8 @@ from mygpt2.model.attention import blocked_attention, blocks_pay, causal_attenti
 from mygpt2.model.cache import KVCache
 from mygpt2.model.loss import LossParts, linear_cross_entropy
 
+Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values in, with all earlier ones out
+RunBlock = Callable[["Block", Tensor], Tensor]
 VOCAB_MULTIPLE = 64  # rows of wte; matrix kernels are fastest when every side is a multiple of it
 
 
@@ -58,15 +63,15 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         B, T, C = x.shape
         dropout = self.dropout if self.training else 0.0
         qkv = self.c_attn(x)  # (B, T, 3C)
-        if cache is None and blocks_pay(qkv, dropout):
+        if past is None and blocks_pay(qkv, dropout):
             return self.c_proj(blocked_attention(qkv, self.n_head))
         q, k, v = qkv.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
-        if cache is not None:
-            k, v = cache.update(layer, k, v)  # (B, nh, S + T, hs)
+        if past is not None:
+            k, v = past(k, v)  # (B, nh, S + T, hs)
         y = causal_attention(q, k, v, dropout)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
@@ -103,8 +108,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + F.dropout(self.attn(self.ln_1(x), cache, layer), self.dropout, self.training)
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), past), self.dropout, self.training)
         return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
 
 
@@ -172,10 +177,11 @@ class GPT(nn.Module):
         padding = (self.padded_vocab - self.config.vocab_size) * self.config.n_embd
         return sum(p.numel() for p in self.parameters()) - padding
 
-    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, idx: Tensor, cache: KVCache | None = None, *, run_block: RunBlock | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T, C), of token ids (B, T).
 
-        With a cache, `idx` continues what the cache holds, and the cache grows by T positions.
+        With a cache, `idx` continues what the cache holds, and the cache grows by T positions. `run_block` may stand
+        in for calling a block, compiled for example.
         """
         start, T = (0 if cache is None else cache.length), idx.shape[1]
         if start + T > self.config.block_size:
@@ -183,8 +189,9 @@ class GPT(nn.Module):
         body = self.transformer
         x = body.wte(idx) + body.wpe.weight[start : start + T]  # (B, T, C)
         x = F.dropout(x, self.config.dropout, self.training)
-        for layer, block in enumerate(body.h):
-            x = block(x, cache, layer)
+        for layer, block in enumerate(cast(Iterable[Block], body.h)):
+            past = None if cache is None else partial(cache.update, layer)
+            x = block(x, past) if run_block is None else run_block(block, x)
         if cache is not None:
             cache.advance(T)
         return body.ln_f(x)
@@ -209,9 +216,10 @@ class LossModule(nn.Module):
         super().__init__()
         self.model = model
         self.compiled = compile
-        self._hidden = torch.compile(model.forward, dynamic=False) if compile else model.forward
+        # One block is compiled and serves all: 24 layers take no longer to compile than 2.
+        self._run_block: RunBlock | None = torch.compile(Block.forward, dynamic=False) if compile else None
 
     def forward(self, idx: Tensor, targets: Tensor) -> LossParts:
         vocab_size = self.model.config.vocab_size
-        hidden = self._hidden(idx)
+        hidden = self.model(idx, run_block=self._run_block)
         return linear_cross_entropy(hidden, self.model.wte, targets, vocab_size=vocab_size, compile=self.compiled)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest, step_of, sweep
 from mygpt2.config.batch import plan_batch
@@ -20,6 +19,7 @@ from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
+from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.guard import Guard
@@ -140,16 +140,12 @@ def _data(
 ) -> tuple[Loader, ValidationSet | None]:
     caches = cache_folder(config.data.cache_dir)
     caches.mkdir(parents=True, exist_ok=True)
-    manifest = resolve(config.data.source, config.data, cache_dir=caches)
+    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
     held_out = None
     if config.data.validation_fraction > 0:
-        with tqdm(desc="validation set", unit=" tokens", unit_scale=True, disable=None, leave=False) as bar:
-
-            def advance(found: int, wanted: int) -> None:
-                bar.total = wanted
-                bar.update(found - bar.n)
-
+        with progress_bar("validation set", "tokens") as advance:
             held_out = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
     loader = Loader.open(
         config.data,

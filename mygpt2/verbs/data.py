@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.errors import UserError
+from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.manifest import Manifest
@@ -92,7 +93,7 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
             print(f"  {line}", flush=True)
             ids.append(document)
         if args.validation:
-            with _bar("validation set", "tokens") as advance:
+            with progress_bar("validation set", "tokens") as advance:
                 found = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
             print(
                 f"\nvalidation   {len(found.tokens):,} tokens in {found.documents:,} documents, {found.bytes:,} bytes"
@@ -110,7 +111,7 @@ def _opened(config: RunConfig) -> Iterator[tuple[Manifest, Any, Any, Path]]:
 
     caches = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.data.tokenizer)
-    with _bar(f"resolve {config.data.source}", "parts") as advance:
+    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
     try:
@@ -160,7 +161,7 @@ def _prepare(args: argparse.Namespace, config: RunConfig) -> int:
         raise UserError("data prepare needs --out DIR, a new or empty folder for the tokens")
     if args.shard_tokens < 1:
         raise UserError(f"--shard-tokens {args.shard_tokens} is too small; give 1 or more")
-    with _opened(config) as (manifest, reader, tokenizer, _), _bar("prepare", "blocks", len(manifest)) as advance:
+    with _opened(config) as (manifest, reader, tokenizer, _), _blocks_bar(len(manifest)) as advance:
         done = prepare(
             manifest, reader, tokenizer, config.data, args.out, shard_tokens=args.shard_tokens,
             threads=config.data.threads or default_threads(), progress=advance,
@@ -174,17 +175,14 @@ def _prepare(args: argparse.Namespace, config: RunConfig) -> int:
 
 
 @contextmanager
-def _bar(title: str, unit: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; the function takes (done, all) or, with `total` given, (done, tokens)."""
+def _blocks_bar(total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (blocks done, tokens so far)."""
     from tqdm import tqdm
 
-    with tqdm(desc=title, unit=f" {unit}", unit_scale=True, total=total, disable=None, leave=False) as bar:
+    with tqdm(desc="prepare", unit=" blocks", unit_scale=True, total=total, disable=None, leave=False) as bar:
 
-        def advance(done: int, other: int) -> None:
-            if total is None:
-                bar.total = other
-            else:
-                bar.set_postfix_str(f"{other / 1e6:.1f}M tokens", refresh=False)
+        def advance(done: int, tokens: int) -> None:
+            bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
             bar.update(done - bar.n)
 
         yield advance

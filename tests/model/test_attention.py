@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 from mygpt2.model import GPT, GPTConfig, LossModule
-from mygpt2.model.attention import LONGEST, blocked_attention, blocks_pay, causal_attention
+from mygpt2.model.attention import LONGEST, _forward, blocked_attention, blocks_pay, causal_attention
+from mygpt2.model.gpt import Block, tanh_gelu
 
 
 def parts(qkv: torch.Tensor, n_head: int) -> tuple[torch.Tensor, ...]:
@@ -77,3 +79,35 @@ def test_training_and_evaluation_compute_the_same_loss() -> None:
     with torch.no_grad():
         quiet = module(idx, idx)
     assert torch.allclose(module(idx, idx).nll_sum, quiet.nll_sum, rtol=1e-6)
+
+
+def test_the_operator_keeps_pytorchs_rules_for_operators() -> None:
+    """Its shapes without data, its gradient's registration, no aliasing: what a compiler relies on."""
+    qkv = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    torch.library.opcheck(_forward, (qkv, 2))
+
+
+def test_a_traced_block_serves_every_layer_and_changes_nothing() -> None:
+    """Traced as for compilation, without the compiler behind it; one trace for three layers."""
+    config = GPTConfig(n_layer=3, n_head=2, n_embd=32, block_size=40, vocab_size=99)
+    plain_module, traced_module = LossModule(GPT(config, seed=3)), LossModule(GPT(config, seed=3))
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    traced_module._run_block = torch.compile(Block.forward, backend=counter, dynamic=False)
+    idx = torch.randint(0, 99, (2, 40), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for module in (plain_module, traced_module):
+        parts = module(idx, idx)
+        parts.nll_sum.backward()
+        losses.append(parts.nll_sum)
+    assert torch.allclose(*losses, rtol=1e-6) and counter.frame_count == 1
+    for p, q in zip(plain_module.parameters(), traced_module.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, atol=1e-4 * p.grad.abs().max().item())
+    assert set(plain_module.state_dict()) == set(traced_module.state_dict())
+
+
+def test_both_spellings_of_gelu_are_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.linspace(-12, 12, 1001)
+    exact = torch.nn.functional.gelu(x.double(), approximate="tanh").float()
+    assert torch.allclose(tanh_gelu(x), exact, atol=1e-6)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.allclose(tanh_gelu(x), exact, atol=1e-6)
