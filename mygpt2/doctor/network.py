@@ -40,16 +40,21 @@ def check_causality(device: torch.device) -> Finding:
 
 
 def train(device: torch.device, steps: int, dtype: torch.dtype = torch.float32) -> list[float]:
-    """Losses (nats per token) of `steps` steps of AdamW on one batch."""
+    """Losses (nats per token) of `steps` steps on one batch, each weight moved by 0.003 against its gradient's sign.
+
+    That is Adam without memory; torch.optim itself would spend seconds of the report on importing the compiler.
+    """
     model, (idx, goals) = GPT(CONFIG, seed=1, device=device), batch(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(steps):
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             parts = model.loss(idx, goals)
         (parts.nll_sum / parts.count).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.sub_(p.grad.sign(), alpha=3e-3)
+                p.grad = None
         losses.append(parts.nll_sum.item() / goals.numel())
     return losses
 
