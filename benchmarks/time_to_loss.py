@@ -119,7 +119,7 @@ def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list
         "train.micro_batch": 16, "train.steps": steps, "train.seed": seed, "train.compile": "true",
         "optimizer.name": "muon", "optimizer.lr": 3e-3, "optimizer.muon_lr": 0.02,
         "schedule.name": "trapezoid", "schedule.warmup_steps": 5, "schedule.decay_share": 0.6,
-        "schedule.min_lr_ratio": 0.0, "eval.interval": max(1, steps // 20), "sample.interval": 0,
+        "schedule.min_lr_ratio": 0.0, "eval.interval": max(5, steps // 20), "sample.interval": 0,
         "checkpoint.interval": 10**6, "log.plot_interval": 0,
     }  # fmt: skip
     words = [sys.executable, "-m", "mygpt2", "train", "--preset", "tiny", "--runs", str(folder / "runs"), "--run", name]

@@ -39,7 +39,7 @@ BAD_CONFIGURATIONS = {
     "an empty prompt": ("--sample.prompts ['']", "''", "a list", "for example"),
     "an empty source": ("--data.source=", "data.source", "text that is not empty", "for example"),
     "a broken profile range": ("--log.profile ten", "ten", "text like 10:12", "for example 10:12"),
-    "a profile after the end": ("--log.profile 5:999999", "5:999999", "train.steps=300", "for example"),
+    "a profile after the end": ("--log.profile 5:999999", "5:999999", "train.steps=140", "for example"),
     "a misspelt key": ("--train.step 3", "train.step", "steps, batch_tokens", "did you mean train.steps?"),
     "a misspelt section": (
         "--modle.n_head 3",
@@ -55,7 +55,7 @@ BAD_CONFIGURATIONS = {
     "a batch that is not whole": ("--train.batch_tokens 8000", "8000", "not a multiple of", "nearest: 7936, 8192"),
     "a micro-batch that does not fit": ("--train.micro_batch 5", "8192", "5 x 256", "nearest: 7680, 8960"),
     "lanes that do not divide": ("--data.lanes 5", "data.lanes=5", "32 sequences", "nearest: 4, 8"),
-    "a warm-up without an end": ("--schedule.warmup_steps 300", "warmup_steps=300", "0 to 299", "for example 30"),
+    "a warm-up without an end": ("--schedule.warmup_steps 300", "warmup_steps=300", "0 to 139", "for example 14"),
     "an unknown preset": ("--preset gpt-2", "gpt-2", "allowed: tiny, small", "did you mean gpt2?"),
     "a file that is not there": ("--config absent.toml", "absent.toml", "No such file", "give a readable TOML file"),
     "a folder for a file": ("--config .", "--config .", "Is a directory", "give a readable TOML file"),

@@ -147,7 +147,7 @@ def test_optional_settings_default_to_unset() -> None:
 
 PRESETS = {
     # name: parameters, tokens of the run, sequences per batch; GPT-2's counts are those of the published weights
-    "tiny": (4_273_664, 2_457_600, 32),
+    "tiny": (4_273_664, 1_146_880, 32),
     "small": (13_891_584, 65_536_000, 128),
     "gpt2": (124_439_808, 9_999_745_024, 512),
     "gpt2-medium": (354_823_168, 9_999_745_024, 512),
