@@ -53,7 +53,7 @@ def test_random_sigkills_change_neither_a_loss_nor_a_weight(place, ranks):
 def test_ranks_may_change_between_attempts(place):
     """2 ranks to step 70, 1 to 140, 2 to the end: the batches are equal, the losses within 1e-5."""
     source, runs, cache = place
-    # AdamW at an ordinary rate: Muon orthogonalises in bfloat16, which turns a last-bit difference into one of 1e-3, and
+    # AdamW at an ordinary rate: Muon orthogonalises in bfloat16, which makes 1e-3 of a last-bit difference, and
     # at five times this rate training itself is chaotic enough to grow it a hundredfold within 60 steps.
     still = {
         "model__dropout": 0.0, "schedule__name": "constant", "optimizer__name": "adamw", "optimizer__lr": 6e-4,
