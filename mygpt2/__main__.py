@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -18,8 +19,12 @@ from mygpt2.errors import EXIT_OK, EXIT_USAGE, UserError
 VERBS = {
     "train": "train a model, or go on with a run",
     "sample": "continue a prompt with a trained model",
+    "eval": "measure a model: loss on a named text, HellaSwag",
+    "export": "write a model as a folder that transformers loads",
+    "import": "turn a .pt or .bin file into a folder of safetensors",
     "data": "inspect, fetch or prepare a data source",
     "runs": "list, show, stop or verify runs",
+    "tokenizer": "train, inspect or compare tokenizers",
     "doctor": "check this machine and installation",
 }
 
@@ -55,7 +60,8 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run_verb(name: str, argv: list[str]) -> int:
-    verb = importlib.import_module(f"mygpt2.verbs.{name}")
+    module = f"{name}_" if keyword.iskeyword(name) else name  # `import` cannot be a module's name
+    verb = importlib.import_module(f"mygpt2.verbs.{module}")
     parser = Parser(
         prog=f"python -m mygpt2 {name}",
         description=f"{VERBS[name][0].upper()}{VERBS[name][1:]}.",

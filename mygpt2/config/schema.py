@@ -156,6 +156,19 @@ class EvalConfig(Section):
         250, "Steps between validations; one always runs at the end. 0: only then.", unit="steps", ge=0
     )
     batch: int | None = setting(None, "Sequences per forward pass; does not change the result.", unit="sequences", ge=1)
+    yardstick: str = setting(
+        "gpt2",
+        "Model whose loss on the same tokens, once measured, the run is held against; `off`: none.",
+        min_length=1,
+    )
+    measure_yardstick: bool = setting(False, "Fetch that model and measure it at the start where no result is cached.")
+    hellaswag: str | None = setting(
+        None, "Also HellaSwag: `hub`, or the path of its validation set.", min_length=1, example="hub"
+    )
+    hellaswag_interval: int = setting(0, "Steps between HellaSwag runs; 0: only at the end.", unit="steps", ge=0)
+    hellaswag_limit: int | None = setting(
+        None, "Items of HellaSwag, spread evenly. Unset: all 10,042.", unit="items", ge=1, le=100_000
+    )
 
 
 class SampleConfig(Section):

@@ -1,4 +1,8 @@
-"""Any Hugging Face tokenizer.json, run by the `tokenizers` library and made to treat every text as ordinary text."""
+"""Any Hugging Face tokenizer.json, made to treat every text as ordinary text.
+
+A byte-level BPE with a known split pattern is run by tiktoken's core, once its ids have been proven equal; anything
+else by the `tokenizers` library itself.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiktoken
 import tokenizers
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer.base import Tokenizer, printable_bytes, whole_characters
+from mygpt2.tokenizer.fast import PROBES
+from mygpt2.tokenizer.ranks import fits, tiktoken_core
 
 END_OF_TEXT = ("<|endoftext|>", "</s>")  # looked for in this order, before tokenizer_config.json's eos_token
 
@@ -43,11 +50,31 @@ class HFTokenizer(Tokenizer):
         identity = json.dumps({"kind": "hf", "content": self._content, "eot": self.eot_id}, sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._byte_level = _mentions(content.get("decoder"), "ByteLevel")
+        self._core = tiktoken_core(self._content, map(whole_characters, PROBES))
+
+    @property
+    def engine(self) -> str:
+        """The library that encodes: tiktoken or tokenizers."""
+        return "tokenizers" if self._core is None else "tiktoken"
 
     def encode_array(self, text: str) -> np.ndarray:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._core is None:
+            return self._by_library(texts)
+        return [self._by_core(self._core, text) for text in texts]
+
+    def _by_core(self, core: tiktoken.Encoding, text: str) -> np.ndarray:
+        if not fits(text):
+            return self._by_library([text])[0]
+        try:
+            ids = core.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            ids = core.encode_to_numpy(whole_characters(text), disallowed_special=())
+        return ids.astype(self.dtype)
+
+    def _by_library(self, texts: Sequence[str]) -> list[np.ndarray]:
         texts = [text if text.isascii() else whole_characters(text) for text in texts]
         encoded = self._bpe.encode_batch_fast(texts, add_special_tokens=False)
         rows = [np.array(e.ids, dtype=self.dtype) for e in encoded]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ SHA256 = {
 SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 FULL_SIZE = 50257
 SMALLEST = 257  # every byte and end-of-text
+LONGEST_RUN = 250_000  # of white space before a word; at a million tiktoken's pattern matcher runs out of stack
 
 
 class GPT2Tokenizer(Tokenizer):
@@ -57,6 +60,8 @@ class GPT2Tokenizer(Tokenizer):
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def encode_array(self, text: str) -> np.ndarray:
+        if len(text) >= LONGEST_RUN and len(parts := _without_long_runs(text)) > 1:
+            return np.concatenate([self.encode_array(part) for part in parts])
         try:
             ids = self._bpe.encode_to_numpy(text, disallowed_special=())
         except UnicodeEncodeError:
@@ -91,6 +96,16 @@ class GPT2Tokenizer(Tokenizer):
                 },
             }
         )
+
+
+def _without_long_runs(text: str) -> list[str]:
+    """The text cut where GPT-2's pattern cuts it as well: before the last character of a very long run of white space.
+
+    In one part with what stands before it, a run that ends a text is matched without looking ahead.
+    """
+    run = re.compile(rf"[^\S\x1c-\x1f]{{{LONGEST_RUN},}}")  # these four are white space to Python alone
+    cuts = [0, *(found.end() - 1 for found in run.finditer(text) if found.end() < len(text)), len(text)]
+    return [text[start:stop] for start, stop in pairwise(cuts)]
 
 
 def tables_folder() -> Path:

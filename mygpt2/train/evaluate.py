@@ -1,68 +1,100 @@
-"""Validation loss on the held-out documents: the same number for every batch size and rank count."""
+"""What a run measures about itself at intervals: the loss on its held-out documents, and HellaSwag if asked."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from mygpt2.data.validation import ValidationSet, windows
+from mygpt2.config.schema import RunConfig
+from mygpt2.data.validation import ValidationSet
 from mygpt2.distributed import World
+from mygpt2.errors import UserError
+from mygpt2.evals import hellaswag, yardstick
+from mygpt2.evals.items import Item, load_items
+from mygpt2.evals.loss import LossResult, evaluate
+from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.stream import TokenStream, held_out_stream
+from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
+from mygpt2.tokenizer import Tokenizer
 from mygpt2.train.precision import Precision
-from mygpt2.train.step import to_device
 
 
 @dataclass(frozen=True)
-class Validation:
-    """`loss` in nats per target; `bits_per_byte` of the documents' UTF-8 bytes, whatever the tokenizer."""
+class Evaluations:
+    """The plain module is measured, never the compiled one: other shapes would compile anew.
 
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-    tokens: int
-    bytes: int
-    token_sha256: str
-    precision: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@torch.no_grad()
-def validate(
-    model: GPT, held_out: ValidationSet, world: World, precision: Precision, *, block_size: int, batch: int
-) -> Validation:
-    """Σ nll / Σ targets in float64 over contiguous windows that lose no target and count no padding.
-
-    The plain module is evaluated, never the compiled one: other shapes would compile anew. Windows are dealt to the
-    ranks; the first token of the stream is the only one that is not a target.
+    `text` is None where no document is held out, `table` where HellaSwag was not asked for, `yardstick` where GPT-2's
+    loss on these tokens is not known.
     """
-    inputs, targets = windows(held_out.tokens, block_size)
-    mine = np.arange(world.rank, len(inputs), world.size)
-    was_training = model.training
-    model.eval()
-    nll, count = 0.0, 0
-    for first in range(0, len(mine), batch):
-        rows = mine[first : first + batch]
-        with precision.autocast(world.device):
-            _, row_nll, valid = model.loss(
-                to_device(inputs[rows], world.device), to_device(targets[rows], world.device)
-            )
-        nll += float(row_nll.double().sum() if world.device.type != "mps" else row_nll.cpu().double().sum())
-        count += int(valid)
-    model.train(was_training)
-    total, targets_seen = world.sum([nll, float(count)])
-    loss = total / max(targets_seen, 1.0)
-    return Validation(
-        loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / max(held_out.bytes, 1),
-        tokens=int(targets_seen),
-        bytes=held_out.bytes,
-        token_sha256=held_out.sha256,
-        precision=precision.name,
-    )
+
+    scorer: GPTScorer
+    world: World
+    text: TokenStream | None
+    batch: int | None
+    yardstick: dict[str, Any] | None
+    table: hellaswag.Table | None
+
+    def loss(self) -> LossResult:
+        """Of the held-out documents, in windows of the run's own context."""
+        assert self.text is not None, "no document is held out"
+        return evaluate(self.scorer, self.text, window=self.scorer.block_size, ranks=self.world, batch=self.batch)
+
+    def hellaswag(self) -> dict[str, Any]:
+        """Both protocols; see `evals.hellaswag.summary`."""
+        assert self.table is not None, "HellaSwag was not asked for"
+        return hellaswag.summary(self.table, hellaswag.score(self.scorer, self.table, ranks=self.world))
+
+
+def evaluations(
+    config: RunConfig,
+    world: World,
+    model: GPT,
+    tokenizer: Tokenizer,
+    held_out: ValidationSet | None,
+    precision: Precision,
+) -> Evaluations:
+    """Everything ready: what is wrong with a file is said before the first step, not at the first interval."""
+    scorer = GPTScorer(model, precision)
+    cache_dir = cache_folder(config.data.cache_dir)
+    text = held_out_stream(held_out, tokenizer) if held_out else None
+    table = None
+    if config.eval.hellaswag is not None:
+        items = world.lead_first(lambda: _items(config, cache_dir))
+        table = hellaswag.tabulate(items, tokenizer, scorer.block_size)
+    known = _yardstick(config, world, tokenizer, text, cache_dir, precision) if text else None
+    return Evaluations(scorer, world, text, config.eval.batch, known, table)
+
+
+def _items(config: RunConfig, cache_dir: Path) -> list[Item]:
+    try:
+        return load_items(config.eval.hellaswag or "hub", cache_dir, config.eval.hellaswag_limit)
+    except UserError as error:  # it speaks of a command's option
+        raise type(error)(str(error).replace("--hellaswag ", "eval.hellaswag=")) from error
+
+
+def _yardstick(
+    config: RunConfig, world: World, tokenizer: Tokenizer, text: TokenStream, cache_dir: Path, precision: Precision
+) -> dict[str, Any] | None:
+    """The yardstick's result on these tokens from the cache; measured, and fetched, only if a setting says so."""
+    spec = config.eval.yardstick
+    if spec == "off":
+        return None
+    found = world.lead_first(lambda: yardstick.find(cache_dir, spec, text.sha256))
+    if found is not None or not config.eval.measure_yardstick:
+        return found
+    from mygpt2.model.load import load_model
+
+    other = world.lead_first(lambda: load_model(spec))
+    if other.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"eval.measure_yardstick: {spec} has another tokenizer than data.tokenizer={config.data.tokenizer}, and "
+            "losses per token of the two do not compare; use data.tokenizer=gpt2 or leave the setting out"
+        )
+    scorer = GPTScorer(other.model.to(world.device), precision)
+    measured = evaluate(scorer, text, window=scorer.block_size, ranks=world, batch=config.eval.batch)
+    if world.lead:
+        yardstick.keep(cache_dir, spec, other.details, "run", measured)
+    world.barrier()
+    return yardstick.find(cache_dir, spec, text.sha256)

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.evals.choices import PROTOCOLS
+from mygpt2.evals.loss import LossResult
+from mygpt2.evals.report import hellaswag_words
 from mygpt2.run_dir import RunWriter
+from mygpt2.run_dir.lines import read_records
 from mygpt2.train.console import Meter, duration, step_line
-from mygpt2.train.evaluate import Validation
 from mygpt2.train.hardware import memory_bytes
 from mygpt2.train.sinks import Sink, numbers
 from mygpt2.train.step import StepResult
@@ -61,16 +64,31 @@ class Recorder:
         self._sink(step, numbers(record))
         self.status("running", "training", step, loss=result.loss)
 
-    def validation(self, step: int, result: Validation, seconds: float) -> None:
-        self.event("eval", step=step, protocol="run", seconds=seconds, **result.to_json())
+    def validation(self, step: int, result: LossResult, yardstick: dict[str, Any] | None, seconds: float) -> None:
+        """An `eval` event; the first time that the loss is below the yardstick's, a `passed` event as well."""
+        known = {key: yardstick[key] for key in ("of", "revision", "loss", "stderr")} if yardstick else None
+        self.event("eval", step=step, protocol="run", seconds=seconds, yardstick=known, **result.to_json())
         if self.writer is None:
             return
-        print(
-            f"validation at step {step}: {result.loss:.4f} nats per token, {result.bits_per_byte:.3f} bits per byte, "
-            f"perplexity {result.perplexity:.1f} ({result.tokens:,} targets, {duration(seconds)})",
-            flush=True,
-        )
-        self._sink(step, {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte})
+        print(f"validation at step {step}: {result} in {duration(seconds)}", flush=True)
+        self._sink(step, {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte or 0.0})
+        if known and result.loss < known["loss"] and not self._passed(step):
+            self.event("passed", step=step, loss=result.loss, token_sha256=result.token_sha256, yardstick=known)
+            self.say(f"passed {known['of']} at step {step}: {result.loss:.4f} < {known['loss']:.4f} on the same tokens")
+
+    def _passed(self, step: int) -> bool:
+        """Whether an earlier step of this run, in this attempt or before it, passed the yardstick."""
+        assert self.writer is not None
+        events = read_records(self.writer.run.events_file)
+        return any(event.get("kind") == "passed" and event.get("step", step) < step for event in events)
+
+    def hellaswag(self, step: int, result: dict[str, Any], seconds: float) -> None:
+        self.event("hellaswag", step=step, seconds=seconds, **result)
+        if self.writer is None:
+            return
+        print(f"at step {step}, {duration(seconds)}: {hellaswag_words(result)}".replace("\n", "\n    "), flush=True)
+        shares = {f"hellaswag_{name}": result[name]["acc_norm"] for name in PROTOCOLS}
+        self._sink(step, shares)
 
     def status(self, state: str, phase: str, step: int, **more: Any) -> None:
         """status.json; `more` may hold loss and message, which stay as they are when left out."""

@@ -22,6 +22,7 @@ from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
+from mygpt2.train.evaluate import evaluations
 from mygpt2.train.guard import Guard
 from mygpt2.train.hardware import flops_per_token, keep_memory_warm, peak_flops
 from mygpt2.train.optim import Optimizer
@@ -91,7 +92,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     )
     return Trainer(
         config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,
-        optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader, held_out=held_out,
+        optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader,
+        evaluations=evaluations(config, world, model, tokenizer, held_out, precision),
         checkpointer=_checkpointer(config, attempt, say),
         trace=_trace(config, attempt, world, loader),
         recorder=recorder, requests=requests, progress=progress,

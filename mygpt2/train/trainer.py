@@ -15,13 +15,12 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import Batch, loader_state, merge_cursors
 from mygpt2.data.loader import Loader
 from mygpt2.data.trace import TraceWriter
-from mygpt2.data.validation import ValidationSet
 from mygpt2.distributed import World
 from mygpt2.errors import EXIT_OK, EXIT_STOPPED, TryAgain
 from mygpt2.model import GPT, state_for_checkpoint
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.tokenizer import Tokenizer
-from mygpt2.train.evaluate import validate
+from mygpt2.train.evaluate import Evaluations
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision
 from mygpt2.train.record import Recorder
@@ -48,7 +47,7 @@ class Progress:
 class Trainer:
     """The parts of a run, put together by `setup.build`, and the loop over them.
 
-    `checkpointer` is None on every rank but the first, `held_out` where no document is held out.
+    `checkpointer` is None on every rank but the first.
     """
 
     config: RunConfig
@@ -62,7 +61,7 @@ class Trainer:
     precision: Precision
     train_step: TrainStep
     loader: Loader
-    held_out: ValidationSet | None
+    evaluations: Evaluations
     checkpointer: Checkpointer | None
     trace: TraceWriter | None
     recorder: Recorder
@@ -142,6 +141,8 @@ class Trainer:
         step, c = self.progress.step, self.config
         if last or _due(step, c.eval.interval):
             self._validate()
+        if last or _due(step, c.eval.hellaswag_interval):
+            self._hellaswag()
         if last or _due(step, c.sample.interval):
             self._sample()
         if not last and _due(step, c.checkpoint.interval):
@@ -152,16 +153,22 @@ class Trainer:
     # What happens at intervals
 
     def _validate(self) -> None:
-        if self.held_out is None:
+        if self.evaluations.text is None:
             return
         self._status("running", "evaluating")
         began = time.perf_counter()
-        result = validate(
-            self.model, self.held_out, self.world, self.precision,
-            block_size=self.config.model.block_size, batch=self.config.eval.batch or 8,
-        )  # fmt: skip
+        result = self.evaluations.loss()
         self._validated = (self.progress.step, result.loss)
-        self.recorder.validation(self.progress.step, result, time.perf_counter() - began)
+        known = self.evaluations.yardstick
+        self.recorder.validation(self.progress.step, result, known, time.perf_counter() - began)
+
+    def _hellaswag(self) -> None:
+        if self.evaluations.table is None:
+            return
+        self._status("running", "evaluating")
+        began = time.perf_counter()
+        result = self.evaluations.hellaswag()
+        self.recorder.hellaswag(self.progress.step, result, time.perf_counter() - began)
 
     def _sample(self) -> None:
         if self.recorder.writer is None or not self.config.sample.prompts:

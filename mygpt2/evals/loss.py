@@ -1,0 +1,119 @@
+"""Loss on a token stream: the same number for every batch size, rank count and device, with its standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mygpt2.data.validation import windows
+from mygpt2.errors import UserError
+from mygpt2.evals.scorer import Scorer
+from mygpt2.evals.stats import clustered_error
+from mygpt2.evals.stream import TokenStream
+
+TOKENS_AT_ONCE = 8192  # per forward pass when nobody says; a matter of speed and memory only
+
+
+class Ranks(Protocol):
+    """What is needed of `distributed.World`."""
+
+    rank: int
+    size: int
+
+    def sum(self, values: list[float]) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """`loss` in nats per target; `stderr` of it, clustered by document (None for a single document).
+
+    `bits_per_byte` divides the loss of all targets, ends of documents included, by the bytes the targets stand for.
+    """
+
+    loss: float
+    stderr: float | None
+    perplexity: float
+    bits_per_byte: float | None
+    tokens: int
+    bytes: int
+    documents: int
+    window: int
+    token_sha256: str
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        error = "" if self.stderr is None else f" ± {self.stderr:.4f}"
+        by_byte = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
+        return (
+            f"{self.loss:.4f}{error} nats per token, {by_byte}perplexity {self.perplexity:.2f} "
+            f"({self.tokens:,} targets of {self.documents:,} documents)"
+        )
+
+
+def evaluate(
+    scorer: Scorer,
+    stream: TokenStream,
+    *,
+    window: int,
+    ranks: Ranks,
+    batch: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LossResult:
+    """Σ nll / Σ targets in float64 over contiguous windows that lose no target and count no padding.
+
+    Batches of `batch` windows are dealt to the ranks. What is summed are pieces, the part of one document in one
+    window: each is summed by one rank, then all of them in the order of the text, so ranks and batches change nothing
+    but the rounding inside a forward pass. `progress` is called with the number of targets done by this rank.
+    """
+    if window > scorer.block_size:
+        raise UserError(f"windows of {window} tokens do not fit the model's context of {scorer.block_size}")
+    batch = batch or max(1, TOKENS_AT_ONCE // window)
+    cuts = _pieces(stream, window)
+    sums = np.zeros(len(cuts))
+    for number, first in enumerate(range(0, stream.targets, batch * window)):
+        if number % ranks.size != ranks.rank:
+            continue
+        last = min(first + batch * window, stream.targets)
+        inputs, targets = windows(stream.tokens[first : last + 1], window)
+        nll = scorer.nll(torch.from_numpy(inputs), torch.from_numpy(targets)).double().numpy().reshape(-1)
+        low, high = np.searchsorted(cuts, [first, last])
+        sums[low:high] = np.add.reduceat(nll[: last - first], cuts[low:high] - first)
+        if progress:
+            progress(last - first)
+    return _result(scorer, stream, window, cuts, np.array(ranks.sum(sums.tolist())))
+
+
+def _pieces(stream: TokenStream, window: int) -> np.ndarray:
+    """Where pieces begin, as indices of targets: target i is token i + 1."""
+    starts = stream.doc_starts[stream.doc_starts > 1] - 1
+    cuts = np.unique(np.concatenate([np.arange(0, stream.targets, window), starts]))
+    return cuts[cuts < stream.targets]
+
+
+def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, sums: np.ndarray) -> LossResult:
+    total = math.fsum(sums)
+    if not math.isfinite(total):
+        raise UserError("the model's losses are not finite, its weights are damaged; use an earlier checkpoint")
+    owners = np.maximum(np.searchsorted(stream.doc_starts, cuts + 1, side="right") - 1, 0)
+    lengths = np.diff(np.append(cuts, stream.targets))
+    loss = total / stream.targets
+    return LossResult(
+        loss=loss,
+        stderr=clustered_error(np.bincount(owners, sums), np.bincount(owners, lengths)),
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=total / math.log(2) / stream.bytes if stream.bytes else None,
+        tokens=stream.targets,
+        bytes=stream.bytes,
+        documents=stream.documents,
+        window=window,
+        token_sha256=stream.sha256,
+        precision=scorer.precision,
+    )

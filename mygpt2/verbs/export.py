@@ -1,0 +1,26 @@
+"""`export`: a model as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="RUN|CHECKPOINT_DIR|HF_DIR|gpt2", required=True, help="a run's name, a folder, a hub name"
+    )
+    parser.add_argument("--to", metavar="HF_DIR", type=Path, required=True, help="folder to make; absent or empty")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mygpt2.model.export import check_target, export_folder
+    from mygpt2.model.load import load_model
+
+    to = args.to.expanduser()
+    check_target(to)  # complain before gigabytes are read
+    loaded = load_model(args.model, args.runs)
+    export_folder(loaded, to)
+    print(f"exported {loaded.name} ({loaded.details['parameters']:,} parameters) to {to}")
+    return 0

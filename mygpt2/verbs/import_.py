@@ -1,0 +1,36 @@
+"""`import`: a model that lies in a pickle, once and on request, as a folder of safetensors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} FILE --to DIR [--tokenizer T]"
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="nanoGPT's ckpt.pt, or a pytorch_model.bin with its config.json beside"
+    )
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="folder to make; absent or empty")
+    parser.add_argument(
+        "--tokenizer", metavar="T", help="gpt2, gpt2:N or a tokenizer.json (the one beside FILE, or GPT-2's)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from mygpt2.model.export import check_target, export_folder
+    from mygpt2.model.legacy import load_legacy
+    from mygpt2.model.load import described
+    from mygpt2.tokenizer import load_tokenizer
+    from mygpt2.tokenizer.folder import tokenizer_of
+
+    file, to = args.file.expanduser(), args.to.expanduser()
+    check_target(to)
+    chosen = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    model = load_legacy(file)
+    tokenizer = chosen or tokenizer_of(file.parent, model.config.vocab_size)
+    loaded = described(model, tokenizer, file.name, "file", file)
+    export_folder(loaded, to)
+    cut = f", {loaded.details['unused_ids']} unused ids left out" if "unused_ids" in loaded.details else ""
+    print(f"imported {file} ({loaded.details['parameters']:,} parameters{cut}); use it with --model {to}")
+    return 0
