@@ -129,6 +129,14 @@ def test_a_hub_out_of_reach_is_never_an_older_copy_in_silence(hub: ModelHub, mon
         load_model("gpt2-medium")
 
 
+def test_a_hub_that_goes_away_half_way_is_no_older_copy_either(hub: ModelHub) -> None:
+    load_model("gpt2-medium")
+    hub.commit = "d" * 40
+    hub.faults = [Fault("503", "api", times=50, skip=1)]  # the commit is told, its files are not
+    with pytest.raises(TryAgain, match=f"{REPO}"):
+        load_model("gpt2-medium")
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
