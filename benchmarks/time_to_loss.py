@@ -108,15 +108,14 @@ def train_nanogpt(path: str, folder: Path, minutes: float, lr: float) -> dict:
     return {"lr": lr, "best": min(loss for _, loss in curve), "steps": step, "curve": curve}
 
 
-def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list[str], speed: float) -> dict:
+def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list[str], speed: float, batch_tokens: int) -> dict:
     """One run of the product; the training time at its first validation at or below the goal."""
-    batch_tokens = 8192
     steps = max(20, int(60 * minutes * speed / batch_tokens))
     name = f"seed-{seed}"
     settings = {
         "model.n_layer": LAYERS, "model.n_head": HEADS, "model.n_embd": WIDTH, "model.block_size": CONTEXT,
         "data.tokenizer": f"gpt2:{VOCABULARY}", "data.validation_tokens": 65_536, "train.batch_tokens": batch_tokens,
-        "train.micro_batch": 16, "train.steps": steps, "train.seed": seed, "train.compile": "true",
+        "train.micro_batch": ROWS, "train.steps": steps, "train.seed": seed, "train.compile": "true",
         "optimizer.name": "muon", "optimizer.lr": 3e-3, "optimizer.muon_lr": 0.02,
         "schedule.name": "trapezoid", "schedule.warmup_steps": 5, "schedule.decay_share": 0.6,
         "schedule.min_lr_ratio": 0.0, "eval.interval": max(5, steps // 20), "sample.interval": 0,
@@ -145,6 +144,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lrs", type=float, nargs="+", default=[6e-4, 1e-3, 2e-3])
     parser.add_argument("--speed", type=float, default=2500.0, help="our tokens/s, to choose the number of steps")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="ours; nanoGPT's steps are of 4096 too")
     parser.add_argument("--goal", type=float, help="skip nanoGPT and use this validation loss")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "LR"), help=argparse.SUPPRESS)
@@ -168,7 +168,7 @@ def main() -> None:
         print(f"goal: validation loss {goal:.4f} in {args.minutes:g} minutes ({rates})", flush=True)
         ours = []
         for seed in range(1, args.seeds + 1):
-            ours.append(train_ours(folder, args.minutes * args.share, seed, goal, extra, args.speed))
+            ours.append(train_ours(folder, args.minutes * args.share, seed, goal, extra, args.speed, args.batch_tokens))
             reached = ours[-1]["reached_s"]
             share = f"{reached / 60 / args.minutes:.3f} of nanoGPT's time" if reached else "not reached"
             verdict = "pass" if reached and reached <= 15 * args.minutes else "FAIL"

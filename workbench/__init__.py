@@ -1,0 +1,1 @@
+"""The browser application over run folders: `python -m workbench`."""

@@ -1,0 +1,99 @@
+"""Builds the page: header, tabs, the ports between them, deep links and the public API."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import gradio as gr
+
+from mygpt2.run_dir import list_runs
+from workbench import api, html, look
+from workbench.context import Context
+from workbench.page import QUIET, TABS, Page
+
+TITLE = "mygpt2 workbench"
+SUMMARY_SECONDS = 3.0
+MAX_PARAMETER = 4096  # characters of one value in a deep link
+HELP = (
+    ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
+    ("/", "search in this tab"),
+    ("[ and ]", "previous and next run"),
+    ("?", "this sheet; Esc closes it"),
+)
+
+
+def build(context: Context) -> gr.Blocks:
+    """The whole page as Blocks, ready to launch; nothing in it holds a run's state."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        page = Page()
+        gr.HTML(_header(context), elem_id="wb-header")
+        summary = gr.HTML(_summary(context), elem_id="wb-summary")
+        with gr.Tabs(selected=_first_tab(context), elem_id="wb-tabs") as page.tabs:
+            for name in TABS:
+                with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as tab:
+                    import_module(f"workbench.tabs.{name}").build(context, page)
+                _follow(page, tab, name)
+        ticks = gr.Timer(SUMMARY_SECONDS)
+        ticks.tick(_changed_summary(context), None, summary, **QUIET)
+        blocks.load(partial(_open_link, context, page), None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        api.publish(context)
+    return blocks
+
+
+def _follow(page: Page, tab: gr.Tab, name: str) -> None:
+    """A selected tab wakes its timers and writes itself into the address."""
+    tab.select(
+        lambda: page.timers_for(name) or gr.skip(),
+        None,
+        page.timers,
+        js=f"() => {{ window.workbench.url({{tab: '{name}'}}); return []; }}",
+        **QUIET,
+    )
+
+
+def _first_tab(context: Context) -> str:
+    """Someone without a run begins at Train, everyone else at what is going on."""
+    return "monitor" if list_runs(context.runs) else "train"
+
+
+def _open_link(context: Context, page: Page, request: gr.Request) -> list[Any]:
+    """The tab and its request from the address; an unknown tab is the first one."""
+    given = {str(key): str(value)[:MAX_PARAMETER] for key, value in dict(request.query_params).items()}
+    tab = given.pop("tab", "")
+    tab = tab if tab in TABS else _first_tab(context)
+    ports = [page.ask(**given) if name == tab and given else gr.skip() for name in TABS]
+    return [gr.Tabs(selected=tab), *ports, *page.timers_for(tab)]
+
+
+def _header(context: Context) -> html.Markup:
+    mark = html.Markup((look.ASSETS / "icon.svg").read_text(encoding="utf-8").replace("<svg", '<svg class="wb-mark"'))
+    keys = html.join(
+        html.Markup(f"<dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(what)}</dd>") for key, what in HELP
+    )
+    return html.Markup(
+        f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
+        f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span><span class="wb-grow"></span>'
+        '<button type="button" data-wb="theme">Dark or light</button>'
+        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button></header>'
+        f'<dialog class="wb-help" aria-label="Keyboard"><h2>Keyboard</h2><dl>{keys}</dl></dialog>'
+    )
+
+
+def _summary(context: Context) -> html.Markup:
+    """One line for whoever only wants to know whether all is well."""
+    jobs = context.jobs
+    waiting = len([job for job in jobs.queue() if job.state == "queued"])
+    parts = [f"{waiting} queued" if waiting else "", "queue paused" if jobs.paused else ""]
+    parts.append("" if jobs.owner else "another server owns this folder's queue; this one watches")
+    parts.append("read only" if context.read_only else "")
+    text = " · ".join(part for part in parts if part)
+    return html.Markup(f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else "")
+
+
+def _changed_summary(context: Context) -> Any:
+    def poll() -> Any:
+        return _summary(context)
+
+    return poll

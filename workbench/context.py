@@ -1,0 +1,98 @@
+"""What handlers may use: the folders the page may touch, and the job runner. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir
+from workbench.jobs import Jobs
+from workbench.security import Door
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?(:[\w.-]{1,64})?(@[\w.-]{1,64})?", re.ASCII)
+GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+MAX_TEXT = 4096
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server's view. `runs` and `data_roots` are absolute and resolved; every path a person types must lie in one."""
+
+    runs: Path
+    data_roots: tuple[Path, ...]
+    jobs: Jobs
+    door: Door = field(default_factory=lambda: Door(None))
+    read_only: bool = False
+
+    def run(self, name: str) -> RunDir:
+        """An existing run of this folder. UserError for a name that is not allowed, is unknown, or leads elsewhere."""
+        run = RunDir.open(self.runs, str(name or "").strip())
+        if run.path.resolve().parent != self.runs:
+            raise UserError(f"run {name!r} is a link to another folder; the page opens runs of {self.runs} only")
+        return run
+
+    def path(self, text: str, what: str) -> Path:
+        """A path someone typed, with links resolved, inside `runs` or a data root.
+
+        Relative paths are looked for in each data root, then in `runs`. It need not exist. UserError otherwise.
+        """
+        text = str(text or "").strip()
+        if not text or len(text) > MAX_TEXT or "\0" in text:
+            raise UserError(f"{what}: give a path of 1 to {MAX_TEXT} characters; allowed folders: {self._allowed()}")
+        try:
+            typed = Path(text).expanduser()
+            roots = [*self.data_roots, self.runs]
+            candidates = [typed] if typed.is_absolute() else [root / typed for root in roots]
+            inside = [path for path in map(Path.resolve, candidates) if any(path.is_relative_to(r) for r in roots)]
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{what} {text!r} cannot be looked up: {error}; give another path") from None
+        if not inside:
+            raise UserError(
+                f"{what} {text!r} is outside the folders of this workbench; allowed: {self._allowed()} "
+                "(python -m workbench --data-root DIR adds one)"
+            )
+        return next((path for path in inside if path.exists()), inside[0])
+
+    def model(self, text: str) -> str:
+        """A model as the command line takes it: a run, a GPT-2 of the hub, or a folder inside the roots."""
+        text = str(text or "").strip()
+        if not text:
+            raise UserError("no model is chosen; give a run, a folder inside the roots, or gpt2")
+        name = text.removeprefix("openai-community/")
+        if name in GPT2_NAMES:
+            return text
+        if "/" not in text:
+            try:
+                return str(self.run(text).path)
+            except UserError:
+                if not any((root / text).exists() for root in self.data_roots):
+                    raise
+        path = self.path(text, "model")
+        if not path.exists():
+            raise UserError(f"model {text!r} does not exist; give a run, a folder inside the roots, or gpt2")
+        return str(path)
+
+    def source(self, text: str) -> str:
+        """A data source as `--data.source` takes it; a path must lie inside the roots."""
+        text = str(text or "").strip()
+        if text == "pydocs" or text.startswith("fineweb-edu"):
+            return text
+        looks_like_path = text.startswith(("/", "~", ".")) or any((r / text).exists() for r in self.data_roots)
+        if not looks_like_path and "/" in text and HUB_NAME.fullmatch(text):
+            return text
+        path = self.path(text, "data source")
+        if not path.exists():
+            raise UserError(
+                f"data source {text!r} does not exist; give pydocs, a hub dataset or a path inside the roots"
+            )
+        return str(path)
+
+    def changes(self) -> None:
+        """Called first by every handler that changes something."""
+        if self.read_only:
+            raise UserError("this workbench was started with --read-only; start it without to change anything")
+
+    def _allowed(self) -> str:
+        return ", ".join(str(root) for root in dict.fromkeys((*self.data_roots, self.runs)))

@@ -1,0 +1,84 @@
+"""The look: a Gradio theme over the colours of ui_assets/workbench.css, and where the page's own files lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+ASSETS = Path(__file__).resolve().parents[1] / "ui_assets"
+STYLES = ("workbench.css", "chart.css")
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """System fonts only, so that nothing is fetched; the accent is the stylesheet's."""
+    import gradio as gr
+
+    look = gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        radius_size=gr.themes.sizes.radius_md,
+        text_size=gr.themes.sizes.text_sm,
+        font=SANS,
+        font_mono=MONO,
+    )
+    shared = {
+        "body_background_fill": "var(--wb-paper)",
+        "body_text_color": "var(--wb-ink)",
+        "body_text_color_subdued": "var(--wb-muted)",
+        "background_fill_primary": "var(--wb-panel)",
+        "background_fill_secondary": "var(--wb-paper)",
+        "block_background_fill": "var(--wb-panel)",
+        "block_border_color": "var(--wb-line)",
+        "block_label_text_color": "var(--wb-ink)",
+        "block_label_background_fill": "transparent",
+        "block_title_text_color": "var(--wb-ink)",
+        "block_info_text_color": "var(--wb-muted)",
+        "border_color_primary": "var(--wb-line)",
+        "input_background_fill": "var(--wb-field)",
+        "input_border_color": "var(--wb-edge)",
+        "input_placeholder_color": "var(--wb-muted)",
+        "button_primary_background_fill": "var(--wb-accent)",
+        "button_primary_background_fill_hover": "var(--wb-accent-strong)",
+        "button_primary_text_color": "var(--wb-on-accent)",
+        "button_primary_border_color": "transparent",
+        "button_secondary_background_fill": "var(--wb-panel)",
+        "button_secondary_background_fill_hover": "var(--wb-paper)",
+        "button_secondary_text_color": "var(--wb-ink)",
+        "button_secondary_border_color": "var(--wb-edge)",
+        "button_cancel_background_fill": "var(--wb-bad)",
+        "button_cancel_background_fill_hover": "var(--wb-bad)",
+        "button_cancel_text_color": "var(--wb-on-bad)",
+        "link_text_color": "var(--wb-accent)",
+        "color_accent": "var(--wb-accent)",
+        "color_accent_soft": "var(--wb-soft)",
+        "table_text_color": "var(--wb-ink)",
+        "table_even_background_fill": "var(--wb-panel)",
+        "table_odd_background_fill": "var(--wb-paper)",
+        "code_background_fill": "var(--wb-paper)",
+    }
+    both = {**shared, **{f"{key}_dark": value for key, value in shared.items()}}
+    return look.set(**both)
+
+
+def css() -> str:
+    """All stylesheets, inlined into the page."""
+    return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in STYLES if (ASSETS / name).is_file())
+
+
+def head() -> str:
+    """The page's own scripts, inlined: no request, and no file of this folder has to be served."""
+    script = (ASSETS / "workbench.js").read_text(encoding="utf-8")
+    icon = (ASSETS / "icon.svg").read_text(encoding="utf-8")
+    from urllib.parse import quote
+
+    return (
+        f"<script>{script}</script>\n"
+        f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(icon)}">\n'
+        '<meta name="color-scheme" content="light dark">'
+    )

@@ -1,0 +1,123 @@
+"""What tabs share: how one sends the person to another, timers that rest with their tab, and friendly errors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from mygpt2.errors import UserError
+
+TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
+
+log = logging.getLogger("workbench")
+
+
+class Page:
+    """Made once per Blocks, before its tabs. Tabs know each other only through their ports."""
+
+    QUIET = QUIET
+    PRIVATE = PRIVATE
+
+    def __init__(self) -> None:
+        self._ports = {
+            name: gr.Textbox(visible="hidden", elem_id=f"wb-port-{name}", label=f"request to {name}", container=False)
+            for name in TABS
+        }
+        self._timers: list[tuple[str, gr.Timer]] = []
+        self.tabs: gr.Tabs = None  # type: ignore[assignment]  # set by the app, before any tab is built
+
+    def port(self, tab: str) -> gr.Textbox:
+        """The hidden box that holds what was last asked of a tab, as JSON; listen to its `change`."""
+        return self._ports[tab]
+
+    @property
+    def ports(self) -> list[gr.Textbox]:
+        return list(self._ports.values())
+
+    def outputs(self, tab: str) -> list[Any]:
+        """The outputs of an event that sends the person to `tab`; their values come from `go`."""
+        return [self.tabs, self.port(tab)]
+
+    def go(self, tab: str, **request: Any) -> list[Any]:
+        """Values for `outputs(tab)`: selects the tab and asks it for something."""
+        return [gr.Tabs(selected=tab), self.ask(**request)]
+
+    @staticmethod
+    def ask(**request: Any) -> str:
+        """A port's value. The nonce makes the same request twice two changes."""
+        return json.dumps({**request, "nonce": secrets.token_hex(4)})
+
+    @staticmethod
+    def request(text: str | None) -> dict[str, Any]:
+        """A port's value as a dict without the nonce; empty if it is damaged."""
+        try:
+            found = json.loads(text or "{}")
+        except ValueError:
+            return {}
+        return {key: value for key, value in found.items() if key != "nonce"} if isinstance(found, dict) else {}
+
+    def timer(self, tab: str, seconds: float) -> gr.Timer:
+        """Ticks only while `tab` is the selected one, and the page is visible."""
+        timer = gr.Timer(seconds, active=False)
+        self._timers.append((tab, timer))
+        return timer
+
+    @property
+    def timers(self) -> list[gr.Timer]:
+        return [timer for _, timer in self._timers]
+
+    def timers_for(self, tab: str) -> list[gr.Timer]:
+        """Values for `timers` once `tab` is selected."""
+        return [gr.Timer(active=owner == tab) for owner, _ in self._timers]
+
+    @staticmethod
+    def friendly(handler: Callable[..., Any]) -> Callable[..., Any]:
+        """A handler whose UserError is a toast that leaves the page as it is, and whose defects are one short line.
+
+        The traceback of a defect goes to the server's own log, never into the page.
+        """
+
+        def told(error: Exception) -> None:
+            if isinstance(error, UserError):
+                gr.Warning(str(error), title="Not done")
+                return
+            log.exception("a handler failed", exc_info=error)
+            gr.Warning("This is a defect of the workbench; its log has the details.", title="Something broke")
+
+        if _is_generator(handler):
+
+            @functools.wraps(handler)
+            def stream(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    yield from handler(*args, **kwargs)
+                except Exception as error:
+                    told(error)
+                    yield gr.skip()
+
+            return stream
+
+        @functools.wraps(handler)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return handler(*args, **kwargs)
+            except Exception as error:
+                told(error)
+                return gr.skip()
+
+        return call
+
+
+def _is_generator(handler: Callable[..., Any]) -> bool:
+    import inspect
+
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.isgeneratorfunction(handler)

@@ -1,0 +1,1 @@
+"""One module per tab: `build(context, page)` and its handlers."""
