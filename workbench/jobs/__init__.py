@@ -1,0 +1,15 @@
+"""Processes of the workbench: the queue, its supervisor, stops, alerts and tasks. Knows nothing of the page."""
+
+from mygpt2.config import config_hash
+from workbench.jobs.alerts import Alert
+from workbench.jobs.command import resume_command, shown, train_command
+from workbench.jobs.jobs import Jobs
+from workbench.jobs.records import Job, JobSpec
+from workbench.jobs.spawn import default_slots
+from workbench.jobs.stopping import How, StopJob
+from workbench.jobs.tasks import RESULT, Task, TaskProgress, Tasks
+
+__all__ = [
+    "RESULT", "Alert", "How", "Job", "JobSpec", "Jobs", "StopJob", "Task", "TaskProgress", "Tasks", "config_hash",
+    "default_slots", "resume_command", "shown", "train_command",
+]  # fmt: skip

@@ -1,0 +1,96 @@
+"""How a launch ended, told from the run folder; and the last word on a run that could not say it itself."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
+from mygpt2.run_dir import RunDir, RunLock, RunState, last_record, next_attempt, state_of
+from mygpt2.run_dir.atomic import read_json, replace_json
+from workbench.jobs.spawn import tail
+
+KILLED = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class End:
+    """state: finished, stopped, failed, again (exit 75) or died (without a word). code is None where unknown."""
+
+    state: str
+    code: int | None
+    reason: str
+
+
+def last_attempt(run: RunDir) -> int:
+    """The number of the run's last attempt; 0 for none."""
+    return next_attempt(run) - 1
+
+
+def last_step(run: RunDir) -> int:
+    """The step a run has got to."""
+    steps = [(last_record(run.metrics_file) or {}).get("step"), (read_json(run.status_file) or {}).get("step")]
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
+def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) -> End:
+    """What became of a launch whose launcher is gone, `attempt_before` being the run's last attempt before it.
+
+    exit.json of a newer attempt is believed first: a stopped torchrun may exit with anything. `code` is the launcher's
+    own, negative for a signal, None if another server started it.
+    """
+    record = read_json(run.exit_file) or {}
+    attempt, recorded = record.get("attempt"), record.get("code")
+    if isinstance(attempt, int) and attempt > attempt_before and isinstance(recorded, int):
+        states = {EXIT_OK: "finished", EXIT_STOPPED: "stopped", EXIT_TRY_AGAIN: "again", KILLED: "stopped"}
+        return End(states.get(recorded, "failed"), recorded, str(record.get("reason", "")))
+    said = [line.removeprefix("error: ").removeprefix("launch: ") for line in tail(log) if _tells(line)]
+    reason = said[-1] if said else ""
+    if code == EXIT_OK or (code is None and last_attempt(run) == attempt_before and record.get("code") == EXIT_OK):
+        return End("finished", EXIT_OK, reason or "there was nothing left to do")
+    if code == EXIT_STOPPED:
+        return End("stopped", code, reason or "stopped on request")
+    if code == EXIT_TRY_AGAIN:
+        return End("again", code, reason)
+    if code in (EXIT_USAGE, EXIT_DEFECT) or (code or 0) > 0:
+        return End("failed", code, reason or f"the launcher exited {code}")
+    how = f"was killed by {signal.Signals(-code).name}" if code else "is gone without a word"
+    return End("died", code, f"the launcher {how}")
+
+
+def _tells(line: str) -> bool:
+    return line.startswith(("error: ", "launch: "))
+
+
+def record_kill(run: RunDir) -> None:
+    """Writes down that a run was killed on request. Only for a run of which nobody is left: its lock is taken."""
+    if not run.exists() or not state_of(run).status:
+        return
+    with contextlib.suppress(UserError, OSError), RunLock(run).acquire(patience=1.0):
+        state = state_of(run)
+        if state.state in ("stopped", "finished", "failed"):
+            return
+        reason = "killed on request; the run goes on from its last checkpoint"
+        _write_end(run, state, "stopped", KILLED, reason)
+
+
+def record_failure(run: RunDir, reason: str) -> None:
+    """Writes down why a queued run never began. A run that has had an attempt speaks for itself."""
+    state = state_of(run)
+    if state.state == "queued" and last_attempt(run) == 0:
+        replace_json(run.status_file, {**state.status, "state": "failed", "phase": "failed", "message": reason})
+
+
+def _write_end(run: RunDir, state: RunState, word: str, code: int, reason: str) -> None:
+    """exit.json first, then status.json, as the trainer does."""
+    now = time.time()
+    attempt, step = state.status.get("attempt"), state.status.get("step")
+    record = {"schema": 1, "attempt": attempt, "state": word, "code": code, "reason": reason, "step": step, "time": now}
+    if isinstance(attempt, int) and attempt > 0:
+        replace_json(run.attempt_dir(attempt) / "exit.json", record)
+    replace_json(run.exit_file, record, durable=True)
+    status = {**state.status, "state": word, "phase": word, "eta": None, "message": reason}
+    replace_json(run.status_file, {**status, "heartbeat": now, "progress": now})

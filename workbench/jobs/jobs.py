@@ -1,0 +1,238 @@
+"""What the page may ask of the processes over a runs folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from mygpt2.errors import UserError
+from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, list_runs, rank_states, state_of, write_queued
+from mygpt2.run_dir.atomic import read_json
+from workbench.jobs import spawn
+from workbench.jobs.alerts import Alert, AlertLog
+from workbench.jobs.command import resume_command
+from workbench.jobs.ending import last_attempt
+from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
+from workbench.jobs.stopping import How, StopJob
+from workbench.jobs.store import Store
+from workbench.jobs.supervisor import Supervisor
+from workbench.jobs.tasks import Tasks
+
+NPROC_LIMIT = 64
+
+
+class Jobs:
+    """The queue, stops, alerts and tasks of one runs folder; one per server, usable from any thread.
+
+    State lies in runs/.workbench/. Of several servers over a folder one is the `owner` and starts what is queued; the
+    others can do everything else, and one of them takes over when the owner is gone. Nothing here needs `start`
+    except launching, restarting and raising alerts.
+    """
+
+    def __init__(self, runs: Path, slots: Sequence[str] | None = None) -> None:
+        self.runs = Path(runs).absolute()
+        self.slots = tuple(slots) if slots else tuple(spawn.default_slots())
+        self.store = Store(self.runs)
+        self.tasks = Tasks(self.store.folder / "tasks")
+        self._alerts = AlertLog(self.store.folder / "alerts.jsonl")
+        self._supervisor = Supervisor(self.runs, self.store, self.slots, self._alerts, self.tasks)
+        self._stops: dict[str, StopJob] = {}
+        self._lock = threading.Lock()
+
+    # The server's life
+
+    def start(self) -> None:
+        """Begins to supervise. UserError when the runs folder cannot be written."""
+        self.store.prepare()
+        self._supervisor.start()
+
+    def close(self) -> None:
+        """Ends supervision and gives the folder free. Runs and tasks go on."""
+        self._supervisor.close()
+        self._alerts.close()
+
+    @property
+    def owner(self) -> bool:
+        """Whether this server launches; else another one does, or will be succeeded by this one."""
+        return self._supervisor.owner
+
+    # The queue
+
+    def submit(self, spec: JobSpec, at_once: bool = False) -> Job:
+        """Puts a run in the queue as it is now: what changes later changes nothing queued.
+
+        `at_once` puts it first; it starts when its devices are free. UserError for what cannot run.
+        """
+        spec = self._checked(spec)
+        with self.store.locked():
+            if any(job.run == spec.run for job in self.store.active()):
+                raise UserError(f"run {spec.run!r} is in the queue already; cancel it there or choose another name")
+            run = RunDir(self.runs / spec.run)
+            self._refuse_living(run)
+            new = not run.path.exists()
+            if new:
+                RunDir.create(self.runs, spec.run)
+                write_queued(run, "waiting in the queue")
+            job = self.store.add(spec, first=at_once, new_run=new)
+        self._supervisor.wake()
+        return job
+
+    def _checked(self, spec: JobSpec) -> JobSpec:
+        check_name(spec.run)
+        spawn.check_slots(spec.devices, self.slots)
+        if not spec.argv or any("\0" in word for word in spec.argv):
+            raise UserError("the command is empty or holds a character that no command can; choose other values")
+        if not 1 <= spec.nproc <= NPROC_LIMIT:
+            raise UserError(f"{spec.nproc} processes are not possible; allowed: 1 to {NPROC_LIMIT}")
+        return replace(spec, folder=spec.folder or str(Path.cwd()), restarts=max(0, min(spec.restarts, 100)))
+
+    def _refuse_living(self, run: RunDir) -> None:
+        if run.exists() and ((state := state_of(run)).alive or state.processes):
+            raise UserError(f"run {run.name!r} is at work already; stop it first, or choose another name")
+
+    def queue(self) -> list[Job]:
+        """Jobs that wait or run, in the order in which they go."""
+        return self.store.active()
+
+    def history(self, limit: int = 50) -> list[Job]:
+        """Jobs that have ended, the latest first."""
+        return self.store.ended(limit)
+
+    def job_of(self, run: str) -> Job | None:
+        """The job of a run: the active one, else the latest."""
+        active = [job for job in self.store.active() if job.run == run]
+        return active[0] if active else next((job for job in self.store.ended() if job.run == run), None)
+
+    def cancel(self, id: str) -> Job:
+        """Takes a waiting job out of the queue. UserError once it runs: then it is stopped instead."""
+        with self.store.locked():
+            job = self.store.change(id, WAITING, state="cancelled", ended=self._supervisor.now(), reason="cancelled")
+            if job is None:
+                found = self.store.get(id)
+                raise UserError(f"run {found.run!r} is {found.state}; stop it on the Monitor page instead")
+            if job.new_run:
+                _remove_unused(RunDir(self.runs / job.run))
+        return job
+
+    def move(self, id: str, by: int) -> list[Job]:
+        """Moves a waiting job by so many places among those that wait (-1: one earlier); returns the queue."""
+        with self.store.locked():
+            waiting = [job for job in self.store.active() if job.state in WAITING]
+            place = next((n for n, job in enumerate(waiting) if job.id == id), None)
+            if place is None:
+                raise UserError(f"run {self.store.get(id).run!r} does not wait in the queue, so it has no place there")
+            others = [job.order for job in waiting if job.id != id]
+            target = max(0, min(len(others), place + by))
+            before = others[target - 1] if target else -math.inf
+            after = others[target] if target < len(others) else math.inf
+            if others and not before <= waiting[place].order <= after:
+                self.store.change(id, WAITING, order=_between(before, after))
+        self._supervisor.wake()
+        return self.queue()
+
+    def pause(self) -> None:
+        """Starts nothing until `resume`; what runs goes on."""
+        self.store.paused = True
+
+    def resume(self) -> None:
+        self.store.paused = False
+        self._supervisor.wake()
+
+    @property
+    def paused(self) -> bool:
+        return self.store.paused
+
+    def log_file(self, job: Job) -> Path:
+        """What the latest launch of a job printed: the launcher's own words, and why it could not start."""
+        return self.store.log_file(job)
+
+    # Runs
+
+    def resume_run(self, run: str, nproc: int | None = None, devices: Sequence[str] | None = None) -> Job:
+        """Goes on with a stopped run from its own configuration; on the devices and processes it had, unless given."""
+        folder = RunDir.open(self.runs, run)
+        self._refuse_living(folder)
+        previous = self.job_of(run)
+        if folder.config_file.is_file():
+            argv = tuple(resume_command(folder, nproc))
+        elif previous:
+            argv = previous.spec.argv
+        else:
+            argv = tuple(resume_command(folder, nproc))  # says what is missing
+        ranks = rank_states(folder)
+        count = nproc or len(ranks) or (previous.spec.nproc if previous else 1)
+        chosen = devices or self._devices(previous, {rank.device for rank in ranks}, count)
+        hash = previous.spec.config_hash if previous else ""
+        return self.submit(JobSpec(run, argv, tuple(chosen), count, hash, RESTARTS))
+
+    def _devices(self, previous: Job | None, recorded: set[str], count: int) -> list[str]:
+        if previous and set(previous.spec.devices) <= set(self.slots):
+            return list(previous.spec.devices)
+        return [slot for slot in self.slots if slot in recorded] or list(self.slots[:count])
+
+    def ask(self, run: str, what: Literal["save", "sample"]) -> None:
+        """Asks a running run to save or to sample at its next step. UserError if it does not run."""
+        folder = RunDir.open(self.runs, run)
+        if what not in ("save", "sample"):
+            raise UserError(f"request {what!r} is not known; allowed: save, sample")
+        if not (state := state_of(folder)).alive:
+            raise UserError(f"run {run!r} is {state.state}, so it cannot {what}; resume it first")
+        ControlFiles(folder).request(what)
+
+    def stop(self, run: str, how: How) -> StopJob:
+        """Ends a run in the background; `.lines` tells what happened to every rank and the launcher.
+
+        save: after its step, saved, however long that takes. now: SIGTERM, and SIGKILL after a grace. kill: SIGKILL.
+        Asking again the same way returns the stop under way. A run that only waits leaves the queue.
+        """
+        folder = RunDir.open(self.runs, run)
+        with self._lock:
+            under_way = self._stops.get(run)
+            if under_way and not under_way.done and under_way.how == how:
+                return under_way
+            stop = StopJob(folder, how, lambda: self._find(run))
+            with self.store.locked():
+                for job in [job for job in self.store.active() if job.run == run]:
+                    self.store.change(job.id, HOLDING, asked=how)
+                    self.store.change(
+                        job.id, WAITING, asked=how, state="stopped", ended=self._supervisor.now(), reason="stopped"
+                    )
+            self._stops[run] = stop
+        return stop.start()
+
+    def stop_of(self, run: str) -> StopJob | None:
+        """The latest stop of a run that this server was asked for."""
+        return self._stops.get(run)
+
+    def _find(self, run: str) -> tuple[Process | None, list[Process]]:
+        """The launcher and every process of the run's job, recorded or not."""
+        job = next((job for job in self.store.active() if job.run == run), None)
+        if job is None:
+            return None, []
+        return job.launcher, spawn.marked(spawn.JOB, job.id) if spawn.log_is_held(self.log_file(job)) else []
+
+    # Alerts
+
+    def alerts(self, run: str | None = None) -> list[Alert]:
+        """Alerts of a run, or of all runs and the folder, newest first."""
+        return self._alerts.all(run)
+
+    def runs_list(self) -> list[RunDir]:
+        return list_runs(self.runs)
+
+
+def _between(before: float, after: float) -> float:
+    if before == -math.inf:
+        return after - 1
+    return before + 1 if after == math.inf else (before + after) / 2
+
+
+def _remove_unused(run: RunDir) -> None:
+    """The folder that queueing made, while no attempt was made in it."""
+    if last_attempt(run) == 0 and (read_json(run.status_file) or {}).get("state") == "queued":
+        shutil.rmtree(run.path, ignore_errors=True)

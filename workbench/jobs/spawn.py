@@ -1,0 +1,150 @@
+"""Detached processes: they outlive the server, hold nothing of it, and can be found again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+import mygpt2
+from mygpt2.errors import UserError
+from mygpt2.run_dir import Process
+from mygpt2.run_dir.command import is_secret_name
+
+JOB, TASK, PROGRESS = "MYGPT2_JOB", "MYGPT2_TASK", "MYGPT2_PROGRESS"
+HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TRACKER_SECRETS = ("WANDB_API_KEY",)
+_TORCHRUN = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME",
+    "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "MYGPT2_RESTART",
+)  # fmt: skip
+
+
+def child_environment(
+    added: Mapping[str, str], *, secrets: Iterable[str] = HUB_SECRETS, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """This process's environment without secrets the child has no use for, without marks of other jobs, and with ours.
+
+    The engine is importable from any folder, as launch_train.sh makes it.
+    """
+    source = os.environ if environ is None else environ
+    wanted = set(secrets)
+    kept = {
+        name: value
+        for name, value in source.items()
+        if (name in wanted or not is_secret_name(name))
+        and name not in (JOB, TASK, PROGRESS, *_TORCHRUN)
+        and not name.startswith(("TORCHELASTIC_", "GRADIO_"))
+    }
+    root = str(Path(mygpt2.__file__).resolve().parents[1])
+    paths = [part for part in kept.get("PYTHONPATH", "").split(os.pathsep) if part and part != root]
+    return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "PYTHONUNBUFFERED": "1", **added}
+
+
+def device_environment(devices: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which CUDA devices the child sees: cuda:0 is the first of those this process sees."""
+    numbers = [int(device.removeprefix("cuda:")) for device in devices if device.startswith("cuda:")]
+    if not numbers:
+        return {}
+    seen = [d for d in (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    names = [seen[number] if number < len(seen) else str(number) for number in numbers]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names)}
+
+
+def start_detached(
+    argv: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | str
+) -> subprocess.Popen[bytes]:
+    """Starts a command in a session of its own, its output in `log`. OSError where that is not possible.
+
+    The log is locked before the child exists and the child's stdout keeps the lock: `log_is_held` is therefore true
+    from before the start until the command and every rank it started are gone, whoever died meanwhile.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(OSError):  # no flock there: the marks in the environment remain
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.STDOUT, cwd=folder,
+            env=dict(environment), start_new_session=True, close_fds=True,
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+
+
+def log_is_held(log: Path) -> bool:
+    """Whether a process started with this log still runs."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def marked(name: str, value: str) -> list[Process]:
+    """Processes of this user whose environment says NAME=value, oldest first."""
+    found: list[tuple[float, Process]] = []
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if candidate.environ().get(name) == value and (process := Process.of(candidate.pid)):
+                found.append((candidate.create_time(), process))
+    return [process for _, process in sorted(found, key=lambda item: (item[0], item[1].pid))]
+
+
+def descendants(process: Process) -> list[Process]:
+    """Everything a process started, directly or not, that still runs."""
+    with contextlib.suppress(psutil.Error):
+        if process.alive():
+            children = psutil.Process(process.pid).children(recursive=True)
+            return [found for child in children if (found := Process.of(child.pid))]
+    return []
+
+
+def tail(log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 16) -> list[str]:
+    """The last lines of a log, up to byte `end` if given. Empty for a log that is not there."""
+    try:
+        with open(log, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = size if end is None else min(end, size)
+            file.seek(max(0, end - within))
+            text = file.read(min(end, within)).decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rsplit("\r", 1)[-1] for line in text.splitlines()][-lines:]
+
+
+def default_slots() -> list[str]:
+    """Names of the devices here, found without loading torch: cuda:0 ..., mps, or cpu."""
+    import platform
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = len([d for d in visible.split(",") if d and d != "-1"])
+    else:
+        count = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdecimal()])
+    if count:
+        return [f"cuda:{number}" for number in range(count)]
+    return ["mps"] if (platform.system(), platform.machine()) == ("Darwin", "arm64") else ["cpu"]
+
+
+def check_slots(devices: Sequence[str], slots: Sequence[str]) -> None:
+    """UserError unless every device is a slot, each once."""
+    if not devices:
+        raise UserError(f"no device was chosen; choose from: {', '.join(slots)}")
+    for device in devices:
+        if device not in slots:
+            raise UserError(f"there is no device {device!r}; choose from: {', '.join(slots)}")
+    if len(set(devices)) != len(devices):
+        raise UserError(f"a device was chosen twice: {', '.join(devices)}; choose each once")

@@ -1,0 +1,228 @@
+"""Watches every run of a folder, whoever started it, and raises alerts. Runs that have ended cost one stat each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
+from mygpt2.run_dir.paths import NAME
+from workbench.jobs.alerts import Alert, AlertLog, new_alert
+from workbench.jobs.detect import Detector, stalled
+from workbench.jobs.spawn import tail
+
+OLD_SECONDS = 86_400.0  # what happened longer ago than this before it was first seen is history, not news
+CHUNK_BYTES = 2 << 20  # of metrics read at a look: a long history is caught up with over several
+LOW_DISK_BYTES = 2 << 30
+NONFINITE = "non-finite: "
+
+
+@dataclass
+class _Watched:
+    """What is remembered of one run between looks."""
+
+    metrics: Follower
+    events: Follower
+    detector: Detector = field(default_factory=Detector)
+    stamp: tuple[int, ...] = ()
+    settled: bool = False  # it has ended and everything was said
+    lost_before: bool = False
+    longest: float = 0.0
+
+
+class Watch:
+    """`look` goes over all runs once. What it finds goes to the alert log, which keeps each alert once."""
+
+    def __init__(self, runs: Path, alerts: AlertLog, clock: Callable[[], float]) -> None:
+        self._runs, self._alerts, self._clock = runs, alerts, clock
+        self._known: dict[str, _Watched] = {}
+        self._low = False
+        self.inspected = 0  # runs of which more than a stat was needed, so far
+
+    def look(self) -> None:
+        """Never raises for a damaged or vanishing run."""
+        living_bytes = 0
+        names = self._names()
+        for name in names:
+            run = RunDir(self._runs / name)
+            stamp = _stamp(run)
+            known = self._known.get(name)
+            if not stamp or (known and known.settled and known.stamp == stamp):
+                continue
+            living_bytes = max(living_bytes, self._inspect(run, stamp))
+        for gone in self._known.keys() - set(names):
+            del self._known[gone]
+        self._disk(living_bytes)
+
+    def _names(self) -> list[str]:
+        try:
+            with os.scandir(self._runs) as entries:
+                return [entry.name for entry in entries if NAME.fullmatch(entry.name)]
+        except OSError:
+            return []
+
+    def _inspect(self, run: RunDir, stamp: tuple[int, ...]) -> int:
+        """Looks at one run; returns the size of its newest checkpoint while it is at work."""
+        self.inspected += 1
+        state = state_of(run, now=self._clock())
+        known = self._known.get(run.name)
+        if known is None:
+            known = self._known[run.name] = self._first_sight(run, state)
+        settling = known.settled  # it was, and has changed: somebody resumed it, or wrote a last line
+        known.stamp, known.settled = stamp, False
+        self._events(run, known)
+        caught_up = self._metrics(run, known)
+        if state.alive:
+            known.lost_before = False
+            self._stall(run, known, state)
+            return _newest_checkpoint_bytes(run)
+        self._ended(run, known, state, settling)
+        known.settled = caught_up and (state.state != "lost" or known.lost_before) and state.state != "queued"
+        known.lost_before = state.state == "lost"
+        if known.settled:
+            known.detector = Detector()
+        return 0
+
+    def _first_sight(self, run: RunDir, state: RunState) -> _Watched:
+        """Of a run that has ended the metrics are history; of one that ended long ago everything is."""
+        known = _Watched(Follower(run.metrics_file), Follower(run.events_file))
+        if not state.alive:
+            known.metrics.offset = _size(run.metrics_file)
+            if state.heartbeat_age is None or state.heartbeat_age > OLD_SECONDS:
+                known.events.offset = _size(run.events_file)
+        return known
+
+    # What a run says
+
+    def _events(self, run: RunDir, known: _Watched) -> None:
+        for event in parse_lines(known.events.read())[0]:
+            seconds = event.get("seconds")
+            if isinstance(seconds, int | float):
+                known.longest = max(known.longest, float(seconds))
+            alert = self._of_event(run, event)
+            if alert and self._clock() - alert.time < OLD_SECONDS:
+                self._alerts.add(alert)
+
+    def _of_event(self, run: RunDir, event: Mapping[str, Any]) -> Alert | None:
+        kind, attempt, step = event.get("kind"), event.get("attempt"), event.get("step")
+        step = step if isinstance(step, int) else None
+        message, when = str(event.get("message", "")), event.get("time")
+        when = float(when) if isinstance(when, int | float) else self._clock()
+        if kind == "alert" and message.startswith(NONFINITE):
+            text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
+            return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
+                             log_tail=tail(run.log_file(0)))  # fmt: skip
+        if kind == "alert":
+            return new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
+                             log_tail=tail(run.log_file(0)))  # fmt: skip
+        if kind == "crash":
+            rank, end = event.get("rank"), event.get("log_bytes")
+            lines = tail(run.log_file(rank), end=end if isinstance(end, int) else None) if isinstance(rank, int) else []
+            return new_alert("error", "crash", run.name, message, at=f"{attempt}", step=step, when=when, log_tail=lines)
+        if kind == "save_failed":
+            text = f"the checkpoint of step {step} was not saved: {event.get('reason', '')}"
+            return new_alert("warning", "save", run.name, text, at=f"{attempt}-{step}", step=step, when=when)
+        if kind == "skipped" and event.get("loss") is None:
+            text = f"step {step} was skipped: its loss is not finite"
+            at = f"skip-{attempt}-{(step or 0) // 100}"
+            return new_alert("warning", "nonfinite", run.name, text, at=at, step=step, when=when)
+        return None
+
+    def _metrics(self, run: RunDir, known: _Watched) -> bool:
+        """Reads some new rows; whether there are no more."""
+        lines = known.metrics.read(CHUNK_BYTES)
+        for row in parse_lines(lines)[0]:
+            for finding in known.detector.row(row):
+                level = "error" if finding.kind == "nonfinite" else "warning"
+                at = f"{row.get('attempt')}-{finding.step}"
+                self._alerts.add(
+                    new_alert(level, finding.kind, run.name, finding.text, at=at, step=finding.step, when=finding.time)
+                )
+        return not lines
+
+    # What can be seen of it
+
+    def _stall(self, run: RunDir, known: _Watched, state: RunState) -> None:
+        phase, step = str(state.status.get("phase", "")), state.status.get("step")
+        age = state.progress_age or 0.0
+        if stalled(phase, age, known.detector.step_seconds, known.longest):
+            what = f"no progress for {age:.0f} s while {phase or state.state}, at step {step}"
+            message = state.status.get("message")
+            text = f"{what}: {message}" if message else what
+            at = f"{state.status.get('attempt')}-{step}-{phase}"
+            self._add(run, "warning", "stall", text, at, step)
+
+    def _ended(self, run: RunDir, known: _Watched, state: RunState, settled: bool) -> None:
+        """A run that failed or vanished: its alert, unless an event has told it better, or it is long ago."""
+        attempt = state.status.get("attempt")
+        recent = state.heartbeat_age is not None and state.heartbeat_age < OLD_SECONDS
+        if not recent or not isinstance(attempt, int) or attempt < 1:
+            return
+        reason = state.reason or str(state.status.get("message", ""))
+        if state.state == "lost" and known.lost_before:  # seen twice: a kill on request is written down in between
+            dead = next((rank.rank for rank in state.ranks if rank.alive is False), 0)
+            self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), tail(run.log_file(dead)))
+        elif state.state == "failed" and not reason.startswith(NONFINITE):
+            self._add(run, "error", "crash", f"failed: {reason}", f"{attempt}", _step(run), tail(run.log_file(0)))
+
+    def _add(
+        self, run: RunDir, level: str, kind: str, text: str, at: str, step: Any, lines: Sequence[str] = ()
+    ) -> None:
+        number = step if isinstance(step, int) else None
+        self._alerts.add(new_alert(level, kind, run.name, text, at=at, step=number, when=self._clock(), log_tail=lines))
+
+    def _disk(self, checkpoint: int) -> None:
+        """Room for two more checkpoints of the largest run at work, and for everything else."""
+        try:
+            free = shutil.disk_usage(self._runs).free
+        except OSError:
+            return
+        limit = max(LOW_DISK_BYTES, 2 * checkpoint)
+        if free < limit and not self._low:
+            room = f"{free / 1e9:.1f} GB are free in {self._runs}"
+            text = f"{room}; below {limit / 1e9:.1f} GB checkpoints may not be saved"
+            self._alerts.add(new_alert("error", "disk", "", text, at=f"{self._clock():.0f}", when=self._clock()))
+        self._low = free < (1.5 * limit if self._low else limit)
+
+
+def checkpoint_words(run: RunDir) -> str:
+    """Which checkpoint is whole, in words. Reads its manifest and the sizes of its files."""
+    from mygpt2.checkpoint.store import newest, step_of
+
+    found, _ = newest(run.checkpoints_dir)
+    if found is None:
+        return "there is no whole checkpoint"
+    return f"the checkpoint of step {step_of(found.name)} is whole and good to go on from"
+
+
+def _stamp(run: RunDir) -> tuple[int, ...]:
+    """Changes whenever a run does: its status is rewritten at every beat and at the end. Empty for no run."""
+    try:
+        status = os.stat(run.status_file)
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _newest_checkpoint_bytes(run: RunDir) -> int:
+    with_steps = sorted(run.checkpoints_dir.glob("step-*"))
+    if not with_steps:
+        return 0
+    return sum(_size(path) for path in with_steps[-1].glob("*"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _step(run: RunDir) -> int | None:
+    from workbench.jobs.ending import last_step
+
+    return last_step(run) or None
