@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings
-from mygpt2.config.rules import broken_rules
+from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig, Section
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
@@ -28,7 +28,7 @@ OPTION = re.compile(r"--([A-Za-z_][\w-]*\.[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTAL
 
 
 class ConfigError(UserError):
-    """All problems of a configuration, one line each."""
+    """All problems of a configuration, one line each; a Problem where it is about settings that exist."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -164,9 +164,10 @@ def _from_text(setting: Setting, text: str) -> Any:
     if setting.kind == "bool" and text.strip().lower() in ("true", "false"):
         return text.strip().lower() == "true"
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        read = tomllib.loads(f"value = {text.strip()}")
+    except (ValueError, RecursionError):  # not TOML, a number of thousands of digits, brackets without end
         return text
+    return read["value"] if len(read) == 1 else text
 
 
 def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
@@ -189,7 +190,8 @@ def _validate_section(
         for key in dict.fromkeys(str(detail["loc"][0]) for detail in error.errors()):
             name = f"{section}.{key}"
             setting = settings()[name]
-            problems.append(f"{given[name].place}: expected {setting.allowed}, for example {setting.example}")
+            text = f"{given[name].place}: expected {setting.allowed}, for example {setting.example}"
+            problems.append(Problem(text, (name,)))
             bad.add(name)
             del values[key]
     return model.model_validate(values)

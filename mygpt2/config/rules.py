@@ -17,6 +17,17 @@ class Rule:
     check: Callable[[RunConfig], str | None]
 
 
+class Problem(str):
+    """One line of what is wrong, which knows the settings it is about, so that a form can say it there."""
+
+    fields: tuple[str, ...]
+
+    def __new__(cls, text: str, fields: tuple[str, ...]) -> Problem:
+        made = super().__new__(cls, text)
+        made.fields = fields
+        return made
+
+
 def heads_divide_width(config: RunConfig) -> str | None:
     head, width = config.model.n_head, config.model.n_embd
     if width % head == 0:
@@ -71,5 +82,5 @@ RULES = (
 
 def broken_rules(config: RunConfig, bad: set[str]) -> list[str]:
     """The problems of all rules whose fields are themselves sound."""
-    checked = (rule.check(config) for rule in RULES if not bad.intersection(rule.fields))
-    return [problem for problem in checked if problem]
+    checked = ((rule.check(config), rule.fields) for rule in RULES if not bad.intersection(rule.fields))
+    return [Problem(text, fields) for text, fields in checked if text]
