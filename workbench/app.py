@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -37,7 +36,11 @@ def build(context: Context) -> gr.Blocks:
                 _follow(page, tab, name)
         ticks = gr.Timer(SUMMARY_SECONDS)
         ticks.tick(_changed_summary(context), None, summary, **QUIET)
-        blocks.load(partial(_open_link, context, page), None, [page.tabs, *page.ports, *page.timers], **QUIET)
+
+        def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
+            return _open_link(context, page, request)
+
+        blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
         api.publish(context)
     return blocks
 
@@ -45,7 +48,7 @@ def build(context: Context) -> gr.Blocks:
 def _follow(page: Page, tab: gr.Tab, name: str) -> None:
     """A selected tab wakes its timers and writes itself into the address."""
     tab.select(
-        lambda: page.timers_for(name) or gr.skip(),
+        lambda: page.timers_for(name),
         None,
         page.timers,
         js=f"() => {{ window.workbench.url({{tab: '{name}'}}); return []; }}",

@@ -44,16 +44,16 @@ class Context:
         try:
             typed = Path(text).expanduser()
             roots = [*self.data_roots, self.runs]
-            candidates = [typed] if typed.is_absolute() else [root / typed for root in roots]
-            inside = [path for path in map(Path.resolve, candidates) if any(path.is_relative_to(r) for r in roots)]
+            found = [path.resolve() for path in ([typed] if typed.is_absolute() else [root / typed for root in roots])]
+            path = next((path for path in found if path.exists()), found[0])
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{what} {text!r} cannot be looked up: {error}; give another path") from None
-        if not inside:
+            raise UserError(f"{what} {text[:80]!r} cannot be looked up: {error.args[-1]}; give another path") from None
+        if not any(path.is_relative_to(root) for root in roots):
             raise UserError(
                 f"{what} {text!r} is outside the folders of this workbench; allowed: {self._allowed()} "
                 "(python -m workbench --data-root DIR adds one)"
             )
-        return next((path for path in inside if path.exists()), inside[0])
+        return path
 
     def model(self, text: str) -> str:
         """A model as the command line takes it: a run, a GPT-2 of the hub, or a folder inside the roots."""

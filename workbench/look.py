@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[1] / "ui_assets"
-STYLES = ("workbench.css", "chart.css")
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
@@ -62,23 +63,29 @@ def theme() -> gr.themes.Base:
         "table_odd_background_fill": "var(--wb-paper)",
         "code_background_fill": "var(--wb-paper)",
     }
-    both = {**shared, **{f"{key}_dark": value for key, value in shared.items()}}
-    return look.set(**both)
+    known = set(inspect.signature(look.set).parameters)
+    dark = {f"{key}_dark": value for key, value in shared.items()}
+    return look.set(**shared, **{key: value for key, value in dark.items() if key in known})
 
 
 def css() -> str:
     """All stylesheets, inlined into the page."""
-    return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in STYLES if (ASSETS / name).is_file())
+    return "\n".join(path.read_text(encoding="utf-8") for path in _assets(".css"))
 
 
 def head() -> str:
     """The page's own scripts, inlined: no request, and no file of this folder has to be served."""
-    script = (ASSETS / "workbench.js").read_text(encoding="utf-8")
+    scripts = "".join(f"<script>{path.read_text(encoding='utf-8')}</script>\n" for path in _assets(".js"))
     icon = (ASSETS / "icon.svg").read_text(encoding="utf-8")
-    from urllib.parse import quote
-
     return (
-        f"<script>{script}</script>\n"
+        f"{scripts}"
         f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(icon)}">\n'
         '<meta name="color-scheme" content="light dark">'
     )
+
+
+def _assets(suffix: str) -> list[Path]:
+    """workbench.* first: the others build on its colours and functions. chart.js is loaded by the chart itself."""
+    tabs = sorted(ASSETS.glob(f"tab-*{suffix}"))
+    extra = [ASSETS / "chart.css"] if suffix == ".css" and (ASSETS / "chart.css").is_file() else []
+    return [ASSETS / f"workbench{suffix}", *extra, *tabs]
