@@ -13,7 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRODUCT = sorted(path for package in ("mygpt2", "workbench") for path in (ROOT / package).rglob("*.py"))
 SOURCES = [*PRODUCT, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
-SCRIPTS = [ROOT / "launch_train.sh", ROOT / ".ci" / "run"]
+SCRIPTS = [
+    ROOT / "launch_train.sh",
+    ROOT / "launch_workbench.sh",
+    ROOT / "scripts" / "find_python.sh",
+    ROOT / ".ci" / "run",
+]
 
 
 def name(path: Path) -> str:

@@ -23,13 +23,13 @@ def parse(words: Sequence[str]) -> Options:
                     allow_abbrev=False)  # fmt: skip
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (./runs)")
     parser.add_argument("--data-root", type=Path, action="append", metavar="DIR",
-                        help="a folder that data, models and tokenizers typed in the page may come from; may be repeated "
+                        help="a folder that data, models and tokenizers may come from; may be repeated "
                              "(default: the folder it is started in)")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", metavar="H",
                         help="address to listen on (127.0.0.1); any other needs --password-file")  # fmt: skip
     parser.add_argument("--port", type=_port, metavar="P", help="port (the first free one from 7860 up; 0: any)")
     parser.add_argument("--password-file", type=Path, metavar="F",
-                        help="its first line is the password that the page and the API's launch and stop ask for")  # fmt: skip
+                        help="its first line is the password of the page and of the API's launch and stop")  # fmt: skip
     parser.add_argument(
         "--read-only", action="store_true", help="watch only: nothing can be started, stopped or written"
     )

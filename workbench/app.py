@@ -77,7 +77,8 @@ def _header(context: Context) -> html.Markup:
     )
     return html.Markup(
         f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
-        f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span><span class="wb-grow"></span>'
+        f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span>'
+        '<span class="wb-grow"></span>'
         '<button type="button" data-wb="theme">Dark or light</button>'
         '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button></header>'
         f'<dialog class="wb-help" aria-label="Keyboard"><h2>Keyboard</h2><dl>{keys}</dl></dialog>'

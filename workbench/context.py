@@ -18,7 +18,7 @@ MAX_TEXT = 4096
 
 @dataclass(frozen=True)
 class Context:
-    """One server's view. `runs` and `data_roots` are absolute and resolved; every path a person types must lie in one."""
+    """One server's view. `runs` and `data_roots` are absolute and resolved; a path someone types must lie in one."""
 
     runs: Path
     data_roots: tuple[Path, ...]
@@ -67,7 +67,7 @@ class Context:
             try:
                 return str(self.run(text).path)
             except UserError:
-                if not any((root / text).exists() for root in self.data_roots):
+                if not any(_exists(root / text) for root in self.data_roots):
                     raise
         path = self.path(text, "model")
         if not path.exists():
@@ -79,7 +79,7 @@ class Context:
         text = str(text or "").strip()
         if text == "pydocs" or text.startswith("fineweb-edu"):
             return text
-        looks_like_path = text.startswith(("/", "~", ".")) or any((r / text).exists() for r in self.data_roots)
+        looks_like_path = text.startswith(("/", "~", ".")) or any(_exists(root / text) for root in self.data_roots)
         if not looks_like_path and "/" in text and HUB_NAME.fullmatch(text):
             return text
         path = self.path(text, "data source")
@@ -96,3 +96,11 @@ class Context:
 
     def _allowed(self) -> str:
         return ", ".join(str(root) for root in dict.fromkeys((*self.data_roots, self.runs)))
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a path; a name no file system allows is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

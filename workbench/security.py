@@ -45,8 +45,8 @@ def read_password(path: Path | None, host: str) -> str | None:
         if is_loopback(host):
             return None
         raise UserError(
-            f"--host {host} can be reached from other machines and needs --password-file FILE (first line: a password of "
-            f"{MIN_PASSWORD} characters or more); or stay on 127.0.0.1 and use ssh -L"
+            f"--host {host} can be reached from other machines and needs --password-file FILE (first line: a password "
+            f"of {MIN_PASSWORD} characters or more); or stay on 127.0.0.1 and use ssh -L"
         )
     try:
         words = path.read_text(encoding="utf-8").splitlines()

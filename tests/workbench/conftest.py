@@ -86,7 +86,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None and os.environ.get("CI_NEEDS_BROWSER") != "1":
+    if path is None and os.environ.get("WORKBENCH_BROWSER_TESTS") != "1":
         pytest.skip("no Chromium on this machine (apt-get install chromium, or CHROMIUM=/path)")
     assert path, "no Chromium: apt-get install chromium, or CHROMIUM=/path/to/chromium"
     with sync_playwright() as playwright:

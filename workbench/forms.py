@@ -1,0 +1,218 @@
+"""The schema as a form: the texts of its fields, and from texts to a configuration or to what is wrong at which field.
+
+A field's value is the text a person sees, read by the same function that reads the command line. Knows nothing of Gradio.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mygpt2.config import ConfigError, RunConfig, load_config, preset_names
+from mygpt2.config.fields import Setting, settings
+from mygpt2.config.values import toml_value
+from mygpt2.errors import UserError
+
+MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
+MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB
+UNSET = "unset"
+
+
+class Places(Protocol):
+    """Which data, models and folders a form may name; each raises UserError. `Context` is one."""
+
+    def source(self, text: str) -> str: ...
+
+    def model(self, text: str) -> str: ...
+
+    def path(self, text: str, what: str) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs from the preset's. `follows`: nobody asked for it, it follows from another setting."""
+
+    name: str
+    preset: str
+    text: str
+    follows: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a form says. `config` is None while there are problems, which are lists of lines by dotted name.
+
+    A cross-field rule stands at each field it names. `lines` has every problem once.
+    """
+
+    preset: str
+    config: RunConfig | None
+    problems: dict[str, list[str]]
+    lines: list[str]
+    changes: list[Change]
+
+
+def text_of(setting: Setting, value: Any) -> str:
+    """A value as its field shows it: text as it is, nothing for an unset one, TOML's notation for the rest."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) and setting.kind != "list" else toml_value(value)
+
+
+def texts(config: RunConfig) -> dict[str, str]:
+    """The text of every field, by dotted name in the order of the schema."""
+    return {name: text_of(s, getattr(getattr(config, s.section), s.key)) for name, s in settings().items()}
+
+
+def preset_texts(preset: str) -> dict[str, str]:
+    """The texts of a preset's fields; UserError for one that does not exist."""
+    return texts(load_config(str(preset)))
+
+
+def read(preset: str, values: Mapping[str, Any], places: Places) -> Reading:
+    """Reads a form: `values` by dotted name as text (or bool); a field that is missing is as in the preset.
+
+    Only what differs from the preset is an override, so the configuration is the one that the command line makes of
+    the preset and these differences. Paths come out resolved. Writes nothing. UserError for an unknown preset.
+    """
+    base = preset_texts(preset)
+    given = {name: _text(values[name]) for name in base if name in values}
+    problems: list[tuple[tuple[str, ...], str]] = []
+    resolved = {name: _usable(name, text, places, problems) for name, text in given.items()}
+    unusable = {name for fields, _ in problems for name in fields}
+    overrides = {n: t for n, t in resolved.items() if t != base[n] and n not in unusable}
+    config = None
+    try:
+        config = load_config(preset, None, {name: text or _empty(name) for name, text in overrides.items()})
+    except ConfigError as error:
+        problems += [(tuple(getattr(line, "fields", ())), str(line)) for line in error.problems]
+    by_field: dict[str, list[str]] = {}
+    for fields, line in problems:
+        for name in fields:
+            by_field.setdefault(name, []).append(line)
+    now = {**base, **resolved} if problems or config is None else texts(config)
+    changes = [Change(n, base[n], now[n], n not in overrides) for n in base if now[n] != base[n]]
+    return Reading(preset, None if problems else config, by_field, [line for _, line in problems], changes)
+
+
+def closest_preset(config: RunConfig) -> str:
+    """The preset from which a configuration differs in the fewest settings: what its command begins with."""
+    own = texts(config)
+    return min(preset_names(), key=lambda name: sum(own[n] != text for n, text in preset_texts(name).items()))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A form filled from a file: its preset, its texts, and what of the file found no field."""
+
+    preset: str
+    values: dict[str, str]
+    left_out: list[str]
+
+
+def from_config(config: RunConfig) -> Loaded:
+    """The form of a configuration."""
+    return Loaded(closest_preset(config), texts(config), [])
+
+
+def from_toml(file: Path, name: str = "") -> Loaded:
+    """The form of a TOML file as the command line reads it; a file with bad values fills the form with them all the same.
+
+    UserError for a file that is too large or is not TOML.
+    """
+    name = name or file.name
+    try:
+        data = file.read_bytes() if file.stat().st_size <= MAX_FILE else None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
+    if data is None:
+        raise UserError(f"{name} is larger than {MAX_FILE // 1024} kB; give a TOML file of settings")
+    try:
+        return from_config(load_config(None, file))
+    except ConfigError as error:
+        problems = error.problems
+    try:
+        tree = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is not TOML ({error}); write [section] and key = value lines") from None
+    preset = tree.get("preset")
+    preset = preset if preset in preset_names() else preset_names()[0]
+    found = dict(_leaves(tree))
+    values = preset_texts(preset) if "preset" in tree else texts(RunConfig())
+    values |= {key: text_of(settings()[key], value) for key, value in found.items() if key in settings()}
+    unknown = [line.removeprefix(f"{file}: ") for line in problems if not getattr(line, "fields", ())]
+    return Loaded(preset, values, [str(line) for line in unknown])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in settings():
+            yield from _leaves(value, f"{name}.")
+        elif name in settings():
+            yield name, value
+
+
+def _text(value: Any) -> str:
+    """What a component gave, as text: a tick is a bool, an emptied box may be None."""
+    if isinstance(value, bool):
+        return toml_value(value)
+    return "" if value is None else str(value)
+
+
+def _empty(name: str) -> str:
+    """An emptied field unsets a setting that may be unset; any other is given the empty text, which is refused."""
+    return "none" if settings()[name].optional else ""
+
+
+def _usable(name: str, text: str, places: Places, problems: list[tuple[tuple[str, ...], str]]) -> str:
+    """The text with its path resolved; a text that nothing can hold or may name becomes a problem of its field."""
+    if len(text) > MAX_TEXT:
+        problems.append(((name,), f"{name}: {len(text):,} characters are too many; allowed: {MAX_TEXT:,}"))
+    elif "\0" in text or not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
+        problems.append(((name,), f"{name}: holds a character that no file or command can; type it again"))
+    elif name in NAMING and text:
+        try:
+            return NAMING[name](places, text)
+        except UserError as error:
+            problems.append(((name,), f"{name}: {error}"))
+    return text
+
+
+def _tokenizer(places: Places, text: str) -> str:
+    if text == "gpt2" or text.startswith("gpt2:"):
+        from mygpt2.tokenizer.gpt2 import FULL_SIZE
+
+        size = text.removeprefix("gpt2:")
+        if text != "gpt2" and not (size.isascii() and size.isdecimal() and len(size) < 10 and 257 <= int(size) <= FULL_SIZE):
+            raise UserError(f"{text!r}: after gpt2: comes a number of ids from 257 to {FULL_SIZE}, as in gpt2:8192")
+        return text
+    return _existing(places, text, "tokenizer", "gpt2, gpt2:N, a tokenizer.json or its folder", "tokenizer.json")
+
+
+def _existing(places: Places, text: str, what: str, allowed: str, inside: str = "") -> str:
+    path = places.path(text, what)
+    if not (path / inside if inside and path.is_dir() else path).is_file():
+        raise UserError(f"{what} {text!r} is not there; give {allowed}")
+    return str(path)
+
+
+def _yardstick(places: Places, text: str) -> str:
+    return text if text == "off" else places.model(text)
+
+
+def _hellaswag(places: Places, text: str) -> str:
+    return text if text == "hub" else _existing(places, text, "HellaSwag set", "hub, or the file of its validation set")
+
+
+# Settings that name data, models or folders: what the page allows them to be.
+NAMING: dict[str, Callable[[Places, str], str]] = {
+    "data.source": lambda places, text: places.source(text),
+    "data.tokenizer": _tokenizer,
+    "data.cache_dir": lambda places, text: str(places.path(text, "cache folder")),
+    "eval.yardstick": _yardstick,
+    "eval.hellaswag": _hellaswag,
+}
