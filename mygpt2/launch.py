@@ -13,6 +13,7 @@ code is known: torchrun itself exits 1 for every failure. Three things are done 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
@@ -27,7 +28,7 @@ from mygpt2.cli import Parser, guarded
 from mygpt2.config.batch import plan_batch
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.launch_plan import LaunchPlan, plan_launch
-from mygpt2.run_dir import ControlFiles, RunDir
+from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
 from mygpt2.run_dir.atomic import read_json
 from mygpt2.verbs import train
 
@@ -156,8 +157,28 @@ class Launcher:
                 run(parse_args([*options, *self.command]))
             except ChildFailedError as failed:
                 codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-                return explain(codes, self.stopping)
+                code, reason = explain(codes, self.stopping)
+                if code not in ON_PURPOSE:
+                    self._record_crash(*culprit(codes), reason)
+                return code, reason
         return self._recorded_code(before), "done"
+
+    def _record_crash(self, rank: int, code: int, reason: str) -> None:
+        """An event for whoever watches the run: a rank that was killed cannot write it, and the next attempt goes on
+        in the same log. `log_bytes` is where the dead rank's log ended."""
+        if not self.run_folder.exists():
+            return
+        log = self.run_folder.log_file(rank)
+        status = read_json(self.run_folder.status_file) or {}
+        record = {
+            "schema": 1, "attempt": status.get("attempt"), "kind": "crash", "step": status.get("step"), "rank": rank,
+            "signal": signal.Signals(-code).name if code < 0 else None, "code": code, "message": reason,
+            "log_bytes": log.stat().st_size if log.exists() else 0, "time": time.time(),
+        }  # fmt: skip
+        with contextlib.suppress(OSError):
+            events = LineWriter(self.run_folder.events_file)
+            events.append(record)
+            events.close()
 
     def _exit_file_time(self) -> int:
         """When exit.json was written, in ns; 0 where there is none."""
@@ -209,12 +230,21 @@ def explain(codes: dict[int, int], stopping: bool) -> tuple[int, str]:
     for code in (EXIT_USAGE, EXIT_TRY_AGAIN):
         if code in codes.values():
             return code, "ended on purpose"
-    crashed = {rank: code for rank, code in codes.items() if code not in (EXIT_STOPPED, -signal.SIGTERM)}
+    crashed = _crashed(codes)
     if (stopping and not crashed) or (EXIT_STOPPED in codes.values() and (stopping or not crashed)):
         return EXIT_STOPPED, "stopped on request"
-    rank, code = min((crashed or codes).items(), key=lambda item: (item[1] > 0, item[0]))  # a signal comes before 70
+    rank, code = culprit(codes)
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited {code}"
     return EXIT_DEFECT, f"rank {rank} {how}"
+
+
+def culprit(codes: dict[int, int]) -> tuple[int, int]:
+    """The rank whose end explains the others', and its exit code; a signal comes before a 70."""
+    return min((_crashed(codes) or codes).items(), key=lambda item: (item[1] > 0, item[0]))
+
+
+def _crashed(codes: dict[int, int]) -> dict[int, int]:
+    return {rank: code for rank, code in codes.items() if code not in (EXIT_STOPPED, -signal.SIGTERM)}
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mygpt2.distributed import Place, World, choose_device, die_with_launcher
 from mygpt2.errors import UserError
 from mygpt2.evals import hellaswag, yardstick
-from mygpt2.evals.hub import Progress
 from mygpt2.evals.itemfile import ItemFile, read_baseline
 from mygpt2.evals.items import load_items
 from mygpt2.evals.loss import LossResult, evaluate
@@ -27,6 +25,7 @@ from mygpt2.evals.scorer import GPTScorer
 from mygpt2.evals.text import Text, open_text
 from mygpt2.machine import cache_folder
 from mygpt2.model.load import Loaded, load_model
+from mygpt2.progress import Bar, progress_bar
 from mygpt2.run_dir.atomic import replace_json
 from mygpt2.train.hardware import use_threads
 from mygpt2.train.precision import Precision, choose
@@ -76,7 +75,7 @@ class Session:
     # The loss on a text
 
     def _text(self, loaded: Loaded, name: str) -> Text:
-        with _bar("reading the text", "", self.world.lead) as advance:
+        with progress_bar("reading the text", "", self.world.lead) as advance:
             return open_text(
                 name, loaded.tokenizer, cache_dir=self.cache_dir, model=self.args.model, runs=self.args.runs,
                 text_column=self.args.text_column, progress=advance,
@@ -96,7 +95,7 @@ class Session:
 
     def _evaluate(self, scorer: GPTScorer, text: Text, title: str) -> LossResult:
         window = text.window_for(scorer.block_size)
-        with _bar(title, " targets", self.world.lead) as advance:
+        with progress_bar(title, "targets", self.world.lead) as advance:
             done = 0
             share = -(-text.stream.targets // self.world.size)
 
@@ -139,7 +138,7 @@ class Session:
         args = self.args
 
         def load() -> list[Any]:
-            with _bar("fetching HellaSwag", "B", self.world.lead) as advance:
+            with progress_bar("fetching HellaSwag", "B", self.world.lead) as advance:
                 return load_items(args.hellaswag, self.cache_dir, args.limit, advance)
 
         table = hellaswag.tabulate(self.world.lead_first(load), loaded.tokenizer, scorer.block_size)
@@ -164,12 +163,9 @@ class Session:
 
     def _score(self, scorer: GPTScorer, table: hellaswag.Table, file: ItemFile) -> dict[str, Any]:
         tokens = {} if self.args.batch is None else {"tokens_at_once": self.args.batch * scorer.block_size}
-        bar = tqdm(
-            total=-(-len(table) // self.world.size), desc="HellaSwag", unit=" items", smoothing=0.05,
-            disable=None if self.world.lead else True,
-        )  # fmt: skip
-        with bar:
-            return hellaswag.score(scorer, table, ranks=self.world, file=file, progress=bar.update, **tokens)
+        share = -(-len(table) // self.world.size)
+        with Bar("HellaSwag", "items", share, show=self.world.lead, smoothing=0.05, leave=True) as bar:
+            return hellaswag.score(scorer, table, ranks=self.world, file=file, progress=bar.add, **tokens)
 
     def _items_path(self, out: Path | None, head: dict[str, Any]) -> Path:
         """Beside the result; without one, in the cache, so that this too can be interrupted."""
@@ -195,25 +191,6 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _bar(title: str, unit: str, show: bool) -> Iterator[Progress]:
-    """A progress bar as a function of (done, all), which appears with the first call."""
-    bar: tqdm[Any] | None = None
-
-    def advance(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(desc=title, unit=unit, unit_scale=True, disable=None if show else True, leave=False)
-        bar.total = total
-        bar.update(done - bar.n)
-
-    try:
-        yield advance
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 def _device(name: str, place: Place) -> torch.device:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import DataConfig, load_config, preset_names
 from mygpt2.errors import UserError
+from mygpt2.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
@@ -181,18 +182,11 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 @contextmanager
 def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
-    from tqdm import tqdm
-
     from mygpt2.data.sources import open_reader, resolve
     from mygpt2.machine import cache_folder
 
     caches = cache_folder(data.cache_dir)
-    with tqdm(desc=f"resolve {data.source}", unit=" parts", disable=None, leave=False) as bar:
-
-        def advance(done: int, all: int) -> None:
-            bar.total = all
-            bar.update(done - bar.n)
-
+    with progress_bar(f"resolve {data.source}", "parts") as advance:
         manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
     reader = open_reader(manifest, cache_dir=caches, eot_id=0)  # ids are refused, whatever separates them
     try:
@@ -204,25 +198,22 @@ def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
 @contextmanager
 def _bars() -> Iterator[Any]:
     """Two bars on a terminal, one after the other: reading and splitting, then merging."""
-    from tqdm import tqdm
-
     from mygpt2.tokenizer.create import Progress
 
     class Bars(Progress):
-        bar: tqdm | None = None
+        bar: Bar | None = None
 
         def reading(self, done: int, all: int, unit: str) -> None:
-            self._to("split", done, all, "B" if unit == "bytes" else f" {unit}")
+            self._to("split", done, all, "B" if unit == "bytes" else unit)
 
         def merging(self, done: int, all: int) -> None:
-            self._to("merge", done, all, " merges")
+            self._to("merge", done, all, "merges")
 
         def _to(self, title: str, done: int, all: int, unit: str) -> None:
-            if self.bar is None or self.bar.desc != f"{title}: ":
+            if self.bar is None or self.bar.title != title:
                 self.close()
-                self.bar = tqdm(desc=title, total=all, unit=unit, unit_scale=True, disable=None, leave=False)
-                self.bar.desc = f"{title}: "
-            self.bar.update(min(done, all) - self.bar.n)
+                self.bar = Bar(title, unit)
+            self.bar.to(min(done, all), all)
 
         def close(self) -> None:
             if self.bar is not None:
