@@ -222,6 +222,7 @@ export class Series {
       this.columns[name] = column;
       this.old.forEach((piece, i) => { if (other.old[i]) piece.columns[name] = other.old[i].columns[name]; });
     }
+    this.made.clear();
     this.version++;
   }
 
@@ -248,7 +249,7 @@ export class Series {
   smooth(name, smooth) {
     const key = `smooth ${name} ${smooth}`;
     let kept = this.made.get(key);
-    if (!kept || kept.source !== this.columns[name] && kept.n > this.n) {
+    if (!kept || kept.n > this.n) {
       kept = { ema: new Ema(weightOf(smooth)), n: 0, out: new Float64Array(0) };
       for (const other of this.made.keys()) if (other.startsWith(`smooth ${name} `)) this.made.delete(other);
       this.made.set(key, kept);

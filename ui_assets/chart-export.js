@@ -1,0 +1,89 @@
+// What is on screen as a picture with its title and settings, and every raw point as a table.
+
+const version = new URL(import.meta.url).search;
+const { MARGIN, PANELS, X_AXES, escape } = await import(`./chart-draw.js${version}`);
+const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
+
+const HEAD = 46;
+const CAPTION = 22;
+
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+export function settingsWords(view) {
+  const words = [`x: ${X_AXES[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth)}`];
+  if (view.minus) words.push(`minus ${view.minus}`);
+  if (view.range) words.push(`${xWords(view.x, view.range[0])} to ${xWords(view.x, view.range[1])}`);
+  return words.filter(Boolean).join(" · ");
+}
+
+// One SVG of all panels below each other. `nodes`: [[id, plotly node], ...]
+export async function picture(Plotly, state, nodes, title) {
+  const { theme } = state;
+  const width = Math.max(...nodes.map(([, node]) => node.clientWidth));
+  let y = HEAD + 18;
+  const text = (x, at, words, colour, size, weight = 400) =>
+    `<text x="${x}" y="${at}" fill="${colour}" font-family="${escape(theme.font).replace(/"/g, "'")}" font-size="${size}" font-weight="${weight}">${escape(words)}</text>`;
+  const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state.view), theme.muted, 12)];
+  let x = MARGIN.l;
+  for (const name of state.view.runs) {
+    const colour = theme.runs[state.colours.get(name) - 1];
+    const needed = 24 + 7.5 * name.length;
+    if (x > MARGIN.l && x + needed > width) { x = MARGIN.l; y += 18; }
+    parts.push(`<rect x="${x}" y="${y - 9}" width="10" height="10" rx="2" fill="${colour}"/>`, text(x + 15, y, name, theme.ink, 12));
+    x += needed + 8;
+  }
+  y += 14;
+  for (const [id, node] of nodes) {
+    const [wide, high] = [node.clientWidth, node.clientHeight];
+    const address = await Plotly.toImage(node, { format: "svg", width: wide, height: high });
+    const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg y="${y + CAPTION}" `);
+    const unit = PANELS[id].unit;
+    parts.push(text(MARGIN.l, y + 14, `${PANELS[id].title}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
+    y += CAPTION + high + 6;
+  }
+  return { width, height: y, svg: `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="${width}" height="${y}" viewBox="0 0 ${width} ${y}">`
+    + `<rect width="100%" height="100%" fill="${theme.panel}"/>${parts.join("")}</svg>` };
+}
+
+export async function png({ width, height, svg }, scale = 2) {
+  const image = new Image();
+  await new Promise((loaded, failed) => {
+    image.onload = loaded;
+    image.onerror = () => failed(new Error("the picture could not be drawn"));
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+  });
+  const canvas = document.createElement("canvas");
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  context.drawImage(image, 0, 0, width, height);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+// The tables of several runs as one; runs may have logged different columns.
+export function joinTables(tables) {
+  const header = [];
+  const parsed = tables.map((csv) => {
+    const lines = csv.trimEnd().split("\n");
+    const names = lines[0].split(",");
+    for (const name of names) if (!header.includes(name)) header.push(name);
+    return { names, lines };
+  });
+  const out = [header.join(",")];
+  for (const { names, lines } of parsed) {
+    const plain = names.join() === header.join();
+    const places = header.map((name) => names.indexOf(name));
+    for (let i = 1; i < lines.length; i++) {
+      if (plain) out.push(lines[i]);
+      else { const cells = lines[i].split(","); out.push(places.map((at) => (at < 0 ? "" : cells[at])).join(",")); }
+    }
+  }
+  return `${out.join("\n")}\n`;
+}

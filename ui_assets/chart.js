@@ -1,0 +1,495 @@
+// The live chart: mounted once per component, then it fetches what is new by a cursor and draws it on the same nodes.
+
+const version = new URL(import.meta.url).search;
+const { Series } = await import(`./chart-series.js${version}`);
+const { PANELS, curves, figure, interpolateAt, onAxis, theme, wholeRange, MARGIN } = await import(`./chart-draw.js${version}`);
+const { legend, make, reading, spoken, tip, toolbar } = await import(`./chart-tools.js${version}`);
+const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
+
+const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: 50, minus: "", panels: Object.keys(PANELS), range: null,
+  follow: false, shade: null };
+const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
+const ACTIVE = ["queued", "starting", "running", "saving"];
+const POLL_MS = 1000; // while a run is at work
+const REST_MS = 5000; // while none is
+const LONGEST_MS = 30000; // between tries when the server does not answer
+const HEIGHT = { loss: 300 };
+const OTHER_HEIGHT = 210;
+const COLOURS = "workbench-run-colours";
+
+let plotly = null; // one script for all charts of the page
+
+function loadPlotly(address) {
+  plotly ||= new Promise((loaded, failed) => {
+    if (window.Plotly) { loaded(window.Plotly); return; }
+    const script = make("script", { src: address });
+    script.onload = () => loaded(window.Plotly);
+    script.onerror = () => { plotly = null; failed(new Error("plotly.js could not be loaded")); };
+    document.head.append(script);
+  });
+  return plotly;
+}
+
+// A run keeps its colour, whoever else is shown: its own number, or the next that is free among the runs shown.
+export function assignColours(names, known = {}) {
+  const found = new Map();
+  const taken = new Set();
+  const place = (name, wanted) => {
+    let index = wanted;
+    while (taken.has(index)) index = (index % 8) + 1;
+    taken.add(index);
+    found.set(name, index);
+  };
+  for (const name of names) if (known[name] && !taken.has(known[name])) place(name, known[name]);
+  for (const name of names) if (!found.has(name)) place(name, hash(name));
+  return found;
+}
+
+function hash(name) {
+  let value = 2166136261;
+  for (let i = 0; i < name.length; i++) value = Math.imul(value ^ name.charCodeAt(i), 16777619) >>> 0;
+  return ((value ^ (value >>> 15)) % 8) + 1;
+}
+
+function stored() {
+  try { return JSON.parse(localStorage.getItem(COLOURS) || "{}"); } catch { return {}; }
+}
+
+function remember(colours) {
+  const all = Object.entries({ ...stored(), ...Object.fromEntries(colours) }).slice(-500);
+  try { localStorage.setItem(COLOURS, JSON.stringify(Object.fromEntries(all))); } catch { /* a private window */ }
+}
+
+export function mount({ element, props, server, watch, trigger, plotly: address, options }) {
+  return new Chart(element.querySelector(".wb-chart"), props, server, watch, trigger, address, options);
+}
+
+class Chart {
+  constructor(root, props, server, watch, trigger, address, options) {
+    Object.assign(this, { root, props, server, trigger, options });
+    this.view = { ...DEFAULTS, ...(props.value || {}) };
+    this.series = new Map();
+    this.colours = new Map();
+    this.yranges = {};
+    this.panels = new Map();
+    this.failures = 0;
+    this.draws = 0;
+    this.touch = window.matchMedia("(pointer: coarse)").matches;
+    this.library = loadPlotly(address);
+    this.build();
+    watch("value", () => this.take(props.value));
+    root.chart = this; // for whoever looks at the page with tools
+    this.observe();
+    this.settle();
+  }
+
+  get shown() { return this.view.runs.map((name) => this.series.get(name)).filter((series) => series && series.n); }
+  get range() { return this.view.range || wholeRange(this); }
+  get theme() { return (this.look ||= theme(this.root)); }
+
+  build() {
+    this.tools = toolbar((keys) => this.change(keys), { zoom: (factor) => this.zoom(factor), reset: () => this.reset(), save: (kind) => this.save(kind) });
+    this.status = this.root.querySelector(".wb-chart-status");
+    this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
+    this.grid = make("div", { class: "wb-chart-panels" });
+    this.root.setAttribute("role", "region");
+    this.root.setAttribute("aria-label", this.options.label);
+    this.root.prepend(this.tools.element, this.runs);
+    this.root.append(this.grid);
+    for (const id of Object.keys(PANELS)) this.buildPanel(id);
+  }
+
+  buildPanel(id) {
+    const { title, unit } = PANELS[id];
+    const plot = make("div", { class: "wb-chart-plot" });
+    const line = make("div", { class: "wb-chart-line", hidden: true });
+    const box = make("div", { class: "wb-chart-tip", hidden: true });
+    const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
+      make("figcaption", {}, title, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, line, box));
+    plot.style.height = `${HEIGHT[id] || OTHER_HEIGHT}px`;
+    const panel = { id, plot, line, box, element: figureElement, drawn: null };
+    plot.addEventListener("pointermove", (event) => this.point(panel, this.xAt(panel, event.clientX)));
+    plot.addEventListener("pointerleave", () => this.point(null));
+    plot.addEventListener("pointerdown", (event) => this.press(panel, event));
+    figureElement.addEventListener("keydown", (event) => this.key(panel, event));
+    figureElement.addEventListener("blur", () => this.point(null));
+    this.panels.set(id, panel);
+    this.grid.append(figureElement);
+  }
+
+  observe() {
+    this.dark = document.body.classList.contains("dark");
+    this.bodyWatch = new MutationObserver(() => {
+      const dark = document.body.classList.contains("dark");
+      if (dark !== this.dark) { this.dark = dark; this.look = null; this.refresh(); }
+    });
+    this.bodyWatch.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    this.sizeWatch = new ResizeObserver(() => {
+      if (this.root.clientWidth && this.root.clientWidth !== this.width) { this.width = this.root.clientWidth; this.refresh(); }
+    });
+    this.sizeWatch.observe(this.root);
+    this.wake = () => { if (!document.hidden) this.soon(0); };
+    document.addEventListener("visibilitychange", this.wake);
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.bodyWatch.disconnect();
+    this.sizeWatch.disconnect();
+    document.removeEventListener("visibilitychange", this.wake);
+    for (const { plot } of this.panels.values()) if (plot.data) window.Plotly?.purge(plot);
+  }
+
+  // The view
+
+  // Python changed some keys. A range belongs to its axis; other axes without a range keep what is in sight.
+  take(value) {
+    if (!value || typeof value !== "object") return;
+    const keys = Object.fromEntries(Object.entries(value).filter(([key, now]) => key in DEFAULTS && JSON.stringify(now) !== JSON.stringify(this.view[key])));
+    if (Object.keys(keys).length) this.apply(keys);
+  }
+
+  // The person changed some keys.
+  change(keys) {
+    this.apply(keys);
+    if ("range" in keys) {
+      const detail = { range: this.view.range, x: this.view.x };
+      this.tell("wb-chart-range", detail);
+      this.trigger("select", detail);
+    }
+  }
+
+  apply(keys) {
+    if ("x" in keys && keys.x !== this.view.x && this.view.range && !("range" in keys)) keys.range = this.translate(this.view.range, this.view.x, keys.x);
+    Object.assign(this.view, keys);
+    if (!this.view.runs.includes(this.view.minus)) this.view.minus = "";
+    this.yranges = {};
+    this.settle();
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => this.write(), 200);
+  }
+
+  // The same stretch of the longest run on another axis.
+  translate(range, from, to) {
+    const series = this.shown.reduce((best, one) => (!best || one.n > best.n ? one : best), null);
+    if (!series) return null;
+    const [a, b] = range.map((value) => interpolateAt(series.x(from), series.x(to), value));
+    return a < b ? [a, b] : null;
+  }
+
+  // Back to the component's value, for handlers, and into the address.
+  write() {
+    this.props.value = JSON.parse(JSON.stringify(this.view));
+    if (!this.options.url || !window.workbench?.url) return;
+    const plain = (value) => (Array.isArray(value) ? value.join(",") : typeof value === "boolean" ? (value ? "1" : "0") : String(value));
+    const keys = {};
+    for (const key of IN_ADDRESS) {
+      const value = this.view[key];
+      const usual = JSON.stringify(value) === JSON.stringify(DEFAULTS[key]);
+      keys[key] = usual ? null : key === "range" ? value.map((end) => +end.toPrecision(9)).join("..") : plain(value);
+    }
+    window.workbench.url(keys);
+  }
+
+  // Brings everything in line with the view, and fetches what it needs.
+  settle() {
+    for (const name of this.view.runs) if (!this.series.has(name)) this.series.set(name, new Series(name));
+    for (const name of [...this.series.keys()]) if (!this.view.runs.includes(name)) this.series.delete(name);
+    this.colours = assignColours(this.view.runs, stored());
+    remember(this.colours);
+    this.tell("wb-chart-colours", Object.fromEntries(this.colours));
+    this.tools.show(this.view);
+    for (const panel of this.panels.values()) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.view.runs.length;
+    this.refresh();
+    this.soon(0);
+  }
+
+  zoom(factor, centre = null) {
+    const log = this.view.logx;
+    const [a, b] = onAxis(this.range, log);
+    const middle = centre === null ? (a + b) / 2 : onAxis([centre], log)[0];
+    let next = [middle + (a - middle) * factor, middle + (b - middle) * factor];
+    const whole = onAxis(wholeRange(this), log);
+    next = [Math.max(next[0], whole[0]), Math.min(next[1], whole[1])];
+    if (!(next[0] < next[1])) return;
+    const all = next[0] <= whole[0] && next[1] >= whole[1];
+    this.change({ range: all ? null : log ? next.map((value) => 10 ** value) : next });
+  }
+
+  reset() { this.change({ range: null }); }
+
+  // Data
+
+  soon(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.tick(), ms);
+  }
+
+  async tick() {
+    if (this.fetching) { this.again = true; return; }
+    if (!this.root.isConnected) { this.close(); return; }
+    if (document.hidden || !this.root.offsetParent) { this.soon(POLL_MS); return; }
+    this.fetching = true;
+    this.again = false;
+    try {
+      await this.fetchAll();
+      this.failures = 0;
+      this.say(this.view.runs.length ? "" : this.options.empty);
+    } catch (error) {
+      this.failures++;
+      this.say(`No answer from the server (${error.message || error}); trying again.`);
+    }
+    this.fetching = false;
+    const active = [...this.series.values()].some((series) => ACTIVE.includes(series.state));
+    const calm = active ? POLL_MS : REST_MS;
+    this.soon(this.again || this.more ? 0 : Math.min(LONGEST_MS, calm * 2 ** Math.min(this.failures, 6)));
+  }
+
+  wantedColumns() {
+    const columns = new Set(["loss"]);
+    if (this.view.x === "time") for (const name of ["step_ms", "data_wait_ms"]) columns.add(name);
+    for (const id of this.view.panels) if (PANELS[id].column) columns.add(PANELS[id].column);
+    return [...columns];
+  }
+
+  // New runs one by one with their loss first, so that curves are there early; then what is new of all; then other columns.
+  async fetchAll() {
+    this.more = false;
+    const every = [...this.series.values()];
+    const fresh = every.filter((series) => !series.cursor);
+    await Promise.all(fresh.map(async (series) => {
+      const first = this.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
+      this.accept(await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first }));
+    }));
+    const known = every.filter((series) => series.cursor && !fresh.includes(series));
+    for (const group of this.sameColumns(known)) {
+      const columns = Object.keys(group[0].columns);
+      this.accept(await this.server.chart_points({
+        wants: group.map((series) => ({ run: series.run, cursor: series.cursor })), columns: columns.length ? columns : this.wantedColumns() }));
+    }
+    await Promise.all(every.map((series) => this.fetchColumns(series)));
+    await this.fetchFlops(every);
+  }
+
+  // Runs that hold the same columns travel in one request.
+  sameColumns(every) {
+    const groups = new Map();
+    for (const series of every) {
+      const key = Object.keys(series.columns).sort().join();
+      groups.set(key, [...(groups.get(key) || []), series]);
+    }
+    return [...groups.values()];
+  }
+
+  accept(replies) {
+    let changed = false;
+    for (const reply of replies) {
+      const series = this.series.get(reply.run);
+      if (!series) continue;
+      const problem = reply.problem || null;
+      changed = series.problem !== problem || series.state !== reply.state || changed;
+      series.problem = problem;
+      if (problem) continue;
+      const before = series.n ? series.x(this.view.x)[series.n - 1] : null;
+      changed = series.take(reply) || changed;
+      this.more ||= reply.more;
+      this.followNewest(series, before);
+    }
+    if (changed) this.refresh();
+  }
+
+  followNewest(series, before) {
+    if (!this.view.follow || !this.view.range || before === null || !series.n) return;
+    const newest = series.x(this.view.x)[series.n - 1];
+    const [a, b] = this.view.range;
+    if (newest > b && before <= b * 1.0001) this.view.range = [a + newest - b, newest];
+  }
+
+  async fetchColumns(series) {
+    const missing = this.wantedColumns().filter((name) => !series.columns[name]);
+    if (!series.cursor?.metrics || !series.n || !missing.length) return;
+    const until = series.cursor.metrics.at;
+    const beside = new Series(series.run);
+    let cursor = null;
+    let more = true;
+    while (more) {
+      const [reply] = await this.server.chart_points({ wants: [{ run: series.run, cursor, until }], columns: missing });
+      if (reply.problem || reply.cursor.metrics?.head !== series.cursor.metrics.head) return;
+      beside.take(reply);
+      cursor = reply.cursor;
+      more = reply.more;
+    }
+    if (this.series.get(series.run) !== series || beside.n !== series.n) return;
+    series.adopt(beside);
+    this.refresh();
+  }
+
+  async fetchFlops(every) {
+    const unknown = every.filter((series) => this.view.x === "flops" && series.flops === undefined);
+    if (!unknown.length) return;
+    const found = await this.server.chart_flops({ runs: unknown.map((series) => series.run) });
+    for (const series of unknown) { series.flops = found[series.run] ?? null; series.version++; }
+    const lost = unknown.filter((series) => !series.flops).map((series) => series.run);
+    for (const name of lost) this.series.get(name).problem = "FLOPs n/a: its configuration or tokenizer cannot be read";
+    this.refresh();
+  }
+
+  // Drawing
+
+  refresh() {
+    if (this.drawing) { this.stale = true; return; }
+    this.drawing = true;
+    requestAnimationFrame(async () => {
+      this.stale = false;
+      try { await this.draw(); } finally { this.drawing = false; }
+      if (this.stale) this.refresh();
+    });
+  }
+
+  async draw() {
+    this.runs.replaceChildren(...legend(this));
+    const Plotly = await this.library;
+    if (!this.root.offsetParent) return;
+    for (const panel of this.panels.values()) {
+      if (panel.element.hidden) continue;
+      const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
+      if (!data.length && !panel.drawn) continue;
+      panel.layout = layout;
+      if (panel.drawn) await Plotly.react(panel.plot, data, layout);
+      else await this.first(Plotly, panel, data, layout);
+      panel.drawn = true;
+      panel.element.setAttribute("aria-label", spoken(panel.id, curves(this, panel.id)));
+      await new Promise((next) => setTimeout(next, 0)); // the page stays responsive between panels
+    }
+    this.draws++;
+    this.root.dataset.draws = this.draws;
+  }
+
+  async first(Plotly, panel, data, layout) {
+    await Plotly.newPlot(panel.plot, data, layout, { displayModeBar: false, doubleClick: false, scrollZoom: false, responsive: false });
+    panel.plot.on("plotly_doubleclick", () => this.reset());
+    panel.plot.on("plotly_relayout", (change) => this.dragged(panel, change));
+  }
+
+  // The person dragged over a panel: along x it zooms all panels, along y this one.
+  dragged(panel, change) {
+    const ends = (axis) => [change[`${axis}.range[0]`], change[`${axis}.range[1]`]];
+    const y = ends("yaxis");
+    const x = ends("xaxis").map((value) => (this.view.logx ? 10 ** value : value));
+    const kept = this.yranges;
+    if (Number.isFinite(x[0]) && x[0] < x[1]) this.change({ range: x });
+    this.yranges = kept;
+    if (Number.isFinite(y[0])) this.yranges = { ...kept, [panel.id]: y };
+    this.refresh();
+  }
+
+  // The cursor
+
+  xAt(panel, clientX) {
+    const box = panel.plot.getBoundingClientRect();
+    const share = (clientX - box.left - MARGIN.l) / (box.width - MARGIN.l - MARGIN.r);
+    if (!(share >= 0 && share <= 1)) return null;
+    const [a, b] = onAxis(this.range, this.view.logx);
+    return this.view.logx ? 10 ** (a + share * (b - a)) : a + share * (b - a);
+  }
+
+  point(panel, x = null) {
+    const there = panel && x !== null && panel.drawn;
+    this.at = there ? x : null;
+    const [a, b] = onAxis(this.range, this.view.logx);
+    const share = there ? (onAxis([x], this.view.logx)[0] - a) / (b - a) : 0;
+    for (const other of this.panels.values()) {
+      other.line.hidden = !there || !other.drawn;
+      other.box.hidden = !there || other !== panel;
+      if (there) other.line.style.left = `${MARGIN.l + share * (other.plot.clientWidth - MARGIN.l - MARGIN.r)}px`;
+    }
+    if (!there) { if (panel === null) this.tell("wb-chart-hover", null); return; }
+    const near = Math.abs(this.xAtShare(share + 0.008) - x);
+    panel.box.replaceChildren(...tip(this, reading(this, curves(this, panel.id), x, near)));
+    panel.box.classList.toggle("wb-chart-left", share > 0.5);
+    panel.box.style.left = panel.line.style.left;
+    this.tell("wb-chart-hover", this.detail(x));
+  }
+
+  xAtShare(share) {
+    const [a, b] = onAxis(this.range, this.view.logx);
+    return this.view.logx ? 10 ** (a + share * (b - a)) : a + share * (b - a);
+  }
+
+  // What is told of a point: x, the step there, and every run's loss.
+  detail(x) {
+    const { rows } = reading(this, curves(this, "loss"), x, 0);
+    const first = rows[0];
+    return { x, step: first ? first.series.step[first.at] : null, runs: Object.fromEntries(rows.map((row) => [row.series.run, row.value])) };
+  }
+
+  press(panel, down) {
+    if (down.button) return;
+    window.addEventListener("pointerup", (up) => {
+      const still = Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) < 4;
+      const x = this.xAt(panel, down.clientX);
+      if (!still || x === null) return;
+      if (this.touch) this.point(panel, x);
+      this.click(x);
+    }, { once: true });
+  }
+
+  click(x) {
+    const detail = this.detail(x);
+    this.tell("wb-chart-click", detail);
+    this.trigger("click", detail);
+  }
+
+  key(panel, event) {
+    if (event.target !== panel.element || event.ctrlKey || event.metaKey || event.altKey) return;
+    const [a, b] = onAxis(this.range, this.view.logx);
+    const share = this.at === null || this.at === undefined ? 0.5 : (onAxis([this.at], this.view.logx)[0] - a) / (b - a);
+    const move = (by) => this.point(panel, this.xAtShare(Math.min(1, Math.max(0, share + by))));
+    const size = event.shiftKey ? 0.1 : 0.01;
+    const actions = {
+      ArrowLeft: () => move(-size), ArrowRight: () => move(size), Home: () => move(-1), End: () => move(1),
+      "+": () => this.zoom(0.5, this.at ?? null), "=": () => this.zoom(0.5, this.at ?? null), "-": () => this.zoom(2, this.at ?? null),
+      0: () => this.reset(), Escape: () => this.point(null), Enter: () => { if (this.at != null) this.click(this.at); },
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    actions[event.key]();
+  }
+
+  // Leaving
+
+  async save(kind) {
+    const name = `${this.view.runs.join("-").slice(0, 80) || "chart"}`;
+    try {
+      if (kind === "CSV") {
+        this.say("Collecting every point…");
+        const tables = [];
+        for (const run of this.view.runs) {
+          const reply = await this.server.chart_table({ run });
+          if (reply.problem) throw new Error(reply.problem);
+          tables.push(reply.csv);
+        }
+        if (tables.length) download(new Blob([joinTables(tables)], { type: "text/csv" }), `${name}.csv`);
+        this.say("");
+        return;
+      }
+      const nodes = [...this.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
+      if (!nodes.length) return;
+      const made = await picture(await this.library, this, nodes, this.options.label);
+      if (kind === "SVG") download(new Blob([made.svg], { type: "image/svg+xml" }), `${name}.svg`);
+      else download(await png(made), `${name}.png`);
+    } catch (error) {
+      this.say(`Not exported: ${error.message}`);
+    }
+  }
+
+  tell(name, detail) {
+    this.root.dispatchEvent(new CustomEvent(name, { detail, bubbles: true }));
+  }
+
+  say(text) {
+    if (this.status.textContent !== text) this.status.textContent = text;
+    this.status.hidden = !text;
+  }
+}

@@ -1,0 +1,125 @@
+"""The chart as a Gradio component: mounted once, then kept up to date by the browser itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from workbench.charts.flops import flops_per_token
+from workbench.charts.points import Runs, points, table
+from workbench.charts.view import read_view
+
+ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
+SCRIPTS = ("chart.js", "chart-series.js", "chart-draw.js", "chart-tools.js", "chart-export.js")
+EMPTY = "Choose a run to see its curves."
+
+# What the page runs for each chart. The modules and Plotly are fetched once for all charts, when the first is mounted.
+_ON_LOAD = """
+const root = (window.gradio_config?.root || window.location.origin).replace(/\\/$/, "");
+const address = (path) => `${root}/gradio_api/file=${path}`;
+import(address(%(script)s)).then(({ mount }) =>
+  mount({ element, props, server, watch, trigger, plotly: address(%(plotly)s), options: %(options)s })
+).catch((error) => {
+  element.querySelector(".wb-chart-status").textContent = `The chart could not be loaded: ${error.message}`;
+});
+"""
+
+
+class LiveChart(gr.HTML):
+    """Curves of up to eight runs. Every point is in the browser; only what is new travels, and the zoom stays.
+
+    Placing it, inside a Blocks and, if it is to wait until it is looked at, inside a `gr.Tab`:
+
+        chart = LiveChart(context, {"runs": "a,b", "smooth": 50})
+        button.click(lambda: {"runs": ["a", "c"]}, None, chart, **QUIET)
+
+    Its value is a view, see `read_view`: as an output a handler returns a dict with the keys to change, and whatever it
+    leaves out (zoom, axes, smoothing) stays as it is; as an input a handler gets the whole view as it is on the page.
+    Nothing else is needed of the app: the scripts and plotly.js are served by paths that the constructor declares
+    with `gr.set_static_paths`, chart.css belongs to the page's stylesheets, colours are the page's `--wb-*` variables.
+
+    url=True keeps the view in the page's address through `window.workbench.url`; one chart of a page should.
+    alerts and everything else are read through `context.run(name)` and `context.jobs.alerts(name)`.
+
+    Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: value}}, and `select` of a range, with
+    evt._data {"range": [x0, x1] | None, "x"}. In the page the element itself dispatches (and they bubble)
+    wb-chart-click and wb-chart-range with the same as `detail`, wb-chart-hover with the click's or null, and
+    wb-chart-colours with {name: 1...8}, the number of each run's --wb-run-N.
+    """
+
+    def __init__(
+        self,
+        context: Runs,
+        view: Mapping[str, Any] | None = None,
+        *,
+        url: bool = False,
+        label: str = "Curves",
+        elem_id: str | None = None,
+        elem_classes: list[str] | str | None = None,
+        visible: bool = True,
+        render: bool = True,
+    ) -> None:
+        gr.set_static_paths([_plotly(), *(ASSETS / name for name in SCRIPTS)])
+        options = {"url": url, "label": label, "empty": EMPTY}
+        script = f"{ASSETS / SCRIPTS[0]}?v={_version()}"
+        super().__init__(
+            value=dict(view or {}),
+            label=label,
+            html_template='<div class="wb-chart"><p class="wb-chart-status" role="status"></p></div>',
+            js_on_load=_ON_LOAD
+            % {"script": json.dumps(script), "plotly": json.dumps(str(_plotly())), "options": _in_script(options)},
+            apply_default_css=False,
+            elem_id=elem_id,
+            elem_classes=elem_classes,
+            visible=visible,
+            render=render,
+            server_functions=server_functions(context),
+        )
+
+    def preprocess(self, payload: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The view as it is on the page."""
+        return read_view(payload if isinstance(payload, dict) else None)
+
+    def postprocess(self, value: Any) -> dict[str, Any] | None:  # type: ignore[override]
+        """The keys to change; each is checked, see `read_view`."""
+        return None if value is None else read_view(value)
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": "object"}
+
+
+def server_functions(context: Runs) -> list[Any]:
+    """What the browser may call: names and arguments are checked, nothing is changed."""
+
+    def chart_points(request: Any) -> list[dict[str, Any]]:
+        return points(context, request)
+
+    def chart_table(request: Any) -> dict[str, Any]:
+        return table(context, request)
+
+    def chart_flops(request: Any) -> dict[str, float | None]:
+        return flops_per_token(context, request)
+
+    return [chart_points, chart_table, chart_flops]
+
+
+def _plotly() -> Path:
+    """plotly.js as the installed plotly package brings it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("plotly")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
+
+
+def _version() -> str:
+    """Changes with the scripts, so that a browser does not keep old ones."""
+    return format(max((ASSETS / name).stat().st_mtime_ns for name in SCRIPTS), "x")
+
+
+def _in_script(value: Any) -> str:
+    return json.dumps(value).replace("<", "\\u003c")

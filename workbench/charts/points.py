@@ -1,0 +1,143 @@
+"""The chart's data: what the browser asks for, and what it is told. Only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir, read_metrics, state_of
+from workbench.charts.marks import alert_marks, marks
+from workbench.charts.rows import changes, packed, parse, progression, resets
+from workbench.charts.tail import Place, news
+from workbench.charts.view import MAX_RUNS
+
+COLUMNS = ("loss", "lr", "grad_norm", "tokens_per_second", "data_wait_ms", "step_ms")
+MAX_ALERTS = 100
+
+
+class Runs(Protocol):
+    """What is needed of `workbench.context.Context`."""
+
+    def run(self, name: str) -> RunDir: ...
+
+    @property
+    def jobs(self) -> Any: ...
+
+
+def points(context: Runs, request: Any) -> list[dict[str, Any]]:
+    """One reply for each of `request["wants"]`, at most eight: {"run", "cursor", "until"}, of `request["columns"]`.
+
+    A cursor is what the last reply held, None at first; it says all there is to know, so any server can go on from it,
+    also after a restart. `until` is a byte offset to stop at, for columns that are fetched later. A reply has
+
+    run, state, step    the run, what it does now, and its last step as status.json has it
+    rows                how many are new; in file order, so rows of overwritten steps come first
+    steps, tokens       see `rows.progression`
+    attempts            [[row, attempt]] where another attempt begins
+    resets              [[row, step]]: before this row, forget (or dim) the rows from this step on
+    columns             float32 as base64 by name, None for nothing but nulls
+    marks               see `marks.marks`
+    replaced            true when the file is another one: forget everything
+    more                true when there is more to fetch at once
+    problem             in place of all that, why there is nothing
+    """
+    request = request if isinstance(request, Mapping) else {}
+    wants, names = request.get("wants"), request.get("columns")
+    columns = [name for name in COLUMNS if isinstance(names, list) and name in names]
+    wants = [want for want in wants if isinstance(want, Mapping)] if isinstance(wants, list) else []
+    return [_reply(context, want, columns) for want in wants[:MAX_RUNS]]
+
+
+def _reply(context: Runs, want: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
+    name = str(want.get("run", ""))
+    try:
+        run = context.run(name)
+        return {"run": name, **_state(run), **_rows_and_marks(context, run, want, columns)}
+    except UserError as error:
+        return {"run": name, "problem": str(error)}
+    except OSError as error:
+        return {"run": name, "problem": f"{name} cannot be read: {error.strerror or error}"}
+
+
+def _state(run: RunDir) -> dict[str, Any]:
+    now = state_of(run)
+    return {"state": now.state, "step": now.status.get("step")}
+
+
+def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
+    cursor = want.get("cursor")
+    cursor = cursor if isinstance(cursor, Mapping) else {}
+    until = want.get("until") if type(want.get("until")) is int else None
+    metrics = news(run.metrics_file, Place.of(cursor.get("metrics")), until=until)
+    fresh = metrics.replaced or not cursor
+    before = {} if fresh else cursor
+    rows = parse(metrics.data, columns + ["tokens"])
+    last = {
+        "step": int(rows.step[-1]) if len(rows) else _int(before.get("step")),
+        "attempt": int(rows.attempt[-1]) if len(rows) else _int(before.get("attempt")),
+    }
+    reply: dict[str, Any] = {
+        "cursor": {"metrics": _json(metrics.place), **last},
+        "rows": len(rows),
+        "replaced": metrics.replaced,
+        "more": metrics.more,
+    }
+    if len(rows):
+        reply |= {
+            "steps": progression(rows.step),
+            "tokens": progression(rows.values["tokens"]),
+            "attempts": changes(rows.attempt, _int(before.get("attempt"))),
+            "resets": resets(rows.step, _int(before.get("step"))),
+            "columns": {name: packed(rows.values[name]) for name in columns},
+        }
+    if until is None:
+        _add_marks(reply, context, run, before)
+    return reply
+
+
+def _add_marks(reply: dict[str, Any], context: Runs, run: RunDir, before: Mapping[str, Any]) -> None:
+    """New events and alerts, and the places to go on from."""
+    events = news(run.events_file, Place.of(before.get("events")))
+    alerts, newest = _new_alerts(context, run.name, before.get("alert"))
+    reply["cursor"] |= {"events": _json(events.place), "alert": newest}
+    found = [*marks(events.data), *alert_marks(alerts)]
+    if found:
+        reply["marks"] = found
+    if events.replaced:
+        reply["marks_replaced"] = True
+    reply["more"] = reply["more"] or events.more
+
+
+def _new_alerts(context: Runs, name: str, since: Any) -> tuple[list[Any], float | None]:
+    """Alerts after the time `since`, oldest first, and the time of the newest."""
+    since = float(since) if type(since) in (int, float) else None
+    jobs = context.jobs
+    every: Iterable[Any] = jobs.alerts(name) if jobs is not None else []
+    found = [alert for alert in every if since is None or alert.time > since][:MAX_ALERTS][::-1]
+    return found, found[-1].time if found else since
+
+
+def table(context: Runs, request: Any) -> dict[str, Any]:
+    """All metrics of one run as CSV at full precision, overwritten rows included and marked: {"run", "csv"} or a problem."""
+    name = str(request.get("run", "")) if isinstance(request, Mapping) else ""
+    try:
+        metrics = read_metrics(context.run(name))
+    except UserError as error:
+        return {"run": name, "problem": str(error)}
+    except OSError as error:
+        return {"run": name, "problem": f"{name} cannot be read: {error.strerror or error}"}
+    import pandas as pd
+
+    kept, old = pd.DataFrame(metrics.columns), pd.DataFrame(metrics.overwritten)
+    both = pd.concat([old.assign(overwritten=1), kept.assign(overwritten=0)])
+    both.insert(0, "run", name)
+    return {"run": name, "csv": both.to_csv(index=False)}
+
+
+def _int(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _json(place: Place | None) -> dict[str, Any] | None:
+    return {"head": place.head, "at": place.at} if place else None

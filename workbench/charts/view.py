@@ -1,0 +1,115 @@
+"""What a chart shows, as plain values: taken from a page or an address, and never trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mygpt2.run_dir.paths import NAME
+
+MAX_RUNS = 8
+X_AXES = ("step", "tokens", "time", "flops")
+PANELS = ("loss", "validation", "lr", "grad_norm", "throughput", "data_wait")
+SHADE_UNITS = ("step", "tokens")
+MAX_SHADES = 500
+MAX_SMOOTH = 100_000.0  # steps
+
+
+def read_view(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The keys of a view that were given, each as the chart takes it; what cannot be read is left out.
+
+    runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow: flags. smooth: 0 (off), a
+    weight below 1, or a number of steps. minus: a run whose curve is taken from all others; "" for none. panels: some
+    of PANELS. range: [x0, x1], "x0..x1", or None for everything. shade: intervals [[a, b], ...] in steps, or {"period",
+    "phase", "share", "unit"}; None for none. A key that is absent leaves the chart as it is.
+    """
+    found: dict[str, Any] = {}
+    for key, read in _READERS.items():
+        if given is not None and key in given:
+            try:
+                found[key] = read(given[key])
+            except (TypeError, ValueError, OverflowError):
+                continue
+    return found
+
+
+def _words(value: Any) -> list[str]:
+    parts: Iterable[Any] = value.split(",") if isinstance(value, str) else value or []
+    return list(dict.fromkeys(str(part).strip() for part in parts))
+
+
+def _runs(value: Any) -> list[str]:
+    return [name for name in _words(value) if NAME.fullmatch(name)][:MAX_RUNS]
+
+
+def _run(value: Any) -> str:
+    name = str(value or "").strip()
+    return name if NAME.fullmatch(name) else ""
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError
+        return str(value)
+
+    return read
+
+
+def _panels(value: Any) -> list[str]:
+    words = _words(value)
+    return [panel for panel in PANELS if panel in words] or list(PANELS)
+
+
+def _flag(value: Any) -> bool:
+    return value.strip().lower() in ("1", "true", "yes", "on") if isinstance(value, str) else bool(value)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _smooth(value: Any) -> float:
+    return min(max(_number(value), 0.0), MAX_SMOOTH)
+
+
+def _pair(value: Any) -> list[float]:
+    first, last = (_number(part) for part in (value.split("..") if isinstance(value, str) else value))
+    if not first < last:
+        raise ValueError
+    return [first, last]
+
+
+def _range(value: Any) -> list[float] | None:
+    return None if value in (None, "", [], ()) else _pair(value)
+
+
+def _shade(value: Any) -> Any:
+    if not value:
+        return None
+    if isinstance(value, Mapping):
+        period = _number(value["period"])
+        if period <= 0:
+            raise ValueError
+        unit = _one_of(SHADE_UNITS)(value.get("unit", "step"))
+        share = min(max(_number(value.get("share", 0.5)), 0.01), 0.99)
+        return {"period": period, "phase": _number(value.get("phase", 0.0)), "share": share, "unit": unit}
+    return [_pair(pair) for pair in list(value)[:MAX_SHADES]]
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "runs": _runs,
+    "x": _one_of(X_AXES),
+    "logx": _flag,
+    "logy": _flag,
+    "smooth": _smooth,
+    "minus": _run,
+    "panels": _panels,
+    "range": _range,
+    "follow": _flag,
+    "shade": _shade,
+}
