@@ -43,14 +43,6 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-def flops_per_token(parameters: int, n_layer: int, n_embd: int, block_size: int) -> float:
-    """Training FLOPs per token: 6 N for the matrices plus 12 L C T for attention (PaLM, arXiv 2204.02311, appendix B).
-
-    `parameters` counts the tied embedding once (it is a matrix product at the output) and leaves out the positions.
-    """
-    return 6.0 * parameters + 12.0 * n_layer * n_embd * block_size
-
-
 def use_threads(place: Place) -> int:
     """Shares this machine's cores among its ranks, unless OMP_NUM_THREADS says otherwise; returns threads per rank."""
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -19,12 +19,13 @@ from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
+from mygpt2.planning.flops import fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
 from mygpt2.train.guard import Guard
-from mygpt2.train.hardware import flops_per_token, keep_memory_warm, peak_flops
+from mygpt2.train.hardware import keep_memory_warm, peak_flops
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision, choose
 from mygpt2.train.profile import profiler_for
@@ -102,18 +103,9 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
 
 
 def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
-    """Sequences per forward pass when nobody said: what is known to be fast and to fit.
-
-    On a CPU some 4,096 tokens keep the matrix units busy within the caches. On a GPU 70 % of the memory left beside
-    16 bytes per parameter is shared among sequences of about 34 bytes per token, channel and layer (Korthikanti et al.
-    2022, arXiv 2205.05198, without the attention matrices that SDPA never stores).
-    """
-    m = config.model
-    if device.type != "cuda":
-        return max(1, 4096 // m.block_size)
-    states = 16 * (12 * m.n_layer * m.n_embd**2 + 50304 * m.n_embd)
-    free = 0.7 * (torch.cuda.get_device_properties(device).total_memory - states)
-    return max(1, min(64, int(free / (34 * m.n_layer * m.n_embd * m.block_size))))
+    """Sequences per forward pass when nobody said: what is known to be fast and to fit."""
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return fast_micro_batch(config.model, memory)
 
 
 def _nothing(*_: Any) -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mygpt2.model import GPT, GPTConfig
+from mygpt2.planning.flops import flops_per_token
 from mygpt2.train.console import Meter, duration, step_line
-from mygpt2.train.hardware import flops_per_token, peak_flops
+from mygpt2.train.hardware import peak_flops
 
 
 def test_time_left_comes_from_this_sessions_recent_steps_and_not_from_the_step_number():

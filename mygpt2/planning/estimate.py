@@ -1,0 +1,201 @@
+"""The plan of a run: every estimate in one place, each with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt2.config.batch import BatchPlan, plan_batch
+from mygpt2.config.schema import RunConfig
+from mygpt2.config.summary import count_parameters
+from mygpt2.errors import UserError
+from mygpt2.machine import cache_folder
+from mygpt2.planning import process
+from mygpt2.planning.data import SourceSize, source_size
+from mygpt2.planning.disk import DiskUse, disk_use
+from mygpt2.planning.figures import Figure, Plan
+from mygpt2.planning.flops import fast_micro_batch
+from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
+from mygpt2.planning.measure import Measured
+from mygpt2.planning.memory import RankMemory, Shape, rank_memory
+from mygpt2.planning.notices import notices
+from mygpt2.planning.rates import preview
+from mygpt2.planning.speed import Speed, expected_speed, observe_runs, training_flops
+from mygpt2.planning.vocabulary import vocabulary_size
+
+SHOWN_PARTS = ("weights", "gradients", "optimizer", "activations", "head", "logits", "backward", "second", "update")
+
+
+def plan(
+    config: RunConfig,
+    *,
+    world_size: int,
+    runs: Path | None,
+    device: str = "cpu",
+    measured: Measured | None = None,
+    machine: Machine | None = None,
+) -> Plan:
+    """What this run will take on `world_size` ranks of `device` (cpu, cuda, mps), without torch and in milliseconds.
+
+    `runs` is looked through for speeds of earlier runs and asked for its free space; None: neither. `measured` wins
+    over both. `machine` stands in for this one. UserError for a batch that the ranks cannot share, or a tokenizer
+    whose size cannot be told.
+    """
+    facts = _Facts.gather(config, world_size, runs, device, measured, machine or this_machine())
+    figures = tuple(f for part in (_size, _batch, _length, _flops, _memory, _disk, _time) for f in part(facts))
+    return Plan(
+        world_size, device, facts.precision, figures, preview(config), tuple(notices(config, world_size, figures))
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What several figures are made from."""
+
+    config: RunConfig
+    world_size: int
+    device: str
+    precision: str
+    why_precision: str
+    vocab_size: int
+    parameters: int
+    batch: BatchPlan
+    source: SourceSize
+    memory: RankMemory
+    disk: DiskUse
+    disk_free: int | None
+    speed: Speed
+    measured: Measured | None
+    machine: Machine
+
+    @classmethod
+    def gather(
+        cls, config: RunConfig, world_size: int, runs: Path | None, device: str, measured: Measured | None,
+        machine: Machine,
+    ) -> _Facts:  # fmt: skip
+        m, t = config.model, config.train
+        vocab_size = vocabulary_size(config.data.tokenizer)
+        if vocab_size is None:
+            raise UserError(
+                f"data.tokenizer={config.data.tokenizer} is not known; give gpt2, gpt2:N with N from 257 to 50257, a "
+                "tokenizer.json or its folder"
+            )
+        gpu = machine.gpus[0].memory_bytes if device == "cuda" and machine.gpus else None
+        limit = fast_micro_batch(m, gpu)
+        batch = plan_batch(t.batch_tokens, m.block_size, t.micro_batch, world_size, config.data.lanes, limit)
+        precision, why = likely_precision(config, device)
+        observed = observe_runs(runs)
+        parameters = count_parameters(m, vocab_size)
+        return cls(
+            config, world_size, device, precision, why, vocab_size, parameters, batch,
+            source_size(config, vocab_size, observed, cache_folder(config.data.cache_dir)),
+            rank_memory(config, vocab_size, micro_batch=batch.micro_batch, accumulation=batch.accumulation,
+                        ranks=world_size, device=device, precision=precision),
+            disk_use(config, parameters, Shape.of(m, vocab_size)),
+            free_disk(runs) if runs is not None else None,
+            measured.speed if measured else
+            expected_speed(config, vocab_size, ranks=world_size, device=device, observed=observed),
+            measured, machine,
+        )  # fmt: skip
+
+    @property
+    def tokens(self) -> int:
+        return self.config.train.steps * self.config.train.batch_tokens
+
+
+def _size(f: _Facts) -> Iterator[Figure]:
+    m = f.config.model
+    embedding = (f.vocab_size + m.block_size) * m.n_embd
+    yield Figure("parameters.total", "Parameters", f.parameters, "", "derived: embeddings, and 12 C² weights per block")
+    basis = f"derived: ({f.vocab_size:,} ids + {m.block_size:,} positions) x {m.n_embd}; the output layer is the same"
+    yield Figure("parameters.embedding", "in embeddings", embedding, "", basis)
+    yield Figure("parameters.non_embedding", "in blocks", f.parameters - embedding, "", "derived: the difference")
+
+
+def _batch(f: _Facts) -> Iterator[Figure]:
+    t, b, ranks = f.config.train, f.batch, f.world_size
+    chosen = "as asked" if t.micro_batch else f"derived: the largest divisor known to be fast on {f.device}"
+    yield Figure("batch.tokens", "Tokens per step", t.batch_tokens, "", "setting: train.batch_tokens")
+    yield Figure("batch.sequences", "Sequences per step", b.sequences, "", f"derived: / {f.config.model.block_size:,}")
+    yield Figure(
+        "batch.rows", "Sequences per rank", b.per_rank, "", f"derived: / {ranks} rank{'s' if ranks > 1 else ''}"
+    )
+    yield Figure("batch.micro_batch", "Micro-batch", b.micro_batch, "", chosen)
+    yield Figure("batch.accumulation", "Forward passes per step", b.accumulation, "", "derived: accumulation per rank")
+
+
+def _length(f: _Facts) -> Iterator[Figure]:
+    tokens, source = f.tokens, f.source
+    yield Figure("length.steps", "Steps", f.config.train.steps, "", "setting: train.steps")
+    yield Figure("length.tokens", "Tokens", tokens, "", "derived: steps x tokens per step")
+    yield Figure("length.source", "Tokens in the source", source.tokens, "", source.basis)
+    passes = tokens / source.tokens if source.tokens else None
+    yield Figure(
+        "length.passes",
+        "Passes over the data",
+        passes,
+        "",
+        source.basis if passes is None else "derived: tokens / source",
+    )
+    basis = "derived; Hoffmann et al. 2022 (arXiv 2203.15556): about 20 is best for a given amount of compute"
+    yield Figure("length.tokens_per_parameter", "Tokens per parameter", tokens / f.parameters, "", basis)
+
+
+def _flops(f: _Facts) -> Iterator[Figure]:
+    each = training_flops(f.config, f.vocab_size)
+    basis = "derived: 6 N + 12 L H Q T, N without positions (PaLM, arXiv 2204.02311, appendix B)"
+    yield Figure("flops.per_token", "Arithmetic per token", each, "FLOP", basis)
+    yield Figure("flops.total", "Arithmetic in all", each * f.tokens, "FLOP", "derived: per token x tokens")
+    yield Figure("flops.simple", "by the rule of thumb", 6.0 * f.parameters * f.tokens, "FLOP",
+                 "derived: 6 N D, all N parameters and D tokens, without attention")  # fmt: skip
+
+
+def _memory(f: _Facts) -> Iterator[Figure]:
+    config, memory = f.config, f.memory
+    for key in SHOWN_PARTS:
+        part = memory.parts[key]
+        if part.size:
+            yield Figure(f"memory.{key}", part.label, part.size, "B", f"derived: {part.how}")
+    compiled = "; train.compile changes it a little" if config.train.compile else ""
+    basis = f"derived, {f.precision} ({f.why_precision}): {memory.moment}, {', '.join(memory.at_peak)}{compiled}"
+    peak: float = memory.peak
+    if f.measured and f.measured.device_bytes:
+        peak, basis = f.measured.device_bytes, f.measured.basis
+    yield Figure("memory.peak", "Peak of a rank's tensors", peak, "B", basis)
+    host = process.host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens)
+    for part in host:
+        yield Figure(f"memory.{part.key}", part.label, part.size, "B", part.how)
+    yield process.rank_total(f.device, memory.peak, host, f.measured)
+    if f.device == "cuda":
+        gpu = f.machine.gpus[0] if f.machine.gpus else None
+        basis = f"measured: {gpu.name}" if gpu else "unknown: no GPU can be asked here"
+        yield Figure("memory.device", "Memory of a GPU", gpu.memory_bytes if gpu else None, "B", basis)
+    yield Figure("memory.host", "Memory free on this machine", f.machine.host_free, "B",
+                 f"measured: of {f.machine.host_total / 1e9:.1f} GB")  # fmt: skip
+
+
+def _disk(f: _Facts) -> Iterator[Figure]:
+    use, kept = f.disk, f.config.checkpoint
+    rule = f"keep_last {kept.keep_last}" + (", the best" if kept.keep_best else "")
+    rule += f", every {kept.keep_every} steps" if kept.keep_every else ""
+    yield Figure(
+        "disk.checkpoint", "One checkpoint", use.checkpoint, "B", "derived: weights and optimizer state, float32"
+    )
+    yield Figure("disk.kept", "Checkpoints kept", use.kept, "", f"derived: {rule}")
+    yield Figure("disk.logs", "Metrics and trace", use.logs, "B", "derived: bytes per step and row of a measured run")
+    yield Figure(
+        "disk.peak", "Disk at most", use.peak, "B", f"derived: {use.most} checkpoints, the newest while an old one goes"
+    )
+    basis = "measured: where the run folder will be" if f.disk_free is not None else "unknown: no runs folder was given"
+    yield Figure("disk.free", "Disk free", f.disk_free, "B", basis)
+
+
+def _time(f: _Facts) -> Iterator[Figure]:
+    s = f.speed
+    yield Figure("time.speed", "Speed", s.value, "tokens/s", s.basis, s.low, s.high)
+    if s.value is None or not s.low or not s.high:
+        yield Figure("time.total", "Time to finish", None, "s", s.basis)
+        return
+    basis = "derived: tokens / speed; evaluations, samples and saves come on top"
+    yield Figure("time.total", "Time to finish", f.tokens / s.value, "s", basis, f.tokens / s.high, f.tokens / s.low)

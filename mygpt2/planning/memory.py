@@ -1,0 +1,175 @@
+"""Memory of one rank, derived from what the model, its loss and its optimizers keep, part by part.
+
+The parts do not all exist at once: the peak is the fullest of four moments of a step. Checked on a CPU against the
+allocator's own record of real steps (tests/planning/test_memory.py): GPT-2 124M in bfloat16, one sequence at a time,
+peaks at 3,247 MB and is estimated at the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mygpt2.config.schema import ModelConfig, RunConfig
+
+FLOAT = 4  # bytes of float32: weights, gradients, optimizer state and the residual stream, in every precision
+VOCAB_MULTIPLE = 64  # rows of the embedding, as in model.gpt
+CHUNK = 1024  # tokens whose logits exist at once, as in model.loss
+TILE = 1 << 20  # of which so many are float32 at a time on a CPU
+QUERIES, LONGEST = 128, 1024  # blocks of the CPU's attention, as in model.attention
+STANDS_FOR = {"held": "gradients", "again": "second"}  # parts that exist only from the second forward pass on
+
+MOMENTS = {
+    "while the loss is computed": ("weights", "optimizer", "held", "activations", "head", "logits"),
+    "as the backward pass begins": ("weights", "optimizer", "held", "activations", "head", "backward"),
+    "as the backward pass ends": ("weights", "optimizer", "gradients", "again"),
+    "in the optimizer's step": ("weights", "optimizer", "gradients", "update"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the memory in bytes, and how it was derived."""
+
+    key: str
+    label: str
+    size: int
+    how: str
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """`parts` by key; `peak` bytes of tensors on the device at `moment`."""
+
+    parts: Mapping[str, Part]
+    peak: int
+    moment: str
+    at_peak: tuple[str, ...]
+
+
+def rank_memory(
+    config: RunConfig, vocab_size: int, *, micro_batch: int, accumulation: int, ranks: int, device: str, precision: str
+) -> RankMemory:
+    """Tensors of one rank of an uncompiled run on its device, at their most."""
+    shape = Shape.of(config.model, vocab_size)
+    item = 2 if precision in ("bf16", "fp16") else FLOAT
+    tokens = micro_batch * config.model.block_size
+    parts = [
+        Part("weights", "Weights", FLOAT * shape.parameters, f"4 bytes x {shape.parameters:,}, padded rows included"),
+        Part("gradients", "Gradients", FLOAT * shape.parameters, "4 bytes per parameter"),
+        _optimizer(config, shape),
+        _activations(config, shape, tokens, item, device),
+        Part("head", "Gradients of the output layer", FLOAT * shape.embedding + item * tokens * shape.width,
+             "made with the loss: 4 bytes per weight of the output matrix, and those of the hidden states"),
+        _logits(shape, tokens, item, device, precision),
+        Part("backward", "Working memory of the backward pass", _backward(shape, tokens, item),
+             "two residual-wide float32 gradients and those inside one MLP"),
+        Part("second", "Second gradient of the embedding", FLOAT * shape.embedding,
+             "the tied matrix has one gradient as output and one as input, summed at the end"),
+        Part("update", "Working memory of the optimizer", _update(config, shape),
+             "Muon's copies of one matrix; fused AdamW has none"),
+    ]  # fmt: skip
+    by_key = {part.key: part for part in parts}
+    # Gradients exist during a forward pass only once an earlier one has made some; several ranks keep theirs for ever.
+    held = by_key["gradients"].size if accumulation > 1 or ranks > 1 else 0
+    again = by_key["second"].size if held else 0  # else the first of the two becomes the gradient itself
+    sizes = {key: part.size for key, part in by_key.items()} | {"held": held, "again": again}
+    moments = {moment: sum(sizes[key] for key in keys) for moment, keys in MOMENTS.items()}
+    moment = max(moments, key=lambda name: moments[name])
+    named = [STANDS_FOR.get(key, key) for key in MOMENTS[moment] if sizes[key]]
+    return RankMemory(by_key, moments[moment], moment, tuple(by_key[key].label.lower() for key in named))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a network in elements."""
+
+    parameters: int  # with the embedding's padded rows
+    embedding: int  # of the token embedding, padded
+    rows: int  # of it
+    matrices: int  # inside the blocks
+    width: int
+
+    @classmethod
+    def of(cls, model: ModelConfig, vocab_size: int) -> Shape:
+        from mygpt2.config.summary import count_parameters
+
+        rows = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        matrices = 12 * model.n_layer * model.n_embd**2
+        return cls(count_parameters(model, rows), rows * model.n_embd, rows, matrices, model.n_embd)
+
+
+def optimizer_bytes(config: RunConfig, shape: Shape) -> int:
+    """AdamW keeps two moments per parameter, Muon one momentum per parameter of the blocks' matrices."""
+    muon = shape.matrices if config.optimizer.name == "muon" else 0
+    return FLOAT * (muon + 2 * (shape.parameters - muon))
+
+
+def _optimizer(config: RunConfig, shape: Shape) -> Part:
+    how = "AdamW: two float32 moments per parameter"
+    if config.optimizer.name == "muon":
+        how = "Muon: one float32 momentum for the blocks' matrices; AdamW: two moments for the rest"
+    return Part("optimizer", "Optimizer state", optimizer_bytes(config, shape), how)
+
+
+def _activations(config: RunConfig, shape: Shape, tokens: int, item: int, device: str) -> Part:
+    """What the backward pass needs of the forward pass.
+
+    Per token, channel and layer: the residual stream twice in float32; both norms' outputs, qkv (3), attention's
+    output, and the MLP's four-fold width before and after its GELU, in the products' dtype: 8 + 14 x item bytes.
+    """
+    m = config.model
+    per_layer = (2 * FLOAT + 14 * item) * tokens * m.n_embd
+    per_layer += _attention(m, tokens, item, device)
+    if m.dropout:
+        per_layer += 2 * (item if device == "cpu" else 1) * tokens * m.n_embd
+    copies = item * shape.matrices if item != FLOAT else 0
+    size = m.n_layer * per_layer + FLOAT * tokens * m.n_embd + copies
+    how = (
+        f"{m.n_layer} layers x {tokens:,} tokens x {m.n_embd} channels x {2 * FLOAT + 14 * item} bytes, "
+        f"{'attention weights' if _keeps_weights(m, device) else 'attention statistics'}"
+    )
+    return Part("activations", "Activations", size, how + (", half-precision copies of the matrices" if copies else ""))
+
+
+def _keeps_weights(model: ModelConfig, device: str) -> bool:
+    return device == "cpu" and (model.dropout > 0 or model.block_size <= LONGEST)
+
+
+def _attention(model: ModelConfig, tokens: int, item: int, device: str) -> int:
+    """Bytes that attention keeps in one layer beside qkv and its output."""
+    rows, T = tokens // model.block_size, model.block_size
+    if not _keeps_weights(model, device):
+        return FLOAT * rows * model.n_head * T  # the softmax's normaliser
+    if model.dropout:  # PyTorch's plain way, in float32: q, k, v; weights, dropout's noise and their product
+        return 3 * FLOAT * (rows * model.n_head * T * T + tokens * model.n_embd)
+    ends = [min(start + QUERIES, T) for start in range(0, T, QUERIES)]
+    kept = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
+    return item * rows * model.n_head * kept
+
+
+def _logits(shape: Shape, tokens: int, item: int, device: str, precision: str) -> Part:
+    """The loss in slices: the logits of `CHUNK` tokens, and what turns them into gradients."""
+    chunk = min(CHUNK, tokens)
+    logits = item * chunk * shape.rows
+    if device == "cpu":  # softmax in small tiles; a low-precision product is added to float32 through a copy
+        product = shape.embedding * (item + FLOAT if item != FLOAT else FLOAT)
+        working = logits + max(product, 2 * FLOAT * min(TILE, chunk * shape.rows))
+    else:
+        working = logits + max(2 * FLOAT * chunk * shape.rows, FLOAT * shape.embedding)
+    working += FLOAT * tokens * shape.width  # the hidden states
+    if item != FLOAT:
+        working += item * (tokens * shape.width + shape.embedding)  # and both factors in the products' dtype
+    how = f"logits of {chunk:,} tokens at a time x {shape.rows:,} ids x {item} bytes, their float32 working copies"
+    return Part("logits", "Logits and loss", working, how)
+
+
+def _backward(shape: Shape, tokens: int, item: int) -> int:
+    """Of the last block's MLP: the residual's gradient twice, in float32 and cast, and the four-fold width twice."""
+    cast = item if item != FLOAT else 0
+    return (2 * FLOAT + cast + 8 * item) * tokens * shape.width
+
+
+def _update(config: RunConfig, shape: Shape) -> int:
+    """Muon works on one matrix after the other: the largest, 4 C x C, in float32 and a few times in bfloat16."""
+    return 56 * shape.width**2 if config.optimizer.name == "muon" else 0

@@ -1,0 +1,64 @@
+"""What to look out for in a plan: more than there is, more than one pass, too little text for the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.planning.figures import Figure, Notice, readable
+
+CHINCHILLA = 20.0  # tokens per parameter, Hoffmann et al. 2022, arXiv 2203.15556
+ONE_PASS = 1.05  # sizes are known to a few percent at best
+GPU_RESERVE = 700_000_000  # context and libraries on a CUDA device, beside tensors
+MUCH_REPETITION = 4.0  # up to about four epochs repeated text is worth nearly as much as new (arXiv 2305.16264)
+
+
+def notices(config: RunConfig, world_size: int, figures: Sequence[Figure]) -> Iterator[Notice]:
+    """Notices in the order of their importance."""
+    value = {figure.key: figure.value for figure in figures}
+    yield from _memory(config, world_size, value)
+    yield from _disk(value)
+    yield from _data(value)
+
+
+def _memory(config: RunConfig, world_size: int, value: dict[str, float | None]) -> Iterator[Notice]:
+    peak, device, host = value["memory.peak"], value.get("memory.device"), value["memory.host"]
+    lower = "lower train.micro_batch or model.block_size, or take a smaller model"
+    if peak and device and peak + GPU_RESERVE > device:
+        text = f"a rank needs {readable(peak, 'B')} and a GPU has {readable(device, 'B')}: {lower}"
+        yield Notice("warning", "memory.peak", text)
+    # Only the first rank makes copies for saving.
+    process = value["memory.process"] or 0
+    needed = process + (world_size - 1) * (process - (value.get("memory.snapshot") or 0))
+    if host is not None and needed > host:
+        who = "its process needs" if world_size == 1 else f"{world_size} processes need"
+        text = f"{who} {readable(needed, 'B')} and {readable(host, 'B')} are free on this machine: {lower}"
+        yield Notice("warning", "memory.process", text)
+
+
+def _disk(value: dict[str, float | None]) -> Iterator[Notice]:
+    needed, free = value["disk.peak"], value["disk.free"]
+    if needed and free is not None and needed > free:
+        text = (
+            f"the run writes {readable(needed, 'B')} and {readable(free, 'B')} are free: choose another --runs, or "
+            "keep fewer checkpoints (checkpoint.keep_last, checkpoint.keep_every)"
+        )
+        yield Notice("warning", "disk.peak", text)
+
+
+def _data(value: dict[str, float | None]) -> Iterator[Notice]:
+    passes, per_parameter = value["length.passes"], value["length.tokens_per_parameter"] or 0.0
+    if passes is not None and passes > ONE_PASS:
+        much = passes > MUCH_REPETITION
+        text = f"the data is read {passes:.3g} times" + (
+            "; beyond about four times repeating adds little (Muennighoff et al. 2023, arXiv 2305.16264)"
+            if much
+            else ""
+        )
+        yield Notice("warning" if much else "note", "length.passes", text)
+    if per_parameter < CHINCHILLA:
+        text = (
+            f"{per_parameter:.3g} tokens per parameter: for its arithmetic a smaller model on more text would come out "
+            f"better; about {CHINCHILLA:.0f} is best by Hoffmann et al. 2022 (arXiv 2203.15556)"
+        )
+        yield Notice("note", "length.tokens_per_parameter", text)

@@ -1,0 +1,63 @@
+"""What a training process takes of the host's memory beside the tensors on its device."""
+
+from __future__ import annotations
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.planning.data import bytes_per_token
+from mygpt2.planning.figures import Figure
+from mygpt2.planning.measure import Measured
+from mygpt2.planning.memory import FLOAT, Part, Shape, optimizer_bytes
+
+PROGRAM = 650_000_000  # resident beside tensors, measured on runs of tiny and gpt2 (PyTorch 2.13 for CPUs, Linux)
+HEAP_SLACK = 0.05  # of the tensors' peak: what the allocator keeps between them, measured on the same
+BLOCKS_AT_ONCE = 128  # lanes x window, as in data.shape
+BLOCK_TOKENS = 1_030_000  # of a row group of FineWeb-Edu; other sources have blocks of at most about that
+DOCUMENT_TOKENS = 1_030
+READY_BYTES = 16_000_000  # rows that lie ready, as in data.loader
+
+
+def host_parts(
+    config: RunConfig, parameters: int, vocab_size: int, world_size: int, source_tokens: float | None
+) -> list[Part]:
+    """Copies for background saving, the loader's buffers, and the program itself, for the first rank."""
+    parts = []
+    if config.checkpoint.background and config.train.steps > config.checkpoint.interval:
+        size = FLOAT * parameters + optimizer_bytes(config, Shape.of(config.model, vocab_size))
+        parts.append(
+            Part("snapshot", "Copies for saving", size, "derived: weights and optimizer state, on the first rank")
+        )
+    parts.append(_loader(config, vocab_size, world_size, source_tokens))
+    parts.append(Part("program", "The program", PROGRAM, "measured: a process on a CPU beside its tensors"))
+    return parts
+
+
+def rank_total(device: str, peak: int, host: list[Part], measured: Measured | None) -> Figure:
+    """Resident memory of the first rank's process on the host: with the tensors where the device is the CPU."""
+    if measured is not None and measured.host_bytes is not None:
+        snapshot = sum(part.size for part in host if part.key == "snapshot")  # nothing is saved while measuring
+        basis = measured.basis + (", and the copies for saving" if snapshot else "")
+        return Figure("memory.process", "Memory of a process", measured.host_bytes + snapshot, "B", basis)
+    tensors = 0 if device == "cuda" else round((1 + HEAP_SLACK) * peak)
+    size = tensors + sum(part.size for part in host)
+    basis = f"derived: {', '.join(part.label.lower() for part in host)}"
+    if tensors:
+        basis += f", and the tensors with {HEAP_SLACK:.0%} between them"
+    return Figure("memory.process", "Memory of a process", size, "B", basis)
+
+
+def _loader(config: RunConfig, vocab_size: int, world_size: int, source_tokens: float | None) -> Part:
+    """Token blocks of the current and the next window of this rank's lanes, text being tokenized, rows ready."""
+    d, width = config.data, 2 if vocab_size <= 1 << 16 else 4
+    if d.order == "buffer":
+        window = d.buffer_documents * DOCUMENT_TOKENS
+    else:
+        blocks = d.lanes * d.window if d.lanes and d.window else BLOCKS_AT_ONCE
+        window = blocks * BLOCK_TOKENS
+    if source_tokens:
+        window = min(window, int(source_tokens))
+    threads = d.threads or 2
+    text = int(3 * threads * min(BLOCK_TOKENS, window / 64) * bytes_per_token(vocab_size))
+    batches = d.prefetch_steps * config.train.batch_tokens * width // world_size
+    size = 2 * window * width // world_size + text + min(READY_BYTES, batches) + batches
+    how = f"derived: two windows of {window:,} tokens over {world_size} rank{'s' if world_size > 1 else ''}, at most"
+    return Part("loader", "Buffers of the data loader", size, how)

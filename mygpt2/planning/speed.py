@@ -1,0 +1,155 @@
+"""How fast it will go, from what earlier runs on this machine recorded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.config.summary import count_parameters
+from mygpt2.planning.flops import flops_per_token
+from mygpt2.planning.machine import likely_precision
+from mygpt2.planning.vocabulary import vocabulary_size
+from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.lines import parse_lines
+from mygpt2.run_dir.paths import RunDir, list_runs
+
+TAIL_BYTES = 1 << 14  # some 50 steps
+FEWEST_STEPS = 3
+NEWEST = 200  # runs looked at
+ELSEWISE = 2.0  # how far off a speed scaled from another shape or rank count may well be
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a run of this machine recorded: the last steps' speed in tokens/s, and how far into its data it came."""
+
+    run: str
+    config: RunConfig
+    vocab_size: int
+    ranks: int
+    device: str
+    median: float
+    low: float  # 10th percentile of the steps
+    high: float  # 90th
+    tokens: int
+    epochs: float
+    when: float
+
+    @property
+    def flops(self) -> float:
+        return training_flops(self.config, self.vocab_size)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of all ranks together, with a range; None where no run tells. `basis` names the run."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    basis: str
+
+
+def training_flops(config: RunConfig, vocab_size: int) -> float:
+    """FLOPs per token of a configuration, as `train` counts them for MFU."""
+    m = config.model
+    counted = count_parameters(m, vocab_size) - m.block_size * m.n_embd
+    return flops_per_token(counted, m.n_layer, m.n_embd, m.block_size)
+
+
+def observe_runs(runs: Path | None) -> list[Observed]:
+    """The newest runs of a folder that were made on this machine and took some steps. Others are passed over."""
+    if runs is None:
+        return []
+    found = []
+    for run in list_runs(runs):
+        try:
+            stamps = tuple(p.stat().st_mtime_ns for p in (run.metrics_file, run.config_file, run.rank_file(0)))
+        except OSError:
+            continue
+        found.append((stamps, run.path))
+    newest = sorted(found, reverse=True)[:NEWEST]
+    return [seen for stamps, path in newest if (seen := _observe(str(path), stamps)) is not None]
+
+
+def expected_speed(
+    config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed]
+) -> Speed:
+    """From the newest run of the same shape, ranks and precision, else from the most similar one by FLOPs per token."""
+    precision, _ = likely_precision(config, device)
+    here = [o for o in observed if o.device == device and likely_precision(o.config, device)[0] == precision]
+    if not here:
+        return Speed(None, None, None, f"unknown: no earlier run on {device} of this machine tells; --measure does")
+    same = [o for o in here if o.ranks == ranks and _same_shape(o, config, vocab_size)]
+    if same:
+        one = same[0]
+        basis = f"from run {one.run}, {one.median:,.0f} tokens/s; range: 10th to 90th percentile of its last steps"
+        return Speed(one.median, one.low, one.high, basis)
+    flops = training_flops(config, vocab_size)
+    one = min(here, key=lambda o: (max(o.flops / flops, flops / o.flops), o.ranks != ranks))
+    # The ranks of a CPU share its cores; a GPU more is a GPU's speed more.
+    factor = one.flops / flops * (ranks / one.ranks if device == "cuda" else 1.0)
+    basis = f"from run {one.run}, {one.median:,.0f} tokens/s on {one.ranks} rank{'s' if one.ranks > 1 else ''}"
+    if not _same_shape(one, config, vocab_size):
+        basis += f", x {factor:.3g} by FLOPs per token"
+    basis += f"; range: a factor of {ELSEWISE:g}, as another shape or rank count uses the machine differently"
+    value = one.median * factor
+    return Speed(value, value / ELSEWISE, value * ELSEWISE, basis)
+
+
+def _same_shape(one: Observed, config: RunConfig, vocab_size: int) -> bool:
+    a, b = one.config, config
+    return (a.model, one.vocab_size, a.train.compile) == (b.model, vocab_size, b.train.compile)
+
+
+@lru_cache(maxsize=1024)
+def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
+    """One run, read once per state of its files (`stamps`); None where it says too little."""
+    run = RunDir(Path(path))
+    rank = read_json(run.rank_file(0)) or {}
+    ranks, device = rank.get("world_size"), str(rank.get("device", "")).partition(":")[0]
+    if rank.get("host") != socket.gethostname() or not isinstance(ranks, int) or ranks < 1:
+        return None
+    try:
+        config = RunConfig.model_validate(tomllib.loads(run.config_file.read_text("utf-8")))
+        vocab_size = vocabulary_size(config.data.tokenizer)
+    except (OSError, ValueError, ValidationError):
+        return None
+    rows = _last_rows(run.metrics_file)
+    speeds = [float(row["tokens_per_second"]) for row in rows]
+    if vocab_size is None or len(speeds) < FEWEST_STEPS:
+        return None
+    tenths = statistics.quantiles(speeds, n=10, method="inclusive")
+    last = rows[-1]
+    epochs = last.get("epoch")
+    return Observed(
+        run.name, config, vocab_size, ranks, device, statistics.median(speeds), tenths[0], tenths[-1],
+        int(last.get("tokens") or 0), float(epochs) if isinstance(epochs, int | float) else 0.0, stamps[0] / 1e9,
+    )  # fmt: skip
+
+
+def _last_rows(path: Path) -> list[dict[str, float]]:
+    """The last whole rows of the latest attempt with a speed; without an attempt's first step, which warms up."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
+    except OSError:
+        return []
+    rows = [row for row in parse_lines(lines)[0] if _positive(row.get("tokens_per_second"))]
+    latest = [row for row in rows if row.get("attempt") == rows[-1].get("attempt")]
+    return latest[1:] if size <= TAIL_BYTES or len(latest) < len(rows) else latest
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,73 @@
+"""`plan`: what a run will take, before it is started. Without torch: `--measure` runs its steps in other processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from mygpt2.config import load_config, preset_names
+from mygpt2.errors import UserError
+
+TAKES_SETTINGS = True
+DEFAULT_PRESET = "tiny"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from mygpt2.config.summary import settings_help
+
+    names = ", ".join(preset_names())
+    parser.usage = f"{parser.prog} [--preset NAME] [--config FILE.toml] [--section.key VALUE ...] [options]"
+    parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {names} (tiny unless --config)")
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
+    parser.add_argument("--nproc", metavar="N", type=int, default=1, help="processes that train together (1)")
+    parser.add_argument(
+        "--runs", metavar="DIR", type=Path, default=Path("runs"),
+        help="folder of runs, whose recorded speeds are used and whose disk is looked at (./runs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measure", action="store_true", help="run a few real steps for speed and memory; some minutes"
+    )
+    parser.add_argument("--json", metavar="OUT", type=Path, help="also write every figure with its basis to this file")
+    parser.epilog = settings_help()
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    preset = args.preset if args.preset or args.config else DEFAULT_PRESET
+    config = load_config(preset, args.config, args.settings)
+    from mygpt2.planning import likely_device, measure, plan, table
+
+    device = likely_device(config.train.device)
+    found = plan(config, world_size=args.nproc, runs=args.runs, device=device)
+    if args.measure:
+        measured = measure(config, world_size=args.nproc, device=device, say=_say)
+        found = plan(config, world_size=args.nproc, runs=args.runs, device=device, measured=measured)
+    print(table(found, shutil.get_terminal_size((120, 24)).columns))
+    if args.json is not None:
+        _write(args.json, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.nproc < 1:
+        raise UserError(f"--nproc {args.nproc} is not allowed; use 1 or more, or leave it out")
+    if args.json is not None and not args.json.parent.is_dir():
+        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}; make it or choose another")
+    if args.json is not None and args.json.is_dir():
+        raise UserError(f"--json {args.json} is a folder; give a file in it")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _write(path: Path, text: str) -> None:
+    from mygpt2.run_dir.atomic import replace_file
+
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise UserError(f"--json {path}: {error.strerror or error}; choose a file that can be written") from None
