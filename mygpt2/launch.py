@@ -165,15 +165,15 @@ class Launcher:
 
     def _record_crash(self, rank: int, code: int, reason: str) -> None:
         """An event for whoever watches the run: a rank that was killed cannot write it, and the next attempt goes on
-        in the same log. `log_bytes` is where the dead rank's log ended."""
+        in the same logs. `log_bytes` is where each rank's log ended."""
         if not self.run_folder.exists():
             return
-        log = self.run_folder.log_file(rank)
+        logs = {path.stem.removeprefix("rank-"): path.stat().st_size for path in self.run_folder.logs_dir.glob("*.log")}
         status = read_json(self.run_folder.status_file) or {}
         record = {
             "schema": 1, "attempt": status.get("attempt"), "kind": "crash", "step": status.get("step"), "rank": rank,
             "signal": signal.Signals(-code).name if code < 0 else None, "code": code, "message": reason,
-            "log_bytes": log.stat().st_size if log.exists() else 0, "time": time.time(),
+            "log_bytes": logs, "time": time.time(),
         }  # fmt: skip
         with contextlib.suppress(OSError):
             events = LineWriter(self.run_folder.events_file)

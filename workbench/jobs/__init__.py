@@ -7,9 +7,10 @@ from workbench.jobs.jobs import Jobs
 from workbench.jobs.records import Job, JobSpec
 from workbench.jobs.spawn import default_slots
 from workbench.jobs.stopping import How, StopJob
+from workbench.jobs.submit import default_devices, default_nproc, submit_config
 from workbench.jobs.tasks import RESULT, Task, TaskProgress, Tasks
 
 __all__ = [
     "RESULT", "Alert", "How", "Job", "JobSpec", "Jobs", "StopJob", "Task", "TaskProgress", "Tasks", "config_hash",
-    "default_slots", "resume_command", "shown", "train_command",
+    "default_devices", "default_nproc", "default_slots", "resume_command", "shown", "submit_config", "train_command",
 ]  # fmt: skip

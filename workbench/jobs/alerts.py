@@ -74,6 +74,12 @@ class AlertLog:
             self._alerts[alert.key] = alert
             return True
 
+    def has(self, key: str) -> bool:
+        """Whether this alert was raised."""
+        with self._lock:
+            self._read()
+            return key in self._alerts
+
     def close(self) -> None:
         with self._lock:
             if self._writer:

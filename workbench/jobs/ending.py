@@ -52,7 +52,7 @@ def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) 
     if code == EXIT_OK or (code is None and last_attempt(run) == attempt_before and record.get("code") == EXIT_OK):
         return End("finished", EXIT_OK, reason or "there was nothing left to do")
     if code == EXIT_STOPPED:
-        return End("stopped", code, reason or "stopped on request")
+        return End("stopped", code, "stopped before it began")
     if code == EXIT_TRY_AGAIN:
         return End("again", code, reason)
     if code in (EXIT_USAGE, EXIT_DEFECT) or (code or 0) > 0:
@@ -62,7 +62,7 @@ def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) 
 
 
 def _tells(line: str) -> bool:
-    return line.startswith(("error: ", "launch: "))
+    return line.startswith(("error: ", "launch: ")) and not line.startswith("launch: run ")
 
 
 def record_kill(run: RunDir) -> None:

@@ -99,6 +99,10 @@ class Jobs:
         """Jobs that wait or run, in the order in which they go."""
         return self.store.active()
 
+    def at_work(self) -> set[str]:
+        """Runs whose launcher is there, whatever the run folder says: without ranks yet, or between two attempts."""
+        return {job.run for job in self.store.active() if job.state in HOLDING}
+
     def history(self, limit: int = 50) -> list[Job]:
         """Jobs that have ended, the latest first."""
         return self.store.ended(limit)
@@ -130,10 +134,18 @@ class Jobs:
             target = max(0, min(len(others), place + by))
             before = others[target - 1] if target else -math.inf
             after = others[target] if target < len(others) else math.inf
-            if others and not before <= waiting[place].order <= after:
-                self.store.change(id, WAITING, order=_between(before, after))
+            if others and not before < waiting[place].order < after:
+                self._place(id, before, after)
         self._supervisor.wake()
         return self.queue()
+
+    def _place(self, id: str, before: float, after: float) -> None:
+        """Gives a job an order between two others; where no number is left in between, all are numbered anew."""
+        order = _between(before, after)
+        self.store.change(id, WAITING, order=order)
+        if order in (before, after):
+            for number, job in enumerate(sorted(self.store.active(), key=lambda job: (job.order, job.id != id))):
+                self.store.change(job.id, (job.state,), order=float(number))
 
     def pause(self) -> None:
         """Starts nothing until `resume`; what runs goes on."""

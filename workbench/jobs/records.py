@@ -85,6 +85,10 @@ class Job:
         return self.spec.run
 
     @property
+    def argv(self) -> tuple[str, ...]:
+        return self.spec.argv
+
+    @property
     def active(self) -> bool:
         return self.state not in ENDED
 

@@ -174,14 +174,15 @@ class StopJob:
         deadline = time.monotonic() + KILL_SECONDS
         while True:
             crew = self._crew()
+            living = crew.living  # looked up before anybody is sent anything: the launcher's end is also its ranks'
             for who, process in crew.members:
-                if process not in results and not process.alive():
+                if process not in results and (who, process) not in living:
                     results[process] = (who, "was gone already")
-            for who, process in crew.living:
+            for who, process in living:
                 results[process] = (who, self._send_kill(process))
-            if not crew.living or time.monotonic() > deadline:
+            if not living or time.monotonic() > deadline:
                 break
-            self._wait_gone([process for _, process in crew.living], 1.0)
+            self._wait_gone([process for _, process in living], 1.0)
         self._note([(who, p.pid, result, not p.alive()) for p, (who, result) in results.items()])
         remote = [rank for rank in rank_states(self._run) if rank.process and not rank.process.local]
         for rank in remote:
@@ -192,7 +193,8 @@ class StopJob:
 
     def _send_kill(self, process: Process) -> str:
         try:
-            return "killed" if process.send(signal.SIGKILL) else "was gone already"
+            process.send(signal.SIGKILL)
+            return "killed"
         except PermissionError:
             return "not allowed to send SIGKILL; it belongs to another user"
 

@@ -18,6 +18,7 @@ from workbench.jobs.spawn import tail
 OLD_SECONDS = 86_400.0  # what happened longer ago than this before it was first seen is history, not news
 CHUNK_BYTES = 2 << 20  # of metrics read at a look: a long history is caught up with over several
 LOW_DISK_BYTES = 2 << 30
+LOG_LINES = 40
 NONFINITE = "non-finite: "
 
 
@@ -30,7 +31,8 @@ class _Watched:
     detector: Detector = field(default_factory=Detector)
     stamp: tuple[int, ...] = ()
     settled: bool = False  # it has ended and everything was said
-    lost_before: bool = False
+    ended_before: bool = False  # it had ended at the look before, too
+    untold: Alert | None = None  # a rank's own word on its end, which may only be a consequence of another's
     longest: float = 0.0
 
 
@@ -72,17 +74,19 @@ class Watch:
         known = self._known.get(run.name)
         if known is None:
             known = self._known[run.name] = self._first_sight(run, state)
-        settling = known.settled  # it was, and has changed: somebody resumed it, or wrote a last line
         known.stamp, known.settled = stamp, False
         self._events(run, known)
         caught_up = self._metrics(run, known)
         if state.alive:
-            known.lost_before = False
+            known.ended_before = False
             self._stall(run, known, state)
             return _newest_checkpoint_bytes(run)
-        self._ended(run, known, state, settling)
-        known.settled = caught_up and (state.state != "lost" or known.lost_before) and state.state != "queued"
-        known.lost_before = state.state == "lost"
+        if any(rank.launcher and rank.launcher.alive() for rank in state.ranks):
+            return 0  # it says next how the ranks ended, and may start them again
+        if known.ended_before:  # seen twice: by now everybody has written down what there is to say
+            self._ended(run, known, state)
+            known.settled = caught_up
+        known.ended_before = True
         if known.settled:
             known.detector = Detector()
         return 0
@@ -103,11 +107,11 @@ class Watch:
             seconds = event.get("seconds")
             if isinstance(seconds, int | float):
                 known.longest = max(known.longest, float(seconds))
-            alert = self._of_event(run, event)
+            alert = self._of_event(run, known, event)
             if alert and self._clock() - alert.time < OLD_SECONDS:
                 self._alerts.add(alert)
 
-    def _of_event(self, run: RunDir, event: Mapping[str, Any]) -> Alert | None:
+    def _of_event(self, run: RunDir, known: _Watched, event: Mapping[str, Any]) -> Alert | None:
         kind, attempt, step = event.get("kind"), event.get("attempt"), event.get("step")
         step = step if isinstance(step, int) else None
         message, when = str(event.get("message", "")), event.get("time")
@@ -117,11 +121,15 @@ class Watch:
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
                              log_tail=tail(run.log_file(0)))  # fmt: skip
         if kind == "alert":
-            return new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
-                             log_tail=tail(run.log_file(0)))  # fmt: skip
-        if kind == "crash":
-            rank, end = event.get("rank"), event.get("log_bytes")
-            lines = tail(run.log_file(rank), end=end if isinstance(end, int) else None) if isinstance(rank, int) else []
+            known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
+                                     log_tail=tail(run.log_file(0)))  # fmt: skip
+            return None
+        if kind == "crash" and not self._alerts.has(f"{run.name}/nonfinite/{attempt}"):  # which ends the ranks with 70
+            rank = event.get("rank")
+            lines = _last_words(run, rank, event.get("log_bytes")) if isinstance(rank, int) else ()
+            if known.untold and rank == 0 and event.get("signal") is None:
+                message = f"{message}: {known.untold.text}"
+            known.untold = None
             return new_alert("error", "crash", run.name, message, at=f"{attempt}", step=step, when=when, log_tail=lines)
         if kind == "save_failed":
             text = f"the checkpoint of step {step} was not saved: {event.get('reason', '')}"
@@ -156,14 +164,17 @@ class Watch:
             at = f"{state.status.get('attempt')}-{step}-{phase}"
             self._add(run, "warning", "stall", text, at, step)
 
-    def _ended(self, run: RunDir, known: _Watched, state: RunState, settled: bool) -> None:
+    def _ended(self, run: RunDir, known: _Watched, state: RunState) -> None:
         """A run that failed or vanished: its alert, unless an event has told it better, or it is long ago."""
+        if known.untold:
+            self._alerts.add(known.untold)
+            known.untold = None
         attempt = state.status.get("attempt")
         recent = state.heartbeat_age is not None and state.heartbeat_age < OLD_SECONDS
         if not recent or not isinstance(attempt, int) or attempt < 1:
             return
         reason = state.reason or str(state.status.get("message", ""))
-        if state.state == "lost" and known.lost_before:  # seen twice: a kill on request is written down in between
+        if state.state == "lost":
             dead = next((rank.rank for rank in state.ranks if rank.alive is False), 0)
             self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), tail(run.log_file(dead)))
         elif state.state == "failed" and not reason.startswith(NONFINITE):
@@ -197,6 +208,16 @@ def checkpoint_words(run: RunDir) -> str:
     if found is None:
         return "there is no whole checkpoint"
     return f"the checkpoint of step {step_of(found.name)} is whole and good to go on from"
+
+
+def _last_words(run: RunDir, rank: int, ends: Any) -> list[str]:
+    """The end of a dead rank's log as it was then; of rank 0's, which says more, where that rank wrote nothing."""
+    ends = ends if isinstance(ends, dict) else {}
+    lines = tail(run.log_file(rank), end=ends.get(str(rank)))
+    if lines or rank == 0:
+        return lines
+    others = tail(run.log_file(0), LOG_LINES - 1, end=ends.get("0"))
+    return [f"(rank {rank} had written nothing; the log of rank 0 ended so:)", *others] if others else []
 
 
 def _stamp(run: RunDir) -> tuple[int, ...]:
