@@ -73,10 +73,17 @@ window.workbench = (() => {
     if (action === "theme") toggleTheme();
     if (action === "help") help();
   });
-  document.addEventListener("DOMContentLoaded", () => theme(stored()));
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!stored()) theme(null); });
-  // Gradio sets the class of the body itself once it has mounted.
-  window.addEventListener("load", () => setTimeout(() => theme(stored()), 0));
+  // Gradio sets the class of the body when it mounts, and again when the system's theme changes: a choice made here wins.
+  function keepTheme() {
+    const settle = () => {
+      const choice = stored();
+      if (choice && document.body.classList.contains("dark") !== (choice === "dark")) theme(choice);
+    };
+    new MutationObserver(settle).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    settle();
+  }
+  if (document.body) keepTheme();
+  else document.addEventListener("DOMContentLoaded", keepTheme);
 
   return { url, params, theme, toggleTheme, openTab, help };
 })();

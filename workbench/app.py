@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -28,14 +29,13 @@ def build(context: Context) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         page = Page()
         gr.HTML(_header(context), elem_id="wb-header")
-        summary = gr.HTML(_summary(context), elem_id="wb-summary")
+        summary = gr.HTML("", elem_id="wb-summary")
         with gr.Tabs(selected=_first_tab(context), elem_id="wb-tabs") as page.tabs:
             for name in TABS:
                 with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as tab:
                     import_module(f"workbench.tabs.{name}").build(context, page)
                 _follow(page, tab, name)
-        ticks = gr.Timer(SUMMARY_SECONDS)
-        ticks.tick(_changed_summary(context), None, summary, **QUIET)
+        gr.on([gr.Timer(SUMMARY_SECONDS).tick, blocks.load], partial(_summary, context), summary, summary, **QUIET)
 
         def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
             return _open_link(context, page, request)
@@ -85,19 +85,13 @@ def _header(context: Context) -> html.Markup:
     )
 
 
-def _summary(context: Context) -> html.Markup:
-    """One line for whoever only wants to know whether all is well."""
+def _summary(context: Context, shown: str | None) -> Any:
+    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same."""
     jobs = context.jobs
     waiting = len([job for job in jobs.queue() if job.state == "queued"])
     parts = [f"{waiting} queued" if waiting else "", "queue paused" if jobs.paused else ""]
     parts.append("" if jobs.owner else "another server owns this folder's queue; this one watches")
     parts.append("read only" if context.read_only else "")
     text = " · ".join(part for part in parts if part)
-    return html.Markup(f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else "")
-
-
-def _changed_summary(context: Context) -> Any:
-    def poll() -> Any:
-        return _summary(context)
-
-    return poll
+    line = f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else ""
+    return gr.skip() if line == (shown or "") else line

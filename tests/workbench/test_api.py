@@ -1,0 +1,102 @@
+"""The public API: what is listed, what it answers, and that launch and stop ask for the password."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench.conftest import RunningServer, Start, make_run
+from workbench.api import PUBLIC
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    make_run(runs, "one", 30)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Start, runs: Path) -> RunningServer:
+    return workbench_server(runs)
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[Any]:
+    from gradio_client import Client
+
+    yield Client(server.url, verbose=False, analytics_enabled=False)
+
+
+def refused(call: Any) -> str:
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_only_the_curated_endpoints_are_public_and_typed(client: Any) -> None:
+    listed = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(listed) == {f"/{name}" for name in PUBLIC}
+    names = [parameter["parameter_name"] for parameter in listed["/metrics"]["parameters"]]
+    assert names == ["run", "cursor", "limit"]
+
+
+def test_runs_are_listed_with_their_state(client: Any) -> None:
+    (line,) = client.predict(api_name="/list_runs")
+    assert line["name"] == "one" and line["state"] == "finished" and line["step"] == 30
+
+
+def test_metrics_go_on_from_a_cursor_and_are_bounded(client: Any) -> None:
+    first = client.predict("one", 0, 20, api_name="/metrics")
+    assert [row["step"] for row in first["rows"]] == list(range(1, 21)) and first["cursor"] == 20
+    assert first["rows"][0]["mfu"] is None  # null in the file, not NaN
+    rest = client.predict("one", first["cursor"], 10**9, api_name="/metrics")
+    assert [row["step"] for row in rest["rows"]] == list(range(21, 31))
+    assert client.predict("one", 30, 10, api_name="/metrics") == {"rows": [], "cursor": 30}
+
+
+def test_configuration_and_samples(client: Any) -> None:
+    assert client.predict("one", api_name="/configuration")["train"]["batch_tokens"] == 8192
+    (sample,) = client.predict("one", 1, api_name="/samples")
+    assert sample["text"] == " a sample of text"
+    assert client.predict("one", 31, api_name="/samples") == []
+
+
+@pytest.mark.parametrize("name", ["../one", "/etc", "two", "a;touch x"])
+def test_a_name_that_is_no_run_is_one_line(client: Any, name: str) -> None:
+    message = refused(lambda: client.predict(name, 0, 10, api_name="/metrics"))
+    assert "Traceback" not in message and "run" in message
+
+
+def test_without_a_password_on_the_server_nothing_can_be_launched_or_stopped(client: Any, runs: Path) -> None:
+    launch = lambda: client.predict("", "tiny", "new", {}, 1, api_name="/launch")  # noqa: E731
+    assert "--password-file" in refused(launch)
+    assert "--password-file" in refused(lambda: client.predict("", "one", "save", api_name="/stop"))
+    assert not (runs / "new").exists()
+
+
+def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_path: Path) -> None:
+    from gradio_client import Client
+
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD + "\n")
+    os.chmod(secret, 0o600)
+    runs = tmp_path / "runs"
+    server = workbench_server(runs, "--password-file", str(secret), "--slots", "none-such")
+    with pytest.raises(Exception, match=r"(?i)auth|401|login"):
+        Client(server.url, verbose=False, analytics_enabled=False)
+    client = Client(server.url, auth=("me", PASSWORD), verbose=False, analytics_enabled=False)
+    assert "wrong" in refused(lambda: client.predict("guess", "tiny", "new", {}, 1, api_name="/launch"))
+    bad = refused(lambda: client.predict(PASSWORD, "tiny", "new", {"train.steps": -1}, 1, api_name="/launch"))
+    assert "train.steps" in bad
+    assert not (runs / "new").exists()
+    assert client.predict(api_name="/list_runs") == []
+    assert PASSWORD not in "".join(server.log)

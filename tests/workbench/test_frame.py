@@ -1,0 +1,112 @@
+"""The page around the tabs, in a real Chromium: links, keys, themes, narrow screens, foreign requests."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench.conftest import RunningServer, Start, make_run
+from workbench.page import TABS
+
+SELECTED = "button[role=tab][aria-selected=true]"
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    make_run(runs, "one", 40)
+    make_run(runs, "two", 40, seed=1)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Start, runs: Path) -> RunningServer:
+    return workbench_server(runs)
+
+
+def open_page(page: Any, url: str) -> Any:
+    page.goto(url)
+    page.wait_for_selector(SELECTED)
+    return page
+
+
+def select(page: Any, tab: str) -> None:
+    page.click(f'button[role=tab][data-tab-id="{tab}"]')
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="{tab}"]')
+    page.wait_for_timeout(400)  # the tab's first answers
+
+
+def code_of(url: str, headers: dict[str, str], data: bytes | None = None) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_foreign_hosts_and_origins_are_refused_for_pages_events_and_server_functions(server: RunningServer) -> None:
+    assert code_of(server.url, {}) == 200
+    for path in ("", "config", "gradio_api/queue/join", "gradio_api/component_server", "gradio_api/call/list_runs"):
+        url = server.url + path
+        assert code_of(url, {"Host": "evil.com"}, b"{}") == 400, path
+        assert code_of(url, {"Origin": "http://evil.com", "Content-Type": "text/plain"}, b"{}") == 403, path
+
+
+def test_files_of_the_machine_and_of_runs_are_not_served(server: RunningServer, runs: Path) -> None:
+    for path in (runs / "one" / "config.toml", Path("/etc/passwd"), Path(__file__)):
+        assert code_of(f"{server.url}gradio_api/file={path}", {}) in (403, 404), path
+    assert code_of(f"{server.url}gradio_api/runs", {}) == 404  # the library's own history is off
+
+
+def test_tabs_links_keys_and_themes(server: RunningServer, browser_page: Any) -> None:
+    page = open_page(browser_page, server.url)
+    assert page.locator(SELECTED).inner_text() == "Monitor"  # there are runs
+    assert page.evaluate("getComputedStyle(document.body).getPropertyValue('--wb-accent').trim()")
+    names = [tab.get_attribute("data-tab-id") for tab in page.query_selector_all("button[role=tab]")]
+    assert [name for name in names if name in TABS] == list(TABS)
+    page.locator("body").press("g")
+    page.locator("body").press("s")
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="sample"]')
+    page.wait_for_function("new URL(location).searchParams.get('tab') === 'sample'")
+    page.locator("body").press("?")
+    page.wait_for_selector("dialog.wb-help[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.wb-help", state="hidden")
+    before = page.evaluate("document.body.classList.contains('dark')")
+    page.click("[data-wb=theme]")
+    assert page.evaluate("document.body.classList.contains('dark')") is not before
+    open_page(page, server.url + "?tab=data")  # the choice is kept, the link is followed
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="data"]')
+    page.wait_for_function(f"document.body.classList.contains('dark') === {str(not before).lower()}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_is_accessible_in_both_themes(
+    server: RunningServer, new_page: Callable[..., Any], scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(new_page(color_scheme=scheme), server.url)
+    found = []
+    for tab in TABS:
+        select(page, tab)
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in SERIOUS:
+                nodes = [node["html"][:160] for node in violation["nodes"][:4]]
+                found.append((tab, violation["id"], violation["help"], nodes))
+    assert not found, "\n".join(map(str, found))
+
+
+def test_a_narrow_screen_has_no_sideways_scroll(server: RunningServer, new_page: Callable[..., Any]) -> None:
+    page = open_page(new_page(viewport={"width": 390, "height": 800}), server.url)
+    for tab in TABS:
+        open_page(page, f"{server.url}?tab={tab}")
+        page.wait_for_selector(f'{SELECTED}[data-tab-id="{tab}"], button[role=tab]')
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
