@@ -30,11 +30,13 @@ def build(context: Context) -> gr.Blocks:
         page = Page()
         gr.HTML(_header(context), elem_id="wb-header")
         summary = gr.HTML("", elem_id="wb-summary")
+        opened: dict[str, gr.Tab] = {}
         with gr.Tabs(selected=_first_tab(context), elem_id="wb-tabs") as page.tabs:
             for name in TABS:
-                with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as tab:
+                with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as opened[name]:
                     import_module(f"workbench.tabs.{name}").build(context, page)
-                _follow(page, tab, name)
+        for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
+            _follow(page, tab, name)
         gr.on([gr.Timer(SUMMARY_SECONDS).tick, blocks.load], partial(_summary, context), summary, summary, **QUIET)
 
         def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
