@@ -2,8 +2,8 @@
 
 from mygpt2.planning.estimate import plan
 from mygpt2.planning.figures import Figure, Notice, Plan, Rates
-from mygpt2.planning.machine import likely_device
-from mygpt2.planning.measure import Measured, measure
+from mygpt2.planning.machine import Machine, likely_device
 from mygpt2.planning.table import table
+from mygpt2.planning.trial import Measured, measure
 
-__all__ = ["Figure", "Measured", "Notice", "Plan", "Rates", "likely_device", "measure", "plan", "table"]
+__all__ = ["Figure", "Machine", "Measured", "Notice", "Plan", "Rates", "likely_device", "measure", "plan", "table"]

@@ -17,11 +17,11 @@ from mygpt2.planning.disk import DiskUse, disk_use
 from mygpt2.planning.figures import Figure, Plan
 from mygpt2.planning.flops import fast_micro_batch
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
-from mygpt2.planning.measure import Measured
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
 from mygpt2.planning.rates import preview
 from mygpt2.planning.speed import Speed, expected_speed, observe_runs, training_flops
+from mygpt2.planning.trial import Measured
 from mygpt2.planning.vocabulary import vocabulary_size
 
 SHOWN_PARTS = ("weights", "gradients", "optimizer", "activations", "head", "logits", "backward", "second", "update")

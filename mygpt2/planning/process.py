@@ -5,8 +5,8 @@ from __future__ import annotations
 from mygpt2.config.schema import RunConfig
 from mygpt2.planning.data import bytes_per_token
 from mygpt2.planning.figures import Figure
-from mygpt2.planning.measure import Measured
 from mygpt2.planning.memory import FLOAT, Part, Shape, optimizer_bytes
+from mygpt2.planning.trial import Measured
 
 PROGRAM = 650_000_000  # resident beside tensors, measured on runs of tiny and gpt2 (PyTorch 2.13 for CPUs, Linux)
 HEAP_SLACK = 0.05  # of the tensors' peak: what the allocator keeps between them, measured on the same

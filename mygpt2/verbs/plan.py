@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from mygpt2.config import load_config, preset_names
 from mygpt2.errors import UserError
+
+if TYPE_CHECKING:
+    from mygpt2.config import RunConfig
+    from mygpt2.planning import Measured
 
 TAKES_SETTINGS = True
 DEFAULT_PRESET = "tiny"
@@ -38,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     preset = args.preset if args.preset or args.config else DEFAULT_PRESET
     config = load_config(preset, args.config, args.settings)
-    from mygpt2.planning import likely_device, measure, plan, table
+    from mygpt2.planning import likely_device, plan, table
 
     device = likely_device(config.train.device)
     found = plan(config, world_size=args.nproc, runs=args.runs, device=device)
     if args.measure:
-        measured = measure(config, world_size=args.nproc, device=device, say=_say)
+        measured = _measured(config, args.nproc, device)
         found = plan(config, world_size=args.nproc, runs=args.runs, device=device, measured=measured)
     print(table(found, shutil.get_terminal_size((120, 24)).columns))
     if args.json is not None:
@@ -58,6 +65,21 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--json {args.json}: there is no folder {args.json.parent}; make it or choose another")
     if args.json is not None and args.json.is_dir():
         raise UserError(f"--json {args.json} is a folder; give a file in it")
+
+
+def _measured(config: RunConfig, nproc: int, device: str) -> Measured:
+    """`measure`, which must get the time to end its processes when this one is asked to end."""
+    from mygpt2.planning import measure
+
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return measure(config, world_size=nproc, device=device, say=_say)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

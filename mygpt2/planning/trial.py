@@ -52,6 +52,7 @@ class Measured:
 def measure(config: RunConfig, *, world_size: int, device: str, say: Say) -> Measured:
     """Trains the configuration's model for a few steps on its own ranks. UserError when the steps cannot be run.
 
+    The processes end with this call, and by themselves after `MOST` steps should this process be killed meanwhile.
     Steps are cut to `FORWARD_PASSES` passes; nothing is evaluated, sampled or saved. A source on the hub is stood in
     for by the built-in text: the model's speed does not depend on the words.
     """
@@ -86,7 +87,7 @@ def shortened(config: RunConfig, world_size: int, device: str) -> tuple[RunConfi
     if source != "pydocs" and not Path(source).expanduser().exists():
         source, notes = "pydocs", f"{notes}, on the built-in text"
     changes: dict[str, dict[str, Any]] = {
-        "train": {"steps": 10**6, "micro_batch": whole.micro_batch, "device": device,
+        "train": {"steps": WARM_UP + MOST, "micro_batch": whole.micro_batch, "device": device,
                   "batch_tokens": world_size * passes * whole.micro_batch * m.block_size},
         "data": {"source": source, "lanes": None, "window": None, "validation_fraction": 0.0, "token_cache": False},
         "schedule": {"warmup_steps": 0},
@@ -117,18 +118,19 @@ def _watch(child: subprocess.Popen[bytes], run: RunDir, say: Say) -> tuple[list[
     began, first, lines = time.monotonic(), None, Follower(run.metrics_file)
     rows: list[dict[str, Any]] = []
     host: int | None = None
-    while child.poll() is None:
+    running = True
+    while running:
+        running = child.poll() is None  # asked before reading, so that the last lines of a process that ended are read
         for row in parse_lines(lines.read())[0]:
             rows.append(row)
             first = first or time.monotonic()
             say(f"step {len(rows)}: {row['tokens_per_second']:,.0f} tokens/s, {row['memory_bytes'] / 1e9:.2f} GB")
         host = max(host or 0, _resident(run) or 0) or None
         now = time.monotonic()
-        if first and _enough(len(rows) - WARM_UP, now - first):
+        if (first and _enough(len(rows) - WARM_UP, now - first)) or now - began > LIMIT_S:
             break
-        if now - began > LIMIT_S:
-            break
-        time.sleep(POLL_S)
+        if running:
+            time.sleep(POLL_S)
     return rows, host
 
 

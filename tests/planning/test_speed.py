@@ -1,0 +1,78 @@
+"""Expected speed: from the same shape first, else scaled by FLOPs, only from this machine, its source named."""
+
+from __future__ import annotations
+
+import pytest
+
+from mygpt2.planning.speed import expected_speed, observe_runs, training_flops
+from tests.planning.conftest import config_of
+
+WIDE = {"model.n_embd": 128}
+SPEEDS = [10.0, 900.0, 1000.0, 1100.0, 1000.0]  # the first step warms up
+
+
+def expect(runs, ranks=1, device="cpu", **changes):
+    return expected_speed(config_of(**changes), 512, ranks=ranks, device=device, observed=observe_runs(runs))
+
+
+def test_a_run_of_the_same_shape_tells_by_its_median_step_without_the_first(record):
+    run = record("same", config_of(), SPEEDS)
+    found = expect(run.path.parent)
+    assert found.value == 1000.0
+    assert 900.0 <= found.low < found.value < found.high <= 1100.0
+    assert found.basis.startswith("from run same, 1,000 tokens/s")
+
+
+def test_the_same_shape_wins_over_a_newer_run_of_another(record):
+    record("same", config_of(), SPEEDS)
+    runs = record("newer", config_of(**WIDE), [50.0] * 5).path.parent
+    assert "from run same" in expect(runs).basis
+
+
+def test_another_shape_is_scaled_by_flops_per_token_with_a_wide_range(record):
+    runs = record("wide", config_of(**WIDE), [500.0] * 5).path.parent
+    found = expect(runs)
+    factor = training_flops(config_of(**WIDE), 512) / training_flops(config_of(), 512)
+    assert found.value == pytest.approx(500.0 * factor)
+    assert found.high / found.low == pytest.approx(4.0)
+    assert "from run wide, 500 tokens/s" in found.basis and "FLOPs" in found.basis
+
+
+def test_another_number_of_ranks_is_not_the_same(record):
+    runs = record("two", config_of(), SPEEDS, ranks=2).path.parent
+    assert expect(runs, ranks=2).high <= 1100.0
+    assert expect(runs, ranks=1).high == 2000.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"device": "cuda"}, {"train.precision": "bf16"}],
+    ids=["another device", "another precision"],
+)
+def test_what_was_computed_otherwise_tells_nothing(changes, record):
+    runs = record("one", config_of(), SPEEDS).path.parent
+    found = expect(runs, **changes)
+    assert found.value is None and found.basis.startswith("unknown")
+
+
+def test_another_machines_run_tells_nothing(record):
+    runs = record("elsewhere", config_of(), SPEEDS, host="somewhere-else").path.parent
+    assert observe_runs(runs) == []
+
+
+def test_a_run_with_hardly_a_step_or_a_damaged_one_is_passed_over(record):
+    record("short", config_of(), [1000.0, 1000.0])
+    record("damaged", config_of(), SPEEDS).config_file.write_text("[model]\nn_layer = 'two'\n")
+    runs = record("garbled", config_of(), SPEEDS).path.parent
+    (runs / "garbled" / "metrics.jsonl").write_bytes(b"\xff\xfe\n[1]\n{}\n" * 5)
+    assert observe_runs(runs) == []
+    assert observe_runs(runs / "nothing here") == observe_runs(None) == []
+
+
+def test_a_run_that_goes_on_is_read_again(record):
+    run = record("one", config_of(), SPEEDS)
+    assert expect(run.path.parent).value == 1000.0
+    with open(run.metrics_file, "a") as file:
+        for step in range(6, 60):
+            file.write(f'{{"attempt": 1, "step": {step}, "tokens": {step * 512}, "tokens_per_second": 2000.0}}\n')
+    assert expect(run.path.parent).value == 2000.0
