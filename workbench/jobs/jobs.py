@@ -16,7 +16,7 @@ from mygpt2.run_dir.atomic import read_json
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
 from workbench.jobs.command import resume_command
-from workbench.jobs.ending import last_attempt
+from workbench.jobs.ending import last_attempt, record_failure
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
@@ -130,22 +130,23 @@ class Jobs:
             place = next((n for n, job in enumerate(waiting) if job.id == id), None)
             if place is None:
                 raise UserError(f"run {self.store.get(id).run!r} does not wait in the queue, so it has no place there")
-            others = [job.order for job in waiting if job.id != id]
+            job, others = waiting[place], waiting[:place] + waiting[place + 1 :]
             target = max(0, min(len(others), place + by))
-            before = others[target - 1] if target else -math.inf
-            after = others[target] if target < len(others) else math.inf
-            if others and not before < waiting[place].order < after:
-                self._place(id, before, after)
+            if target != place:
+                self._place(others[:target], job, others[target:])
         self._supervisor.wake()
         return self.queue()
 
-    def _place(self, id: str, before: float, after: float) -> None:
-        """Gives a job an order between two others; where no number is left in between, all are numbered anew."""
-        order = _between(before, after)
-        self.store.change(id, WAITING, order=order)
-        if order in (before, after):
-            for number, job in enumerate(sorted(self.store.active(), key=lambda job: (job.order, job.id != id))):
-                self.store.change(job.id, (job.state,), order=float(number))
+    def _place(self, before: list[Job], job: Job, after: list[Job]) -> None:
+        """Gives a job a number between its new neighbours'; where none is left in between, all are numbered anew."""
+        low = before[-1].order if before else -math.inf
+        high = after[0].order if after else math.inf
+        order = _between(low, high)
+        if low < order < high:
+            self.store.change(job.id, WAITING, order=order)
+            return
+        for number, each in enumerate([*before, job, *after]):
+            self.store.change(each.id, WAITING, order=float(number))
 
     def pause(self) -> None:
         """Starts nothing until `resume`; what runs goes on."""
@@ -207,15 +208,22 @@ class Jobs:
             under_way = self._stops.get(run)
             if under_way and not under_way.done and under_way.how == how:
                 return under_way
-            stop = StopJob(folder, how, lambda: self._find(run))
             with self.store.locked():
-                for job in [job for job in self.store.active() if job.run == run]:
-                    self.store.change(job.id, HOLDING, asked=how)
-                    self.store.change(
-                        job.id, WAITING, asked=how, state="stopped", ended=self._supervisor.now(), reason="stopped"
-                    )
-            self._stops[run] = stop
+                waited = self._leave_queue(run, how)
+            find = None if waited else lambda: self._find(run)
+            stop = self._stops[run] = StopJob(folder, how, find)
         return stop.start()
+
+    def _leave_queue(self, run: str, how: How) -> bool:
+        """Notes that a stop was asked for; whether the run only waited and is stopped by that."""
+        waited = False
+        for job in [job for job in self.store.active() if job.run == run]:
+            self.store.change(job.id, HOLDING, asked=how)
+            ended = {"state": "stopped", "reason": "taken out of the queue", "ended": self._supervisor.now()}
+            waited = self.store.change(job.id, WAITING, asked=how, **ended) is not None or waited
+            if waited:
+                record_failure(RunDir(self.runs / run), "taken out of the queue", "stopped")
+        return waited
 
     def stop_of(self, run: str) -> StopJob | None:
         """The latest stop of a run that this server was asked for."""

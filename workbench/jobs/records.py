@@ -40,7 +40,7 @@ class JobSpec:
         object.__setattr__(self, "devices", tuple(self.devices))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"argv": list(self.argv), "devices": list(self.devices)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> JobSpec:
@@ -93,8 +93,8 @@ class Job:
         return self.state not in ENDED
 
     def to_json(self) -> dict[str, Any]:
-        record = asdict(self)
-        return record | {"schema": 1, "launcher": self.launcher.to_json() if self.launcher else None}
+        launcher = self.launcher.to_json() if self.launcher else None
+        return asdict(self) | {"schema": 1, "spec": self.spec.to_json(), "launcher": launcher}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any] | None) -> Job | None:

@@ -122,7 +122,10 @@ def tail(log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 
             text = file.read(min(end, within)).decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.rsplit("\r", 1)[-1] for line in text.splitlines()][-lines:]
+    # A bar rewrites its line: what it said last is the line.
+    return (
+        [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.removesuffix("\n").split("\n")][-lines:] if text else []
+    )
 
 
 def default_slots() -> list[str]:

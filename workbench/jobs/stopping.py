@@ -53,14 +53,15 @@ def crew_of(run: RunDir, launcher: Process | None, others: list[Process] | None 
 class StopJob:
     """A stop under way, in a thread of its own. `lines` grows until `done`; then `stopped` and `final` tell the end.
 
-    find: who the launcher is (None while nobody knows) and further processes of the run, asked again and again.
+    find: who the launcher is (None while nobody knows) and further processes of the run, asked again and again; no
+    function at all for a run that only waited in the queue and has left it.
     """
 
     def __init__(
         self,
         run: RunDir,
         how: How,
-        find: Callable[[], tuple[Process | None, list[Process]]] = lambda: (None, []),
+        find: Callable[[], tuple[Process | None, list[Process]]] | None = lambda: (None, []),
         grace: float = GRACE_SECONDS,
     ) -> None:
         if how not in HOWS:
@@ -107,7 +108,10 @@ class StopJob:
             self._ended.set()
 
     def _work(self) -> None:
-        {"save": self._save, "now": self._now, "kill": self._kill}[self.how]()
+        if self._find is None:
+            self._say("it waited in the queue and was taken out")
+        else:
+            {"save": self._save, "now": self._now, "kill": self._kill}[self.how]()
         self.final = state_of(self._run)
         for outcome in self.outcomes:
             self._say(f"{outcome.who} (pid {outcome.pid}): {outcome.result}")
@@ -199,7 +203,7 @@ class StopJob:
             return "not allowed to send SIGKILL; it belongs to another user"
 
     def _crew(self) -> Crew:
-        launcher, others = self._find()
+        launcher, others = self._find() if self._find else (None, [])
         return crew_of(self._run, launcher, others)
 
     def _note(self, outcomes: list[tuple[str, int, str, bool]]) -> None:
