@@ -22,6 +22,7 @@ class Documents:
     epochs: np.ndarray  # (entries,) int64, of the lane
     blocks: np.ndarray  # (entries,) int32
     documents: np.ndarray  # (entries,) int32, the number within the block
+    starts: np.ndarray  # (rows,) tokens of the row's first document that come before the row
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class Batch:
             np.concatenate([p.epochs[span] for p, span in spans]),
             np.concatenate([p.blocks[span] for p, span in spans]),
             np.concatenate([p.documents[span] for p, span in spans]),
+            np.array([p.offsets[row] for p, row in order], np.int64),
         )
 
     @property

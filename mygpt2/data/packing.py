@@ -82,7 +82,8 @@ def incidents(parts: Sequence[TokenBlock]) -> tuple[dict[str, int], dict[int, st
 class Pieces:
     """The documents behind a run of rows of one lane, in stream order, all of them with tokens.
 
-    `first[i] : last[i] + 1` are the pieces of row i; `epochs`, `blocks`, `documents` name each piece.
+    `first[i] : last[i] + 1` are the pieces of row i, which begins `offsets[i]` tokens into the first of them; `epochs`,
+    `blocks`, `documents` name each piece.
     """
 
     epochs: np.ndarray
@@ -90,6 +91,7 @@ class Pieces:
     documents: np.ndarray
     first: np.ndarray  # (rows,)
     last: np.ndarray  # (rows,)
+    offsets: np.ndarray  # (rows,)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class LaneStream:
         out[:] = np.lib.stride_tricks.as_strided(stream, (count, block_size + 1), (block_size * width, width))
         starts, origins, begins, lengths, epochs, windows, numbers, blocks, documents = _pieces(segments)
         row_at = np.arange(count, dtype=np.int64) * block_size
-        pieces = Pieces(epochs, blocks, documents, _piece_at(starts, row_at), _piece_at(starts, row_at + block_size))
+        first, last = _piece_at(starts, row_at), _piece_at(starts, row_at + block_size)
+        pieces = Pieces(epochs, blocks, documents, first, last, row_at - origins[first] - begins[first])
         after = np.arange(1, steps + 1, dtype=np.int64) * (rows * block_size)
         at = _piece_at(starts, after)
         inside = after - origins[at]  # tokens of the window before the cursor

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("loss", pa.float32()),  # of the row, nats per token
         ("block", pa.list_(pa.int32())),  # of each document that the row touches, in order
         ("document", pa.list_(pa.int32())),  # its number within that block
+        ("offset", pa.int64()),  # tokens of the first document that come before the row; older traces have none
     ]
 )
 STEPS_PER_FILE = 200
@@ -69,6 +70,7 @@ class TraceWriter:
             pa.array(np.asarray(row_losses, np.float32), pa.float32()),
             pa.ListArray.from_arrays(offsets, pa.array(found.blocks)),
             pa.ListArray.from_arrays(offsets, pa.array(found.documents)),
+            pa.array(found.starts, pa.int64()),
         ]
         self._parts.append(pa.record_batch(columns, schema=SCHEMA))
         self._steps.append(step)
@@ -139,7 +141,7 @@ def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Tab
         if max(first, file.first) <= stop:
             limits = [("step", ">=", first), ("step", "<=", stop)]
             tables.append(pq.read_table(file.path, filters=limits, partitioning=None))
-    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("slot", "ascending")])
+    return pa.concat_tables(tables, promote_options="default").sort_by([("step", "ascending"), ("slot", "ascending")])
 
 
 @dataclass(frozen=True)
