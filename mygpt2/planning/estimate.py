@@ -24,7 +24,18 @@ from mygpt2.planning.speed import Speed, expected_speed, observe_runs, training_
 from mygpt2.planning.trial import Measured
 from mygpt2.planning.vocabulary import vocabulary_size
 
-SHOWN_PARTS = ("weights", "gradients", "optimizer", "activations", "head", "logits", "backward", "second", "update")
+SHOWN_PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "head",
+    "logits",
+    "backward",
+    "second",
+    "update",
+    "validation",
+)
 
 
 def plan(
@@ -157,7 +168,8 @@ def _memory(f: _Facts) -> Iterator[Figure]:
         part = memory.parts[key]
         if part.size:
             yield Figure(f"memory.{key}", part.label, part.size, "B", f"derived: {part.how}")
-    compiled = "; train.compile changes it a little" if config.train.compile else ""
+    compiled = "" if f.device == "cpu" else "; checked against measurements on CPUs only"
+    compiled += "; train.compile changes it a little" if config.train.compile else ""
     basis = f"derived, {f.precision} ({f.why_precision}): {memory.moment}, {', '.join(memory.at_peak)}{compiled}"
     peak: float = memory.peak
     if f.measured and f.measured.device_bytes:

@@ -17,13 +17,15 @@ VOCAB_MULTIPLE = 64  # rows of the embedding, as in model.gpt
 CHUNK = 1024  # tokens whose logits exist at once, as in model.loss
 TILE = 1 << 20  # of which so many are float32 at a time on a CPU
 QUERIES, LONGEST = 128, 1024  # blocks of the CPU's attention, as in model.attention
-STANDS_FOR = {"held": "gradients", "again": "second"}  # parts that exist only from the second forward pass on
+EVALUATED = 8192  # tokens of a validation's forward pass when nobody says, as in evals.loss
+STANDS_FOR = {"held": "gradients", "kept": "gradients", "again": "second"}  # parts that exist in some runs only
 
 MOMENTS = {
     "while the loss is computed": ("weights", "optimizer", "held", "activations", "head", "logits"),
     "as the backward pass begins": ("weights", "optimizer", "held", "activations", "head", "backward"),
     "as the backward pass ends": ("weights", "optimizer", "gradients", "again"),
     "in the optimizer's step": ("weights", "optimizer", "gradients", "update"),
+    "while validating": ("weights", "optimizer", "kept", "validation"),
 }
 
 
@@ -68,12 +70,15 @@ def rank_memory(
              "the tied matrix has one gradient as output and one as input, summed at the end"),
         Part("update", "Working memory of the optimizer", _update(config, shape),
              "Muon's copies of one matrix; fused AdamW has none"),
+        Part("validation", "Working memory of validation", _validation(config, shape, item, device),
+             "one block at a time, and the logits in slices"),
     ]  # fmt: skip
     by_key = {part.key: part for part in parts}
     # Gradients exist during a forward pass only once an earlier one has made some; several ranks keep theirs for ever.
+    kept = by_key["gradients"].size if ranks > 1 else 0
     held = by_key["gradients"].size if accumulation > 1 or ranks > 1 else 0
     again = by_key["second"].size if held else 0  # else the first of the two becomes the gradient itself
-    sizes = {key: part.size for key, part in by_key.items()} | {"held": held, "again": again}
+    sizes = {key: part.size for key, part in by_key.items()} | {"held": held, "kept": kept, "again": again}
     moments = {moment: sum(sizes[key] for key in keys) for moment, keys in MOMENTS.items()}
     moment = max(moments, key=lambda name: moments[name])
     named = [STANDS_FOR.get(key, key) for key in MOMENTS[moment] if sizes[key]]
@@ -168,6 +173,20 @@ def _backward(shape: Shape, tokens: int, item: int) -> int:
     """Of the last block's MLP: the residual's gradient twice, in float32 and cast, and the four-fold width twice."""
     cast = item if item != FLOAT else 0
     return (2 * FLOAT + cast + 8 * item) * tokens * shape.width
+
+
+def _validation(config: RunConfig, shape: Shape, item: int, device: str) -> int:
+    """A forward pass that keeps nothing: half-precision copies of the matrices, and either one MLP or the logits."""
+    m, d = config.model, config.data
+    if d.validation_fraction == 0 and config.eval.hellaswag is None:
+        return 0
+    most = -(-max(d.validation_tokens, 1) // m.block_size)
+    tokens = min(most, config.eval.batch or max(1, EVALUATED // m.block_size)) * m.block_size
+    cast = item if item != FLOAT else 0
+    block = (2 * FLOAT + cast + 8 * item) * tokens * m.n_embd
+    slices = (item + 2 * FLOAT) * min(CHUNK, tokens) * shape.rows if device != "cpu" else item * CHUNK * shape.rows
+    loss = (2 * FLOAT + cast) * tokens * m.n_embd + cast * shape.embedding + slices
+    return (cast and item * shape.matrices) + max(block, loss)
 
 
 def _update(config: RunConfig, shape: Shape) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from mygpt2.config.schema import ModelConfig, OptimizerConfig, RunConfig
 from mygpt2.distributed import Place, World
+from mygpt2.evals.scorer import GPTScorer
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import Shape, optimizer_bytes, rank_memory
 from mygpt2.train.guard import Guard
@@ -20,8 +21,7 @@ VOCAB = 1000  # not a multiple of 64: the padded rows take memory too
 def measured_peak(config: RunConfig, micro_batch: int, accumulation: int) -> int:
     """Most bytes that were allocated at once from the model's construction to the end of its second step."""
     m, cpu = config.model, torch.device("cpu")
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with recorded() as profile:
         shape = GPTConfig(m.n_layer, m.n_head, m.n_embd, m.block_size, VOCAB, m.bias, m.dropout)
         model = GPT(shape, seed=0)
         step = TrainStep(
@@ -33,6 +33,14 @@ def measured_peak(config: RunConfig, micro_batch: int, accumulation: int) -> int
         rows = tokens.view(-1, m.block_size + 1)
         for number in range(2):
             step(number, rows[:, :-1], rows[:, 1:], 1.0)
+    return most_held(profile)
+
+
+def recorded() -> torch.profiler.profile:
+    return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+
+
+def most_held(profile: torch.profiler.profile) -> int:
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     held = peak = 0
@@ -77,6 +85,19 @@ def test_optimizer_state_is_what_the_optimizer_holds_after_a_step(name: str) -> 
     optimizer.step()
     held = sum(t.nbytes for key, t in optimizer.state_tensors().items() if not key.endswith("/step"))
     assert optimizer_bytes(config, Shape.of(config.model, VOCAB)) == held
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_validation_is_estimated_within_15_percent(precision: str) -> None:
+    """With one short sequence per training pass, validating 8,192 tokens at once takes more than training."""
+    config = RunConfig(model=ModelConfig(n_layer=2, n_head=4, n_embd=128, block_size=256))
+    found = rank_memory(config, VOCAB, micro_batch=1, accumulation=1, ranks=1, device="cpu", precision=precision)
+    assert found.moment == "while validating"
+    ids = torch.arange(8192).view(32, 256) % VOCAB
+    with recorded() as profile:
+        model = GPT(GPTConfig(2, 4, 128, 256, VOCAB), seed=0)
+        GPTScorer(model, choose(precision, torch.device("cpu"))).nll(ids, ids)
+    assert found.peak - found.parts["optimizer"].size == pytest.approx(most_held(profile), rel=0.15)
 
 
 def test_gpt2_at_one_sequence_is_estimated_as_it_was_measured() -> None:
