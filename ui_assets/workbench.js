@@ -3,8 +3,13 @@ window.workbench = (() => {
   "use strict";
   const THEME = "workbench-theme";
 
+  // The first tab selects itself before the address was read; what it writes then would replace the link.
+  let followed = false;
+  function linkFollowed() { followed = true; }
+
   // Merges flat strings into the query part of the address; null takes a key away.
   function url(changes) {
+    if (!followed) return;
     const address = new URL(window.location.href);
     for (const [key, value] of Object.entries(changes)) {
       if (value === null || value === undefined || value === "") address.searchParams.delete(key);
@@ -85,5 +90,5 @@ window.workbench = (() => {
   if (document.body) keepTheme();
   else document.addEventListener("DOMContentLoaded", keepTheme);
 
-  return { url, params, theme, toggleTheme, openTab, help };
+  return { url, linkFollowed, params, theme, toggleTheme, openTab, help };
 })();

@@ -42,7 +42,8 @@ def build(context: Context) -> gr.Blocks:
         def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
             return _open_link(context, page, request)
 
-        blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        link = blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)
         api.publish(context)
     return blocks
 
