@@ -1,0 +1,341 @@
+// The monitor tab in the browser: which runs are chosen, what the page has already, the list and the log.
+// The server is asked by Gradio's events (a tick, or `pick`); `ask` says what the page has, `receive` takes what is new.
+window.workbench.monitor = (() => {
+  "use strict";
+  const MAX_RUNS = 8;
+  const MAX_LINES = 3000;
+  const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+  const ORDER = { running: 0, saving: 0, starting: 1, queued: 2, failed: 3, lost: 3, stopped: 4, finished: 5 };
+  const VIEW = ["x", "logx", "logy", "smooth", "minus", "panels", "range", "follow", "shade"];
+  const PANES = ["log", "samples", "notes", "settings", "results", "events", "export"];
+
+  const rows = new Map(); // name -> what the server said of it
+  const items = new Map(); // name -> its <li>
+  let mark = ""; // up to which version of the list the page has it
+  let digests = {}; // of every part of the page, as the server gave them
+  let runs = []; // overlaid in the chart, in this order
+  let chosen = ""; // the run that the rest of the page is about
+  let colours = {}; // name -> 1..8, as the chart says
+  let list = null;
+  let pick = () => {};
+  let first = true;
+  let request = 0; // counts what was asked of this tab from outside
+  let view = chartKeys(window.workbench.params()); // of the chart, as asked from outside and not yet passed on
+
+  // ---- what is asked and what comes
+
+  function pane() {
+    return PANES.find((name) => document.getElementById(`wb-pane-${name}`)?.offsetParent) || "log";
+  }
+
+  function chartKeys(given) {
+    return Object.fromEntries(VIEW.filter((key) => given[key] !== undefined).map((key) => [key, given[key]]));
+  }
+
+  function ask() {
+    const log = { run: tail.run, file: tail.file, files: tail.files, offset: tail.offset, open: tail.open };
+    const shown = { ...chartKeys(window.workbench.params()), ...view };
+    return JSON.stringify({ mark, runs, focus: chosen, pane: pane(), digests, log, view: shown, request });
+  }
+
+  function receive(answer) {
+    if (!answer) return;
+    Object.assign(digests, answer.digests || {});
+    if (answer.digests?.chart) view = {};
+    if (answer.list) mergeList(answer.list);
+    if (answer.log) receiveLog(answer.log);
+  }
+
+  // ---- the selection, which is also in the address
+
+  function select(names, focus, quietly) {
+    runs = [...new Set(names)].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
+    chosen = NAME.test(focus || "") ? focus : runs[0] || "";
+    if (window.workbench.params().tab === "monitor" || list?.offsetParent) {
+      window.workbench.url({ runs: runs.join(","), focus: chosen === runs[0] ? null : chosen });
+    }
+    draw();
+    if (!quietly) pick();
+  }
+
+  function open(text) { // from the address or from another tab: JSON of what was asked of this one
+    let asked = {};
+    try { asked = JSON.parse(text || "{}"); } catch { /* a damaged request asks for nothing */ }
+    const names = String(asked.runs || asked.run || "").split(",").map((name) => name.trim()).filter(Boolean);
+    view = { ...view, ...chartKeys(asked) };
+    request += 1;
+    if (names.length) select(names, asked.focus || names[0]); else pick();
+    return [text];
+  }
+
+  function show(name) { // a run alone, unless it is one of those overlaid
+    select(runs.includes(name) ? runs : [name], name);
+  }
+
+  function tick(name, on) {
+    if (on && runs.length >= MAX_RUNS) { say(`At most ${MAX_RUNS} runs at once; untick one first.`); draw(); return; }
+    const next = on ? [...runs, name] : runs.filter((other) => other !== name);
+    select(next, on && runs.length === 0 ? name : next.includes(chosen) || !next.length ? chosen : next[0]);
+  }
+
+  function step(by) {
+    const shown = visible();
+    if (!shown.length) return;
+    const at = shown.indexOf(chosen);
+    const next = shown[at < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, at + by))];
+    if (next === chosen) return;
+    show(next);
+    items.get(next)?.scrollIntoView({ block: "nearest" });
+  }
+
+  // ---- the list
+
+  function mergeList(news) {
+    if (news.names) {
+      const known = new Set(news.names);
+      for (const name of [...rows.keys()]) if (!known.has(name)) { rows.delete(name); items.get(name)?.remove(); items.delete(name); }
+    }
+    for (const row of news.rows) { rows.set(row.name, row); if (items.has(row.name)) fill(items.get(row.name), row); }
+    mark = news.mark;
+    if (first && rows.size) {
+      first = false;
+      if (!chosen) { const name = likeliest(); select([name], name); }
+    }
+    draw();
+  }
+
+  function likeliest() { // what a person most probably came for: the newest at work, else the newest
+    const all = [...rows.values()].sort((a, b) => (b.started || 0) - (a.started || 0));
+    return (all.find((row) => ORDER[row.state] <= 1) || all[0]).name;
+  }
+
+  function visible() {
+    const words = (list?.querySelector("input[type=search]").value || "").toLowerCase().split(/\s+/).filter(Boolean);
+    const by = list?.querySelector("select").value || "newest";
+    const down = (key) => (a, b) => (b[key] ?? -Infinity) - (a[key] ?? -Infinity);
+    const newest = down("started");
+    const sorts = {
+      newest, name: () => 0, share: down("share"), speed: down("speed"),
+      loss: (a, b) => (a.loss ?? Infinity) - (b.loss ?? Infinity),
+      star: (a, b) => (b.star - a.star) || newest(a, b),
+      state: (a, b) => (ORDER[a.state] ?? 9) - (ORDER[b.state] ?? 9) || newest(a, b),
+    };
+    return [...rows.values()]
+      .filter((row) => { const hay = [row.name, row.state, row.note, ...row.tags, row.star ? "starred" : ""].join("\n").toLowerCase(); return words.every((word) => hay.includes(word)); })
+      .sort((a, b) => sorts[by](a, b) || a.name.localeCompare(b.name)).map((row) => row.name);
+  }
+
+  function draw() {
+    if (!list) return;
+    const shown = visible();
+    const box = list.querySelector(".wb-runs-list");
+    const wanted = new Set(shown);
+    for (const [name, item] of items) if (!wanted.has(name)) { item.remove(); }
+    shown.forEach((name, at) => {
+      if (!items.has(name)) { items.set(name, make(name)); fill(items.get(name), rows.get(name)); }
+      const item = items.get(name);
+      if (box.children[at] !== item) box.insertBefore(item, box.children[at] || null);
+      const overlaid = runs.indexOf(name);
+      const box2 = item.querySelector("input");
+      box2.checked = overlaid >= 0;
+      box2.style.accentColor = overlaid >= 0 ? `var(--wb-run-${colours[name] || (overlaid % 8) + 1})` : "";
+      item.classList.toggle("wb-chosen", name === chosen);
+      const button = item.querySelector("button");
+      if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
+    });
+    const none = mark !== "" && rows.size === 0;
+    list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
+    list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
+    document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
+    if (rows.size) say(shown.length === rows.size ? `${rows.size} ${rows.size === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${rows.size} runs`);
+    else say(mark === "" ? "Looking for runs …" : "");
+  }
+
+  function say(text) {
+    const place = list?.querySelector(".wb-runs-count");
+    if (place && place.textContent !== text) place.textContent = text;
+  }
+
+  function element(tag, kind, text) {
+    const made = document.createElement(tag);
+    if (kind) made.className = kind;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function make(name) {
+    const item = element("li", "wb-run");
+    item.dataset.run = name;
+    const label = element("label", "wb-run-tick");
+    const box = element("input");
+    box.type = "checkbox";
+    box.setAttribute("aria-label", `Show ${name} in the chart`);
+    box.addEventListener("change", () => tick(name, box.checked));
+    label.append(box);
+    const button = element("button", "wb-run-open");
+    button.type = "button";
+    button.addEventListener("click", () => show(name));
+    item.append(label, button);
+    return item;
+  }
+
+  function fill(item, row) {
+    const title = element("span", "wb-run-title");
+    title.append(element("span", "wb-run-name", row.name));
+    if (row.star) { const star = element("span", "wb-run-star", "★"); star.setAttribute("aria-label", "starred"); star.setAttribute("role", "img"); title.append(star); }
+    if (row.alerts) title.append(element("span", "wb-run-alerts wb-bad", `${row.alerts} ${row.alerts === 1 ? "alert" : "alerts"}`));
+    const known = /^[a-z]+$/.test(row.state) ? row.state : "lost";
+    title.append(element("span", `wb-badge wb-${known}`, row.state));
+    const bar = element("span", "wb-run-bar");
+    const done = element("span");
+    done.style.width = `${Math.round(1000 * row.share) / 10}%`;
+    bar.append(done);
+    const parts = [title, bar, element("span", "wb-run-facts", facts(row))];
+    if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-tag", tag))); parts.push(tags); }
+    item.querySelector("button").replaceChildren(...parts);
+  }
+
+  function facts(row) {
+    const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
+    const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
+    if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
+    if (row.eta !== null) parts.push(`${span(row.eta)} left`);
+    if (row.started) parts.push(`${span(Math.max(0, Date.now() / 1000 - row.started))} ago`);
+    return parts.join(" · ");
+  }
+
+  function brief(value) {
+    for (const [size, letter] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) if (value >= size) return `${(value / size).toPrecision(3)}${letter}`;
+    return value.toFixed(0);
+  }
+
+  function span(seconds) {
+    for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
+    return `${Math.floor(seconds)} s`;
+  }
+
+  // `trigger` is what asks the server anew; the first question is asked at once, not at the first tick.
+  function mountList(host, props, watch, trigger) {
+    list = host.querySelector(".wb-runs");
+    pick = trigger;
+    mark = "";
+    digests = {};
+    items.clear();
+    const asked = window.workbench.params();
+    if (!chosen && asked.runs && (!asked.tab || asked.tab === "monitor")) select(asked.runs.split(","), asked.focus, true);
+    list.querySelector("input[type=search]").addEventListener("input", draw);
+    list.querySelector("select").addEventListener("change", draw);
+    list.addEventListener("click", (event) => { const to = event.target.closest("[data-wb-go]"); if (to) window.workbench.openTab(to.dataset.wbGo); });
+    watch("value", () => receive(props.value));
+    receive(props.value);
+    draw();
+    pick();
+  }
+
+  document.addEventListener("wb-step-run", (event) => { if (list?.offsetParent) step(event.detail); });
+  document.addEventListener("wb-chart-colours", (event) => { if (event.target.closest?.("#wb-monitor")) { colours = event.detail || {}; draw(); } });
+  document.addEventListener("click", (event) => {
+    const other = event.target.closest?.("#wb-monitor [data-wb-run]");
+    if (other) show(other.dataset.wbRun);
+    if (event.target.closest?.("#wb-monitor-panes [role=tab]")) setTimeout(() => pick(), 50); // once Gradio has shown the pane
+  });
+  setInterval(() => { if (list?.offsetParent && !document.hidden) for (const [name, item] of items) { const place = item.querySelector(".wb-run-facts"); if (place && rows.has(name)) place.textContent = facts(rows.get(name)); } }, 30000);
+
+  // ---- the log
+
+  const tail = { host: null, run: "", file: "", files: [], offset: null, open: "", lines: [], skipped: 0 };
+
+  function mountLog(host) {
+    tail.host = host;
+    const find = (name) => host.querySelector(`[data-log=${name}]`);
+    find("query").addEventListener("input", drawLog);
+    find("file").addEventListener("change", () => { Object.assign(tail, { file: find("file").value, offset: null, open: "", lines: [] }); drawLog(); pick(); });
+    find("follow").addEventListener("change", follow);
+    find("text").addEventListener("scroll", () => {
+      const box = find("text");
+      find("follow").checked = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+    });
+    drawLog();
+  }
+
+  function receiveLog(news) {
+    if (news.run !== chosen) return; // an answer that a later choice has overtaken
+    const same = news.run === tail.run && news.file === tail.file;
+    const continued = same && !news.fresh && news.from === tail.offset;
+    if (same && !news.fresh && !continued) return; // two answers to one question: the first has brought it
+    Object.assign(tail, { run: news.run, file: news.file, files: news.files, offset: news.offset ?? null, open: news.open || "" });
+    const lines = news.lines || [];
+    if (!continued) { tail.lines = []; tail.skipped = news.skipped || 0; }
+    else if (news.skipped) tail.lines.push(`… ${news.skipped.toLocaleString("en-US")} bytes were written too quickly to be shown here …`);
+    tail.lines.push(...lines);
+    const over = tail.lines.length - MAX_LINES;
+    if (over > 0) tail.lines.splice(0, over);
+    drawLog(continued && over <= 0 ? lines.length : -1);
+  }
+
+  // `added`: how many lines are new at the end; -1 draws everything anew.
+  function drawLog(added = -1) {
+    const host = tail.host;
+    if (!host) return;
+    const find = (name) => host.querySelector(`[data-log=${name}]`);
+    const box = find("text");
+    const choice = find("file");
+    if ([...choice.options].map((option) => option.value).join("\n") !== tail.files.join("\n")) {
+      choice.replaceChildren(...tail.files.map((name) => { const option = element("option", "", name); option.value = name; return option; }));
+    }
+    choice.value = tail.file;
+    const words = typeof added === "number" ? find("query").value.trim().toLowerCase() : find("query").value.trim().toLowerCase();
+    const anew = typeof added !== "number" || added < 0;
+    const wanted = (line) => !words || line.toLowerCase().includes(words);
+    box.querySelector(".wb-log-open")?.remove();
+    if (anew) box.replaceChildren();
+    const fresh = anew ? tail.lines : tail.lines.slice(tail.lines.length - added);
+    box.append(...fresh.filter(wanted).map((line) => logLine(line, words, "")));
+    if (tail.open && wanted(tail.open)) box.append(logLine(tail.open, words, "wb-log-open"));
+    const shown = box.querySelectorAll(".wb-log-line").length;
+    const earlier = tail.skipped ? `, the end of a longer log` : "";
+    find("count").textContent = !tail.files.length ? "No log yet." : words ? `${shown} of ${tail.lines.length} lines` : `${tail.lines.length} lines${earlier}`;
+    follow();
+  }
+
+  function logLine(text, words, kind) {
+    const line = element("span", `wb-log-line ${kind}`.trim());
+    const lower = text.toLowerCase();
+    let from = 0;
+    for (let at = words ? lower.indexOf(words) : -1; at >= 0; at = lower.indexOf(words, from)) {
+      line.append(text.slice(from, at), element("mark", "", text.slice(at, at + words.length)));
+      from = at + words.length;
+    }
+    line.append(text.slice(from), "\n");
+    return line;
+  }
+
+  function follow() {
+    const host = tail.host;
+    const box = host?.querySelector("[data-log=text]");
+    if (box && host.querySelector("[data-log=follow]").checked) box.scrollTop = box.scrollHeight;
+  }
+
+  // ---- files to take away
+
+  function mountExport(host, server) {
+    host.addEventListener("click", async (event) => {
+      const what = event.target.closest("[data-export]")?.dataset.export;
+      if (!what) return;
+      const status = host.querySelector("[data-export-status]");
+      status.textContent = "Preparing …";
+      try {
+        const file = await server.export_run({ run: chosen, what });
+        if (file.problem !== undefined) { status.textContent = file.problem; return; }
+        const link = element("a");
+        link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));
+        link.download = file.name;
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+        status.textContent = `${file.name} is in your downloads.`;
+      } catch { status.textContent = "The server did not answer; try again."; }
+    });
+  }
+
+  return { ask, open, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+})();

@@ -1,0 +1,156 @@
+"""The list of runs, kept up to date by looking at what changed: an unchanged run costs a few stats and no reading."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
+from mygpt2.run_dir.paths import NAME
+from workbench.monitor.labels import labels_file, read_labels
+
+Stamp = tuple[tuple[int, int, int], ...]
+TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
+NOTE_IN_LIST = 2000  # characters of a note that the search looks at
+MAX_AGE = 0.4  # seconds for which several pages share one look
+
+
+@dataclass
+class _Entry:
+    stamp: Stamp
+    settled: bool  # what it says can only change together with one of its files: nothing is at work on it
+    row: dict[str, Any]
+    version: int
+
+
+class RunIndex:
+    """Rows of all runs of a folder, each with the version at which it last changed.
+
+    A page remembers the mark of what it has and asks for what changed since. `inspected` counts how often the files
+    of a run were read, not merely looked at. Usable from any thread; one per server.
+    """
+
+    def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._runs, self._clock = runs, clock
+        self._entries: dict[str, _Entry] = {}
+        self._epoch = secrets.token_hex(4)
+        self._version = self._names_version = 0
+        self._looked = -1.0
+        self._lock = threading.Lock()
+        self.inspected = 0
+
+    def changes(self, mark: str = "", alerts: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None}.
+
+        An unknown mark, such as another server's, gets everything. `alerts`: how many a run has, shown in its row.
+        """
+        with self._lock:
+            self._look(alerts or {})
+            epoch, _, number = mark.partition(".")
+            since = int(number) if epoch == self._epoch and number.isdecimal() else -1
+            rows = [entry.row for entry in self._entries.values() if entry.version > since]
+            names = list(self._entries) if self._names_version > since else None
+            return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names}
+
+    def _look(self, alerts: Mapping[str, int]) -> None:
+        now = time.monotonic()
+        if 0 <= now - self._looked < MAX_AGE:
+            return
+        found = {name: stamp for name in self._names() if (stamp := _stamp(self._runs / name))}
+        names_changed = found.keys() != self._entries.keys()
+        version = self._version + 1  # of what this look finds changed
+        entries = {}
+        for name, stamp in found.items():
+            entries[name] = self._looked_at(name, stamp, alerts.get(name, 0), version)
+        self._entries = entries
+        if names_changed:
+            self._names_version = version
+        if names_changed or any(entry.version == version for entry in entries.values()):
+            self._version = version
+        self._looked = time.monotonic()
+
+    def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int) -> _Entry:
+        before = self._entries.get(name)
+        if before and before.settled and before.stamp == stamp:
+            row, settled = before.row, True
+        else:
+            self.inspected += 1
+            state = state_of(RunDir(self._runs / name), now=self._clock())
+            row, settled = row_of(RunDir(self._runs / name), state), not state.alive
+        row = {**row, "alerts": alerts}
+        return _Entry(stamp, settled, row, before.version if before and before.row == row else version)
+
+    def _names(self) -> list[str]:
+        """Folders that may be runs; a link to elsewhere is none."""
+        try:
+            with os.scandir(self._runs) as entries:
+                return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
+        except OSError:
+            return []
+
+
+def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
+    """What one line of the list says, as JSON."""
+    last = last_record(run.metrics_file, TAIL_BYTES) or {}
+    labels = read_labels(run)
+    status = state.status
+    steps, step = _number(status.get("steps")), _number(last.get("step")) or _number(status.get("step"))
+    alive = state.state in ACTIVE
+    return {
+        "name": run.name,
+        "state": state.state,
+        "reason": state.reason,
+        "step": step,
+        "steps": steps,
+        "share": min(1.0, (step or 0) / steps) if steps else 0.0,
+        "loss": _number(last.get("loss")),
+        "speed": _number(last.get("tokens_per_second")) if alive else None,
+        "eta": eta_seconds(state) if alive else None,
+        "started": _number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
+        "star": labels.star,
+        "tags": list(labels.tags),
+        "note": labels.note[:NOTE_IN_LIST],
+    }
+
+
+def eta_seconds(state: RunState) -> float | None:
+    """Seconds left by now, in steps of one so that a row does not change without need."""
+    eta = _number(state.status.get("eta"))
+    return None if eta is None else float(round(max(0.0, eta - (state.heartbeat_age or 0.0))))
+
+
+def _stamp(path: Path) -> Stamp:
+    """Changes with every file that a row is made of; empty for a folder that is no run."""
+    run = RunDir(path)
+    watched = (run.status_file, run.exit_file, run.config_file, run.ranks_dir, labels_file(run), run.notes_file)
+    stamp = tuple(_signature(file) for file in watched)
+    return stamp if stamp[0] != _ABSENT or stamp[2] != _ABSENT or run.attempts_dir.is_dir() else ()
+
+
+_ABSENT = (0, 0, 0)
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return _ABSENT
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _modified(path: Path) -> float | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_mtime
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of a file, or None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0 else None

@@ -1,0 +1,79 @@
+"""Numbers, times and events in a person's words. Everything that is not known is n/a, never 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mygpt2.verbs.runs import duration, size
+
+NA = "n/a"
+_HIDDEN = ("schema", "kind", "time", "attempt", "message")
+EVENT_TEXT = 300  # characters
+
+
+def number(value: Any) -> float | None:
+    """A finite number found in a file, else None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0 else None
+
+
+def count(value: Any) -> str:
+    """1234567 -> 1,234,567."""
+    found = number(value)
+    return NA if found is None else f"{found:,.0f}"
+
+
+def brief(value: Any) -> str:
+    """1234567 -> 1.235M."""
+    found = number(value)
+    if found is None:
+        return NA
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(found) >= unit:
+            return f"{found / unit:.4g}{letter}"
+    return f"{found:.4g}"
+
+
+def fixed(value: Any, digits: int = 4) -> str:
+    found = number(value)
+    return NA if found is None else f"{found:,.{digits}f}"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    found = number(value)
+    return NA if found is None else f"{100 * found:.{digits}f} %"
+
+
+def seconds(value: Any) -> str:
+    found = number(value)
+    return NA if found is None else duration(max(0.0, found))
+
+
+def bytes_of(value: Any) -> str:
+    found = number(value)
+    return NA if found is None else size(found)
+
+
+def moment(value: Any) -> str:
+    """A time of the file in this machine's zone."""
+    found = number(value)
+    try:
+        return NA if found is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found))
+    except (OverflowError, ValueError, OSError):
+        return NA
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """What an event says besides its kind and time, short."""
+    told = [str(event["message"])] if event.get("message") else []
+    told += [f"{key} {_value(value)}" for key, value in event.items() if key not in _HIDDEN and value is not None]
+    text = ", ".join(told)
+    return text if len(text) <= EVENT_TEXT else f"{text[:EVENT_TEXT]} …"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
