@@ -1,6 +1,6 @@
-"""The schema as a form: the texts of its fields, and from texts to a configuration or to what is wrong at which field.
+"""The schema as a form: the texts of its fields, and from texts to a configuration or to what is wrong at each field.
 
-A field's value is the text a person sees, read by the same function that reads the command line. Knows nothing of Gradio.
+A field's value is the text a person sees, read by the function that reads the command line. Knows nothing of Gradio.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mygpt2.config import ConfigError, RunConfig, load_config, preset_names
 from mygpt2.config.fields import Setting, settings
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
+from mygpt2.planning.vocabulary import GPT2_IDS, vocabulary_size
 
 MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
 MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB
-UNSET = "unset"
 
 
 class Places(Protocol):
@@ -79,14 +79,14 @@ def read(preset: str, values: Mapping[str, Any], places: Places) -> Reading:
     the preset and these differences. Paths come out resolved. Writes nothing. UserError for an unknown preset.
     """
     base = preset_texts(preset)
-    given = {name: _text(values[name]) for name in base if name in values}
+    given = {name: as_text(values[name]) for name in base if name in values}
     problems: list[tuple[tuple[str, ...], str]] = []
     resolved = {name: _usable(name, text, places, problems) for name, text in given.items()}
     unusable = {name for fields, _ in problems for name in fields}
     overrides = {n: t for n, t in resolved.items() if t != base[n] and n not in unusable}
     config = None
     try:
-        config = load_config(preset, None, {name: text or _empty(name) for name, text in overrides.items()})
+        config = load_config(preset, None, overrides)
     except ConfigError as error:
         problems += [(tuple(getattr(line, "fields", ())), str(line)) for line in error.problems]
     by_field: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def from_config(config: RunConfig) -> Loaded:
 
 
 def from_toml(file: Path, name: str = "") -> Loaded:
-    """The form of a TOML file as the command line reads it; a file with bad values fills the form with them all the same.
+    """The form of a TOML file as the command line reads it; bad values fill the form all the same, to be seen there.
 
     UserError for a file that is too large or is not TOML.
     """
@@ -156,23 +156,18 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield name, value
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """What a component gave, as text: a tick is a bool, an emptied box may be None."""
     if isinstance(value, bool):
         return toml_value(value)
     return "" if value is None else str(value)
 
 
-def _empty(name: str) -> str:
-    """An emptied field unsets a setting that may be unset; any other is given the empty text, which is refused."""
-    return "none" if settings()[name].optional else ""
-
-
 def _usable(name: str, text: str, places: Places, problems: list[tuple[tuple[str, ...], str]]) -> str:
     """The text with its path resolved; a text that nothing can hold or may name becomes a problem of its field."""
     if len(text) > MAX_TEXT:
         problems.append(((name,), f"{name}: {len(text):,} characters are too many; allowed: {MAX_TEXT:,}"))
-    elif "\0" in text or not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
+    elif "\0" in text or (not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8")):
         problems.append(((name,), f"{name}: holds a character that no file or command can; type it again"))
     elif name in NAMING and text:
         try:
@@ -183,14 +178,12 @@ def _usable(name: str, text: str, places: Places, problems: list[tuple[tuple[str
 
 
 def _tokenizer(places: Places, text: str) -> str:
-    if text == "gpt2" or text.startswith("gpt2:"):
-        from mygpt2.tokenizer.gpt2 import FULL_SIZE
-
-        size = text.removeprefix("gpt2:")
-        if text != "gpt2" and not (size.isascii() and size.isdecimal() and len(size) < 10 and 257 <= int(size) <= FULL_SIZE):
-            raise UserError(f"{text!r}: after gpt2: comes a number of ids from 257 to {FULL_SIZE}, as in gpt2:8192")
-        return text
-    return _existing(places, text, "tokenizer", "gpt2, gpt2:N, a tokenizer.json or its folder", "tokenizer.json")
+    known = text == "gpt2" or text.startswith("gpt2:")
+    allowed = f"gpt2, gpt2:N with N from 257 to {GPT2_IDS}, a tokenizer.json or its folder"
+    found = text if known else _existing(places, text, "tokenizer", allowed, "tokenizer.json")
+    if vocabulary_size(found) is None:
+        raise UserError(f"tokenizer {text!r} cannot be used; give {allowed}")
+    return found
 
 
 def _existing(places: Places, text: str, what: str, allowed: str, inside: str = "") -> str:

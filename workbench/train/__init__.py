@@ -1,0 +1,1 @@
+"""The Train tab's parts: the draft a person is making, what it will take, the queue, and their markup."""

@@ -1,0 +1,73 @@
+"""What the form can be filled from: a preset, a run, a job of the queue, a TOML file, a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mygpt2.cli import Parser
+from mygpt2.config import load_config
+from mygpt2.errors import UserError
+from mygpt2.verbs import train
+from workbench import forms
+from workbench.context import Context
+from workbench.forms import Loaded
+from workbench.jobs import Job
+
+
+def from_preset(name: str) -> Loaded:
+    """UserError for a preset that does not exist."""
+    return Loaded(name, forms.preset_texts(name), [])
+
+
+def from_run(context: Context, name: str) -> Loaded:
+    """The settings of a run; of its place in the queue while it has no folder of its own yet."""
+    run = context.run(name)
+    if run.config_file.is_file():
+        return forms.from_toml(run.config_file, f"config.toml of run {run.name!r}")
+    job = context.jobs.job_of(run.name)
+    if job is None:
+        raise UserError(f"run {run.name!r} has no config.toml; choose another run, or a preset")
+    return from_job(context, job)
+
+
+def from_job(context: Context, job: Job) -> Loaded:
+    """The settings frozen in a job's command."""
+    words = list(job.spec.argv)
+    if "--preset" not in words:  # a resumed run: its settings are its own
+        return from_run(context, job.run)
+    parser = Parser(prog="train", allow_abbrev=False)
+    parser.add_argument("--nproc")
+    train.add_arguments(parser)
+    args, settings = parser.parse_known_args(words[words.index("mygpt2.launch") + 1 :])
+    return Loaded(args.preset, forms.texts(load_config(args.preset, args.config, settings)), [])
+
+
+def from_upload(file: str | None) -> Loaded:
+    """A TOML file that was sent by the browser."""
+    if not file:
+        raise UserError("no file was chosen; give a TOML file of settings")
+    path = Path(file)
+    return forms.from_toml(path, path.name)
+
+
+def from_request(
+    context: Context, request: dict[str, Any], now: dict[str, Any], preset: str
+) -> tuple[Loaded, str] | None:
+    """What another tab asked for, and the stem of a name for the run. None for a request that is not known.
+
+    A tokenizer replaces only the tokenizer of the form as it is now.
+    """
+    if "from_run" in request:
+        name = str(request["from_run"])
+        return from_run(context, name), name
+    if "from_job" in request:
+        job = context.jobs.store.get(str(request["from_job"]))
+        return from_job(context, job), job.run
+    if "tokenizer" in request:
+        values = {name: forms.as_text(value) for name, value in now.items()}
+        return Loaded(preset, {**values, "data.tokenizer": str(request["tokenizer"])}, []), preset
+    if "preset" in request:
+        name = str(request["preset"])
+        return from_preset(name), name
+    return None

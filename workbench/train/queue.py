@@ -1,0 +1,137 @@
+"""The queue and the runs that can go on, as tables whose buttons name an action and what it is done to."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mygpt2.config import load_config
+from mygpt2.config.batch import batch_problem, lanes_problem
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
+from workbench.context import Context
+from workbench.html import Markup, badge, empty, escape, join, table
+from workbench.jobs import Job
+from workbench.jobs.records import WAITING
+from workbench.train.draft import parse_processes
+
+RESUMABLE = ("stopped", "lost", "failed")
+ENDED_SHOWN = 5
+RUNS_SHOWN = 50
+WORDS = {"waiting": "queued", "claimed": "starting"}
+
+
+def queue(context: Context) -> Markup:
+    """What waits and runs, first first, and the last that ended, with why."""
+    active = context.jobs.queue()
+    ended = [job for job in context.jobs.history(ENDED_SHOWN) if job.run not in {a.run for a in active}]
+    if not active and not ended:
+        return empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")
+    waiting = [job.id for job in active if job.state in WAITING]
+    rows = [_row(job, waiting, context.read_only) for job in (*active, *ended)]
+    pause = "The queue is paused: nothing waiting is started. " if context.jobs.paused else ""
+    head = Markup(f'<p class="wb-warn">{pause}</p>') if pause else ""
+    return join(
+        [head, table(("run", "state", "on", "settings", "", ""), rows, caption="queue and the last that ended")]
+    )
+
+
+def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
+    buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
+    if not read_only:
+        if job.id in waiting:
+            place = waiting.index(job.id)
+            buttons += [_button("up", job, "Up", f"Move {job.run} up")] if place else []
+            buttons += [_button("down", job, "Down", f"Move {job.run} down")] if place + 1 < len(waiting) else []
+            buttons.append(_button("cancel", job, "Cancel", f"Take {job.run} out of the queue"))
+        buttons.append(_button("copy", job, "Copy", f"Copy {job.run} into the form"))
+    on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
+    what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
+    return job.run, badge(WORDS.get(job.state, job.state)), on, what, _why(job), join(buttons)
+
+
+def _why(job: Job) -> str:
+    if job.state == "waiting":
+        return f"{job.reason}; again at {time.strftime('%H:%M:%S', time.localtime(job.not_before))}"
+    return job.reason
+
+
+def _settings(job: Job) -> str:
+    """What distinguishes the job's command: its preset and overrides."""
+    words = list(job.spec.argv)
+    text = shlex.join(words[words.index("--preset") + 1 :]) if "--preset" in words else "as before"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _button(action: str, job: Job, text: str, label: str) -> Markup:
+    return button(action, job.id, text, label)
+
+
+def button(action: str, target: str, text: str, label: str) -> Markup:
+    """A button of a table: its click carries the action and its target."""
+    return Markup(
+        f'<button type="button" class="wb-small" data-act="{escape(action)}" data-id="{escape(target)}" '
+        f'aria-label="{escape(label)}">{escape(text)}</button>'
+    )
+
+
+def act(context: Context, action: str, id: str) -> None:
+    """Moves or cancels a waiting job. UserError for what is not possible (any more)."""
+    context.changes()
+    if action not in ("up", "down", "cancel"):
+        raise UserError(f"{action!r} cannot be done to a job; allowed: up, down, cancel")
+    if action == "cancel":
+        context.jobs.cancel(str(id))
+    else:
+        context.jobs.move(str(id), -1 if action == "up" else 1)
+
+
+def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
+    """The latest runs that ended before their last step and are not queued again, newest first."""
+    queued = {job.run for job in context.jobs.queue()}
+    runs = sorted((run for run in list_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
+    found = ((run, state_of(run)) for run in runs[:RUNS_SHOWN])
+    return [(run, state) for run, state in found if state.state in RESUMABLE and run.config_file.is_file()]
+
+
+def resume_table(context: Context) -> Markup:
+    """The runs that can go on, each with its button."""
+    rows = []
+    for run, state in resumable(context):
+        step, steps = state.status.get("step"), state.status.get("steps")
+        at = f"{step:,} of {steps:,}" if isinstance(step, int) and isinstance(steps, int) else "n/a"
+        why = state.reason or str((state.exit or {}).get("reason") or state.status.get("message") or "")
+        go = "" if context.read_only else button("resume", run.name, "Resume", f"Resume {run.name}")
+        rows.append((run.name, badge(state.state), at, len(rank_states(run)) or "n/a", why, go))
+    if not rows:
+        return empty("No run of this folder was stopped, failed or got lost.")
+    return table(
+        ("run", "state", "step", "processes", "why it ended", ""), rows, numeric={2, 3}, caption="runs to resume"
+    )
+
+
+def resume(context: Context, name: str, processes: str) -> Job:
+    """Goes on with a run, on as many processes as asked or, with none given, as before. UserError when it cannot."""
+    context.changes()
+    run = context.run(name)
+    state = state_of(run)
+    if state.state not in RESUMABLE:
+        raise UserError(f"run {run.name!r} is {state.state}; only a stopped, failed or lost run can be resumed")
+    count = parse_processes(processes) if str(processes or "").strip() else None
+    if count:
+        config = load_config(None, run.config_file)
+        train, block = config.train, config.model.block_size
+        problem = batch_problem(train.batch_tokens, block, train.micro_batch, count)
+        problem = problem or lanes_problem(train.batch_tokens // block, config.data.lanes, count)
+        if problem:
+            raise UserError(problem)
+    return context.jobs.resume_run(run.name, count)
+
+
+def _changed(run: RunDir) -> float:
+    try:
+        return run.status_file.stat().st_mtime
+    except OSError:
+        return 0.0
