@@ -1,0 +1,1 @@
+"""Text from two models for the page, made by a worker process: the web server never loads torch."""
