@@ -1,4 +1,4 @@
-"""`python -m workbench.jobs.runner FOLDER COMMAND...`: runs a command and leaves its exit code in FOLDER/exit.json.
+"""`python runner.py FOLDER COMMAND...`: runs a command and leaves its exit code in FOLDER/exit.json.
 
 A task's command is nobody's child after the server has gone, and only a parent learns an exit code: this small process
 stays its parent. SIGTERM and SIGINT are passed on. If it is killed itself, so is the command (on Linux, by the kernel).

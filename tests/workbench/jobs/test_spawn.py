@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 import pytest
 
@@ -14,8 +13,10 @@ from workbench.jobs import spawn
 
 
 def test_secrets_stay_behind_except_the_hubs():
-    given = {"HF_TOKEN": "a", "WANDB_API_KEY": "b", "AWS_SECRET_ACCESS_KEY": "c", "MY_PASSWORD": "d", "PATH": "/bin",
-             "TOKENIZERS_PARALLELISM": "false", "RANK": "1", "TORCHELASTIC_RUN_ID": "x", "GRADIO_SHARE": "1"}  # fmt: skip
+    given = {
+        "HF_TOKEN": "a", "WANDB_API_KEY": "b", "AWS_SECRET_ACCESS_KEY": "c", "MY_PASSWORD": "d", "PATH": "/bin",
+        "TOKENIZERS_PARALLELISM": "false", "RANK": "1", "TORCHELASTIC_RUN_ID": "x", "GRADIO_SHARE": "1",
+    }  # fmt: skip
     kept = spawn.child_environment({"MYGPT2_JOB": "1"}, environ=given)
     assert set(kept) == {
         "HF_TOKEN", "PATH", "TOKENIZERS_PARALLELISM", "MYGPT2_JOB", "PYTHONPATH", "PYTHONUNBUFFERED",
@@ -95,4 +96,3 @@ def test_a_command_that_cannot_be_started_leaves_the_log_free(tmp_path):
     with pytest.raises(OSError):
         spawn.start_detached(["/does/not/exist"], tmp_path / "log", {}, tmp_path)
     assert not spawn.log_is_held(tmp_path / "log")
-    assert sys.executable

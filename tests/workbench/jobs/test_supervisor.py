@@ -99,7 +99,7 @@ def test_a_run_started_elsewhere_meanwhile_is_not_started_twice(jobs, tick, tmp_
 
 
 def test_the_child_holds_nothing_of_the_server(jobs, tick, tmp_path, monkeypatch):
-    """Its own session, no terminal, no descriptor but the three, no secret but the hub's, which is nowhere in a file."""
+    """Its own session, no terminal, three descriptors, no secret but the hub's, which is nowhere in a file."""
     monkeypatch.setenv("HF_TOKEN", "hf_" + "z" * 30)
     monkeypatch.setenv("GRADIO_PASSWORD", "12345678")
     out = tmp_path / "child"
