@@ -156,7 +156,8 @@ function yRange({ low, high }, log, signed) {
   if (!(low <= high)) return log ? [-1, 1] : [0, 1];
   if (signed) { low = Math.min(low, 0); high = Math.max(high, 0); }
   const [a, b] = log ? [Math.log10(low), Math.log10(high)] : [low, high];
-  const room = 0.05 * (b - a) || Math.abs(a) * 0.05 || 0.5;
+  const even = b - a <= 1e-5 * Math.max(Math.abs(a), Math.abs(b)); // constant but for rounding
+  const room = even ? Math.abs(a) * 0.05 || 0.5 : 0.05 * (b - a);
   return [a - room, b + room];
 }
 
@@ -246,7 +247,7 @@ function yardsticks(state, layout, data, extent) {
     layout.shapes.push(level(loss, state.theme.ink, "dash"));
     const whose = lines.size > 1 ? ` on the text of ${runs.join(", ")}` : " on this text";
     layout.annotations.push({ xref: "paper", x: 0.01, y: state.view.logy ? Math.log10(loss) : loss, xanchor: "left", yanchor: "bottom",
-      showarrow: false, text: escape(`${of}: ${number(loss)}${whose}`), font: { color: state.theme.ink, size: 12 } });
+      showarrow: false, bgcolor: state.theme.panel, text: escape(`${of}: ${number(loss)}${whose}`), font: { color: state.theme.ink, size: 12 } });
   }
 }
 
@@ -259,7 +260,7 @@ function passed(state, layout, data, series, mark) {
   const [ax, ay] = onAxis([x], state.view.logx).concat(onAxis([mark.value], state.view.logy));
   const right = (onAxis([x], state.view.logx)[0] - onAxis(state.range, state.view.logx)[0])
     > (onAxis(state.range, state.view.logx)[1] - onAxis(state.range, state.view.logx)[0]) / 2;
-  layout.annotations.push({ x: ax, y: ay, xanchor: right ? "right" : "left", yanchor: "bottom", showarrow: false, yshift: 6,
+  layout.annotations.push({ x: ax, y: ay, xanchor: right ? "right" : "left", yanchor: "bottom", showarrow: false, yshift: 6, bgcolor: state.theme.panel,
     text: escape(`passed ${mark.yardstick?.of || "the yardstick"} at step ${mark.step.toLocaleString("en")}`), font: { color: colour, size: 12 } });
 }
 

@@ -148,7 +148,7 @@ export class Series {
     this.tokens = new Float64Array(0);
     this.columns = {};
     this.old = []; // {step, tokens, columns, after}: `after` rows of this series came before it
-    this.attempts = []; // {attempt, step}: its first step
+    this.attempts = []; // {attempt, step, last}: its first step and, once another followed, its last
     this.marks = [];
     this.version = (this.version || 0) + 1;
     this.made = new Map(); // curves made of the columns, by what they are
@@ -173,7 +173,11 @@ export class Series {
       fresh.columns[name] = text === null ? new Float32Array(n).fill(NaN) : decode(text);
       if (!this.columns[name]) this.columns[name] = new Float32Array(this.room).fill(NaN);
     }
-    for (const [row, attempt] of reply.attempts) this.attempts.push({ attempt, step: fresh.step[row] });
+    for (const [row, attempt] of reply.attempts) {
+      const before = this.attempts.at(-1);
+      if (before) before.last = row ? fresh.step[row - 1] : this.n ? this.step[this.n - 1] : before.step;
+      this.attempts.push({ attempt, step: fresh.step[row] });
+    }
     let from = 0;
     for (const [row, step] of [...reply.resets, [n, null]]) {
       this.push(fresh, from, row);
@@ -293,8 +297,8 @@ export class Series {
   // The step of a mark that has none: the newest of its attempt.
   stepOf(mark) {
     if (mark.step !== null) return mark.step;
-    const next = this.attempts.find((other) => mark.attempt !== null && other.attempt > mark.attempt);
-    return next ? next.step : this.n ? this.step[this.n - 1] : 0;
+    const own = this.attempts.find((one) => one.attempt === mark.attempt);
+    return own?.last ?? (this.n ? this.step[this.n - 1] : 0);
   }
 }
 

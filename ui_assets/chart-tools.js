@@ -88,7 +88,8 @@ export function legend(state) {
   return state.view.runs.map((name) => {
     const series = state.series.get(name);
     const last = series?.n ? `step ${series.step[series.n - 1].toLocaleString("en")}, loss ${number(series.values("loss")[series.n - 1])}` : "no step yet";
-    const words = series?.problem || (series?.cursor ? `${series.state} · ${last}` : "loading");
+    const without = state.view.x === "flops" && series?.flops === null ? "FLOPs n/a: its configuration or tokenizer cannot be read" : null;
+    const words = series?.problem || without || (series?.cursor ? `${series.state} · ${last}` : "loading");
     const swatch = make("span", { class: "wb-chart-swatch", "aria-hidden": "true" });
     swatch.style.background = state.theme.runs[state.colours.get(name) - 1];
     return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatch, make("strong", {}, name), ` ${words}`);
@@ -103,12 +104,13 @@ export function spoken(id, shown) {
     return `${series.run} ${number(raw[at])}`;
   });
   const { title, unit } = PANELS[id];
-  return `${title}${unit ? ` in ${unit}` : ""}: ${values.length ? values.join("; ") : "no values yet"}. Arrow keys move the cursor, plus and minus zoom, 0 shows everything.`;
+  return `${title}${unit ? ` in ${unit}` : ""}: ${values.length ? values.join("; ") : "no values yet"}`;
 }
 
 export function xWords(kind, value) {
   if (kind === "time") return duration(value);
-  return `${kind === "flops" ? value.toExponential(3) : Math.round(value).toLocaleString("en")} ${X_AXES[kind].title}`;
+  if (kind === "step") return `step ${Math.round(value).toLocaleString("en")}`;
+  return kind === "tokens" ? `${Math.round(value).toLocaleString("en")} tokens` : `${value.toExponential(3)} FLOPs`;
 }
 
 // The rows of the box at the cursor: every run's own point nearest to x, exact and not what happens to be drawn.
@@ -128,7 +130,7 @@ export function reading(state, shown, x, near) {
 export function tip(state, { rows, marks }) {
   const same = rows.every((row) => row.place === rows[0].place);
   return [
-    make("p", {}, rows.length ? rows[0].place : ""),
+    make("p", {}, rows.length ? `${rows[0].place}${rows.some((row) => row.words.includes("(")) ? ": value (smoothed)" : ""}` : ""),
     ...rows.map((row) => {
       const swatch = make("span", { class: "wb-chart-swatch" });
       swatch.style.background = state.theme.runs[state.colours.get(row.series.run) - 1];

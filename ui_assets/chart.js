@@ -45,10 +45,18 @@ export function assignColours(names, known = {}) {
   return found;
 }
 
+// Beside a <base>, Plotly writes the page's whole address into its clip paths; they would be lost when the address changes.
+function anchorClips(plot) {
+  plot._context._baseUrl = "";
+  for (const part of plot.querySelectorAll("[clip-path]")) {
+    part.setAttribute("clip-path", part.getAttribute("clip-path").replace(/^url\(['"]?[^#]*(#[^'")]*)['"]?\)$/, "url($1)"));
+  }
+}
+
 function hash(name) {
   let value = 2166136261;
   for (let i = 0; i < name.length; i++) value = Math.imul(value ^ name.charCodeAt(i), 16777619) >>> 0;
-  return ((value ^ (value >>> 15)) % 8) + 1;
+  return ((value ^ (value >>> 15)) >>> 0) % 8 + 1;
 }
 
 function stored() {
@@ -91,7 +99,8 @@ class Chart {
     this.tools = toolbar((keys) => this.change(keys), { zoom: (factor) => this.zoom(factor), reset: () => this.reset(), save: (kind) => this.save(kind) });
     this.status = this.root.querySelector(".wb-chart-status");
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
-    this.grid = make("div", { class: "wb-chart-panels" });
+    this.grid = make("div", { class: "wb-chart-panels", role: "group",
+      "aria-label": "Panels: arrow keys move the cursor, + and − zoom, 0 shows everything" });
     this.root.setAttribute("role", "region");
     this.root.setAttribute("aria-label", this.options.label);
     this.root.prepend(this.tools.element, this.runs);
@@ -104,10 +113,12 @@ class Chart {
     const plot = make("div", { class: "wb-chart-plot" });
     const line = make("div", { class: "wb-chart-line", hidden: true });
     const box = make("div", { class: "wb-chart-tip", hidden: true });
+    const none = make("p", { class: "wb-chart-none", hidden: true }, `No ${title.toLowerCase()} yet.`);
+    const minus = make("span");
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
-      make("figcaption", {}, title, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, line, box));
+      make("figcaption", {}, title, minus, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${HEIGHT[id] || OTHER_HEIGHT}px`;
-    const panel = { id, plot, line, box, element: figureElement, drawn: null };
+    const panel = { id, plot, none, minus, line, box, element: figureElement, drawn: null };
     plot.addEventListener("pointermove", (event) => this.point(panel, this.xAt(panel, event.clientX)));
     plot.addEventListener("pointerleave", () => this.point(null));
     plot.addEventListener("pointerdown", (event) => this.press(panel, event));
@@ -329,8 +340,6 @@ class Chart {
     if (!unknown.length) return;
     const found = await this.server.chart_flops({ runs: unknown.map((series) => series.run) });
     for (const series of unknown) { series.flops = found[series.run] ?? null; series.version++; }
-    const lost = unknown.filter((series) => !series.flops).map((series) => series.run);
-    for (const name of lost) this.series.get(name).problem = "FLOPs n/a: its configuration or tokenizer cannot be read";
     this.refresh();
   }
 
@@ -353,6 +362,8 @@ class Chart {
     for (const panel of this.panels.values()) {
       if (panel.element.hidden) continue;
       const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
+      panel.none.hidden = data.length > 0;
+      panel.minus.textContent = this.view.minus ? ` minus ${this.view.minus}` : "";
       if (!data.length && !panel.drawn) continue;
       panel.layout = layout;
       if (panel.drawn) await Plotly.react(panel.plot, data, layout);
@@ -366,7 +377,8 @@ class Chart {
   }
 
   async first(Plotly, panel, data, layout) {
-    await Plotly.newPlot(panel.plot, data, layout, { displayModeBar: false, doubleClick: false, scrollZoom: false, responsive: false });
+    await Plotly.newPlot(panel.plot, data, layout, { displayModeBar: false, doubleClick: false, scrollZoom: false, showTips: false });
+    anchorClips(panel.plot);
     panel.plot.on("plotly_doubleclick", () => this.reset());
     panel.plot.on("plotly_relayout", (change) => this.dragged(panel, change));
   }

@@ -45,8 +45,8 @@ class LiveChart(gr.HTML):
     url=True keeps the view in the page's address through `window.workbench.url`; one chart of a page should.
     alerts and everything else are read through `context.run(name)` and `context.jobs.alerts(name)`.
 
-    Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: value}}, and `select` of a range, with
-    evt._data {"range": [x0, x1] | None, "x"}. In the page the element itself dispatches (and they bubble)
+    Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: loss}}, and `select` of a range,
+    with evt._data {"range": [x0, x1] | None, "x"}. In the page the element itself dispatches (and they bubble)
     wb-chart-click and wb-chart-range with the same as `detail`, wb-chart-hover with the click's or null, and
     wb-chart-colours with {name: 1...8}, the number of each run's --wb-run-N.
     """

@@ -72,7 +72,7 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
     metrics = news(run.metrics_file, Place.of(cursor.get("metrics")), until=until)
     fresh = metrics.replaced or not cursor
     before = {} if fresh else cursor
-    rows = parse(metrics.data, columns + ["tokens"])
+    rows = parse(metrics.data, [*columns, "tokens"])
     last = {
         "step": int(rows.step[-1]) if len(rows) else _int(before.get("step")),
         "attempt": int(rows.attempt[-1]) if len(rows) else _int(before.get("attempt")),
@@ -99,7 +99,7 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
 def _add_marks(reply: dict[str, Any], context: Runs, run: RunDir, before: Mapping[str, Any]) -> None:
     """New events and alerts, and the places to go on from."""
     events = news(run.events_file, Place.of(before.get("events")))
-    alerts, newest = _new_alerts(context, run.name, before.get("alert"))
+    alerts, newest = _new_alerts(context, run.name, None if events.replaced else before.get("alert"))
     reply["cursor"] |= {"events": _json(events.place), "alert": newest}
     found = [*marks(events.data), *alert_marks(alerts)]
     if found:
@@ -119,7 +119,7 @@ def _new_alerts(context: Runs, name: str, since: Any) -> tuple[list[Any], float 
 
 
 def table(context: Runs, request: Any) -> dict[str, Any]:
-    """All metrics of one run as CSV at full precision, overwritten rows included and marked: {"run", "csv"} or a problem."""
+    """All metrics of one run as {"run", "csv"} or a problem: full precision, overwritten rows included and marked."""
     name = str(request.get("run", "")) if isinstance(request, Mapping) else ""
     try:
         metrics = read_metrics(context.run(name))

@@ -114,7 +114,8 @@ def packed(values: NDArray[np.float64]) -> str | None:
 
 def progression(values: NDArray[Any]) -> list[list[float]] | str:
     """Numbers that mostly rise evenly as [[first, count, difference], ...]; otherwise float64 as base64."""
-    n, pieces, at = len(values), [], 0
+    n, at = len(values), 0
+    pieces: list[list[float]] = []
     numbers = np.nan_to_num(values.astype(np.float64), nan=-1.0)
     steps = np.diff(numbers)
     turns = np.flatnonzero(np.diff(steps)) + 1

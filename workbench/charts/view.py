@@ -29,7 +29,7 @@ def read_view(given: Mapping[str, Any] | None) -> dict[str, Any]:
         if given is not None and key in given:
             try:
                 found[key] = read(given[key])
-            except (TypeError, ValueError, OverflowError):
+            except (TypeError, ValueError, OverflowError, KeyError):
                 continue
     return found
 
