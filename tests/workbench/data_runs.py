@@ -50,8 +50,7 @@ def parquet_folder(folder: Path, files: int = 2, groups: int = 6, rows: int = 30
 def small_config(source: Path | str, **settings: object) -> RunConfig:
     """Rows of 32 tokens, 8 of them in a batch."""
     return load_config("tiny", None, {
-        "data": {"source": str(source), "tokenizer": "gpt2:300", "token_cache": False, "encoder": "tiktoken", "lanes": 2,
-                 **settings},
+        "data": {"source": str(source), "tokenizer": "gpt2:300", "token_cache": False, "lanes": 2, **settings},
         "model": {"block_size": 32}, "train": {"batch_tokens": 256, "steps": 8, "micro_batch": 8},
     })  # fmt: skip
 

@@ -142,7 +142,7 @@ def test_steps_outside_the_trace_and_runs_without_one_say_so(tmp_path):
         step.rows_of_step(opened(run, tmp_path / "cache"), 9)
     for file in run.trace_dir.glob("*.parquet"):
         file.unlink()
-    with pytest.raises(UserError, match="log.trace=true"):
+    with pytest.raises(UserError, match=r"log\.trace=true"):
         opened(run, tmp_path / "cache")
 
 

@@ -92,10 +92,11 @@ def _progress(task: Task) -> html.Markup:
 
 def _bar(progress: TaskProgress) -> html.Markup:
     """A bar with its figures in words beside it."""
-    parts = [progress.title, f"{progress.done:,.0f}" + (f" of {progress.total:,.0f}" if progress.total else "")]
-    parts[1] += f" {progress.unit.strip()}"
+    unit = "bytes" if progress.unit == "B" else progress.unit
+    amount = f"{progress.done:,.0f}" + (f" of {progress.total:,.0f}" if progress.total else "")
+    parts = [progress.title, f"{amount} {unit}"]
     if progress.rate:
-        parts.append(f"{progress.rate:,.0f} {progress.unit.strip()} a second")
+        parts.append(f"{progress.rate:,.0f} {unit} a second")
     if progress.seconds_left is not None:
         parts.append(f"{_duration(progress.seconds_left)} left")
     words = html.escape(" \u00b7 ".join(parts))
