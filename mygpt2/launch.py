@@ -30,6 +30,7 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EX
 from mygpt2.launch_plan import LaunchPlan, plan_launch
 from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.train.guard import NONFINITE
 from mygpt2.verbs import train
 
 ON_PURPOSE = (EXIT_OK, EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_STOPPED)
@@ -132,6 +133,9 @@ class Launcher:
                 if self.stopping:
                     print(f"launch: stopping, but {reason}", file=sys.stderr, flush=True)
                     return code
+                if self._met_nonfinite():
+                    print(f"launch: {reason}; a restart would only meet it again", file=sys.stderr, flush=True)
+                    return code
                 if restarts == self.plan.max_restarts:
                     print(f"launch: {reason}; {restarts} restarts used, giving up", file=sys.stderr, flush=True)
                     return EXIT_DEFECT
@@ -162,6 +166,10 @@ class Launcher:
                     self._record_crash(*culprit(codes), reason)
                 return code, reason
         return self._recorded_code(before), "done"
+
+    def _met_nonfinite(self) -> bool:
+        """Whether the run stopped itself before a non-finite value: the same batch would give the same value."""
+        return str((read_json(self.run_folder.exit_file) or {}).get("reason", "")).startswith(NONFINITE)
 
     def _record_crash(self, rank: int, code: int, reason: str) -> None:
         """An event for whoever watches the run: a rank that was killed cannot write it, and the next attempt goes on

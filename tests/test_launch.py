@@ -19,6 +19,7 @@ from mygpt2.config import load_config
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.launch import explain
 from mygpt2.launch_plan import LaunchPlan, plan_launch
+from mygpt2.run_dir import RunDir, read_events
 
 ROOT = Path(__file__).parents[1]
 TINY = load_config("tiny")
@@ -140,6 +141,9 @@ if sys.argv[2] == "die-once" and attempt == "0":
     while not (folder / "ready-0-0").exists():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else signal.pause()
+if sys.argv[2] == "nan":
+    (folder / "run" / "exit.json").write_text(json.dumps({"code": 70, "reason": "non-finite: loss nan"}))
+    sys.exit(70)
 sys.exit(0 if sys.argv[2] == "die-once" else int(sys.argv[2]))
 """
 
@@ -189,6 +193,17 @@ def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
         assert process.returncode == 0
     assert "rank 1 was killed by SIGKILL; restart 1 of 1" in errors
     assert len(list(tmp_path.glob("ready-1-*"))) == 2
+    (event,) = read_events(RunDir(tmp_path / "run"))
+    assert {key: event[key] for key in ("kind", "rank", "signal", "message")} == {
+        "kind": "crash", "rank": 1, "signal": "SIGKILL", "message": "rank 1 was killed by SIGKILL",
+    }  # fmt: skip
+
+
+def test_a_run_that_stopped_before_a_non_finite_value_is_not_restarted(tmp_path: Path) -> None:
+    with launched(tmp_path, "nan") as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_DEFECT
+    assert "would only meet it again" in errors and not list(tmp_path.glob("ready-1-*"))
 
 
 def test_a_defect_that_comes_back_is_given_up(tmp_path: Path) -> None:

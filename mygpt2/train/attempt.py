@@ -17,14 +17,12 @@ from mygpt2.distributed import PeerFailed, Place, World, choose_device, die_with
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, TryAgain, UserError
 from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, write_rank
 from mygpt2.run_dir.atomic import read_json
-from mygpt2.train.guard import NonFinite
+from mygpt2.train.guard import NONFINITE, NonFinite
 from mygpt2.train.hardware import use_threads
 from mygpt2.train.logs import logged
 from mygpt2.train.setup import Attempt, build
 from mygpt2.train.signals import Requests
 from mygpt2.train.trainer import Trainer
-
-NONFINITE = "non-finite: "
 
 
 def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+NONFINITE = "non-finite: "  # how the recorded reason of such an end begins
+
 
 class NonFinite(Exception):
     """The loss or the gradient is not finite and the run was asked to stop, or skipped too often."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.train.guard import NONFINITE
 from workbench.jobs.alerts import Alert, AlertLog, new_alert
 from workbench.jobs.detect import Detector, stalled
 from workbench.jobs.spawn import tail
@@ -19,7 +20,6 @@ OLD_SECONDS = 86_400.0  # what happened longer ago than this before it was first
 CHUNK_BYTES = 2 << 20  # of metrics read at a look: a long history is caught up with over several
 LOW_DISK_BYTES = 2 << 30
 LOG_LINES = 40
-NONFINITE = "non-finite: "
 
 
 @dataclass
