@@ -14,6 +14,7 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.hub_names import FINEWEB_EDU, parse_name
 from mygpt2.errors import UserError
 from mygpt2.planning.speed import Observed
+from mygpt2.planning.vocabulary import GPT2_IDS
 
 # Tokens of GPT-2's tokenizer by configuration, as the dataset's card gives them (huggingface.co/datasets/
 # HuggingFaceFW/fineweb-edu, "What is it?" and "How to use").
@@ -24,9 +25,8 @@ BYTES_PER_TOKEN = {
     512: 1.82, 1024: 2.17, 2048: 2.48, 4096: 2.75, 8192: 3.10, 16384: 3.41, 32768: 3.67, 50257: 3.81,
 }  # fmt: skip
 ENOUGH_OF_A_PASS = 0.05  # below that share a run's count of epochs says too little about the whole
-MOST_FILES = 2_000  # a folder with more is not worth the wait
+MOST_ENTRIES = 5_000  # a folder with more is not worth the wait: somebody may be typing its name
 KNOWN = (".parquet", ".jsonl", ".txt", ".bin", ".gz", ".zst")
-GPT2_IDS = 50257
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def source_size(config: RunConfig, vocab_size: int, observed: Sequence[Observed]
     held = f", less {config.data.validation_fraction:.3g} held out" if config.data.validation_fraction else ""
     if source == "pydocs":
         return _from_pydocs(cache, vocab_size, training, held)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.exists():
         return _from_files(path, config.data.text_column, vocab_size, training, held)
     return _from_card(source, config.data.tokenizer, vocab_size, training, held)
@@ -114,7 +114,7 @@ def _from_files(path: Path, column: str, vocab_size: int, training: float, held:
     except OSError as error:
         return SourceSize(None, f"unknown: {error.strerror or error}")
     endings = {Path(name).suffix for name, _, _ in files}
-    if len(endings) != 1 or len(files) > MOST_FILES:
+    if len(endings) != 1:
         return SourceSize(None, "unknown until the source is read")
     ending, size = endings.pop(), sum(size for _, size, _ in files)
     if ending == ".bin":
@@ -129,19 +129,20 @@ def _from_files(path: Path, column: str, vocab_size: int, training: float, held:
 
 
 def _list_files(path: Path) -> list[tuple[str, int, int]]:
-    """(path, bytes, time of change) of a file or of a folder's visible files, one more than `MOST_FILES` at most."""
+    """(path, bytes, time of change) of a file or of a folder's visible files; nothing for a folder too large."""
     if path.is_file():
         status = path.stat()
         return [(str(path), status.st_size, status.st_mtime_ns)]
-    found = []
+    found, entries = [], 0
     for folder, folders, names in os.walk(path):
+        entries += len(folders) + len(names)
+        if entries > MOST_ENTRIES:
+            return []
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in names:
             if Path(name).suffix in KNOWN and not name.startswith((".", "_")):
                 status = os.stat(os.path.join(folder, name))
                 found.append((os.path.join(folder, name), status.st_size, status.st_mtime_ns))
-        if len(found) > MOST_FILES:
-            break
     return found
 
 

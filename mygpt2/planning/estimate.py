@@ -53,6 +53,8 @@ def plan(
     over both. `machine` stands in for this one. UserError for a batch that the ranks cannot share, or a tokenizer
     whose size cannot be told.
     """
+    if world_size < 1:
+        raise UserError(f"{world_size} ranks cannot train; use 1 or more")
     facts = _Facts.gather(config, world_size, runs, device, measured, machine or this_machine())
     figures = tuple(f for part in (_size, _batch, _length, _flops, _memory, _disk, _time) for f in part(facts))
     return Plan(

@@ -84,7 +84,7 @@ def shortened(config: RunConfig, world_size: int, device: str) -> tuple[RunConfi
     )
     passes = min(FORWARD_PASSES, whole.accumulation)
     notes = f", {passes} instead of {whole.accumulation} forward passes" if passes < whole.accumulation else ""
-    if source != "pydocs" and not Path(source).expanduser().exists():
+    if source != "pydocs" and not os.path.exists(os.path.expanduser(source)):
         source, notes = "pydocs", f"{notes}, on the built-in text"
     changes: dict[str, dict[str, Any]] = {
         "train": {"steps": WARM_UP + MOST, "micro_batch": whole.micro_batch, "device": device,

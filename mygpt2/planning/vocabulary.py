@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
-GPT2_IDS = 50257
+GPT2_IDS, SMALLEST = 50257, 257  # as in tokenizer.gpt2, which takes longer to import
 
 
 def vocabulary_size(spec: str) -> int | None:
@@ -18,12 +19,13 @@ def vocabulary_size(spec: str) -> int | None:
         return GPT2_IDS
     if spec.startswith("gpt2:"):
         size = spec.removeprefix("gpt2:")
-        return int(size) if size.isascii() and size.isdecimal() and 257 <= int(size[:9]) <= GPT2_IDS else None
-    path = Path(spec).expanduser()
+        known = size.isascii() and size.isdecimal() and len(size) < 10 and SMALLEST <= int(size) <= GPT2_IDS
+        return int(size) if known else None
+    path = Path(os.path.expanduser(spec))
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
         return _ids_in(str(path), path.stat().st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
 
 

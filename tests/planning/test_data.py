@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mygpt2.planning import data
 from mygpt2.planning.data import bytes_per_token, source_size
 from mygpt2.planning.speed import observe_runs
 from mygpt2.planning.vocabulary import vocabulary_size
@@ -42,7 +43,9 @@ def test_documents_held_out_are_not_trained_on(tmp_path):
     assert found.tokens == 7.5e9 and "held out" in found.basis
 
 
-@pytest.mark.parametrize("source", ["someone/something", "fineweb-edu:nonsense", "./nowhere", "pydocs"])
+@pytest.mark.parametrize(
+    "source", ["someone/something", "fineweb-edu:nonsense", "./nowhere", "~nobody/x", "a\0b", "pydocs"]
+)
 def test_what_was_never_read_is_unknown(source, tmp_path):
     found = size_of(source, tmp_path)
     assert found.tokens is None and found.basis.startswith("unknown")
@@ -85,6 +88,13 @@ def test_compressed_or_mixed_or_damaged_files_are_unknown(tmp_path):
         assert size_of(folder, tmp_path / "cache").tokens is None, names
 
 
+def test_a_huge_folder_is_not_walked_through(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "MOST_ENTRIES", 3)
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_text("some text")
+    assert size_of(tmp_path, tmp_path / "cache").tokens is None
+
+
 def test_a_run_that_read_the_text_knows_better(tmp_path, record):
     (tmp_path / "a.txt").write_text("x" * 100_000)
     changes = {"data.source": str(tmp_path / "a.txt"), **EVERYTHING}
@@ -106,7 +116,9 @@ def test_the_vocabulary_is_the_tokenizers_own(spec):
     assert vocabulary_size(spec) == load_tokenizer(spec).vocab_size
 
 
-@pytest.mark.parametrize("spec", ["gpt2:256", "gpt2:x", "gpt2:", "nowhere.json", "gpt2:50258"])
+@pytest.mark.parametrize(
+    "spec", ["gpt2:256", "gpt2:x", "gpt2:", "nowhere.json", "gpt2:50258", "gpt2:000000004096", "~nobody/x", "a\0b"]
+)
 def test_a_vocabulary_that_no_tokenizer_has_is_unknown(spec):
     assert vocabulary_size(spec) is None
 
