@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class RunIndex:
         self._epoch = secrets.token_hex(4)
         self._version = self._names_version = 0
         self._looked = -1.0
+        self._watched = _watched()
         self._lock = threading.Lock()
         self.inspected = 0
 
@@ -63,7 +64,8 @@ class RunIndex:
         now = time.monotonic()
         if 0 <= now - self._looked < MAX_AGE:
             return
-        found = {name: stamp for name in self._names() if (stamp := _stamp(self._runs / name))}
+        runs = str(self._runs)
+        found = {name: stamp for name in self._names() if (stamp := _stamp(f"{runs}/{name}", self._watched))}
         names_changed = found.keys() != self._entries.keys()
         version = self._version + 1  # of what this look finds changed
         entries = {}
@@ -126,18 +128,24 @@ def eta_seconds(state: RunState) -> float | None:
     return None if eta is None else float(round(max(0.0, eta - (state.heartbeat_age or 0.0))))
 
 
-def _stamp(path: Path) -> Stamp:
-    """Changes with every file that a row is made of; empty for a folder that is no run."""
-    run = RunDir(path)
-    watched = (run.status_file, run.exit_file, run.config_file, run.ranks_dir, labels_file(run), run.notes_file)
-    stamp = tuple(_signature(file) for file in watched)
-    return stamp if stamp[0] != _ABSENT or stamp[2] != _ABSENT or run.attempts_dir.is_dir() else ()
-
-
 _ABSENT = (0, 0, 0)
 
 
-def _signature(path: Path) -> tuple[int, int, int]:
+def _watched() -> tuple[str, ...]:
+    """Every file that a row is made of, by its place in the run folder."""
+    run = RunDir(Path("run"))
+    files = (run.status_file, run.config_file, run.exit_file, run.ranks_dir, labels_file(run), run.notes_file)
+    return tuple(str(file.relative_to(run.path)) for file in files)
+
+
+def _stamp(folder: str, watched: Sequence[str]) -> Stamp:
+    """Changes with every file that a row is made of; empty for a folder that is no run."""
+    stamp = tuple(_signature(f"{folder}/{file}") for file in watched)
+    is_run = stamp[0] != _ABSENT or stamp[1] != _ABSENT or RunDir(Path(folder)).exists()
+    return stamp if is_run else ()
+
+
+def _signature(path: str) -> tuple[int, int, int]:
     try:
         found = os.stat(path)
     except OSError:

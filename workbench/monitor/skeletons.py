@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LIST = """
 <section class="wb-runs" aria-label="Runs">
-  <div class="wb-runs-bar">
+  <div class="wb-bar wb-runs-bar">
     <label class="wb-search">Search runs
       <input type="search" placeholder="name, note, tag, state" autocomplete="off"></label>
     <label>Sort by <select>
@@ -26,7 +26,7 @@ LIST_SCRIPT = "window.workbench.monitor.mountList(element, props, watch, () => t
 
 LOG = """
 <section class="wb-log" aria-label="Log">
-  <div class="wb-log-bar">
+  <div class="wb-bar wb-log-bar">
     <label>Log of <select data-log="file"></select></label>
     <label>Search the log <input type="search" data-log="query" autocomplete="off"></label>
     <label class="wb-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
