@@ -5,12 +5,13 @@ from workbench.jobs.alerts import Alert
 from workbench.jobs.command import resume_command, shown, train_command
 from workbench.jobs.jobs import Jobs
 from workbench.jobs.records import Job, JobSpec
-from workbench.jobs.spawn import default_slots
+from workbench.jobs.spawn import default_slots, device_environment
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.submit import default_devices, default_nproc, submit_config
 from workbench.jobs.tasks import RESULT, Task, TaskProgress, Tasks
 
 __all__ = [
     "RESULT", "Alert", "How", "Job", "JobSpec", "Jobs", "StopJob", "Task", "TaskProgress", "Tasks", "config_hash",
-    "default_devices", "default_nproc", "default_slots", "resume_command", "shown", "submit_config", "train_command",
+    "default_devices", "default_nproc", "default_slots", "device_environment", "resume_command", "shown",
+    "submit_config", "train_command",
 ]  # fmt: skip

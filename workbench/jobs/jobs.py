@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, list_runs, rank_states, state_of, write_queued
+from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
 from mygpt2.run_dir.atomic import read_json
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
@@ -73,6 +73,7 @@ class Jobs:
             if any(job.run == spec.run for job in self.store.active()):
                 raise UserError(f"run {spec.run!r} is in the queue already; cancel it there or choose another name")
             run = RunDir(self.runs / spec.run)
+            _refuse_link(run)
             self._refuse_living(run)
             new = not run.path.exists()
             if new:
@@ -90,6 +91,12 @@ class Jobs:
         if not 1 <= spec.nproc <= NPROC_LIMIT:
             raise UserError(f"{spec.nproc} processes are not possible; allowed: 1 to {NPROC_LIMIT}")
         return replace(spec, folder=spec.folder or str(Path.cwd()), restarts=max(0, min(spec.restarts, 100)))
+
+    def _folder(self, name: str) -> RunDir:
+        """An existing run in the runs folder itself: a link to another place is not one."""
+        run = RunDir.open(self.runs, name)
+        _refuse_link(run)
+        return run
 
     def _refuse_living(self, run: RunDir) -> None:
         if run.exists() and ((state := state_of(run)).alive or state.processes):
@@ -168,7 +175,7 @@ class Jobs:
 
     def resume_run(self, run: str, nproc: int | None = None, devices: Sequence[str] | None = None) -> Job:
         """Goes on with a stopped run from its own configuration; on the devices and processes it had, unless given."""
-        folder = RunDir.open(self.runs, run)
+        folder = self._folder(run)
         self._refuse_living(folder)
         previous = self.job_of(run)
         if folder.config_file.is_file():
@@ -190,7 +197,7 @@ class Jobs:
 
     def ask(self, run: str, what: Literal["save", "sample"]) -> None:
         """Asks a running run to save or to sample at its next step. UserError if it does not run."""
-        folder = RunDir.open(self.runs, run)
+        folder = self._folder(run)
         if what not in ("save", "sample"):
             raise UserError(f"request {what!r} is not known; allowed: save, sample")
         if not (state := state_of(folder)).alive:
@@ -203,7 +210,7 @@ class Jobs:
         save: after its step, saved, however long that takes. now: SIGTERM, and SIGKILL after a grace. kill: SIGKILL.
         Asking again the same way returns the stop under way. A run that only waits leaves the queue.
         """
-        folder = RunDir.open(self.runs, run)
+        folder = self._folder(run)
         with self._lock:
             under_way = self._stops.get(run)
             if under_way and not under_way.done and under_way.how == how:
@@ -242,8 +249,10 @@ class Jobs:
         """Alerts of a run, or of all runs and the folder, newest first."""
         return self._alerts.all(run)
 
-    def runs_list(self) -> list[RunDir]:
-        return list_runs(self.runs)
+
+def _refuse_link(run: RunDir) -> None:
+    if run.path.is_symlink():
+        raise UserError(f"run {run.name!r} is a link to another place; runs lie in the runs folder itself")
 
 
 def _between(before: float, after: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 import time
@@ -139,7 +138,7 @@ class StopJob:
             self._end_one(who, process)
 
     def _tell(self) -> Callable[[RunState], None]:
-        """Says each new state once, and asks a new attempt again: it has cleared what its predecessor was asked."""
+        """Keeps one line about where the run is, and asks a new attempt again: it has cleared the request."""
         before: dict[str, object] = {}
 
         def tell(state: RunState) -> None:
@@ -147,9 +146,11 @@ class StopJob:
                 before["attempt"] = state.status.get("attempt")
                 ControlFiles(self._run).request("stop")
             line = f"{state.state}, {state.status.get('phase', '?')}, step {state.status.get('step', '?')}"
-            if before.get("line") != line:
-                before["line"] = line
+            if self._lines[-1] == before.get("line"):
+                self._lines[-1] = line  # one line that moves on, not one per step
+            else:
                 self._say(line)
+            before["line"] = line
 
         return tell
 
@@ -221,5 +222,4 @@ class StopJob:
         return True
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(MemoryError):
-            self._lines.append(line)
+        self._lines.append(line)

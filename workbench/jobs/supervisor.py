@@ -166,7 +166,9 @@ class Supervisor:
             self._end(job, HOLDING, "failed", f"could not be started: {getattr(error, 'strerror', None) or error}")
             return
         self._children[job.id] = child
-        self._change(job, HOLDING, state="running", launcher=Process.of(child.pid))
+        started = self._change(job, HOLDING, state="running", launcher=Process.of(child.pid))
+        if started and started.asked:  # a stop was asked for between the claim and now, and found nobody to stop
+            child.send_signal(signal.SIGKILL if started.asked == "kill" else signal.SIGTERM)
 
     def _recover(self, job: Job) -> None:
         """A claim left by a server that died: adopt what it started, or start it, once."""

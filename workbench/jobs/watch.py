@@ -108,7 +108,7 @@ class Watch:
             if isinstance(seconds, int | float):
                 known.longest = max(known.longest, float(seconds))
             alert = self._of_event(run, known, event)
-            if alert and self._clock() - alert.time < OLD_SECONDS:
+            if alert:
                 self._alerts.add(alert)
 
     def _of_event(self, run: RunDir, known: _Watched, event: Mapping[str, Any]) -> Alert | None:
@@ -116,7 +116,12 @@ class Watch:
         step = step if isinstance(step, int) else None
         message, when = str(event.get("message", "")), event.get("time")
         when = float(when) if isinstance(when, int | float) else self._clock()
+        if self._clock() - when > OLD_SECONDS:
+            return None
+        nonfinite = self._alerts.has(f"{run.name}/nonfinite/{attempt}")
         if kind == "alert" and message.startswith(NONFINITE):
+            if nonfinite:  # told before; looking for a whole checkpoint reads all of it
+                return None
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
                              log_tail=tail(run.log_file(0)))  # fmt: skip
@@ -124,7 +129,7 @@ class Watch:
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
                                      log_tail=tail(run.log_file(0)))  # fmt: skip
             return None
-        if kind == "crash" and not self._alerts.has(f"{run.name}/nonfinite/{attempt}"):  # which ends the ranks with 70
+        if kind == "crash" and not nonfinite:  # which ends the ranks with 70
             rank = event.get("rank")
             lines = _last_words(run, rank, event.get("log_bytes")) if isinstance(rank, int) else ()
             if known.untold and rank == 0 and event.get("signal") is None:

@@ -108,6 +108,21 @@ def test_bad_submissions_are_refused_and_write_nothing(jobs):
     assert not jobs.runs.exists()
 
 
+def test_a_link_to_another_place_is_not_a_run(jobs, tmp_path):
+    elsewhere = RunDir.create(tmp_path / "other", "x")
+    with RunLock(elsewhere), RunWriter(elsewhere, 1) as writer:
+        writer.config("")
+    jobs.runs.mkdir()
+    (jobs.runs / "a").symlink_to(elsewhere.path)
+    for refused in (
+        lambda: jobs.submit(spec("a")), lambda: jobs.stop("a", "kill"), lambda: jobs.resume_run("a"),
+        lambda: jobs.ask("a", "save"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="link to another place"):
+            refused()
+    assert jobs.queue() == [] and not elsewhere.control_dir.joinpath("save").exists()
+
+
 def test_one_run_is_in_the_queue_once(jobs):
     jobs.submit(spec("a"))
     with pytest.raises(UserError, match="in the queue already"):

@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mygpt2.errors import UserError
 from mygpt2.run_dir import Process, RunDir, RunLock, RunWriter, state_of, write_rank
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.jobs.helpers import ENDS, NOTE, WAITS, spec, starts, until
-from workbench.jobs import Jobs
+from workbench.jobs import Jobs, supervisor
 from workbench.jobs.policy import FIRST_DELAY
 from workbench.jobs.spawn import JOB, child_environment, marked, start_detached
 
@@ -222,6 +223,35 @@ def test_a_claim_whose_command_ran_and_ended_unseen_is_judged_not_repeated(jobs,
     tick()
     tick()
     assert jobs.job_of("a").state == "waiting" and jobs.job_of("a").launches == 1
+
+
+@pytest.mark.parametrize("how", ["save", "now", "kill"])
+def test_a_stop_between_the_claim_and_the_start_is_not_lost(jobs, tick, tmp_path, how, monkeypatch):
+    jobs.submit(spec("a", WAITS, tmp_path / "note"))
+    real = supervisor.spawn.start_detached
+
+    def stopped_meanwhile(*arguments):
+        assert jobs.stop("a", how).wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(supervisor.spawn, "start_detached", stopped_meanwhile)
+    finish(jobs, tick)
+    assert states(jobs) == {"a": "stopped"} and jobs.history()[0].launches == 1
+
+
+def test_a_run_is_asked_to_save_and_to_sample_only_while_it_is_at_work(jobs):
+    run = RunDir.create(jobs.runs, "a")
+    with RunLock(run), RunWriter(run, 1) as writer:
+        write_rank(run, 0, world_size=1, device="cpu", attempt=1)
+        writer.status(state="running")
+        jobs.ask("a", "save")
+        jobs.ask("a", "sample")
+        assert {path.name for path in run.control_dir.iterdir()} == {"save", "sample"}
+        with pytest.raises(UserError, match="allowed: save, sample"):
+            jobs.ask("a", "stop")
+        writer.finish("finished", 0)
+    with pytest.raises(UserError, match="is finished"):
+        jobs.ask("a", "save")
 
 
 def test_of_two_servers_one_launches_and_the_other_takes_over_when_it_is_gone(jobs, tmp_path):
