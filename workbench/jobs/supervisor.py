@@ -51,9 +51,11 @@ class Ownership:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             return False
+        except OSError as error:
+            log.warning("no lock can be had in %s (%s): start one workbench only", self._path.parent, error.strerror)
         self._descriptor = descriptor
         return True
 

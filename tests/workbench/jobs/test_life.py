@@ -147,19 +147,6 @@ def test_a_run_started_from_a_terminal_is_stopped_now_like_any_other(jobs, run, 
     assert terminal.wait(10) == 85
 
 
-def test_a_resumed_run_is_killed_with_every_rank_and_its_folder_says_so(jobs, run):
-    attempt = state_of(run).status["attempt"]
-    jobs.resume_run("one")
-    goes_on(run)
-    assert state_of(run).status["attempt"] == attempt + 1
-    said = stopped(jobs, run, "kill")
-    assert said == dict.fromkeys(("launcher", "rank 0", "rank 1"), "killed")
-    until(lambda: not jobs.queue())
-    assert jobs.history()[0].state == "stopped"
-    assert "killed on request" in state_of(run).reason
-    assert [alert.kind for alert in jobs.alerts("one")] == ["crash"], "only the rank that was killed before"
-
-
 def test_a_value_that_is_not_finite_pauses_the_run_with_a_good_checkpoint(jobs, config, place, monkeypatch):
     poison = place[0] / "poison"
     poison.mkdir()
@@ -173,11 +160,19 @@ def test_a_value_that_is_not_finite_pauses_the_run_with_a_good_checkpoint(jobs, 
     assert "the checkpoint of step 12 is whole and good to go on from" in alert.text
     run = RunDir(jobs.runs / "two")
     assert state_of(run).state == "failed" and len(list(run.attempts_dir.iterdir())) == 1
-    monkeypatch.undo()
-    jobs.resume_run("two")
+
+
+def test_a_resumed_run_goes_on_and_is_killed_with_every_rank_and_its_folder_says_so(jobs):
+    run = RunDir(jobs.runs / "two")
+    assert jobs.resume_run("two").spec.config_hash == jobs.history()[0].spec.config_hash
     goes_on(run)
-    assert harness.last_step(run.path) > 12
-    stopped(jobs, run, "kill")
+    assert state_of(run).status["attempt"] == 2 and harness.last_step(run.path) > 12
+    said = stopped(jobs, run, "kill")
+    assert said == dict.fromkeys(("launcher", "rank 0", "rank 1"), "killed")
+    until(lambda: not jobs.queue())
+    assert jobs.history()[0].state == "stopped"
+    assert "killed on request" in state_of(run).reason
+    assert [alert.kind for alert in jobs.alerts("two")] == ["nonfinite"], "what was asked for is no crash"
 
 
 def test_the_hubs_token_is_in_no_file_and_no_command_line(place):

@@ -8,9 +8,10 @@ import pytest
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunLock, RunWriter, list_runs, state_of, write_rank
 from tests.workbench.jobs.helpers import job, spec
-from workbench.jobs import Jobs, submit_config
+from workbench.jobs import Jobs, default_devices, default_nproc, submit_config
 from workbench.jobs.records import Job
 from workbench.jobs.store import KEPT, Store
+from workbench.jobs.submit import submit_settings
 
 
 @pytest.fixture
@@ -144,6 +145,30 @@ def test_a_configuration_that_does_not_divide_is_refused_before_anything_is_writ
     with pytest.raises(UserError, match="nearest"):
         submit_config(jobs, load_config("tiny"), "tiny", "a", nproc=3)
     assert not jobs.runs.exists()
+
+
+def test_settings_become_a_run_of_that_configuration(jobs):
+    from mygpt2.config import config_hash, load_config
+
+    job = submit_settings(jobs, jobs.runs, "tiny", "a", {"optimizer.lr": 1e-3, "train": {"steps": 99}})
+    config = load_config("tiny", None, ["--optimizer.lr", "0.001", "--train.steps", "99"])
+    assert job.spec.config_hash == config_hash(config)
+    assert job.argv[-4:] == ("--optimizer.lr", "0.001", "--train.steps", "99")
+    with pytest.raises(UserError, match="nearest n_head"):
+        submit_settings(jobs, jobs.runs, "tiny", "b", {"model.n_head": 3})
+    assert order(jobs) == ["a"]
+
+
+def test_the_number_of_processes_is_the_launchers_own_choice():
+    from mygpt2.config import load_config
+    from mygpt2.launch_plan import plan_launch
+
+    for config in (load_config("tiny"), load_config("tiny", None, {"train.device": "cpu"}), load_config("gpt2")):
+        for devices in (0, 1, 3, 8):
+            slots = [f"cuda:{n}" for n in range(devices)] or ["cpu"]
+            ours = default_nproc(config, slots)
+            assert ours == plan_launch(config, {}, devices=lambda n=devices: n).nproc
+            assert default_devices(slots, ours) == tuple(slots[:ours])
 
 
 def test_pausing_is_remembered_and_seen_by_other_servers(jobs):
