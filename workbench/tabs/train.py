@@ -115,7 +115,7 @@ def _outlook(parts: Parts) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
     parts.schedule = gr.HTML("", elem_id="train-schedule")
     parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=form.RESETS)
-    parts.command = gr.Textbox("", label="The command that will be executed", lines=3, max_lines=12, interactive=False,
+    parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on", lines=3, max_lines=12, interactive=False,
                                buttons=["copy"], elem_id="train-command", elem_classes="wb-mono")  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mygpt2.config import RunConfig, config_hash, load_config, preset_names
+from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.config.batch import batch_problem, lanes_problem, legal_ranks
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores
@@ -19,9 +19,10 @@ from mygpt2.planning import Plan, plan
 from mygpt2.run_dir import check_name
 from workbench import forms
 from workbench.context import Context
-from workbench.jobs import Job, JobSpec, shown, train_command
+from workbench.jobs import Job, shown, train_command
 from workbench.jobs.jobs import NPROC_LIMIT
 from workbench.jobs.spawn import check_slots, device_environment
+from workbench.jobs.submit import submit_config
 
 FIRST_PRESET = "tiny"
 CPU_PROCESSES = 2
@@ -97,14 +98,9 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
     checked = check(context, draft)
     if checked.reasons or not (checked.config and checked.processes and checked.command):
         raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to start")
-    spec = JobSpec(
-        run=draft.run,
-        argv=checked.command,
-        devices=tuple(draft.devices),
-        nproc=checked.processes,
-        config_hash=config_hash(checked.config),
+    return submit_config(
+        context.jobs, checked.config, draft.preset, draft.run, checked.processes, draft.devices, at_once=at_once
     )
-    return context.jobs.submit(spec, at_once=at_once)
 
 
 def estimate(context: Context, checked: Checked) -> Plan | str:
@@ -122,7 +118,7 @@ def estimate(context: Context, checked: Checked) -> Plan | str:
 
 def free_name(context: Context, stem: str) -> str:
     """The first name of stem-1, stem-2 ... that no run has."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"-\d{1,6}$", "", stem)).strip("-._")[:50] or "run"
+    stem = re.sub(r"[^A-Za-z0-9._]+", "-", re.sub(r"-\d{1,6}$", "", stem)).strip("-._")[:50] or "run"
     taken = {path.name for path in context.runs.iterdir()} if context.runs.is_dir() else set()
     number = 1
     while f"{stem}-{number}" in taken:

@@ -27,11 +27,17 @@ def note(name: str, lines: Sequence[str], change: Change | None) -> Markup:
     parts = []
     if lines:
         text = join(Markup(f"<p>{escape(line)}</p>") for line in dict.fromkeys(lines))
-        parts.append(Markup(f'<div class="wb-field-problem" role="alert">{text}</div>'))
+        parts.append(Markup(f'<div class="wb-field-note wb-field-problem" role="alert">{text}</div>'))
     if change and change.follows:
-        parts.append(Markup(f'<p class="wb-field-change">becomes {_value(change.text)}, as other settings changed</p>'))
+        parts.append(
+            Markup(
+                f'<p class="wb-field-note wb-field-change">becomes {_value(change.text)}, as other settings changed</p>'
+            )
+        )
     elif change:
-        parts.append(Markup(f'<p class="wb-field-change">preset: {_value(change.preset)} {_reset(change)}</p>'))
+        parts.append(
+            Markup(f'<p class="wb-field-note wb-field-change">preset: {_value(change.preset)} {_reset(change)}</p>')
+        )
     return join(parts)
 
 
