@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import MetricsReader, list_runs, read_records, state_of
 from workbench.context import Context
+from workbench.jobs import How
 
 PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
 MAX_ROWS = 5000
@@ -108,5 +109,5 @@ def _stop(context: Context, password: str, run: str, how: str) -> dict[str, Any]
     _entrance(context, password)
     if how not in ("save", "now", "kill"):
         raise UserError(f"how={how!r} is not known; allowed: save, now, kill")
-    context.jobs.stop(context.run(run).name, how)
+    context.jobs.stop(context.run(run).name, cast("How", how))
     return {"run": run, "asked": how}

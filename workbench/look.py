@@ -43,6 +43,8 @@ def theme() -> gr.themes.Base:
         "border_color_primary": "var(--wb-line)",
         "input_background_fill": "var(--wb-field)",
         "input_border_color": "var(--wb-edge)",
+        "input_border_width": "1px",
+        "button_border_width": "1px",
         "input_placeholder_color": "var(--wb-muted)",
         "button_primary_background_fill": "var(--wb-accent)",
         "button_primary_background_fill_hover": "var(--wb-accent-strong)",

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mygpt2.errors import UserError
 
@@ -117,7 +117,7 @@ class Guard:
             await refusal(scope, receive, send)
             return
 
-        async def with_headers(message):  # type: ignore[no-untyped-def]
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message.setdefault("headers", []).extend(HEADERS)
             await send(message)
