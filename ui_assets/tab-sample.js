@@ -219,4 +219,5 @@
   }
 
   window.workbench.sample = { mount, address };
+  window.workbench.download = download;
 })();
