@@ -13,7 +13,7 @@ from tests.data.corpus import write_jsonl, write_tokens, write_txt
 from tests.data.hub_data import REPO, SOURCE, fineweb_edu
 from tests.fake_hub import FakeHub
 from tests.workbench.data_runs import HOSTILE, context_of, document, loader_of, parquet_folder, small_config, traced_run
-from workbench.inspecting import columns, documents, histogram, order, show
+from workbench.inspecting import columns, documents, handlers, histogram, order, show
 from workbench.inspecting.library import Library, Opened
 from workbench.inspecting.opening import opening
 from workbench.page import Page
@@ -118,7 +118,7 @@ def test_paths_outside_the_roots_are_refused_with_the_reason(text, tmp_path):
     (tmp_path / "secret").mkdir()
     (context.data_roots[0] / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="allowed"):
-        tab._data(context, text, "text")
+        handlers.data_of(context, text, "text")
 
 
 def test_a_large_compressed_file_is_not_unpacked_for_a_look(tmp_path, monkeypatch):
@@ -191,21 +191,21 @@ def test_places_that_do_not_exist_in_the_order_are_refused(lane, epoch, window, 
 
 
 def test_the_tabs_handlers_over_a_run(tmp_path, monkeypatch):
-    context, reading = context_of(tmp_path), tab.Reading()
+    context, reading = context_of(tmp_path), handlers.Reading()
     reading.library = Library(tmp_path / "cache")
     config = small_config(parquet_folder(context.data_roots[0] / "d"))
     traced_run(context.runs, "first", config, tmp_path / "cache")
     assert tab._runs(context) == ["first"]
-    facts, rows, page, at = tab._batch(context, reading, 1, 0, False, "first", 2, 1)
+    facts, rows, page, at = handlers.batch(context, reading, 1, 0, False, "first", 2, 1)
     assert "Step 2 of first" in facts and "page 2 of 2" in facts and page == 2 and at == 2
     assert rows.count('class="wb-row"') == 4
-    assert tab._batch(context, reading, 0, 1, True, "first", 2, 2)[2:] == (1, 3)
-    note, table, epoch, window, page = tab._window(context, reading, 0, True, False, "first", "", "", 0, 0, 0, 1)
+    assert handlers.batch(context, reading, 0, 1, True, "first", 2, 2)[2:] == (1, 3)
+    note, table, epoch, window, page = handlers.window(context, reading, 0, True, False, "first", "", "", 0, 0, 0, 1)
     assert (epoch, window, page) == (0, 1, 1) and "2 lanes" in note and "part-" in table
     with pytest.raises(UserError, match="not allowed"):
-        tab._batch(context, reading, 0, 0, True, "../first", 2, 1)
+        handlers.batch(context, reading, 0, 0, True, "../first", 2, 1)
     with pytest.raises(UserError, match="no run is chosen"):
-        tab._batch(context, reading, 0, 0, True, None, 2, 1)
+        handlers.batch(context, reading, 0, 0, True, None, 2, 1)
 
 
 def test_a_request_for_a_step_opens_the_step_part_and_one_for_a_source_the_other():

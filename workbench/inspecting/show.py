@@ -50,7 +50,7 @@ def window(found: WindowPage, lane: int) -> html.Markup:
     """A page of a window, in training order."""
     blocks = "; ".join(found.blocks[:8]) + (f" and {len(found.blocks) - 8} more" if len(found.blocks) > 8 else "")
     rows = [(d.place, d.file, d.part, d.document, "" if d.use == "training" else d.use, d.preview) for d in found.lines]
-    caption = f"lane {lane}, epoch {found.epoch}, window {found.window}: {found.documents:,} documents of {blocks}"
+    caption = f"lane {lane}, epoch {found.epoch}, window {found.window}; documents: {found.documents:,}; from {blocks}"
     return html.table(["place", "file", "row group or part", "document", "", "text"], rows, {0, 2, 3}, caption)
 
 

@@ -20,9 +20,10 @@ from workbench.tokenizing.choose import tokenizer_of
 from workbench.tokenizing.trained import BESIDE_RUNS, places, trained
 from workbench.tokenizing.training import BUDGETS, KIND, Order
 
+Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
 TICK_SECONDS = 1.0
 FIRST_SECONDS = 0.3
-SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones do not. 3.14159 \u00fcber \U0001f642"
+SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones do not. 3.14159 \u00fcber na\u00efve"
 WORD = " unbelievably"
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
 
@@ -55,27 +56,32 @@ def _text_part(context: Context, c: SimpleNamespace) -> None:
         c.text = gr.Textbox(
             SAMPLE, label="Text", lines=4, max_lines=12, scale=3, elem_id="wb-tok-text", elem_classes="wb-search"
         )
-    c.summary = gr.HTML(elem_id="wb-tok-summary")
-    c.tokens = gr.HTML(html.empty("No text yet.", "Type or paste one above."), elem_id="wb-tok-view")
-    gr.HTML('<h3 class="wb-h">Replay of the merges</h3>')
-    with gr.Row(equal_height=True):
+    c.summary = Fragment(elem_id="wb-tok-summary")
+    c.tokens = Fragment(html.empty("No text yet.", "Type or paste one above."), elem_id="wb-tok-view")
+    Fragment('<h3 class="wb-h">Replay of the merges</h3>')
+    with gr.Row():
         c.word = gr.Textbox(WORD, label="Word or short text", max_length=merges.MOST_CHARS, scale=3)
-        c.replay = gr.Button("Replay the merges", scale=1)
-    with gr.Row(equal_height=True):
-        c.back = gr.Button("One merge back", size="sm", min_width=110)
+        c.replay = gr.Button("Replay the merges", scale=1, elem_classes="wb-act")
+    with gr.Row():
+        c.back = gr.Button("One merge back", min_width=80, elem_classes="wb-act")
         c.merge = gr.Slider(0, 1, value=0, step=1, label="Merges done", scale=4, elem_id="wb-merge")
-        c.forward = gr.Button("One merge on", size="sm", min_width=110)
-    c.story = gr.HTML(html.empty("Nothing to replay yet.", "Press Replay the merges."), elem_id="wb-merges")
+        c.forward = gr.Button("One merge on", min_width=80, elem_classes="wb-act")
+    c.story = Fragment(html.empty("Nothing to replay yet.", "Press Replay the merges."), elem_id="wb-merges")
 
 
 def _train_part(context: Context, c: SimpleNamespace) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             c.source = gr.Textbox(
-                "pydocs", label="Source", info="pydocs, owner/name on the hub, or a file or folder inside the roots"
+                "pydocs",
+                label="Source",
+                elem_id="wb-tok-source",
+                info="pydocs, owner/name on the hub, or a file or folder inside the roots",
             )
             with gr.Row():
-                c.vocab_size = gr.Number(8192, label="Vocabulary size", precision=0, info="ids in all, 257 to 100277")
+                c.vocab_size = gr.Number(
+                    8192, label="Vocabulary size", elem_id="wb-tok-size", precision=0, info="ids in all, 257 to 100277"
+                )
                 c.pattern = gr.Radio(["gpt4", "gpt2"], value="gpt4", label="Pattern", info="how text is cut first")
             with gr.Row():
                 c.budget = gr.Dropdown(list(BUDGETS), value=next(iter(BUDGETS)), label="How much to read")
@@ -87,34 +93,42 @@ def _train_part(context: Context, c: SimpleNamespace) -> None:
             with gr.Accordion("More", open=False):
                 c.text_column = gr.Textbox("text", label="Text column")
                 c.seed = gr.Number(1337, label="Seed", precision=0, info="which documents a budget takes")
-            c.start = gr.Button("Start", variant="primary", elem_id="wb-tok-start", interactive=not context.read_only)
-            c.said = gr.HTML(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
+            c.start = gr.Button(
+                "Start",
+                variant="primary",
+                elem_id="wb-tok-start",
+                interactive=not context.read_only,
+                elem_classes="wb-act",
+            )
+            c.said = Fragment(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
         with gr.Column(scale=2, min_width=320):
             tasks = context.jobs.tasks.list(KIND)
-            c.tasks = gr.HTML(show.task_list(tasks), elem_id="wb-tok-tasks")
-            with gr.Row(equal_height=True):
+            c.tasks = Fragment(show.task_list(tasks), elem_id="wb-tok-tasks")
+            with gr.Row():
                 c.task = gr.Dropdown(show.task_choices(tasks), value=_newest(tasks), label="Training", scale=2)
-                c.stop = gr.Button("Stop", variant="stop", min_width=90)
-                c.again = gr.Button("Start again", min_width=90)
-                c.forget = gr.Button("Take off the list", min_width=90)
+                c.stop = gr.Button("Stop", variant="stop", min_width=80, elem_classes="wb-act")
+                c.again = gr.Button("Start again", min_width=80, elem_classes="wb-act")
+                c.forget = gr.Button("Take off the list", min_width=80, elem_classes="wb-act")
             found = trained(context)
-            c.trained = gr.HTML(show.trained_list(found), elem_id="wb-tok-trained")
-            with gr.Row(equal_height=True):
+            c.trained = Fragment(show.trained_list(found), elem_id="wb-tok-trained")
+            with gr.Row():
                 c.own = gr.Dropdown(_own(found), value=_first(found), label="Tokenizer of your own", scale=2)
-                c.view = gr.Button("Look at its tokens", min_width=90)
-                c.use = gr.Button("Use it in a new run", variant="primary", min_width=90, elem_id="wb-tok-use")
+                c.view = gr.Button("Look at its tokens", min_width=80, elem_classes="wb-act")
+                c.use = gr.Button(
+                    "Use it in a new run", variant="primary", min_width=80, elem_id="wb-tok-use", elem_classes="wb-act"
+                )
     c.seen = gr.State(("", ""))
 
 
 def _compare_part(context: Context, c: SimpleNamespace) -> None:
-    with gr.Row(equal_height=True):
+    with gr.Row():
         c.several = gr.Dropdown(
             show.choices(context), value=["gpt2:8192"], multiselect=True, allow_custom_value=True, scale=2,
             label="Tokenizers", info="GPT-2 is always there",
         )  # fmt: skip
         c.prose = gr.Textbox("pydocs", label="Source of the English prose", info="its held-out documents", scale=1)
-        c.compare = gr.Button("Compare", variant="primary", elem_id="wb-tok-compare")
-    c.table = gr.HTML(
+        c.compare = gr.Button("Compare", variant="primary", elem_id="wb-tok-compare", elem_classes="wb-act")
+    c.table = Fragment(
         html.empty("Nothing compared yet.", "Choose tokenizers and press Compare."), elem_id="wb-tok-table"
     )
 
