@@ -139,7 +139,7 @@ window.workbench.monitor = (() => {
       const box2 = item.querySelector("input");
       box2.checked = overlaid >= 0;
       box2.style.accentColor = overlaid >= 0 ? `var(--wb-run-${colours[name] || (overlaid % 8) + 1})` : "";
-      item.classList.toggle("wb-chosen", name === chosen);
+      item.classList.toggle("wb-mon-chosen", name === chosen);
       const button = item.querySelector("button");
       if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
     });
@@ -191,7 +191,7 @@ window.workbench.monitor = (() => {
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
     bar.append(done);
     const parts = [title, bar, element("span", "wb-run-facts", facts(row))];
-    if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-tag", tag))); parts.push(tags); }
+    if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); parts.push(tags); }
     item.querySelector("button").replaceChildren(...parts);
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from mygpt2.run_dir.atomic import read_json
 from workbench import html
 
 UNSET = "–"
+HASH = re.compile(r"\b[0-9a-f]{40,}\b")
 MAX_VALUE = 300  # characters
 
 
@@ -35,7 +37,12 @@ def table(runs: Sequence[RunDir], *, all_rows: bool) -> html.Markup:
         return html.note(f"These {len(runs)} runs have the same settings, code, versions and data.")
     headers = ("Setting", *(run.name for run in runs))
     caption = "All settings" if all_rows or len(runs) == 1 else f"{len(rows)} settings that differ"
-    return html.table(headers, [(key, *values) for key, values in rows], caption=caption)
+    return html.table(headers, [(key, *(_shown(value) for value in values)) for key, values in rows], caption=caption)
+
+
+def _shown(value: str) -> str:
+    """Hashes by their first digits: nobody reads the others."""
+    return HASH.sub(lambda found: f"{found[0][:12]}…", value)
 
 
 def _configuration(run: RunDir) -> dict[str, str]:

@@ -24,8 +24,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1b2530; max-width: 60rem; m
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #dde2e6; }
 img { max-width: 100%; } table { border-collapse: collapse; font-size: 0.85rem; } .wb-muted { color: #54616f; }
 td, th { text-align: left; padding: 0.15rem 0.6rem; border-bottom: 1px solid #eee; overflow-wrap: anywhere; }
-pre, .wb-sample { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f7f5; padding: 0.5rem; }
-pre { font-size: 0.8rem; } .wb-prompt { font-weight: 600; } .wb-bad { color: #a8251b; } .wb-warn { color: #8a5300; }
+pre, .wb-mon-sample { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f7f5; padding: 0.5rem; }
+pre { font-size: 0.8rem; } .wb-mon-prompt { font-weight: 600; } .wb-bad { color: #a8251b; } .wb-warn { color: #8a5300; }
 ul { padding-left: 1.2rem; } .wb-number { text-align: right; }
 """
 

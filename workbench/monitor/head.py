@@ -51,7 +51,7 @@ def head(seen: Glance) -> html.Markup:
         + (f'<p class="wb-run-reason">{html.escape(reason)}</p>' if reason and reason != state.state else "")
         + (f'<p class="wb-muted">{html.escape(said)}</p>' if said else "")
         + progress(seen)
-        + f'<dl class="wb-numbers">{_numbers(figures_of(seen))}</dl>'
+        + f'<dl class="wb-mon-numbers">{_numbers(figures_of(seen))}</dl>'
     )
 
 
@@ -66,9 +66,9 @@ def progress(seen: Glance) -> html.Markup:
     if seen.state.alive:
         text += f", {words.seconds(eta_seconds(seen.state))} left"
     return html.Markup(
-        f'<div class="wb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'<div class="wb-mon-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}" aria-label="{html.escape(text)}"><span style="width:{100 * share:.2f}%">'
-        f'</span></div><p class="wb-progress-text">{html.escape(text)}</p>'
+        f'</span></div><p class="wb-mon-progress-text">{html.escape(text)}</p>'
     )
 
 

@@ -27,16 +27,16 @@ def alerts(found: Sequence[Alert], focus: str) -> html.Markup:
         show_tail = bool(alert.log_tail) and tails < SHOWN_TAILS
         tails += show_tail
         items.append(_alert(alert, show_tail))
-    parts = [html.Markup(f'<ul class="wb-alerts">{"".join(items)}</ul>') if items else html.note("No alerts here.")]
+    parts = [html.Markup(f'<ul class="wb-mon-alerts">{"".join(items)}</ul>') if items else html.note("No alerts here.")]
     if len(own) > SHOWN_ALERTS:
         parts.append(html.note(f"… and {len(own) - SHOWN_ALERTS} older ones"))
     if others:
         rows = "".join(
-            f'<li class="{MARKS.get(a.level, "wb-muted")}"><button type="button" class="wb-link" data-wb-run='
+            f'<li class="{MARKS.get(a.level, "wb-muted")}"><button type="button" class="wb-mon-link" data-wb-run='
             f'"{html.escape(a.run)}">{html.escape(a.run)}</button> {html.escape(_when(a))}: {html.escape(a.text)}</li>'
             for a in others[:SHOWN_OTHERS]
         )
-        parts.append(html.Markup(f'<h4>Other runs</h4><ul class="wb-alerts wb-others">{rows}</ul>'))
+        parts.append(html.Markup(f'<h4>Other runs</h4><ul class="wb-mon-alerts wb-mon-others">{rows}</ul>'))
     return html.join(parts)
 
 
@@ -50,8 +50,9 @@ def _alert(alert: Alert, show_tail: bool) -> str:
     if show_tail:
         text = html.escape("\n".join(alert.log_tail))
         tail = f'<pre class="wb-log-tail" tabindex="0" aria-label="end of the log">{text}</pre>'
+    mark = MARKS.get(alert.level, "")
     return (
-        f'<li class="wb-alert wb-alert-{html.escape(alert.level)}"><p><strong class="{MARKS.get(alert.level, "")}">'
+        f'<li class="wb-mon-alert wb-mon-alert-{html.escape(alert.level)}"><p><strong class="{mark}">'
         f'{html.escape(alert.kind)}</strong> <span class="wb-muted">{html.escape(_when(alert))}</span></p>'
         f"<p>{html.escape(alert.text)}</p>{tail}</li>"
     )
@@ -89,13 +90,13 @@ def samples(timeline: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], at: int
     at = min(max(int(at), 1), len(timeline))
     step, found = timeline[at - 1]
     items = "".join(
-        f'<li><p class="wb-sample"><span class="wb-prompt">{html.escape(sample.get("prompt"))}</span>'
+        f'<li><p class="wb-mon-sample"><span class="wb-mon-prompt">{html.escape(sample.get("prompt"))}</span>'
         f"{html.escape(sample.get('text'))}</p></li>"
         for sample in found
     )
     seeds = ", ".join(sorted({str(sample.get("seed")) for sample in found}))
     told = f"Step {step:,}, {at} of {len(timeline)}; seed {seeds}; {words.moment(found[-1].get('time'))}"
-    return html.Markup(f'<p class="wb-muted">{html.escape(told)}</p><ul class="wb-samples">{items}</ul>')
+    return html.Markup(f'<p class="wb-muted">{html.escape(told)}</p><ul class="wb-mon-samples">{items}</ul>')
 
 
 def results(run: RunDir) -> html.Markup:

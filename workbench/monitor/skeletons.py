@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LIST = """
 <section class="wb-runs" aria-label="Runs">
-  <div class="wb-bar wb-runs-bar">
+  <div class="wb-mon-bar wb-runs-bar">
     <label class="wb-search">Search runs
       <input type="search" placeholder="name, note, tag, state" autocomplete="off"></label>
     <label>Sort by <select>
@@ -18,7 +18,7 @@ LIST = """
   <div class="wb-empty wb-runs-none wb-hidden">
     <p>No run lies in this folder yet.</p>
     <p>Train starts one; a run started in a terminal appears here by itself.</p>
-    <p><button type="button" class="wb-button" data-wb-go="train">Go to Train</button></p>
+    <p><button type="button" class="wb-mon-button" data-wb-go="train">Go to Train</button></p>
   </div>
 </section>
 """
@@ -26,10 +26,10 @@ LIST_SCRIPT = "window.workbench.monitor.mountList(element, props, watch, () => t
 
 LOG = """
 <section class="wb-log" aria-label="Log">
-  <div class="wb-bar wb-log-bar">
+  <div class="wb-mon-bar wb-log-bar">
     <label>Log of <select data-log="file"></select></label>
     <label>Search the log <input type="search" data-log="query" autocomplete="off"></label>
-    <label class="wb-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
+    <label class="wb-mon-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
     <span class="wb-muted" role="status" data-log="count"></span>
   </div>
   <pre class="wb-log-text" tabindex="0" aria-label="Log lines" data-log="text"></pre>
@@ -40,9 +40,9 @@ LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"
 EXPORT = """
 <section class="wb-export" aria-label="Export">
   <p class="wb-muted">Of the chosen run. The chart saves what it shows as PNG or SVG by its own menu.</p>
-  <p><button type="button" class="wb-button" data-export="csv">All points as CSV</button>
-  <button type="button" class="wb-button" data-export="config">Settings as TOML</button>
-  <button type="button" class="wb-button" data-export="report">Report as one HTML file</button></p>
+  <p><button type="button" class="wb-mon-button" data-export="csv">All points as CSV</button>
+  <button type="button" class="wb-mon-button" data-export="config">Settings as TOML</button>
+  <button type="button" class="wb-mon-button" data-export="report">Report as one HTML file</button></p>
   <p role="status" class="wb-muted" data-export-status></p>
 </section>
 """

@@ -9,7 +9,7 @@ from typing import Any
 from mygpt2.verbs.runs import duration, size
 
 NA = "n/a"
-_HIDDEN = ("schema", "kind", "time", "attempt", "message")
+_HIDDEN = ("schema", "kind", "time", "attempt", "message", "token_sha256", "ids", "logprobs")
 EVENT_TEXT = 300  # characters
 
 

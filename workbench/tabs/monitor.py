@@ -121,15 +121,15 @@ def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button
     def button(name: str, label: str) -> None:
         found[name] = gr.Button(label, size="sm", interactive=False, elem_id=f"wb-do-{name}", min_width=60)
 
-    with gr.Row(elem_classes="wb-actions"):
+    with gr.Row(elem_classes="wb-mon-actions"):
         for name, label in (("save", "Stop and save"), ("now", "Stop now"), ("kill", "Kill …"),
                             ("save_now", "Save now"), ("sample_now", "Sample now"), ("resume", "Resume")):  # fmt: skip
             button(name, label)
-    with gr.Row(elem_classes="wb-actions"):
+    with gr.Row(elem_classes="wb-mon-actions"):
         for name, label in (("train", "Open in Train"), ("sample", "Sample it"), ("compare", "Compare it"),
                             ("ripples", "Ripples"), ("star", "★ Star")):  # fmt: skip
             button(name, label)
-    with gr.Row(visible=False, elem_classes="wb-actions wb-confirm", elem_id="wb-confirm-kill") as row:
+    with gr.Row(visible=False, elem_classes="wb-mon-actions wb-mon-confirm", elem_id="wb-confirm-kill") as row:
         question = gr.Textbox(visible="hidden", label="run asked about", container=False)
         gr.HTML(html.note("Kill ends every process at once: steps since the last checkpoint are lost."))
         yes = gr.Button("Yes, kill it", size="sm", variant="stop", elem_id="wb-do-kill-yes", min_width=60)

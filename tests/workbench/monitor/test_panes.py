@@ -54,7 +54,7 @@ def test_nothing_of_a_run_becomes_markup(tmp_path):
 def test_alerts_of_the_run_and_the_folder_come_before_those_of_others():
     shown = panes.alerts([alert("b", time=3.0), alert("", kind="disk", time=2.0), alert("a", time=1.0)], "a")
     assert shown.index("disk") < shown.index("Other runs") < shown.index('data-wb-run="b"')
-    assert shown.count('class="wb-alert ') == 2
+    assert shown.count('class="wb-mon-alert ') == 2
 
 
 def test_a_crash_shows_the_end_of_its_log():
