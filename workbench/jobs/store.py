@@ -67,7 +67,8 @@ class Store:
     def ended(self, limit: int = KEPT) -> list[Job]:
         """Jobs that have ended, the latest queued first."""
         paths = sorted(self.ended_dir.glob("*.json"), reverse=True)[:limit]
-        return [job for path in paths if (job := Job.from_json(read_json(path)))]
+        jobs = [job for path in paths if (job := Job.from_json(read_json(path)))]
+        return sorted(jobs, key=lambda job: job.created, reverse=True)
 
     def get(self, id: str) -> Job:
         """A job by its id; UserError if there is none."""

@@ -117,10 +117,10 @@ class Tasks:
     def list(self, kind: str | None = None) -> list[Task]:
         """All tasks, or those of one kind, newest first."""
         try:
-            names = sorted((name for name in os.listdir(self._folder) if ID.fullmatch(name)), reverse=True)
+            names = [name for name in os.listdir(self._folder) if ID.fullmatch(name)]
         except OSError:
             return []
-        tasks = [task for name in names if (task := self._read(name))]
+        tasks = sorted((t for name in names if (t := self._read(name))), key=lambda t: t.created, reverse=True)
         return [task for task in tasks if kind is None or task.kind == kind]
 
     def get(self, id: str) -> Task:
