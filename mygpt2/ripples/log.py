@@ -1,0 +1,132 @@
+"""A training log as the laboratory wants it: one finite loss per step, ascending, with what was left out said.
+
+Whatever is wrong with a log ends up in `notes`, in words; nothing here raises for bad numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mygpt2.errors import UserError
+from mygpt2.ripples.layout import Layout
+
+Floats = NDArray[Any]  # float64; NumPy's own types widen at every operation
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss measured now and then, as validation is."""
+
+    step: Floats
+    loss: Floats
+
+
+@dataclass(frozen=True)
+class Log:
+    """A loss per step. `step`, `loss` and, where known, `tokens` and `rate` are float64 (n,), ascending in step.
+
+    `averaged` is how many steps each loss is the mean of; `warmup` the steps of warm-up, None where unknown; `run` the
+    run folder it was read from, with its trace.
+    """
+
+    name: str
+    step: Floats
+    loss: Floats
+    tokens: Floats | None = None
+    rate: Floats | None = None
+    validation: Curve | None = None
+    averaged: int = 1
+    warmup: int | None = None
+    layout: Layout = field(default_factory=Layout)
+    run: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Mean tokens of a step, None where the log does not say."""
+        if self.tokens is None or len(self) < 2:
+            return None
+        steps, tokens = self.step[-1] - self.step[0], self.tokens[-1] - self.tokens[0]
+        return float(tokens / steps) if steps > 0 and tokens > 0 else None
+
+    def between(self, first: float | None, last: float | None) -> Log:
+        """The steps [first, last] alone. UserError when none is left; a log that is empty stays so."""
+        if (first is None and last is None) or not len(self):
+            return self
+        low, high = -np.inf if first is None else first, np.inf if last is None else last
+        kept = (self.step >= low) & (self.step <= high)
+        if not kept.any():
+            raise UserError(
+                f"no step of {self.name} lies in {_shown(low)}:{_shown(high)}; it has the steps "
+                f"{self.step[0]:.0f} to {self.step[-1]:.0f}; choose a range among them"
+            )
+        curve = self.validation
+        if curve is not None:
+            seen = (curve.step >= low) & (curve.step <= high)
+            curve = Curve(curve.step[seen], curve.loss[seen])
+        return replace(
+            self, step=self.step[kept], loss=self.loss[kept], tokens=_taken(self.tokens, kept),
+            rate=_taken(self.rate, kept), validation=curve, warmup=self.warmup if low <= self.step[0] else 0,
+        )  # fmt: skip
+
+
+def make_log(
+    name: str, step: Any, loss: Any, *, tokens: Any = None, rate: Any = None, notes: tuple[str, ...] = (), **more: Any
+) -> Log:
+    """A Log from raw columns of equal length, in the order of writing.
+
+    Rows without a finite step and loss are left out; of a step that was written twice, as after a resume, the later
+    row counts. Tokens that are missing or do not ascend are not used. `more`: further fields of Log.
+    """
+    step, loss = np.atleast_1d(np.asarray(step, np.float64)), np.atleast_1d(np.asarray(loss, np.float64))
+    told = list(notes)
+    kept = np.isfinite(step) & np.isfinite(loss)
+    if (lost := len(step) - int(kept.sum())) > 0:
+        told.append(f"{lost:,} of {len(step):,} rows have no finite loss and are left out")
+    places = np.flatnonzero(kept)
+    _, last = np.unique(step[places][::-1], return_index=True)
+    chosen = places[::-1][last]
+    if (doubled := len(places) - len(chosen)) > 0:
+        told.append(f"{doubled:,} steps were written again later, as after a resume; the later ones count")
+    found = _ascending(tokens, chosen)
+    if tokens is not None and found is None and len(chosen):
+        told.append("its tokens are missing or do not ascend; periods are given in steps")
+    chosen_rate = None if rate is None else np.asarray(rate, np.float64)[chosen]
+    if chosen_rate is not None and not np.isfinite(chosen_rate).all():
+        chosen_rate = None
+    return Log(name, step[chosen], loss[chosen], tokens=found, rate=chosen_rate, notes=tuple(told), **more)
+
+
+def make_curve(step: Any, loss: Any) -> Curve | None:
+    """A Curve of the finite points, the later of a step's; None if there is none."""
+    step, loss = np.asarray(step, np.float64), np.asarray(loss, np.float64)
+    kept = np.isfinite(step) & np.isfinite(loss)
+    if not kept.any():
+        return None
+    step, loss = step[kept], loss[kept]
+    at, last = np.unique(step[::-1], return_index=True)
+    return Curve(at, loss[::-1][last])
+
+
+def _ascending(tokens: Any, chosen: NDArray[np.intp]) -> Floats | None:
+    if tokens is None:
+        return None
+    found = np.asarray(tokens, np.float64)[chosen]
+    good = np.isfinite(found).all() and (np.diff(found) > 0).all() and (not len(found) or found[0] >= 0)
+    return found if good else None
+
+
+def _taken(column: Floats | None, kept: NDArray[np.bool_]) -> Floats | None:
+    return None if column is None else column[kept]
+
+
+def _shown(number: float) -> str:
+    return f"{number:.0f}" if np.isfinite(number) else ""

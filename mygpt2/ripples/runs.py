@@ -1,0 +1,195 @@
+"""Reading our own run folders: the metrics of every step, and from the trace the place in the data of every row."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.trace import read_manifest, trace_files
+from mygpt2.errors import UserError
+from mygpt2.ripples.layout import Layout
+from mygpt2.ripples.log import Log, make_curve, make_log
+from mygpt2.run_dir.metrics import read_events, read_metrics
+from mygpt2.run_dir.paths import RunDir
+
+Config = dict[str, Any]
+
+
+def read_run(path: Path) -> Log:
+    """The log of a run folder, with its layout where a trace says it. UserError when it is no run's."""
+    run = RunDir(Path(path))
+    if not run.exists():
+        raise UserError(f"{path} is not a run folder; give one that holds config.toml, or a log file")
+    metrics = read_metrics(run)
+    config = read_config(run)
+    evals = read_events(run, ("eval",))
+    warmup = config.get("schedule", {}).get("warmup_steps")
+    notes = [f"{metrics.garbage:,} lines of metrics.jsonl were no metrics"] if metrics.garbage else []
+    if replaced := len(metrics.overwritten["step"]):
+        notes.append(f"{replaced:,} steps were trained again after a resume; the later ones count")
+    return make_log(
+        run.name,
+        metrics["step"],
+        metrics["loss"],
+        tokens=metrics["tokens"] if len(metrics) and np.isfinite(metrics["tokens"]).all() else None,
+        rate=metrics["lr"],
+        validation=make_curve(*_points(evals)),
+        warmup=warmup if isinstance(warmup, int) else None,
+        layout=layout_of(run, config),
+        run=run.path,
+        notes=tuple(notes),
+    )
+
+
+def read_config(run: RunDir) -> Config:
+    """The run's configuration as plain tables; empty where it cannot be read."""
+    try:
+        return tomllib.loads(run.config_file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _points(evals: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """(steps, losses) of the evaluation events."""
+    found = [(e.get("step"), e.get("loss", e.get("val_loss"))) for e in evals]
+    good = [(s, x) for s, x in found if isinstance(s, int | float) and isinstance(x, int | float)]
+    return [float(s) for s, _ in good], [float(x) for _, x in good]
+
+
+def layout_of(run: RunDir, config: Config) -> Layout:
+    """What the configuration and the trace's manifest say about periods. Sizes in tokens need a trace."""
+    data = config.get("data", {})
+    order = data.get("order", "lanes")
+    layout = Layout(
+        order=order,
+        lanes=data.get("lanes"),
+        window=data.get("window"),
+        buffer_documents=data.get("buffer_documents") if order == "buffer" else None,
+        eval_interval=config.get("eval", {}).get("interval"),
+        save_interval=config.get("checkpoint", {}).get("interval"),
+    )
+    trace = open_trace(run.path, int(config.get("model", {}).get("block_size", 0) or 0))
+    held_out = data.get("validation_fraction", 0.0)
+    return layout if trace is None else trace.layout(layout, held_out if isinstance(held_out, float) else 0.0)
+
+
+def open_trace(run: Path, block_size: int) -> Trace | None:
+    """The trace of a run; None where none was kept or it cannot be read."""
+    try:
+        return Trace(run, read_manifest(run), block_size) if trace_files(run) else None
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of some steps: step, lane and loss (n,), and the documents that each touches as offsets (n + 1,)."""
+
+    step: np.ndarray
+    lane: np.ndarray
+    loss: np.ndarray
+    offsets: np.ndarray
+    blocks: np.ndarray
+    documents: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace of a run, read a file at a time."""
+
+    run: Path
+    manifest: Manifest
+    block_size: int
+
+    def pieces(self) -> Iterator[Rows]:
+        """The rows that count, some hundred steps at a time, in the order of the files."""
+        files = trace_files(self.run)
+        begins: dict[int, int] = {}
+        for file in files:
+            begins[file.attempt] = min(file.first, begins.get(file.attempt, file.first))
+        for file in files:
+            stop = min([start for attempt, start in begins.items() if attempt > file.attempt], default=file.last + 1)
+            table = pq.read_table(
+                file.path, columns=["step", "lane", "loss", "block", "document"], partitioning=None,
+                filters=[("step", "<", stop)],
+            )  # fmt: skip
+            if len(table):
+                yield _rows(table)
+
+    def layout(self, layout: Layout, held_out: float) -> Layout:
+        """The layout with sizes in tokens, from what the first rows say of a document's length.
+
+        `held_out` is the share of the documents that training leaves out.
+        """
+        blocks, documents = self.manifest.blocks, self.manifest.documents
+        files = len(np.unique(blocks["file"]))
+        lanes = layout.lanes
+        per_document = 0.0
+        for rows in self.pieces():
+            starts = len(rows.documents) / len(rows.step) - 1  # boundaries between documents within a row's tokens
+            per_document = self.block_size / starts if starts > 0 else 0.0
+            lanes = lanes or int(rows.lane.max()) + 1
+            break
+        if documents is None or not per_document:
+            return replace(layout, files=files, lanes=lanes)
+        documents = round(documents * (1 - held_out))
+        return replace(
+            layout, files=files, lanes=lanes, document_tokens=per_document,
+            file_tokens=documents * per_document / files, set_tokens=documents * per_document,
+            row_group_tokens=documents * per_document / len(blocks),
+        )  # fmt: skip
+
+    @cached_property
+    def places(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By candidate: (start, length) of every block as shares of the file set, its file, and itself.
+
+        A document i of n of a block is at start + length * i / n.
+        """
+        blocks = self.manifest.blocks
+        size = np.where(blocks["rows"] > 0, blocks["rows"], 1).astype(np.float64)
+        before = np.cumsum(size) - size
+        file = blocks["file"]
+        first = np.r_[True, file[1:] != file[:-1]]
+        begin = np.maximum.accumulate(np.where(first, before, 0.0))
+        number = np.cumsum(first) - 1
+        whole = np.bincount(number, size)[number]
+        total = size.sum()
+        return {
+            "one pass over the file set": (before / total, size / total),
+            "a file": ((before - begin) / whole, size / whole),
+            "a row group": (np.zeros(len(blocks)), np.ones(len(blocks))),
+        }
+
+    def share_within(self, rows: Rows) -> np.ndarray:
+        """Where in its block each row begins, 0 to 1, by the number of its first document."""
+        first = rows.offsets[:-1]
+        size = np.maximum(self.manifest.blocks["rows"][rows.blocks[first]], 1)
+        return np.minimum(rows.documents[first] / size, 1.0)
+
+    def phases(self, rows: Rows, name: str) -> np.ndarray:
+        """The place of each row's beginning as a share of the candidate's period, 0 to 1."""
+        start, length = self.places[name]
+        block = rows.blocks[rows.offsets[:-1]]
+        return start[block] + length[block] * self.share_within(rows)
+
+
+def _rows(table: pa.Table) -> Rows:
+    blocks, documents = (table[name].combine_chunks() for name in ("block", "document"))
+    offsets = blocks.offsets.to_numpy()
+    return Rows(
+        table["step"].to_numpy(),
+        table["lane"].to_numpy(),
+        table["loss"].to_numpy().astype(np.float64),
+        offsets - offsets[0],
+        blocks.flatten().to_numpy(),
+        documents.flatten().to_numpy(),
+    )

@@ -1,0 +1,205 @@
+"""The statistics of one log, in order: signal, search over the whole run and over windows, the line with its intervals.
+
+What is found over the whole run counts if each third of the run has it in the same phase; what is strong only for a
+while, or drifts, is found in windows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mygpt2.ripples.detrend import against, basis, detrend, without_warmup
+from mygpt2.ripples.grid import Grid, make_grid
+from mygpt2.ripples.local import Estimate, estimate
+from mygpt2.ripples.log import Floats, Log
+from mygpt2.ripples.search import Found, Law, law_of, search
+from mygpt2.ripples.sliding import Window, apart, drift, slide, without_drift
+from mygpt2.ripples.spectrum import Line, Transform, fit_line
+
+FEWEST_POINTS = 64
+ALPHA = 0.05
+SAME_PERIOD = 0.04  # neighbouring windows whose periods differ by less are one stretch
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of cells [start, stop) with the line that stands out in it and its chance under the null."""
+
+    start: int
+    stop: int
+    period: float  # cells
+    amplitude: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that was computed at full resolution. `p_value` is that of the whole search, windows included.
+
+    `main` is the stretch that `fitted` describes: the whole run, or the windows that stand out. `kept` is the log
+    without its warm-up, `residual` and `trend` are at its points, `y` (n,) on the grid.
+    """
+
+    kept: Log
+    skipped: int
+    spikes: int
+    residual: Floats
+    trend: Floats
+    grid: Grid
+    y: Floats
+    transform: Transform
+    found: Found
+    law: Law
+    whole_p: float
+    p_value: float
+    windows: list[Window]
+    segments: list[Segment]
+    main: tuple[int, int]
+    fitted: Estimate
+    fit_power: Found  # the search of the main stretch
+
+    @property
+    def significant(self) -> bool:
+        return self.p_value < ALPHA
+
+    @property
+    def whole(self) -> bool:
+        """The line is that of the whole run."""
+        return self.main == (0, len(self.y))
+
+
+def why_not(log: Log, residual: Floats | None = None) -> str:
+    """Why nothing can be said of a log, or of its residual; empty where something can."""
+    if not len(log):
+        return "The log has no step with a finite loss, so that nothing can be said of ripples."
+    if len(log) < FEWEST_POINTS:
+        return (
+            f"The log has {len(log)} usable points; a ripple cannot be told from chance with fewer than "
+            f"{FEWEST_POINTS}. Log more steps, or log each of them."
+        )
+    if np.ptp(log.loss) == 0:
+        return f"The loss is {log.loss[0]:g} at every step: a constant has no ripple, and no noise to judge one by."
+    scale = float(np.abs(log.loss).max())
+    if residual is not None and float(residual.std()) < 1e-9 * max(scale, 1e-300):
+        return "The loss is a smooth curve without any noise: there is nothing to judge a ripple by."
+    return ""
+
+
+def study(log: Log, reference: Log | None = None, seed: int = 0) -> Study | str:
+    """The statistics, or in words why there are none."""
+    if said := why_not(log):
+        return said
+    kept, skipped = without_warmup(log)
+    if reference is not None:
+        kept, residual, trend, spikes = against(kept, reference)
+    else:
+        residual, trend, spikes = detrend(kept)
+    if said := why_not(kept, residual):
+        return said
+    grid = make_grid(kept)
+    y = grid.average(residual)
+    transform = Transform(grid.weight)
+    found = search(transform, y)
+    columns = _on_grid(grid, basis(kept))
+    law = law_of(transform, found.null, columns, seed)
+    whole_p = law.chance(found.score)
+    windows = slide(y, grid.weight)
+    window_p, segments = _segments(windows, seed)
+    first = _estimate(y, grid.weight, found, seed)
+    lasts = persists(y, grid.weight, first.line)
+    if not lasts:
+        whole_p = 1.0 if windows else max(whole_p, 0.5)
+    p = -math.expm1(2 * math.log1p(-min(whole_p, window_p, 1 - 1e-12))) if windows else whole_p
+    main, fitted, power = (0, len(y)), first, found
+    if segments and window_p < ALPHA and whole_p >= ALPHA:
+        main, fitted, power = _of_segment(y, grid.weight, segments, seed)
+    return Study(
+        kept, skipped, spikes, residual, trend, grid, y, transform, found, law, whole_p, p, windows, segments, main,
+        fitted, power,
+    )  # fmt: skip
+
+
+def _on_grid(grid: Grid, columns: Floats) -> Floats:
+    return np.column_stack([grid.average(column) for column in columns.T])
+
+
+def _estimate(y: Floats, weight: Floats, found: Found, seed: int) -> Estimate:
+    order = len(found.null.coefficients)
+    memory = max(1, order) if not order else max(order, math.ceil(-3 / math.log(_slowest(found))))
+    return estimate(y, weight, found, min(memory, len(y) // 24 + 1), seed)
+
+
+def _slowest(found: Found) -> float:
+    """The largest root of the autoregression: what a shock is multiplied by at each step, in the end."""
+    roots = np.roots(np.r_[1.0, -found.null.coefficients])
+    return float(np.clip(np.abs(roots).max() if len(roots) else 0.0, 0.05, 0.999))
+
+
+def persists(y: Floats, weight: Floats, line: Line) -> bool:
+    """Whether each third of the series has the line in the same phase, be it weaker: the slope of y on it is positive.
+
+    The bend of a curve that no trend followed looks like a few cycles somewhere; a ripple comes again.
+    """
+    wave = line.at(np.arange(len(y)))
+    bounds = np.linspace(0, len(y), 4).astype(int)
+    slopes = []
+    for start, stop in pairwise(bounds):
+        w, part = weight[start:stop], wave[start:stop]
+        if np.count_nonzero(w) < 8:
+            return True
+        part = part - (w @ part) / w.sum()
+        own = y[start:stop] - (w @ y[start:stop]) / w.sum()
+        slopes.append(float((w * part) @ own / ((w * part) @ part)))
+    return min(slopes) > 0.05
+
+
+def _segments(windows: list[Window], seed: int) -> tuple[float, list[Segment]]:
+    """(chance of the best of the windows that share no data, stretches that stand out one by one)."""
+    alone = apart(windows)
+    if not alone:
+        return 1.0, []
+    best = max(alone, key=lambda window: window.found.score)
+    quiet = sorted(alone, key=lambda window: window.found.score)[len(alone) // 2]
+    law = law_of(best.transform, quiet.found.null, drift(best.transform.n), seed)
+    chances = [law.chance(w.found.score) if persists(w.values, w.transform.weight, _line(w)) else 1.0 for w in alone]
+    p = -math.expm1(len(alone) * math.log1p(-min(min(chances), 1 - 1e-12)))
+    segments: list[Segment] = []
+    for window, chance in zip(alone, chances, strict=True):
+        if chance >= ALPHA / len(alone):
+            continue
+        new = Segment(window.start, window.stop, 1 / window.found.frequency, window.amplitude, chance)
+        last = segments[-1] if segments else None
+        if last and new.start <= last.stop + 3 and _alike(new, last):
+            share = (last.stop - last.start) / (new.stop - last.start)
+            segments[-1] = Segment(
+                last.start, new.stop, share * last.period + (1 - share) * new.period,
+                share * last.amplitude + (1 - share) * new.amplitude, min(last.p_value, new.p_value),
+            )  # fmt: skip
+        else:
+            segments.append(new)
+    return p, segments
+
+
+def _alike(one: Segment, other: Segment) -> bool:
+    """Whether two stretches have the same period, as far as the shorter can tell."""
+    cycles = min((s.stop - s.start) / s.period for s in (one, other))
+    return abs(math.log(one.period / other.period)) < max(SAME_PERIOD, 0.5 / cycles)
+
+
+def _line(window: Window) -> Line:
+    return fit_line(window.values, window.transform.weight, window.found.frequency)
+
+
+def _of_segment(
+    y: Floats, weight: Floats, segments: list[Segment], seed: int
+) -> tuple[tuple[int, int], Estimate, Found]:
+    """The stretch in which the line explains most, with its estimate."""
+    best = max(segments, key=lambda s: s.amplitude**2 * (s.stop - s.start))
+    part, present = y[best.start : best.stop], weight[best.start : best.stop]
+    values = without_drift(part, present)
+    found = search(Transform(present), values)
+    return (best.start, best.stop), _estimate(values, present, found, seed), found

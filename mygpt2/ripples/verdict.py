@@ -1,0 +1,123 @@
+"""The verdict in words: what was found, where it comes from, how sure that is, and what would remove it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def size(tokens: float) -> str:
+    """Tokens for a person."""
+    for limit, name in ((1e9, "billion"), (1e6, "million")):
+        if tokens >= 0.9995 * limit:
+            return f"{tokens / limit:.4g} {name} tokens"
+    return f"{tokens:,.0f} tokens"
+
+
+def chance(p: float) -> str:
+    """A p-value for a person."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def words(report: dict[str, Any]) -> str:
+    """The verdict of a report whose statistics are done."""
+    if not report["significant"]:
+        return " ".join(filter(None, [_nothing(report), _again(report)]))
+    parts = [_line(report), _origin(report), _drift(report), _validation(report), _again(report), _remedy(report)]
+    return " ".join(filter(None, parts))
+
+
+def _nothing(report: dict[str, Any]) -> str:
+    limit = report["detection_limit"]
+    text = f"No significant ripple ({chance(report['p_value'])})."
+    if limit:
+        text += (
+            f" One of more than {limit['amplitude']:.2g} nats at a period of {limit['period_steps']:.4g} steps would "
+            "have been called significant."
+        )
+    return text
+
+
+def _line(report: dict[str, Any]) -> str:
+    steps = report["period_steps"]
+    low, high = report["period_ci_steps"]
+    where = f"{size(report['period_tokens'])} ({steps:.5g} steps)" if report["period_tokens"] else f"{steps:.5g} steps"
+    unit = report["period_ci_unit"]
+    a, b = report["period_ci"]
+    between = f"[{size(a)}, {size(b)}]" if unit == "tokens" else f"[{low:.5g}, {high:.5g}]"
+    amplitude, (least, most) = report["amplitude"], report["amplitude_ci"]
+    text = (
+        f"A ripple with a period of {where} {between}; semi-amplitude {amplitude:.4f} nats [{least:.4f}, {most:.4f}]; "
+        f"{chance(report['p_value'])}."
+    )
+    share = report["share_of_slow_variance"]
+    if share is not None:
+        text += f" It explains {100 * share:.0f} % of the slow variance."
+    if report["between_steps"]:
+        first, last = report["between_steps"]
+        text += f" These numbers are for the steps {first:.0f} to {last:.0f}, where it is strongest."
+    return text
+
+
+def _origin(report: dict[str, Any]) -> str:
+    fits = [c for c in report["candidates"] if c["fits"]]
+    share, layout = report["share_of_file"], report["layout"]
+    prefix = f"{layout['assumed']}: " if layout["assumed"] else ""
+    if fits:
+        said = f"{prefix}Its period is that of {fits[0]['name']} ({chance(fits[0]['p_value'])})."
+        return said
+    if share is not None and share < 0.98:
+        part = report["part_of_file"]
+        exact = f", 1/{part} of one" if part else ""
+        return f"{prefix}{share:.3f} of a file{exact}: structure inside the file; no period of the layout itself fits."
+    if share is not None:
+        return f"{prefix}{share:.3f} files: no period of the layout fits."
+    if any(c["p_value"] is not None for c in report["candidates"]):
+        return "None of the known periods fits it."
+    return "The layout of the data is not known; --dataset or --file-tokens would tell where it comes from."
+
+
+def _drift(report: dict[str, Any]) -> str:
+    segments = report["drift"]
+    if len(segments) < 2:
+        return ""
+    told = [
+        f"{s['period_steps']:.3g} steps ({s['amplitude']:.3f} nats) in {s['from_step']:.0f}-{s['to_step']:.0f}"
+        for s in segments
+    ]
+    return f"It drifts: {'; '.join(told[:6])}."
+
+
+def _validation(report: dict[str, Any]) -> str:
+    found = report["validation"]
+    if found is None:
+        return ""
+    if found["p_value"] < 0.05:
+        return f"Validation shows it too ({found['amplitude']:.4f} nats, {chance(found['p_value'])})."
+    return f"Validation does not show it ({chance(found['p_value'])})."
+
+
+def _again(report: dict[str, Any]) -> str:
+    found = report["repetition"]
+    if not found or not found["found"]:
+        return ""
+    lag = size(found["lag_tokens"]) if found["lag_tokens"] else f"{found['lag_steps']:.5g} steps"
+    text = (
+        f"The same data was most likely read again: without the ripple the loss correlates {found['correlation']:.2f} "
+        f"with itself at {lag}, against {found['near_by']:.2f} near by; that is {found['passes']:.1f} passes."
+    )
+    if found["files"]:
+        text += f" One pass is {found['files']} files."
+    return text
+
+
+def _remedy(report: dict[str, Any]) -> str:
+    rows = {row["order"]: row for row in report["forecast"]}
+    lanes = next((row for row in report["forecast"] if not row["periodic"]), None)
+    if not lanes:
+        return ""
+    larger = report["forecast_larger"]
+    text = ""
+    if larger in rows:
+        row = rows[larger]
+        text = f"A {row['order']} would leave {row['amplitude']:.4f} nats ({row['memory_bytes'] / 1e6:,.0f} MB); "
+    return f"{text}{lanes['order']} (data.order = lanes) would leave no line ({lanes['memory_bytes'] / 1e6:,.0f} MB)."
