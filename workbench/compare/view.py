@@ -44,7 +44,9 @@ def _loss_table(chosen: Set, shown: Sequence[Bar]) -> Markup:
         ))  # fmt: skip
     headers = ("model", "loss ± error", "perplexity", "bits per byte", "against the best", "tokens", "window",
                "precision", "tokens' SHA-256", "measured")  # fmt: skip
-    return html.table(headers, rows, numeric={1, 2, 3, 5, 6}, caption=f"Protocol: {chosen.label}")
+    hashes = sorted({result.loss.token_sha256 for result in chosen.results if result.loss})
+    words = f"Protocol: {chosen.label}; SHA-256 of the tokens: {', '.join(hashes)}"
+    return html.table(headers, rows, numeric={1, 2, 3, 5, 6}, caption=words)
 
 
 def _accuracy_view(chosen: Set) -> Markup:
@@ -106,7 +108,8 @@ def _chart(title: str, shown: Sequence[Bar], low: float, high: float, ticks: Seq
         )
     said = "; ".join(f"{bar.label}{' (quoted)' if bar.quoted else ''} {bar.value:.4f}" for bar in shown)
     axis = "".join(f"<span>{escape(tick)}</span>" for tick in ticks)
-    legend = "whiskers: 95 % interval" + ("; dashed: chance, 25 %" if filled else "; the axis does not begin at 0")
+    known = "whiskers: 95 % interval" if any(bar.stderr is not None for bar in shown) else "errors are not known"
+    legend = known + ("; dashed: chance, 25 %" if filled else "; the axis does not begin at 0")
     return Markup(
         f'<figure class="wb-chart-lines" role="img" aria-label="{escape(title)}: {escape(said)}">'
         f"<figcaption>{escape(title)}</figcaption>{''.join(rows)}"
