@@ -16,7 +16,7 @@ LEVELS = ("info", "warning", "error")
 
 @dataclass(frozen=True)
 class Alert:
-    """kind: nonfinite, spike, gradient, stall, disk, crash, failed, save. run is empty for what concerns the folder.
+    """kind: nonfinite, spike, gradient, stall, disk, crash, failed, outage or save; run: empty for the whole folder.
 
     key: two alerts with one key are the same alert. log_tail: the last lines of the log of whoever crashed.
     """

@@ -20,6 +20,7 @@ from workbench.jobs.ending import last_attempt, record_failure
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
+from workbench.jobs.submit import default_devices
 from workbench.jobs.supervisor import Supervisor
 from workbench.jobs.tasks import Tasks
 
@@ -186,14 +187,17 @@ class Jobs:
             argv = tuple(resume_command(folder, nproc))  # says what is missing
         ranks = rank_states(folder)
         count = nproc or len(ranks) or (previous.spec.nproc if previous else 1)
-        chosen = devices or self._devices(previous, {rank.device for rank in ranks}, count)
+        chosen = devices or self._devices(previous, [rank.device for rank in ranks], count)
         hash = previous.spec.config_hash if previous else ""
         return self.submit(JobSpec(run, argv, tuple(chosen), count, hash, RESTARTS))
 
-    def _devices(self, previous: Job | None, recorded: set[str], count: int) -> list[str]:
-        if previous and set(previous.spec.devices) <= set(self.slots):
-            return list(previous.spec.devices)
-        return [slot for slot in self.slots if slot in recorded] or list(self.slots[:count])
+    def _devices(self, previous: Job | None, recorded: Sequence[str], count: int) -> list[str]:
+        """Those it had, as the queue or else its ranks say, where they are here and enough; else the first."""
+        for had in (previous.spec.devices if previous else (), recorded):
+            known = list(dict.fromkeys(had))
+            if known and set(known) <= set(self.slots) and (known == ["cpu"] or len(known) == count):
+                return known
+        return list(default_devices(self.slots, count))
 
     def ask(self, run: str, what: Literal["save", "sample"]) -> None:
         """Asks a running run to save or to sample at its next step. UserError if it does not run."""

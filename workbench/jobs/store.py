@@ -36,6 +36,7 @@ class Store:
         self.folder = runs / ".workbench"
         self.jobs_dir, self.ended_dir, self.logs_dir = (self.folder / name for name in ("jobs", "ended", "logs"))
         self._clock = clock
+        self._read: dict[str, Job] = {}  # ended jobs, whose files change no more
 
     def prepare(self) -> None:
         """Makes the folders. UserError where that is not possible."""
@@ -66,9 +67,18 @@ class Store:
 
     def ended(self, limit: int = KEPT) -> list[Job]:
         """Jobs that have ended, the latest queued first."""
-        paths = sorted(self.ended_dir.glob("*.json"), reverse=True)[:limit]
-        jobs = [job for path in paths if (job := Job.from_json(read_json(path)))]
+        try:
+            names = sorted(os.listdir(self.ended_dir), reverse=True)[:limit]
+        except OSError:
+            return []
+        jobs = [job for name in names if (job := self._read.get(name) or self._read_ended(name))]
         return sorted(jobs, key=lambda job: job.created, reverse=True)
+
+    def _read_ended(self, name: str) -> Job | None:
+        job = Job.from_json(read_json(self.ended_dir / name))
+        if job:
+            self._read[name] = job
+        return job
 
     def get(self, id: str) -> Job:
         """A job by its id; UserError if there is none."""
@@ -122,6 +132,7 @@ class Store:
             for log in self.logs_dir.glob(f"{path.stem}-*.log"):
                 log.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+            self._read.pop(path.name, None)
 
     @property
     def paused(self) -> bool:

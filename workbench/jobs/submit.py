@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import RunConfig, config_hash, load_config, plan_batch
 from mygpt2.config.batch import legal_ranks
+from mygpt2.errors import UserError
 from mygpt2.launch_plan import CPU_PROCESSES
 from mygpt2.machine import available_cores
 from mygpt2.run_dir import check_name
@@ -35,6 +36,8 @@ def submit_config(
     ranks = nproc or default_nproc(config, jobs.slots)
     plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, ranks, config.data.lanes)
     chosen = tuple(devices or default_devices(jobs.slots, ranks))
+    if config.train.device in ("auto", "cuda") and chosen[0].startswith("cuda") and ranks > len(chosen):
+        raise UserError(f"{ranks} processes need {ranks} devices, and {len(chosen)} are chosen: {', '.join(chosen)}")
     argv = train_command(config, preset, run, jobs.runs, ranks)
     return jobs.submit(JobSpec(run, tuple(argv), chosen, ranks, config_hash(config), restarts), at_once)
 

@@ -10,14 +10,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mygpt2.run_dir import Process, RunDir, state_of
 from workbench.jobs import spawn
 from workbench.jobs.alerts import AlertLog, new_alert
-from workbench.jobs.ending import how_it_ended, last_attempt, last_step, record_failure
-from workbench.jobs.policy import next_jobs, verdict
+from workbench.jobs.ending import End, how_it_ended, last_attempt, last_step, record_failure
+from workbench.jobs.policy import Verdict, next_jobs, verdict
 from workbench.jobs.records import HOLDING, WAITING, Job
 from workbench.jobs.store import Store
 from workbench.jobs.tasks import Tasks
@@ -226,33 +227,38 @@ class Supervisor:
             end = how_it_ended(run, job.attempt_before, code, self._store.log_file(job))
             step = last_step(run)
             what = verdict(job, end, step)
-            fields = {"failures": what.failures, "best_step": max(step, job.best_step), "code": end.code,
-                      "reason": what.reason, "launcher": None}  # fmt: skip
+            fields: dict[str, Any] = {"code": end.code, "reason": what.reason, "launcher": None}
+            fields |= {"failures": what.failures, "best_step": max(step, job.best_step)}
+            self._tell_end(job, run, end, what, step)  # first: said twice is said once, and a crash here loses nothing
             if what.state == "waiting":
-                self._store.change(job.id, HOLDING, state="waiting", not_before=self.now() + what.delay, **fields)
+                fields["not_before"] = self.now() + what.delay
             else:
-                self._store.change(job.id, HOLDING, state=what.state, ended=self.now(), **fields)
+                fields["ended"] = self.now()
+            self._store.change(job.id, HOLDING, state=what.state, **fields)
+
+    def _tell_end(self, job: Job, run: RunDir, end: End, what: Verdict, step: int) -> None:
+        """The alert of an end nobody asked for, unless the run's own files tell it; those are the watch's to read."""
+        attempt = last_attempt(run)
+        began = attempt > job.attempt_before
+        at = f"{attempt}" if began else f"{job.id}-{job.launches}"  # as the watch would name the death of this attempt
+        printed = spawn.tail(self._store.log_file(job))
         if what.state == "failed":
             record_failure(run, what.reason)
-        if end.state == "died" and not job.asked:
-            self._alert_death(job, run, what.reason)
-        elif what.state == "failed" and last_attempt(run) == job.attempt_before:  # no attempt that could tell it itself
-            text = f"{job.run} did not start: {what.reason}"
-            self._alert(job, "failed", text, spawn.tail(self._store.log_file(job)))
+        if job.asked:
+            return
+        if end.state == "died":
+            self._alert(job, "error", "crash", what.reason, at, step, spawn.tail(run.log_file(0)) or printed)
+        elif end.state == "again":
+            again = f"; it is started again in {what.delay:.0f} s" if what.state == "waiting" else ""
+            level = "warning" if again else "error"
+            self._alert(job, level, "outage", what.reason + again, f"{at}-{what.state}", step, printed)
+        elif what.state == "failed" and not began:
+            self._alert(job, "error", "failed", f"{job.run} did not start: {what.reason}", at, None, printed)
 
-    def _alert_death(self, job: Job, run: RunDir, reason: str) -> None:
-        """The same key as the watch would give the death of this attempt, so that it is told once."""
-        attempt = last_attempt(run)
-        tail = spawn.tail(run.log_file(0)) or spawn.tail(self._store.log_file(job))
-        at = f"{attempt}" if attempt > job.attempt_before else f"{job.id}-{job.launches}"
-        alert = new_alert(
-            "error", "crash", run.name, reason, at=at, step=last_step(run), when=self.now(), log_tail=tail
-        )
-        self._alerts.add(alert)
-
-    def _alert(self, job: Job, kind: str, text: str, tail: list[str]) -> None:
-        at = f"{job.id}-{job.launches}"
-        self._alerts.add(new_alert("error", kind, job.run, text, at=at, when=self.now(), log_tail=tail))
+    def _alert(
+        self, job: Job, level: str, kind: str, text: str, at: str, step: int | None, lines: Sequence[str]
+    ) -> None:
+        self._alerts.add(new_alert(level, kind, job.run, text, at=at, step=step, when=self.now(), log_tail=lines))
 
     # Writing
 
@@ -262,5 +268,6 @@ class Supervisor:
 
     def _end(self, job: Job, states: tuple[str, ...], state: str, reason: str) -> None:
         if self._change(job, states, state=state, reason=reason, ended=self.now()):
-            self._alert(job, "failed", f"{job.run}: {reason}", [])
+            at = f"{job.id}-{job.launches}"
+            self._alert(job, "error", "failed", f"{job.run}: {reason}", at, None, ())
             record_failure(RunDir(self._runs / job.run), reason)

@@ -80,6 +80,7 @@ class Tasks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._over: dict[str, Task] = {}  # tasks whose exit code was read: they change no more
         self._lock = threading.Lock()
 
     def start(self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None) -> Task:
@@ -163,12 +164,15 @@ class Tasks:
         folder = self._folder / id
         record = read_json(folder / "task.json")
         if record is None:
+            self._over.pop(id, None)
             return None
+        if id in self._over:
+            return self._over[id]
         self.reap()
         state, code, ended = self._state(id, folder, record)
         log = spawn.tail(folder / "log.txt", LOG_LINES)
         target = Path(record["result"]) if isinstance(record.get("result"), str) else None
-        return Task(
+        task = Task(
             id=id,
             kind=str(record.get("kind", "")),
             label=str(record.get("label", "")),
@@ -183,6 +187,9 @@ class Tasks:
             error=_error(state, code, log),
             code=code,
         )
+        if code is not None:
+            self._over[id] = task
+        return task
 
     def _state(self, id: str, folder: Path, record: dict[str, Any]) -> tuple[str, int | None, float | None]:
         ended = read_json(folder / "exit.json")

@@ -1,12 +1,14 @@
 """The queue as its users see it, without a process: order, freezing, cancelling, and files that are always whole."""
 
 import json
+import os
 import threading
 
 import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunLock, RunWriter, list_runs, state_of, write_rank
+from tests.run_dir.processes import record_rank
 from tests.workbench.jobs.helpers import job, spec
 from workbench.jobs import Jobs, default_devices, default_nproc, submit_config
 from workbench.jobs.records import Job
@@ -169,6 +171,32 @@ def test_the_number_of_processes_is_the_launchers_own_choice():
             ours = default_nproc(config, slots)
             assert ours == plan_launch(config, {}, devices=lambda n=devices: n).nproc
             assert default_devices(slots, ours) == tuple(slots[:ours])
+
+
+def test_processes_that_outnumber_their_devices_are_refused(tmp_path):
+    from mygpt2.config import load_config
+
+    jobs = Jobs(tmp_path / "runs", ["cuda:0", "cuda:1"])
+    with pytest.raises(UserError, match="2 processes need 2 devices"):
+        submit_config(jobs, load_config("tiny"), "tiny", "a", 2, ["cuda:1"])
+    on_cpu = load_config("tiny", None, {"train.device": "cpu"})
+    assert submit_config(jobs, on_cpu, "tiny", "a", 2, ["cuda:1"]).spec.devices == ("cuda:1",)
+
+
+def test_a_run_goes_on_on_the_devices_it_had_unless_their_number_changes(tmp_path):
+    from mygpt2.config import load_config, to_toml
+
+    jobs = Jobs(tmp_path / "runs", ["cuda:0", "cuda:1", "cuda:2"])
+    run = RunDir.create(jobs.runs, "a")
+    with RunLock(run), RunWriter(run, 1) as writer:
+        writer.config(to_toml(load_config("tiny")))
+        writer.finish("stopped", 85)
+    for rank, device in enumerate(("cuda:1", "cuda:2")):
+        record_rank(run, rank, os.getpid(), device=device, start="long gone")
+    for nproc, devices in ((None, ("cuda:1", "cuda:2")), (2, ("cuda:1", "cuda:2")), (1, ("cuda:0",))):
+        queued = jobs.resume_run("a", nproc)
+        assert (queued.spec.devices, queued.spec.nproc) == (devices, nproc or 2)
+        jobs.cancel(queued.id)
 
 
 def test_pausing_is_remembered_and_seen_by_other_servers(jobs):

@@ -146,6 +146,18 @@ def test_a_dead_launcher_is_started_again_after_a_while_and_given_up_in_the_end(
     jobs.close()
 
 
+def test_a_source_out_of_reach_is_waited_out_and_told(jobs, tick, tmp_path):
+    jobs.submit(spec("a", "print('error: the source is out of reach'); raise SystemExit(75)", restarts=1))
+    until(lambda: tick() or jobs.job_of("a").state == "waiting")
+    assert jobs.job_of("a").not_before - jobs._supervisor.now() > 30
+    (alert,) = jobs.alerts("a")
+    assert (alert.kind, alert.level) == ("outage", "warning") and "started again in 60 s" in alert.text
+    with jobs.store.locked():
+        jobs.store.change(jobs.job_of("a").id, ("waiting",), not_before=0.0)
+    until(lambda: tick() or jobs.job_of("a").state == "failed")
+    assert jobs.alerts("a")[0].level == "error" and "given up" in jobs.alerts("a")[0].text
+
+
 def test_a_server_that_restarts_finds_its_run_and_its_end(jobs, tick, tmp_path):
     jobs.submit(spec("a", WAITS, tmp_path / "note"))
     tick()

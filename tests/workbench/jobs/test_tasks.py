@@ -108,10 +108,19 @@ def test_a_reused_pid_is_not_a_running_task(tasks):
     task = ended(tasks, tasks.start("eval", [*PYTHON, "pass"], label="x").id)
     folder = tasks._folder / task.id
     (folder / "exit.json").unlink()
+    tasks = Tasks(tasks._folder)
     record = json.loads((folder / "task.json").read_text())
     mine = {**Process.current().to_json(), "start": "another boot:1"}
     (folder / "task.json").write_text(json.dumps({**record, "process": mine}))
     assert tasks.get(task.id).state == "lost"
+
+
+def test_what_is_over_is_read_once(tasks, tmp_path, monkeypatch):
+    done = ended(tasks, tasks.start("eval", [*PYTHON, "open('{result}', 'w').write('1')"], label="x").id)
+    monkeypatch.setattr(spawn, "tail", lambda *_: pytest.fail("its log was read again"))
+    assert tasks.list() == [done] and tasks.get(done.id).result == 1
+    tasks.forget(done.id)
+    assert tasks.list() == []
 
 
 def test_tasks_are_listed_by_kind_newest_first_and_forgotten_on_request(tasks):
