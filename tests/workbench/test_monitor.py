@@ -60,6 +60,10 @@ def address(page, key):
     return page.evaluate("key => new URL(location.href).searchParams.get(key)", key)
 
 
+def open_run(page, name):
+    page.locator(f'.wb-run[data-run="{name}"] button').click()
+
+
 def head_is(page, name):
     page.locator("#wb-monitor-head h2", has_text=re.compile(f"^{name}$")).wait_for(timeout=LIMIT)
 
@@ -78,7 +82,7 @@ def test_list_search_sort_selection_and_address(browser_page, server):
     page.get_by_label("Sort by").select_option("name")
     assert listed(page) == ["alpha", "beta", "gamma"]
 
-    page.get_by_role("button", name=re.compile("^alpha")).click()
+    open_run(page, "alpha")
     head_is(page, "alpha")
     assert address(page, "runs") == "alpha"
     page.get_by_label("Show beta in the chart").check()
@@ -143,7 +147,7 @@ def test_text_of_others_is_text_in_every_pane(new_page, server):
     assert page.locator("#wb-note textarea").input_value() == f"a note {BAD} about warmup"
     page.get_by_role("tab", name="Results").click()
     page.locator("#wb-monitor-results").get_by_text(BAD).wait_for(timeout=LIMIT)
-    page.get_by_role("button", name=re.compile("^gamma")).click()
+    open_run(page, "gamma")
     page.locator("#wb-monitor-alerts .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
     assert page.locator("#wb-monitor img").count() == 0
 
@@ -179,9 +183,7 @@ def test_note_tags_and_star_are_saved_in_the_run_folder(new_page, server, runs):
     note.fill("typed in the page")
     tags = page.locator("#wb-tags textarea, #wb-tags input").first
     tags.fill("one, two")
-    page.get_by_role(
-        "button", name=re.compile("^gamma")
-    ).click()  # leaving the field saves, for the run it was typed for
+    open_run(page, "gamma")  # leaving the field saves, for the run it was typed for
     head_is(page, "gamma")
     page.locator('.wb-run[data-run="beta"] .wb-mon-tag').first.wait_for(timeout=LIMIT)
     beta = RunDir(runs / "beta")

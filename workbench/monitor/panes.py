@@ -36,7 +36,7 @@ def alerts(found: Sequence[Alert], focus: str) -> html.Markup:
             f'"{html.escape(a.run)}">{html.escape(a.run)}</button> {html.escape(_when(a))}: {html.escape(a.text)}</li>'
             for a in others[:SHOWN_OTHERS]
         )
-        parts.append(html.Markup(f'<h4>Other runs</h4><ul class="wb-mon-alerts wb-mon-others">{rows}</ul>'))
+        parts.append(html.Markup(f'<h3>Other runs</h3><ul class="wb-mon-alerts wb-mon-others">{rows}</ul>'))
     return html.join(parts)
 
 
