@@ -204,6 +204,8 @@ class Supervisor:
         self._settle(job, code)
 
     def _alive(self, job: Job) -> bool:
+        if job.launcher and not job.launcher.local:  # another machine's: its heartbeat is all there is to go by
+            return state_of(RunDir(self._runs / job.run)).alive
         return job.launcher.alive() if job.launcher else spawn.log_is_held(self._store.log_file(job))
 
     def _ranks_linger(self, job: Job) -> bool:

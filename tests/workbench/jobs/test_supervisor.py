@@ -146,6 +146,23 @@ def test_a_dead_launcher_is_started_again_after_a_while_and_given_up_in_the_end(
     jobs.close()
 
 
+def test_a_job_of_another_machine_is_alive_as_long_as_its_heart_beats(jobs, tick, tmp_path):
+    """A shared folder: the owner on that machine is gone, its run is not."""
+    job = jobs.submit(spec("a", NOTE, tmp_path / "note"))
+    run = RunDir(jobs.runs / "a")
+    elsewhere = Process(4321, "x:1", "elsewhere")
+    with jobs.store.locked():
+        jobs.store.change(job.id, ("queued",), state="running", launcher=elsewhere, launches=1)
+    with RunWriter(run, 1) as writer:
+        writer.status(state="running")
+        record_rank(run, 0, os.getpid(), host="elsewhere", start="x:2")
+        tick()
+        assert jobs.job_of("a").state == "running"
+        writer.finish("finished", 0)
+    tick()
+    assert jobs.job_of("a").state == "finished" and starts(tmp_path / "note") == 0
+
+
 def test_a_source_out_of_reach_is_waited_out_and_told(jobs, tick, tmp_path):
     jobs.submit(spec("a", "print('error: the source is out of reach'); raise SystemExit(75)", restarts=1))
     until(lambda: tick() or jobs.job_of("a").state == "waiting")
