@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ def document(number: int) -> str:
         ["tree", "river", "naïve", "light 🙂", "of", "the", "and"], 3 + number % 40
     )
     return f"{HOSTILE if number == 0 else ''}Document {number}: {' '.join(words)}."
+
+
+def slow_text(words: int = 800_000) -> str:
+    """A text of random letters, from which a large vocabulary takes long enough to be stopped on the way."""
+    dice, letters = random.Random(1), str.maketrans("0123456789", "ghijklmnop")
+    return "\n".join(f"{dice.getrandbits(60):x} {dice.getrandbits(60):x}".translate(letters) for _ in range(words // 2))
 
 
 def parquet_folder(folder: Path, files: int = 2, groups: int = 6, rows: int = 30) -> Path:

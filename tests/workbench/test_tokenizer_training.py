@@ -11,7 +11,7 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer
-from tests.workbench.data_runs import HOSTILE, context_of
+from tests.workbench.data_runs import HOSTILE, context_of, slow_text
 from workbench.page import Page
 from workbench.tabs import tokenizer as tab
 from workbench.tokenizing import bench as show
@@ -64,9 +64,7 @@ def test_trained_listed_looked_at_and_used(context):
 
 
 def test_stopped_leaves_nothing_and_starts_again(context):
-    dice = random.Random(1)
-    large = context.data_roots[0] / "large.txt"
-    large.write_text("\n".join(" ".join(str(dice.getrandbits(90)) for _ in range(20)) for _ in range(40_000)))
+    (context.data_roots[0] / "large.txt").write_text(slow_text())
     task = training.start(context, order(source="large.txt", vocab_size=60_000))
     until(lambda: context.jobs.tasks.get(task.id).progress)
     assert "wb-bar" in show.task_list(context.jobs.tasks.list(training.KIND))

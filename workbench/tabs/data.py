@@ -12,6 +12,7 @@ import gradio as gr
 from mygpt2.config import preset_names
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.inspect import size
+from mygpt2.errors import UserError
 from mygpt2.run_dir import list_runs
 from workbench import html
 from workbench.context import Context
@@ -98,7 +99,7 @@ def _order_part(context: Context, c: SimpleNamespace) -> None:
             _runs(context), value=None, label="Run", allow_custom_value=True, info="or none, and a preset over a source"
         )
         c.preset = gr.Dropdown(preset_names(), value="tiny", label="Preset", info="where no run is chosen")
-        c.order_source = gr.Textbox("pydocs", label="Source", info="where no run is chosen")
+        c.order_source = gr.Textbox("pydocs", label="Source", info="where no run is chosen", elem_id="wb-order-source")
     with gr.Row():
         c.lane = gr.Number(0, label="Lane", precision=0, minimum=0)
         c.epoch = gr.Number(0, label="Epoch", precision=0, minimum=0)
@@ -177,7 +178,7 @@ def _listen_order(context: Context, page: Page, reading: handlers.Reading, c: Si
     outputs = [c.shape, c.order, c.epoch, c.window, c.order_page]
 
     def turn(by: int, following: bool = False, first: bool = False) -> Callable[..., Any]:
-        return page.friendly(partial(handlers.window, context, reading, by, following, first))
+        return page.friendly(partial(_window, context, reading, by, following, first))
 
     c.show_order.click(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
     c.next_window.click(turn(0, following=True), inputs, outputs, show_progress="minimal", **PRIVATE)
@@ -190,7 +191,7 @@ def _listen_step(context: Context, page: Page, reading: handlers.Reading, c: Sim
     inputs, outputs = [c.run, c.step, c.row_page], [c.batch, c.rows, c.row_page, c.step]
 
     def turn(by: int, steps: int = 0, first: bool = False) -> Callable[..., Any]:
-        return page.friendly(partial(handlers.batch, context, reading, by, steps, first))
+        return page.friendly(partial(_batch, context, reading, by, steps, first))
 
     gr.on(
         [c.show_step.click, c.step.submit], turn(0, first=True), inputs, outputs, show_progress="minimal", js=LINK_STEP,
@@ -205,15 +206,18 @@ def _listen_step(context: Context, page: Page, reading: handlers.Reading, c: Sim
 
 
 def _open(context: Context, reading: handlers.Reading, source: str, column: str, ids: str) -> Iterator[Any]:
-    """Resolves the source anew, telling how far it is, and shows its first file."""
-    data = handlers.data_of(context, source, column)
-    tokenizer = reading.tokenizers.get(tokenizer_of(context, ids))
-    for found in opening.opening(reading.library, data, tokenizer, fresh=True):
-        if isinstance(found, Opened):
-            facts = html.card(found.manifest.source, documents.facts(found))
-            yield facts, *_shown(found, data, 1, None, 0, 1)
-        else:
-            yield html.note(found), *[gr.skip()] * 9
+    """Resolves the source anew, telling how far it is, and shows its first file; or says why not in its place."""
+    try:
+        data = handlers.data_of(context, source, column)
+        tokenizer = reading.tokenizers.get(tokenizer_of(context, ids))
+        for found in opening.opening(reading.library, data, tokenizer, fresh=True):
+            if isinstance(found, Opened):
+                facts = html.card(found.manifest.source, documents.facts(found))
+                yield facts, *_shown(found, data, 1, None, 0, 1)
+            else:
+                yield html.note(found), *[gr.skip()] * 9
+    except UserError as error:
+        yield html.problem(str(error)), *[gr.skip()] * 9
 
 
 def _browse(
@@ -252,6 +256,22 @@ def _shown(
     return *head, number, html.note(where), radio, at.page, plots, html.note("choose a document to read it")
 
 
+def _window(*given: Any) -> tuple[Any, ...]:
+    """`handlers.window`, with what is in the way said above the window."""
+    try:
+        return handlers.window(*given)
+    except UserError as error:
+        return html.problem(str(error)), *[gr.skip()] * 4
+
+
+def _batch(*given: Any) -> tuple[Any, ...]:
+    """`handlers.batch`, with what is in the way said in its place."""
+    try:
+        return handlers.batch(*given)
+    except UserError as error:
+        return html.problem(str(error)), "", *[gr.skip()] * 2
+
+
 def _asked(page: Page, port: str) -> Any:
     """What another tab or the address asked for is put into the form; what follows shows it."""
     request = page.request(port)
@@ -275,7 +295,7 @@ def _answer_step(
     request = page.request(port)
     if "run" not in request or "source" in request:
         return gr.skip()
-    return handlers.batch(context, reading, 0, 0, True, run, number, 1)
+    return _batch(context, reading, 0, 0, True, run, number, 1)
 
 
 def refresh(context: Context, seen: list[str]) -> Any:
