@@ -23,6 +23,7 @@ VERBS = {
     "export": "write a model as a folder that transformers loads",
     "import": "turn a .pt or .bin file into a folder of safetensors",
     "data": "inspect, fetch or prepare a data source",
+    "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
     "runs": "list, show, stop or verify runs",
     "tokenizer": "train, inspect or compare tokenizers",

@@ -79,6 +79,8 @@ def dataset_layout(name: str) -> Layout:
     )
 
 
-def refined(layout: Layout, **given: float | int | None) -> Layout:
+def refined(layout: Layout, **given: float | int | str | None) -> Layout:
     """The layout with what a person gave in place of what was known."""
+    if given.get("files") or given.get("file_tokens"):
+        layout = replace(layout, set_tokens=None)  # of other files than those that are meant
     return replace(layout, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]

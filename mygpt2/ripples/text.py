@@ -1,0 +1,89 @@
+"""A report as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from mygpt2.ripples.verdict import chance, size
+
+WIDTH = 100
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """The verdict, then what it rests on, a section each."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    yield shown(report["name"])
+    yield from textwrap.wrap(shown(report["verdict"]), WIDTH)
+    if report["can_say"]:
+        yield from _section("candidates", _candidates(report))
+        yield from _section("data read again", _repetition(report))
+        yield from _section("what a row's documents explain", _attribution(report))
+        yield from _section("forecast", _forecast(report))
+    yield from _section("notes", (shown(note) for note in report["notes"]))
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    found = list(lines)
+    if found:
+        yield f"\n{title}"
+        yield from (f"  {line}" for line in found)
+
+
+def _candidates(report: dict[str, Any]) -> Iterator[str]:
+    for c in report["candidates"]:
+        period = size(c["period_tokens"]) if c["period_tokens"] else ""
+        steps = f"{c['period_steps']:,.5g} steps" if c["period_steps"] else ""
+        said = c["reason"] or f"{chance(c['p_value'])}, {c['amplitude']:.4f} nats, on {c['tested_on']}"
+        ratio = f"; found period = {c['ratio']:.3f} of it" if c["ratio"] is not None else ""
+        mark = "  <- fits" if c["fits"] else ""
+        yield f"{c['name']:<28} {period:>22} {steps:>16}  {said}{ratio}{mark}"
+
+
+def _repetition(report: dict[str, Any]) -> Iterator[str]:
+    found = report["repetition"]
+    if found:
+        lag = size(found["lag_tokens"]) if found["lag_tokens"] else f"{found['lag_steps']:.5g} steps"
+        one, two = found["thirds"]
+        word = "yes" if found["found"] else "no sign of it"
+        yield (
+            f"{word}: correlation {found['correlation']:+.2f} at {lag}, {found['near_by']:+.2f} near by, {one:+.2f} "
+            f"and {two:+.2f} at a third and two thirds of it; {chance(found['p_value'])}"
+        )
+
+
+def _attribution(report: dict[str, Any]) -> Iterator[str]:
+    found = report["attribution"]
+    if not found:
+        return
+    yield f"{found['rows']:,} rows, {found['row_groups']:,} row groups; together R2 = {found['r2']:.3f}"
+    for item in found["properties"]:
+        yield f"{item['name']:<16} partial R2 = {item['partial_r2']:.4f}  {chance(item['p_value'])}"
+    if found["ripple_left"] is not None:
+        yield f"without them {100 * found['ripple_left']:.0f} % of the ripple are left"
+
+
+def _forecast(report: dict[str, Any]) -> Iterator[str]:
+    for row in report["forecast"]:
+        memory = "" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f} MB"
+        amplitude = f"{row['amplitude']:.5f} nats" if row["periodic"] else "none"
+        yield f"{row['order']:<34} {amplitude:>14} {memory:>14}  {row['note']}"
+
+
+def comparison_text(report: dict[str, Any]) -> str:
+    """A paired comparison as text."""
+    lines = textwrap.wrap(shown(report["verdict"]), WIDTH)
+    lines += ["", f"{'step':>10} {'difference':>11}  95 % interval"]
+    lines += [
+        f"{p['step']:>10.0f} {p['difference']:>+11.5f}  [{p['low']:+.5f}, {p['high']:+.5f}]" for p in report["curve"]
+    ]
+    return "\n".join(lines)
+
+
+def shown(text: str) -> str:
+    """Text from a log, on one line and without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
