@@ -75,7 +75,7 @@ export function mount({ element, props, server, watch, trigger, plotly: address,
 class Chart {
   constructor(root, props, server, watch, trigger, address, options) {
     Object.assign(this, { root, props, server, trigger, options });
-    this.view = { ...DEFAULTS, ...(props.value || {}) };
+    this.view = { ...DEFAULTS, ...options.view, ...props.value };
     this.series = new Map();
     this.colours = new Map();
     this.yranges = {};
@@ -345,13 +345,14 @@ class Chart {
 
   // Drawing
 
+  // Not while a drag is under way: drawing anew would end it.
   refresh() {
-    if (this.drawing) { this.stale = true; return; }
+    if (this.drawing || this.held) { this.stale = true; return; }
     this.drawing = true;
     requestAnimationFrame(async () => {
       this.stale = false;
       try { await this.draw(); } finally { this.drawing = false; }
-      if (this.stale) this.refresh();
+      if (this.stale) this.refresh(); // once more, or when the drag has ended
     });
   }
 
@@ -361,6 +362,7 @@ class Chart {
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {
       if (panel.element.hidden) continue;
+      if (this.held) { this.stale = true; return; }
       const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
       panel.minus.textContent = this.view.minus ? ` minus ${this.view.minus}` : "";
@@ -437,13 +439,21 @@ class Chart {
 
   press(panel, down) {
     if (down.button) return;
+    this.held = true;
+    const ended = new AbortController();
+    const release = () => {
+      ended.abort();
+      setTimeout(() => { this.held = false; if (this.stale) this.refresh(); }, 50); // after Plotly's own end of the drag
+    };
+    window.addEventListener("pointercancel", release, { capture: true, signal: ended.signal });
     window.addEventListener("pointerup", (up) => {
+      release();
       const still = Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) < 4;
       const x = this.xAt(panel, down.clientX);
       if (!still || x === null) return;
       if (this.touch) this.point(panel, x);
       this.click(x);
-    }, { once: true });
+    }, { capture: true, signal: ended.signal });
   }
 
   click(x) {

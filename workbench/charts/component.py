@@ -38,7 +38,8 @@ class LiveChart(gr.HTML):
         button.click(lambda: {"runs": ["a", "c"]}, None, chart, **QUIET)
 
     Its value is a view, see `read_view`: as an output a handler returns a dict with the keys to change, and whatever it
-    leaves out (zoom, axes, smoothing) stays as it is; as an input a handler gets the whole view as it is on the page.
+    leaves out (zoom, axes, smoothing) stays as it is; as an input a handler gets the whole view as it is on the page. While
+    the chart is in a tab that nobody opened yet, the last such dict is what it will begin with, over `view`.
     Nothing else is needed of the app: the scripts and plotly.js are served by paths that the constructor declares
     with `gr.set_static_paths`, chart.css belongs to the page's stylesheets, colours are the page's `--wb-*` variables.
 
@@ -64,7 +65,7 @@ class LiveChart(gr.HTML):
         render: bool = True,
     ) -> None:
         gr.set_static_paths([_plotly(), *(ASSETS / name for name in SCRIPTS)])
-        options = {"url": url, "label": label, "empty": EMPTY}
+        options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view)}
         script = f"{ASSETS / SCRIPTS[0]}?v={_version()}"
         super().__init__(
             value=dict(view or {}),
@@ -79,6 +80,7 @@ class LiveChart(gr.HTML):
             render=render,
             server_functions=server_functions(context),
         )
+        self.url = url  # gr.HTML takes an attribute that is missing, and named in the script, for an event
 
     def preprocess(self, payload: Any) -> dict[str, Any]:  # type: ignore[override]
         """The view as it is on the page."""
