@@ -77,8 +77,8 @@ def record_kill(run: RunDir) -> None:
         _write_end(run, state, "stopped", KILLED, reason)
 
 
-def record_failure(run: RunDir, reason: str, word: str = "failed") -> None:
-    """Writes down why a queued run never began. A run that has had an attempt speaks for itself."""
+def record_unbegun(run: RunDir, word: str, reason: str) -> None:
+    """Writes down how a queued run ended that never began. A run that has had an attempt speaks for itself."""
     state = state_of(run)
     if state.state == "queued" and last_attempt(run) == 0:
         replace_json(run.status_file, {**state.status, "state": word, "phase": word, "message": reason})

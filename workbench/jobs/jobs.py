@@ -16,7 +16,7 @@ from mygpt2.run_dir.atomic import read_json
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
 from workbench.jobs.command import resume_command
-from workbench.jobs.ending import last_attempt, record_failure
+from workbench.jobs.ending import last_attempt, record_unbegun
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
@@ -233,7 +233,7 @@ class Jobs:
             ended = {"state": "stopped", "reason": "taken out of the queue", "ended": self._supervisor.now()}
             waited = self.store.change(job.id, WAITING, asked=how, **ended) is not None or waited
             if waited:
-                record_failure(RunDir(self.runs / run), "taken out of the queue", "stopped")
+                record_unbegun(RunDir(self.runs / run), "stopped", "taken out of the queue")
         return waited
 
     def stop_of(self, run: str) -> StopJob | None:

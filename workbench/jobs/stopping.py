@@ -13,7 +13,7 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import ControlFiles, Process, RunDir, RunState, rank_states, state_of
 from mygpt2.run_dir import stop as engine_stop
 from mygpt2.run_dir.stop import GRACE_SECONDS, Outcome
-from workbench.jobs.ending import record_kill
+from workbench.jobs.ending import record_kill, record_unbegun
 from workbench.jobs.spawn import descendants
 
 How = Literal["save", "now", "kill"]
@@ -111,6 +111,8 @@ class StopJob:
             self._say("it waited in the queue and was taken out")
         else:
             {"save": self._save, "now": self._now, "kill": self._kill}[self.how]()
+        if not self._crew().living:
+            record_unbegun(self._run, "stopped", "stopped before it began")
         self.final = state_of(self._run)
         for outcome in self.outcomes:
             self._say(f"{outcome.who} (pid {outcome.pid}): {outcome.result}")

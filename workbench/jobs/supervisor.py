@@ -17,7 +17,7 @@ from typing import Any
 from mygpt2.run_dir import Process, RunDir, state_of
 from workbench.jobs import spawn
 from workbench.jobs.alerts import AlertLog, new_alert
-from workbench.jobs.ending import End, how_it_ended, last_attempt, last_step, record_failure
+from workbench.jobs.ending import End, how_it_ended, last_attempt, last_step, record_unbegun
 from workbench.jobs.policy import Verdict, next_jobs, verdict
 from workbench.jobs.records import HOLDING, WAITING, Job
 from workbench.jobs.store import Store
@@ -244,8 +244,8 @@ class Supervisor:
         began = attempt > job.attempt_before
         at = f"{attempt}" if began else f"{job.id}-{job.launches}"  # as the watch would name the death of this attempt
         printed = spawn.tail(self._store.log_file(job))
-        if what.state == "failed":
-            record_failure(run, what.reason)
+        if what.state in ("failed", "stopped"):
+            record_unbegun(run, what.state, what.reason)
         if job.asked:
             return
         if end.state == "died":
@@ -270,6 +270,6 @@ class Supervisor:
 
     def _end(self, job: Job, states: tuple[str, ...], state: str, reason: str) -> None:
         if self._change(job, states, state=state, reason=reason, ended=self.now()):
-            at = f"{job.id}-{job.launches}"
-            self._alert(job, "error", "failed", f"{job.run}: {reason}", at, None, ())
-            record_failure(RunDir(self._runs / job.run), reason)
+            if state == "failed":
+                self._alert(job, "error", "failed", f"{job.run}: {reason}", f"{job.id}-{job.launches}", None, ())
+            record_unbegun(RunDir(self._runs / job.run), state, reason)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import Process, RunDir, RunLock, RunWriter, state_of
+from mygpt2.run_dir import Process, RunDir, RunLock, RunWriter, state_of, write_queued
 from tests.run_dir.processes import DEAF, OBEDIENT, POLITE, record_rank, running
 from workbench.jobs.ending import KILLED, how_it_ended
 from workbench.jobs.stopping import StopJob
@@ -81,10 +81,11 @@ def test_a_reused_pid_is_never_signalled(run):
 
 def test_a_launcher_without_a_rank_yet_is_ended_by_a_signal(run):
     """A control file would be cleared by the attempt that is about to begin."""
+    write_queued(run)
     with running(OBEDIENT) as launcher:
         stop = StopJob(run, "save", lambda: (Process.of(launcher.pid), []))
         assert ended(stop) == {"launcher": "ended after SIGTERM"}
-    assert stop.stopped
+    assert stop.stopped and stop.final.state == "stopped", "no longer queued"
 
 
 def test_a_new_attempt_is_asked_again(run):
