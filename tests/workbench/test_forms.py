@@ -51,7 +51,7 @@ def test_every_setting_has_a_text_that_reads_as_its_value() -> None:
 def test_what_is_typed_is_read_as_the_command_line_reads_it() -> None:
     typed = {"train.steps": "1_000", "optimizer.lr": "1e-3", "train.micro_batch": "4", "log.profile": "2:3",
              "sample.prompts": '["a, b", "c\\n"]', "model.bias": False, "train.compile": True}  # fmt: skip
-    words = "--train.steps 1000 --optimizer.lr 0.001 --train.micro_batch 4 --log.profile 2:3".split()
+    words = ["--train.steps", "1000", "--optimizer.lr", "0.001", "--train.micro_batch", "4", "--log.profile", "2:3"]
     words += ["--sample.prompts", '["a, b", "c\\n"]', "--model.bias", "false", "--train.compile", "true"]
     reading = forms.read("tiny", typed, Anywhere())
     assert reading.config == load_config("tiny", None, words)

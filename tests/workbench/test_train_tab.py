@@ -104,7 +104,9 @@ def test_gpus_take_one_process_each_and_are_not_mixed_with_others(tmp_path: Path
     both = ("cuda:0", "cuda:1")
     assert not drafts.check(context, draft(devices=both)).reasons
     assert drafts.check(context, draft(devices=both)).environment == {"CUDA_VISIBLE_DEVICES": "0,1"}
-    assert drafts.check(context, draft(devices=both[1:], processes="1")).command_line.startswith("CUDA_VISIBLE_DEVICES=1 ")
+    assert drafts.check(context, draft(devices=both[1:], processes="1")).command_line.startswith(
+        "CUDA_VISIBLE_DEVICES=1 "
+    )
     assert "2 GPUs" in drafts.check(context, draft(devices=both[:1])).problems["processes"][0]
     assert "different kinds" in drafts.check(context, draft(devices=("cuda:0", "cpu"))).problems["devices"][0]
     assert drafts.first_devices(context) == list(both)
@@ -135,7 +137,7 @@ def test_a_read_only_workbench_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_the_command_shown_is_the_one_executed_and_makes_the_same_configuration(context: Context) -> None:
-    given = draft(train__steps="9", data__text_column="it's a \"text\"", sample__prompts='["$(touch x)", "; ls"]')
+    given = draft(train__steps="9", data__text_column='it\'s a "text"', sample__prompts='["$(touch x)", "; ls"]')
     checked = drafts.check(context, given)
     job = drafts.launch(context, given, at_once=True)
     assert job.spec.argv == checked.command
@@ -222,13 +224,31 @@ def test_the_queue_can_be_ordered_cancelled_and_copied(context: Context) -> None
             queue.act(context, action, id)
 
 
+def test_a_paused_queue_says_so(context: Context) -> None:
+    assert "paused" not in queue.queue(context)
+    context.jobs.pause()
+    assert "The queue is paused" in queue.queue(context)
+    context.jobs.resume()
+    assert "paused" not in queue.queue(context)
+
+
+def test_a_run_that_would_have_to_wait_is_told_for_whom(context: Context) -> None:
+    job = drafts.launch(context, draft("a"), at_once=True)
+    assert drafts.busy(context, draft("b")) == []
+    with context.jobs.store.locked():
+        context.jobs.store.change(job.id, ("queued",), state="running")
+    assert drafts.busy(context, draft("b")) == ["a"]
+    assert "cpu has work with a" in show.busy(["cpu"], ["a"]) and not show.busy(["cpu"], [])
+
+
 def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Context) -> None:
     for name, state in (("done", "finished"), ("held", "stopped"), ("broken", "failed")):
         make_run(context.runs, name, 3, state=state)
     assert {run.name for run, _ in queue.resumable(context)} == {"held", "broken"}
     assert "Resume held" in queue.resume_table(context) and "Resume done" not in queue.resume_table(context)
-    for name, processes, words in (("held", "3", "not a multiple of 3 ranks"), ("held", "x", "expected a whole number"),
-                                   ("done", "", "finished"), ("none", "", "no run"), ("../x", "", "not allowed")):  # fmt: skip
+    refused = [("held", "3", "not a multiple of 3 ranks"), ("held", "x", "expected a whole number"),
+               ("done", "", "finished"), ("none", "", "no run"), ("../x", "", "not allowed")]  # fmt: skip
+    for name, processes, words in refused:
         with pytest.raises(UserError, match=words):
             queue.resume(context, name, processes)
     assert not context.jobs.queue()

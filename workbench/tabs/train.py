@@ -22,6 +22,7 @@ from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
 QUEUE_SECONDS, RUNS_SECONDS = 2.0, 8.0
+ACTION: dict[str, Any] = {**QUIET, "queue": True}  # only what is queued can show a toast
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
   if (!file.name) return;
@@ -115,8 +116,9 @@ def _outlook(parts: Parts) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
     parts.schedule = gr.HTML("", elem_id="train-schedule")
     parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=form.RESETS)
-    parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on", lines=3, max_lines=12, interactive=False,
-                               buttons=["copy"], elem_id="train-command", elem_classes="wb-mono")  # fmt: skip
+    parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on",
+                               lines=3, max_lines=12, interactive=False, buttons=["copy"], elem_id="train-command",
+                               elem_classes="wb-mono")  # fmt: skip
 
 
 def _files() -> dict[str, Any]:
@@ -174,14 +176,14 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     typed = [made.change for key, made in inputs.items() if key != PRESET]
     gr.on([*typed, parts.filled.change], page.friendly(refresh), parts.form | {parts.shown}, parts.refreshed,
           trigger_mode="always_last", **QUIET)  # fmt: skip
-    inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **QUIET)
+    inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
     resets = [note.click for note in parts.fields.notes.values()]
-    gr.on([*resets, parts.changes.click], page.friendly(reset), parts.form, parts.filling, **QUIET)
-    page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **QUIET)
-    load.upload(page.friendly(upload), load, parts.filling, **QUIET)
-    save.click(page.friendly(download), parts.form, parts.file, **QUIET)
+    gr.on([*resets, parts.changes.click], page.friendly(reset), parts.form, parts.filling, **ACTION)
+    page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)
+    load.upload(page.friendly(upload), load, parts.filling, **ACTION)
+    save.click(page.friendly(download), parts.form, parts.file, **ACTION)
     parts.file.change(None, parts.file, None, js=SAVE_FILE, **PRIVATE)
-    suggest.click(page.friendly(name), parts.form, parts.filling, **QUIET)
+    suggest.click(page.friendly(name), parts.form, parts.filling, **ACTION)
 
 
 def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
@@ -206,9 +208,13 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
 
     after = [run, parts.filled, welcome]
     gr.on(
-        [parts.start.click, parts.welcome_start.click], page.friendly(start), parts.form, [*to_monitor, *after], **QUIET
+        [parts.start.click, parts.welcome_start.click],
+        page.friendly(start),
+        parts.form,
+        [*to_monitor, *after],
+        **ACTION,
     )
-    parts.queue_up.click(page.friendly(queue_up), parts.form, after, **QUIET)
+    parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
     gr.on(None, page.friendly(arrive), None, after, **QUIET)
 
 
@@ -220,6 +226,15 @@ def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
     def state() -> dict[Any, Any]:
         words = "Continue the queue" if context.jobs.paused else "Pause the queue"
         return {table: queues.queue(context), pause: gr.Button(words)}
+
+    def poll(shown: str) -> Any:
+        """What has changed, or nothing to do for the browser."""
+        now = state()
+        return now if now[table] != shown else gr.skip()
+
+    def poll_runs(shown: str) -> Any:
+        now = queues.resume_table(context)
+        return now if now != shown else gr.skip()
 
     def act(event: gr.EventData) -> Any:
         action, id = (str((event._data or {}).get(key, "")) for key in ("act", "id"))
@@ -240,15 +255,10 @@ def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
         job = queues.resume(context, str((event._data or {}).get("id", "")), processes)
         return page.go("monitor", runs=job.run)
 
-    page.timer("train", QUEUE_SECONDS).tick(page.friendly(state), None, [table, pause], **QUIET)
-    page.timer("train", RUNS_SECONDS).tick(page.friendly(lambda: queues.resume_table(context)), None, runs, **QUIET)
-    gr.on(
-        None,
-        page.friendly(lambda: {**state(), runs: queues.resume_table(context)}),
-        None,
-        [table, pause, runs],
-        **QUIET,
-    )
-    table.click(page.friendly(act), None, [table, pause, *go, copy], **QUIET)
-    pause.click(page.friendly(toggle), None, [table, pause], **QUIET)
-    runs.click(page.friendly(resume), made["processes"], go, **QUIET)
+    page.timer("train", QUEUE_SECONDS).tick(page.friendly(poll), table, [table, pause], **QUIET)
+    page.timer("train", RUNS_SECONDS).tick(page.friendly(poll_runs), runs, runs, **QUIET)
+    gr.on(None, page.friendly(state), None, [table, pause], **QUIET)
+    gr.on(None, page.friendly(lambda: queues.resume_table(context)), None, runs, **QUIET)
+    table.click(page.friendly(act), None, [table, pause, *go, copy], **ACTION)
+    pause.click(page.friendly(toggle), None, [table, pause], **ACTION)
+    runs.click(page.friendly(resume), made["processes"], go, **ACTION)

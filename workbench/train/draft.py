@@ -21,6 +21,7 @@ from workbench import forms
 from workbench.context import Context
 from workbench.jobs import Job, shown, train_command
 from workbench.jobs.jobs import NPROC_LIMIT
+from workbench.jobs.records import HOLDING
 from workbench.jobs.spawn import check_slots, device_environment
 from workbench.jobs.submit import submit_config
 
@@ -101,6 +102,11 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
     return submit_config(
         context.jobs, checked.config, draft.preset, draft.run, checked.processes, draft.devices, at_once=at_once
     )
+
+
+def busy(context: Context, draft: Draft) -> list[str]:
+    """The runs that hold a chosen device now, for which this one would have to wait."""
+    return [job.run for job in context.jobs.queue() if job.state in HOLDING and {*job.spec.devices} & {*draft.devices}]
 
 
 def estimate(context: Context, checked: Checked) -> Plan | str:

@@ -85,7 +85,7 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     ready = not checked.reasons
     return {
         **_notes(parts, data, checked),
-        parts.reasons: show.reasons(checked),
+        parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
         parts.estimate: show.estimate(plan),
         parts.schedule: show.schedule(plan.rates) if isinstance(plan, Plan) else "",
         parts.changes: show.changes(checked),

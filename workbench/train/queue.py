@@ -27,15 +27,14 @@ def queue(context: Context) -> Markup:
     """What waits and runs, first first, and the last that ended, with why."""
     active = context.jobs.queue()
     ended = [job for job in context.jobs.history(ENDED_SHOWN) if job.run not in {a.run for a in active}]
+    pause = "The queue is paused: nothing waiting is started." if context.jobs.paused else ""
+    head = Markup(f'<p class="wb-warn">{pause}</p>') if pause else ""
     if not active and not ended:
-        return empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")
+        return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
     waiting = [job.id for job in active if job.state in WAITING]
     rows = [_row(job, waiting, context.read_only) for job in (*active, *ended)]
-    pause = "The queue is paused: nothing waiting is started. " if context.jobs.paused else ""
-    head = Markup(f'<p class="wb-warn">{pause}</p>') if pause else ""
-    return join(
-        [head, table(("run", "state", "on", "settings", "", ""), rows, caption="queue and the last that ended")]
-    )
+    headers = ("run", "state", "on", "settings", "why", "")
+    return join([head, table(headers, rows, caption="queue and the last that ended")])
 
 
 def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:

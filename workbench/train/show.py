@@ -66,6 +66,14 @@ def reasons(checked: Checked) -> Markup:
     return Markup(f'<div class="wb-problem wb-reasons" role="status"><p><b>Start is off:</b></p><ul>{rows}</ul></div>')
 
 
+def busy(devices: Sequence[str], runs: Sequence[str]) -> Markup:
+    """That Start will wait, and for whom; nothing when the devices are free."""
+    if not runs:
+        return Markup("")
+    words = f"{', '.join(devices)} has work with {', '.join(runs)}: started now, this run comes next."
+    return Markup(f'<p class="wb-muted" role="status">{escape(words)}</p>')
+
+
 def _link(fields: Sequence[str]) -> Markup:
     if not fields:
         return Markup("")

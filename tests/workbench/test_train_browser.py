@@ -1,0 +1,196 @@
+"""The Train tab in a real Chromium: the newcomer's click, errors at fields, presets, files, the queue.
+
+The queue is paused, so that what is started stays queued and no test trains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mygpt2.config import load_config, to_toml
+from tests.workbench.conftest import RunningServer, Start, make_run
+
+SETTLED = "document.querySelector('#train-command textarea')?.value.includes('mygpt2.launch')"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("train") / "runs"
+    (runs / ".workbench").mkdir(parents=True)
+    (runs / ".workbench" / "paused").touch()
+    return runs
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Start, folder: Path) -> RunningServer:
+    return workbench_server(folder, "--slots", "cpu", "--data-root", str(folder.parent))
+
+
+@pytest.fixture
+def page(browser_page: Any, server: RunningServer) -> Any:
+    browser_page.goto(f"{server.url}?tab=train")
+    browser_page.wait_for_function(SETTLED)
+    return browser_page
+
+
+def box(page: Any, name: str) -> Any:
+    return page.locator(f"#field-{name.replace('.', '-').replace('_', '-')}").locator("textarea, input").first
+
+
+def note(page: Any, name: str) -> Any:
+    return page.locator(f"#note-{name.replace('.', '-').replace('_', '-')}")
+
+
+def command(page: Any) -> str:
+    return str(page.locator("#train-command textarea").input_value())
+
+
+def wait_command(page: Any, words: str) -> None:
+    page.wait_for_function(f"document.querySelector('#train-command textarea').value.includes({json.dumps(words)})")
+
+
+def jobs(folder: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in (folder / ".workbench" / "jobs").glob("*.json")]
+    return {job["spec"]["run"]: job for job in found}
+
+
+def is_red(element: Any) -> bool:
+    red, green, blue = element.evaluate("e => getComputedStyle(e).color.match(/\\d+/g).map(Number).slice(0, 3)")
+    return bool(red > 140 and green < 80 and blue < 80)
+
+
+def test_bad_values_are_told_at_their_fields_and_start_says_why_it_is_off(page: Any, folder: Path) -> None:
+    before = {str(path) for path in folder.rglob("*")}
+    start, reasons = page.locator("#train-start"), page.locator("#train-reasons")
+    bad = {"train.steps": ("0", "expected a whole number from 1"), "optimizer.lr": ("x", "expected a number above 0"),
+           "data.source": ("../secret", "outside the folders"), "data.tokenizer": ("gpt2:99", "cannot be used"),
+           "run": ("a;touch x", "is not allowed"), "processes": ("0", "from 1 to 64")}  # fmt: skip
+    good = {name: box(page, name).input_value() for name in bad}
+    for name, (text, words) in bad.items():
+        box(page, name).fill(text)
+        note(page, name).get_by_text(words).first.wait_for()
+        assert is_red(note(page, name).locator(".wb-field-problem p").first)
+        assert note(page, name).bounding_box()["y"] > page.locator(f"#{_id(name)}").bounding_box()["y"], (
+            "below its field"
+        )
+        reasons.get_by_text(words).first.wait_for()
+        assert start.is_disabled() and page.locator("#train-welcome-start").is_disabled()
+    assert reasons.locator("li").count() == len(bad), "every reason is listed"
+    for name, text in good.items():
+        box(page, name).fill(text)
+    page.wait_for_function(SETTLED)
+    assert start.is_enabled() and not page.locator(".wb-field-problem").count()
+
+    box(page, "train.batch_tokens").fill("8191")
+    for name in ("train.batch_tokens", "model.block_size", "train.micro_batch"):
+        note(page, name).get_by_text("nearest: 7936, 8192").wait_for()
+    assert start.is_disabled()
+    note(page, "train.batch_tokens").get_by_role("button", name="Reset train.batch_tokens").click()
+    page.wait_for_function(SETTLED)
+    assert box(page, "train.batch_tokens").input_value() == "8192" and start.is_enabled()
+    assert {str(path) for path in folder.rglob("*")} == before, "nothing was written meanwhile"
+
+
+def _id(name: str) -> str:
+    return f"field-{name.replace('.', '-').replace('_', '-')}"
+
+
+def test_what_it_will_take_follows_every_change(page: Any) -> None:
+    estimate = page.locator("#train-estimate")
+    estimate.locator("dd").get_by_text("4,273,664").wait_for()
+    box(page, "model.n_layer").fill("5")
+    estimate.locator("dd").get_by_text("5,063,").wait_for()
+    wait_command(page, "--model.n_layer 5")
+    page.locator("#train-changes").get_by_text("1 differ from tiny").wait_for()
+    note(page, "model.n_layer").get_by_text("preset:").wait_for()
+    page.locator("#train-schedule svg polyline").first.wait_for()
+    page.locator("#train-changes").get_by_role("button", name="Reset all").click()
+    estimate.locator("dd").get_by_text("4,273,664").wait_for()
+    assert box(page, "model.n_layer").input_value() == "4"
+
+
+def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path, tmp_path: Path) -> None:
+    page.locator("#field-preset input[value=small]").check()
+    wait_command(page, "--preset small")
+    assert "--train" not in command(page), "the preset alone, with nothing over it"
+    assert box(page, "run").input_value() == "small-1"
+
+    file = tmp_path / "mine.toml"
+    file.write_text(to_toml(load_config("tiny", None, ["--optimizer.beta1", "0.8", "--model.bias", "false"])), "utf-8")
+    page.locator("#train-load input[type=file]").set_input_files(file)
+    wait_command(page, "--optimizer.beta1 0.8")
+    assert "--preset tiny" in command(page) and "--model.bias false" in command(page)
+    fold = page.locator("#fold-optimizer")
+    fold.get_by_text("1 changed").wait_for()
+    fold.locator("button").first.click()
+    assert box(page, "optimizer.beta1").input_value() == "0.8"
+    box(page, "optimizer.beta1").fill("2")
+    note(page, "optimizer.beta1").get_by_text("from 0, below 1").wait_for()
+    box(page, "optimizer.beta1").fill("0.8")
+    page.wait_for_function(SETTLED)
+    with page.expect_download() as waiting:
+        page.locator("#train-save").click()
+    saved = tmp_path / "saved.toml"
+    waiting.value.save_as(saved)
+    assert load_config(None, saved) == load_config(None, file)
+
+    file.write_text('preset = "tiny"\n[optimizer]\nbeta2 = 7\n[schedule]\ndecay_share = "x"\n', "utf-8")
+    page.locator("#train-load input[type=file]").set_input_files(file)
+    note(page, "schedule.decay_share").get_by_text("above 0, at most 1").wait_for()  # its fold opened by itself
+    note(page, "optimizer.beta2").get_by_text("from 0, below 1").wait_for()
+
+
+def test_two_clicks_from_an_empty_folder_to_a_run(page: Any, folder: Path, browser_page: Any) -> None:
+    assert not [path for path in folder.iterdir() if not path.name.startswith(".")], "nothing ran before"
+    assert page.locator("#field-preset input[value=tiny]").is_checked() and page.locator("#train-welcome").is_visible()
+    page.locator("#train-welcome").get_by_text("4-million-parameter").wait_for()
+    shown = command(page)
+    page.locator("#train-welcome-start").click()
+    page.wait_for_selector('button[role="tab"][aria-selected="true"]:has-text("Monitor")')
+    assert '"runs": "tiny-1"' in page.locator("#wb-port-monitor textarea").input_value()
+    (job,) = jobs(folder).values()
+    assert job["spec"]["run"] == "tiny-1" and job["spec"]["devices"] == ["cpu"]
+    assert " ".join(job["spec"]["argv"]) == shown, "the command shown is the command executed"
+
+
+def test_the_queue_is_ordered_cancelled_and_copied_from_the_page(page: Any, folder: Path) -> None:
+    table = page.locator("#train-queue")
+    for name, steps in (("first", "11"), ("second", "12")):
+        box(page, "run").fill(name)
+        box(page, "train.steps").fill(steps)
+        wait_command(page, f"--run {name} --preset tiny --train.steps {steps}")
+        page.locator("#train-queue-up").click()
+        table.get_by_role("cell", name=name, exact=True).wait_for()
+    table.get_by_role("button", name="Move second up").click()
+    page.wait_for_function(
+        "(() => { const rows = [...document.querySelectorAll('#train-queue tbody tr')].map(r => r.cells[0].innerText);"
+        " return rows.indexOf('second') < rows.indexOf('first'); })()"
+    )
+    table.get_by_role("button", name="Copy first into the form").click()
+    wait_command(page, "--run first-1 --preset tiny --train.steps 11")
+    table.get_by_role("button", name="Take first out of the queue").click()
+    table.get_by_text("cancelled").first.wait_for()
+    assert "second" in jobs(folder) and "first" not in jobs(folder) and not (folder / "first").exists()
+
+
+def test_a_link_fills_the_form_and_a_stopped_run_goes_on(
+    new_page: Callable[..., Any], server: RunningServer, folder: Path
+) -> None:
+    make_run(folder, "held", 3, state="stopped", settings=("--train.steps", "77"))
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{server.url}?tab=train&from_run=held")
+    wait_command(page, "--run held-1 --preset tiny --train.steps 77")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#train-resume").get_by_text("held").first.wait_for()
+    page.locator("#train-resume-processes").locator("textarea, input").fill("3")
+    page.get_by_role("button", name="Resume held").click()
+    page.get_by_text("not a multiple of 3 ranks").first.wait_for()  # a toast says why not
+    page.locator("#train-resume-processes").locator("textarea, input").fill("4")
+    page.get_by_role("button", name="Resume held").click()
+    page.wait_for_selector('button[role="tab"][aria-selected="true"]:has-text("Monitor")')
+    assert jobs(folder)["held"]["spec"]["nproc"] == 4
