@@ -21,6 +21,7 @@ from workbench.compare.view import results_view, tasks_view
 from workbench.context import Context
 from workbench.page import PRIVATE, QUIET, Page
 from workbench.sampling.choices import choices
+from workbench.tabs.sample import ACTION
 
 POLL_SECONDS = 2.0
 _CLICKS = """element.addEventListener("click", (event) => {
@@ -31,7 +32,10 @@ _ADDRESS = """(models, protocol) => {
   window.workbench.url({ tab: "compare", models: (models || []).join(","), protocol });
   return [];
 }"""
-_DOWNLOAD = "(file) => { const { name, text } = JSON.parse(file); window.workbench.download(name, text); return []; }"
+_DOWNLOAD = """(file) => {
+  if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
+  return [];
+}"""
 
 
 def build(context: Context, page: Page) -> None:
@@ -58,12 +62,12 @@ def build(context: Context, page: Page) -> None:
     poll = page.friendly(partial(polled, context, results))
     look = page.friendly(partial(selected, results))
     page.timer("compare", POLL_SECONDS).tick(poll, [shown, stamp], [shown, view, tasks, stamp], **QUIET)
-    begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks], **QUIET)
+    begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks], **ACTION)
     begun.then(None, [fields["models"], fields["protocol"]], None, js=_ADDRESS, **PRIVATE)
-    tasks.click(page.friendly(clicked), None, tasks, **QUIET)
+    tasks.click(page.friendly(clicked), None, tasks, **ACTION)
     shown.input(look, shown, view, **QUIET)
     for kind, button in saves.items():
-        saved = button.click(page.friendly(partial(exported, results, kind)), shown, file, **QUIET)
+        saved = button.click(page.friendly(partial(exported, results, kind)), shown, file, **ACTION)
         saved.success(None, file, None, js=_DOWNLOAD, **PRIVATE)
     page.port("compare").change(
         page.friendly(partial(asked, context)), page.port("compare"), [fields["models"], fields["protocol"]], **QUIET

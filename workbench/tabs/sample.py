@@ -19,6 +19,8 @@ from workbench.sampling.client import Sampler
 from workbench.sampling.settings import LIMITS, MAX_PROMPT, clamped, prompt_within
 
 REFRESH_SECONDS = 10.0
+# through the queue, whose stream brings a refusal's toast to the page
+ACTION: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, **PRIVATE}
 HELP = {
     "max_new_tokens": "how many at most; a text may end sooner by itself",
     "temperature": "0 is greedy; lower is safer, higher is wilder",
@@ -69,9 +71,9 @@ def build(context: Context, page: Page) -> None:
 
     outputs = [panes, notice, running, *numbers.values()]
     for event in (generate.click, prompt.submit):
-        begun = event(page.friendly(pressed), set(fields.values()), outputs, **QUIET)
+        begun = event(page.friendly(pressed), set(fields.values()), outputs, **ACTION)
         begun.then(None, [model_a, model_b, prompt, numbers["seed"]], None, js=_ADDRESS, **PRIVATE)
-    stop.click(page.friendly(partial(end, sampler)), running, None, **QUIET)
+    stop.click(page.friendly(partial(end, sampler)), running, None, **ACTION)
     page.port("sample").change(
         page.friendly(partial(asked, context)), page.port("sample"),
         [model_a, model_b, prompt, numbers["seed"]], **QUIET,
