@@ -87,6 +87,7 @@ def _folded(study: Study) -> dict[str, Any]:
     start, stop = study.main
     line = study.fitted.line
     weight, y = study.grid.weight[start:stop], study.y[start:stop]
+    y = y - weight @ y / weight.sum()
     phase = np.mod(np.arange(stop - start) * line.frequency, 1.0)
     bins = int(np.clip(line.period, 8, FOLDS))
     index = np.minimum((phase * bins).astype(int), bins - 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from html import escape
 from itertools import pairwise
 from typing import Any
 
-from mygpt2.ripples.svg import Chart, extent, number
+from mygpt2.ripples.svg import Chart, extent
 from mygpt2.ripples.text import shown
-from mygpt2.ripples.verdict import chance, size
+from mygpt2.ripples.verdict import chance, megabytes, size
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--dim:#5b6570;--paper:#fff;--card:#f4f6f8;--rule:#dfe4e9;--a:#1463c4;
@@ -22,7 +21,7 @@ font:16px/1.55 system-ui,sans-serif}
 h1{font-size:1.35rem;overflow-wrap:anywhere}h2{font-size:1.05rem;margin:2rem 0 .4rem}
 .verdict{background:var(--card);border-left:4px solid var(--a);padding:.9rem 1.1rem;border-radius:6px}
 .dim,figcaption{color:var(--dim);font-size:.9rem}
-figure{margin:0}svg{width:100%;height:auto;display:block}
+figure{margin:0;overflow-x:auto}svg{width:100%;min-width:34rem;height:auto;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -94,23 +93,24 @@ def _sliding(data: dict[str, Any]) -> str:
     hops = [(a, b) for (a, _), (b, _) in pairwise(windows)] + [windows[-1]]
     half = (windows[0][1] - windows[0][0]) / 2
     spans = [(a + half, (b if i < len(hops) - 1 else a + half / 2) + half) for i, (a, b) in enumerate(hops)]
-    y = (math.log(edges[0]), math.log(edges[-1]))
-    chart = Chart("step (middle of the window)", "period in steps", (spans[0][0], spans[-1][1]), y, title="by time")
+    x = (spans[0][0], spans[-1][1])
+    y = (edges[0], edges[-1])
+    chart = Chart("step (middle of the window)", "period in steps", x, y, log_y=True, title="by time")
     chart.cells(spans, edges, data["amplitude"])
-    drawing = chart.svg(lambda value: number(math.exp(value)))
-    return _figure("Spectrum in sliding windows", drawing, "The darker, the larger the amplitude at that period.")
+    said = "The stronger the colour, the larger the amplitude at that period."
+    return _figure("Spectrum in sliding windows", chart.svg(), said)
 
 
 def _autocorrelation(report: dict[str, Any], data: dict[str, Any]) -> str:
     y = extent(data["value"], data["without_line"])
     chart = Chart("lag in steps", "correlation", extent(data["lag_steps"], margin=0), y, title="autocorrelation")
     chart.line(data["lag_steps"], data["value"], "one")
-    if report["significant"]:
+    if report["significant"] and not report["between_steps"]:
         chart.line(data["lag_steps"], data["without_line"], "two")
     again = report["repetition"]
     if again and again["found"]:
         chart.vertical(again["lag_steps"], "one pass")
-    return _figure("Autocorrelation", chart.svg(), "Blue: the residual. Orange: without the ripple.")
+    return _figure("Autocorrelation", chart.svg(), "Blue: the residual. Orange: without a ripple that lasts.")
 
 
 def _folded(data: dict[str, Any]) -> str:
@@ -171,7 +171,7 @@ def _candidates(report: dict[str, Any]) -> str:
 def _forecast(report: dict[str, Any]) -> str:
     rows = [
         [r["order"], f"{r['amplitude']:.5f}" if r["periodic"] else "none",
-         f"{r['memory_bytes'] / 1e6:,.0f}" if r["memory_bytes"] is not None else "", r["note"]]
+         megabytes(r["memory_bytes"]), r["note"]]
         for r in report["forecast"]
     ]  # fmt: skip
     return _table("What another order would leave", ["order", "nats", "MB", ""], rows, {1, 2}) if rows else ""

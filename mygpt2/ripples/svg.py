@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -24,6 +24,7 @@ class Chart:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     log_x: bool = False
+    log_y: bool = False
     title: str = ""
     _marks: list[str] = field(default_factory=list)
 
@@ -62,23 +63,23 @@ class Chart:
         top = max((v for column in values for v in column), default=0.0) or 1.0
         for (left, right), column in zip(x, values, strict=True):
             for (low, high), value in zip(pairwise(y), column, strict=True):
-                a, b, c, d = self._x(left), self._x(right), self._y(math.log(high)), self._y(math.log(low))
+                a, b, c, d = self._x(left), self._x(right), self._y(high), self._y(low)
                 self._marks.append(
                     f'<rect class="cell" x="{a:.1f}" y="{c:.1f}" width="{max(0.5, b - a):.1f}" '
                     f'height="{max(0.5, d - c):.1f}" fill-opacity="{value / top:.3f}"/>'
                 )
 
-    def svg(self, y_tick: Callable[[float], str] = lambda value: f"{value:.3g}") -> str:
-        """The whole chart; `y_tick` writes the numbers at the y axis."""
+    def svg(self) -> str:
+        """The whole chart."""
         grid, labels = [], []
         for value in ticks(*self.x_range, log=self.log_x):
             at = self._x(value)
             grid.append(f"M{at:.1f} {TOP}V{HEIGHT - BOTTOM}")
             labels.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{number(value)}</text>')
-        for value in ticks(*self.y_range):
+        for value in ticks(*self.y_range, log=self.log_y):
             at = self._y(value)
             grid.append(f"M{LEFT} {at:.1f}H{WIDTH - RIGHT}")
-            labels.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{escape(y_tick(value))}</text>')
+            labels.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{number(value)}</text>')
         middle = (TOP + HEIGHT - BOTTOM) / 2
         x_label = f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
         y_label = f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">'
@@ -89,16 +90,19 @@ class Chart:
         )
 
     def _x(self, value: float) -> float:
-        low, high = self.x_range
-        if self.log_x:
-            value, low, high = (math.log(max(v, 1e-300)) for v in (value, low, high))
-        share = (value - low) / (high - low) if high > low else 0.5
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + _share(value, self.x_range, self.log_x) * (WIDTH - LEFT - RIGHT)
 
     def _y(self, value: float) -> float:
-        low, high = self.y_range
-        share = (value - low) / (high - low) if high > low else 0.5
-        return HEIGHT - BOTTOM - min(1.0, max(0.0, share)) * (HEIGHT - TOP - BOTTOM)
+        share = min(1.0, max(0.0, _share(value, self.y_range, self.log_y)))
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def _share(value: float, extent: tuple[float, float], log: bool) -> float:
+    """Where a value lies in a range, 0 to 1."""
+    low, high = extent
+    if log:
+        value, low, high = (math.log(max(v, 1e-300)) for v in (value, low, high))
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def ticks(low: float, high: float, log: bool = False) -> list[float]:
@@ -131,5 +135,5 @@ def extent(*columns: Numbers, margin: float = 0.06) -> tuple[float, float]:
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
-    pad = margin * (high - low) or 0.5 * abs(high) or 0.5
+    pad = margin * (high - low) if high > low else 0.5 * abs(high) or 0.5
     return low - pad, high + pad

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from mygpt2.ripples.verdict import chance, size
+from mygpt2.ripples.verdict import chance, megabytes, size
 
 WIDTH = 100
 
@@ -69,7 +69,7 @@ def _attribution(report: dict[str, Any]) -> Iterator[str]:
 
 def _forecast(report: dict[str, Any]) -> Iterator[str]:
     for row in report["forecast"]:
-        memory = "" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f} MB"
+        memory = "" if row["memory_bytes"] is None else f"{megabytes(row['memory_bytes'])} MB"
         amplitude = f"{row['amplitude']:.5f} nats" if row["periodic"] else "none"
         yield f"{row['order']:<34} {amplitude:>14} {memory:>14}  {row['note']}"
 

@@ -18,6 +18,13 @@ def chance(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
+def megabytes(count: float | None) -> str:
+    """Bytes as a number of MB; empty for None."""
+    if count is None:
+        return ""
+    return f"{count / 1e6:,.0f}" if count >= 1e7 or count == 0 else f"{count / 1e6:.2g}"
+
+
 def words(report: dict[str, Any]) -> str:
     """The verdict of a report whose statistics are done."""
     if not report["significant"]:
@@ -119,5 +126,5 @@ def _remedy(report: dict[str, Any]) -> str:
     text = ""
     if larger in rows:
         row = rows[larger]
-        text = f"A {row['order']} would leave {row['amplitude']:.4f} nats ({row['memory_bytes'] / 1e6:,.0f} MB); "
-    return f"{text}{lanes['order']} (data.order = lanes) would leave no line ({lanes['memory_bytes'] / 1e6:,.0f} MB)."
+        text = f"A {row['order']} would leave {row['amplitude']:.4f} nats ({megabytes(row['memory_bytes'])} MB); "
+    return f"{text}{lanes['order']} (data.order = lanes) would leave no line ({megabytes(lanes['memory_bytes'])} MB)."

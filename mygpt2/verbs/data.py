@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--validation", action="store_true", help="make the validation set and check what is shown against it"
     )
+    look.add_argument(
+        "--forecast", action="store_true", help="foretell ripples from the footers of parquet files alone"
+    )
     copy = parser.add_argument_group("fetch")
     copy.add_argument("--files", metavar="N", type=int, help="only the first N files")
     copy.add_argument("--text-only", action="store_true", help="only the text column of parquet files")
@@ -79,6 +82,8 @@ def _inspect_step(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
+    if args.forecast:
+        return _foretell(config)
     from mygpt2.data.inspect import describe, disjointness, first_documents, shape
     from mygpt2.data.validation import validation_set
 
@@ -100,6 +105,40 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
             )
             print(f"{'':<12} sha256 {found.sha256}\n{'':<12} {disjointness(found, ids)}")
     return 0
+
+
+def _foretell(config: RunConfig) -> int:
+    from mygpt2.data.sources import resolve
+    from mygpt2.machine import cache_folder
+    from mygpt2.ripples.footer import footer_forecast, forecast_lines, read_groups
+
+    caches = cache_folder(config.data.cache_dir)
+    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
+    with _footers(manifest, config, caches) as footer:
+        groups = read_groups(manifest, footer)
+    for line in forecast_lines(footer_forecast(manifest, groups)):
+        print(line)
+    return 0
+
+
+@contextmanager
+def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Callable[[Any], Any]]:
+    """What gives the parquet footer of a file of the manifest; those on the hub are kept from when it was resolved."""
+    from mygpt2.ripples.footer import local_footer
+
+    if manifest.revision is None:
+        yield local_footer
+        return
+    from mygpt2.data.hub import HubSource, hub_cache
+    from mygpt2.data.hub_parquet import Footers
+
+    hub = HubSource(config.data.source, config.data, caches)
+    footers = Footers(hub_cache(caches), hub.client)
+    try:
+        yield lambda file: hub.patiently(lambda: footers.get(file))
+    finally:
+        hub.client.close()
 
 
 @contextmanager
