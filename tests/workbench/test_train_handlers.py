@@ -142,6 +142,15 @@ def test_one_setting_or_all_go_back_to_the_preset(form: Form) -> None:
         handlers.reset(form.context, form.parts, "no.such", form.data)
 
 
+def test_other_gpus_change_the_number_of_processes_and_a_cpu_does_not(form: Form) -> None:
+    answer = handlers.choose_devices(form.parts, form.data)
+    assert not isinstance(answer, str), "nothing to do"
+    form[DEVICES] = ["cuda:0", "cuda:1"]
+    assert handlers.choose_devices(form.parts, form.data) == "2"
+    form[DEVICES] = ["cuda:0"]
+    assert handlers.choose_devices(form.parts, form.data) == "1"
+
+
 def test_start_gives_the_run_and_a_form_for_the_next(form: Form) -> None:
     run, updates = handlers.launch(form.context, form.parts, True, form.data)
     form.apply(updates)

@@ -113,6 +113,14 @@ def test_gpus_take_one_process_each_and_are_not_mixed_with_others(tmp_path: Path
     assert drafts.first_processes("tiny", both) == 2
 
 
+def test_a_tracker_that_is_not_installed_is_told_before_the_start(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "find_spec", lambda package: None if package == "wandb" else object())
+    checked = drafts.check(context, draft(log__wandb=True, log__trackio=True))
+    assert list(checked.problems) == ["log.wandb"] and "needs the package wandb" in checked.problems["log.wandb"][0]
+
+
 def test_paths_must_lie_inside_the_roots(context: Context, tmp_path: Path) -> None:
     inside = context.data_roots[0] / "text.txt"
     inside.write_text("once upon a time")

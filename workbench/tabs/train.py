@@ -21,7 +21,7 @@ from workbench.train.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
-QUEUE_SECONDS, RUNS_SECONDS = 2.0, 8.0
+QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
 ACTION: dict[str, Any] = {**QUIET, "queue": True}  # only what is queued can show a toast
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
@@ -157,6 +157,9 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     def choose(data: dict[Any, Any]) -> Any:
         return handlers.choose_preset(context, parts, data)
 
+    def devices(data: dict[Any, Any]) -> Any:
+        return handlers.choose_devices(parts, data)
+
     def reset(data: dict[Any, Any], event: gr.EventData) -> Any:
         return handlers.reset(context, parts, str((event._data or {}).get("reset", "")), data)
 
@@ -172,6 +175,7 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     def name(data: dict[Any, Any]) -> Any:
         return handlers.suggest_name(context, parts, data)
 
+    inputs[DEVICES].input(page.friendly(devices), parts.form, inputs[NPROC], **QUIET)
     # A Textbox has no `input` event for what is pasted or dictated.
     typed = [made.change for key, made in inputs.items() if key != PRESET]
     gr.on([*typed, parts.filled.change], page.friendly(refresh), parts.form | {parts.shown}, parts.refreshed,
@@ -201,10 +205,14 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         gr.Info(f"{name} is queued; what you change now changes nothing in it.", title="Queued")
         return {welcome: gr.Row(visible=False), **updates}
 
-    def arrive() -> Any:
-        """A page that opens: whether the folder is new, a name that is free now, and everything looked at."""
-        updates = {welcome: gr.Row(visible=_is_new(context))}
-        return {**updates, run: drafts.free_name(context, FIRST_PRESET), parts.filled: secrets.token_hex(4)}
+    def arrive(request: gr.Request) -> Any:
+        """A page that opens: whether the folder is new, a name that is free now, and everything looked at.
+
+        An address that fills the form names the run itself.
+        """
+        asked = {"from_run", "from_job", "preset"} & set(request.query_params)
+        name = {} if asked else {run: drafts.free_name(context, FIRST_PRESET)}
+        return {welcome: gr.Row(visible=_is_new(context)), parts.filled: secrets.token_hex(4), **name}
 
     after = [run, parts.filled, welcome]
     gr.on(

@@ -6,15 +6,15 @@ Everything is looked at again on the server when Start is pressed; what the page
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
-from mygpt2.config.batch import batch_problem, lanes_problem, legal_ranks
+from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
-from mygpt2.machine import available_cores
 from mygpt2.planning import Plan, plan
 from mygpt2.run_dir import check_name
 from workbench import forms
@@ -23,11 +23,12 @@ from workbench.jobs import Job, shown, train_command
 from workbench.jobs.jobs import NPROC_LIMIT
 from workbench.jobs.records import HOLDING
 from workbench.jobs.spawn import check_slots, device_environment
-from workbench.jobs.submit import submit_config
+from workbench.jobs.submit import default_nproc, submit_config
 
 FIRST_PRESET = "tiny"
-CPU_PROCESSES = 2
+TRACKERS = {"log.tensorboard": "tensorboard", "log.wandb": "wandb", "log.trackio": "trackio"}
 PRESET, RUN, DEVICES, NPROC = "preset", "run", "devices", "processes"  # fields that are not settings
+Tell = Callable[..., None]  # tell(line, *fields)
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def check(context: Context, draft: Draft) -> Checked:
     config = _read_settings(context, draft, found, tell)
     _check_run(context, draft.run, tell)
     processes = _check_machine(context, draft, config, tell)
-    if config and processes and config.train.batch_tokens:
+    if config and processes:
         _check_division(config, processes, tell)
+    if config:
+        _check_packages(config, tell)
     command: tuple[str, ...] = ()
     if config and not found.reasons:
         try:
@@ -145,12 +148,7 @@ def first_devices(context: Context) -> list[str]:
 
 def first_processes(preset: str, devices: Sequence[str]) -> int:
     """One process per GPU, two on a CPU with two cores; fewer where the preset's batch does not divide by that."""
-    most = len(devices) if device_kind(devices) == "cuda" else min(CPU_PROCESSES, available_cores())
-    config = load_config(preset)
-    if device_kind(devices) == "mps":
-        return 1
-    train = config.train
-    return legal_ranks(train.batch_tokens, config.model.block_size, train.micro_batch, config.data.lanes, max(1, most))
+    return default_nproc(load_config(preset), devices)
 
 
 def device_kind(devices: Sequence[str]) -> str:
@@ -166,7 +164,7 @@ def parse_processes(text: Any) -> int:
     raise UserError(f"processes = {words[:80]!r}: expected a whole number from 1 to {NPROC_LIMIT}, for example 2")
 
 
-def _read_settings(context: Context, draft: Draft, found: Checked, tell: Any) -> RunConfig | None:
+def _read_settings(context: Context, draft: Draft, found: Checked, tell: Tell) -> RunConfig | None:
     try:
         reading = forms.read(draft.preset, draft.values, context)
     except UserError as error:
@@ -178,7 +176,7 @@ def _read_settings(context: Context, draft: Draft, found: Checked, tell: Any) ->
     return reading.config
 
 
-def _check_run(context: Context, name: str, tell: Any) -> None:
+def _check_run(context: Context, name: str, tell: Tell) -> None:
     try:
         check_name(name)
     except UserError as error:
@@ -188,11 +186,18 @@ def _check_run(context: Context, name: str, tell: Any) -> None:
         tell(f"run {name!r} exists already; {free_name(context, name)!r} is free, or resume it below", RUN)
 
 
+def _check_packages(config: RunConfig, tell: Tell) -> None:
+    """A tracker that is not installed would end the run at its start."""
+    for name, package in TRACKERS.items():
+        if getattr(config.log, name.partition(".")[2]) and find_spec(package) is None:
+            tell(f"{name} needs the package {package}, which is not installed; install it, or switch this off", name)
+
+
 def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _check_machine(context: Context, draft: Draft, config: RunConfig | None, tell: Any) -> int | None:
+def _check_machine(context: Context, draft: Draft, config: RunConfig | None, tell: Tell) -> int | None:
     """Devices and the number of processes on them; None when the number is not one."""
     devices = [str(device) for device in draft.devices]
     kinds = {device_kind([device]) for device in devices}
@@ -218,7 +223,7 @@ def _check_machine(context: Context, draft: Draft, config: RunConfig | None, tel
     return processes
 
 
-def _check_division(config: RunConfig, processes: int, tell: Any) -> None:
+def _check_division(config: RunConfig, processes: int, tell: Tell) -> None:
     train, block = config.train, config.model.block_size
     if problem := batch_problem(train.batch_tokens, block, train.micro_batch, processes):
         tell(problem, "train.batch_tokens", NPROC)

@@ -151,6 +151,14 @@ def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
     return filled(context, parts, fill.from_preset(now.preset), run)
 
 
+def choose_devices(parts: Parts, data: Data) -> Any:
+    """Other GPUs: one process on each. On anything else the number stays."""
+    now = draft_of(parts, data)
+    if drafts.device_kind(now.devices) != "cuda":
+        return gr.skip()
+    return str(drafts.first_processes(now.preset, now.devices))
+
+
 def reset(context: Context, parts: Parts, name: str, data: Data) -> Updates:
     """One setting as in the preset, or with `*` all of them."""
     texts = fill.from_preset(draft_of(parts, data).preset).values

@@ -12,7 +12,7 @@ from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
 from workbench.context import Context
-from workbench.html import Markup, badge, empty, escape, join, table
+from workbench.html import STATES, Markup, badge, empty, escape, join, table
 from workbench.jobs import Job
 from workbench.jobs.records import WAITING
 from workbench.train.draft import parse_processes
@@ -48,7 +48,8 @@ def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
         buttons.append(_button("copy", job, "Copy", f"Copy {job.run} into the form"))
     on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
     what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
-    return job.run, badge(WORDS.get(job.state, job.state)), on, what, _why(job), join(buttons)
+    word = WORDS.get(job.state, job.state)
+    return job.run, badge(word) if word in STATES else word, on, what, _why(job), join(buttons)
 
 
 def _why(job: Job) -> str:
