@@ -32,7 +32,16 @@ window.workbench.monitor = (() => {
     return Object.fromEntries(VIEW.filter((key) => given[key] !== undefined).map((key) => [key, given[key]]));
   }
 
+  // The chart writes its view into the address too, and while it has no runs yet it takes them out.
+  function keepAddress() {
+    const now = window.workbench.params();
+    const focus = chosen === runs[0] ? undefined : chosen || undefined;
+    if (!list?.offsetParent || now.tab !== "monitor" || ((now.runs || "") === runs.join(",") && now.focus === focus)) return;
+    window.workbench.url({ runs: runs.join(","), focus });
+  }
+
   function ask() {
+    keepAddress();
     const log = { run: tail.run, file: tail.file, files: tail.files, offset: tail.offset, open: tail.open };
     const shown = { ...chartKeys(window.workbench.params()), ...view };
     return JSON.stringify({ mark, runs, focus: chosen, pane: pane(), digests, log, view: shown, request });
@@ -51,9 +60,7 @@ window.workbench.monitor = (() => {
   function select(names, focus, quietly) {
     runs = [...new Set(names)].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
     chosen = NAME.test(focus || "") ? focus : runs[0] || "";
-    if (window.workbench.params().tab === "monitor" || list?.offsetParent) {
-      window.workbench.url({ runs: runs.join(","), focus: chosen === runs[0] ? null : chosen });
-    }
+    keepAddress();
     draw();
     if (!quietly) pick();
   }
