@@ -5,7 +5,6 @@ const { MARGIN, PANELS, X_AXES, escape } = await import(`./chart-draw.js${versio
 const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
-const CAPTION = 22;
 
 export function download(blob, name) {
   const link = document.createElement("a");
@@ -22,10 +21,10 @@ export function settingsWords(view) {
   return words.filter(Boolean).join(" · ");
 }
 
-// One SVG of all panels below each other. `nodes`: [[id, plotly node], ...]
-export async function picture(Plotly, state, nodes, title) {
+// One SVG of all panels, where they are on screen. `nodes`: [[id, plotly node], ...]; `grid` is what they lie in.
+export async function picture(Plotly, state, nodes, grid, title) {
   const { theme } = state;
-  const width = Math.max(...nodes.map(([, node]) => node.clientWidth));
+  const [width, frame] = [grid.clientWidth, grid.getBoundingClientRect()];
   let y = HEAD + 18;
   const text = (x, at, words, colour, size, weight = 400) =>
     `<text x="${x}" y="${at}" fill="${colour}" font-family="${escape(theme.font).replace(/"/g, "'")}" font-size="${size}" font-weight="${weight}">${escape(words)}</text>`;
@@ -40,13 +39,14 @@ export async function picture(Plotly, state, nodes, title) {
   }
   y += 14;
   for (const [id, node] of nodes) {
-    const [wide, high] = [node.clientWidth, node.clientHeight];
+    const [wide, high, place] = [node.clientWidth, node.clientHeight, node.getBoundingClientRect()];
+    const [left, top] = [place.left - frame.left, y + place.top - frame.top];
     const address = await Plotly.toImage(node, { format: "svg", width: wide, height: high });
-    const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg y="${y + CAPTION}" `);
+    const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg x="${left}" y="${top}" `);
     const unit = PANELS[id].unit;
-    parts.push(text(MARGIN.l, y + 14, `${PANELS[id].title}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
-    y += CAPTION + high + 6;
+    parts.push(text(left + 12, top - 8, `${PANELS[id].title}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
   }
+  y += grid.clientHeight + 6;
   return { width, height: y, svg: `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="${width}" height="${y}" viewBox="0 0 ${width} ${y}">`
     + `<rect width="100%" height="100%" fill="${theme.panel}"/>${parts.join("")}</svg>` };
 }

@@ -136,7 +136,9 @@ class Chart {
     });
     this.bodyWatch.observe(document.body, { attributes: true, attributeFilter: ["class"] });
     this.sizeWatch = new ResizeObserver(() => {
-      if (this.root.clientWidth && this.root.clientWidth !== this.width) { this.width = this.root.clientWidth; this.refresh(); }
+      const before = this.width;
+      this.width = this.root.clientWidth; // 0 while its tab is not the selected one
+      if (this.width && this.width !== before) { this.refresh(); this.soon(0); }
     });
     this.sizeWatch.observe(this.root);
     this.wake = () => { if (!document.hidden) this.soon(0); };
@@ -498,7 +500,7 @@ class Chart {
       }
       const nodes = [...this.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
       if (!nodes.length) return;
-      const made = await picture(await this.library, this, nodes, this.options.label);
+      const made = await picture(await this.library, this, nodes, this.grid, this.options.label);
       if (kind === "SVG") download(new Blob([made.svg], { type: "image/svg+xml" }), `${name}.svg`);
       else download(await png(made), `${name}.png`);
     } catch (error) {

@@ -38,8 +38,8 @@ class LiveChart(gr.HTML):
         button.click(lambda: {"runs": ["a", "c"]}, None, chart, **QUIET)
 
     Its value is a view, see `read_view`: as an output a handler returns a dict with the keys to change, and whatever it
-    leaves out (zoom, axes, smoothing) stays as it is; as an input a handler gets the whole view as it is on the page. While
-    the chart is in a tab that nobody opened yet, the last such dict is what it will begin with, over `view`.
+    leaves out (zoom, axes, smoothing) stays as it is; as an input a handler gets the whole view as it is on the page.
+    While the chart is in a tab that nobody opened yet, the last such dict is what it will begin with, over `view`.
     Nothing else is needed of the app: the scripts and plotly.js are served by paths that the constructor declares
     with `gr.set_static_paths`, chart.css belongs to the page's stylesheets, colours are the page's `--wb-*` variables.
 

@@ -90,8 +90,7 @@ def show(one_page: Any) -> Callable[[str], Any]:
     def with_view(query: str) -> Any:
         view = DEFAULTS | dict(pair.split("=") for pair in query.split("&"))
         ask(one_page, **view)
-        runs = json.dumps(view["runs"].split(","))
-        wait(one_page, f"JSON.stringify(chart.view.runs) === '{runs}' && chart.shown.length === chart.view.runs.length")
+        wait(one_page, f"chart.view.runs.join() === '{view['runs']}' && chart.shown.length === chart.view.runs.length")
         settled(one_page)
         return one_page
 
