@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, cast
 
 import gradio as gr
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import MetricsReader, list_runs, read_records, state_of
+from workbench import forms
 from workbench.context import Context
 from workbench.jobs import How
+from workbench.train import draft as drafts
 
 PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
 MAX_ROWS = 5000
@@ -99,10 +102,18 @@ def _launch(
     context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int
 ) -> dict[str, Any]:
     _entrance(context, password)
-    from workbench.jobs.submit import submit_settings
-
-    job = submit_settings(context.jobs, context.runs, preset, run, settings, nproc)
-    return {"job": job.id, "run": job.run, "command": list(job.argv)}
+    known = forms.settings()
+    if unknown := sorted(set(settings) - set(known)):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else "see python -m mygpt2 train --help"
+        raise UserError(f"settings {', '.join(unknown)} are not known; {hint}")
+    odd = [name for name, value in settings.items() if not isinstance(value, str | int | float | list | None)]
+    if odd:
+        raise UserError(f"settings {', '.join(odd)} are objects; give text, numbers, true or false, lists or null")
+    values = {name: forms.text_of(known[name], value) for name, value in settings.items()}
+    devices = drafts.first_devices(context)
+    job = drafts.launch(context, drafts.Draft(preset, values, run, devices, str(nproc)), at_once=False)
+    return {"job": job.id, "run": job.run, "command": list(job.spec.argv)}
 
 
 def _stop(context: Context, password: str, run: str, how: str) -> dict[str, Any]:

@@ -90,13 +90,19 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     secret.write_text(PASSWORD + "\n")
     os.chmod(secret, 0o600)
     runs = tmp_path / "runs"
-    server = workbench_server(runs, "--password-file", str(secret), "--slots", "none-such")
+    server = workbench_server(runs, "--password-file", str(secret), "--slots", "cpu")
     with pytest.raises(Exception, match=r"(?i)auth|401|login"):
         Client(server.url, verbose=False, analytics_enabled=False)
     client = Client(server.url, auth=("me", PASSWORD), verbose=False, analytics_enabled=False)
     assert "wrong" in refused(lambda: client.predict("guess", "tiny", "new", {}, 1, api_name="/launch"))
-    bad = refused(lambda: client.predict(PASSWORD, "tiny", "new", {"train.steps": -1}, 1, api_name="/launch"))
-    assert "train.steps" in bad
+    for settings, told in (({"train.steps": -1}, "train.steps"), ({"train.stepz": 5}, "did you mean train.steps"),
+                           ({"data.source": "../secret"}, "outside the folders"), ({"train.steps": {}}, "objects")):  # fmt: skip
+        assert told in refused(lambda s=settings: client.predict(PASSWORD, "tiny", "new", s, 1, api_name="/launch"))
     assert not (runs / "new").exists()
     assert client.predict(api_name="/list_runs") == []
+    (runs / ".workbench" / "paused").touch()  # so that it stays queued and nothing is trained here
+    queued = client.predict(PASSWORD, "tiny", "new", {"train.steps": 5}, 1, api_name="/launch")
+    assert queued["run"] == "new" and queued["command"][-2:] == ["--train.steps", "5"]
+    assert client.predict(api_name="/list_runs")[0]["state"] == "queued"
+    assert client.predict(PASSWORD, "new", "save", api_name="/stop") == {"run": "new", "asked": "save"}
     assert PASSWORD not in "".join(server.log)
