@@ -356,7 +356,6 @@ def test_what_is_on_screen_and_every_point_can_be_saved(app, show, kind, start):
     for seed, name in enumerate(names):
         short_run(app, name, 150, seed=seed)
     page = show(f"runs={','.join(names)}")
-    wait(page, "chart.shown.length === 2 && [...chart.panels.values()].filter((p) => p.drawn).length === 2")
     page.locator("summary", has_text="Export").click()
     with page.expect_download() as download:
         page.get_by_role("button", name=kind).click()
@@ -415,3 +414,12 @@ def test_a_panel_says_its_newest_values(app, show):
     label = page.locator(".wb-chart-panel-loss").get_attribute("aria-label")
     value = page.evaluate(f"{CHART}.shown[0].values('loss')[99]")
     assert label is not None and label.startswith("Loss in nats per token: spoken ") and f"{value:.4g}" in label
+
+
+def test_a_zoomed_range_follows_the_newest_step_when_asked(app, show):
+    run = short_run(app, "followed")
+    page = show("runs=followed&range=1500..2000&follow=1")
+    write_steps(run, 2001, 2040)
+    page.evaluate(f"{CHART}.soon(0)")
+    wait(page, "chart.shown[0].n === 2040")
+    assert page.evaluate(f"{CHART}.view.range") == [1540, 2040]
