@@ -27,6 +27,7 @@ from mygpt2.ripples.verdict import chance, megabytes, size
 LOSS = 3.3  # nats per token, what a small model reaches on web text
 BYTES_PER_TOKEN = 4.6  # of GPT-2 on English prose
 FEWEST_GROUPS = 24
+CLEAR = 0.05  # chance below which a period is called one
 TESTED = ("dump", "score", "language_score", "token_count", "date")
 
 
@@ -138,8 +139,9 @@ def _in_nats(report: dict[str, Any], guess: Floats, layout: Layout) -> None:
     group = layout.row_group_tokens or 1.0
     line = fit_line(y, weight, group / found["period_tokens"])
     profile = Profile(found["period_tokens"], line.coefficients, (line.amplitude, line.amplitude))
-    report["forecast"] = [{**row, "amplitude_ci": None} for row in forecast(profile, layout)[1:]]
     report["between_groups"] = float(np.nanstd(guess))
+    if found["p_value"] < CLEAR:
+        report["forecast"] = [{**row, "amplitude_ci": None} for row in forecast(profile, layout)[1:]]
 
 
 def forecast_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -150,10 +152,15 @@ def forecast_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"fewer than {FEWEST_GROUPS} row groups, or all alike: no ripple can be foretold"
     for item in sorted(report["properties"], key=lambda item: item["p_value"]):
         what = f"{size(item['period_tokens'])}, {item['share_of_file']:.3f} of a file" if item["share_of_file"] else ""
-        word = "repeats every" if item["p_value"] < 0.05 else "no clear period; the best is"
+        word = "repeats every" if item["p_value"] < CLEAR else "no clear period; the best is"
         yield f"{item['name']:<16} {word} {what} ({chance(item['p_value'])})"
+    if "between_groups" in report:
+        yield (
+            f"row groups differ by {report['between_groups']:.3f} nats, guessing that a text's loss follows its "
+            f"compressibility; in file order that comes again at every pass of {size(report['tokens'])}"
+        )
     if report["forecast"]:
-        yield "what each order would leave, guessing that a text's loss follows its compressibility:"
+        yield "what each order would leave of the period of compressibility, by the same guess:"
     for row in report["forecast"]:
         amplitude = f"{row['amplitude']:.4f} nats" if row["periodic"] else "no line"
         yield f"  {row['order']:<34} {amplitude:>12} {megabytes(row['memory_bytes']):>10} MB  {row['note']}"

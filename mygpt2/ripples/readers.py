@@ -149,7 +149,7 @@ def _log(path: Path, columns: Columns, column: str | None, batch_tokens: float |
     loss = column if column is not None else _find(usable, LOSSES)
     if loss is None or loss not in usable:
         shown = ", ".join(list(columns)[:12]) or "none"
-        wanted = f"a column {column!r}" if column is not None else "a loss"
+        wanted = f"column {column!r}" if column is not None else "loss"
         raise UserError(f"{path} has no {wanted} with numbers; its columns: {shown}; name the loss with --column")
     steps = usable[step] if step is not None else np.arange(len(usable[loss]), dtype=np.float64)
     notes = () if step is not None else ("it has no step column: rows are counted instead",)

@@ -19,7 +19,7 @@ from mygpt2.ripples.null import Null, fit_null, surrogate
 from mygpt2.ripples.spectrum import FEWEST_CYCLES, HARMONICS, SHORTEST, Transform, fit_line, harmonics_of
 
 LONGEST_SURROGATE = 4096  # cells; the law of the highest score hardly changes with length, and how is known
-SURROGATE_CELLS = 400_000  # of all surrogates together
+SURROGATE_CELLS = 260_000  # of all surrogates together
 LEAST_P = 1e-6  # what a null that is itself an estimate can honestly say
 
 
@@ -129,7 +129,7 @@ def law_of(transform: Transform, null: Null, columns: Floats | None, seed: int =
     projector = (
         None if columns is None or n < transform.n else np.linalg.qr(columns * (transform.weight > 0)[:, None])[0]
     )
-    count = int(np.clip(SURROGATE_CELLS // n, 80, 240))
+    count = int(np.clip(SURROGATE_CELLS // n, 64, 160))
     rng = np.random.default_rng([seed, n, count])
     scores = np.empty(count)
     for i in range(count):

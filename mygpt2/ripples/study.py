@@ -84,7 +84,8 @@ def why_not(log: Log, residual: Floats | None = None) -> str:
     if np.ptp(log.loss) == 0:
         return f"The loss is {log.loss[0]:g} at every step: a constant has no ripple, and no noise to judge one by."
     scale = float(np.abs(log.loss).max())
-    if residual is not None and float(residual.std()) < 1e-9 * max(scale, 1e-300):
+    bend = float(np.median(np.abs(np.diff(log.loss, 2))))
+    if bend < 1e-12 * scale or (residual is not None and float(residual.std()) < 1e-9 * max(scale, 1e-300)):
         return "The loss is a smooth curve without any noise: there is nothing to judge a ripple by."
     return ""
 

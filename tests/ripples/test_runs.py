@@ -1,0 +1,90 @@
+"""Our own run folders: every step, and with the trace the place of every row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mygpt2.ripples import analyse, read_log
+from tests.ripples.made import run_folder
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A set of 4 files of 300 documents in file order, three cycles to a file: 12.5 steps each."""
+    return analyse(read_log(run_folder(tmp_path_factory.mktemp("runs") / "inside")))
+
+
+def test_the_layout_is_known_from_the_trace(report) -> None:
+    layout = report["layout"]
+    assert layout["files"] == 4 and layout["order"] == "sequential"
+    assert layout["document_tokens"] == pytest.approx(64)
+    assert layout["file_tokens"] == pytest.approx(300 * 64) and layout["set_tokens"] == pytest.approx(1200 * 64)
+
+
+def test_a_third_of_a_file_is_no_layout_period(report) -> None:
+    assert report["significant"] and report["period_steps"] == pytest.approx(12.5, rel=0.01)
+    assert report["share_of_file"] == pytest.approx(1 / 3, rel=0.01) and report["part_of_file"] == 3
+    file = next(c for c in report["candidates"] if c["name"] == "a file")
+    assert file["tested_on"] == "the place of every row" and file["p_value"] > 0.001 and not file["fits"]
+    assert "structure inside the file" in report["verdict"]
+
+
+def test_a_whole_files_ripple_fits_the_file(tmp_path: Path) -> None:
+    report = analyse(read_log(run_folder(tmp_path / "whole", cycles=1)))
+    fits = [c["name"] for c in report["candidates"] if c["fits"]]
+    assert report["period_steps"] == pytest.approx(37.5, rel=0.02) and fits == ["a file"]
+    assert next(c for c in report["candidates"] if c["fits"])["p_value"] < 1e-6
+    assert "that of a file" in report["verdict"]
+
+
+def test_the_profile_by_place_in_the_file_has_the_planted_shape(report) -> None:
+    drawn = report["figures"]["by_place_in_file"]
+    place, mean = np.array(drawn["place"]), np.array(drawn["mean"], float)
+    assert np.corrcoef(mean, np.sin(6 * np.pi * place))[0, 1] > 0.9
+    assert mean.max() - mean.min() == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_shuffled_order_leaves_nothing(tmp_path: Path) -> None:
+    report = analyse(read_log(run_folder(tmp_path / "lanes", shuffled=True)))
+    assert not report["significant"] and report["p_value"] > 0.05
+    assert report["forecast"] == []
+
+
+def test_what_the_documents_explain_is_told_by_property(report) -> None:
+    found = report["attribution"]
+    best, *others = found["properties"]
+    assert best["name"] == "score" and best["p_value"] < 1e-6
+    assert all(item["partial_r2"] < best["partial_r2"] / 10 for item in others)
+    assert {item["name"] for item in others} == {"dump", "length"}
+    assert found["ripple_left"] == pytest.approx(1, abs=0.1)  # the planted cycle is not the score's
+
+
+def test_a_run_without_a_trace_is_tested_on_time(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "bare")
+    for file in (path / "trace").iterdir():
+        file.unlink()
+    report = analyse(read_log(path))
+    assert report["significant"] and report["attribution"] is None
+    assert {c["tested_on"] for c in report["candidates"]} <= {"time", ""}
+
+
+def test_a_resumed_run_counts_the_later_attempt(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "resumed", steps=100)
+    with open(path / "metrics.jsonl", "a") as file:
+        for step in range(90, 101):
+            file.write(json.dumps({"schema": 1, "attempt": 2, "step": step, "tokens": step * 512, "loss": 9.0}) + "\n")
+        file.write("not a line\n")
+    log = read_log(path)
+    assert (log.loss[-11:] == 9.0).all() and len(log) == 100
+    assert any("after a resume" in note for note in log.notes) and any("no metrics" in note for note in log.notes)
+
+
+def test_a_damaged_trace_or_configuration_is_done_without(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "damaged")
+    (path / "trace" / "manifest.json").write_text("{")
+    (path / "config.toml").write_text("[model\n")
+    assert analyse(read_log(path))["significant"]
