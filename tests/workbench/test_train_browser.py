@@ -50,8 +50,14 @@ def command(page: Any) -> str:
     return str(page.locator("#train-command textarea").input_value())
 
 
+def load(page: Any, file: Path) -> None:
+    with page.expect_file_chooser() as waiting:
+        page.locator("#train-load").click()
+    waiting.value.set_files(file)
+
+
 def wait_command(page: Any, words: str) -> None:
-    page.wait_for_function(f"document.querySelector('#train-command textarea').value.includes({json.dumps(words)})")
+    page.wait_for_function(f"document.querySelector('#train-command textarea')?.value.includes({json.dumps(words)})")
 
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -122,7 +128,7 @@ def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path
 
     file = tmp_path / "mine.toml"
     file.write_text(to_toml(load_config("tiny", None, ["--optimizer.beta1", "0.8", "--model.bias", "false"])), "utf-8")
-    page.locator("#train-load input[type=file]").set_input_files(file)
+    load(page, file)
     wait_command(page, "--optimizer.beta1 0.8")
     assert "--preset tiny" in command(page) and "--model.bias false" in command(page)
     fold = page.locator("#fold-optimizer")
@@ -140,7 +146,7 @@ def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path
     assert load_config(None, saved) == load_config(None, file)
 
     file.write_text('preset = "tiny"\n[optimizer]\nbeta2 = 7\n[schedule]\ndecay_share = "x"\n', "utf-8")
-    page.locator("#train-load input[type=file]").set_input_files(file)
+    load(page, file)
     note(page, "schedule.decay_share").get_by_text("above 0, at most 1").wait_for()  # its fold opened by itself
     note(page, "optimizer.beta2").get_by_text("from 0, below 1").wait_for()
 
