@@ -77,10 +77,11 @@ class Context:
     def source(self, text: str) -> str:
         """A data source as `--data.source` takes it; a path must lie inside the roots."""
         text = str(text or "").strip()
-        if text == "pydocs" or text.startswith("fineweb-edu"):
+        if text == "pydocs":
             return text
         looks_like_path = text.startswith(("/", "~", ".")) or any(_exists(root / text) for root in self.data_roots)
-        if not looks_like_path and "/" in text and HUB_NAME.fullmatch(text):
+        named = text.startswith("fineweb-edu") or (not looks_like_path and "/" in text and HUB_NAME.fullmatch(text))
+        if named and not _exists(Path(text)):  # the engine takes what exists as a path, before any name of the hub
             return text
         path = self.path(text, "data source")
         if not path.exists():

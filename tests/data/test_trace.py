@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.data.ledger import coverage
 from mygpt2.data.trace import STEPS_PER_FILE, TraceWriter, documents_of_step, read_trace, trace_files
-from tests.data.corpus import Ranks, config, memory, texts, write_parquet
+from tests.data.corpus import EOT, Ranks, config, memory, texts, write_parquet
 
 
 def losses(step, part):
@@ -98,3 +99,37 @@ def test_the_ledger_refuses_a_state_of_other_data(tmp_path):
         run.step()
         with pytest.raises(ValueError, match="other data"):
             coverage(run.state, memory(blocks=9).manifest)
+
+
+def test_a_row_begins_where_its_offset_says_in_its_first_document(tmp_path):
+    source = memory()
+    with Ranks(config(), tmp_path, source=source) as run:
+        writer = TraceWriter(tmp_path / "trace", 1, 0, source.manifest)
+        batches = run_traced(run, writer, 40)
+    rows = read_trace(tmp_path).to_pylist()
+    assert any(row["offset"] for row in rows) and any(not row["offset"] for row in rows)
+    for row in rows:
+        documents = [source.blocks[b][i] for b, i in zip(row["block"], row["document"], strict=True)]
+        stream = [token for text in documents for token in (*text.encode(), EOT)]
+        expected = stream[row["offset"] : row["offset"] + 33]
+        assert batches[row["step"]][row["slot"]].tolist() == expected
+
+
+def run_traced(run, writer, steps):
+    """Batches by step, each noted in the trace."""
+    batches = {}
+    for step in range(1, steps + 1):
+        batches[step] = run.step()
+        writer.add(step, run.last[0], np.zeros(len(batches[step])))
+    writer.flush()
+    return batches
+
+
+def test_a_trace_from_before_offsets_were_kept_is_read_beside_a_newer_one(tmp_path):
+    with Ranks(config(), tmp_path, source=memory()) as run:
+        write(run, tmp_path, 1, range(1, 4))
+        for file in trace_files(tmp_path):
+            pq.write_table(pq.read_table(file.path).drop_columns("offset"), file.path)
+        write(run, tmp_path, 2, range(4, 6))
+    offsets = read_trace(tmp_path)["offset"].to_pylist()
+    assert offsets[:24] == [None] * 24 and None not in offsets[24:]

@@ -121,6 +121,16 @@ def test_paths_outside_the_roots_are_refused_with_the_reason(text, tmp_path):
         handlers.data_of(context, text, "text")
 
 
+@pytest.mark.parametrize("text", ["owner/name", "fineweb-edu/../owner"])
+def test_a_name_of_the_hub_that_is_a_folder_here_is_a_path_and_refused(text, tmp_path, monkeypatch):
+    context = context_of(tmp_path)
+    for folder in ("owner/name", "fineweb-edu"):
+        (tmp_path / "elsewhere" / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"roots|allowed"):
+        handlers.data_of(context, text, "text")
+
+
 def test_a_large_compressed_file_is_not_unpacked_for_a_look(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 100))

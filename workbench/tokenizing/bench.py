@@ -72,10 +72,10 @@ def task_list(tasks: list[Task]) -> html.Markup:
     if not tasks:
         return html.empty("No tokenizer has been trained from this page yet.", "Fill in the form and press Start.")
     rows = [
-        (html.badge(BADGES.get(t.state, "lost")), t.label, _progress(t), out_of(t) or "", _clock(t.created))
+        (html.badge(BADGES.get(t.state, "lost")), t.label, _progress(t), _clock(t.created), out_of(t) or "")
         for t in tasks[:SHOWN_TASKS]
     ]
-    return html.table(["state", "tokenizer", "progress", "folder", "started (UTC)"], rows, caption="Trainings")
+    return html.table(["state", "tokenizer", "progress", "started (UTC)", "folder"], rows, caption="Trainings")
 
 
 def _progress(task: Task) -> html.Markup:
