@@ -173,7 +173,12 @@ class Chart {
   }
 
   apply(keys) {
-    if ("x" in keys && keys.x !== this.view.x && this.view.range && !("range" in keys)) keys.range = this.translate(this.view.range, this.view.x, keys.x);
+    const { x, range } = this.pending || this.view;
+    this.pending = null;
+    if ("x" in keys && keys.x !== x && range && !("range" in keys)) {
+      keys.range = this.translate(range, x, keys.x);
+      if (!keys.range) this.pending = { x, range }; // the axis has no values yet: see `arrived`
+    }
     Object.assign(this.view, keys);
     if (!this.view.runs.includes(this.view.minus)) this.view.minus = "";
     this.yranges = {};
@@ -188,6 +193,17 @@ class Chart {
     if (!series) return null;
     const [a, b] = range.map((value) => interpolateAt(series.x(from), series.x(to), value));
     return a < b ? [a, b] : null;
+  }
+
+  // Columns or FLOPs came: a range that waited for the new axis can be carried over.
+  arrived() {
+    const range = this.pending && this.translate(this.pending.range, this.pending.x, this.view.x);
+    if (range) {
+      this.pending = null;
+      this.view.range = range;
+      this.write();
+    }
+    this.refresh();
   }
 
   // Back to the component's value, for handlers, and into the address.
@@ -334,7 +350,7 @@ class Chart {
     }
     if (this.series.get(series.run) !== series || beside.n !== series.n) return;
     series.adopt(beside);
-    this.refresh();
+    this.arrived();
   }
 
   async fetchFlops(every) {
@@ -342,7 +358,7 @@ class Chart {
     if (!unknown.length) return;
     const found = await this.server.chart_flops({ runs: unknown.map((series) => series.run) });
     for (const series of unknown) { series.flops = found[series.run] ?? null; series.version++; }
-    this.refresh();
+    this.arrived();
   }
 
   // Drawing
