@@ -194,6 +194,21 @@ def test_note_tags_and_star_are_saved_in_the_run_folder(new_page, server, runs):
     assert labels.read_labels(RunDir(runs / "gamma")).star
 
 
+def test_two_runs_are_taken_along_to_another_tab(new_page, server):
+    page = new_page()
+    go(page, server, "&runs=alpha")
+    head_is(page, "alpha")
+    page.locator("#wb-do-pair:not([disabled])").click()
+    page.get_by_text("tick a second one in the list").first.wait_for(timeout=LIMIT)
+    page.get_by_label("Show beta in the chart").check()
+    page.locator("#wb-do-pair").click()
+    page.wait_for_function("() => new URL(location.href).searchParams.get('tab') === 'ripples'", timeout=LIMIT)
+    page.wait_for_function("""() => {
+        const box = document.querySelector('#wb-port-ripples textarea, #wb-port-ripples input');
+        return /"first": "alpha", "second": "beta"/.test(box?.value);
+    }""")
+
+
 def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page, server):
     page = new_page(viewport={"width": 390, "height": 844})
     go(page, server, "&runs=gamma")

@@ -20,6 +20,7 @@ from workbench.page import QUIET, Page
 
 TICK_SECONDS = 1.5
 ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
+CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
 MARKUP = ("head", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
@@ -69,7 +70,7 @@ class Parts:
 # What each button needs of the run, see poll.buttons.
 NEEDS = {
     "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
-    "train": "use", "sample": "use", "compare": "use", "ripples": "use", "star": "edit",
+    "train": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
 }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button
             button(name, label)
     with gr.Row(elem_classes="wb-mon-actions"):
         for name, label in (("train", "Open in Train"), ("sample", "Sample it"), ("compare", "Compare it"),
-                            ("ripples", "Ripples"), ("star", "★ Star")):  # fmt: skip
+                            ("ripples", "Ripples"), ("pair", "Step against step"), ("star", "★ Star")):  # fmt: skip
             button(name, label)
     with gr.Row(visible=False, elem_classes="wb-mon-actions wb-mon-confirm", elem_id="wb-confirm-kill") as row:
         question = gr.Textbox(visible="hidden", label="run asked about", container=False)
@@ -207,8 +208,10 @@ def _act(
         button.click(lambda: gr.Row(visible=False), None, row, **QUIET)
     for name, tab, key in (("train", "train", "from_run"), ("sample", "sample", "model_a"),
                            ("compare", "compare", "models"), ("ripples", "ripples", "run")):  # fmt: skip
-        js = "() => [window.workbench.monitor.chosen()]" if name == "compare" else FOCUS
+        js = CHOSEN if name == "compare" else FOCUS
         buttons[name].click(partial(_send, page, tab, key), ask, page.outputs(tab), js=js, **QUIET)
+    pair = page.friendly(partial(_send_pair, page))
+    buttons["pair"].click(pair, ask, page.outputs("ripples"), js=CHOSEN, **QUIET)
 
 
 def _told(action: Callable[..., str], *values: Any) -> None:
@@ -225,6 +228,14 @@ def _ask(context: Context, what: str, run: str) -> str:
 
 def _send(page: Page, tab: str, key: str, value: str) -> list[Any]:
     return page.go(tab, **{key: value})
+
+
+def _send_pair(page: Page, chosen: str) -> list[Any]:
+    """The first two runs of the chart, compared where their noise cancels."""
+    first, _, rest = chosen.partition(",")
+    if not first or not rest:
+        raise UserError("only one run is ticked; tick a second one in the list to compare the two step against step")
+    return page.go("ripples", part="pair", first=first, second=rest.partition(",")[0])
 
 
 def _edit(context: Context, page: Page, note: gr.Textbox, tags: gr.Textbox, note_of: gr.JSON) -> None:
