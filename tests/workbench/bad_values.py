@@ -16,9 +16,9 @@ OUTSIDE = ["../elsewhere", "/etc/passwd", "~/x"]  # for settings that name a fil
 NAMING = ("data.source", "data.tokenizer", "data.cache_dir", "eval.yardstick", "eval.hellaswag")
 
 
-def bad_values() -> list[tuple[str, str]]:
-    """(dotted name, text) for every setting: out of range, of another type, not among the choices, empty, unusable."""
-    return [(name, text) for name, setting in settings().items() for text in dict.fromkeys(_bad(setting))]
+def bad_values() -> dict[str, list[str]]:
+    """Texts by dotted name, for every setting: out of range, of another type, no choice, empty, unusable."""
+    return {name: list(dict.fromkeys(_bad(setting))) for name, setting in settings().items()}
 
 
 def _bad(setting: Setting) -> Iterator[str]:
