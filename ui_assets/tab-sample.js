@@ -116,8 +116,8 @@
     return (found.lists.length > 1 ? whose : "After ") + tail;
   }
 
-  function detailNode(found, item) {
-    return [make("h3", {}, `Token ${number(found.at + 1, 0)} of ${found.whose}: ${spelled(item)}, ${number(found.nats, 2)} nats`),
+  function detailNode(found, words) {
+    return [make("h3", {}, `Token ${number(found.at + 1, 0)} of ${found.whose}: ${words}`),
       make("p", { class: "wb-muted" }, contextWords(found)),
       make("div", { class: "wb-sample-lists" }, ...found.lists.map(listNode))];
   }
@@ -178,8 +178,7 @@
       let found;
       try { found = await server.sample_likeliest({ id, pane, at }); } catch { found = { error: "The server does not answer; try again." }; }
       if (current !== id || node.getAttribute("aria-pressed") !== "true") return;
-      const item = { t: node.getAttribute("aria-label").replace(/, [\d.,]+ nats$/, "") };
-      detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, item)));
+      detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, node.title)));
       detail.removeAttribute("aria-busy");
     }
 

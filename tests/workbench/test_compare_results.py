@@ -153,7 +153,13 @@ def test_hellaswag_shows_both_scorings_with_intervals(place: Place) -> None:
     place.add(items_result("a", 0.30))
     place.add(items_result("b", 0.31))
     view = results_view(place.sets()[0])
-    for words in ("completion: acc,", "harness: acc_norm", "30.00 ± 5.00", "20.20 to 39.80", "no difference"):
+    for words in (
+        "completion: acc,",
+        "harness: acc_norm",
+        "30.00 ± 5.00",
+        "20.20 to 39.80",
+        "no difference (1.00 points",
+    ):
         assert words in view
 
 

@@ -29,8 +29,15 @@ class Bar:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """95 % to either side, as of a normal distribution."""
         reach = NORMAL_95 * (self.stderr or 0.0)
         return self.value - reach, self.value + reach
+
+    @property
+    def share_interval(self) -> tuple[float, float]:
+        """The same of a share, which is never below 0 or above 1."""
+        low, high = self.interval
+        return max(0.0, low), min(1.0, high)
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,11 @@ def accuracy_bars(chosen: Set, scoring: str, metric: str) -> list[Bar]:
     return sorted([*found, *others], key=lambda bar: -bar.value)
 
 
-def against_best(shown: Sequence[Bar]) -> list[str]:
+def against_best(shown: Sequence[Bar], points: bool = False) -> list[str]:
     """What each bar is against the best measured one. A difference under one standard error of it is none.
 
     The errors are added as those of independent results; on one text they rather go together, so this is cautious.
+    `points`: values are shares, differences are told in percentage points.
     """
     best = next((bar for bar in shown if not bar.quoted), None)
     words = []
@@ -139,18 +147,20 @@ def against_best(shown: Sequence[Bar]) -> list[str]:
         elif bar is best:
             words.append("best")
         else:
-            words.append(difference(bar, best))
+            words.append(difference(bar, best, points))
     return words
 
 
-def difference(bar: Bar, best: Bar) -> str:
-    by = bar.value - best.value
+def difference(bar: Bar, best: Bar, points: bool = False) -> str:
+    """In the bars' unit, or in percentage points of shares."""
+    scale, digits, unit = (100.0, 2, " points") if points else (1.0, 4, "")
+    by = scale * (bar.value - best.value)
     if bar.stderr is None or best.stderr is None:
-        return f"{by:+.4f} (error not known)"
-    error = math.hypot(bar.stderr, best.stderr)
+        return f"{by:+.{digits}f}{unit} (error not known)"
+    error = scale * math.hypot(bar.stderr, best.stderr)
     if abs(by) < error or by == 0:
-        return f"no difference ({abs(by):.4f} is under one standard error, {error:.4f})"
-    return f"{by:+.4f} ± {error:.4f}"
+        return f"no difference ({abs(by):.{digits}f}{unit} is under one standard error, {error:.{digits}f})"
+    return f"{by:+.{digits}f} ± {error:.{digits}f}{unit}"
 
 
 def count_of(choices: Mapping[str, Any]) -> int:

@@ -57,9 +57,9 @@ def _accuracy_view(chosen: Set) -> Markup:
             if not shown:
                 continue
             charts.append(columns(f"{scoring}: {metric}, higher is better", shown))
-            for bar, words in zip(shown, against_best(shown), strict=True):
+            for bar, words in zip(shown, against_best(shown, points=True), strict=True):
                 label = _quoted(bar) if bar.quoted else bar.label
-                low, high = bar.interval
+                low, high = bar.share_interval
                 interval = "" if bar.stderr is None else f"{100 * low:.2f} to {100 * high:.2f}"
                 rows.append((f"{scoring} {metric}", label, _percent(bar), interval, words))
     table = html.table(("metric", "model", "% ± error", "95 % interval", "against the best"), rows, numeric={2, 3},

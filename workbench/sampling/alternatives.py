@@ -8,7 +8,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from workbench.sampling.client import Desk, Sampler
-from workbench.sampling.generation import Generation, Pane
+from workbench.sampling.generation import Generation, Pane, is_visible
 
 TAIL = 60  # characters of the context that are shown
 
@@ -67,9 +67,7 @@ def _note(own: Pane, other: Pane, found: dict[str, Any]) -> str:
     if other.head and other.head["fingerprint"] != own.head["fingerprint"]:
         words.append(f"reads this text as {found['context']:,} tokens of its own tokenizer")
     if found["dropped"]:
-        words.append(
-            f"without the last {found['dropped']} bytes, which begin a character its tokens cannot split there"
-        )
+        words.append("without the beginning of a character at its end")
     if found["seen"] < found["context"]:
         words.append(f"sees the last {found['seen']:,} of {found['context']:,} tokens")
     return "; ".join(words)
@@ -84,9 +82,10 @@ def rows(likeliest: list[list[Any]]) -> list[dict[str, Any]]:
             row["e"] = True
         else:
             raw = bytes.fromhex(data)
-            try:
-                row["t"] = raw.decode("utf-8")
-            except UnicodeDecodeError:
+            text = raw.decode("utf-8", "replace")
+            if text.encode() == raw and is_visible(text):
+                row["t"] = text
+            else:
                 row["b"] = raw.hex(" ")
         found.append(row)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +69,8 @@ class Pane:
         if data is None:
             return {"e": True}
         text, self.begun, split = joined(self.begun, data)
+        if not is_visible(text):
+            return {"t": "", "b": data.hex(" ")}
         return {"t": text, "b": data.hex(" ")} if split else {"t": text}
 
     def facts(self) -> dict[str, Any]:
@@ -99,6 +102,11 @@ def joined(pending: bytes, data: bytes) -> tuple[str, bytes, bool]:
         if not rest or _begins_character(rest):
             return text, rest, bool(pending or rest)
     return whole.decode("utf-8", "replace"), b"", True
+
+
+def is_visible(text: str) -> bool:
+    """Whether no control character is in it but line ends and tabs; such a one is shown as its bytes."""
+    return all(unicodedata.category(c) != "Cc" or c in "\n\r\t" for c in text)
 
 
 def _begins_character(data: bytes) -> bool:

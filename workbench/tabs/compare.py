@@ -21,9 +21,9 @@ from workbench.compare.view import results_view, tasks_view
 from workbench.context import Context
 from workbench.page import PRIVATE, QUIET, Page
 from workbench.sampling.choices import choices
-from workbench.tabs.sample import ACTION
+from workbench.tabs.sample import ACTION, ONLY_HUB
 
-POLL_SECONDS = 2.0
+POLL_SECONDS, REFRESH_SECONDS = 2.0, 3.0
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-task]");
   if (button) trigger("click", { task: button.dataset.task, action: button.dataset.action });
@@ -62,6 +62,11 @@ def build(context: Context, page: Page) -> None:
     poll = page.friendly(partial(polled, context, results))
     look = page.friendly(partial(selected, results))
     page.timer("compare", POLL_SECONDS).tick(poll, [shown, stamp], [shown, view, tasks, stamp], **QUIET)
+    listed = gr.State(choices(context))
+    page.timer("compare", REFRESH_SECONDS).tick(
+        page.friendly(partial(refreshed, context)), [listed, fields["models"]],
+        [fields["models"], fields["protocol"], listed], **QUIET,
+    )  # fmt: skip
     begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks], **ACTION)
     begun.then(None, [fields["models"], fields["protocol"]], None, js=_ADDRESS, **PRIVATE)
     tasks.click(page.friendly(clicked), None, tasks, **ACTION)
@@ -129,9 +134,20 @@ def polled(context: Context, results: Results, key: str | None, stamp: str) -> l
     before = [*stamp.split(" "), "", "", ""]
     if now == before[:3]:
         return [gr.skip()] * 4
-    values = [gr.Dropdown(choices=known, value=chosen.key if chosen else None), *fresh[1:]]
+    values = [gr.update(choices=known, value=chosen.key if chosen else None), *fresh[1:]]
     changed = [value if new != old else gr.skip() for value, new, old in zip(values, now, before, strict=False)]
     return [*changed, " ".join(now)]
+
+
+def refreshed(context: Context, listed: list[Any], models: list[str]) -> Any:
+    """New checkpoints, folders and runs in the lists; nothing when there are none."""
+    known = choices(context)
+    if [tuple(item) for item in listed or []] == known:
+        return gr.skip()
+    texts = gr.update(choices=[("no text", ""), *protocols(context)])
+    if models == [ONLY_HUB[0]] and known[0][1] != ONLY_HUB[0]:
+        return gr.update(choices=known, value=[known[0][1]]), texts, known
+    return gr.update(choices=known), texts, known
 
 
 def selected(results: Results, key: str | None) -> str:
@@ -152,11 +168,11 @@ def asked(context: Context, text: str) -> list[Any]:
     request = Page.request(text)
     known = choices(context)
     models = [name.strip() for name in str(request.get("models", "")).split(",") if name.strip()]
-    box = gr.Dropdown(choices=known, value=models) if models else gr.Dropdown(choices=known)
+    box = gr.update(choices=known, value=models) if models else gr.update(choices=known)
     texts = [("no text", ""), *protocols(context)]
     if "protocol" not in request:
-        return [box, gr.Dropdown(choices=texts)]
-    return [box, gr.Dropdown(choices=texts, value=str(request["protocol"]))]
+        return [box, gr.update(choices=texts)]
+    return [box, gr.update(choices=texts, value=str(request["protocol"]))]
 
 
 def _find(found: list[Set], key: str | None) -> Set | None:

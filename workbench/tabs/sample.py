@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from workbench.sampling.choices import choices, resolve, short
 from workbench.sampling.client import Sampler
 from workbench.sampling.settings import LIMITS, MAX_PROMPT, clamped, prompt_within
 
-REFRESH_SECONDS = 10.0
+REFRESH_SECONDS = 3.0
+ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
 # through the queue, whose stream brings a refusal's toast to the page
 ACTION: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, **PRIVATE}
 HELP = {
@@ -119,7 +120,7 @@ def asked(context: Context, text: str) -> list[Any]:
     request = Page.request(text)
     known = choices(context)
     models = [
-        gr.Dropdown(choices=known, value=str(request[name])) if name in request else gr.Dropdown(choices=known)
+        gr.update(choices=known, value=str(request[name])) if name in request else gr.update(choices=known)
         for name in ("model_a", "model_b")
     ]
     prompt = prompt_within(request["prompt"])[0] if "prompt" in request else gr.skip()
@@ -128,18 +129,21 @@ def asked(context: Context, text: str) -> list[Any]:
 
 
 def refreshed(context: Context, listed: list[Any]) -> Any:
-    """New checkpoints and folders in both lists; nothing when there are none."""
-    known = choices(context)
-    if [tuple(item) for item in listed or []] == known:
+    """New checkpoints and folders in both lists; nothing when there are none. The first ones of all are chosen."""
+    before, known = [tuple(item) for item in listed or []], choices(context)
+    if before == known:
         return gr.skip()
-    return gr.Dropdown(choices=known), gr.Dropdown(choices=known), known
+    if defaults(before) == ONLY_HUB != defaults(known):
+        first, second = defaults(known)
+        return gr.update(choices=known, value=first), gr.update(choices=known, value=second or None), known
+    return gr.update(choices=known), gr.update(choices=known), known
 
 
-def defaults(known: list[tuple[str, str]]) -> tuple[str, str]:
+def defaults(known: Sequence[tuple[Any, ...]]) -> tuple[str, str]:
     """Two models to begin with. The hub's are chosen by a person only: they are downloads."""
     local = [value for label, value in known if not label.endswith("from the hub")]
     if not local:
-        return "gpt2", ""
+        return ONLY_HUB
     others = local[2:] if len(local) > 1 and local[1].startswith(f"{local[0]}/") else local[1:]  # [1]: the newest again
     return local[0], others[0] if others else ""
 

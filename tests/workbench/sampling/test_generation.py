@@ -49,6 +49,11 @@ def test_a_token_with_half_a_character_is_shown_as_its_bytes() -> None:
     assert [(item["t"], item.get("b")) for item in shown] == [("a", None), ("", "f0 9f"), ("😀", "98 80")]
 
 
+def test_a_control_character_is_shown_as_its_bytes_and_a_line_end_is_not() -> None:
+    shown = generation(token(0, b"\x01"), token(0, b"\n")).since([0, 0])["panes"][0]["tokens"]
+    assert [(item["t"], item.get("b")) for item in shown] == [("", "01"), ("\n", None)]
+
+
 def test_the_page_gets_each_token_once_by_its_count() -> None:
     made = generation(token(0, b"a"), token(1, b"b"), token(0, b"c"))
     assert [len(pane["tokens"]) for pane in made.since([0, 0])["panes"]] == [2, 1]
