@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from mygpt2.errors import UserError
 from tests.workbench.sampling.places import small_place
+from workbench.compare.results import Results
 from workbench.compare.start import KIND, plans, start
 from workbench.compare.turn import WAITS
 from workbench.context import Context
 from workbench.jobs import Jobs
-from workbench.tabs.compare import act, begin
+from workbench.page import Page
+from workbench.tabs.compare import act, asked, begin, exported, polled
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
                           "device": "cpu", "precision": "fp32"}  # fmt: skip
@@ -146,3 +149,28 @@ def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(t
     gate.touch()
     assert first.wait(60) == second.wait(60) == 0
     assert order.read_text() == "aAbB"
+
+
+def test_a_poll_without_news_sends_nothing(context: Context) -> None:
+    results = Results(context.runs)
+    _, view, tasks, stamp = polled(context, results, None, "")
+    assert "press Evaluate" in view and "wb-evals" in tasks
+    assert polled(context, results, None, stamp) == [gr.skip()] * 4
+    folder = context.runs / "first" / "evals"
+    (folder / "x.json").write_text(json.dumps({"model": "m", "protocol": "p", "loss": 3.0, "token_sha256": "s"}))
+    box, view, tasks, stamp = polled(context, results, None, stamp)
+    assert box["value"] == "text s" and "wb-table" in view and tasks == gr.skip()
+    saved = json.loads(exported(results, "csv", "text s"))
+    assert saved["name"] == "comparison.csv" and "m,measured,p,3.0" in saved["text"]
+
+
+def test_nothing_to_save_is_said(context: Context) -> None:
+    with pytest.raises(UserError, match="no result to save yet"):
+        exported(Results(context.runs), "json", None)
+
+
+def test_a_link_fills_the_models_and_the_text(context: Context) -> None:
+    models, text = asked(context, Page.ask(models="first, other", protocol="texts"))
+    assert models["value"] == ["first", "other"] and text["value"] == "texts"
+    models, text = asked(context, Page.ask())
+    assert "value" not in models and "value" not in text
