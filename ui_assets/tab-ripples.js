@@ -32,9 +32,14 @@ window.workbench.ripples = (() => {
       waiting = window.setTimeout(() => { box.value = step; tell(Number(step)); }, at);
     }
 
-    const chart = document.getElementById("wb-ripples-chart");
-    chart?.addEventListener("wb-chart-hover", (event) => take(event.detail?.step, WAIT_MS));
-    chart?.addEventListener("wb-chart-click", (event) => take(event.detail?.step, 0));
+    // On the document, as the chart may be put up after this; gone with this element.
+    const ends = new AbortController();
+    for (const [name, wait] of [["wb-chart-hover", WAIT_MS], ["wb-chart-click", 0]]) {
+      document.addEventListener(name, (event) => {
+        if (!element.isConnected) ends.abort();
+        else if (event.target.closest("#wb-ripples-chart")) take(event.detail?.step, wait);
+      }, { signal: ends.signal });
+    }
     box.addEventListener("input", () => { if (box.value !== "") take(box.value, 2 * WAIT_MS); });
     open.addEventListener("click", () => trigger("click", { step: Number(box.value) }));
   }

@@ -66,18 +66,20 @@ def look(context: Context, reports: Reports, asked: Mapping[str, Any], peak: Any
         report = reports.read(found.file) if found.file is not None else None
     except UserError as error:
         return _changed(now | _blank(html.problem(str(error))), seen)
+    now["of"] = [subject.name] if subject.run else []  # whose live chart is shown
     now["status"] = status(subject, found, context.read_only)
     now["buttons"] = {"stop": found.running, "analyse": not found.running, "files": report is not None,
                       "run": subject.run is not None}  # fmt: skip
     if report is None:
         now |= {"verdict": "", "figures": "", "loss": "", "peaks": {"choices": [], "value": None}}
-        now["chart"] = {"runs": [subject.name], "shade": None} if subject.run else {"runs": [], "shade": None}
+        now["chart"] = {"runs": now["of"], "shade": None}
         return _changed(now, seen)
-    stamp = f"{found.file} {subject.text}"
+    assert found.file is not None
+    stamp = f"{found.file} {found.file.stat().st_mtime_ns} {subject.text}"
     here = peaks(report)
     chosen = choose(here, peak if seen.get("report") == _digest(stamp) else None)
     now["peaks"] = {"choices": [(one.label, one.key) for one in here], "value": chosen.key if chosen else None}
-    now["chart"] = {"runs": [subject.name] if subject.run else [], "shade": chosen.shade if chosen else None}
+    now["chart"] = {"runs": now["of"], "shade": chosen.shade if chosen else None}
     now["loss"] = "" if subject.run else figures.loss(report, chosen)
     if seen.get("report") != _digest(stamp):
         now["verdict"] = cards.verdict(report)
@@ -156,7 +158,7 @@ def study(context: Context, reports: Reports, chosen: Any, seen: Seen) -> tuple[
 def _blank(words: html.Markup) -> Parts:
     """A page without a report: what to do, or what is wrong."""
     return {"status": words, "verdict": "", "figures": "", "loss": "", "peaks": {"choices": [], "value": None},
-            "chart": {"runs": [], "shade": None}, "report": "",
+            "chart": {"runs": [], "shade": None}, "of": [], "report": "",
             "buttons": {"stop": False, "analyse": True, "files": False, "run": False}}  # fmt: skip
 
 

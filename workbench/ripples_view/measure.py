@@ -22,20 +22,20 @@ from workbench.ripples_view.words import amount, chance
 ALPHA = 0.05
 FIELDS = ("significant", "can_say", "period_steps", "period_tokens", "amplitude", "amplitude_ci", "p_value",
           "share_of_file", "between_steps", "verdict")  # fmt: skip
-FORECASTS = {"sequential": "file order", "buffer-1k": "buffer of 1,000 documents",
-             "buffer-10k": "buffer of 10,000 documents", "lanes": "lanes"}  # fmt: skip
+NAMES = {"sequential": "file order", "buffer-1k": "buffer of 1,000 documents",
+         "buffer-10k": "buffer of 10,000 documents", "lanes": "lanes"}  # fmt: skip
+BUFFERS = {"sequential": 0, "buffer-1k": 1_000, "buffer-10k": 10_000}  # documents; lanes leave no line
 
 
 def compare(orders: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Path]) -> dict[str, Any]:
     """The table of a study, JSON-ready: what each order's report says, its amplitude at one period, the forecast."""
     lead = _lead(orders)
     period = orders[lead]["period_steps"] if lead else None
-    forecasts = orders[lead].get("forecast") or [] if lead == "sequential" else []
     rows = []
     for order, report in orders.items():
         row = {"order": order, "run": runs[order].name, **{field: report.get(field) for field in FIELDS}}
         rows.append(row | {"at_period": at_period(runs[order], period) if period else None,
-                           "forecast": _forecast(forecasts, order)})  # fmt: skip
+                           "forecast": _forecast(orders[lead], order) if lead == "sequential" else None})  # fmt: skip
     found = {"schema": 1, "lead": lead, "period_steps": period, "orders": rows,
              "period_tokens": orders[lead]["period_tokens"] if lead else None}  # fmt: skip
     return found | {"verdict": verdict(found)}
@@ -65,10 +65,17 @@ def _lead(orders: Mapping[str, Mapping[str, Any]]) -> str | None:
     return min(clear, key=lambda order: orders[order]["p_value"]) if clear else None
 
 
-def _forecast(rows: Sequence[Mapping[str, Any]], order: str) -> dict[str, Any] | None:
-    name = FORECASTS.get(order, "")
-    row = next((row for row in rows if str(row.get("order", "")).startswith(name)), None)
-    return {key: row[key] for key in ("amplitude", "amplitude_ci", "note")} if row else None
+def _forecast(report: Mapping[str, Any], order: str) -> dict[str, Any] | None:
+    """What the file order's ripple lets expect of another order; None where a document's length is not known."""
+    from mygpt2.ripples.forecast import buffer_factor
+
+    document = (report.get("layout") or {}).get("document_tokens")
+    if not document or not report.get("period_tokens"):
+        return None
+    size = BUFFERS.get(order)
+    factor = 0.0 if size is None else float(buffer_factor(size, report["period_tokens"] / document))
+    interval = [factor * x for x in report["amplitude_ci"]]
+    return {"amplitude": factor * report["amplitude"], "amplitude_ci": interval}
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -86,7 +93,7 @@ def verdict(found: Mapping[str, Any]) -> str:
         )
     first = rows[lead]
     text = (
-        f"In {FORECASTS[lead] if lead != 'lanes' else 'lanes order'} the loss has a ripple of {_period(found)}"
+        f"In {NAMES[lead] if lead != 'lanes' else 'lanes order'} the loss has a ripple of {_period(found)}"
         f", amplitude {amount(first['amplitude'])} nats, {chance(first['p_value'])}."
     )
     if lead != "sequential":
@@ -106,7 +113,7 @@ def _period(found: Mapping[str, Any]) -> str:
 
 def _against(order: str, row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """What one order left of the ripple, beside its forecast."""
-    name = {"sequential": "File order", "lanes": "Lanes"}.get(order, f"A {FORECASTS[order]}")
+    name = {"sequential": "File order", "lanes": "Lanes"}.get(order, f"A {NAMES[order]}")
     measured, forecast = row["at_period"], row["forecast"]
     if measured is None:
         return f"{name}: nothing can be said."

@@ -9,7 +9,8 @@ from typing import Any
 
 from workbench.ripples_view.words import amount, chance, steps, tokens
 
-MOST = 8  # peaks of the periodogram beside the main one
+MOST, MOST_BELOW = 6, 2  # peaks of the periodogram beside the main one; of those that noise has as well
+APART = 0.07  # of the periodogram's axis between two peaks, so that each can be pressed
 NEAR = 0.06  # periods that differ by less are one
 
 
@@ -44,10 +45,13 @@ class Peak:
 def peaks(report: Mapping[str, Any]) -> list[Peak]:
     """What was found first, then candidates that fit or stand out, then the periodogram's highest, each period once."""
     figures = report.get("figures") or {}
+    shown = (figures.get("periodogram") or {}).get("period_steps") or [1.0]
+    apart = APART * math.log(max(shown) / min(shown))
     found: list[Peak] = []
 
     def add(key: str, what: str, period: float | None, amplitude: float | None, origin: float | None = None) -> None:
-        if not period or any(abs(math.log(period / other.period)) < NEAR for other in found):
+        near = max(NEAR, apart if key.startswith("peak") else 0.0)
+        if not period or any(abs(math.log(period / other.period)) < near for other in found):
             return
         per_step = (report.get("signal") or {}).get("tokens_per_step")
         size = f", {tokens(period * per_step)} tokens" if per_step else ""
@@ -82,7 +86,14 @@ def _highest(figures: Mapping[str, Any]) -> list[tuple[float, float, bool]]:
         if amplitude[i] >= max(amplitude[max(0, i - 4) : i + 5]) and null[i] > 0
     ]  # fmt: skip
     tops.sort(key=lambda i: -amplitude[i] / null[i])
-    return [(period[i], amplitude[i], amplitude[i] > level[i]) for i in tops[:MOST]]
+    span = math.log(max(period) / min(period)) or 1.0
+    found: list[tuple[float, float, bool]] = []
+    for i in tops:
+        over = amplitude[i] > level[i]
+        near = any(abs(math.log(period[i] / other)) < APART * span for other, _, _ in found)
+        if not near and (over or sum(not above for _, _, above in found) < MOST_BELOW):
+            found.append((period[i], amplitude[i], over))
+    return found[:MOST]
 
 
 def _height(figures: Mapping[str, Any], period: float) -> float:

@@ -61,7 +61,7 @@ class Reports:
     def look(self, subject: Subject) -> Found:
         """Report and task of a subject, from files alone."""
         wanted, task = self.file(subject), self._task(subject)
-        made = self._made(subject, task)
+        made = self._made(subject)
         file = wanted if wanted in made else made[0] if made else None
         tried = task.result_file if task is not None and not task.running else file
         if tried is None:
@@ -120,11 +120,9 @@ class Reports:
     def _folder(self, subject: Subject) -> Path:
         return folder(self._context) / "results" / subject.key
 
-    def _made(self, subject: Subject, task: Task | None) -> list[Path]:
+    def _made(self, subject: Subject) -> list[Path]:
         """Finished reports, the newest first; those that are no longer needed are removed."""
-        busy = task.result_file if task is not None and task.running else None
-        found = [path for path in self._folder(subject).glob("[0-9]*.json") if path != busy]
-        found = sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+        found = sorted(self._folder(subject).glob("[0-9]*.json"), key=lambda path: -path.stat().st_mtime_ns)
         for old in [] if self._context.read_only else found[KEPT:]:
             old.unlink(missing_ok=True)
             old.with_suffix(".html").unlink(missing_ok=True)

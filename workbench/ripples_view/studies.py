@@ -39,8 +39,6 @@ ORDERS: Mapping[str, Mapping[str, Any]] = {
     "buffer-10k": {"data.order": "buffer", "data.buffer_documents": 10_000, **FILE_ORDER},
     "lanes": {"data.order": "lanes"},
 }
-NAMES = {"sequential": "file order", "buffer-1k": "buffer of 1,000 documents",
-         "buffer-10k": "buffer of 10,000 documents", "lanes": "lanes"}  # fmt: skip
 # Small steps: a ripple is seen by the number of steps in its period. A constant rate and no interruptions: the loss
 # has no periods but the data's.
 BASE: Mapping[str, Any] = {

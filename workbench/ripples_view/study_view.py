@@ -8,10 +8,9 @@ from typing import Any
 
 from workbench import html
 from workbench.html import Markup, escape
-from workbench.ripples_view.studies import NAMES, Part, Standing
+from workbench.ripples_view.measure import NAMES
+from workbench.ripples_view.studies import Part, Standing
 from workbench.ripples_view.words import amount, chance, interval, steps, tokens
-
-WAITING = ("queued", "starting", "missing", "cancelled")
 
 
 def study_view(at: Standing | None) -> Markup:

@@ -20,6 +20,7 @@ from workbench.ripples_view.steps import teller
 from workbench.ripples_view.subject import DATASETS, choices, take_in
 
 POLL_SECONDS = 2.0
+RAW = {"panels": ["loss"], "smooth": 0}
 NUMBERS = ("batch_tokens", "file_tokens", "files", "streams")
 DOWNLOAD = "(file) => { const { name, text } = JSON.parse(file); window.workbench.download(name, text); return []; }"
 ADDRESS = "(applied, peak) => { window.workbench.ripples.address(applied, peak); return []; }"
@@ -94,7 +95,7 @@ def _one_part(context: Context, c: SimpleNamespace) -> None:
     c.peak = gr.Dropdown([], label="Shade a period on the loss", visible=False, elem_id="wb-ripples-peak",
                          info="or press a point of the periodogram")  # fmt: skip
     with gr.Column(visible=False, elem_id="wb-ripples-of-run") as c.of_run:
-        c.chart = LiveChart(context, {"panels": ["loss"]}, label="Loss of the run", elem_id="wb-ripples-chart")
+        c.chart = LiveChart(context, RAW, label="Loss of the run", elem_id="wb-ripples-chart")
         c.step = gr.HTML(
             html_template=STEP, js_on_load="window.workbench.ripples.mountStep(element, server, trigger);",
             server_functions=[teller(context)], apply_default_css=False, elem_id="wb-ripples-step",
@@ -102,8 +103,10 @@ def _one_part(context: Context, c: SimpleNamespace) -> None:
     c.loss = Fragment("", elem_id="wb-ripples-loss")
     c.figures = Fragment("", js_on_load=PEAKS, elem_id="wb-ripples-figures")
     with gr.Row(visible=False, elem_id="wb-ripples-save") as c.save:
-        c.save_json = gr.Button("Save the report as JSON", size="sm", elem_id="wb-ripples-json")
-        c.save_html = gr.Button("Save the report as one HTML file", size="sm", elem_id="wb-ripples-html")
+        for kind, label in (("json", "Save the report as JSON"), ("html", "Save the report as one HTML file")):
+            setattr(
+                c, f"save_{kind}", gr.Button(label, size="sm", scale=0, min_width=240, elem_id=f"wb-ripples-{kind}")
+            )
 
 
 def _pair_part(context: Context, c: SimpleNamespace) -> None:
@@ -111,7 +114,9 @@ def _pair_part(context: Context, c: SimpleNamespace) -> None:
     with gr.Row(equal_height=False):
         c.first = gr.Dropdown(known, value=None, allow_custom_value=True, label="First", elem_id="wb-ripples-first")
         c.second = gr.Dropdown(known, value=None, allow_custom_value=True, label="Second", elem_id="wb-ripples-second")
-        c.compare = gr.Button("Compare", variant="primary", scale=0, min_width=120, elem_id="wb-ripples-compare")
+        c.compare = gr.Button(
+            "Compare", variant="primary", size="sm", scale=0, min_width=120, elem_id="wb-ripples-compare"
+        )
     c.pair = Fragment(elem_id="wb-ripples-pair")
 
 
@@ -127,11 +132,13 @@ def _study_part(c: SimpleNamespace) -> None:
                             info="of each run; 2,048 tokens each", elem_id="wb-study-steps")  # fmt: skip
         c.own = gr.Textbox(label="Settings", info="optional: section.name=value, with spaces between",
                            elem_id="wb-study-settings")  # fmt: skip
-        c.begin = gr.Button("Queue the study", variant="primary", scale=0, min_width=140, elem_id="wb-study-begin")
+        c.begin = gr.Button(
+            "Queue the study", variant="primary", size="sm", scale=0, min_width=140, elem_id="wb-study-begin"
+        )
     with gr.Row(equal_height=False):
         c.study = gr.Dropdown([], label="Study", elem_id="wb-study-chosen", scale=3)
         c.remove = gr.Button(
-            "Remove from the list", interactive=False, scale=0, min_width=160, elem_id="wb-study-remove"
+            "Remove from the list", size="sm", interactive=False, scale=0, min_width=160, elem_id="wb-study-remove"
         )
     c.standing = Fragment(elem_id="wb-study-standing")
 
@@ -225,7 +232,8 @@ def _look(
     if "peaks" in found:
         values[c.peak] = gr.Dropdown(**found["peaks"], visible=bool(found["peaks"]["choices"]))
     if "chart" in found:
-        values[c.chart] = found["chart"] | {"panels": ["loss"]}
+        # Of another run the loss alone and unsmoothed, as a ripple is seen best; then it is the person's to change.
+        values[c.chart] = found["chart"] | (RAW if "of" in found else {})
     if "buttons" in found:
         on = found["buttons"]
         values[c.analyse], values[c.stop] = gr.Button(interactive=on["analyse"]), gr.Button(interactive=on["stop"])
