@@ -12,7 +12,7 @@ from workbench.train.draft import Checked
 
 LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "flops.total", "memory.process",
          "disk.peak", "time.speed", "time.total")  # fmt: skip
-REASONED = ("length.passes", "time.speed", "time.total")  # figures that say at once where they come from
+REASONED = ("length.passes", "time.total")  # these say at once where they come from, or why they are unknown
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
 LONGEST = 120  # characters of a value in a list
 
@@ -116,7 +116,8 @@ def estimate(plan: Plan | str) -> Markup:
 
 
 def _figure(figure: Figure) -> Markup:
-    basis = f"<small>{escape(figure.basis)}</small>" if figure.key in REASONED else ""
+    told = figure.key in REASONED and (figure.value is None or figure.section == "time")
+    basis = f"<small>{escape(figure.basis)}</small>" if told else ""
     row = f"<dt>{escape(figure.label)}</dt><dd>{escape(figure.text)}{basis}</dd>"
     return Markup(f'<div title="{escape(figure.basis)}">{row}</div>')
 
