@@ -26,8 +26,8 @@ def join(parts: Iterable[Any]) -> Markup:
 
 def badge(state: str) -> Markup:
     """A run's state as a word in its colour."""
-    known = state if state in STATES else "lost"
-    return Markup(f'<span class="wb-badge wb-{known}">{escape(state)}</span>')
+    colour = f" wb-{state}" if state in STATES else ""
+    return Markup(f'<span class="wb-badge{colour}">{escape(state)}</span>')
 
 
 def card(title: str, rows: Sequence[tuple[Any, Any]], note: Any = "") -> Markup:

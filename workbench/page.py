@@ -16,6 +16,7 @@ from mygpt2.errors import UserError
 TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
+ACTION: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": None}  # only what is queued can show a toast
 
 log = logging.getLogger("workbench")
 
