@@ -79,8 +79,8 @@ def train(name: str, source: Path, runs: Path, cache: Path, steps: int, order: s
     settings = {
         "data.source": str(source), "data.order": order, "data.cache_dir": str(cache), "train.steps": steps,
         "train.batch_tokens": STEP_TOKENS, "model.block_size": BLOCK, "data.validation_tokens": 1024,
-        "eval.interval": 0, "eval.yardstick": "off", "sample.interval": 0, "sample.max_new_tokens": 1, "log.plot_interval": 0,
-        "checkpoint.interval": 10**6, "schedule.name": "constant", **more,
+        "eval.interval": 0, "eval.yardstick": "off", "sample.interval": 0, "sample.max_new_tokens": 1,
+        "log.plot_interval": 0, "checkpoint.interval": 10**6, "schedule.name": "constant", **more,
     }  # fmt: skip
     config = load_config("tiny", None, settings)
     with contextlib.redirect_stdout(sys.stderr):

@@ -159,9 +159,9 @@ def _log(path: Path, columns: Columns, column: str | None, batch_tokens: float |
         values = (steps + 1) * batch_tokens
     rate = _find(usable, RATES)
     validation = _find(usable, VALIDATIONS)
-    present = np.isfinite(usable[loss])  # rows of validation alone are no faults of the training loss
-    if validation is not None:
-        present |= ~np.isfinite(usable[validation])
+    present = np.ones(len(steps), bool)
+    if validation is not None:  # rows of validation alone are no faults of the training loss
+        present = np.isfinite(usable[loss]) | ~np.isfinite(usable[validation])
     mean = _MEAN_OF.search(loss)
     return make_log(
         path.name,

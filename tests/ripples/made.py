@@ -80,18 +80,13 @@ def run_folder(
     step = np.repeat(np.arange(1, steps + 1), rows)
     block = [[int(d // per_group), int((d // per_group + 1) % len(blocks))] for d in document]
     inside = [[int(d % per_group), 0] for d in document]
-    columns = [
-        np.ones(len(step)),
-        step,
-        np.tile(np.arange(rows), steps),
-        np.zeros(len(step)),
-        np.zeros(len(step)),
-        loss,
-    ]
-    arrays = [pa.array(c, type=field.type) for c, field in zip(map(_whole, columns), SCHEMA, strict=False)]
-    arrays += [pa.array(block, SCHEMA.field("block").type), pa.array(inside, SCHEMA.field("document").type)]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA),
-                   path / "trace" / f"attempt-0001-rank-0000-step-00000001-{steps:08d}.parquet")  # fmt: skip
+    zero = np.zeros(len(step), int)
+    columns = {
+        "attempt": zero + 1, "step": step, "slot": np.tile(np.arange(rows), steps), "lane": zero, "epoch": zero,
+        "loss": loss, "block": block, "document": inside,
+    }  # fmt: skip
+    table = pa.table({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()})
+    pq.write_table(table, path / "trace" / f"attempt-0001-rank-0000-step-00000001-{steps:08d}.parquet")
     means = loss.reshape(steps, rows).mean(1)
     lines = [
         {"schema": 1, "attempt": 1, "step": s + 1, "tokens": (s + 1) * rows * block_size, "loss": means[s], "lr": 1e-3}
@@ -104,7 +99,3 @@ def run_folder(
         "[schedule]\nwarmup_steps = 5\n[eval]\ninterval = 50\n[checkpoint]\ninterval = 1000\n"
     )
     return path
-
-
-def _whole(column: np.ndarray) -> np.ndarray:
-    return column if column.dtype.kind == "f" and not np.all(column == column.astype(int)) else column.astype(int)
