@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.errors import UserError
+from workbench.html import escape
 
 TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -88,7 +89,7 @@ class Page:
 
         def told(error: Exception) -> None:
             if isinstance(error, UserError):
-                gr.Warning(str(error), title="Not done")
+                gr.Warning(escape(str(error)), title="Not done")  # a toast takes its message for markup
                 return
             log.exception("a handler failed", exc_info=error)
             gr.Warning("This is a defect of the workbench; its log has the details.", title="Something broke")

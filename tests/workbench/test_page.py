@@ -1,0 +1,75 @@
+"""What tabs share: requests between them, timers that rest, and errors that reach the person as text."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from mygpt2.errors import UserError
+from workbench import html
+from workbench.page import Page
+
+
+@pytest.fixture
+def toasts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: told.append(message))
+    return told
+
+
+def test_the_same_request_twice_is_two_changes() -> None:
+    first, second = Page.ask(run="one"), Page.ask(run="one")
+    assert first != second and Page.request(first) == Page.request(second) == {"run": "one"}
+
+
+@pytest.mark.parametrize("text", ["", None, "{", "[1]", "null", "7"])
+def test_a_damaged_request_is_an_empty_one(text: str | None) -> None:
+    assert Page.request(text) == {}
+
+
+def test_only_the_selected_tabs_timers_tick() -> None:
+    with gr.Blocks():
+        page = Page()
+        page.timer("train", 1.0)
+        page.timer("monitor", 2.0)
+        assert [update["active"] for update in _values(page.timers_for("monitor"))] == [False, True]
+
+
+def _values(updates: list[Any]) -> list[dict[str, Any]]:
+    return [update if isinstance(update, dict) else {"active": update.active} for update in updates]
+
+
+def test_a_persons_mistake_is_a_toast_of_text_and_leaves_the_page_as_it_is(toasts: list[str]) -> None:
+    def handler(name: str) -> None:
+        raise UserError(f"{name} is not allowed")
+
+    answer = Page.friendly(partial(handler, "<img src=x onerror=alert(1)>"))()
+    assert toasts == ["&lt;img src=x onerror=alert(1)&gt; is not allowed"] and answer == gr.skip()
+
+
+def test_a_defect_is_one_line_without_its_traceback(toasts: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    def handler() -> None:
+        raise RuntimeError("the inside")
+
+    assert Page.friendly(handler)() == gr.skip()
+    assert len(toasts) == 1 and "inside" not in toasts[0] and "the inside" in caplog.text
+
+
+def test_a_stream_that_fails_keeps_what_it_gave(toasts: list[str]) -> None:
+    def handler() -> Any:
+        yield "one"
+        raise UserError("no more")
+
+    assert list(Page.friendly(handler)()) == ["one", gr.skip()] and toasts == ["no more"]
+
+
+def test_fragments_escape_whatever_is_not_markup() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    made = [html.badge(evil), html.card(evil, [(evil, evil)], evil), html.table([evil], [[evil]], caption=evil),
+            html.empty(evil, evil), html.problem(evil), html.note(evil)]  # fmt: skip
+    assert not any("<img" in fragment for fragment in made)
+    assert html.escape(html.badge("running")) == html.badge("running")
+    assert html.escape(None) == "n/a"
