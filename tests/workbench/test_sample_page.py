@@ -56,7 +56,12 @@ def settings(page: Any, **values: str) -> None:
     if not page.locator("#wb-sample-temperature input").is_visible():
         page.click("#wb-sample-settings button")
     for name, value in values.items():
-        page.fill(f"#wb-sample-{name.replace('_', '-')} input", value)
+        box = page.locator(f"#wb-sample-{name.replace('_', '-')} input")
+        page.wait_for_function("box => box.value !== ''", arg=box.element_handle())  # its own first value has come
+        box.click()
+        box.fill(value)
+        box.press("Tab")
+        assert box.input_value() == value
 
 
 def test_the_same_twice_a_token_of_both_and_what_is_saved(server: RunningServer, browser_page: Any) -> None:
