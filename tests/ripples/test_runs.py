@@ -45,7 +45,7 @@ def test_the_profile_by_place_in_the_file_has_the_planted_shape(report) -> None:
     drawn = report["figures"]["by_place_in_file"]
     place, mean = np.array(drawn["place"]), np.array(drawn["mean"], float)
     assert np.corrcoef(mean, np.sin(6 * np.pi * place))[0, 1] > 0.9
-    assert mean.max() - mean.min() == pytest.approx(0.2, abs=0.08)
+    assert 2 * np.mean(mean * np.sin(6 * np.pi * place)) == pytest.approx(0.1, abs=0.03)
 
 
 def test_a_shuffled_order_leaves_nothing(tmp_path: Path) -> None:
