@@ -111,7 +111,9 @@ def test_log_of_others_is_uploaded_and_analysed(server, place, browser_page):
     page = browser_page
     page.goto(f"{server.url}?tab=ripples")
     page.wait_for_selector("#wb-ripples-status .wb-empty")
-    page.set_input_files("#wb-ripples-upload input[type=file], input#wb-ripples-upload", str(place / "others.csv"))
+    with page.expect_file_chooser() as chooser:
+        page.click("#wb-ripples-upload")
+    chooser.value.set_files(str(place / "others.csv"))
     page.wait_for_selector(VERDICT)
     assert "others.csv" in page.inner_text(VERDICT)
     assert page.locator("#wb-ripples-loss svg path.wb-is-shade").count() == 1

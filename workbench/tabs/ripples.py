@@ -39,7 +39,10 @@ Fragment = partial(gr.HTML, apply_default_css=False)
 
 
 def build(context: Context, page: Page) -> None:
-    """Placed inside its own gr.Tab by the app."""
+    """Placed inside its own gr.Tab by the app.
+
+    All choices allow any value: their lists change on the server, which after a restart knows none that a page has.
+    """
     reports, c = Reports(context), SimpleNamespace()
     c.applied = gr.Textbox(
         "{}", visible="hidden", label="what is asked for", container=False, elem_id="wb-ripples-asked"
@@ -92,8 +95,10 @@ def _one_part(context: Context, c: SimpleNamespace) -> None:
             c.streams = gr.Number(None, label="Files read at once", info="as by ranks with a file each")
     c.status = Fragment(handlers.EMPTY if known else handlers.NOTHING_YET, elem_id="wb-ripples-status")
     c.verdict = Fragment("", elem_id="wb-ripples-verdict")
-    c.peak = gr.Dropdown([], label="Shade a period on the loss", visible=False, elem_id="wb-ripples-peak",
-                         info="or press a point of the periodogram")  # fmt: skip
+    c.peak = gr.Dropdown(
+        [], label="Shade a period on the loss", info="or press a point of the periodogram", visible=False,
+        allow_custom_value=True, elem_id="wb-ripples-peak",
+    )  # fmt: skip
     with gr.Column(visible=False, elem_id="wb-ripples-of-run") as c.of_run:
         c.chart = LiveChart(context, RAW, label="Loss of the run", elem_id="wb-ripples-chart")
         c.step = gr.HTML(
@@ -136,7 +141,7 @@ def _study_part(c: SimpleNamespace) -> None:
             "Queue the study", variant="primary", size="sm", scale=0, min_width=140, elem_id="wb-study-begin"
         )
     with gr.Row(equal_height=False):
-        c.study = gr.Dropdown([], label="Study", elem_id="wb-study-chosen", scale=3)
+        c.study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="wb-study-chosen", scale=3)
         c.remove = gr.Button(
             "Remove from the list", size="sm", interactive=False, scale=0, min_width=160, elem_id="wb-study-remove"
         )
