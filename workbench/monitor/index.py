@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,10 @@ class RunIndex:
     of a run were read, not merely looked at. Usable from any thread; one per server.
     """
 
-    def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._runs, self._clock = runs, clock
+    def __init__(
+        self, runs: Path, *, clock: Callable[[], float] = time.time, at_work: Callable[[], set[str]] = set
+    ) -> None:
+        self._runs, self._clock, self._at_work = runs, clock, at_work
         self._entries: dict[str, _Entry] = {}
         self._epoch = secrets.token_hex(4)
         self._version = self._names_version = 0
@@ -68,9 +70,9 @@ class RunIndex:
         found = {name: stamp for name in self._names() if (stamp := _stamp(f"{runs}/{name}", self._watched))}
         names_changed = found.keys() != self._entries.keys()
         version = self._version + 1  # of what this look finds changed
-        entries = {}
+        entries, launched = {}, self._at_work()
         for name, stamp in found.items():
-            entries[name] = self._looked_at(name, stamp, alerts.get(name, 0), version)
+            entries[name] = self._looked_at(name, stamp, alerts.get(name, 0), version, name in launched)
         self._entries = entries
         if names_changed:
             self._names_version = version
@@ -78,13 +80,13 @@ class RunIndex:
             self._version = version
         self._looked = time.monotonic()
 
-    def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int) -> _Entry:
+    def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
         before = self._entries.get(name)
-        if before and before.settled and before.stamp == stamp:
+        if before and before.settled and before.stamp == stamp and not launched:
             row, settled = before.row, True
         else:
             self.inspected += 1
-            state = state_of(RunDir(self._runs / name), now=self._clock())
+            state = starting(state_of(RunDir(self._runs / name), now=self._clock()), launched)
             row, settled = row_of(RunDir(self._runs / name), state), not state.alive
         row = {**row, "alerts": alerts}
         return _Entry(stamp, settled, row, before.version if before and before.row == row else version)
@@ -96,6 +98,13 @@ class RunIndex:
                 return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
         except OSError:
             return []
+
+
+def starting(state: RunState, launched: bool) -> RunState:
+    """The state, or "starting" while a launcher is at work that has no ranks yet: at first, or between two attempts."""
+    if launched and state.state in ("queued", "lost"):
+        return replace(state, state="starting", reason="the launcher is at work")
+    return state
 
 
 def row_of(run: RunDir, state: RunState) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from workbench.context import Context
 from workbench.monitor import diff, head, labels, logs, panes
 from workbench.monitor.devices import DeviceWatch
 from workbench.monitor.histories import Histories
-from workbench.monitor.index import RunIndex
+from workbench.monitor.index import RunIndex, starting
 
 MAX_RUNS = 8
 PANES = ("log", "samples", "notes", "settings", "results", "events", "export")
@@ -80,7 +80,7 @@ class Monitor:
 
     @classmethod
     def over(cls, context: Context) -> Monitor:
-        return cls(context, RunIndex(context.runs))
+        return cls(context, RunIndex(context.runs, at_work=context.jobs.at_work))
 
 
 class Answer:
@@ -127,7 +127,7 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
         collected.made("alerts", panes.alerts(alerts, ""))
         collected.made("buttons", buttons(None, read_only=context.read_only))
     else:
-        state = state_of(run)
+        state = starting(state_of(run), run.name in monitor.context.jobs.at_work())
         events = monitor.histories.events(run)
         collected.made("head", head.head(head.glance(run, state, events)))
         collected.made("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))

@@ -126,3 +126,16 @@ def test_damaged_labels_are_no_labels(runs):
     run = run_folder(runs, "a")
     replace_json(labels.labels_file(run), {"star": "yes", "tags": ["ok", 3, "<b>", "x" * 99]})
     assert labels.read_labels(run) == labels.Labels(False, ("ok",), "")
+
+
+def test_a_run_between_two_attempts_is_starting_while_its_launcher_is_at_work(runs):
+    run = run_folder(runs, "one")
+    write_queued(run, "waiting")
+    run.exit_file.unlink(missing_ok=True)
+    at_work = {"one"}
+    index = RunIndex(runs, at_work=lambda: at_work)
+    (row,) = index.changes()["rows"]
+    assert row["state"] == "starting" and "launcher" in row["reason"]
+    at_work.clear()
+    (row,) = index.changes()["rows"]
+    assert row["state"] == "queued"
