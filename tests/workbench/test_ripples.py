@@ -6,6 +6,7 @@ import json
 import math
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -319,3 +320,13 @@ def test_empty_page_says_what_to_do(context, reports):
     parts, _ = handlers.look(context, reports, {}, None, seen)
     assert "Choose a run above" in parts["status"] and ("mine", "mine") in parts["choices"]
     assert handlers.asked_for("not json") == {} and handlers.asked_for("[1]") == {}
+
+
+def test_many_pages_at_once_start_one_analysis_and_see_no_error(context, reports):
+    asked = {"run": write(context, "log.csv", planted())}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: handlers.look(context, reports, asked, None, {})[0], range(8)))
+    assert len(context.jobs.tasks.list(KIND)) == 1
+    assert all("Analysing log.csv" in answer["status"] for answer in answers)
+    handlers.stop(context, reports, asked)
+    settled(context, reports, asked)

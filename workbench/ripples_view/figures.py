@@ -48,7 +48,7 @@ def loss(report: Report, shaded: Peak | None) -> Markup:
     what = f" with the period of {shaded.label} shaded" if shaded is not None else ""
     desc = f"from {values[-1]:.3f} to {series['loss'][-1]:.3f} nats over steps {x.low:,.0f} to {x.high:,.0f}{what}"
     too_many = shaded is not None and not shaded.spans(x.low, x.high)
-    note = "The chosen period is too short to be told apart here." if too_many else ""
+    note = "The chosen period is too short to be told apart here; a range of steps above shows it." if too_many else ""
     return plot.figure("Loss", desc, note, wide=True)
 
 

@@ -59,10 +59,7 @@ def look(context: Context, reports: Reports, asked: Mapping[str, Any], peak: Any
         return _changed(now | _blank(EMPTY if known else NOTHING_YET), seen)
     try:
         subject = subject_asked(context, asked)
-        found = reports.look(subject)
-        if reports.wants(subject, found):
-            reports.start(subject)
-            found = reports.look(subject)
+        found = reports.start_due(subject)
         report = reports.read(found.file) if found.file is not None else None
     except UserError as error:
         return _changed(now | _blank(html.problem(str(error))), seen)

@@ -30,7 +30,7 @@ class Peak:
         """As the live chart takes it."""
         return {"period": self.period, "phase": self.origin, "share": 0.5, "unit": "step"}
 
-    def spans(self, first: float, last: float, most: int = 400) -> list[tuple[float, float]]:
+    def spans(self, first: float, last: float, most: int = 150) -> list[tuple[float, float]]:
         """The shaded stretches between two steps; none where there are more than can be told apart."""
         if (last - first) / self.period > most:
             return []

@@ -86,12 +86,25 @@ class Reports:
             task = self._task(subject)
             if task and task.running:
                 raise UserError(f"{subject.name} is being analysed already; wait for it, or stop it first")
-            file = self.file(subject)
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._forget(subject)
-            self._tidy()
-            label = f"ripples of {subject.name}"
-            return self._context.jobs.tasks.start(KIND, command(subject, file), label=label, result=file)
+            return self._start(subject)
+
+    def start_due(self, subject: Subject) -> Found:
+        """What there is of a subject, after its analysis was started where one is due; of several pages one does."""
+        found = self.look(subject)
+        if not self.wants(subject, found):
+            return found
+        with self._lock:
+            if self.wants(subject, self.look(subject)):
+                self._start(subject)
+        return self.look(subject)
+
+    def _start(self, subject: Subject) -> Task:
+        file = self.file(subject)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._forget(subject)
+        self._tidy()
+        label = f"ripples of {subject.name}"
+        return self._context.jobs.tasks.start(KIND, command(subject, file), label=label, result=file)
 
     def stop(self, subject: Subject) -> None:
         """Ends the analysis under way, if there is one."""
@@ -112,9 +125,10 @@ class Reports:
             report = None
         if not isinstance(report, dict):
             raise UserError(f"the report {file.name} cannot be read; analyse again")
-        if len(self._read) >= MOST_READ:
-            self._read.pop(next(iter(self._read)), None)
-        self._read[file] = (state, report)
+        with self._lock:
+            if len(self._read) >= MOST_READ:
+                self._read.pop(next(iter(self._read)))
+            self._read[file] = (state, report)
         return report
 
     def _folder(self, subject: Subject) -> Path:

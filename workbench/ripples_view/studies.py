@@ -167,7 +167,7 @@ def advance(context: Context, reports: Reports, at: Standing) -> Task | None:
         return None
     for part in at.parts:
         if part.trained and part.report is None and part.task is None and part.subject is not None:
-            return reports.start(part.subject)
+            return reports.start_due(part.subject).task
     wanted = comparison_file(context, at.study, at.parts)
     if wanted is None or at.task is not None:
         return None
