@@ -186,8 +186,8 @@ def difference(report: Report) -> Markup:
     return plot.figure("Difference over the run", desc, wide=True)
 
 
-def tokens_or_steps(report: Report, key: str = "period") -> str:
-    """A period in the best unit there is."""
-    if report.get(f"{key}_tokens"):
-        return f"{tokens(report[f'{key}_tokens'])} tokens ({steps(report[f'{key}_steps'])} steps)"
-    return f"{steps(report.get(f'{key}_steps'))} steps"
+def tokens_or_steps(found: Report) -> str:
+    """The period of a report, a candidate or a stretch, in tokens where they are known."""
+    if found.get("period_tokens"):
+        return f"{tokens(found['period_tokens'])} tokens ({steps(found['period_steps'])} steps)"
+    return f"{steps(found.get('period_steps'))} steps"

@@ -24,7 +24,7 @@ from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.atomic import read_json, replace_json
 from workbench.context import Context
 from workbench.jobs import Task, submit_config
-from workbench.jobs.records import ENDED
+from workbench.jobs.records import ENDED, HOLDING
 from workbench.ripples_view.reports import KIND, Reports
 from workbench.ripples_view.subject import Subject, folder, subject_of
 
@@ -202,7 +202,9 @@ def _part(context: Context, reports: Reports, order: str, name: str) -> Part:
         state = job.state if job and job.state in ENDED else "missing"
         return Part(order, name, state, 0, "its folder is gone" if state == "missing" else "", None, None, None)
     now = state_of(run)
-    state = "queued" if job and job.active and not now.alive else now.state
+    state = now.state
+    if job and job.active and not now.alive and state != "finished":  # it waits, or is about to begin or go on
+        state = "starting" if job.state in HOLDING else "queued"
     trained = state in ("finished", "stopped", "failed", "lost")
     subject = subject_of(context, name) if trained else None
     found = reports.look(subject) if subject is not None else None
