@@ -2,6 +2,7 @@
 # Sourced by the launch scripts: sets `python` to an interpreter that has what is needed, and makes .venv if none has.
 # Looked for in this order: $PYTHON, the active environment, .venv beside the scripts, python3.
 # Before: here=<folder of the project>, needed=<modules, by spaces>.
+set -euo pipefail
 
 is_complete() { # interpreter: has it what is needed? Looks only, imports nothing.
     "$1" - "$needed" >/dev/null 2>&1 <<'PY'
