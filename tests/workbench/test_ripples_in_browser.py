@@ -34,6 +34,7 @@ def place(tmp_path_factory):
     """A finished run with a trace, analysed already, and one at work; a CSV to import lies beside them."""
     folder = tmp_path_factory.mktemp("ripples")
     context, noise = context_of(folder), random.Random(0)
+    context.jobs.pause()  # a study is queued here; training it is not what this file is about
     source = parquet_folder(context.data_roots[0] / "corpus")
     run = traced_run(context.runs, "finished", small_config(source, order="sequential"), folder / "cache")
     with RunWriter(run, 1) as writer:
@@ -123,7 +124,7 @@ def test_log_of_others_is_uploaded_and_analysed(server, place, browser_page):
     assert "others.csv" in page.inner_text(VERDICT), "the address opens it again"
 
 
-def test_study_is_queued_by_one_click_and_is_there_after_a_reload(server, browser_page):
+def test_study_is_queued_by_one_click_and_is_there_after_a_reload(server, place, browser_page):
     page = browser_page
     page.goto(f"{server.url}?tab=ripples&part=study")
     page.wait_for_selector("#wb-study-standing .wb-empty")
@@ -136,5 +137,7 @@ def test_study_is_queued_by_one_click_and_is_there_after_a_reload(server, browse
     assert re.search(r"study-\w+-sequential", page.inner_text("#wb-study-standing"))
     page.reload()
     page.wait_for_selector("#wb-study-standing table")
+    assert len(list((place / "runs").glob("study-*"))) == 4
     page.click("#wb-study-remove")
     page.wait_for_selector("#wb-study-standing .wb-empty")
+    assert not list((place / "runs").glob("study-*")), "what only waited leaves nothing behind"
