@@ -10,7 +10,6 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from tests.workbench.charts.made_up import Folder, new_run, write_event, write_steps
-from tests.workbench.conftest import *  # noqa: F403  # the browser's fixtures
 
 BIG = ["big-0", "big-1", "big-2", "big-3"]
 STEPS = 70_000
