@@ -13,7 +13,7 @@ import pytest
 from tests.workbench.conftest import RunningServer, Start, make_run
 from workbench.page import TABS
 
-SELECTED = "button[role=tab][aria-selected=true]"
+SELECTED = "#wb-tabs > .tab-wrapper button[role=tab][aria-selected=true]"
 SERIOUS = ("serious", "critical")
 
 
