@@ -3,13 +3,14 @@ window.workbench = (() => {
   "use strict";
   const THEME = "workbench-theme";
 
-  // The first tab selects itself before the address was read; what it writes then would replace the link.
+  // The first tab selects itself before the address was read; what it writes then would replace the link. What someone
+  // did meanwhile counts.
   let followed = false;
   function linkFollowed() { followed = true; }
 
   // Merges flat strings into the query part of the address; null takes a key away.
   function url(changes) {
-    if (!followed) return;
+    if (!followed && !navigator.userActivation?.hasBeenActive) return;
     const address = new URL(window.location.href);
     for (const [key, value] of Object.entries(changes)) {
       if (value === null || value === undefined || value === "") address.searchParams.delete(key);

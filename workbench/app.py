@@ -31,7 +31,8 @@ def build(context: Context) -> gr.Blocks:
         gr.HTML(_header(context), elem_id="wb-header")
         summary = gr.HTML("", elem_id="wb-summary")
         opened: dict[str, gr.Tab] = {}
-        with gr.Tabs(selected=_first_tab(context), elem_id="wb-tabs") as page.tabs:
+        first = _first_tab(context)
+        with gr.Tabs(selected=first, elem_id="wb-tabs") as page.tabs:
             for name in TABS:
                 with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as opened[name]:
                     import_module(f"workbench.tabs.{name}").build(context, page)
@@ -40,7 +41,7 @@ def build(context: Context) -> gr.Blocks:
         gr.on([gr.Timer(SUMMARY_SECONDS).tick, blocks.load], partial(_summary, context), summary, summary, **QUIET)
 
         def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
-            return _open_link(context, page, request)
+            return _open_link(context, page, first, request)
 
         link = blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
         link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)
@@ -64,13 +65,16 @@ def _first_tab(context: Context) -> str:
     return "monitor" if list_runs(context.runs) else "train"
 
 
-def _open_link(context: Context, page: Page, request: gr.Request) -> list[Any]:
-    """The tab and its request from the address; an unknown tab is the first one."""
+def _open_link(context: Context, page: Page, shown: str, request: gr.Request) -> list[Any]:
+    """The tab and its request from the address; an unknown tab is the first one.
+
+    `shown`: the tab that the page opens with. It is not selected once more: someone may have gone on by then.
+    """
     given = {str(key): str(value)[:MAX_PARAMETER] for key, value in dict(request.query_params).items()}
     tab = given.pop("tab", "")
     tab = tab if tab in TABS else _first_tab(context)
     ports = [page.ask(**given) if name == tab and given else gr.skip() for name in TABS]
-    return [gr.Tabs(selected=tab), *ports, *page.timers_for(tab)]
+    return [gr.skip() if tab == shown else gr.Tabs(selected=tab), *ports, *page.timers_for(tab)]
 
 
 def _header(context: Context) -> html.Markup:

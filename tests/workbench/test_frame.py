@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.workbench.conftest import RunningServer, Start, make_run
@@ -26,8 +31,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(workbench_server: Start, runs: Path) -> RunningServer:
-    return workbench_server(runs)
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server under test writes down whom it tried to reach."""
+    return tmp_path_factory.mktemp("network") / "reached.txt"
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Start, runs: Path, reached: Path) -> RunningServer:
+    here = Path(__file__)
+    path = os.pathsep.join([str(here.parents[2]), str(here.parent / "watched")])
+    return workbench_server(runs, env={"PYTHONPATH": path, "WATCHED_NETWORK": str(reached)})
 
 
 def open_page(page: Any, url: str) -> Any:
@@ -110,3 +123,38 @@ def test_a_narrow_screen_has_no_sideways_scroll(server: RunningServer, new_page:
         page.wait_for_selector(f'{SELECTED}[data-tab-id="{tab}"], button[role=tab]')
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+
+
+def test_the_server_itself_reaches_nobody(server: RunningServer, reached: Path, browser_page: Any) -> None:
+    """After every tab of the page was opened; the watch is shown to work by a look-up of its own."""
+    page = open_page(browser_page, server.url)
+    for tab in TABS:
+        select(page, tab)
+    assert not reached.exists(), reached.read_text()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "watched"), "WATCHED_NETWORK": str(reached)}
+    look_up = "import socket\ntry: socket.getaddrinfo('example.invalid', 80)\nexcept OSError: pass"
+    subprocess.run([sys.executable, "-c", look_up], env=environment, check=True)
+    assert "example.invalid" in reached.read_text()
+    reached.unlink()
+
+
+def test_two_open_pages_on_a_growing_run_leave_the_servers_memory_flat(
+    server: RunningServer, runs: Path, new_page: Callable[..., Any]
+) -> None:
+    """A short form of `benchmarks/workbench.py soak`."""
+    metrics = runs / "one" / "metrics.jsonl"
+    row = json.loads(metrics.read_text().splitlines()[-1])
+    process = psutil.Process(server.process.pid)
+    for _ in range(2):
+        open_page(new_page(), f"{server.url}?tab=monitor&runs=one")
+    page = open_page(new_page(), f"{server.url}?tab=monitor&runs=one,two")
+    memory = []
+    for round_ in range(8):
+        with metrics.open("a") as file:
+            for _ in range(100):
+                row["step"] += 1
+                file.write(json.dumps(row) + "\n")
+        page.wait_for_function(f"document.body.innerText.includes('step {row['step']}')")
+        if round_ >= 2:  # the first rounds fill what is filled once
+            memory.append(process.memory_info().rss / 2**20)
+    assert max(memory) - min(memory) < 50
