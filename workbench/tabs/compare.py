@@ -19,9 +19,9 @@ from workbench.compare.results import Results
 from workbench.compare.start import ITEMS, KIND, PRECISIONS, devices, plans, protocols, start
 from workbench.compare.view import results_view, tasks_view
 from workbench.context import Context
-from workbench.page import PRIVATE, QUIET, Page
+from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.sampling.choices import choices
-from workbench.tabs.sample import ACTION, ONLY_HUB
+from workbench.tabs.sample import ONLY_HUB
 
 POLL_SECONDS, REFRESH_SECONDS = 2.0, 3.0
 _CLICKS = """element.addEventListener("click", (event) => {

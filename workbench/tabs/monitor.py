@@ -16,11 +16,10 @@ from workbench.context import Context
 from workbench.monitor import actions, skeletons
 from workbench.monitor.export import export
 from workbench.monitor.poll import Ask, Monitor, answer
-from workbench.page import QUIET, Page
+from workbench.page import ACTION, QUIET, Page
 
 TICK_SECONDS = 1.5
 ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
-TELLING = {**QUIET, "queue": True, "concurrency_limit": None}  # only an event of the queue can show a toast
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
@@ -192,7 +191,7 @@ def _act(
     row, yes, no, question = confirm
 
     def do(button: gr.Button, action: Callable[..., str], inputs: Any = ask, js: str = FOCUS) -> Any:
-        return button.click(page.friendly(partial(_told, action)), inputs, None, js=js, **TELLING)
+        return button.click(page.friendly(partial(_told, action)), inputs, None, js=js, **ACTION)
 
     done = [
         *(do(buttons[how], partial(_stop, context, how)) for how in ("save", "now")),
@@ -212,7 +211,7 @@ def _act(
         js = CHOSEN if name == "compare" else FOCUS
         buttons[name].click(partial(_send, page, tab, key), ask, page.outputs(tab), js=js, **QUIET)
     pair = page.friendly(partial(_send_pair, page))
-    buttons["pair"].click(pair, ask, page.outputs("ripples"), js=CHOSEN, **TELLING)
+    buttons["pair"].click(pair, ask, page.outputs("ripples"), js=CHOSEN, **ACTION)
 
 
 def _told(action: Callable[..., str], *values: Any) -> None:
@@ -250,6 +249,6 @@ def _edit(context: Context, page: Page, note: gr.Textbox, tags: gr.Textbox, note
     def save_tags(of: dict[str, Any] | None, text: str) -> str:
         return ", ".join(actions.save_tags(context, str((of or {}).get("run", "")), text or ""))
 
-    note.blur(page.friendly(save_note), [note_of, note], note_of, **TELLING)
+    note.blur(page.friendly(save_note), [note_of, note], note_of, **ACTION)
     for event in (tags.blur, tags.submit):
-        event(page.friendly(save_tags), [note_of, tags], tags, **TELLING)
+        event(page.friendly(save_tags), [note_of, tags], tags, **ACTION)

@@ -13,7 +13,7 @@ import gradio as gr
 from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
-from workbench.page import PRIVATE, QUIET, Page
+from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.ripples_view import handlers, studies
 from workbench.ripples_view.reports import Reports
 from workbench.ripples_view.steps import teller
@@ -168,9 +168,9 @@ def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespa
     for event in (c.run.input, c.reference.input):
         event(applied, set(fields.values()), c.applied, **QUIET).then(**shown).then(**address)
     c.analyse.click(applied, set(fields.values()), c.applied, **QUIET).then(
-        page.friendly(partial(_act, context, reports, handlers.analyse)), c.applied, None, **QUIET
+        page.friendly(partial(_act, context, reports, handlers.analyse)), c.applied, None, **ACTION
     ).then(**shown).then(**address)
-    c.stop.click(page.friendly(partial(_act, context, reports, handlers.stop)), c.applied, None, **QUIET).then(**shown)
+    c.stop.click(page.friendly(partial(_act, context, reports, handlers.stop)), c.applied, None, **ACTION).then(**shown)
     c.upload.upload(page.friendly(partial(_take_in, context)), c.upload, c.run, **PRIVATE).success(
         applied, set(fields.values()), c.applied, **QUIET
     ).then(**shown).then(**address)
@@ -185,9 +185,9 @@ def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespa
         step = (event._data or {}).get("step", 1)
         return page.go("data", run=handlers.asked_for(asked).get("run", ""), step=step)
 
-    c.step.click(page.friendly(opened), c.applied, page.outputs("data"), **QUIET)
+    c.step.click(page.friendly(opened), c.applied, page.outputs("data"), **ACTION)
     for kind, button in (("json", c.save_json), ("html", c.save_html)):
-        saved = button.click(page.friendly(partial(_file, context, reports, kind)), c.applied, c.file, **QUIET)
+        saved = button.click(page.friendly(partial(_file, context, reports, kind)), c.applied, c.file, **ACTION)
         saved.success(None, c.file, None, js=DOWNLOAD, **PRIVATE)
     port = page.port("ripples")
     filled = [*fields.values(), c.applied, c.peak, c.parts, c.first, c.second, c.study]
@@ -216,9 +216,9 @@ def _listen_study(context: Context, page: Page, reports: Reports, c: SimpleNames
     address: dict[str, Any] = dict(fn=None, inputs=c.study, outputs=None, js=STUDY_ADDRESS, **PRIVATE)
     timer.tick(**shown)
     c.study.input(**shown).then(**address)
-    begun = c.begin.click(page.friendly(partial(begin, context)), [c.source, c.count, c.own], c.study, **QUIET)
+    begun = c.begin.click(page.friendly(partial(begin, context)), [c.source, c.count, c.own], c.study, **ACTION)
     begun.then(**shown).then(**address)
-    c.remove.click(page.friendly(partial(remove, context)), c.study, None, **QUIET).then(**shown)
+    c.remove.click(page.friendly(partial(remove, context)), c.study, None, **ACTION).then(**shown)
 
 
 # Handlers over plain values

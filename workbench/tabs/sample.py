@@ -12,7 +12,7 @@ import gradio as gr
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
-from workbench.page import PRIVATE, QUIET, Page
+from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.sampling.answers import server_functions
 from workbench.sampling.choices import choices, resolve, short
 from workbench.sampling.client import Sampler
@@ -21,7 +21,6 @@ from workbench.sampling.settings import LIMITS, MAX_PROMPT, clamped, prompt_with
 REFRESH_SECONDS = 3.0
 ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
 # through the queue, whose stream brings a refusal's toast to the page
-ACTION: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, **PRIVATE}
 HELP = {
     "max_new_tokens": "how many at most; a text may end sooner by itself",
     "temperature": "0 is greedy; lower is safer, higher is wilder",

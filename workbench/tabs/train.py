@@ -12,7 +12,7 @@ from mygpt2.config.summary import count_parameters
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir import list_runs
 from workbench.context import Context
-from workbench.page import PRIVATE, QUIET, Page
+from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.train import draft as drafts
 from workbench.train import fields as form
 from workbench.train import fill, handlers, show
@@ -22,7 +22,6 @@ from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
 QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
-ACTION: dict[str, Any] = {**QUIET, "queue": True}  # only what is queued can show a toast
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
   if (!file.name) return;
