@@ -5,12 +5,15 @@ window.workbench = (() => {
 
   // The first tab selects itself before the address was read; what it writes then would replace the link. What someone
   // did meanwhile counts.
-  let followed = false;
+  let followed = false, acted = false;
+  for (const kind of ["pointerdown", "keydown"]) {
+    document.addEventListener(kind, () => { acted = true; }, { capture: true, once: true });
+  }
   function linkFollowed() { followed = true; }
 
   // Merges flat strings into the query part of the address; null takes a key away.
   function url(changes) {
-    if (!followed && !navigator.userActivation?.hasBeenActive) return;
+    if (!followed && !acted) return;
     const address = new URL(window.location.href);
     for (const [key, value] of Object.entries(changes)) {
       if (value === null || value === undefined || value === "") address.searchParams.delete(key);
