@@ -16,6 +16,7 @@ from workbench import security
 
 UPLOAD_LIMIT = "32mb"
 FIRST_PORT, LAST_PORT = 7860, 7899
+CLOSE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,19 @@ def serve(options: Options) -> int:
         blocks = _launch(context, options, port)
         _announce(options, port, context.door.has_password)
         _wait_for_signal()
-        with contextlib.suppress(Exception):
-            blocks.close(verbose=False)
+        closing = threading.Thread(target=_close, args=(blocks,), daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
     finally:
         jobs.close()
-    return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads that still serve an open page would keep the process, and its hold of the queue, for minutes
+
+
+def _close(blocks) -> None:  # type: ignore[no-untyped-def]
+    with contextlib.suppress(Exception):
+        blocks.close(verbose=False)
 
 
 def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-def]
