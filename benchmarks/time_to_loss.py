@@ -108,7 +108,9 @@ def train_nanogpt(path: str, folder: Path, minutes: float, lr: float) -> dict:
     return {"lr": lr, "best": min(loss for _, loss in curve), "steps": step, "curve": curve}
 
 
-def train_ours(folder: Path, minutes: float, seed: int, goal: float, extra: list[str], speed: float, batch_tokens: int) -> dict:
+def train_ours(
+    folder: Path, minutes: float, seed: int, goal: float, extra: list[str], speed: float, batch_tokens: int
+) -> dict:
     """One run of the product; the training time at its first validation at or below the goal."""
     steps = max(20, int(60 * minutes * speed / batch_tokens))
     name = f"seed-{seed}"

@@ -95,8 +95,12 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
         Client(server.url, verbose=False, analytics_enabled=False)
     client = Client(server.url, auth=("me", PASSWORD), verbose=False, analytics_enabled=False)
     assert "wrong" in refused(lambda: client.predict("guess", "tiny", "new", {}, 1, api_name="/launch"))
-    for settings, told in (({"train.steps": -1}, "train.steps"), ({"train.stepz": 5}, "did you mean train.steps"),
-                           ({"data.source": "../secret"}, "outside the folders"), ({"train.steps": {}}, "objects")):  # fmt: skip
+    for settings, told in (
+        ({"train.steps": -1}, "train.steps"),
+        ({"train.stepz": 5}, "did you mean train.steps"),
+        ({"data.source": "../secret"}, "outside the folders"),
+        ({"train.steps": {}}, "objects"),
+    ):
         assert told in refused(lambda s=settings: client.predict(PASSWORD, "tiny", "new", s, 1, api_name="/launch"))
     assert not (runs / "new").exists()
     assert client.predict(api_name="/list_runs") == []
