@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,19 +174,6 @@ class Session:
     def _say(self, text: str) -> None:
         if self.world.lead:
             print(text, flush=True)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends the work like Ctrl-C: between two batches nothing is lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _device(name: str, place: Place) -> torch.device:

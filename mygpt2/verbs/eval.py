@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mygpt2.errors import EXIT_STOPPED, UserError
+from mygpt2.interrupts import interruptible
 
 EXAMPLES = """
 protocols (texts):
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     from mygpt2.distributed import PeerFailed
-    from mygpt2.evals.session import Session, interruptible
+    from mygpt2.evals.session import Session
 
     with interruptible():
         session = Session(args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import DataConfig, load_config, preset_names
 from mygpt2.errors import UserError
+from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _train(args: argparse.Namespace) -> int:
     recipe = Recipe(args.vocab_size, args.pattern, tuple(args.special), budget, args.seed)
     place = Place.of(args.out)
     data = _data(args)
-    with _terminate_as_interrupt(), _opened(data) as (manifest, reader), _bars() as bars:
+    with interruptible(), _opened(data) as (manifest, reader), _bars() as bars:
         report = create(manifest, reader, data, recipe, place, bars)
     text = report["bytes"] / 1e6
     seconds = report["seconds"]
@@ -224,16 +224,3 @@ def _bars() -> Iterator[Any]:
         yield bars
     finally:
         bars.close()
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: what is half made is taken away, and nothing is left running."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -158,3 +159,21 @@ def test_two_open_pages_on_a_growing_run_leave_the_servers_memory_flat(
         if round_ >= 2:  # the first rounds fill what is filled once
             memory.append(process.memory_info().rss / 2**20)
     assert max(memory) - min(memory) < 50
+
+
+def test_the_server_ends_at_once_although_pages_are_open_and_leaves_the_queue_to_the_next(
+    workbench_server: Start, tmp_path: Path, browser_page: Any
+) -> None:
+    make_run(tmp_path / "runs", "one", 20)
+    server = workbench_server(tmp_path / "runs")
+    page = open_page(browser_page, f"{server.url}?tab=monitor&runs=one")
+    for tab in ("sample", "ripples", "monitor"):
+        select(page, tab)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    from workbench.jobs import Jobs
+
+    jobs = Jobs(tmp_path / "runs", ["cpu"])
+    jobs.start()
+    assert jobs.owner
+    jobs.close()
