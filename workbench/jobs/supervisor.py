@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 WATCH_SECONDS = 2.0
+CLOSE_SECONDS = 10.0
 ORPHAN_SECONDS = 10.0  # ranks may outlive their launcher for that long before they are killed
 
 
@@ -106,7 +107,7 @@ class Supervisor:
         self._ended.set()
         self._awake.set()
         if self._thread:
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)  # a launch cut off here is found and finished by the next owner
             self._thread = None
         self._ownership.release()
 
