@@ -59,8 +59,8 @@ def serve(options: Options) -> int:
         jobs.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Python would wait for every thread of the pool that still runs a handler; a server that was told to end was seen to
-    # stay for minutes, holding the queue. Nothing is left to save: all state is in files.
+    # Python would wait for every thread of the pool that still runs a handler; a server told to end was seen to stay
+    # for minutes, holding the queue. Nothing is left to save: all state is in files.
     os._exit(0)
 
 
