@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import NamedTuple
+
+
+class Asked(NamedTuple):
+    """What at least one rank was asked, the same on every rank."""
+
+    stop: bool
+    save: bool
+    sample: bool
 
 
 class Requests:
@@ -22,6 +32,20 @@ class Requests:
         signal.signal(signal.SIGINT, self._on_interrupt)
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._on_save)
+
+    def agree(self, total: Callable[[list[int]], list[int]], *others: bool) -> tuple[Asked, list[int]]:
+        """What the ranks were asked until now, and how many of them hold each of `others`, by one exchange.
+
+        `total` sums lists of flags over the ranks. `save` and `sample` are taken back here, and only if they took part
+        in the exchange: a signal that arrives in the middle of it waits for the next one.
+        """
+        sent = Asked(self.stop, self.save, self.sample)
+        stop, save, sample, *counts = total([int(flag) for flag in (*sent, *others)])
+        if sent.save:
+            self.save = False
+        if sent.sample:
+            self.sample = False
+        return Asked(stop > 0, save > 0, sample > 0), counts
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop = True

@@ -26,7 +26,7 @@ from mygpt2.train.precision import Precision
 from mygpt2.train.record import Recorder
 from mygpt2.train.samples import write_samples
 from mygpt2.train.schedule import Schedule
-from mygpt2.train.signals import Requests
+from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import TrainStep, to_device
 
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
@@ -101,16 +101,13 @@ class Trainer:
             batch = batch or self._poll()
             waited = time.perf_counter() - began
             self._read_control_files()
-            asked = self.requests
-            flags = [batch is not None, asked.stop, asked.save, asked.sample, self.outage is not None]
-            ready, stop, save, sample, outage = self.world.sum([int(flag) for flag in flags], torch.int64)
-            asked.stop, asked.save, asked.sample = stop > 0, save > 0, sample > 0
+            own = batch is not None, self.outage is not None
+            asked, (ready, outage) = self.requests.agree(lambda flags: self.world.sum(flags, torch.int64), *own)
             if outage and self.outage is None:
                 self.outage = TryAgain("another rank's data source stayed out of reach for longer than its budget")
-            if stop or outage:
+            if asked.stop or outage:
                 return None, waited
-            if save or sample:
-                self._serve_requests()
+            self._serve(asked)
             if ready == self.world.size:
                 return batch, waited
             if waited > POLL_S:
@@ -183,12 +180,13 @@ class Trainer:
 
             draw_loss_plot(self.run)
 
-    def _serve_requests(self) -> None:
-        if self.requests.save and self.progress.cursor is not None:
+    def _serve(self, asked: Asked) -> None:
+        if asked.save and self.progress.cursor is None:
+            self.requests.save = True  # nothing to save before the first step: it is served after that
+        elif asked.save:
             self._save(background=False)
-        if self.requests.sample:
+        if asked.sample:
             self._sample()
-        self.requests.save = self.requests.sample = False
 
     def _read_control_files(self) -> None:
         if self.world.lead:

@@ -44,9 +44,10 @@ def test_a_stop_reaches_both_ranks_and_leaves_no_process(place, how):
         (runs / name / "control" / "stop").touch()
     else:
         process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    output = process.communicate(timeout=60)[0]
     _, alive = psutil.wait_procs(everyone, timeout=5)
     assert not alive
+    assert "forcefully" not in output, output[-3000:]  # torchrun's word for ranks that did not stop by themselves
     status = json.loads((runs / name / "status.json").read_text())
     ended = json.loads((runs / name / "exit.json").read_text())
     assert (status["state"], ended["code"]) == ("stopped", 85)
