@@ -36,6 +36,7 @@ from mygpt2.tokenizer.corpus import Budget, Read, documents
 from mygpt2.tokenizer.patterns import GPT4, SHARED
 
 LEARNERS = {"mygpt2": "ffbpe", "tokenizers": "tokenizers", "rustbpe": "rustbpe", "minibperust": "MiniBpeRust"}
+TURN = 64  # documents
 RUST_GPT4 = next(s for s in SHARED if s.startswith("'"))  # GPT-4's pattern as those two have it
 
 
@@ -93,25 +94,24 @@ def learner(name: str, texts: list[str], vocab_size: int) -> Callable[[], str]:
     return lambda: hashlib.sha256(repr([tuple(m) for m in work()]).encode()).hexdigest()
 
 
-def encoder(name: str, file: str, texts: list[str]) -> Callable[[], list[Any]]:
-    """Encodes all texts; the loaded tables are not timed."""
+def encoder(name: str, file: str) -> Callable[[list[str]], list[Any]]:
+    """Encodes texts; the loaded tables are not timed."""
     from mygpt2.tokenizer import load_tokenizer
     from mygpt2.tokenizer.fast import FastEncoder
     from mygpt2.tokenizer.gpt2 import GPT2Tokenizer
 
     ours = load_tokenizer(file)
     if name == "mygpt2":
-        return lambda: ours.encode_batch(texts)
+        return ours.encode_batch
     if name == "fast":
-        fast = FastEncoder(ours)
-        return lambda: fast.encode_batch(texts)
+        return FastEncoder(ours).encode_batch
     if name == "tiktoken":
         core = ours._bpe if isinstance(ours, GPT2Tokenizer) else ours._core  # type: ignore[attr-defined]
-        return lambda: [core.encode_ordinary(text) for text in texts]
+        return lambda texts: [core.encode_ordinary(text) for text in texts]
     import tokenizers
 
     whole = tokenizers.Tokenizer.from_str(ours.hf_json())
-    return lambda: [whole.encode(text, add_special_tokens=False).ids for text in texts]
+    return lambda texts: [whole.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def child(args: argparse.Namespace) -> None:
@@ -153,22 +153,30 @@ def encoding(args: argparse.Namespace) -> list[tuple[str, float, str, float]]:
 
 
 def _encoding(file: str, new: list[str], share: int, rounds: int) -> list[tuple[str, float, str, float]]:
-    """Each round a part of the text that no encoder has seen, so that none profits from words it remembers."""
+    """Each round a part of the text that no encoder has seen, so that none profits from words it remembers.
+
+    The encoders take turns at every few documents: what else the machine does meets them alike.
+    """
     names = ["tiktoken", "mygpt2", "tokenizers", *(["fast"] if find_spec("gigatoken") else [])]
     what = "GPT-2" if file == "gpt2" else "own"
     rates: dict[str, list[float]] = {name: [] for name in names}
     different = 0
     for number in range(rounds):
         part = new[number * share : (number + 1) * share]
+        work = {name: encoder(name, file) for name in names}
+        seconds = dict.fromkeys(names, 0.0)
+        for turn, at in enumerate(range(0, len(part), TURN)):
+            some = part[at : at + TURN]
+            ids = {}
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                began = time.perf_counter()
+                found = work[name](some)
+                seconds[name] += time.perf_counter() - began
+                ids[name] = [list(map(int, row)) for row in found]
+            different += sum(len({tuple(rows[i]) for rows in ids.values()}) > 1 for i in range(len(some)))
         size = sum(len(t.encode()) for t in part) / 1e6
-        ids = {}
-        for name in names if number % 2 == 0 else names[::-1]:
-            work = encoder(name, file, part)
-            began = time.perf_counter()
-            found = work()
-            rates[name].append(size / (time.perf_counter() - began))
-            ids[name] = [list(map(int, row)) for row in found]
-        different += sum(len({tuple(rows[i]) for rows in ids.values()}) > 1 for i in range(len(part)))
+        for name in names:
+            rates[name].append(size / seconds[name])
     for name in names:
         print(f"encoding, {what} tokenizer, {name}: {statistics.median(rates[name]):.1f} MB/s")
 
