@@ -1,13 +1,17 @@
 """The workbench under load, in a real Chromium: first use, two hundred runs, long curves, memory over hours.
 
-    python benchmarks/workbench.py [first|list|curves|soak] [--minutes 60] [--chromium PATH] [--json OUT]
+    python benchmarks/workbench.py [first|list|curves|form|token|soak] [--minutes 60] [--chromium PATH] [--json OUT]
 
-first: from the start of the process to a page whose Start button works. Mark 3 s for the page.
-list: 200 runs, from opening Monitor to the last row of the list. Mark 2 s.
-curves: four runs of 70,000 steps, from opening the link to all their points drawn. Mark 2 s.
+first: from opening the page, without a run, to a Start button that works. Mark 3 s.
+list: 200 runs, from opening Monitor's link to the last row of the list. Mark 2 s.
+curves: four runs of 70,000 steps, from opening the link until the loss of all four is drawn with every point behind it
+    and a key has zoomed it. Mark 2 s. When the other panels are drawn is printed beside it.
+form: from typing into a field of Train to the command that has it, and Start. Mark 0.5 s.
+token: from a click on a token of a sample to the ten likeliest of both models. Mark 0.3 s.
 soak: two open pages on a growing run; the server's memory is read every 10 s after two minutes. Mark ± 50 MB.
 
-Runs are generated; the server is a process of its own. Times are medians of five.
+Runs and models are generated; the server is a process of its own, each page has an empty cache. Times are medians of
+five; what is printed in brackets are the medians of the moments before and after the one that counts.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKS = {"first": 3.0, "list": 2.0, "curves": 2.0, "soak": 50.0}
+MARKS = {"first": 3.0, "list": 2.0, "curves": 2.0, "form": 0.5, "token": 0.3, "soak": 50.0}
+STEPS, ROUNDS = 70_000, 5
 WARM_UP_S, EVERY_S = 120.0, 10.0
 
 
@@ -60,9 +65,9 @@ def grow(folder: Path, name: str, steps: int, seed: int = 0) -> Path:
 
 
 @contextmanager
-def serving(runs: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(runs: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A workbench over `runs`: its address and process."""
-    words = [sys.executable, "-u", "-m", "workbench", "--runs", str(runs), "--port", "0"]
+    words = [sys.executable, "-u", "-m", "workbench", "--runs", str(runs), "--port", "0", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
@@ -91,40 +96,152 @@ def chromium(path: str) -> Iterator[Any]:
         browser.close()
 
 
-def seconds_until(browser: Any, url: str, ready: Callable[[Any], Any], rounds: int = 5) -> list[float]:
-    """How long a page of its own, with an empty cache, takes until `ready` returns."""
-    times = []
-    for _ in range(rounds):
-        page = browser.new_context(viewport={"width": 1360, "height": 900}).new_page()
-        began = time.perf_counter()
-        page.goto(url)
-        ready(page)
-        times.append(time.perf_counter() - began)
+class Laps:
+    """Seconds since a beginning, by the name of what had happened, one list over all rounds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self._began = 0.0
+
+    def begin(self) -> None:
+        self._began = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        self.seconds.setdefault(name, []).append(time.perf_counter() - self._began)
+
+    def median(self, name: str) -> float:
+        """Of the lap that counts; all are printed."""
+        medians = {each: statistics.median(found) for each, found in self.seconds.items()}
+        print(
+            f"  [{', '.join(f'{each} {value:.2f} s' for each, value in medians.items())}]", file=sys.stderr, flush=True
+        )
+        return medians[name]
+
+
+def opened(browser: Any) -> Any:
+    """A page of its own, with an empty cache."""
+    return browser.new_context(viewport={"width": 1360, "height": 900}).new_page()
+
+
+def opening(browser: Any, url: str, follow: Callable[[Any, Laps], None]) -> Laps:
+    """Opens the link five times; `follow` waits for what is to be seen, and takes the times."""
+    laps = Laps()
+    for _ in range(ROUNDS):
+        page = opened(browser)
+        laps.begin()
+        page.goto(url, wait_until="commit")
+        follow(page, laps)
         page.context.close()
-    return times
+    return laps
 
 
 def first(browser: Any, folder: Path) -> float:
+    def follow(page: Any, laps: Laps) -> None:
+        page.wait_for_selector("#train-start:not([disabled])")
+        laps.lap("Start works")
+
     with serving(folder) as (url, _):
-        usable = "#train-start:not([disabled])"
-        return statistics.median(seconds_until(browser, url, lambda page: page.wait_for_selector(usable)))
+        return opening(browser, url, follow).median("Start works")
 
 
 def many(browser: Any, folder: Path) -> float:
     for number in range(200):
         grow(folder, f"run-{number:03d}", 50, number)
+
+    def follow(page: Any, laps: Laps) -> None:
+        page.wait_for_selector(".wb-runs")
+        laps.lap("the page itself")
+        page.wait_for_function("() => ['run-000', 'run-199'].every((name) => document.body.innerText.includes(name))")
+        laps.lap("every run")
+
     with serving(folder) as (url, _):
-        shown = "() => document.body.innerText.includes('run-000') && document.body.innerText.includes('run-199')"
-        ready = lambda page: page.wait_for_function(shown)  # noqa: E731
-        return statistics.median(seconds_until(browser, url + "?tab=monitor", ready))
+        return opening(browser, url + "?tab=monitor", follow).median("every run")
+
+
+# Two lines for each run, as it is and smoothed: nothing is left out because a run is late.
+ALL_FOUR = """(steps) => { const chart = document.querySelector(".wb-chart")?.chart, loss = chart?.panels.get("loss");
+  return loss?.drawn && chart.shown.length === 4 && chart.shown.every((run) => run.n === steps)
+    && loss.plot.querySelectorAll(".scatterlayer .trace").length >= 8; }"""
+ZOOMED = """(steps) => { const loss = document.querySelector(".wb-chart").chart.panels.get("loss");
+  const [a, b] = loss.plot.layout.xaxis.range; return b - a < 0.6 * steps; }"""
+EVERY_PANEL = """() => [...document.querySelector(".wb-chart").chart.panels.values()].every((panel) =>
+  panel.id === "validation" || (panel.drawn && panel.plot.data.length >= 4))"""
 
 
 def curves(browser: Any, folder: Path) -> float:
-    names = [grow(folder, f"long-{number}", 70_000, number).name for number in range(4)]
+    names = [grow(folder, f"long-{number}", STEPS, number).name for number in range(4)]
+
+    def follow(page: Any, laps: Laps) -> None:
+        page.wait_for_selector(".wb-runs")
+        laps.lap("the page itself")
+        page.wait_for_function(ALL_FOUR, arg=STEPS)
+        laps.lap("loss of all four")
+        page.locator(".wb-chart-panel-loss").press("+")
+        page.wait_for_function(ZOOMED, arg=STEPS)
+        laps.lap("zoomed")
+        page.wait_for_function(EVERY_PANEL)
+        laps.lap("every panel")
+
     with serving(folder) as (url, _):
-        drawn = "() => document.querySelectorAll('.wb-chart .scatterlayer .trace, .wb-chart canvas').length >= 4"
-        ready = lambda page: page.wait_for_function(drawn)  # noqa: E731
-        return statistics.median(seconds_until(browser, f"{url}?tab=monitor&runs={','.join(names)}", ready))
+        return opening(browser, f"{url}?tab=monitor&runs={','.join(names)}", follow).median("zoomed")
+
+
+def form(browser: Any, folder: Path) -> float:
+    with serving(folder) as (url, _):
+        page, laps = opened(browser), Laps()
+        page.goto(f"{url}?tab=train")
+        page.wait_for_selector("#train-start:not([disabled])")
+        command = "(words) => document.querySelector('#train-command textarea').value.includes(words)"
+        for steps in range(200, 200 + ROUNDS):
+            laps.begin()
+            page.locator("#field-train-steps textarea, #field-train-steps input").first.fill(str(steps))
+            page.wait_for_function(command, arg=f"--train.steps {steps}")
+            page.wait_for_selector("#train-start:not([disabled])")
+            laps.lap("the command")
+        return laps.median("the command")
+
+
+def model(folder: Path, seed: int) -> Path:
+    """A random GPT-2 as large as the preset `tiny`, as a Hugging Face folder."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+    from safetensors.torch import save_file
+
+    from mygpt2.config import load_config
+    from mygpt2.model import GPT, GPTConfig
+    from mygpt2.model.huggingface import config_json, to_huggingface
+    from mygpt2.tokenizer import load_tokenizer
+    from mygpt2.tokenizer.folder import write_tokenizer
+
+    config = load_config("tiny")
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    torch.manual_seed(seed)
+    shape = {key: getattr(config.model, key) for key in ("n_layer", "n_head", "n_embd", "block_size")}
+    network = GPT(GPTConfig(**shape, vocab_size=tokenizer.vocab_size))
+    folder.mkdir(parents=True)
+    save_file({key: tensor.clone().contiguous() for key, tensor in to_huggingface(network).items()},
+              folder / "model.safetensors")  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config_json(network.config, 0)))
+    write_tokenizer(tokenizer, folder, shape["block_size"])
+    return folder
+
+
+def token(browser: Any, folder: Path) -> float:
+    data = folder.parent / "models"
+    names = [model(data / f"model-{seed}", seed).name for seed in (1, 2)]
+    with serving(folder, "--data-root", str(data)) as (url, _):
+        page, laps = opened(browser), Laps()
+        page.goto(f"{url}?tab=sample&model_a={names[0]}&model_b={names[1]}&prompt=Once")
+        page.wait_for_function("() => document.querySelector('#wb-sample-prompt textarea')?.value === 'Once'")
+        page.click("#wb-sample-generate")
+        page.wait_for_selector('.wb-sample[data-state="done"]', timeout=120_000)
+        for at in range(10, 10 + 5 * ROUNDS, 5):
+            title = f"() => document.querySelector('.wb-sample-detail h3')?.textContent.startsWith('Token {at + 1} of')"
+            laps.begin()
+            page.click(f'[data-pane="0"] [data-at="{at}"]')
+            page.wait_for_function(title)
+            laps.lap("both lists")
+        return laps.median("both lists")
 
 
 def soak(browser: Any, folder: Path, minutes: float) -> float:
@@ -153,7 +270,9 @@ def soak(browser: Any, folder: Path, minutes: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["first", "list", "curves"], help=f"of {', '.join(MARKS)}")
+    parser.add_argument(
+        "what", nargs="*", default=[what for what in MARKS if what != "soak"], help=f"of {', '.join(MARKS)}"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="of the soak")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     parser.add_argument("--json", type=Path)
@@ -161,7 +280,8 @@ def main() -> None:
     if unknown := set(args.what) - set(MARKS):
         parser.error(f"{', '.join(unknown)}: allowed are {', '.join(MARKS)}")
     measures: dict[str, Callable[[Any, Path], float]] = {
-        "first": first, "list": many, "curves": curves, "soak": lambda b, f: soak(b, f, args.minutes),
+        "first": first, "list": many, "curves": curves, "form": form, "token": token,
+        "soak": lambda b, f: soak(b, f, args.minutes),
     }  # fmt: skip
     results = {}
     for what in args.what:

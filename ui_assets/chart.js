@@ -13,9 +13,12 @@ const ACTIVE = ["queued", "starting", "running", "saving"];
 const POLL_MS = 1000; // while a run is at work
 const REST_MS = 5000; // while none is
 const LONGEST_MS = 30000; // between tries when the server does not answer
+const PATIENCE_MS = 250; // that the first of several new runs waits for the others
 const HEIGHT = { loss: 300 };
 const OTHER_HEIGHT = 210;
 const COLOURS = "workbench-run-colours";
+const MAX_RUNS = 8;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 let plotly = null; // one script for all charts of the page
 
@@ -68,6 +71,13 @@ function remember(colours) {
   try { localStorage.setItem(COLOURS, JSON.stringify(Object.fromEntries(all))); } catch { /* a private window */ }
 }
 
+// A link's runs can be fetched before the server was asked what to show; its answer then changes what it names.
+function runsInAddress() {
+  const asked = window.workbench?.params?.() || {};
+  if (asked.tab && asked.tab !== "monitor") return [];
+  return [...new Set((asked.runs || "").split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
+}
+
 export function mount({ element, props, server, watch, trigger, plotly: address, options }) {
   return new Chart(element.querySelector(".wb-chart"), props, server, watch, trigger, address, options);
 }
@@ -76,6 +86,7 @@ class Chart {
   constructor(root, props, server, watch, trigger, address, options) {
     Object.assign(this, { root, props, server, trigger, options });
     this.view = { ...DEFAULTS, ...options.view, ...props.value };
+    if (options.url && !this.view.runs.length) this.view.runs = runsInAddress();
     this.series = new Map();
     this.colours = new Map();
     this.yranges = {};
@@ -83,12 +94,13 @@ class Chart {
     this.failures = 0;
     this.draws = 0;
     this.touch = window.matchMedia("(pointer: coarse)").matches;
-    this.library = loadPlotly(address);
+    this.library = () => loadPlotly(address); // once there is something to draw: it is half a second of work
     this.build();
     watch("value", () => this.take(props.value));
     root.chart = this; // for whoever looks at the page with tools
     this.observe();
     this.settle();
+    this.tick(); // at once: the points are on their way while plotly.js is compiled
   }
 
   get shown() { return this.view.runs.map((name) => this.series.get(name)).filter((series) => series && series.n); }
@@ -255,6 +267,7 @@ class Chart {
   }
 
   async tick() {
+    clearTimeout(this.timer);
     if (this.fetching) { this.again = true; return; }
     if (!this.root.isConnected) { this.close(); return; }
     if (document.hidden || !this.root.offsetParent) { this.soon(POLL_MS); return; }
@@ -286,10 +299,7 @@ class Chart {
     this.more = false;
     const every = [...this.series.values()];
     const fresh = every.filter((series) => !series.cursor);
-    await Promise.all(fresh.map(async (series) => {
-      const first = this.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
-      this.accept(await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first }));
-    }));
+    await this.fetchFresh(fresh);
     const known = every.filter((series) => series.cursor && !fresh.includes(series));
     for (const group of this.sameColumns(known)) {
       const columns = Object.keys(group[0].columns);
@@ -298,6 +308,24 @@ class Chart {
     }
     await Promise.all(every.map((series) => this.fetchColumns(series)));
     await this.fetchFlops(every);
+  }
+
+  // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.
+  async fetchFresh(fresh) {
+    const first = this.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
+    let changed = false;
+    let late = null;
+    const show = () => { if (changed) this.refresh(); changed = false; };
+    try {
+      await Promise.all(fresh.map(async (series) => {
+        const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first });
+        changed = this.accept(replies, false) || changed;
+        late ||= setInterval(show, PATIENCE_MS);
+      }));
+    } finally {
+      clearInterval(late);
+      show();
+    }
   }
 
   // Runs that hold the same columns travel in one request.
@@ -310,7 +338,7 @@ class Chart {
     return [...groups.values()];
   }
 
-  accept(replies) {
+  accept(replies, draw = true) {
     let changed = false;
     for (const reply of replies) {
       const series = this.series.get(reply.run);
@@ -324,7 +352,8 @@ class Chart {
       this.more ||= reply.more;
       this.followNewest(series, before);
     }
-    if (changed) this.refresh();
+    if (changed && draw) this.refresh();
+    return changed;
   }
 
   followNewest(series, before) {
@@ -376,7 +405,7 @@ class Chart {
 
   async draw() {
     this.runs.replaceChildren(...legend(this));
-    const Plotly = await this.library;
+    const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {
       if (panel.element.hidden) continue;
@@ -516,7 +545,7 @@ class Chart {
       }
       const nodes = [...this.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
       if (!nodes.length) return;
-      const made = await picture(await this.library, this, nodes, this.grid, this.options.label);
+      const made = await picture(await this.library(), this, nodes, this.grid, this.options.label);
       if (kind === "SVG") download(new Blob([made.svg], { type: "image/svg+xml" }), `${name}.svg`);
       else download(await png(made), `${name}.png`);
     } catch (error) {

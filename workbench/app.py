@@ -50,7 +50,7 @@ def build(context: Context) -> gr.Blocks:
 
 
 def _follow(page: Page, tab: gr.Tab, name: str) -> None:
-    """A selected tab wakes its timers and writes itself into the address."""
+    """A selected tab wakes its timers, writes itself into the address, and gets what it asked for."""
     tab.select(
         lambda: page.timers_for(name),
         None,
@@ -58,6 +58,8 @@ def _follow(page: Page, tab: gr.Tab, name: str) -> None:
         js=f"() => {{ window.workbench.url({{tab: '{name}'}}); return []; }}",
         **QUIET,
     )
+    for event in page.openings(name):
+        tab.select(**event)
 
 
 def _first_tab(context: Context) -> str:

@@ -16,7 +16,10 @@ from workbench.html import escape
 
 TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
+# Gradio tells every component that showed an event's progress of every later event, each time by a search through the
+# whole page: with the outputs of our polls among them that was a third of the work of opening a page.
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+QUIET: dict[str, Any] = {"queue": False, **HIDDEN, **PRIVATE}
 ACTION: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": None}  # only what is queued can show a toast
 
 log = logging.getLogger("workbench")
@@ -34,6 +37,7 @@ class Page:
             for name in TABS
         }
         self._timers: list[tuple[str, gr.Timer]] = []
+        self._openings: list[tuple[str, dict[str, Any]]] = []
         self.tabs: gr.Tabs = None  # type: ignore[assignment]  # set by the app, before any tab is built
 
     def port(self, tab: str) -> gr.Textbox:
@@ -71,6 +75,17 @@ class Page:
         timer = gr.Timer(seconds, active=False)
         self._timers.append((tab, timer))
         return timer
+
+    def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """Calls a handler whenever `tab` is selected, by a person, a link or as the first one; not before.
+
+        What a tab needs at first belongs here: an event at the page's load makes everyone wait for it.
+        """
+        self._openings.append((tab, {"fn": self.friendly(handler), "inputs": inputs, "outputs": outputs, **QUIET}))
+
+    def openings(self, tab: str) -> list[dict[str, Any]]:
+        """The arguments of the events that `on_open` asked for."""
+        return [event for name, event in self._openings if name == tab]
 
     @property
     def timers(self) -> list[gr.Timer]:

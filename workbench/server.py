@@ -74,6 +74,7 @@ def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-de
 
     from workbench import look
     from workbench.app import build
+    from workbench.shelf import Served, front
 
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
@@ -84,6 +85,8 @@ def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-de
         any_host=not loopback and not options.allow_hosts,
         door=context.door,
     )
+    shelf, early = front(guarded=context.door.has_password, root_path=options.root_path)
+    served = Middleware(Served, shelf=shelf, early=early)
     blocks.launch(
         server_name=options.host,
         server_port=port,
@@ -102,7 +105,7 @@ def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-de
         root_path=options.root_path or None,
         auth=context.door.login if context.door.has_password else None,
         auth_message="Any user name, and the password of this workbench.",
-        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"middleware": [guard, served], "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     return blocks
 

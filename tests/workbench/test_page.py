@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,9 @@ import pytest
 
 from mygpt2.errors import UserError
 from workbench import html
+from workbench.app import build
+from workbench.context import Context
+from workbench.jobs import Jobs
 from workbench.page import Page
 
 
@@ -36,6 +40,28 @@ def test_only_the_selected_tabs_timers_tick() -> None:
         page.timer("train", 1.0)
         page.timer("monitor", 2.0)
         assert [update["active"] for update in _values(page.timers_for("monitor"))] == [False, True]
+
+
+def test_what_a_tab_needs_at_first_is_asked_for_when_it_is_opened_and_by_nobody_else() -> None:
+    with gr.Blocks():
+        page = Page()
+        box = gr.Textbox()
+        page.on_open("train", lambda: "here", None, box)
+    assert page.openings("monitor") == []
+    (event,) = page.openings("train")
+    assert event["fn"]() == "here" and event["outputs"] is box
+
+
+def test_opening_the_page_stays_little_work(tmp_path: Path) -> None:
+    """Gradio walks through all components for most of what happens: for each event that shows its progress, and for
+    each that runs while the page opens."""
+    runs = tmp_path.resolve()
+    config = build(Context(runs, (runs,), Jobs(runs, ["cpu"]))).get_config_file()
+    assert len(config["components"]) < 550
+    at_first = [event for event in config["dependencies"] if any(name == "load" for _, name in event["targets"])]
+    assert sum(len(event["inputs"]) + len(event["outputs"]) for event in at_first) < 25
+    hidden = [event for event in config["dependencies"] if event["show_progress"] == "hidden" and not event["queue"]]
+    assert hidden and all(event["show_progress_on"] == [] for event in hidden)
 
 
 def _values(updates: list[Any]) -> list[dict[str, Any]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -15,6 +16,7 @@ from workbench.charts.view import read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = ("chart.js", "chart-series.js", "chart-draw.js", "chart-tools.js", "chart-export.js")
+FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
 
 # What the page runs for each chart. The modules and Plotly are fetched once for all charts, when the first is mounted.
@@ -64,15 +66,15 @@ class LiveChart(gr.HTML):
         visible: bool = True,
         render: bool = True,
     ) -> None:
-        gr.set_static_paths([_plotly(), *(ASSETS / name for name in SCRIPTS)])
+        gr.set_static_paths([plotly(), *(ASSETS / name for name in SCRIPTS)])
+        script, *_, library = _addresses()
         options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view)}
-        script = f"{ASSETS / SCRIPTS[0]}?v={_version()}"
         super().__init__(
             value=dict(view or {}),
             label=label,
             html_template='<div class="wb-chart"><p class="wb-chart-status" role="status"></p></div>',
             js_on_load=_ON_LOAD
-            % {"script": json.dumps(script), "plotly": json.dumps(str(_plotly())), "options": _in_script(options)},
+            % {"script": json.dumps(script), "plotly": json.dumps(library), "options": _in_script(options)},
             apply_default_css=False,
             elem_id=elem_id,
             elem_classes=elem_classes,
@@ -109,7 +111,7 @@ def server_functions(context: Runs) -> list[Any]:
     return [chart_points, chart_table, chart_flops]
 
 
-def _plotly() -> Path:
+def plotly() -> Path:
     """plotly.js as the installed plotly package brings it."""
     import importlib.util
 
@@ -118,9 +120,27 @@ def _plotly() -> Path:
     return Path(spec.origin).parent / "package_data" / "plotly.min.js"
 
 
-def _version() -> str:
-    """Changes with the scripts, so that a browser does not keep old ones."""
-    return format(max((ASSETS / name).stat().st_mtime_ns for name in SCRIPTS), "x")
+def _addresses() -> list[str]:
+    """The chart's scripts, then plotly.js, as the page asks for them: new names when they change."""
+    scripts = [ASSETS / name for name in SCRIPTS]
+    return [f"{path}?v={_version(scripts)}" for path in scripts] + [f"{plotly()}?v={_version([plotly()])}"]
+
+
+def _version(files: Sequence[Path]) -> str:
+    return format(max(file.stat().st_mtime_ns for file in files), "x")
+
+
+def served_files() -> dict[str, Path]:
+    """The chart's files by the path of their address."""
+    return {FILES + address.partition("?")[0]: Path(address.partition("?")[0]) for address in _addresses()}
+
+
+def announcement() -> str:
+    """A Link header by which a browser fetches the chart's files while the page is still being built."""
+    *scripts, library = (FILES + quote(address, safe="/?=()'!*,~@:+") for address in _addresses())
+    return ", ".join(
+        [*(f"<{script}>; rel=modulepreload" for script in scripts), f"<{library}>; rel=preload; as=script"]
+    )
 
 
 def _in_script(value: Any) -> str:

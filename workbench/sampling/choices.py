@@ -79,7 +79,7 @@ def is_model(folder: Path) -> bool:
     """Whether a folder looks like a GPT-2 in Hugging Face's format; nothing heavy is read."""
     try:
         settings = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     weights = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
     return weights and isinstance(settings, dict) and settings.get("model_type") == "gpt2"

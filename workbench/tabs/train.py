@@ -49,6 +49,7 @@ def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
     texts = fill.from_preset(FIRST_PRESET).values
     with gr.Column(elem_id="train", elem_classes="wb-train"):
         made["welcome"] = _welcome(context, parts)
+        form.notes(fields)
         form.place(fields, PRESET, _presets())
         with gr.Row(elem_classes="wb-train-main", equal_height=False):
             with gr.Column(scale=5, min_width=300, elem_classes="wb-train-form"):
@@ -177,11 +178,11 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     inputs[DEVICES].input(page.friendly(devices), parts.form, inputs[NPROC], **QUIET)
     # A Textbox has no `input` event for what is pasted or dictated.
     typed = [made.change for key, made in inputs.items() if key != PRESET]
-    gr.on([*typed, parts.filled.change], page.friendly(refresh), parts.form | {parts.shown}, parts.refreshed,
-          trigger_mode="always_last", **QUIET)  # fmt: skip
+    refreshed = gr.on([*typed, parts.filled.change], page.friendly(refresh), parts.form | {parts.shown},
+                      parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
+    refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
-    resets = [note.click for note in parts.fields.notes.values()]
-    gr.on([*resets, parts.changes.click], page.friendly(reset), parts.form, parts.filling, **ACTION)
+    gr.on([parts.fields.notes.click, parts.changes.click], page.friendly(reset), parts.form, parts.filling, **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)
     load.upload(page.friendly(upload), load, parts.filling, **ACTION)
     save.click(page.friendly(download), parts.form, parts.file, **ACTION)
@@ -204,11 +205,13 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         gr.Info(f"{name} is queued; what you change now changes nothing in it.", title="Queued")
         return {welcome: gr.Row(visible=False), **updates}
 
-    def arrive(request: gr.Request) -> Any:
-        """A page that opens: whether the folder is new, a name that is free now, and everything looked at.
+    def arrive(filled: str | None, request: gr.Request) -> Any:
+        """The first look at the form: whether the folder is new, a name that is free now, and everything looked at.
 
         An address that fills the form names the run itself.
         """
+        if filled:
+            return {welcome: gr.Row(visible=_is_new(context))}
         asked = {"from_run", "from_job", "preset"} & set(request.query_params)
         name = {} if asked else {run: drafts.free_name(context, FIRST_PRESET)}
         return {welcome: gr.Row(visible=_is_new(context)), parts.filled: secrets.token_hex(4), **name}
@@ -222,7 +225,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         **ACTION,
     )
     parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
-    gr.on(None, page.friendly(arrive), None, after, **QUIET)
+    page.on_open("train", arrive, parts.filled, after)
 
 
 def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
@@ -264,8 +267,7 @@ def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
 
     page.timer("train", QUEUE_SECONDS).tick(page.friendly(poll), table, [table, pause], **QUIET)
     page.timer("train", RUNS_SECONDS).tick(page.friendly(poll_runs), runs, runs, **QUIET)
-    gr.on(None, page.friendly(state), None, [table, pause], **QUIET)
-    gr.on(None, page.friendly(lambda: queues.resume_table(context)), None, runs, **QUIET)
+    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, runs])
     table.click(page.friendly(act), None, [table, pause, *go, copy], **ACTION)
     pause.click(page.friendly(toggle), None, [table, pause], **ACTION)
     runs.click(page.friendly(resume), made["processes"], go, **ACTION)

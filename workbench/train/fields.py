@@ -1,4 +1,4 @@
-"""The form's components, made from the schema: one per setting, each with a note below it."""
+"""The form's components, made from the schema: one per setting, and one for the notes below all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mygpt2.config.fields import Setting, sections, settings
 from workbench.forms import MAX_TEXT, text_of
 from workbench.train.show import field_id
 
-# A button in a note or a list that resets a setting says so to the server; every other click stays here.
+# A note of its own for each of eighty settings, in a column of its own, was half of the page's components; Gradio
+# walks through all of them many times while a page opens. The page's script puts the notes at their fields.
+NOTES = "window.workbench.train.mountNotes(element, trigger);"
+SHOW_NOTES = "(shown) => { window.workbench.train.showNotes(shown); return []; }"
+# A button in a list that resets a setting says so to the server; every other click stays here.
 RESETS = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-reset]');
   if (button) trigger('click', {reset: button.dataset.reset});
@@ -27,10 +31,13 @@ TITLES = {"model": "Model", "data": "Data", "optimizer": "Optimizer", "schedule"
 
 @dataclass
 class Fields:
-    """Components by dotted name (and those of the page that are no setting), their notes, the folds by section."""
+    """Components by dotted name (and those of the page that are no setting), and the folds by section.
+
+    `notes` hears the buttons of the notes below the fields.
+    """
 
     inputs: dict[str, Any] = field(default_factory=dict)
-    notes: dict[str, gr.HTML] = field(default_factory=dict)
+    notes: Any = None
     folds: dict[str, gr.Accordion] = field(default_factory=dict)
 
     def values(self, texts: Mapping[str, str]) -> dict[Any, Any]:
@@ -75,11 +82,14 @@ def fold_label(section: str, problems: int = 0, changes: int = 0) -> str:
 
 
 def place(fields: Fields, name: str, made: Any) -> None:
-    """Registers a component that was just made, outside any layout of its own, with its note below it."""
-    with gr.Column(elem_classes="wb-field", min_width=120):
-        made.render()
-        fields.notes[name] = gr.HTML("", elem_id=field_id(name).replace("field-", "note-", 1), js_on_load=RESETS)
+    """Renders and registers a component that was just made."""
+    made.render()
     fields.inputs[name] = made
+
+
+def notes(fields: Fields) -> None:
+    """What hears the buttons of all notes: its click has {"reset": dotted name}."""
+    fields.notes = gr.HTML("", js_on_load=NOTES, elem_id="train-notes", apply_default_css=False)
 
 
 def component(setting: Setting, text: str) -> Any:

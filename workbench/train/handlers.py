@@ -61,7 +61,7 @@ class Parts:
     @property
     def refreshed(self) -> list[Any]:
         """The outputs of `refresh`."""
-        return [*self.fields.notes.values(), *self.fields.folds.values(), self.shown, self.reasons, self.estimate,
+        return [*self.fields.folds.values(), self.shown, self.reasons, self.estimate,
                 self.schedule, self.changes, self.command, self.start, self.queue_up, self.welcome_start]  # fmt: skip
 
 
@@ -97,39 +97,39 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
 
 
 def _notes(parts: Parts, data: Data, checked: Checked) -> Updates:
-    """Only the notes and folds that are other than those on the page."""
+    """All notes, for the page's script, and the folds that are other than those on the page."""
     changes = {change.name: change for change in checked.changes}
-    now: dict[str, str] = {}
-    for name in parts.fields.notes:
-        if text := show.note(name, checked.problems.get(name, ()), changes.get(name)):
-            now[name] = text
+    notes = {name: str(text) for name in parts.fields.inputs
+             if (text := show.note(name, checked.problems.get(name, ()), changes.get(name)))}  # fmt: skip
+    now: dict[str, Any] = {"notes": notes} if notes else {}
     for section in parts.fields.folds:
         inside = [s.name for s in settings().values() if s.section == section and not s.essential]
         problems, changed = (sum(n in found for n in inside) for found in (checked.problems, changes))
         if problems or changed:
-            now[f"fold {section}"] = json.dumps([problems, changed])
+            now[f"fold {section}"] = [problems, changed]
     before = _dictionary(data.get(parts.shown))
     updates: Updates = {parts.shown: json.dumps(now)}
-    for name, note in parts.fields.notes.items():
-        if now.get(name) != before.get(name):
-            updates[note] = now.get(name, "")
     for section, fold in parts.fields.folds.items():
         key = f"fold {section}"
         if now.get(key) == before.get(key):
             continue
-        problems, changed = json.loads(now.get(key, "[0, 0]"))
-        had = json.loads(before.get(key, "[0, 0]"))[0]
+        problems, changed = now.get(key, (0, 0))
         label = fold_label(section, problems, changed)
+        had = _had_problems(before.get(key))
         updates[fold] = gr.Accordion(label=label, open=True) if problems and not had else gr.Accordion(label=label)
     return updates
 
 
-def _dictionary(text: Any) -> dict[str, str]:
+def _had_problems(counts: Any) -> bool:
+    return isinstance(counts, list) and bool(counts) and bool(counts[0])
+
+
+def _dictionary(text: Any) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
     except ValueError:
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, message: str = "") -> Updates:

@@ -9,7 +9,7 @@ import pytest
 from mygpt2.errors import UserError
 from tests.workbench.sampling.places import small_place
 from workbench.context import Context
-from workbench.sampling.choices import choices, resolve, short
+from workbench.sampling.choices import choices, is_model, resolve, short
 
 OUTSIDE = ("../other", "/etc", "first/step-00000009", "a;touch x", "<img onerror=1>", "", "link", "none/step-00000005")
 
@@ -51,3 +51,10 @@ def test_what_leads_elsewhere_is_refused_in_one_line(context: Context, tmp_path:
 def test_a_step_that_is_not_there_names_those_that_are(context: Context) -> None:
     with pytest.raises(UserError, match=r"no checkpoint of step 9; there are: 5"):
         resolve(context, "first/step-00000009")
+
+
+@pytest.mark.parametrize("config", ["", "{", "[" * 100_000, "7", '{"model_type": "bert"}'])
+def test_a_folder_with_a_damaged_config_is_no_model(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").touch()
+    assert not is_model(tmp_path)
