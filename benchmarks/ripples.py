@@ -1,33 +1,49 @@
 """The ripple laboratory against planted lines and against noise that has none, and its speed.
 
-    python benchmarks/ripples.py [--series 200] [--steps 20000] [--skip-times] [--json OUT]
+    python benchmarks/ripples.py study [--out study.jsonl] [--series 200] [--steps 20000] [--processes 2]
+    python benchmarks/ripples.py times [--steps 100000 1000000]
 
 Power: a line of 0.005 nats in 20 cycles, on a falling loss with noise of 0.04 nats that remembers (0.5), must be found
 (p < 0.05) 95 times in 100; its period to 2 % and its amplitude to 20 % (in the median, and in 90 of 100 for the
 period; the amplitude's own error is then 13 %, so 80 of 100 lie within 20 %).
-False alarms: 5 +- 3 in 100 of autoregressive series of several kinds and lengths, and as many of phase-scrambled ones:
-a noise that is neither Gaussian nor autoregressive, its Fourier phases drawn anew.
-Times: 100,000 steps under 2 s, 1,000,000 under 20 s, memory in proportion. By the clock, and by the processor time of
-the process: on a busy machine only the latter means much.
+False alarms: 5 +- 3 in 100 of autoregressive series of several kinds and lengths, and as many of phase-scrambled ones,
+whose Fourier phases are drawn anew: of a noise that is neither Gaussian nor autoregressive, and of random walks.
+Each series' result is written to --out as it comes; the same command goes on where another was stopped, and what an
+other version of the laboratory found is not counted.
+Times: 100,000 steps under 2 s, 1,000,000 under 20 s, memory in proportion, each in a process of its own. By the clock,
+and by the processor time of the process: on a busy machine only the latter means much.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import multiprocessing
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each core instead; before numpy reads it
 
 import numpy as np
 from scipy.signal import lfilter
 
+import mygpt2.ripples
+from mygpt2.cli import guarded
+from mygpt2.interrupts import interruptible
+from mygpt2.progress import Bar
 from mygpt2.ripples import analyse, make_log
-from mygpt2.ripples.study import Study, study
+from mygpt2.ripples.study import study
 
 NOISE, MEMORY, LINE, CYCLES = 0.04, 0.5, 0.005, 20
+MEMORIES = ((0.5,), (0.9,), (0.6, -0.3, 0.2), (-0.4,))
+LIMITS = {100_000: 2.0, 1_000_000: 20.0}  # seconds
+Judged = Iterator[tuple[str, float, bool]]
 
 
 def descent(steps: int) -> np.ndarray:
@@ -41,90 +57,193 @@ def autoregressive(steps: int, rng: np.random.Generator, memory: tuple[float, ..
     return NOISE * e / e.std()
 
 
-def scrambled(steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Heavy-tailed shocks, a slow drift and bursts, with the phases of its transform drawn anew."""
-    shocks = rng.standard_t(4, steps + 500)
-    bursts = 1 + 0.5 * np.abs(lfilter([0.05], [1, -0.95], rng.standard_normal(steps + 500)))
-    x = lfilter([1.0], [1, -0.6, 0.1], shocks * bursts)[500:] + lfilter([0.03], [1, -0.998], shocks)[500:]
+def of_some_memory(steps: int, rng: np.random.Generator) -> np.ndarray:
+    return autoregressive(steps, rng, MEMORIES[rng.integers(len(MEMORIES))])
+
+
+def scrambled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With the phases of its transform drawn anew, and standard deviation NOISE."""
     z = np.fft.rfft(x - x.mean())
     z[1:] = np.abs(z[1:]) * np.exp(2j * np.pi * rng.random(len(z) - 1))
-    y = np.fft.irfft(z, steps)
+    y = np.fft.irfft(z, len(x))
     return NOISE * y / y.std()
 
 
-def studied(loss: np.ndarray) -> Study:
-    found = study(make_log("made", np.arange(1, len(loss) + 1), loss))
+def restless(steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Heavy-tailed shocks, a slow drift and bursts, scrambled."""
+    shocks = rng.standard_t(4, steps + 500)
+    bursts = 1 + 0.5 * np.abs(lfilter([0.05], [1, -0.95], rng.standard_normal(steps + 500)))
+    slow = lfilter([0.03], [1, -0.998], shocks)[500:]
+    return scrambled(lfilter([1.0], [1, -0.6, 0.1], shocks * bursts)[500:] + slow, rng)
+
+
+def walk(steps: int, rng: np.random.Generator) -> np.ndarray:
+    """A random walk, scrambled: all of it is drift."""
+    return scrambled(np.cumsum(rng.standard_normal(steps)), rng)
+
+
+NOISES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
+    "autoregressive": of_some_memory, "phase-scrambled": restless, "phase-scrambled walk": walk,
+}  # fmt: skip
+POWER = "power"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in a series. `period` and `amplitude` as shares of what was planted; null without a finding."""
+
+    kind: str
+    number: int
+    steps: int
+    significant: bool
+    p_value: float
+    period: float | None = None
+    amplitude: float | None = None
+
+
+def result(job: tuple[str, int, int]) -> Result:
+    """Makes a series and looks for a ripple in it; the same on any machine and in any order."""
+    kind, number, steps = job
+    rng = np.random.default_rng([[POWER, *NOISES].index(kind), number, steps])
+    period = steps / CYCLES
+    if kind == POWER:
+        wave = LINE * np.sin(2 * np.pi * np.arange(steps) / period + rng.uniform(0, 2 * np.pi))
+        loss = descent(steps) + autoregressive(steps, rng) + wave
+    else:
+        loss = descent(steps) + NOISES[kind](steps, rng)
+    found = study(make_log("made", np.arange(1, steps + 1), loss))
     if isinstance(found, str):
         raise SystemExit(found)
+    line = found.fitted.line
+    planted = (line.period / period, line.amplitude / LINE) if kind == POWER and found.significant else (None, None)
+    return Result(kind, number, steps, found.significant, found.p_value, *planted)
+
+
+def jobs(series: int, steps: int) -> list[tuple[str, int, int]]:
+    """The longest first, so that the processes end together."""
+    lengths = (400, 2000, steps // 4)
+    noises = [(kind, number, lengths[number % 3]) for kind in NOISES for number in range(series)]
+    return [(POWER, number, steps) for number in range(series)] + sorted(noises, key=lambda job: -job[2])
+
+
+def version() -> str:
+    """Of the laboratory: its source decides what is found."""
+    sources = sorted(Path(mygpt2.ripples.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def known(out: Path | None, code: str) -> dict[tuple[str, int, int], Result]:
+    """What an earlier call of this version found; a line that was cut off is made again."""
+    found = {}
+    for line in out.read_text().splitlines() if out is not None and out.exists() else []:
+        try:
+            record = json.loads(line)
+            if record.pop("code") == code:
+                one = Result(**record)
+                found[one.kind, one.number, one.steps] = one
+        except (ValueError, KeyError, TypeError):
+            continue
     return found
 
 
-def power(args: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
-    rng = np.random.default_rng(1)
-    period = args.steps / CYCLES
-    found, periods, amplitudes = 0, [], []
-    for _ in range(args.series):
-        wave = LINE * np.sin(2 * np.pi * np.arange(args.steps) / period + rng.uniform(0, 2 * np.pi))
-        done = studied(descent(args.steps) + autoregressive(args.steps, rng) + wave)
-        found += done.significant
-        if done.significant:
-            periods.append(done.fitted.line.period / period)
-            amplitudes.append(done.fitted.line.amplitude / LINE)
-    off, wrong = np.abs(np.array(periods) - 1), np.abs(np.array(amplitudes) - 1)
-    share = found / args.series
-    yield f"power at {LINE} nats, {CYCLES} cycles, {args.steps} steps", share, share >= 0.95
+def run_study(args: argparse.Namespace) -> int:
+    code, wanted = version(), jobs(args.series, args.steps)
+    found = known(args.out, code)
+    left = [job for job in wanted if job not in found]
+    if len(left) < len(wanted):
+        print(f"{len(wanted) - len(left)} of {len(wanted)} series are known from {args.out}", flush=True)
+    start = multiprocessing.get_context("spawn")  # an end from outside must reach no half-made child
+    with (
+        interruptible(),
+        Bar("study", "series") as bar,
+        start.Pool(args.processes, _quiet) as pool,
+        open(args.out or os.devnull, "a") as file,
+    ):
+        for done, one in enumerate(pool.imap_unordered(result, left), 1):
+            found[one.kind, one.number, one.steps] = one
+            file.write(json.dumps({**asdict(one), "code": code}) + "\n")
+            file.flush()
+            bar.to(done, len(left))
+    return told([*power([found[job] for job in wanted if job[0] == POWER], args.steps), *alarms(found, wanted)])
+
+
+def _quiet() -> None:
+    """Ctrl-C goes to all processes of a terminal; the first one ends the others."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def power(results: list[Result], steps: int) -> Judged:
+    share = np.mean([one.significant for one in results])
+    off = np.abs(np.array([one.period for one in results if one.period is not None]) - 1)
+    wrong = np.abs(np.array([one.amplitude for one in results if one.amplitude is not None]) - 1)
+    yield f"power at {LINE} nats, {CYCLES} cycles, {steps} steps", float(share), bool(share >= 0.95)
     yield "median error of the period", float(np.median(off)), bool(np.median(off) <= 0.02)
     yield "share with a period within 2 %", float(np.mean(off <= 0.02)), bool(np.mean(off <= 0.02) >= 0.9)
     yield "median error of the amplitude", float(np.median(wrong)), bool(np.median(wrong) <= 0.2)
     yield "share with an amplitude within 20 %", float(np.mean(wrong <= 0.2)), bool(np.mean(wrong <= 0.2) >= 0.8)
 
 
-def alarms(args: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
-    memories = ((0.5,), (0.9,), (0.6, -0.3, 0.2), (-0.4,))
-    kinds: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
-        "autoregressive": lambda n, rng: autoregressive(n, rng, memories[rng.integers(len(memories))]),
-        "phase-scrambled": scrambled,
-    }
-    for seed, (name, noise) in enumerate(kinds.items(), 2):
-        rng = np.random.default_rng(seed)
-        steps = [(400, 2000, args.steps // 4)[i % 3] for i in range(args.series)]
-        share = np.mean([studied(descent(n) + noise(n, rng)).significant for n in steps])
-        yield f"false alarms, {name}", float(share), bool(0.02 <= share <= 0.08)
+def alarms(found: dict[tuple[str, int, int], Result], wanted: list[tuple[str, int, int]]) -> Judged:
+    for kind in NOISES:
+        share = float(np.mean([found[job].significant for job in wanted if job[0] == kind]))
+        yield f"false alarms, {kind}", share, 0.02 <= share <= 0.08
 
 
-def times(_: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
-    rng = np.random.default_rng(9)
-    for steps, most in ((100_000, 2.0), (1_000_000, 20.0)):
-        wave = 0.01 * np.sin(2 * np.pi * np.arange(steps) / (steps / 50))
-        loss = descent(steps) + autoregressive(steps, rng) + wave
-        log = make_log("made", np.arange(1, steps + 1), loss, tokens=np.arange(1, steps + 1) * 524288.0)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        clock, processor = time.perf_counter(), time.process_time()
-        analyse(log)
-        clock, processor = time.perf_counter() - clock, time.process_time() - processor
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
-        yield f"{steps:,} steps, seconds by the clock", clock, clock < most
-        yield f"{steps:,} steps, seconds of the processor", processor, processor < most
-        yield f"{steps:,} steps, bytes per step", grown * 2**20 / steps, grown * 2**20 / steps < 1500
+def run_times(args: argparse.Namespace) -> int:
+    start = multiprocessing.get_context("spawn")  # a process's peak of memory never falls
+    results: list[tuple[str, float, bool]] = []
+    with interruptible(), Bar("analyses", "logs") as bar:
+        for number, steps in enumerate(args.steps):
+            bar.to(number, len(args.steps))
+            with start.Pool(1, _quiet) as pool:
+                clock, processor, before, peak = pool.apply(timed, (steps,))
+            most = LIMITS.get(steps, 20e-6 * steps)
+            results += [
+                (f"{steps:,} steps, seconds by the clock", clock, clock < most),
+                (f"{steps:,} steps, seconds of the processor", processor, processor < most),
+                (f"{steps:,} steps, peak MB", peak, True),
+                (f"{steps:,} steps, bytes per step above {before:.0f} MB", (peak - before) * 2**20 / steps,
+                 (peak - before) * 2**20 / steps < 1500),
+            ]  # fmt: skip
+    return told(results)
+
+
+def timed(steps: int) -> tuple[float, float, float, float]:
+    """(seconds by the clock, of the processor, peak MB before, peak MB after) of the analysis of a log with a line."""
+    analyse(make_log("warm", np.arange(400), descent(400) + autoregressive(400, np.random.default_rng(0))))
+    wave = 0.01 * np.sin(2 * np.pi * np.arange(steps) / (steps / 50))
+    loss = descent(steps) + autoregressive(steps, np.random.default_rng(9)) + wave
+    log = make_log("made", np.arange(1, steps + 1), loss, tokens=np.arange(1, steps + 1) * 524288.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    clock, processor = time.perf_counter(), time.process_time()
+    analyse(log)
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    return clock, processor, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def told(results: list[tuple[str, float, bool]]) -> int:
+    for name, value, good in results:
+        print(f"{'pass' if good else 'FAIL'}  {name:<60} {value:.4g}", flush=True)
+    return 0 if all(good for _, _, good in results) else 1
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--skip-times", action="store_true")
-    parser.add_argument("--json")
+    parts = parser.add_subparsers(required=True)
+    whole = parts.add_parser("study", help="power and false alarms")
+    whole.add_argument("--out", type=Path, help="keeps each series' result; what is there is not made again")
+    whole.add_argument("--series", type=int, default=200, help="of each kind (200)")
+    whole.add_argument("--steps", type=int, default=20_000, help="of the series with a line (20000)")
+    whole.add_argument("--processes", type=int, default=2)
+    whole.set_defaults(run=run_study)
+    clock = parts.add_parser("times", help="seconds and memory of long logs")
+    clock.add_argument("--steps", type=int, nargs="+", default=list(LIMITS))
+    clock.set_defaults(run=run_times)
     args = parser.parse_args()
-    results: list[dict[str, Any]] = []
-    for part in (times, power, alarms)[args.skip_times :]:
-        for name, value, good in part(args):
-            print(f"{'pass' if good else 'FAIL'}  {name:<56} {value:.4g}", flush=True)
-            results.append({"name": name, "value": value, "pass": good})
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
-    return 0 if all(result["pass"] for result in results) else 1
+    return int(args.run(args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -12,6 +12,8 @@ over: their kinds of text differ, so that the loss repeats with the pass over th
 Marks: in file order the period within 1 % of what the documents say; the buffer's amplitude within 15 % of the law's
 1/sqrt(1 + (2 pi B / P)^2); lanes leave nothing (p > 0.05). Only the first pass over the planted set is looked at: at
 its end a buffer is drained. On two cores that have nothing else to do it takes some ten minutes.
+
+Ctrl-C or SIGTERM saves the run at work and ends; with --folder the same command goes on there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +50,7 @@ def document(rng: np.random.Generator, hard: bool) -> str:
     return " ".join(words[i] for i in rng.integers(0, len(words), WORDS))
 
 
-def plant(folder: Path, documents: int, files: int = FILES, seed: int = 1) -> Path:
+def plant(folder: Path, documents: int, files: int = FILES, seed: int = 1) -> None:
     """A corpus whose share of hard documents swings CYCLES times per file."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -56,10 +59,9 @@ def plant(folder: Path, documents: int, files: int = FILES, seed: int = 1) -> Pa
         hard = rng.random(documents) < 0.5 + SWING * np.sin(2 * np.pi * CYCLES * place)
         table = pa.table({"text": [document(rng, bool(h)) for h in hard]})
         pq.write_table(table, folder / f"{number:03d}.parquet", row_group_size=ROW_GROUP)
-    return folder
 
 
-def built_in(folder: Path, cache: Path, files: int, documents: int) -> Path:
+def built_in(folder: Path, cache: Path, files: int, documents: int) -> None:
     """The beginnings of some files of the built-in corpus, spread over it, with their row groups made smaller."""
     from mygpt2.data.pydocs import harvest
 
@@ -68,12 +70,12 @@ def built_in(folder: Path, cache: Path, files: int, documents: int) -> Path:
     for number in np.linspace(0, len(paths) - 1, files).round().astype(int):
         table = pq.read_table(paths[number])
         pq.write_table(table.slice(0, documents), folder / paths[number].name, row_group_size=ROW_GROUP)
-    return folder
 
 
 def train(name: str, source: Path, runs: Path, cache: Path, steps: int, order: str, **more: Any) -> Path:
-    """A run folder of the tiny preset's model with a small batch."""
+    """A run folder of the tiny preset's model with a small batch, gone on with where it was stopped."""
     from mygpt2.config import load_config
+    from mygpt2.errors import EXIT_STOPPED
     from mygpt2.train import attempt
 
     settings = {
@@ -84,7 +86,10 @@ def train(name: str, source: Path, runs: Path, cache: Path, steps: int, order: s
     }  # fmt: skip
     config = load_config("tiny", None, settings)
     with contextlib.redirect_stdout(sys.stderr):
-        code = attempt.main(config, name, runs, "never", ["train"])
+        code = attempt.main(config, name, runs, "auto", ["train"])
+    if code == EXIT_STOPPED:
+        print(f"stopped in {name}, which is saved; with --folder the same command goes on", file=sys.stderr)
+        raise SystemExit(code)
     if code:
         raise SystemExit(f"training {name} ended with {code}")
     return runs / name
@@ -96,18 +101,22 @@ ORDERS: dict[str, dict[str, Any]] = {"sequential": {"data.lanes": 4}, "buffer": 
 def study(args: argparse.Namespace, kind: str, documents: int, buffer: int, files: int) -> dict[str, Path]:
     """The run folders of a corpus under the three orders; what is there already is not trained again."""
     from mygpt2.machine import cache_folder
+    from mygpt2.run_dir.atomic import read_json
 
     corpus = args.folder / f"{kind}-{documents}"
     if not corpus.exists():
+        scratch = corpus.with_suffix(".part")
+        shutil.rmtree(scratch, ignore_errors=True)
         if kind == "planted":
-            plant(corpus, documents, files)
+            plant(scratch, documents, files)
         else:
-            built_in(corpus, cache_folder(None), files, documents)
+            built_in(scratch, cache_folder(None), files, documents)
+        scratch.rename(corpus)
     runs = {}
     for order, more in ORDERS.items():
         name = f"{kind}-{documents}-{order}-{args.steps}"
         runs[order] = args.folder / "runs" / name
-        if not (runs[order] / "exit.json").exists():
+        if (read_json(runs[order] / "exit.json") or {}).get("code") != 0:
             settings = {**more, "data.buffer_documents": buffer}
             train(name, corpus, args.folder / "runs", args.folder / "cache", args.steps, order, **settings)
     return runs

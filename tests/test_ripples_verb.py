@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.errors import EXIT_USAGE
-from tests.ripples.made import descent, noise, run_folder, wave
+from mygpt2.progress import ProgressFile
+from tests.ripples.made import ROOT, descent, noise, run_folder, wave
 
 
 @pytest.fixture
@@ -91,3 +97,40 @@ def test_a_forecast_reads_no_text(mygpt2: Callable, tmp_path: Path, monkeypatch:
     ended = mygpt2("data", "inspect", "--forecast", "--source", "set", "--data.cache_dir", str(tmp_path / "cache"))
     assert ended.code == 0, ended.err
     assert "footers of 90 row groups, 900 documents" in ended.out and "length" in ended.out
+
+
+def test_how_far_it_is_is_told_to_who_asks(mygpt2: Callable, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, update = [], ProgressFile.update
+
+    def heard(self: ProgressFile, *words: Any) -> None:
+        told.append(words)
+        update(self, *words)
+
+    monkeypatch.setattr(ProgressFile, "update", heard)
+    monkeypatch.setenv("MYGPT2_PROGRESS", str(log.with_name("progress.json")))
+    assert mygpt2("ripples", str(log)).code == 0
+    title, done, total, _ = told[-1]
+    assert title == "surrogates" and done == total > 0
+    assert json.loads(log.with_name("progress.json").read_text())["title"] == "surrogates"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once(sent: signal.Signals, log: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from mygpt2.ripples import study\n"
+        "def slow(*words, **more):\n"
+        "    print('searching', flush=True)\n"
+        "    time.sleep(60)\n"
+        "study.search = slow\n"
+        "from mygpt2.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, "ripples", log.name, "--json", "r.json"], cwd=log.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None and child.stdout.readline() == "searching\n"
+    child.send_signal(sent)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130 and said == "" and not log.with_name("r.json").exists()

@@ -16,11 +16,12 @@ from mygpt2.ripples.forecast import Profile, buffer_sizes, curve, forecast
 from mygpt2.ripples.grid import make_grid
 from mygpt2.ripples.layout import FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUMENTS, Layout
 from mygpt2.ripples.log import Floats, Log
-from mygpt2.ripples.null import fit_null
+from mygpt2.ripples.null import fit_nulls
 from mygpt2.ripples.repetition import Repetition, repetition
 from mygpt2.ripples.runs import open_trace, read_config
 from mygpt2.ripples.spectrum import Transform, fit_line
 from mygpt2.ripples.study import ALPHA, Study, study
+from mygpt2.ripples.told import Told, silent
 from mygpt2.ripples.tracing import Traced, gather
 from mygpt2.ripples.verdict import words
 from mygpt2.run_dir.paths import RunDir
@@ -39,12 +40,14 @@ def analyse(
     layout: Layout | None = None,
     seed: int = 0,
     attribution: bool = True,
+    told: Told = silent,
 ) -> Report:
     """The report on a log, JSON-ready: no NaN, no arrays.
 
     `reference`: a run in whose difference the ripple is sought. `first`, `last`: steps. `layout` replaces the log's.
     With a run folder that has a trace, candidates are tested on the place of every row, and `attribution` regresses
-    the rows' losses on their documents' properties. UserError for a range without steps; bad numbers never raise.
+    the rows' losses on their documents' properties. `told` hears how far it is. UserError for a range without steps;
+    bad numbers never raise.
 
     Keys: significant, period_steps, period_tokens, period_ci (in `period_ci_unit`: tokens where they are known),
     period_ci_steps, amplitude, amplitude_ci, p_value, share_of_file, part_of_file, share_of_slow_variance, candidates,
@@ -54,10 +57,10 @@ def analyse(
     log = log.between(first, last)
     if layout is not None:
         log = replace(log, layout=layout)
-    done = study(log, reference, seed)
+    done = study(log, reference, seed, told)
     if isinstance(done, str):
         return _empty(log) | {"verdict": done}
-    traced = _traced(done)
+    traced = _traced(done, told)
     report = _statistics(log, done)
     line = done.fitted.line
     cells = np.arange(len(done.y))
@@ -81,7 +84,7 @@ def analyse(
     if attribution and done.kept.run is not None:
         trace = _trace(done)
         period = report["period_steps"] if done.significant else None
-        report["attribution"] = attribute(trace, done.kept, done.trend, period) if trace else None
+        report["attribution"] = attribute(trace, done.kept, done.trend, period, told) if trace else None
     report["verdict"] = words(report)
     finite: Report = _plain(report)
     return finite
@@ -177,9 +180,9 @@ def _trace(done: Study) -> Any:
     return open_trace(run, int(block_size))
 
 
-def _traced(done: Study) -> Traced | None:
+def _traced(done: Study, told: Told) -> Traced | None:
     trace = _trace(done)
-    return None if trace is None else gather(trace, done.kept, done.trend)
+    return None if trace is None else gather(trace, done.kept, done.trend, told)
 
 
 def _waves(done: Study, wave: np.ndarray) -> np.ndarray:
@@ -243,7 +246,8 @@ def _validation(done: Study) -> Report | None:
     frequency = grid.steps_per_cell / period
     line = fit_line(y, grid.weight, frequency)
     power = transform.reduction(y) / 2
-    null = fit_null(transform, y - line.at(np.arange(len(y))), power, [frequency])
+    rest = y - line.at(np.arange(len(y)))
+    null = fit_nulls(transform, rest[None], power[None], np.array([frequency])).one(0)
     p, amplitude = regression(y, transform, null, np.exp(2j * np.pi * frequency * np.arange(len(y))))
     return {"p_value": p, "amplitude": amplitude, "points": int(inside.sum())}
 

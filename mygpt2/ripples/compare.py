@@ -73,8 +73,8 @@ def _long_run(x: Floats) -> float:
     rest = x - x.mean() - t * float(t @ x) / float(t @ t)
     if np.ptp(rest) < 1e-15:
         return 0.0
-    coefficients, variance = autoregression(rest, np.ones(len(x)))
-    return math.sqrt(variance) / max(1e-3, abs(1 - float(coefficients.sum())))
+    coefficients, _, variance = autoregression(rest[None], np.ones(len(x)))
+    return math.sqrt(float(variance[0])) / max(1e-3, abs(1 - float(coefficients[0].sum())))
 
 
 def _steps(noise: float) -> int:

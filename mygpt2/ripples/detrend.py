@@ -59,31 +59,63 @@ def _scaled(x: Floats) -> Floats:
 def with_kinks(columns: Floats, x: Floats, y: Floats) -> Floats:
     """The columns with a hinge for each kink of the curve, three at most: a rate that begins to fall bends the loss.
 
-    `x` (n,) is where the points are. A hinge is taken where it explains KINK of what the columns left of the means of
-    some hundred stretches; a ripple of many cycles has no such place.
+    `x` (n,) is where the points are.
     """
-    if len(y) < 2 * STRETCHES:
-        return columns
-    every = len(y) // STRETCHES
-    whole = STRETCHES * every
-    mean = np.median(y[:whole].reshape(STRETCHES, every), axis=1)
     at = _scaled(x)
+    return np.column_stack([columns, *(np.maximum(0.0, at - knot) for knot in kinks(columns, x, y[None])[0])])
+
+
+def kinks(columns: Floats, x: Floats, y: Floats) -> list[list[float]]:
+    """Where each of series y (B, n) has kinks, of x scaled to [-1, 1].
+
+    A hinge is taken where it explains KINK of what the columns left of the medians of some hundred stretches; a
+    ripple of many cycles has no such place.
+    """
+    found: list[list[float]] = [[] for _ in y]
+    n = y.shape[1]
+    if n < 2 * STRETCHES:
+        return found
+    every = n // STRETCHES
+    whole = STRETCHES * every
+    place = _scaled(x)[:whole].reshape(STRETCHES, every).mean(1)
+    knots = place[6:-6:4]
+    q = np.linalg.qr(columns[:whole].reshape(STRETCHES, every, -1).mean(1))[0]
+    rest = np.median(y[:, :whole].reshape(-1, STRETCHES, every), axis=2)
+    rest = rest - (rest @ q) @ q.T
+    hinges = np.maximum(0.0, place - knots[:, None])
+    hinges = np.repeat((hinges - (hinges @ q) @ q.T)[None], len(y), axis=0)  # (B, knots, stretches)
+    rows = np.arange(len(y))
     for _ in range(MOST_KINKS):
-        short = columns[:whole].reshape(STRETCHES, every, -1).mean(1)
-        place = at[:whole].reshape(STRETCHES, every).mean(1)
-        knots = place[6:-6:4]
-        left = _left(short, mean)
-        after = [_left(np.column_stack([short, np.maximum(0.0, place - knot)]), mean) for knot in knots]
-        best = int(np.argmin(after))
-        if not after[best] < (1 - KINK) * left:
+        size = np.maximum((hinges**2).sum(2), 1e-12)
+        along = np.einsum("bs,bks->bk", rest, hinges)
+        gain = along**2 / size
+        best = np.argmax(gain, axis=1)
+        kept = gain[np.arange(len(rows)), best] > KINK * (rest**2).sum(1)
+        rows, rest, hinges, best, size = rows[kept], rest[kept], hinges[kept], best[kept], size[kept]
+        if not len(rows):
             break
-        columns = np.column_stack([columns, np.maximum(0.0, at - knots[best])])
-    return columns
+        for row, knot in zip(rows, knots[best], strict=True):
+            found[row].append(float(knot))
+        own = np.arange(len(rows))
+        unit = hinges[own, best] / np.sqrt(size[own, best])[:, None]
+        rest = rest - np.einsum("bs,bs->b", rest, unit)[:, None] * unit
+        hinges = hinges - np.einsum("bks,bs->bk", hinges, unit)[:, :, None] * unit[:, None]
+    return found
 
 
-def _left(columns: Floats, y: Floats) -> float:
-    rest = y - columns @ np.linalg.lstsq(columns, y, rcond=None)[0]
-    return float(rest @ rest)
+def without_trend(columns: Floats, x: Floats, y: Floats, bends: bool = True) -> Floats:
+    """Series y (B, n) without what the columns, and with `bends` the hinges of each one's kinks, explain by least
+    squares.
+    """
+    q = np.linalg.qr(columns)[0]
+    rest = y - (y @ q) @ q.T
+    at = _scaled(x)
+    for row, knots in enumerate(kinks(columns, x, y) if bends else ()):
+        if knots:
+            wide = np.column_stack([columns, *(np.maximum(0.0, at - knot) for knot in knots)])
+            own = np.linalg.qr(wide)[0]
+            rest[row] = y[row] - own @ (own.T @ y[row])
+    return rest
 
 
 def robust_trend(columns: Floats, y: Floats) -> Floats:

@@ -116,7 +116,7 @@ def _periodic(name: str, values: Floats, layout: Layout) -> dict[str, Any]:
     y = np.where(weight > 0, y - weight @ y / weight.sum(), 0.0)
     transform = Transform(weight)
     best = search(transform, y)
-    p = law_of(transform, best.null, None).chance(best.score)
+    p = law_of(transform, best.null.power, None).chance(best.score)
     group = layout.row_group_tokens or 0.0
     period = group / best.frequency
     line = fit_line(y, weight, best.frequency)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mygpt2.ripples.log import Floats
-from mygpt2.ripples.search import Found, search
+from mygpt2.ripples.search import Found, search, search_all
 from mygpt2.ripples.spectrum import SHORTEST, Transform, fit_line
+from mygpt2.ripples.told import Told, silent
 
 WINDOWS = 8  # of a run, side by side; they slide by a quarter of their length
 SHORTEST_WINDOW = 128  # cells
@@ -31,7 +32,7 @@ class Window:
         return fit_line(self.values, self.transform.weight, self.found.frequency).amplitude
 
 
-def slide(y: Floats, weight: Floats) -> list[Window]:
+def slide(y: Floats, weight: Floats, told: Told = silent) -> list[Window]:
     """The windows of a series, those with less than half of their cells left out; none for a short series.
 
     Every fourth one touches the one before: those share no data.
@@ -40,16 +41,23 @@ def slide(y: Floats, weight: Floats) -> list[Window]:
     if length < SHORTEST_WINDOW:
         return []
     full = Transform(np.ones(length))
+    whole: list[tuple[int, Floats]] = []  # where windows without gaps begin, and their values
     found = []
     for quarter in range(4 * (WINDOWS - 1) + 1):
         start = quarter * length // 4
         part, present = y[start : start + length], weight[start : start + length]
         if np.count_nonzero(present) < length / 2 or np.ptp(part[present > 0]) == 0:
             continue
-        transform = full if (present == 1).all() else Transform(present)
         centred = without_drift(part, present)
-        found.append(Window(start, start + length, transform, centred, search(transform, centred)))
-    return found
+        if (present == 1).all():
+            whole.append((start, centred))
+        else:
+            transform = Transform(present)
+            found.append(Window(start, start + length, transform, centred, search(transform, centred)))
+    values = np.array([centred for _, centred in whole]).reshape(-1, length)
+    for (start, centred), best in zip(whole, search_all(full, values, told), strict=True):
+        found.append(Window(start, start + length, full, centred, best))
+    return sorted(found, key=lambda window: window.start)
 
 
 def drift(length: int) -> Floats:

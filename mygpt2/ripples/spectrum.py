@@ -46,11 +46,11 @@ class Transform:
         self._ss, self._cc, self._cs = ss * inverse, cc * inverse, 2 * cs * inverse
 
     def reduction(self, y: Floats) -> Floats:
-        """(m,): the weighted sum of squares that a sine at each frequency explains of y (n,).
+        """(..., m): the weighted sum of squares that a sine at each frequency explains of y (..., n).
 
         With white noise of variance v its mean is 2 v for an unweighted series.
         """
-        mean = float(self.weight @ y) / self.total
+        mean = (y @ self.weight)[..., None] / self.total
         f = fft.rfft(self.weight * (y - mean) / self.total, self.size)
         yc, ys = f.real, -f.imag
         return self._ss * yc * yc + self._cc * ys * ys - self._cs * yc * ys
@@ -102,3 +102,22 @@ def fit_line(y: Floats, weight: Floats, frequency: float) -> Line:
     weighted = columns * weight
     solution = np.linalg.lstsq(weighted @ columns.T, weighted @ y, rcond=None)[0]
     return Line(frequency, solution[1:].reshape(count, 2))
+
+
+def without_lines(y: Floats, weight: Floats, frequency: Floats, harmonics: np.ndarray) -> Floats:
+    """Series y (B, n) without the line of each one's frequency (B,), with so many harmonics (B,), by least squares."""
+    n = y.shape[-1]
+    wave = np.exp(2j * np.pi * np.mod(frequency[:, None] * np.arange(n), 1.0))
+    columns = np.empty((len(y), 2 * HARMONICS + 1, n))
+    columns[:, 0] = 1.0
+    power = wave
+    for k in range(1, HARMONICS + 1):
+        power = wave if k == 1 else power * wave
+        shown = (harmonics >= k)[:, None]
+        columns[:, 2 * k - 1], columns[:, 2 * k] = power.real * shown, power.imag * shown
+    weighted = columns * weight
+    normal = weighted @ columns.transpose(0, 2, 1)
+    size = np.arange(2 * HARMONICS + 1)
+    normal[:, size, size] += normal[:, size, size] == 0  # of harmonics that are left out
+    solution = np.linalg.solve(normal, weighted @ y[:, :, None])
+    return y - (solution.transpose(0, 2, 1) @ columns)[:, 0]

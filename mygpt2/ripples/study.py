@@ -12,13 +12,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from mygpt2.ripples.detrend import against, basis, detrend, without_warmup
+from mygpt2.ripples.detrend import against, basis, detrend, without_trend, without_warmup
 from mygpt2.ripples.grid import Grid, make_grid
 from mygpt2.ripples.local import Estimate, estimate
 from mygpt2.ripples.log import Floats, Log
-from mygpt2.ripples.search import Found, Law, law_of, search
+from mygpt2.ripples.search import LONGEST_SURROGATE, Found, Law, Trend, law_of, search
 from mygpt2.ripples.sliding import Window, apart, drift, slide, without_drift
 from mygpt2.ripples.spectrum import Line, Transform, fit_line
+from mygpt2.ripples.told import Told, silent
 
 FEWEST_POINTS = 64
 ALPHA = 0.05
@@ -90,7 +91,7 @@ def why_not(log: Log, residual: Floats | None = None) -> str:
     return ""
 
 
-def study(log: Log, reference: Log | None = None, seed: int = 0) -> Study | str:
+def study(log: Log, reference: Log | None = None, seed: int = 0, told: Told = silent) -> Study | str:
     """The statistics, or in words why there are none."""
     if said := why_not(log):
         return said
@@ -105,11 +106,10 @@ def study(log: Log, reference: Log | None = None, seed: int = 0) -> Study | str:
     y = grid.average(residual)
     transform = Transform(grid.weight)
     found = search(transform, y)
-    columns = _on_grid(grid, basis(kept))
-    law = law_of(transform, found.null, columns, seed)
+    law = law_of(transform, found.null.power, _trend(grid, kept, reference is None), seed, told)
     whole_p = law.chance(found.score)
-    windows = slide(y, grid.weight)
-    window_p, segments = _segments(windows, seed)
+    windows = slide(y, grid.weight, told)
+    window_p, segments = _segments(windows, seed, told)
     first = _estimate(y, grid.weight, found, seed)
     lasts = persists(y, grid.weight, first.line)
     if not lasts:
@@ -124,8 +124,20 @@ def study(log: Log, reference: Log | None = None, seed: int = 0) -> Study | str:
     )  # fmt: skip
 
 
-def _on_grid(grid: Grid, columns: Floats) -> Floats:
-    return np.column_stack([grid.average(column) for column in columns.T])
+def _trend(grid: Grid, kept: Log, bends: bool) -> Trend:
+    """What is done to the log's loss, for surrogates: these have its cells, or fewer that are as evenly spread."""
+    columns = np.column_stack([grid.average(column) for column in basis(kept).T])
+    present = np.flatnonzero(grid.weight)
+    n = min(len(grid), LONGEST_SURROGATE)
+    chosen = present if n == len(grid) else present[np.linspace(0, len(present) - 1, n).round().astype(int)]
+    places = present if n == len(grid) else np.arange(n)
+
+    def trend(y: Floats) -> Floats:
+        rest = np.zeros_like(y)
+        rest[:, places] = without_trend(columns[chosen], chosen.astype(np.float64), y[:, places], bends)
+        return rest
+
+    return trend
 
 
 def _estimate(y: Floats, weight: Floats, found: Found, seed: int) -> Estimate:
@@ -158,14 +170,13 @@ def persists(y: Floats, weight: Floats, line: Line) -> bool:
     return min(slopes) > 0.05
 
 
-def _segments(windows: list[Window], seed: int) -> tuple[float, list[Segment]]:
+def _segments(windows: list[Window], seed: int, told: Told) -> tuple[float, list[Segment]]:
     """(chance of the best of the windows that share no data, stretches that stand out one by one)."""
     alone = apart(windows)
     if not alone:
         return 1.0, []
     best = max(alone, key=lambda window: window.found.score)
-    quiet = sorted(alone, key=lambda window: window.found.score)[len(alone) // 2]
-    law = law_of(best.transform, quiet.found.null, drift(best.transform.n), seed)
+    law = law_of(best.transform, _typical([window.found.null.power for window in alone]), _drift, seed, told)
     chances = [law.chance(w.found.score) if persists(w.values, w.transform.weight, _line(w)) else 1.0 for w in alone]
     p = -math.expm1(len(alone) * math.log1p(-min(min(chances), 1 - 1e-12)))
     segments: list[Segment] = []
@@ -183,6 +194,17 @@ def _segments(windows: list[Window], seed: int) -> tuple[float, list[Segment]]:
         else:
             segments.append(new)
     return p, segments
+
+
+def _typical(levels: list[Floats]) -> Floats:
+    """The usual shape (m,) of some nulls' power: what one of them says of drift is little, and its line is no noise."""
+    return np.asarray(np.exp(np.median([np.log(level / level.mean()) for level in levels], axis=0)))
+
+
+def _drift(y: Floats) -> Floats:
+    """What is done to a window, for surrogates."""
+    q = np.linalg.qr(drift(y.shape[1]))[0]
+    return y - (y @ q) @ q.T
 
 
 def _alike(one: Segment, other: Segment) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import UserError
+from mygpt2.interrupts import interruptible
+from mygpt2.progress import Bar
 
 if TYPE_CHECKING:
     from mygpt2.ripples import Layout, Log
+    from mygpt2.ripples.told import Told
 
 EXAMPLES = """
 logs: a run of ours by name or folder, CSV, build-nanogpt's log.txt, exports of W&B (CSV, JSON) and TensorBoard (CSV,
-JSON, event files). For logs of others, say what is known of the data:
+JSON), event files and folders of them. For logs of others, say what is known of the data:
 
   python -m mygpt2 ripples log.csv --dataset fineweb-edu --streams 8 --files 8     8 ranks, each with a file of its own
   python -m mygpt2 ripples log.txt --batch-tokens 524288 --steps 3000:5000
@@ -47,19 +50,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     steps = _steps(args.steps)
     _check(args)
-    from mygpt2.ripples import analyse, compare_runs
     from mygpt2.ripples.text import comparison_text, report_text
 
-    log = _open(args, args.log)
-    if args.compare is not None:
-        report = compare_runs(log.between(*steps), _open(args, args.compare).between(*steps))
-        print(comparison_text(report))
-    else:
-        reference = None if args.against is None else _open(args, args.against)
-        report = analyse(log, reference=reference, first=steps[0], last=steps[1], layout=_layout(args, log))
-        print(report_text(report))
+    with interruptible(), _Bars() as told:
+        report = _report(args, steps, told)
+    print(report_text(report) if args.compare is None else comparison_text(report))
     _write(args, report)
     return 0
+
+
+def _report(args: argparse.Namespace, steps: tuple[float | None, float | None], told: Told) -> dict[str, Any]:
+    """The analysis of a log, or the comparison of two."""
+    from mygpt2.ripples import analyse, compare_runs
+
+    log = _open(args, args.log, told)
+    if args.compare is not None:
+        return compare_runs(log.between(*steps), _open(args, args.compare, told).between(*steps))
+    reference = None if args.against is None else _open(args, args.against, told)
+    layout = _layout(args, log)
+    return analyse(log, reference=reference, first=steps[0], last=steps[1], layout=layout, told=told)
+
+
+class _Bars:
+    """A bar for each piece of work, one after another, as they are told of."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+
+    def __call__(self, title: str, done: int, total: int, unit: str) -> None:
+        if self._bar is None or self._bar.title != title:
+            self.close()
+            self._bar = Bar(title, unit)
+        self._bar.to(done, total)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -91,7 +124,7 @@ def _steps(text: str | None) -> tuple[float | None, float | None]:
     return found
 
 
-def _open(args: argparse.Namespace, name: str) -> Log:
+def _open(args: argparse.Namespace, name: str, told: Told) -> Log:
     """A log by its path, or a run by its name."""
     from mygpt2.ripples import read_log
     from mygpt2.run_dir.paths import NAME, RunDir
@@ -99,7 +132,7 @@ def _open(args: argparse.Namespace, name: str) -> Log:
     path = Path(name)
     if not path.exists() and NAME.fullmatch(name):
         path = RunDir.open(args.runs, name).path
-    return read_log(path, column=args.column, batch_tokens=args.batch_tokens)
+    return read_log(path, column=args.column, batch_tokens=args.batch_tokens, told=told)
 
 
 def _layout(args: argparse.Namespace, log: Log) -> Layout:

@@ -91,18 +91,6 @@ def test_a_column_can_be_named(tmp_path: Path) -> None:
         read_log(tmp_path / "c.csv", column="absent")
 
 
-def test_an_event_file_without_its_package_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "events.out.tfevents.1"
-    path.write_bytes(b"\x18\x00")
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match="needs the tensorboard package"):
-            read_log(path)
-    else:
-        pytest.skip("tensorboard is installed here")
-
-
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         read_log(tmp_path)

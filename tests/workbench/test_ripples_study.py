@@ -14,6 +14,8 @@ from mygpt2.config import ConfigError, to_toml
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
 from tests.workbench.data_runs import context_of
+from tests.workbench.jobs.helpers import until
+from workbench.app import build
 from workbench.ripples_view import handlers, measure, studies
 from workbench.ripples_view.reports import Reports, command
 from workbench.ripples_view.study_view import study_view
@@ -50,9 +52,11 @@ def trained(context, study):
         finished(context, study, order, amplitude, seed)
 
 
-def analysed(context, reports, study):
-    """What the four tasks would make, in this process."""
+def analysed(context, reports, study, orders=tuple(LEFT)):
+    """What the tasks of some orders would make, in this process."""
     for part in studies.standing(context, reports, study).parts:
+        if part.order not in orders:
+            continue
         file = reports.file(part.subject)
         file.parent.mkdir(parents=True, exist_ok=True)
         assert main(command(part.subject, file)[3:]) == 0
@@ -147,6 +151,34 @@ def test_from_trained_runs_to_a_verdict_across_restarts(context):
 
     tab.remove(context, study.id)
     assert not studies.studies(context) and RunDir(context.runs / study.runs["lanes"]).exists()
+
+
+def test_study_whose_runs_have_ended_is_analysed_and_compared_without_a_page(context):
+    """Three reports are there; the last one and the comparison are the server's to make."""
+    study = studies.begin(context, "pydocs", STEPS)
+    trained(context, study)
+    reports = Reports(context)
+    analysed(context, reports, study, ("sequential", "buffer-1k", "buffer-10k"))
+    build(context)
+    context.jobs.start()
+    try:
+        until(lambda: studies.standing(context, reports, study).done, 120)
+    finally:
+        context.jobs.close()
+    assert "Verdict" in study_view(studies.standing(context, reports, study))
+
+
+def test_studies_are_taken_on_one_task_at_a_time_the_oldest_first(context):
+    first, second = (studies.begin(context, "pydocs", STEPS) for _ in range(2))
+    for study in (first, second):
+        trained(context, study)
+    keeper = studies.Keeper(context, Reports(context))
+    keeper()
+    keeper()
+    (task,) = context.jobs.tasks.list("ripples")
+    assert task.label == f"ripples of study-{first.id}-sequential"
+    context.jobs.tasks.stop(task.id)
+    ended(context, task)
 
 
 def test_run_taken_out_of_the_queue_is_told(context):

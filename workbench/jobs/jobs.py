@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -61,6 +61,10 @@ class Jobs:
     def owner(self) -> bool:
         """Whether this server launches; else another one does, or will be succeeded by this one."""
         return self._supervisor.owner
+
+    def add_chore(self, chore: Callable[[], None]) -> None:
+        """Work that follows from what runs do, and needs no page: short, every few seconds, by the owner alone."""
+        self._supervisor.add_chore(chore)
 
     # The queue
 

@@ -86,6 +86,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._orphaned: dict[str, float] = {}  # since when a job's ranks outlive its launcher
         self._watched = 0.0
+        self._chores: list[Callable[[], None]] = []
         self._awake, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,6 +103,10 @@ class Supervisor:
     def wake(self) -> None:
         """Has the next tick now."""
         self._awake.set()
+
+    def add_chore(self, chore: Callable[[], None]) -> None:
+        """Has it done every WATCH_SECONDS, after everything else, while this server is the owner."""
+        self._chores.append(chore)
 
     def close(self) -> None:
         self._ended.set()
@@ -139,6 +144,8 @@ class Supervisor:
         if self.now() - self._watched >= WATCH_SECONDS:
             self._watched = self.now()
             self._watch.look()
+            for chore in self._chores:
+                chore()
 
     # Starting
 

@@ -134,7 +134,7 @@ def compare(context: Context, reports: Reports, first: Any, second: Any, seen: S
 
 
 def study(context: Context, reports: Reports, chosen: Any, seen: Seen) -> tuple[Parts, Seen]:
-    """The changed parts of the page of studies. Takes the chosen one a step further where one is due."""
+    """The changed parts of the page of studies, which go on without it."""
     all_of_them = studies.studies(context)
     one = next((study for study in all_of_them if study.id == chosen), all_of_them[0] if all_of_them else None)
     now: Parts = {
@@ -143,10 +143,7 @@ def study(context: Context, reports: Reports, chosen: Any, seen: Seen) -> tuple[
     if one is None:
         return _changed(now | {"study": study_view(None), "remove": False}, seen)
     try:
-        at = studies.standing(context, reports, one)
-        if studies.advance(context, reports, at):
-            at = studies.standing(context, reports, one)
-        view = study_view(at)
+        view = study_view(studies.standing(context, reports, one))
     except UserError as error:
         view = html.problem(str(error))
     return _changed(now | {"study": view, "remove": not context.read_only}, seen)

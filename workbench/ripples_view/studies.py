@@ -9,6 +9,7 @@ Where it stands is told from the queue, the run folders and the reports, so that
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 import sys
@@ -27,6 +28,8 @@ from workbench.jobs import Task, submit_config
 from workbench.jobs.records import ENDED, HOLDING
 from workbench.ripples_view.reports import KIND, Reports
 from workbench.ripples_view.subject import Subject, folder, subject_of
+
+log = logging.getLogger(__name__)
 
 PRESET = "tiny"
 STEPS, FEWEST_STEPS, MOST_STEPS = 400, 80, 1_000_000
@@ -96,6 +99,11 @@ class Standing:
     def done(self) -> bool:
         return self.comparison is not None
 
+    @property
+    def busy(self) -> bool:
+        """Whether an analysis or the comparison is under way."""
+        return any(task is not None and task.running for task in (self.task, *(part.task for part in self.parts)))
+
 
 def begin(context: Context, source: Any, steps: Any, settings: Any = "") -> Study:
     """Queues the four runs. UserError, with nothing queued, for what cannot be trained."""
@@ -161,9 +169,34 @@ def standing(context: Context, reports: Reports, study: Study) -> Standing:
     return Standing(study, parts, there, task)
 
 
+class Keeper:
+    """Takes the studies on, by and by, whether or not a page is open: a call does what is due next, if anything is.
+
+    One task at a time over all studies, the oldest first. A study that is done is looked at again when a run changes.
+    """
+
+    def __init__(self, context: Context, reports: Reports) -> None:
+        self._context, self._reports = context, reports
+        self._done: dict[str, tuple[int, ...]] = {}  # by study, when its runs were last written to
+
+    def __call__(self) -> None:
+        for study in reversed(studies(self._context)):
+            written = tuple(_written(RunDir(self._context.runs / run)) for run in study.runs.values())
+            if self._done.get(study.id) == written:
+                continue
+            try:
+                at = standing(self._context, self._reports, study)
+                if at.done:
+                    self._done[study.id] = written
+                elif at.busy or advance(self._context, self._reports, at):
+                    return
+            except (UserError, OSError) as error:  # a run folder that was damaged by hand: the other studies go on
+                log.warning("study %s: %s", study.id, error)
+
+
 def advance(context: Context, reports: Reports, at: Standing) -> Task | None:
     """Starts what is due next: the analysis of a run that has ended, one at a time, and at last the comparison."""
-    if context.read_only or at.done or any(part.task and part.task.running for part in at.parts):
+    if context.read_only or at.done or at.busy:
         return None
     for part in at.parts:
         if part.trained and part.report is None and part.task is None and part.subject is not None:
@@ -210,6 +243,14 @@ def _part(context: Context, reports: Reports, order: str, name: str) -> Part:
     found = reports.look(subject) if subject is not None else None
     return Part(order, name, state, _step(now), now.reason, subject, found.file if found and found.fresh else None,
                 found.task if found else None)  # fmt: skip
+
+
+def _written(run: RunDir) -> int:
+    """When the metrics were last written to; 0 where there are none."""
+    try:
+        return run.metrics_file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _step(now: RunState) -> int:

@@ -73,7 +73,7 @@ def _next(at: Standing) -> Markup:
     trained = sum(part.trained for part in at.parts)
     analysed = sum(part.report is not None for part in at.parts)
     words = f"{trained} of {len(at.parts)} runs are trained, {analysed} analysed."
-    more = " The page may be closed: the queue goes on, and the rest is done when it is opened again."
+    more = " The page may be closed: the queue, the analyses and the comparison go on without it."
     return Markup(f'<p class="wb-muted" role="status">{escape(words + more)}</p>')
 
 

@@ -44,6 +44,7 @@ def build(context: Context, page: Page) -> None:
     All choices allow any value: their lists change on the server, which after a restart knows none that a page has.
     """
     reports, c = Reports(context), SimpleNamespace()
+    context.jobs.add_chore(studies.Keeper(context, reports))
     c.applied = gr.Textbox(
         "{}", visible="hidden", label="what is asked for", container=False, elem_id="wb-ripples-asked"
     )
