@@ -74,8 +74,10 @@ def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-de
 
     from workbench import look
     from workbench.app import build
+    from workbench.sessions import keep_ids
     from workbench.shelf import Served, front
 
+    keep_ids()
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
     loopback = security.is_loopback(options.host)
