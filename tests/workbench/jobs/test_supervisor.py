@@ -342,18 +342,3 @@ def test_an_error_in_one_round_does_not_end_supervision(jobs, tmp_path, monkeypa
     jobs.submit(spec("a", ENDS, tmp_path / "note", 0))
     until(lambda: states(jobs) == {"a": "finished"})
     assert Process.current().alive()
-
-
-def test_a_chore_is_done_every_few_seconds_by_the_owner_alone(jobs, tick, tmp_path, monkeypatch):
-    done = []
-    jobs.add_chore(lambda: done.append("owner"))
-    tick()
-    tick()
-    assert done == ["owner"]
-    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.0)
-    other = Jobs(tmp_path / "runs", ["cpu"])
-    other.add_chore(lambda: done.append("other"))
-    other._supervisor.tick()
-    tick()
-    assert done == ["owner", "owner"]
-    other.close()
