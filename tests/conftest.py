@@ -9,24 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-LONG = ("life", "workbench", "ripples", "evals", "train")  # folders whose files take longest
-
 
 class Ended(NamedTuple):
     code: int
     out: str
     err: str
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: of two workers that take a file at a time none ends with a long one while the other idles."""
-    here = Path(__file__).parent
-
-    def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return LONG.index(folder) if folder in LONG else len(LONG)
-
-    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -35,6 +35,7 @@ def opened(page: Any, server: RunningServer, **link: str) -> Any:
 
 def generate(page: Any, until: str = "done") -> None:
     before = page.input_value("#wb-sample-id textarea, #wb-sample-id input")
+    page.evaluate("document.querySelectorAll('.wb-sample').forEach((root) => { root.dataset.state = ''; })")
     page.click("#wb-sample-generate")
     page.wait_for_function(
         "before => document.querySelector('#wb-sample-id textarea, #wb-sample-id input').value !== before", arg=before
