@@ -327,7 +327,6 @@ def test_many_pages_at_once_start_one_analysis_and_see_no_error(context, reports
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: handlers.look(context, reports, asked, None, {})[0], range(8)))
     assert len(context.jobs.tasks.list(KIND)) == 1
-    said = [str(answer["status"]) for answer in answers]  # the last page may find it done
-    assert all("Analysing log.csv" in words or "Analysed as it is now, log.csv" in words for words in said), said
+    assert all("Analysing log.csv" in answer["status"] for answer in answers)
     handlers.stop(context, reports, asked)
     settled(context, reports, asked)

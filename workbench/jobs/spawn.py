@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -56,24 +56,37 @@ def device_environment(devices: Sequence[str], environ: Mapping[str, str] | None
     return {"CUDA_VISIBLE_DEVICES": ",".join(names)}
 
 
-def start_detached(
-    argv: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | str
-) -> subprocess.Popen[bytes]:
-    """Starts a command in a session of its own, its output in `log`. OSError where that is not possible.
-
-    The log is locked before the child exists and the child's stdout keeps the lock: `log_is_held` is therefore true
-    from before the start until the command and every rank it started are gone, whoever died meanwhile.
-    """
+@contextlib.contextmanager
+def held(log: Path) -> Iterator[int]:
+    """The log, open and locked: `log_is_held` is true from here on, and as long as anybody started with it runs."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):  # no flock there: the marks in the environment remain
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.STDOUT, cwd=folder,
-            env=dict(environment), start_new_session=True, close_fds=True,
-        )  # fmt: skip
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def start_held(
+    argv: Sequence[str], log: int, environment: Mapping[str, str], folder: Path | str
+) -> subprocess.Popen[bytes]:
+    """Starts a command in a session of its own, its output in a log of `held`. OSError where that is not possible.
+
+    Its stdout keeps the lock until the command and every rank it started are gone, whoever died meanwhile.
+    """
+    return subprocess.Popen(
+        list(argv), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=dict(environment),
+        start_new_session=True, close_fds=True,
+    )  # fmt: skip
+
+
+def start_detached(
+    argv: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | str
+) -> subprocess.Popen[bytes]:
+    """`start_held` with a log that is locked just before the child exists."""
+    with held(log) as descriptor:
+        return start_held(argv, descriptor, environment, folder)
 
 
 def log_is_held(log: Path) -> bool:

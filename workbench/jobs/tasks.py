@@ -97,19 +97,20 @@ class Tasks:
                   "result": str(target) if target else None, "asked": "", "process": None}  # fmt: skip
         try:
             folder.mkdir(mode=0o700, parents=True)
-            replace_json(folder / "task.json", record)
-            self._launch(id, folder, words, record)
+            with spawn.held(folder / "log.txt") as log:  # first: whoever reads the record sees a task that runs
+                replace_json(folder / "task.json", record)
+                self._launch(id, folder, log, words, record)
         except (OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"{label} could not be started: {getattr(error, 'strerror', None) or error}") from None
         self.prune()
         return self.get(id)
 
-    def _launch(self, id: str, folder: Path, words: list[str], record: dict[str, Any]) -> None:
+    def _launch(self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any]) -> None:
         environment = spawn.child_environment({spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")})
         # By its path, not as a module: it needs nothing of this package, whose import takes half a second.
         command = [sys.executable, "-P", str(Path(runner.__file__).resolve()), str(folder), *words]
-        child = spawn.start_detached(command, folder / "log.txt", environment, os.getcwd())
+        child = spawn.start_held(command, log, environment, os.getcwd())
         with self._lock:
             self._children[id] = child
         process = Process.of(child.pid)

@@ -40,6 +40,19 @@ def test_a_task_that_is_done_has_its_result_and_its_log(tasks):
     assert (task.kind, task.label, task.error) == ("eval", "gpt2 on edu-bn", "")
 
 
+def test_who_looks_while_a_task_is_being_started_sees_it_running(tasks, monkeypatch):
+    """Between its record and its process a task was told to be lost."""
+    seen, real = [], spawn.child_environment
+
+    def look(*words, **more):
+        seen.extend(task.state for task in tasks.list())
+        return real(*words, **more)
+
+    monkeypatch.setattr(spawn, "child_environment", look)
+    ended(tasks, tasks.start("eval", [*PYTHON, "pass"], label="x").id)
+    assert seen == ["running"]
+
+
 def test_the_result_may_lie_elsewhere(tasks, tmp_path):
     out = tmp_path / "out.json"
     code = f"open({str(out)!r}, 'w').write('[1, 2]')"
