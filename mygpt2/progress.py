@@ -94,6 +94,24 @@ class Bar:
         self.close()
 
 
+class Bars:
+    """A bar for each piece of work, one after another, as they are told of; `contextlib.closing` ends the last."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+
+    def __call__(self, title: str, done: int, total: int, unit: str) -> None:
+        if self._bar is None or self._bar.title != title:
+            self.close()
+            self._bar = Bar(title, unit)
+        self._bar.to(min(done, total), total)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
 @contextmanager
 def progress_bar(title: str, unit: str, show: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told (done, all); gone when the work is done."""

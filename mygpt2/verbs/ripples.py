@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import UserError
 from mygpt2.interrupts import interruptible
-from mygpt2.progress import Bar
+from mygpt2.progress import Bars
 
 if TYPE_CHECKING:
     from mygpt2.ripples import Layout, Log
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from mygpt2.ripples.text import comparison_text, report_text
 
-    with interruptible(), _Bars() as told:
+    with interruptible(), closing(Bars()) as told:
         report = _report(args, steps, told)
     print(report_text(report) if args.compare is None else comparison_text(report))
     _write(args, report)
@@ -69,30 +70,6 @@ def _report(args: argparse.Namespace, steps: tuple[float | None, float | None], 
     reference = None if args.against is None else _open(args, args.against, told)
     layout = _layout(args, log)
     return analyse(log, reference=reference, first=steps[0], last=steps[1], layout=layout, told=told)
-
-
-class _Bars:
-    """A bar for each piece of work, one after another, as they are told of."""
-
-    def __init__(self) -> None:
-        self._bar: Bar | None = None
-
-    def __call__(self, title: str, done: int, total: int, unit: str) -> None:
-        if self._bar is None or self._bar.title != title:
-            self.close()
-            self._bar = Bar(title, unit)
-        self._bar.to(done, total)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -130,11 +130,8 @@ class Session:
 
     def _summarise(self, samples: list[dict[str, Any]], seconds: float, streams: bool) -> None:
         tokens = sum(len(sample["ids"]) for sample in samples)
-        how = (
-            f"seed {samples[0]['seed']}, {samples[0]['finish']}, "
-            if streams
-            else f"{len(samples)} sample{'s' * (len(samples) != 1)}, "
-        )
+        count = f"{len(samples)} sample{'s' * (len(samples) != 1)}, "
+        how = f"seed {samples[0]['seed']}, {samples[0]['finish']}, " if streams else count
         print(f"--- {how}{tokens} tokens, {tokens / max(seconds, 1e-9):.1f} tokens/s")
 
     def _keep(self, results: list[list[dict[str, Any]]]) -> None:

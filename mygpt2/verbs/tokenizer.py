@@ -6,14 +6,14 @@ import argparse
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import DataConfig, load_config, preset_names
 from mygpt2.errors import UserError
 from mygpt2.interrupts import interruptible
-from mygpt2.progress import Bar, progress_bar
+from mygpt2.progress import Bars, progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
@@ -200,27 +200,12 @@ def _bars() -> Iterator[Any]:
     """Two bars on a terminal, one after the other: reading and splitting, then merging."""
     from mygpt2.tokenizer.create import Progress
 
-    class Bars(Progress):
-        bar: Bar | None = None
-
+    class Told(Progress):
         def reading(self, done: int, all: int, unit: str) -> None:
-            self._to("split", done, all, "B" if unit == "bytes" else unit)
+            told("split", done, all, "B" if unit == "bytes" else unit)
 
         def merging(self, done: int, all: int) -> None:
-            self._to("merge", done, all, "merges")
+            told("merge", done, all, "merges")
 
-        def _to(self, title: str, done: int, all: int, unit: str) -> None:
-            if self.bar is None or self.bar.title != title:
-                self.close()
-                self.bar = Bar(title, unit)
-            self.bar.to(min(done, all), all)
-
-        def close(self) -> None:
-            if self.bar is not None:
-                self.bar.close()
-
-    bars = Bars()
-    try:
-        yield bars
-    finally:
-        bars.close()
+    with closing(Bars()) as told:
+        yield Told()

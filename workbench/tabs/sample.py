@@ -20,7 +20,6 @@ from workbench.sampling.settings import LIMITS, MAX_PROMPT, clamped, prompt_with
 
 REFRESH_SECONDS = 3.0
 ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
-# through the queue, whose stream brings a refusal's toast to the page
 HELP = {
     "max_new_tokens": "how many at most; a text may end sooner by itself",
     "temperature": "0 is greedy; lower is safer, higher is wilder",
