@@ -62,17 +62,22 @@ class Store:
 
     def active(self) -> list[Job]:
         """Jobs that wait or run, first in the queue first. A damaged file is passed over."""
-        jobs = [job for path in self.jobs_dir.glob("*.json") if (job := Job.from_json(read_json(path)))]
-        return sorted((job for job in jobs if job.active), key=lambda job: (job.order, job.id))
+        return sorted((job for job in self._unmoved() if job.active), key=lambda job: (job.order, job.id))
+
+    def _unmoved(self) -> list[Job]:
+        return [job for path in self.jobs_dir.glob("*.json") if (job := Job.from_json(read_json(path)))]
 
     def ended(self, limit: int = KEPT) -> list[Job]:
-        """Jobs that have ended, the latest queued first."""
-        try:
-            names = sorted(os.listdir(self.ended_dir), reverse=True)[:limit]
-        except OSError:
-            return []
-        jobs = [job for name in names if (job := self._read.get(name) or self._read_ended(name))]
-        return sorted(jobs, key=lambda job: job.created, reverse=True)
+        """Jobs that have ended, the latest queued first; those too whose file is about to move.
+
+        A job that has left `active` is here from the same moment on: the folder it moves from is read first.
+        """
+        found = {f"{job.id}.json": job for job in self._unmoved() if not job.active}
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self.ended_dir), reverse=True)[:limit]:
+                if job := self._read.get(name) or self._read_ended(name):
+                    found[name] = job
+        return sorted(found.values(), key=lambda job: job.created, reverse=True)[:limit]
 
     def _read_ended(self, name: str) -> Job | None:
         job = Job.from_json(read_json(self.ended_dir / name))

@@ -243,6 +243,7 @@ def test_a_move_to_the_ended_ones_that_a_crash_interrupted_is_finished(tmp_path)
     ended = job(1, "failed")
     (store.jobs_dir / f"{ended.id}.json").write_text(json.dumps(ended.to_json()))
     assert store.active() == []
+    assert store.ended() == [ended], "what has left the queue is in the history, moved or not"
     store.tidy()
     assert store.ended() == [ended] and list(store.jobs_dir.iterdir()) == []
 
