@@ -61,7 +61,12 @@ class DataConfig(Section):
         ge=1, le=65536,
     )  # fmt: skip
     window: int | None = setting(
-        None, "Blocks each lane shuffles together. Unset: lanes x window is about 128.", unit="blocks", ge=1, le=4096
+        None,
+        "Blocks each lane shuffles together. Unset: lanes x window is about 128 row groups of FineWeb-Edu, or as much "
+        "in smaller blocks.",
+        unit="blocks",
+        ge=1,
+        le=4096,
     )
     buffer_documents: int = setting(
         10_000, "Size of the shuffle buffer, all lanes together, for order = `buffer`.", unit="documents", ge=1

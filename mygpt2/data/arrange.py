@@ -24,7 +24,7 @@ class Arranger(Protocol):
 
 
 class Shuffled:
-    """A permutation of all documents of the window, keyed by (seed, epoch, lane, window): nothing to save."""
+    """A window's documents permuted, and then its rows, keyed by (seed, epoch, lane, window): nothing to save."""
 
     def __init__(self, seed: int, lane: int) -> None:
         self._seed, self._lane = seed, lane
@@ -34,7 +34,8 @@ class Shuffled:
 
     def arrange(self, epoch: int, window: int, parts: Sequence[TokenBlock]) -> Window:
         documents = sum(len(part.lengths) for part in parts)
-        return arrange(epoch, window, parts, permutation(documents, "documents", self._seed, epoch, self._lane, window))
+        key = self._seed, epoch, self._lane, window
+        return arrange(epoch, window, parts, permutation(documents, "documents", *key), ("rows", *key))
 
 
 class InOrder:

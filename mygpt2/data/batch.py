@@ -11,7 +11,10 @@ import numpy as np
 
 from mygpt2.data.packing import Pieces
 
-CURSOR_FIELDS = ("epoch", "window", "document", "offset", "rows")
+SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
+# Where a lane is: its window, the token of it at which the window's first row begins, and how many rows of the window
+# and of the lane are behind.
+CURSOR_FIELDS = ("epoch", "window", "phase", "done", "rows")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,7 @@ def merge_cursors(parts: Sequence[np.ndarray]) -> np.ndarray:
 def loader_state(fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int]) -> dict[str, Any]:
     """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes."""
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "fingerprint": dict(fingerprint),
         "cursor": np.asarray(cursor, np.int64).tolist(),
         "quarantine": sorted({int(block) for block in quarantine}),

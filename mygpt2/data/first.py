@@ -1,4 +1,4 @@
-"""A lane's very first block, made in parts, so that a run's first batch does not wait for whole blocks to be tokenized.
+"""A block that a lane begins with, made in parts, so that a run's first batch does not wait for whole blocks.
 
 It is read once. When all parts are made, they are put together for the cache.
 """

@@ -83,8 +83,8 @@ def _documents(manifest: Manifest, reader: BlockReader, config: RunConfig, block
 def shape(manifest: Manifest, config: RunConfig) -> str:
     """The lanes and the window that a run with this configuration has."""
     sequences = config.train.batch_tokens // config.model.block_size
-    lanes, window = choose_shape(config.data, len(manifest), sequences, 1)
-    return f"{lanes} x window {window}, for batches of {sequences} x {config.model.block_size} tokens"
+    chosen = choose_shape(config.data, manifest, sequences, 1)
+    return f"{chosen.lanes} x window {chosen.window}, for batches of {sequences} x {config.model.block_size} tokens"
 
 
 def first_documents(
@@ -95,7 +95,7 @@ def first_documents(
     Each lane is opened as if it had a rank of its own, so that no more than these lanes' first blocks are read.
     """
     sequences = config.train.batch_tokens // config.model.block_size
-    lanes, _ = choose_shape(config.data, len(manifest), sequences, 1)
+    lanes = choose_shape(config.data, manifest, sequences, 1).lanes
     shown = min(SHOWN_LANES, lanes, count)
     for lane in range(shown):
         with Loader.open(

@@ -10,7 +10,7 @@ from functools import partial
 from mygpt2.data.arrange import Arranger, Load
 from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.first import FirstBlock
-from mygpt2.data.order import FIRST_PARTS, BlockOrder
+from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.errors import UserError
 
@@ -63,7 +63,7 @@ class LaneFeed:
         self._order, self._arranger, self._pool, self._maker = order, arranger, pool, maker
         self._estimate = estimate
         self._asked: deque[_Asked] = deque()
-        self._first: FirstBlock | None = None
+        self._first: dict[int, FirstBlock] = {}
         self._next = (stream.epoch, stream.window)
         self._fruitful_epoch = stream.epoch
         self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows
@@ -87,13 +87,13 @@ class LaneFeed:
         blocks = self._order.window_blocks(self.lane, epoch, window)
         part = self._order.part_of(epoch, window)
         if part is None:
-            self._first = None
+            self._first = {}
             futures = [self._pool.request(partial(self._maker.make, block), need) for block in blocks]
             self._asked.append(_Asked(epoch, window, futures, len(blocks)))
         else:
-            self._first = self._first or FirstBlock(self._maker, blocks[0], FIRST_PARTS)
-            size = (FIRST_PARTS[part + 1] - FIRST_PARTS[part]) / FIRST_PARTS[-1]
-            futures = [self._pool.request(partial(self._first.part, part), need)]
+            self._first = self._first or {b: FirstBlock(self._maker, b, self._order.parts) for b in blocks}
+            size = (part[1] - part[0]) / WHOLE * len(blocks)
+            futures = [self._pool.request(partial(first.part, window), need) for first in self._first.values()]
             self._asked.append(_Asked(epoch, window, futures, size))
         self._next = self._order.following(self.lane, epoch, window)
 

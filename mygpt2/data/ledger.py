@@ -41,7 +41,10 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
     if fingerprint["data"] != manifest.fingerprint:
         raise ValueError("the state belongs to other data than the manifest")
     shuffled = fingerprint["order"] == "lanes"
-    order = BlockOrder(len(manifest), fingerprint["lanes"], fingerprint["window"], fingerprint["seed"], shuffled)
+    order = BlockOrder(
+        len(manifest), fingerprint["lanes"], fingerprint["window"], fingerprint["seed"], shuffled, fingerprint["first"],
+        fingerprint["share"],
+    )  # fmt: skip
     times = np.zeros(len(manifest), np.int64)
     in_part, tokens = 0, 0
     lane_epochs = []

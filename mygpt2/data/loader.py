@@ -29,7 +29,7 @@ from mygpt2.data.manifest import Manifest
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock
 from mygpt2.data.resume import check_state, starting_cursor
-from mygpt2.data.shape import choose_shape
+from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
 from mygpt2.errors import UserError
@@ -93,7 +93,8 @@ class Loader:
     ) -> None:
         self.data, self.manifest = data, manifest
         self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
-        self.lanes, self.window = choose_shape(data, len(manifest), batch_sequences, world_size)
+        shape = choose_shape(data, manifest, batch_sequences, world_size)
+        self.lanes = shape.lanes
         self._rows = batch_sequences // self.lanes  # per lane and step
         self._dtype = np.dtype(tokenizer.dtype)
         self.fingerprint = {
@@ -101,8 +102,10 @@ class Loader:
             "tokenizer": tokenizer.fingerprint,
             "block_size": block_size,
             "batch_sequences": batch_sequences,
-            "lanes": self.lanes,
-            "window": self.window,
+            "lanes": shape.lanes,
+            "window": shape.window,
+            "first": shape.first,
+            "share": shape.share,
             "seed": seed,
             "order": f"buffer of {data.buffer_documents}" if data.order == "buffer" else data.order,
             "validation": data.validation_fraction,
@@ -122,11 +125,17 @@ class Loader:
             manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, known_bad=quarantine
         )
         self._pool = BlockPool(data.threads or default_threads())
-        order = BlockOrder(len(manifest), self.lanes, self.window, seed, shuffled=data.order == "lanes")
+        order = block_order(data, manifest, shape, seed)
         estimate = TokenEstimate()
         self._feeds = [
             LaneFeed(
-                lane, order, self._arranger(order, lane), LaneStream(cursor[lane]), self._pool, self._maker, estimate
+                lane,
+                order,
+                self._arranger(order, lane),
+                LaneStream(cursor[lane], block_size),
+                self._pool,
+                self._maker,
+                estimate,
             )
             for lane in range(rank, self.lanes, world_size)
         ]
@@ -209,16 +218,16 @@ class Loader:
 
     def _fill(self, steps: int) -> int:
         """Wait until every lane can give one step, take what is ready for up to `steps`; returns what all can give."""
-        per_step = self._rows * self._block_size
-        ahead = per_step * (steps + self.data.prefetch_steps) + 1
+        rows = self._rows
+        ahead = rows * self._block_size * (steps + self.data.prefetch_steps) + 1
         for feed in self._feeds:
             feed.ask(ahead)
         possible = steps
         for feed in self._feeds:
-            while feed.stream.available < per_step + 1 or (feed.stream.available < per_step * steps + 1 and feed.ready):
+            while feed.stream.ready < rows or (feed.stream.ready < rows * steps and feed.ready):
                 self._begin(feed)
                 feed.ask(ahead)
-            possible = min(possible, (feed.stream.available - 1) // per_step)
+            possible = min(possible, feed.stream.ready // rows)
         return possible
 
     def _begin(self, feed: LaneFeed) -> None:
@@ -241,7 +250,7 @@ class Loader:
         """The next `steps` batches, from tokens that are loaded."""
         rows, lanes = self._rows, len(self._feeds)
         tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
-        taken = [feed.stream.take(steps, rows, self._block_size, tokens[:, i]) for i, feed in enumerate(self._feeds)]
+        taken = [feed.stream.take(steps, rows, tokens[:, i]) for i, feed in enumerate(self._feeds)]
         cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
         bad: list[set[int]] = [set() for _ in range(steps)]
         for t in taken:

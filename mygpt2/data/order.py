@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _MASK = (1 << 64) - 1
-FIRST_PARTS = (0, 1, 2, 4, 8, 16, 32, 64)  # windows of a lane's very first block, in 64ths of its documents
+WHOLE = 64  # of what a lane begins with: it comes in parts of so many 64ths of each block's documents
 _ROUNDS = 6  # a Feistel network of 4 rounds is already a good mixer; two more for the very small domains
 
 
@@ -65,7 +65,8 @@ class BlockOrder:
     """Which blocks a lane reads, window by window and epoch by epoch.
 
     Lane l reads the positions k*V + l, k = 0, 1, ...; each lane has its own epoch counter, and a lane whose last
-    position falls beyond N has one block less. With `shuffled` false the order is the file order (study orders).
+    position falls beyond N has one block less. Its very first `first` blocks come in parts, of which the first is
+    `share` 64ths of them. With `shuffled` false the order is the file order (study orders).
     """
 
     blocks: int  # N >= lanes
@@ -73,6 +74,8 @@ class BlockOrder:
     window: int  # W, at most N // V
     seed: int
     shuffled: bool = True
+    first: int = 1  # at most W
+    share: int = 1  # a power of two
 
     def block_at(self, epoch: int, position: int) -> int:
         """The block at a position of an epoch, 0 <= position < blocks."""
@@ -103,34 +106,34 @@ class BlockOrder:
     def _boundary(self, epoch: int, window: int) -> int:
         """Lane position at which a window begins: 0, W, 2W, ...
 
-        In epoch 0 the parts of the first block, which all begin at 0, and a ramp of 1, 2, 4, ... come before. The
-        ramp's sum is W, so later windows align with rounds.
+        In epoch 0 the parts of the first blocks, which all begin at 0, and a ramp that doubles come before. The ramp's
+        sum is W, so later windows align with rounds.
         """
         ramp = 0
         if epoch == 0:
-            window = max(0, window - self._parts + 1)
-            ramp = (self.window - 1).bit_length()
+            window = max(0, window - len(self.parts) + 2)
+            ramp = ((self.window - 1) // self.first).bit_length()
         if window <= ramp:
-            return min(window, 1) * (1 << max(0, window - 1))
+            return min(window, 1) * (self.first << max(0, window - 1))
         return (window - ramp) * self.window
 
     @property
-    def _parts(self) -> int:
-        return len(FIRST_PARTS) - 1 if self.shuffled else 1
+    def parts(self) -> tuple[int, ...]:
+        """The bounds of the parts in 64ths: 0, share, 2 share, 4 share, ... 64. The first batch needs the first."""
+        if not self.shuffled:
+            return (0, WHOLE)
+        return (0, *(self.share << n for n in range((WHOLE // self.share).bit_length())))
 
-    def part_of(self, epoch: int, window: int) -> int | None:
-        """Which part of the first block a window is; None where windows hold whole blocks.
-
-        In epoch 0 the first block comes in seven windows, by halves, so that the first batch needs a 64th of a block
-        per lane to be tokenized.
-        """
-        return window if self.shuffled and epoch == 0 and window < self._parts else None
+    def part_of(self, epoch: int, window: int) -> tuple[int, int] | None:
+        """The bounds of the part of the first blocks that a window is; None where windows hold whole blocks."""
+        parts = self.parts
+        return parts[window : window + 2] if self.shuffled and epoch == 0 and window < len(parts) - 1 else None  # type: ignore[return-value]
 
     def window_range(self, lane: int, epoch: int, window: int) -> tuple[int, int]:
-        """Positions [start, stop) within the lane's epoch; a part of the first block counts as the whole."""
+        """Positions [start, stop) within the lane's epoch; a part of the first blocks counts as the whole."""
         last = self.lane_blocks(lane)
         start = self._boundary(epoch, window)
-        stop = 1 if self.part_of(epoch, window) is not None else self._boundary(epoch, window + 1)
+        stop = self.first if self.part_of(epoch, window) is not None else self._boundary(epoch, window + 1)
         return min(start, last), min(stop, last)
 
     def progress(self, lane: int, epoch: int, window: int, share: float) -> float:
@@ -138,8 +141,8 @@ class BlockOrder:
         start, stop = self.window_range(lane, epoch, window)
         part = self.part_of(epoch, window)
         if part is not None:
-            low, high = FIRST_PARTS[part : part + 2]
-            share = (low + share * (high - low)) / FIRST_PARTS[-1]
+            low, high = part
+            share = (low + share * (high - low)) / WHOLE
         return epoch + (start + share * (stop - start)) / self.lane_blocks(lane)
 
     def window_blocks(self, lane: int, epoch: int, window: int) -> list[int]:

@@ -1,7 +1,9 @@
 """From tokenized blocks to rows: windows of permuted documents, and rows of T + 1 tokens with stride T.
 
-A lane is one endless stream of tokens, document after document, each followed by end-of-text. Row i of a lane holds the
-tokens [i*T, i*T + T]: inputs are the first T, targets the last T, so every token of the stream is a target once.
+A lane is one endless stream of tokens, document after document, each followed by end-of-text. It is cut into rows that
+hold the tokens [i*T, i*T + T]: inputs are the first T, targets the last T, so every token of the stream is a target
+once. A window that asks for it hands out its rows in a keyed order of their own, else a lane would read a document of
+many rows for as many steps; the row that goes on into the next window comes last.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from mygpt2.data.order import permutation
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,16 @@ class Window:
     documents: np.ndarray  # (documents,) int32, the number within the block
     left_out: dict[str, int] = field(default_factory=dict)
     quarantined: dict[int, str] = field(default_factory=dict)  # blocks met up to here, with the reason
+    row_key: tuple[int | str, ...] | None = None  # of the order of its rows; None: as they come
 
 
-def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], order: np.ndarray | None) -> Window:
+def arrange(
+    epoch: int,
+    window: int,
+    parts: Sequence[TokenBlock],
+    order: np.ndarray | None,
+    row_key: tuple[int | str, ...] | None = None,
+) -> Window:
     """Lay the documents of `parts` out in `order` (a permutation of all of them, None: as they come)."""
     lengths = np.concatenate([p.lengths for p in parts]) if parts else np.empty(0, np.int64)
     which = np.repeat(np.arange(len(parts)), [len(p.lengths) for p in parts])
@@ -56,7 +67,8 @@ def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], order: np.ndar
     else:
         tokens = gather([p.ids for p in parts], which, starts, lengths)
     names = np.array([p.block for p in parts], dtype=np.int32)
-    return Window(epoch, window, tokens, np.cumsum(lengths), names[which], numbers.astype(np.int32), *incidents(parts))
+    numbers = numbers.astype(np.int32)
+    return Window(epoch, window, tokens, np.cumsum(lengths), names[which], numbers, *incidents(parts), row_key)
 
 
 def gather(ids: Sequence[np.ndarray], which: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -80,7 +92,7 @@ def incidents(parts: Sequence[TokenBlock]) -> tuple[dict[str, int], dict[int, st
 
 @dataclass(frozen=True)
 class Pieces:
-    """The documents behind a run of rows of one lane, in stream order, all of them with tokens.
+    """The documents behind rows of one lane, all of them with tokens.
 
     `first[i] : last[i] + 1` are the pieces of row i, which begins `offsets[i]` tokens into the first of them; `epochs`,
     `blocks`, `documents` name each piece.
@@ -99,118 +111,111 @@ class Taken:
     """What `LaneStream.take` tells about the rows it filled."""
 
     pieces: Pieces
-    cursors: np.ndarray  # (steps, 5) int64: epoch, window, document, offset, rows after each step
+    cursors: np.ndarray  # (steps, 5) int64: CURSOR_FIELDS after each step
     shares: np.ndarray  # (steps,) how much of the cursor's window is behind it
     entered: list[tuple[int, Window]]  # the step (from 0) whose batch first needs a window
 
 
-class LaneStream:
-    """The loaded part of one lane: windows in order, and the place of the next row's first token."""
+class _Cut:
+    """A loaded window, cut into rows of which the first begins at its token `phase`."""
 
-    def __init__(self, cursor: Sequence[int]) -> None:
-        """`cursor`: epoch, window, document, offset, rows of the next row's first token."""
-        self.epoch, self.window, self._document, self._offset, self.rows = map(int, cursor)
-        self._windows: list[Window] = []
-        self._at = 0  # token of the first window at which the next row begins
-        self._loaded = 0  # tokens of all loaded windows
+    def __init__(self, window: Window, phase: int, block_size: int) -> None:
+        self.window, self.phase = window, phase
+        self.tokens = window.tokens
+        self.rows = max(0, -(-(len(self.tokens) - phase) // block_size))  # that begin in the window
+        self.next_phase = phase + self.rows * block_size - len(self.tokens)
+        inner = max(0, self.rows - 1)  # the last one needs at least a token of the next window
+        order = np.arange(inner) if window.row_key is None else permutation(inner, *window.row_key)
+        self.starts = phase + np.append(order, np.arange(inner, self.rows)) * block_size  # in the order they come
+        documents = np.flatnonzero(np.diff(window.ends, prepend=0))  # those with tokens
+        self.begins = np.where(documents, window.ends[documents - 1], 0)
+        self.names = np.full(len(documents), window.epoch), window.blocks[documents], window.documents[documents]
+
+
+class LaneStream:
+    """The loaded part of one lane: windows in order, and which row comes next."""
+
+    def __init__(self, cursor: Sequence[int], block_size: int) -> None:
+        """`cursor`: CURSOR_FIELDS, the place of the next row."""
+        self.epoch, self.window, self._phase, self._done, self.rows = map(int, cursor)
+        self._block_size = block_size
+        self._cuts: list[_Cut] = []
         self.taken = 0  # tokens by which the lane has moved on since it was opened
 
     @property
     def available(self) -> int:
-        """Tokens loaded from the next row's first one on."""
-        return self._loaded - self._at
+        """Tokens that are loaded and not yet the beginning of a row that was taken, or within it."""
+        loaded = sum(len(cut.tokens) for cut in self._cuts)
+        return max(0, loaded - self._phase - self._done * self._block_size)
+
+    @property
+    def ready(self) -> int:
+        """Rows that can be taken now."""
+        return max(0, (self.available - 1) // self._block_size)
 
     def append(self, window: Window) -> None:
-        """Add the next window that has tokens. The first one after a resume is entered at the cursor's document."""
-        if not self._windows and self._document + self._offset:
-            if (window.epoch, window.window) != (self.epoch, self.window) or self._document >= len(window.ends):
+        """Add the next window that has tokens. The first one after a resume is entered at the cursor's row."""
+        cut = _Cut(window, self._cuts[-1].next_phase if self._cuts else self._phase, self._block_size)
+        if not self._cuts and self._phase + self._done:
+            same = (window.epoch, window.window) == (self.epoch, self.window)
+            if not same or self._done > cut.rows:
                 raise ValueError("the cursor points outside its window: the data differ from the checkpoint's")
-            begin = int(window.ends[self._document - 1]) if self._document else 0
-            if begin + self._offset >= int(window.ends[self._document]):
-                raise ValueError("the cursor points outside its document: the data differ from the checkpoint's")
-            self._at = begin + self._offset
-        self._windows.append(window)
-        self._loaded += len(window.tokens)
-        self._document = self._offset = 0
+        self._cuts.append(cut)
 
-    def take(self, steps: int, rows: int, block_size: int, out: np.ndarray) -> Taken:
-        """Fill `out` (steps*rows, T+1) and move on by steps*rows*T tokens."""
-        count = steps * rows
-        need = count * block_size + 1
-        if self.available < need:
-            raise ValueError(f"{need} tokens asked for, {self.available} loaded")
-        stream, segments = self._read(need)
-        width = stream.itemsize
-        out[:] = np.lib.stride_tricks.as_strided(stream, (count, block_size + 1), (block_size * width, width))
-        starts, origins, begins, lengths, epochs, windows, numbers, blocks, documents = _pieces(segments)
-        row_at = np.arange(count, dtype=np.int64) * block_size
-        first, last = _piece_at(starts, row_at), _piece_at(starts, row_at + block_size)
-        pieces = Pieces(epochs, blocks, documents, first, last, row_at - origins[first] - begins[first])
-        after = np.arange(1, steps + 1, dtype=np.int64) * (rows * block_size)
-        at = _piece_at(starts, after)
-        inside = after - origins[at]  # tokens of the window before the cursor
-        total_rows = self.rows + np.arange(1, steps + 1) * rows
-        cursors = np.stack([epochs[at], windows[at], numbers[at], inside - begins[at], total_rows], axis=1)
-        entered = [(max(0, -(-place // (rows * block_size)) - 1), window) for place, window, _, _ in segments]
-        self._move(count * block_size, cursors[-1])
-        return Taken(pieces, cursors, inside / lengths[at], entered)
+    def take(self, steps: int, rows: int, out: np.ndarray) -> Taken:
+        """Fill `out` (steps*rows, T+1) with the next rows and move on by as many."""
+        count, T = steps * rows, self._block_size
+        if self.ready < count:
+            raise ValueError(f"{count} rows asked for, {self.ready} ready")
+        self._fill(out)
+        bases = np.cumsum([0, *(len(cut.tokens) for cut in self._cuts)])[:-1]  # the windows end to end
+        starts = [base + cut.starts for base, cut in zip(bases, self._cuts, strict=True)]
+        begin = np.concatenate(starts)[self._done : self._done + count]
+        touched = list(zip(bases, self._cuts, strict=True))[: np.searchsorted(bases, begin.max() + T, side="right")]
+        entered = [(int(np.argmax(begin + T >= base)) // rows, cut.window) for base, cut in touched]
+        pieces = _pieces([(int(base), cut) for base, cut in touched], begin, T)
+        cursors, shares = self._move(np.arange(1, steps + 1) * rows)
+        return Taken(pieces, cursors, shares, entered)
 
-    def _read(self, need: int) -> tuple[np.ndarray, list[tuple[int, Window, int, int]]]:
-        """`need` tokens as one array, and where they come from: (place in the array, window, start, stop)."""
-        segments, place, start = [], 0, self._at
-        for window in self._windows:
-            stop = min(len(window.tokens), start + need - place)
-            segments.append((place, window, start, stop))
-            place += stop - start
-            start = 0
-            if place == need:
-                break
-        parts = [w.tokens[a:b] for _, w, a, b in segments]
-        return (np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)), segments
+    def _fill(self, out: np.ndarray) -> None:
+        """The tokens of the next rows (rows, T + 1)."""
+        at, T = 0, self._block_size
+        for number, cut in enumerate(self._cuts):
+            done = self._done if number == 0 else 0
+            begin = cut.starts[done : done + len(out) - at]
+            inside = int((begin + T < len(cut.tokens)).sum())
+            if inside:
+                out[at : at + inside] = np.lib.stride_tricks.sliding_window_view(cut.tokens, T + 1)[begin[:inside]]
+            if inside < len(begin):
+                out[at + inside] = self._across(number, int(begin[-1]))
+            at += len(begin)
 
-    def _move(self, tokens: int, cursor: np.ndarray) -> None:
-        self._at += tokens
-        self.taken += tokens
-        while self._windows and self._at >= len(self._windows[0].tokens):
-            gone = len(self._windows.pop(0).tokens)
-            self._at -= gone
-            self._loaded -= gone
-        self.epoch, self.window, _, _, self.rows = map(int, cursor)
+    def _across(self, number: int, start: int) -> np.ndarray:
+        """T + 1 tokens from token `start` of a window on, into the next ones."""
+        parts, need = [], self._block_size + 1
+        for cut in self._cuts[number:]:
+            parts.append(cut.tokens[start : start + need])
+            start, need = 0, need - len(parts[-1])
+        return np.concatenate(parts)
 
-
-def _pieces(segments: list[tuple[int, Window, int, int]]) -> tuple[np.ndarray, ...]:
-    """Columns over all documents with tokens in the segments, in stream order.
-
-    The places in the stream of what is read of the document and of the first token of its window (negative where that
-    was read before), the document's first token in the window and the window's tokens, then epoch, window, number in
-    the window, block, and number in the block.
-    """
-    columns = []
-    for place, window, start, stop in segments:
-        low, high = np.searchsorted(window.ends, (start, stop - 1), side="right")
-        ends = window.ends[low : high + 1]
-        begins = np.empty(len(ends), np.int64)
-        begins[0] = window.ends[low - 1] if low else 0
-        begins[1:] = ends[:-1]
-        kept = np.flatnonzero(ends > begins)
-        begins, numbers = begins[kept], kept + low
-        same = np.ones(len(kept), np.int64)
-        columns.append(
-            (
-                np.maximum(begins, start) - start + place,
-                same * (place - start),
-                begins,
-                same * len(window.tokens),
-                same * window.epoch,
-                same * window.window,
-                numbers,
-                window.blocks[numbers],
-                window.documents[numbers],
-            )
-        )
-    return columns[0] if len(columns) == 1 else tuple(np.concatenate(c) for c in zip(*columns, strict=True))
+    def _move(self, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Move on by the last of `after` (steps,) rows; (cursors, shares of their windows) after each."""
+        counts = np.array([cut.rows for cut in self._cuts])
+        ends = np.cumsum(counts) - self._done  # rows from here to the end of each window
+        at = np.minimum(np.searchsorted(ends, after, side="right"), len(counts) - 1)
+        done = after - (ends - counts)[at]
+        places = [(cut.window.epoch, cut.window.window, cut.phase) for cut in self._cuts]
+        cursors = np.column_stack([np.array(places)[at], done, self.rows + after])
+        self.taken += int(after[-1]) * self._block_size
+        del self._cuts[: at[-1]]
+        self.epoch, self.window, self._phase, self._done, self.rows = map(int, cursors[-1])
+        return cursors, done / np.maximum(counts[at], 1)
 
 
-def _piece_at(starts: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Index of the piece that holds each place."""
-    return np.searchsorted(starts, at, side="right") - 1
+def _pieces(touched: list[tuple[int, _Cut]], begin: np.ndarray, block_size: int) -> Pieces:
+    """The documents behind rows that begin at the tokens `begin` of windows laid end to end, at the places given."""
+    begins = np.concatenate([base + cut.begins for base, cut in touched])
+    first, last = (np.searchsorted(begins, place, side="right") - 1 for place in (begin, begin + block_size))
+    names = [cut.names for _, cut in touched]
+    epochs, blocks, documents = names[0] if len(names) == 1 else map(np.concatenate, zip(*names, strict=True))
+    return Pieces(epochs, blocks, documents, first, last, begin - begins[first])

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.data.batch import CURSOR_FIELDS
+from mygpt2.data.batch import CURSOR_FIELDS, SCHEMA
 from mygpt2.errors import UserError
 
-# What a lane's token stream depends on. Batch and block size only say how it is cut into rows.
-_STREAM = ("data", "tokenizer", "lanes", "window", "seed", "order", "validation", "max_document_chars")
+# What a lane's rows depend on. The batch only says how many of them make a step.
+_ROWS = (
+    "data", "tokenizer", "lanes", "window", "first", "share", "block_size", "seed", "order", "validation",
+    "max_document_chars",
+)  # fmt: skip
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -27,6 +30,11 @@ def check_state(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any],
     changed = differences(then, fingerprint)
     if not changed or fork:
         return
+    if state["schema"] != SCHEMA:
+        raise UserError(
+            "the checkpoint's data order cannot go on: it is of an earlier version, which had another; start a new "
+            "order from this checkpoint with --data.fork true"
+        )
     details = "; ".join(f"{key} was {_short(then.get(key))}, is {_short(fingerprint.get(key))}" for key in changed)
     raise UserError(
         f"the checkpoint's data order cannot go on: {details}; give the former data and settings, or start a new order "
@@ -37,8 +45,8 @@ def check_state(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any],
 def starting_cursor(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
     """(cursor (V, 5), quarantine) to begin with.
 
-    A fork keeps the place where every lane still reads the same stream (only batch or block size changed). Otherwise it
-    begins anew; with the same data, in an epoch that was not begun yet, so that it is another permutation of it.
+    A fork keeps the place where every lane still gives the same rows (only the batch changed). Otherwise it begins
+    anew; with the same data, in an epoch that was not begun yet, so that it is another permutation of it.
     """
     cursor = np.zeros((int(fingerprint["lanes"]), len(CURSOR_FIELDS)), np.int64)
     if state is None:
@@ -48,7 +56,7 @@ def starting_cursor(state: Mapping[str, Any] | None, fingerprint: Mapping[str, A
     if "data" in changed:
         return cursor, []
     quarantine = sorted(int(block) for block in state["quarantine"])
-    if changed.isdisjoint(_STREAM):
+    if changed.isdisjoint(_ROWS):
         return saved.copy(), quarantine
     cursor[:, 0] = saved[:, 0].max() + 1
     return cursor, quarantine

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.errors import UserError
 
 MOST_LANES = 64  # more lanes mix more documents into a batch, but the first batch needs a block of each
-BLOCKS_AT_ONCE = 128  # lanes x window: some 264 MB of uint16 tokens in FineWeb-Edu's row groups of a million tokens
+# Lanes x window: 128 of FineWeb-Edu's row groups of a million tokens and 2.9 MB, some 264 MB of uint16 tokens; of
+# smaller blocks as many more.
+BLOCKS_AT_ONCE, BYTES_AT_ONCE = 128, 256 << 20
+# What all lanes together begin with, in parts: a block each, or more of blocks that are smaller than a row group there.
+FIRST_BLOCKS, FIRST_BYTES = 256, 4 << 20  # at most so many in all, and so many bytes a lane
+START_BYTES = 4 << 20  # of all lanes' first parts together, which have to be tokenized for the first batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a source is read: see BlockOrder."""
+
+    lanes: int
+    window: int
+    first: int = 1
+    share: int = 1
 
 
 def divisors(n: int) -> list[int]:
@@ -22,8 +41,9 @@ def nearest(value: int, legal: list[int]) -> str:
     return ", ".join(map(str, below + above)) or "none"
 
 
-def choose_shape(data: DataConfig, blocks: int, batch_sequences: int, world_size: int) -> tuple[int, int]:
-    """(lanes V, window W) for a set of blocks; UserError unless ranks divide V, V divides the batch and V <= blocks."""
+def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, world_size: int) -> Shape:
+    """The shape for a source; UserError unless ranks divide V, V divides the batch and V <= its blocks."""
+    blocks = len(manifest)
     lanes = _choose_lanes(data, blocks, batch_sequences)
     if lanes % world_size:
         legal_lanes = [d for d in divisors(batch_sequences) if d % world_size == 0 and d <= blocks]
@@ -37,9 +57,23 @@ def choose_shape(data: DataConfig, blocks: int, batch_sequences: int, world_size
             f"nearest numbers of ranks: {nearest(world_size, divisors(lanes))}; {advice}"
         )
     if data.order != "lanes":
-        return lanes, 1
-    window = data.window or 1 << (max(1, BLOCKS_AT_ONCE // lanes).bit_length() - 1)
-    return lanes, max(1, min(window, blocks // lanes))
+        return Shape(lanes, 1)
+    stored = max(1, manifest.size // blocks)
+    window = data.window or _power(max(BLOCKS_AT_ONCE, BYTES_AT_ONCE // stored) // lanes)
+    window = max(1, min(window, blocks // lanes))
+    first = min(window, _power(min(FIRST_BYTES // stored, FIRST_BLOCKS // lanes)))
+    return Shape(lanes, window, first, min(WHOLE, _power(WHOLE * START_BYTES // (lanes * first * stored))))
+
+
+def block_order(data: DataConfig, manifest: Manifest, shape: Shape, seed: int) -> BlockOrder:
+    """The order in which a source of that shape is read."""
+    shuffled = data.order == "lanes"
+    return BlockOrder(len(manifest), shape.lanes, shape.window, seed, shuffled, shape.first, shape.share)
+
+
+def _power(limit: int) -> int:
+    """The largest power of two up to a limit, at least 1."""
+    return 1 << (max(1, limit).bit_length() - 1)
 
 
 def _choose_lanes(data: DataConfig, blocks: int, batch_sequences: int) -> int:

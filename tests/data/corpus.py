@@ -97,8 +97,14 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 class Memory:
     """A source in memory that counts what is read; `fail(block, nth read of it)` may raise instead of answering."""
 
-    def __init__(self, blocks: list[list[Any]], fail: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        blocks: list[list[Any]],
+        fail: Callable[[int, int], None] | None = None,
+        block_bytes: int = 4 << 20,  # as stored: of a row group of a large set, whatever is in it
+    ) -> None:
         self.blocks, self.fail, self.reads, self.lock = blocks, fail, [], threading.Lock()
+        self.size = len(blocks) * block_bytes
 
     def read(self, block: int) -> list[Any]:
         with self.lock:
@@ -115,11 +121,13 @@ class Memory:
     def manifest(self) -> Manifest:
         digest = hashlib.sha256(json.dumps(self.blocks).encode()).hexdigest()
         table = make_blocks(0, range(len(self.blocks)), 0, -1, [len(b) for b in self.blocks])
-        return Manifest("memory", "parquet", None, "text", (SourceFile("memory", 1, digest),), table)
+        return Manifest("memory", "parquet", None, "text", (SourceFile("memory", self.size, digest),), table)
 
 
-def memory(blocks: int = 60, documents: int = 6, fail: Callable[[int, int], None] | None = None) -> Memory:
-    return Memory([texts(documents, b * documents) for b in range(blocks)], fail)
+def memory(
+    blocks: int = 60, documents: int = 6, fail: Callable[[int, int], None] | None = None, **settings: int
+) -> Memory:
+    return Memory([texts(documents, b * documents) for b in range(blocks)], fail, **settings)
 
 
 class Virtual(Clock):

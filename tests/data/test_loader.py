@@ -60,25 +60,38 @@ def test_the_same_window_has_another_document_order_in_every_epoch(order, tmp_pa
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_three_epochs_see_every_document_exactly_once_per_lane_epoch(order, tmp_path):
-    source = memory(blocks=37, documents=5)
-    seen: dict[int, list[tuple]] = defaultdict(list)  # lane -> (epoch, block, document), as they come
+    source = memory(blocks=37, documents=5, block_bytes=1 << 20)
+    seen: Counter[tuple[int, int, int, int]] = Counter()  # (epoch, block, document, token of it)
     with Ranks(config(order=order, buffer_documents=64, validation_fraction=0.0), tmp_path, source=source) as run:
         while run.last == [] or run.last[0].cursor[:, 0].min() < 3:
             run.step()
             found = run.last[0].documents()
             entries = list(zip(found.epochs.tolist(), found.blocks.tolist(), found.documents.tolist(), strict=True))
-            for lane, (a, b) in zip(run.last[0].lanes.tolist(), pairwise(found.offsets), strict=True):
-                begun = entries[a:b] if seen[lane][-1:] != entries[a : a + 1] else entries[a + 1 : b]
-                seen[lane].extend(begun)  # without a document that goes on from the row before
-    everything = {(block, i) for block in range(37) for i in range(5)}
+            for start, (a, b) in zip(found.starts.tolist(), pairwise(found.offsets), strict=True):
+                tokens = [(*e, i) for e in entries[a:b] for i in range(len(source.blocks[e[1]][e[2]]) + 1)]
+                seen.update(tokens[start : start + 32])
+    everything = {(b, d, i) for b in range(37) for d in range(5) for i in range(len(source.blocks[b][d]) + 1)}
     for epoch in range(3):
-        together = Counter((b, i) for entries in seen.values() for e, b, i in entries if e == epoch)
+        together = {place[1:]: count for place, count in seen.items() if place[0] == epoch}
         assert set(together) == everything and set(together.values()) == {1}
 
 
-def test_rows_have_stride_block_size_so_every_token_is_a_target_once(tmp_path):
+def test_rows_of_a_document_do_not_follow_one_another(tmp_path):
+    source = Memory([["abcdefghij" * 64 + f"<{b}>"] * 4 for b in range(32)], block_bytes=1 << 16)
+    following = 0
+    with Ranks(config(validation_fraction=0.0), tmp_path, source=source) as run:
+        before = run.step()
+        for _ in range(200):
+            after = run.step()
+            following += sum(row[-1] == next_row[0] for row, next_row in zip(before, after, strict=True))
+            before = after
+    assert following < 200 * 8 * 0.3, "ten letters: one in ten by chance, all of them in file order"
+
+
+def test_rows_in_file_order_have_stride_block_size_so_every_token_is_a_target_once(tmp_path):
     source = memory(blocks=8, documents=6)
-    with Ranks(config(lanes=1, validation_fraction=0.0), tmp_path, source=source, batch_sequences=1) as run:
+    data = config(order="sequential", lanes=1, validation_fraction=0.0)
+    with Ranks(data, tmp_path, source=source, batch_sequences=1) as run:
         rows = np.stack([batch[0] for batch in run.steps(300)])
         assert (rows[1:, 0] == rows[:-1, -1]).all()
         stream = np.concatenate([rows[0], *rows[1:, 1:]])
@@ -168,7 +181,7 @@ def test_the_first_batch_needs_only_a_small_part_of_a_block_per_lane_tokenized(t
 
         def encode_batch(self, texts):
             self.encoded += len(texts)
-            if self.encoded > 8 * 25:
+            if self.encoded > 8 * 100:  # a sixteenth of each block of 4 MB: 2 MB in all
                 gate.wait(20)
             return super().encode_batch(texts)
 

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from mygpt2.data.order import BlockOrder, permutation, shuffled_index
-from mygpt2.data.shape import choose_shape
+from mygpt2.data.shape import Shape, choose_shape
 from mygpt2.errors import UserError
-from tests.data.corpus import config
+from tests.data.corpus import Memory, config
+
+
+def sized(blocks, block_bytes=4 << 20):
+    """The manifest of a set of so many blocks of that size."""
+    return Memory([[]] * blocks, block_bytes=block_bytes).manifest
+
 
 SIZES = [*range(1, 40), 63, 64, 65, 127, 128, 129, 500, 997, 1999, 2000]
 
@@ -36,16 +42,27 @@ def test_every_epoch_is_a_bijection_of_the_blocks(lanes, window):
             assert sorted(order.block_at(epoch, i) for i in range(blocks)) == list(range(blocks))
 
 
-@pytest.mark.parametrize(("blocks", "lanes", "window"), [(1000, 8, 16), (1003, 16, 8), (640, 4, 1), (50, 3, 5)])
-def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window):
-    order = BlockOrder(blocks, lanes, window, seed=9)
+@pytest.mark.parametrize(
+    ("blocks", "lanes", "window", "first", "share"),
+    [
+        (1000, 8, 16, 1, 1),
+        (1003, 16, 8, 1, 1),
+        (640, 4, 1, 1, 8),
+        (50, 3, 5, 1, 1),
+        (50, 3, 16, 16, 64),
+        (1003, 16, 8, 4, 2),
+        (162, 16, 10, 8, 32),
+    ],
+)
+def test_lanes_windows_and_epochs_cover_every_block_once(blocks, lanes, window, first, share):
+    order = BlockOrder(blocks, lanes, window, seed=9, first=first, share=share)
     for epoch in (0, 1, 2):
         seen = []
         for lane in range(lanes):
             at, read = (epoch, 0), []
             while at[0] == epoch:
-                whole = order.part_of(*at) in (None, 0)
-                read += order.window_blocks(lane, *at) if whole else []
+                part = order.part_of(*at)
+                read += order.window_blocks(lane, *at) if part is None or part[0] == 0 else []
                 at = order.following(lane, *at)
             assert len(read) == order.lane_blocks(lane) and at == (epoch + 1, 0)
             seen += read
@@ -71,7 +88,8 @@ def test_windows_ramp_in_the_first_epoch_only():
         return [len(order.window_blocks(1, epoch, w)) for w in range(14)]
 
     assert sizes(0) == [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 16, 16, 16]  # the first seven are parts of one block
-    assert [order.part_of(0, w) for w in range(8)] == [*range(7), None]
+    assert order.parts == (0, 1, 2, 4, 8, 16, 32, 64)
+    assert [order.part_of(0, w) for w in (0, 1, 6, 7)] == [(0, 1), (1, 2), (32, 64), None]
     assert sizes(1)[:12] == [16] * 12 and order.part_of(1, 0) is None
     assert [order.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 6, 7)] == [0.5 / 64, 1.5 / 64, 0.75, 1.5]
 
@@ -97,12 +115,33 @@ def test_the_order_is_the_same_on_every_machine():
 
 
 def test_lanes_and_windows_are_chosen_from_data_and_batch():
-    assert choose_shape(config(), 14_000, 512, 8) == (64, 2)
-    assert choose_shape(config(), 14_000, 480, 1) == (60, 2)
-    assert choose_shape(config(), 14_000, 16, 2) == (16, 8)
-    assert choose_shape(config(), 5, 512, 1) == (4, 1)
-    assert choose_shape(config(lanes=8, window=3), 14_000, 512, 4) == (8, 3)
-    assert choose_shape(config(order="sequential"), 14_000, 512, 4) == (64, 1)
+    assert choose_shape(config(), sized(14_000), 512, 8) == Shape(64, 2)
+    assert choose_shape(config(), sized(14_000), 480, 1) == Shape(60, 2)
+    assert choose_shape(config(), sized(14_000), 16, 2) == Shape(16, 8, 1, 2)
+    assert choose_shape(config(), sized(5), 512, 1) == Shape(4, 1, 1, 8)
+    assert choose_shape(config(lanes=8, window=3), sized(14_000), 512, 4) == Shape(8, 3, 1, 4)
+    assert choose_shape(config(order="sequential"), sized(14_000), 512, 4) == Shape(64, 1)
+
+
+def test_of_small_blocks_a_lane_takes_more_and_begins_with_several():
+    small = 60_000  # bytes of a block as stored
+    assert choose_shape(config(), sized(160, small), 16, 1) == Shape(16, 10, 10, 8), "the whole set is one window"
+    assert choose_shape(config(), sized(20_000, small), 16, 1) == Shape(16, 256, 16, 8)
+    assert choose_shape(config(), sized(20_000, small), 512, 1) == Shape(64, 64, 4, 8)
+    assert choose_shape(config(window=8), sized(20_000, small), 16, 1) == Shape(16, 8, 8, 16)
+    assert choose_shape(config(order="buffer"), sized(160, small), 16, 1) == Shape(16, 1)
+
+
+def test_windows_ramp_from_the_blocks_a_lane_begins_with():
+    order = BlockOrder(800, lanes=4, window=16, seed=0, first=4)
+    assert [len(order.window_blocks(1, 0, w)) for w in range(11)] == [4] * 8 + [8, 16, 16]
+    assert [order.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 6, 7)] == [4 * 0.5 / 64, 4 * 1.5 / 64, 3.0, 6.0]
+    quarter = BlockOrder(800, lanes=4, window=10, seed=0, first=10, share=16)
+    assert quarter.parts == (0, 16, 32, 64)
+    assert [len(quarter.window_blocks(1, 0, w)) for w in range(5)] == [10] * 5
+    assert [quarter.progress(1, 0, w, 0.5) * 200 for w in (0, 1, 2, 3)] == [1.25, 3.75, 7.5, 15.0]
+    whole = BlockOrder(800, lanes=4, window=10, seed=0, first=10, share=64)
+    assert whole.part_of(0, 0) == (0, 64) and whole.part_of(0, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -117,6 +156,6 @@ def test_lanes_and_windows_are_chosen_from_data_and_batch():
 )
 def test_impossible_shapes_name_the_nearest_legal_values(settings, blocks, batch, ranks, words):
     with pytest.raises(UserError) as error:
-        choose_shape(config(**settings), blocks, batch, ranks)
+        choose_shape(config(**settings), sized(blocks), batch, ranks)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)

@@ -52,7 +52,8 @@ def window(
     page = 1 if first or following else whole(page, 1) + by
     found = order.window_page(plan, whole(lane, 0), *at, page)
     shape = f"{plan.lanes} lanes, windows of up to {plan.order.window} blocks, seed {plan.order.seed}"
-    note = f"{shape}; page {found.page.page} of {found.page.pages} of this window"
+    cut = "; cut into rows, which are shuffled once more" if plan.order.shuffled else ""
+    note = f"{shape}{cut}; page {found.page.page} of {found.page.pages} of this window"
     return html.note(note), show.window(found, whole(lane, 0)), *at, found.page.page
 
 

@@ -1,4 +1,4 @@
-"""The documents of a window in the order in which a run trains on them, computed by the engine's own order."""
+"""The documents of a window in the order in which a run cuts them into rows, computed by the engine's own order."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.arrange import InOrder, Shuffled
 from mygpt2.data.inspect import shortened
-from mygpt2.data.order import FIRST_PARTS, BlockOrder
+from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.packing import TokenBlock
-from mygpt2.data.shape import choose_shape
+from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.trace import place_of
 from mygpt2.errors import UserError
 from workbench.inspecting.documents import Page, page_of, use_of
@@ -70,10 +70,8 @@ def plan_of(opened: Opened, config: RunConfig) -> Plan:
             "data.order=buffer has a memory, so its order cannot be told from a window alone; "
             "look at the steps of a run instead"
         )
-    lanes, window = choose_shape(config.data, len(opened.manifest), sequences, 1)
-    shuffled = config.data.order == "lanes"
-    order = BlockOrder(len(opened.manifest), lanes, window, config.train.seed, shuffled)
-    return Plan(opened, config, order)
+    shape = choose_shape(config.data, opened.manifest, sequences, 1)
+    return Plan(opened, config, block_order(config.data, opened.manifest, shape, config.train.seed))
 
 
 def window_page(plan: Plan, lane: int, epoch: int, window: int, page: Any) -> WindowPage:
@@ -106,7 +104,7 @@ def window_page(plan: Plan, lane: int, epoch: int, window: int, page: Any) -> Wi
     )  # fmt: skip
 
 
-def _stand_ins(plan: Plan, blocks: list[int], part: int | None) -> list[TokenBlock]:
+def _stand_ins(plan: Plan, blocks: list[int], part: tuple[int, int] | None) -> list[TokenBlock]:
     """Blocks of as many documents as the real ones, a token each: an arrangement depends on their number alone."""
     counts = [int(plan.opened.manifest.blocks["rows"][block]) for block in blocks]
     if sum(count < 0 for count in counts) > MOST_UNCOUNTED:
@@ -116,8 +114,11 @@ def _stand_ins(plan: Plan, blocks: list[int], part: int | None) -> list[TokenBlo
     counts = [count if count >= 0 else len(plan.opened.read(b)) for b, count in zip(blocks, counts, strict=True)]
     if part is None:
         return [_stand_in(block, 0, count) for block, count in zip(blocks, counts, strict=True)]
-    start, stop = (counts[0] * bound // FIRST_PARTS[-1] for bound in FIRST_PARTS[part : part + 2])
-    return [_stand_in(blocks[0], start, stop)]
+    low, high = part
+    return [
+        _stand_in(block, count * low // WHOLE, count * high // WHOLE)
+        for block, count in zip(blocks, counts, strict=True)
+    ]
 
 
 def _stand_in(block: int, start: int, stop: int) -> TokenBlock:
