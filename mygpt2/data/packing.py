@@ -125,8 +125,9 @@ class _Cut:
         self.rows = max(0, -(-(len(self.tokens) - phase) // block_size))  # that begin in the window
         self.next_phase = phase + self.rows * block_size - len(self.tokens)
         inner = max(0, self.rows - 1)  # the last one needs at least a token of the next window
-        order = np.arange(inner) if window.row_key is None else permutation(inner, *window.row_key)
-        self.starts = phase + np.append(order, np.arange(inner, self.rows)) * block_size  # in the order they come
+        self.order = np.arange(inner) if window.row_key is None else permutation(inner, *window.row_key)
+        self.whole = self.tokens[phase : phase + inner * block_size].reshape(inner, block_size)  # inputs of all but it
+        self.starts = phase + np.append(self.order, np.arange(inner, self.rows)) * block_size  # in the order they come
         documents = np.flatnonzero(np.diff(window.ends, prepend=0))  # those with tokens
         self.begins = np.where(documents, window.ends[documents - 1], 0)
         self.names = np.full(len(documents), window.epoch), window.blocks[documents], window.documents[documents]
@@ -183,11 +184,12 @@ class LaneStream:
         for number, cut in enumerate(self._cuts):
             done = self._done if number == 0 else 0
             begin = cut.starts[done : done + len(out) - at]
-            inside = int((begin + T < len(cut.tokens)).sum())
-            if inside:
-                out[at : at + inside] = np.lib.stride_tricks.sliding_window_view(cut.tokens, T + 1)[begin[:inside]]
-            if inside < len(begin):
-                out[at + inside] = self._across(number, int(begin[-1]))
+            inner = cut.order[done : done + len(out) - at]
+            rows = out[at : at + len(inner)]
+            rows[:, :T] = cut.whole[inner]
+            rows[:, T] = cut.tokens[begin[: len(inner)] + T]
+            if len(inner) < len(begin):
+                out[at + len(inner)] = self._across(number, int(begin[-1]))
             at += len(begin)
 
     def _across(self, number: int, start: int) -> np.ndarray:

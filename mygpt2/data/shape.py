@@ -15,7 +15,7 @@ MOST_LANES = 64  # more lanes mix more documents into a batch, but the first bat
 BLOCKS_AT_ONCE, BYTES_AT_ONCE = 128, 256 << 20
 # What all lanes together begin with, in parts: a block each, or more of blocks that are smaller than a row group there.
 FIRST_BLOCKS, FIRST_BYTES = 256, 4 << 20  # at most so many in all, and so many bytes a lane
-START_BYTES = 4 << 20  # of all lanes' first parts together, which have to be tokenized for the first batch
+START_BYTES = 2 << 20  # of all lanes' first parts together, which have to be tokenized for the first batch
 
 
 @dataclass(frozen=True)
