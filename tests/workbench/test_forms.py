@@ -59,7 +59,10 @@ def test_what_is_typed_is_read_as_the_command_line_reads_it() -> None:
 
 
 def test_the_same_value_written_otherwise_is_no_change() -> None:
-    assert read(train__batch_tokens="8_192", optimizer__lr="3e-3").changes == []
+    preset = forms.preset_texts("tiny")
+    tokens, lr = f"{int(preset['train.batch_tokens']):_}", f"{float(preset['optimizer.lr']):.9e}"
+    assert tokens != preset["train.batch_tokens"] and lr != preset["optimizer.lr"]
+    assert read(train__batch_tokens=tokens, optimizer__lr=lr).changes == []
 
 
 def test_an_emptied_field_unsets_what_may_be_unset() -> None:
