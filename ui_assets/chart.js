@@ -2,21 +2,18 @@
 
 const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
-const { PANELS, curves, figure, interpolateAt, onAxis, theme, wholeRange, MARGIN } = await import(`./chart-draw.js${version}`);
-const { legend, make, reading, spoken, tip, toolbar } = await import(`./chart-tools.js${version}`);
+const { Feed } = await import(`./chart-feed.js${version}`);
+const { Cursor } = await import(`./chart-cursor.js${version}`);
+const { assignColours, remember, stored } = await import(`./chart-colours.js${version}`);
+const { PANELS, curves, figure, interpolateAt, onAxis, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
 const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: 50, minus: "", panels: Object.keys(PANELS), range: null,
   follow: false, shade: null };
 const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
-const ACTIVE = ["queued", "starting", "running", "saving"];
-const POLL_MS = 1000; // while a run is at work
-const REST_MS = 5000; // while none is
-const LONGEST_MS = 30000; // between tries when the server does not answer
-const PATIENCE_MS = 250; // that the first of several new runs waits for the others
 const HEIGHT = { loss: 300 };
 const OTHER_HEIGHT = 210;
-const COLOURS = "workbench-run-colours";
 const MAX_RUNS = 8;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -33,42 +30,12 @@ function loadPlotly(address) {
   return plotly;
 }
 
-// A run keeps its colour, whoever else is shown: its own number, or the next that is free among the runs shown.
-export function assignColours(names, known = {}) {
-  const found = new Map();
-  const taken = new Set();
-  const place = (name, wanted) => {
-    let index = wanted;
-    while (taken.has(index)) index = (index % 8) + 1;
-    taken.add(index);
-    found.set(name, index);
-  };
-  for (const name of names) if (known[name] && !taken.has(known[name])) place(name, known[name]);
-  for (const name of names) if (!found.has(name)) place(name, hash(name));
-  return found;
-}
-
 // Beside a <base>, Plotly writes the page's whole address into its clip paths; they would be lost when the address changes.
 function anchorClips(plot) {
   plot._context._baseUrl = "";
   for (const part of plot.querySelectorAll("[clip-path]")) {
     part.setAttribute("clip-path", part.getAttribute("clip-path").replace(/^url\(['"]?[^#]*(#[^'")]*)['"]?\)$/, "url($1)"));
   }
-}
-
-function hash(name) {
-  let value = 2166136261;
-  for (let i = 0; i < name.length; i++) value = Math.imul(value ^ name.charCodeAt(i), 16777619) >>> 0;
-  return ((value ^ (value >>> 15)) >>> 0) % 8 + 1;
-}
-
-function stored() {
-  try { return JSON.parse(localStorage.getItem(COLOURS) || "{}"); } catch { return {}; }
-}
-
-function remember(colours) {
-  const all = Object.entries({ ...stored(), ...Object.fromEntries(colours) }).slice(-500);
-  try { localStorage.setItem(COLOURS, JSON.stringify(Object.fromEntries(all))); } catch { /* a private window */ }
 }
 
 // A link's runs can be fetched before the server was asked what to show; its answer then changes what it names.
@@ -91,16 +58,16 @@ class Chart {
     this.colours = new Map();
     this.yranges = {};
     this.panels = new Map();
-    this.failures = 0;
+    this.feed = new Feed(this, server);
+    this.cursor = new Cursor(this);
     this.draws = 0;
-    this.touch = window.matchMedia("(pointer: coarse)").matches;
     this.library = () => loadPlotly(address); // once there is something to draw: it is half a second of work
     this.build();
     watch("value", () => this.take(props.value));
     root.chart = this; // for whoever looks at the page with tools
     this.observe();
     this.settle();
-    this.tick(); // at once: the points are on their way while plotly.js is compiled
+    this.feed.tick(); // at once: the points are on their way while plotly.js is compiled
   }
 
   get shown() { return this.view.runs.map((name) => this.series.get(name)).filter((series) => series && series.n); }
@@ -131,11 +98,7 @@ class Chart {
       make("figcaption", {}, title, minus, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${HEIGHT[id] || OTHER_HEIGHT}px`;
     const panel = { id, plot, none, minus, line, box, element: figureElement, drawn: null };
-    plot.addEventListener("pointermove", (event) => this.point(panel, this.xAt(panel, event.clientX)));
-    plot.addEventListener("pointerleave", () => this.point(null));
-    plot.addEventListener("pointerdown", (event) => this.press(panel, event));
-    figureElement.addEventListener("keydown", (event) => this.key(panel, event));
-    figureElement.addEventListener("blur", () => this.point(null));
+    this.cursor.watch(panel);
     this.panels.set(id, panel);
     this.grid.append(figureElement);
   }
@@ -150,15 +113,15 @@ class Chart {
     this.sizeWatch = new ResizeObserver(() => {
       const before = this.width;
       this.width = this.root.clientWidth; // 0 while its tab is not the selected one
-      if (this.width && this.width !== before) { this.refresh(); this.soon(0); }
+      if (this.width && this.width !== before) { this.refresh(); this.feed.soon(0); }
     });
     this.sizeWatch.observe(this.root);
-    this.wake = () => { if (!document.hidden) this.soon(0); };
+    this.wake = () => { if (!document.hidden) this.feed.soon(0); };
     document.addEventListener("visibilitychange", this.wake);
   }
 
   close() {
-    clearTimeout(this.timer);
+    this.feed.stop();
     this.bodyWatch.disconnect();
     this.sizeWatch.disconnect();
     document.removeEventListener("visibilitychange", this.wake);
@@ -242,7 +205,7 @@ class Chart {
     this.tools.show(this.view);
     for (const panel of this.panels.values()) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.view.runs.length;
     this.refresh();
-    this.soon(0);
+    this.feed.soon(0);
   }
 
   zoom(factor, centre = null) {
@@ -259,142 +222,11 @@ class Chart {
 
   reset() { this.change({ range: null }); }
 
-  // Data
-
-  soon(ms) {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.tick(), ms);
-  }
-
-  async tick() {
-    clearTimeout(this.timer);
-    if (this.fetching) { this.again = true; return; }
-    if (!this.root.isConnected) { this.close(); return; }
-    if (document.hidden || !this.root.offsetParent) { this.soon(POLL_MS); return; }
-    this.fetching = true;
-    this.again = false;
-    try {
-      await this.fetchAll();
-      this.failures = 0;
-      this.say(this.view.runs.length ? "" : this.options.empty);
-    } catch (error) {
-      this.failures++;
-      this.say(`No answer from the server (${error.message || error}); trying again.`);
-    }
-    this.fetching = false;
-    const active = [...this.series.values()].some((series) => ACTIVE.includes(series.state));
-    const calm = active ? POLL_MS : REST_MS;
-    this.soon(this.again || this.more ? 0 : Math.min(LONGEST_MS, calm * 2 ** Math.min(this.failures, 6)));
-  }
-
-  wantedColumns() {
-    const columns = new Set(["loss"]);
-    if (this.view.x === "time") for (const name of ["step_ms", "data_wait_ms"]) columns.add(name);
-    for (const id of this.view.panels) if (PANELS[id].column) columns.add(PANELS[id].column);
-    return [...columns];
-  }
-
-  // New runs one by one with their loss first, so that curves are there early; then what is new of all; then other columns.
-  async fetchAll() {
-    this.more = false;
-    const every = [...this.series.values()];
-    const fresh = every.filter((series) => !series.cursor);
-    await this.fetchFresh(fresh);
-    const known = every.filter((series) => series.cursor && !fresh.includes(series));
-    for (const group of this.sameColumns(known)) {
-      const columns = Object.keys(group[0].columns);
-      this.accept(await this.server.chart_points({
-        wants: group.map((series) => ({ run: series.run, cursor: series.cursor })), columns: columns.length ? columns : this.wantedColumns() }));
-    }
-    await Promise.all(every.map((series) => this.fetchColumns(series)));
-    await this.fetchFlops(every);
-  }
-
-  // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.
-  async fetchFresh(fresh) {
-    const first = this.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
-    let changed = false;
-    let late = null;
-    const show = () => { if (changed) this.refresh(); changed = false; };
-    try {
-      await Promise.all(fresh.map(async (series) => {
-        const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first });
-        changed = this.accept(replies, false) || changed;
-        late ||= setInterval(show, PATIENCE_MS);
-      }));
-    } finally {
-      clearInterval(late);
-      show();
-    }
-  }
-
-  // Runs that hold the same columns travel in one request.
-  sameColumns(every) {
-    const groups = new Map();
-    for (const series of every) {
-      const key = Object.keys(series.columns).sort().join();
-      groups.set(key, [...(groups.get(key) || []), series]);
-    }
-    return [...groups.values()];
-  }
-
-  accept(replies, draw = true) {
-    let changed = false;
-    for (const reply of replies) {
-      const series = this.series.get(reply.run);
-      if (!series) continue;
-      const problem = reply.problem || null;
-      changed = series.problem !== problem || series.state !== reply.state || changed;
-      series.problem = problem;
-      if (problem) continue;
-      const before = series.n ? series.x(this.view.x)[series.n - 1] : null;
-      changed = series.take(reply) || changed;
-      this.more ||= reply.more;
-      this.followNewest(series, before);
-    }
-    if (changed && draw) this.refresh();
-    return changed;
-  }
-
-  followNewest(series, before) {
-    if (!this.view.follow || !this.view.range || before === null || !series.n) return;
-    const newest = series.x(this.view.x)[series.n - 1];
-    const [a, b] = this.view.range;
-    if (newest > b && before <= b * 1.0001) this.view.range = [a + newest - b, newest];
-  }
-
-  async fetchColumns(series) {
-    const missing = this.wantedColumns().filter((name) => !series.columns[name]);
-    if (!series.cursor?.metrics || !series.n || !missing.length) return;
-    const until = series.cursor.metrics.at;
-    const beside = new Series(series.run);
-    let cursor = null;
-    let more = true;
-    while (more) {
-      const [reply] = await this.server.chart_points({ wants: [{ run: series.run, cursor, until }], columns: missing });
-      if (reply.problem || reply.cursor.metrics?.head !== series.cursor.metrics.head) return;
-      beside.take(reply);
-      cursor = reply.cursor;
-      more = reply.more;
-    }
-    if (this.series.get(series.run) !== series || beside.n !== series.n) return;
-    series.adopt(beside);
-    this.arrived();
-  }
-
-  async fetchFlops(every) {
-    const unknown = every.filter((series) => this.view.x === "flops" && series.flops === undefined);
-    if (!unknown.length) return;
-    const found = await this.server.chart_flops({ runs: unknown.map((series) => series.run) });
-    for (const series of unknown) { series.flops = found[series.run] ?? null; series.version++; }
-    this.arrived();
-  }
-
   // Drawing
 
   // Not while a drag is under way: drawing anew would end it.
   refresh() {
-    if (this.drawing || this.held) { this.stale = true; return; }
+    if (this.drawing || this.cursor.held) { this.stale = true; return; }
     this.drawing = true;
     requestAnimationFrame(async () => {
       this.stale = false;
@@ -409,7 +241,7 @@ class Chart {
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {
       if (panel.element.hidden) continue;
-      if (this.held) { this.stale = true; return; }
+      if (this.cursor.held) { this.stale = true; return; }
       const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
       panel.minus.textContent = this.view.minus ? ` minus ${this.view.minus}` : "";
@@ -442,88 +274,6 @@ class Chart {
     this.yranges = kept;
     if (Number.isFinite(y[0])) this.yranges = { ...kept, [panel.id]: y };
     this.refresh();
-  }
-
-  // The cursor
-
-  xAt(panel, clientX) {
-    const box = panel.plot.getBoundingClientRect();
-    const share = (clientX - box.left - MARGIN.l) / (box.width - MARGIN.l - MARGIN.r);
-    if (!(share >= 0 && share <= 1)) return null;
-    const [a, b] = onAxis(this.range, this.view.logx);
-    return this.view.logx ? 10 ** (a + share * (b - a)) : a + share * (b - a);
-  }
-
-  point(panel, x = null) {
-    const there = panel && x !== null && panel.drawn;
-    this.at = there ? x : null;
-    const [a, b] = onAxis(this.range, this.view.logx);
-    const share = there ? (onAxis([x], this.view.logx)[0] - a) / (b - a) : 0;
-    for (const other of this.panels.values()) {
-      other.line.hidden = !there || !other.drawn;
-      other.box.hidden = !there || other !== panel;
-      if (there) other.line.style.left = `${MARGIN.l + share * (other.plot.clientWidth - MARGIN.l - MARGIN.r)}px`;
-    }
-    if (!there) { if (panel === null) this.tell("wb-chart-hover", null); return; }
-    const near = Math.abs(this.xAtShare(share + 0.008) - x);
-    panel.box.replaceChildren(...tip(this, reading(this, curves(this, panel.id), x, near)));
-    panel.box.classList.toggle("wb-chart-left", share > 0.5);
-    panel.box.style.left = panel.line.style.left;
-    this.tell("wb-chart-hover", this.detail(x));
-  }
-
-  xAtShare(share) {
-    const [a, b] = onAxis(this.range, this.view.logx);
-    return this.view.logx ? 10 ** (a + share * (b - a)) : a + share * (b - a);
-  }
-
-  // What is told of a point: x, the step there, and every run's loss.
-  detail(x) {
-    const { rows } = reading(this, curves(this, "loss"), x, 0);
-    const first = rows[0];
-    return { x, step: first ? first.series.step[first.at] : null, runs: Object.fromEntries(rows.map((row) => [row.series.run, row.value])) };
-  }
-
-  press(panel, down) {
-    if (down.button) return;
-    this.held = true;
-    const ended = new AbortController();
-    const release = () => {
-      ended.abort();
-      setTimeout(() => { this.held = false; if (this.stale) this.refresh(); }, 50); // after Plotly's own end of the drag
-    };
-    window.addEventListener("pointercancel", release, { capture: true, signal: ended.signal });
-    window.addEventListener("pointerup", (up) => {
-      release();
-      const still = Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) < 4;
-      const x = this.xAt(panel, down.clientX);
-      if (!still || x === null) return;
-      if (this.touch) this.point(panel, x);
-      this.click(x);
-    }, { capture: true, signal: ended.signal });
-  }
-
-  click(x) {
-    const detail = this.detail(x);
-    this.tell("wb-chart-click", detail);
-    this.trigger("click", detail);
-  }
-
-  key(panel, event) {
-    if (event.target !== panel.element || event.ctrlKey || event.metaKey || event.altKey) return;
-    const [a, b] = onAxis(this.range, this.view.logx);
-    const share = this.at === null || this.at === undefined ? 0.5 : (onAxis([this.at], this.view.logx)[0] - a) / (b - a);
-    const move = (by) => this.point(panel, this.xAtShare(Math.min(1, Math.max(0, share + by))));
-    const size = event.shiftKey ? 0.1 : 0.01;
-    const actions = {
-      ArrowLeft: () => move(-size), ArrowRight: () => move(size), Home: () => move(-1), End: () => move(1),
-      "+": () => this.zoom(0.5, this.at ?? null), "=": () => this.zoom(0.5, this.at ?? null), "-": () => this.zoom(2, this.at ?? null),
-      0: () => this.reset(), Escape: () => this.point(null), Enter: () => { if (this.at != null) this.click(this.at); },
-    };
-    if (!actions[event.key]) return;
-    event.preventDefault();
-    event.stopPropagation();
-    actions[event.key]();
   }
 
   // Leaving

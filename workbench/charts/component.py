@@ -15,7 +15,10 @@ from workbench.charts.points import Runs, points, table
 from workbench.charts.view import read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
-SCRIPTS = ("chart.js", "chart-series.js", "chart-draw.js", "chart-tools.js", "chart-export.js")
+SCRIPTS = (
+    "chart.js", "chart-feed.js", "chart-cursor.js", "chart-colours.js", "chart-series.js", "chart-draw.js",
+    "chart-tools.js", "chart-export.js",
+)  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
 

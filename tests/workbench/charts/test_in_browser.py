@@ -101,8 +101,8 @@ def settled(page: Any) -> None:
     """Waits until nothing is to be fetched or drawn."""
     wait(
         page,
-        """!chart.fetching && !chart.drawing && !chart.stale
-      && chart.shown.every((s) => chart.wantedColumns().every((name) => s.columns[name]))""",
+        """!chart.feed.fetching && !chart.drawing && !chart.stale
+      && chart.shown.every((s) => chart.feed.wantedColumns().every((name) => s.columns[name]))""",
     )
 
 
@@ -140,7 +140,7 @@ def test_node_and_zoom_stay_while_points_arrive_and_little_travels(app, show):
     page.on("response", lambda r: sizes.append(len(r.body())) if "component_server" in r.url else None)
     for first in (2001, 2021, 2041):
         write_steps(run, first, first + 19)
-        page.evaluate(f"{CHART}.soon(0)")
+        page.evaluate(f"{CHART}.feed.soon(0)")
         wait(page, f"chart.shown[0].n === {first + 19}")
     wait(page, "chart.shown[0].version > 3 && !chart.drawing")
     assert page.evaluate(
@@ -305,7 +305,7 @@ def test_the_cursor_reads_every_run_and_text_of_a_run_is_never_markup(app, show)
     wait(page, "chart.shown.length === 2 && chart.panels.get('loss').plot.data.length === 5")
     panel = page.locator(".wb-chart-panel-loss")
     panel.focus()
-    page.evaluate(f"{CHART}.point({CHART}.panels.get('loss'), 100)")
+    page.evaluate(f"{CHART}.cursor.point({CHART}.panels.get('loss'), 100)")
     words = panel.locator(".wb-chart-tip").inner_text()
     assert "step 100" in words and "alarming" in words and "calm" in words
     assert "alert: <img src=x onerror=window.hurt=1> spike at step 100" in words
@@ -333,12 +333,12 @@ def test_a_server_that_is_away_is_named_and_found_again(app, show):
     run = short_run(app, "away", 100)
     page = show("runs=away")
     page.route("**/component_server/**", lambda route: route.abort())
-    page.evaluate(f"{CHART}.soon(0)")
+    page.evaluate(f"{CHART}.feed.soon(0)")
     status = page.locator(".wb-chart-status")
     status.filter(has_text="trying again").wait_for()
     page.unroute("**/component_server/**")
     write_steps(run, 101, 150)
-    page.evaluate(f"{CHART}.soon(0)")
+    page.evaluate(f"{CHART}.feed.soon(0)")
     wait(page, "chart.shown[0].n === 150 && !chart.root.querySelector('.wb-chart-status').textContent")
 
 
@@ -419,6 +419,6 @@ def test_a_zoomed_range_follows_the_newest_step_when_asked(app, show):
     run = short_run(app, "followed")
     page = show("runs=followed&range=1500..2000&follow=1")
     write_steps(run, 2001, 2040)
-    page.evaluate(f"{CHART}.soon(0)")
+    page.evaluate(f"{CHART}.feed.soon(0)")
     wait(page, "chart.shown[0].n === 2040")
     assert page.evaluate(f"{CHART}.view.range") == [1540, 2040]

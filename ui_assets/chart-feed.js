@@ -1,0 +1,149 @@
+// What the chart fetches: points by a cursor, first those of new runs, then what is new of all, then further columns.
+
+const version = new URL(import.meta.url).search;
+const { Series } = await import(`./chart-series.js${version}`);
+const { PANELS } = await import(`./chart-draw.js${version}`);
+
+const ACTIVE = ["queued", "starting", "running", "saving"];
+const POLL_MS = 1000; // while a run is at work
+const REST_MS = 5000; // while none is
+const LONGEST_MS = 30000; // between tries when the server does not answer
+const PATIENCE_MS = 250; // that the first of several new runs waits for the others
+
+// Fills chart.series. `fetching`: a request is under way.
+export class Feed {
+  constructor(chart, server) {
+    Object.assign(this, { chart, server, failures: 0, fetching: false });
+  }
+
+  stop() { clearTimeout(this.timer); }
+
+  soon(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.tick(), ms);
+  }
+
+  async tick() {
+    clearTimeout(this.timer);
+    if (this.fetching) { this.again = true; return; }
+    if (!this.chart.root.isConnected) { this.chart.close(); return; }
+    if (document.hidden || !this.chart.root.offsetParent) { this.soon(POLL_MS); return; }
+    this.fetching = true;
+    this.again = false;
+    try {
+      await this.fetchAll();
+      this.failures = 0;
+      this.chart.say(this.chart.view.runs.length ? "" : this.chart.options.empty);
+    } catch (error) {
+      this.failures++;
+      this.chart.say(`No answer from the server (${error.message || error}); trying again.`);
+    }
+    this.fetching = false;
+    const active = [...this.chart.series.values()].some((series) => ACTIVE.includes(series.state));
+    const calm = active ? POLL_MS : REST_MS;
+    this.soon(this.again || this.more ? 0 : Math.min(LONGEST_MS, calm * 2 ** Math.min(this.failures, 6)));
+  }
+
+  wantedColumns() {
+    const columns = new Set(["loss"]);
+    if (this.chart.view.x === "time") for (const name of ["step_ms", "data_wait_ms"]) columns.add(name);
+    for (const id of this.chart.view.panels) if (PANELS[id].column) columns.add(PANELS[id].column);
+    return [...columns];
+  }
+
+  // New runs one by one with their loss first, so that curves are there early; then what is new of all; then other columns.
+  async fetchAll() {
+    this.more = false;
+    const every = [...this.chart.series.values()];
+    const fresh = every.filter((series) => !series.cursor);
+    await this.fetchFresh(fresh);
+    const known = every.filter((series) => series.cursor && !fresh.includes(series));
+    for (const group of this.sameColumns(known)) {
+      const columns = Object.keys(group[0].columns);
+      this.accept(await this.server.chart_points({
+        wants: group.map((series) => ({ run: series.run, cursor: series.cursor })), columns: columns.length ? columns : this.wantedColumns() }));
+    }
+    await Promise.all(every.map((series) => this.fetchColumns(series)));
+    await this.fetchFlops(every);
+  }
+
+  // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.
+  async fetchFresh(fresh) {
+    const first = this.chart.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
+    let changed = false;
+    let late = null;
+    const show = () => { if (changed) this.chart.refresh(); changed = false; };
+    try {
+      await Promise.all(fresh.map(async (series) => {
+        const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first });
+        changed = this.accept(replies, false) || changed;
+        late ||= setInterval(show, PATIENCE_MS);
+      }));
+    } finally {
+      clearInterval(late);
+      show();
+    }
+  }
+
+  // Runs that hold the same columns travel in one request.
+  sameColumns(every) {
+    const groups = new Map();
+    for (const series of every) {
+      const key = Object.keys(series.columns).sort().join();
+      groups.set(key, [...(groups.get(key) || []), series]);
+    }
+    return [...groups.values()];
+  }
+
+  accept(replies, draw = true) {
+    let changed = false;
+    for (const reply of replies) {
+      const series = this.chart.series.get(reply.run);
+      if (!series) continue;
+      const problem = reply.problem || null;
+      changed = series.problem !== problem || series.state !== reply.state || changed;
+      series.problem = problem;
+      if (problem) continue;
+      const before = series.n ? series.x(this.chart.view.x)[series.n - 1] : null;
+      changed = series.take(reply) || changed;
+      this.more ||= reply.more;
+      this.followNewest(series, before);
+    }
+    if (changed && draw) this.chart.refresh();
+    return changed;
+  }
+
+  followNewest(series, before) {
+    if (!this.chart.view.follow || !this.chart.view.range || before === null || !series.n) return;
+    const newest = series.x(this.chart.view.x)[series.n - 1];
+    const [a, b] = this.chart.view.range;
+    if (newest > b && before <= b * 1.0001) this.chart.view.range = [a + newest - b, newest];
+  }
+
+  async fetchColumns(series) {
+    const missing = this.wantedColumns().filter((name) => !series.columns[name]);
+    if (!series.cursor?.metrics || !series.n || !missing.length) return;
+    const until = series.cursor.metrics.at;
+    const beside = new Series(series.run);
+    let cursor = null;
+    let more = true;
+    while (more) {
+      const [reply] = await this.server.chart_points({ wants: [{ run: series.run, cursor, until }], columns: missing });
+      if (reply.problem || reply.cursor.metrics?.head !== series.cursor.metrics.head) return;
+      beside.take(reply);
+      cursor = reply.cursor;
+      more = reply.more;
+    }
+    if (this.chart.series.get(series.run) !== series || beside.n !== series.n) return;
+    series.adopt(beside);
+    this.chart.arrived();
+  }
+
+  async fetchFlops(every) {
+    const unknown = every.filter((series) => this.chart.view.x === "flops" && series.flops === undefined);
+    if (!unknown.length) return;
+    const found = await this.server.chart_flops({ runs: unknown.map((series) => series.run) });
+    for (const series of unknown) { series.flops = found[series.run] ?? null; series.version++; }
+    this.chart.arrived();
+  }
+}
