@@ -78,6 +78,18 @@ def settled(context, reports, asked, seen=None):
         time.sleep(0.1)
 
 
+def test_a_folder_of_event_files_changes_when_one_grows_or_comes(context):
+    folder = context.data_roots[0] / "events"
+    folder.mkdir()
+    states = [subject_of(context, "events").state]
+    for name, text in (("1", "a"), ("1", "ab"), ("2", "c")):
+        (folder / f"events.out.tfevents.{name}").write_text(text)
+        states.append(subject_of(context, "events").state)
+    (folder / "notes.txt").write_text("of no consequence")
+    assert [size for size, _ in states] == [0, 1, 2, 3] and len(set(states)) == 4
+    assert subject_of(context, "events").state == states[-1]
+
+
 def test_chosen_log_is_analysed_by_a_task_and_what_it_made_is_kept(context, reports):
     asked = {"run": write(context, "log.csv", planted())}
     first, _ = handlers.look(context, reports, asked, None, {})

@@ -13,6 +13,7 @@ from typing import Any
 
 import mygpt2
 from mygpt2.errors import UserError
+from mygpt2.ripples.events import event_files
 from mygpt2.run_dir import RunDir, list_runs
 from mygpt2.run_dir.paths import NAME
 from workbench.context import Context
@@ -174,17 +175,15 @@ def _positive(value: Any, label: str, most: float = 1e15) -> float:
 
 
 def _stat(path: Path) -> tuple[int, str]:
-    """(bytes, what changes when it does) of a log, or of what is read of a run folder."""
-    if not path.is_dir():
-        stat = path.stat()
-        return stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"
+    """(bytes, what changes when it does) of a log, of what is read of a run folder, or of a folder of event files."""
     run = RunDir(path)
+    read = [path] if not path.is_dir() else [run.metrics_file] if run.exists() else event_files(path)
+    traces = sorted(entry.name for entry in run.trace_dir.glob("*.parquet"))
     try:
-        metrics = run.metrics_file.stat()
+        stats = [(file.name, stat.st_size, stat.st_mtime_ns) for file in read for stat in [file.stat()]]
     except OSError:
         return 0, "none"
-    traces = sorted(entry.name for entry in run.trace_dir.glob("*.parquet"))
-    return metrics.st_size, f"{metrics.st_size}-{metrics.st_mtime_ns}-{_digest(traces)}"
+    return sum(size for _, size, _ in stats), _digest([stats, traces]) if stats else "none"
 
 
 def _digest(content: Any) -> str:
