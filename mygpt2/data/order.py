@@ -127,7 +127,9 @@ class BlockOrder:
     def part_of(self, epoch: int, window: int) -> tuple[int, int] | None:
         """The bounds of the part of the first blocks that a window is; None where windows hold whole blocks."""
         parts = self.parts
-        return parts[window : window + 2] if self.shuffled and epoch == 0 and window < len(parts) - 1 else None  # type: ignore[return-value]
+        if not self.shuffled or epoch > 0 or window >= len(parts) - 1:
+            return None
+        return parts[window], parts[window + 1]
 
     def window_range(self, lane: int, epoch: int, window: int) -> tuple[int, int]:
         """Positions [start, stop) within the lane's epoch; a part of the first blocks counts as the whole."""
