@@ -3,9 +3,11 @@
     python benchmarks/workbench.py [first|list|curves|form|token|soak] [--minutes 60] [--chromium PATH] [--json OUT]
 
 first: from opening the page, without a run, to a Start button that works. Mark 3 s.
-list: 200 runs, from opening Monitor's link to the last row of the list. Mark 2 s.
+list: 200 runs, from opening Monitor's link to the last row of the list, and from leaving Train for Monitor in an
+    open page. Mark 2 s.
 curves: four runs of 70,000 steps, from opening the link until the loss of all four is drawn with every point behind it
-    and a key has zoomed it. Mark 2 s. When the other panels are drawn is printed beside it.
+    and a key has zoomed it; and the same from leaving Train for Monitor. Mark 2 s. When the other panels are drawn is
+    printed beside it.
 form: from typing into a field of Train to the command that has it, and Start. Mark 0.5 s.
 token: from a click on a token of a sample to the ten likeliest of both models. Mark 0.3 s.
 soak: two open pages on a growing run; the server's memory is read every 10 s after two minutes. Mark ± 50 MB.
@@ -135,6 +137,21 @@ def opening(browser: Any, url: str, follow: Callable[[Any, Laps], None]) -> Laps
     return laps
 
 
+def switching(browser: Any, url: str, follow: Callable[[Any, Laps], None]) -> Laps:
+    """Opens Train five times and, once it works, goes to Monitor by its keys; the time begins with them."""
+    laps = Laps()
+    for _ in range(ROUNDS):
+        page = opened(browser)
+        page.goto(url)
+        page.wait_for_selector("#train-start:not([disabled])")
+        laps.begin()
+        page.keyboard.press("g")
+        page.keyboard.press("m")
+        follow(page, laps)
+        page.context.close()
+    return laps
+
+
 def first(browser: Any, folder: Path) -> float:
     def follow(page: Any, laps: Laps) -> None:
         page.wait_for_selector("#train-start:not([disabled])")
@@ -147,14 +164,20 @@ def first(browser: Any, folder: Path) -> float:
 def many(browser: Any, folder: Path) -> float:
     for number in range(200):
         grow(folder, f"run-{number:03d}", 50, number)
+    listed = "() => ['run-000', 'run-199'].every((name) => document.body.innerText.includes(name))"
 
     def follow(page: Any, laps: Laps) -> None:
         page.wait_for_selector(".wb-runs")
         laps.lap("the page itself")
-        page.wait_for_function("() => ['run-000', 'run-199'].every((name) => document.body.innerText.includes(name))")
+        page.wait_for_function(listed)
         laps.lap("every run")
 
+    def from_train(page: Any, laps: Laps) -> None:
+        page.wait_for_function(listed)
+        laps.lap("every run, from another tab")
+
     with serving(folder) as (url, _):
+        switching(browser, f"{url}?tab=train", from_train).median("every run, from another tab")
         return opening(browser, url + "?tab=monitor", follow).median("every run")
 
 
@@ -182,8 +205,16 @@ def curves(browser: Any, folder: Path) -> float:
         page.wait_for_function(EVERY_PANEL)
         laps.lap("every panel")
 
+    def from_train(page: Any, laps: Laps) -> None:
+        page.wait_for_function(ALL_FOUR, arg=STEPS)
+        page.locator(".wb-chart-panel-loss").press("+")
+        page.wait_for_function(ZOOMED, arg=STEPS)
+        laps.lap("zoomed, from another tab")
+
+    shown = f"runs={','.join(names)}"
     with serving(folder) as (url, _):
-        return opening(browser, f"{url}?tab=monitor&runs={','.join(names)}", follow).median("zoomed")
+        switching(browser, f"{url}?tab=train&{shown}", from_train).median("zoomed, from another tab")
+        return opening(browser, f"{url}?tab=monitor&{shown}", follow).median("zoomed")
 
 
 def form(browser: Any, folder: Path) -> float:
