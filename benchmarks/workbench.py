@@ -6,8 +6,7 @@ first: from opening the page, without a run, to a Start button that works. Mark 
 list: 200 runs, from opening Monitor's link to the last row of the list, and from leaving Train for Monitor in an
     open page. Mark 2 s.
 curves: four runs of 70,000 steps, from opening the link until the loss of all four is drawn with every point behind it
-    and a key has zoomed it; and the same from leaving Train for Monitor. Mark 2 s. When the other panels are drawn is
-    printed beside it.
+    and a key has zoomed it. Mark 2 s. When the other panels are drawn is printed beside it.
 form: from typing into a field of Train to the command that has it, and Start. Mark 0.5 s.
 token: from a click on a token of a sample to the ten likeliest of both models. Mark 0.3 s.
 soak: two open pages on a growing run; the server's memory is read every 10 s after two minutes. Mark ± 50 MB.
@@ -205,16 +204,8 @@ def curves(browser: Any, folder: Path) -> float:
         page.wait_for_function(EVERY_PANEL)
         laps.lap("every panel")
 
-    def from_train(page: Any, laps: Laps) -> None:
-        page.wait_for_function(ALL_FOUR, arg=STEPS)
-        page.locator(".wb-chart-panel-loss").press("+")
-        page.wait_for_function(ZOOMED, arg=STEPS)
-        laps.lap("zoomed, from another tab")
-
-    shown = f"runs={','.join(names)}"
     with serving(folder) as (url, _):
-        switching(browser, f"{url}?tab=train&{shown}", from_train).median("zoomed, from another tab")
-        return opening(browser, f"{url}?tab=monitor&{shown}", follow).median("zoomed")
+        return opening(browser, f"{url}?tab=monitor&runs={','.join(names)}", follow).median("zoomed")
 
 
 def form(browser: Any, folder: Path) -> float:
