@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mygpt2.run_dir import Follower, LineWriter, parse_lines
+from mygpt2.run_dir.values import number, whole
 
 LEVELS = ("info", "warning", "error")
 
@@ -19,6 +20,7 @@ class Alert:
     """kind: nonfinite, spike, gradient, stall, disk, crash, failed, outage or save; run: empty for the whole folder.
 
     key: two alerts with one key are the same alert. log_tail: the last lines of the log of whoever crashed.
+    number: its place in the log, from 1; later ones have higher numbers, whatever the time they tell of. 0: not in it.
     """
 
     key: str
@@ -29,15 +31,22 @@ class Alert:
     time: float
     text: str
     log_tail: tuple[str, ...] = ()
+    number: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As a line of the log, where the place is the number."""
+        return {"schema": 1, **{key: value for key, value in asdict(self).items() if key != "number"}}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Alert | None:
         """None for anything that is not an alert."""
         try:
-            step, tail = record.get("step"), record.get("log_tail", [])
+            tail, time = record.get("log_tail", []), number(record["time"])
+            if time is None:
+                return None
             return cls(
                 str(record["key"]), str(record["level"]), str(record["kind"]), str(record["run"]),
-                step if isinstance(step, int) else None, float(record["time"]), str(record["text"]),
+                whole(record.get("step")), time, str(record["text"]),
                 tuple(str(line) for line in tail) if isinstance(tail, list) else (),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError):
@@ -70,8 +79,10 @@ class AlertLog:
             if self._writer is None:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._writer = LineWriter(self._path)
-            self._writer.append({"schema": 1, **asdict(alert)})
-            self._alerts[alert.key] = alert
+            self._writer.append(alert.to_json())
+            self._read()  # in the order of the file, where another server may have written before it
+            if alert.key not in self._alerts:  # there is no room on the disk: it waits in memory
+                self._number(alert)
             return True
 
     def has(self, key: str) -> bool:
@@ -90,8 +101,11 @@ class AlertLog:
         lines = self._follower.read()
         for record in parse_lines(lines)[0]:
             alert = Alert.from_json(record)
-            if alert:
-                self._alerts.setdefault(alert.key, alert)
+            if alert and alert.key not in self._alerts:
+                self._number(alert)
+
+    def _number(self, alert: Alert) -> None:
+        self._alerts[alert.key] = replace(alert, number=len(self._alerts) + 1)
 
 
 def new_alert(
