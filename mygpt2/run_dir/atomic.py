@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mygpt2.errors import TryAgain, UserError
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
@@ -32,7 +35,22 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
 
 def replace_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
     """`replace_file` of a JSON document; non-finite numbers become null."""
-    replace_file(path, json.dumps(finite(value), indent=1).encode() + b"\n", durable=durable)
+    replace_file(path, encode_json(value), durable=durable)
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """A JSON document as run folders hold it."""
+    return json.dumps(finite(value), indent=1).encode() + b"\n"
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to say of a file that had to be written and was not: TryAgain where the disk may be better later."""
+    what = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TryAgain(f"{what}; free some space, then run the same command")
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.ETIMEDOUT):
+        return TryAgain(f"{what}; run the same command when the file system answers again")
+    return UserError(f"{what}; check who owns the folder, or choose another one")
 
 
 def finite(value: Any) -> Any:

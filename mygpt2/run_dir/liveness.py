@@ -82,9 +82,11 @@ def state_of(run: RunDir, *, now: float | None = None) -> RunState:
     """
     now = time.time() if now is None else now
     status = read_json(run.status_file) or {}
-    ended = read_json(run.exit_file)
-    ranks = rank_states(run)
     attempt = status.get("attempt")
+    ended = read_json(run.exit_file)
+    if ended is not None and ended.get("attempt") != attempt:
+        ended = None  # of an earlier attempt, kept until this one has begun
+    ranks = rank_states(run)
     current = [rank for rank in ranks if rank.attempt == attempt]
     beat, moved = _heartbeat(run, status), _number(status.get("progress"))
     age = None if beat is None else now - beat
@@ -95,7 +97,7 @@ def state_of(run: RunDir, *, now: float | None = None) -> RunState:
 def _judge(
     said: str, attempt: Any, ended: dict[str, Any] | None, ranks: list[RankState], age: float | None
 ) -> tuple[str, str]:
-    if ended and ended.get("attempt") == attempt and ended.get("state") in ENDED:
+    if ended and ended.get("state") in ENDED:
         return str(ended["state"]), str(ended.get("reason", ""))
     if said in ENDED or said == "queued":
         return said, ""

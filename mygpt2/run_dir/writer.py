@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mygpt2.run_dir.atomic import read_json, replace_file, replace_json
+from mygpt2.errors import EXIT_USAGE
+from mygpt2.run_dir.atomic import cannot_write, encode_json, read_json, replace_file, replace_json
 from mygpt2.run_dir.command import describe_command
 from mygpt2.run_dir.lines import LineWriter
+from mygpt2.run_dir.liveness import ENDED, state_of
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
 
@@ -63,16 +65,24 @@ def write_queued(run: RunDir, message: str = "") -> None:
 class RunWriter:
     """Config, command, status, metrics, events, samples and exit of one attempt, for the holder of the run's lock.
 
+    With `held` a later attempt becomes part of the run with `begin`. Until then config.toml, command.json and exit.json
+    stay those of the attempt before, and if it ends with a refusal (exit 2) the run is as if nobody had asked.
     Nothing here raises for a full disk: status falls back to touching the file (a heartbeat all the same), lines wait
     in memory. `problem` says so as long as it lasts.
     """
 
-    def __init__(self, run: RunDir, attempt: int, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, run: RunDir, attempt: int, *, held: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
         self.run, self.attempt = run, attempt
         self._clock = clock
         self._folder = run.attempt_dir(attempt)
+        self._held: dict[Path, bytes] = {}
+        self._begun = not (held and attempt > 1 and run.config_file.is_file())
+        self._before = run.status_file.read_bytes() if state_of(run).state in ENDED else None
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        run.exit_file.unlink(missing_ok=True)
+        if self._begun:
+            run.exit_file.unlink(missing_ok=True)
         _forget_dead_ranks(run, attempt)
         self._metrics, self._events, self._samples = (
             LineWriter(path) for path in (run.metrics_file, run.events_file, run.samples_file)
@@ -104,15 +114,32 @@ class RunWriter:
         return self._status_problem or self._metrics.problem or self._events.problem or self._samples.problem
 
     def config(self, toml: str) -> None:
-        """The fully resolved configuration, as config.toml and in this attempt's folder."""
-        replace_file(self._folder / "config.toml", toml.encode())
-        replace_file(self.run.config_file, toml.encode(), durable=True)
+        """The fully resolved configuration, in this attempt's folder and, once it has begun, as config.toml."""
+        self._keep(self.run.config_file, toml.encode())
 
     def command(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         """How this attempt was started, secrets blotted out."""
         record = {"schema": SCHEMA, "attempt": self.attempt, "time": self._clock(), **describe_command(argv, environ)}
-        replace_json(self._folder / "command.json", record)
-        replace_json(self.run.command_file, record)
+        self._keep(self.run.command_file, encode_json(record))
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """Writes a file of the attempt and of the run. The attempt cannot do without: TryAgain or UserError."""
+        try:
+            replace_file(self._folder / path.name, data)
+            if self._begun:
+                replace_file(path, data, durable=True)
+            else:
+                self._held[path] = data
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    def begin(self) -> None:
+        """The attempt is ready to train: what it was asked is the run's from now on."""
+        if not self._begun:
+            self._begun = True
+            for path, data in self._held.items():
+                self._keep(path, data)
+            self.run.exit_file.unlink(missing_ok=True)
 
     def status(self, **fields: Any) -> None:
         """Merges fields into status.json: state, phase, step, steps, tokens, eta, loss, message, or others.
@@ -170,6 +197,9 @@ class RunWriter:
 
     def finish(self, state: str, code: int, reason: str = "") -> None:
         """The end of the attempt: exit.json first, then the final status, then everything is closed."""
+        if code == EXIT_USAGE and not self._begun and self._before is not None:
+            self._refuse(reason)
+            return
         step = self._status["step"]
         record = {"schema": SCHEMA, "attempt": self.attempt, "state": state, "code": code, "reason": reason}
         record |= {"step": step, "time": self._clock()}
@@ -178,6 +208,18 @@ class RunWriter:
                 replace_json(path, record, durable=True)
         self.status(state=state, phase=state, message=reason, eta=None)
         self.close()
+
+    def _refuse(self, reason: str) -> None:
+        """Ends an attempt that never began: the run is what it was, and says why it was left alone."""
+        record = {"schema": SCHEMA, "attempt": self.attempt, "state": "refused", "code": EXIT_USAGE, "reason": reason}
+        self.event(
+            "alert", level="error", message=f"attempt {self.attempt} was refused, the run is as it was: {reason}"
+        )
+        self.close()
+        with contextlib.suppress(OSError):  # a full disk: the event tells the same
+            replace_json(self._folder / "exit.json", {**record, "time": self._clock()})
+        with contextlib.suppress(OSError):  # then the run reads as lost, and its files are whole
+            replace_file(self.run.status_file, self._before or b"", durable=True)
 
     def close(self) -> None:
         """Stops the heartbeat and closes the files. Without `finish` the run will read as lost."""

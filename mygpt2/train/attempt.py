@@ -89,25 +89,28 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) ->
 def _claimed(run: RunDir, config: RunConfig, argv: list[str], world: World) -> Iterator[Attempt]:
     """The run's folder, locked by rank 0 for as long as the attempt lasts; the others enter when it is ready."""
 
-    def claim() -> tuple[RunLock | None, int]:
+    def claim() -> tuple[RunLock, RunWriter] | None:
         if not world.lead:
-            return None, 0
+            return None
         if not run.exists():
             RunDir.create(run.path.parent, run.name)
         lock = RunLock(run).acquire()
-        return lock, next_attempt(run)
-
-    lock, number = world.lead_first(claim)
-    number = int(world.sum([number if world.lead else 0], torch.int64)[0])
-    writer = None
-    try:
-        if world.lead:
-            writer = RunWriter(run, number)
+        try:
+            writer = RunWriter(run, next_attempt(run), held=True)
             ControlFiles(run).clear_all()
             writer.config(to_toml(config))
             writer.command(argv)
+        except BaseException:
+            lock.release()
+            raise
+        return lock, writer
+
+    claimed = world.lead_first(claim)
+    lock, writer = claimed or (None, None)
+    try:
+        number = int(world.sum([writer.attempt if writer else 0], torch.int64)[0])
+        if writer:
             writer.start_heartbeat()
-        world.barrier()
         yield Attempt(number, run, writer)
     finally:
         if writer:
@@ -121,6 +124,8 @@ def _recorded(config: RunConfig, attempt: Attempt, world: World, requests: Reque
     writer, trainer = attempt.writer, None
     try:
         trainer = build(config, world, attempt, requests)
+        if writer:
+            writer.begin()
         code = trainer.fit()
         trainer.close()
     except NonFinite as problem:
