@@ -1,8 +1,7 @@
 // Which of the eight run colours a run has: its own, wherever it is shown.
 
-const COLOURS = "workbench-run-colours";
-
-// A run keeps its colour, whoever else is shown: its own number, or the next that is free among the runs shown.
+// A run has the colour of its name, or the next that is free among the runs shown; while it is shown it keeps that
+// (`known`). Nothing else decides, so that one link has the same colours in every browser.
 export function assignColours(names, known = {}) {
   const found = new Map();
   const taken = new Set();
@@ -21,13 +20,4 @@ function hash(name) {
   let value = 2166136261;
   for (let i = 0; i < name.length; i++) value = Math.imul(value ^ name.charCodeAt(i), 16777619) >>> 0;
   return ((value ^ (value >>> 15)) >>> 0) % 8 + 1;
-}
-
-export function stored() {
-  try { return JSON.parse(localStorage.getItem(COLOURS) || "{}"); } catch { return {}; }
-}
-
-export function remember(colours) {
-  const all = Object.entries({ ...stored(), ...Object.fromEntries(colours) }).slice(-500);
-  try { localStorage.setItem(COLOURS, JSON.stringify(Object.fromEntries(all))); } catch { /* a private window */ }
 }

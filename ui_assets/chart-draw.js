@@ -1,6 +1,8 @@
 // One panel as a Plotly figure: which lines, at which resolution, in which colours. Reads a series, changes nothing.
 
-const { envelope, interpolate, lowerBound, smoothed } = await import(`./chart-series.js${new URL(import.meta.url).search}`);
+const version = new URL(import.meta.url).search;
+const { envelope, interpolate, lowerBound } = await import(`./chart-series.js${version}`);
+const { faint, smoothed, widthOf } = await import(`./chart-smooth.js${version}`);
 
 export const PANELS = {
   loss: { title: "Loss", unit: "nats per token", column: "loss", smooth: true, log: true, marks: true },
@@ -18,6 +20,7 @@ export const X_AXES = {
 };
 export const MARGIN = { l: 58, r: 14, t: 8, b: 40 };
 const MAX_BANDS = 400;
+export const ACTIVE = ["queued", "starting", "running", "saving"];
 const KINDS = [
   { kind: "save", name: "saves", symbol: "line-ns-open", size: 9, colour: "muted" },
   { kind: "resume", name: "resumes", symbol: "triangle-up", size: 9, colour: "accent" },
@@ -29,6 +32,8 @@ const LIGHT = { ink: "#1b2530", muted: "#54616f", line: "#dde2e6", panel: "#ffff
 const DARK = { ink: "#e4e8ec", muted: "#a3afba", line: "#2c353e", panel: "#181f26", accent: "#62cbbb", good: "#7fd08b",
   bad: "#ff9a8d", soft: "#15332f", runs: ["#5fd0bf", "#ff9d5c", "#9db1ff", "#ee9ad2", "#a7d36b", "#e8c155", "#70c4ee", "#ff98ae"] };
 
+export const LOOKS = [LIGHT, DARK];
+
 // The page's colours, with our own where it has none.
 export function theme(element) {
   const base = document.body.classList.contains("dark") ? DARK : LIGHT;
@@ -39,7 +44,20 @@ export function theme(element) {
   return colours;
 }
 
-// The curves of one panel: {series, x, raw, smooth | null, points: bool}, for every run that has something to show.
+// The width of smoothing in steps: 0 for none. "auto" goes by the longest stretch of a run in sight.
+export function smoothingWidth(state) {
+  const { smooth, x } = state.view;
+  if (smooth !== "auto") return widthOf(smooth, 0);
+  const lengths = state.shown.map((series) => {
+    const [steps, axis] = [series.x("step"), series.x(x)];
+    const [from, to] = state.range.map((value) => interpolateAt(axis, steps, value));
+    return to - from || 0;
+  });
+  return widthOf("auto", Math.max(0, ...lengths));
+}
+
+// The curves of one panel: {series, x, raw, smooth | null, settled, points: bool}, for every run that has something to
+// show. The values of `smooth` from `settled` on change with the points that follow.
 export function curves(state, id) {
   const base = state.view.minus ? state.shown.find((series) => series.run === state.view.minus) : null;
   const found = [];
@@ -55,11 +73,9 @@ export function curves(state, id) {
 function columnCurve(state, series, id) {
   const { column, smooth } = PANELS[id];
   if (!series.columns[column]) return null;
-  const wanted = smooth && state.view.smooth > 1e-9;
-  return {
-    series, x: series.x(state.view.x), raw: series.values(column),
-    smooth: wanted ? series.smooth(column, state.view.smooth) : null,
-  };
+  const width = smooth ? smoothingWidth(state) : 0;
+  const made = width > 1 ? series.smooth(column, width) : null;
+  return { series, x: series.x(state.view.x), raw: series.values(column), smooth: made && made.y, settled: made && made.settled };
 }
 
 function validationCurve(state, series) {
@@ -74,7 +90,8 @@ function validationCurve(state, series) {
 // A - B at the x of A's points; the difference is smoothed, not the curves it is made of.
 function difference(state, id, curve, base) {
   const { series } = curve;
-  const key = `minus ${base.run} ${base.version} ${id} ${state.view.x} ${state.view.smooth}`;
+  const width = smoothingWidth(state);
+  const key = `minus ${base.run} ${base.version} ${id} ${state.view.x} ${width}`;
   for (const other of series.made.keys()) if (other.startsWith("minus ") && other.includes(` ${id} `) && other !== key) series.made.delete(other);
   return series.remember(key, () => {
     const from = id === "validation" ? validationCurve(state, base) : columnCurve(state, base, id);
@@ -82,7 +99,7 @@ function difference(state, id, curve, base) {
     const raw = curve.raw.constructor === Float32Array ? Float64Array.from(curve.raw) : curve.raw.slice();
     for (let i = 0; i < raw.length; i++) raw[i] -= there[i];
     const steps = series.step.subarray(0, series.n);
-    return { ...curve, raw, smooth: curve.smooth ? smoothed(raw, steps, state.view.smooth) : null };
+    return { ...curve, raw, smooth: curve.smooth ? smoothed(raw, steps, width) : null };
   });
 }
 
@@ -128,12 +145,17 @@ export function figure(state, id, width, height) {
     }
     const thin = envelope(x, raw, ...range, columns, view.logx);
     if (points) line(thin.x, thin.y, { color: colour, width: 1.5 }, { mode: "lines+markers", marker: { color: colour, size: 6 } });
-    else line(thin.x, thin.y, { color: colour, width: smooth ? 1 : 1.3 }, { opacity: smooth ? 0.35 : 1 });
+    else line(thin.x, thin.y, { color: smooth ? faint(colour, look.panel) : colour, width: smooth ? 1 : 1.3 }, lone(thin.y) ? { mode: "lines+markers" } : {});
   }
-  for (const { series, x, smooth } of shown) {
+  for (const { series, x, smooth, settled } of shown) {
     if (!smooth) continue;
-    const bold = envelope(x, smooth, ...range, columns, view.logx);
-    line(bold.x, bold.y, { color: look.runs[state.colours.get(series.run) - 1], width: 2 });
+    const open = ACTIVE.includes(series.state) ? settled : smooth.length; // the end of a run at work, which is drawn as open
+    const color = look.runs[state.colours.get(series.run) - 1];
+    for (const [from, to, dash] of [[0, open + 1, "solid"], [open, smooth.length, "2px,2px"]]) {
+      const bold = envelope(x.subarray(from, to), smooth.subarray(from, to), ...range, columns, view.logx);
+      if (bold.x.length < 2 && data.length) continue;
+      line(bold.x, bold.y, { color, width: 2.2, dash });
+    }
   }
   const layout = frame(state, id, width, height, logy);
   if (panel.marks) data.push(...markTraces(state, layout));
@@ -141,7 +163,13 @@ export function figure(state, id, width, height) {
   if (view.shade) layout.shapes.push(...bands(state));
   if (view.minus) layout.shapes.push(level(0, look.muted, "solid"));
   layout.yaxis.range = state.yranges[id] || yRange(extent, logy, Boolean(view.minus));
+  if (logy) Object.assign(layout.yaxis, logTicks(layout.yaxis.range.map((value) => 10 ** value), (height - MARGIN.t - MARGIN.b) / 24));
   return { data, layout };
+}
+
+// One point between gaps is no line.
+function lone(values) {
+  return values.some((value, i) => Number.isFinite(value) && !Number.isFinite(values[i - 1] ?? NaN) && !Number.isFinite(values[i + 1] ?? NaN));
 }
 
 function widen(extent, x, y, [x0, x1], log) {
@@ -168,13 +196,13 @@ export function onAxis(range, log) {
 function frame(state, id, width, height, logy) {
   const { view, theme: look } = state;
   const axis = { color: look.muted, gridcolor: look.line, linecolor: look.line, zeroline: false, ticks: "outside", tickcolor: look.line,
-    exponentformat: "B", minexponent: 3, automargin: false, fixedrange: state.touch };
+    exponentformat: "B", minexponent: 3, automargin: false, fixedrange: state.cursor.touch };
   return {
-    width, height, margin: MARGIN, showlegend: false, hovermode: false, dragmode: state.touch ? false : "zoom",
+    width, height, margin: MARGIN, showlegend: false, hovermode: false, dragmode: state.cursor.touch ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: [], annotations: [],
     font: { family: look.font, size: 12, color: look.muted },
-    xaxis: { ...axis, ...timeTicks(state), type: view.logx ? "log" : "linear", range: onAxis(state.range, view.logx),
-      title: { text: X_AXES[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
+    xaxis: { ...axis, ...timeTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
+      range: onAxis(state.range, view.logx), title: { text: X_AXES[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
     yaxis: { ...axis, type: logy ? "log" : "linear", exponentformat: id === "lr" ? "e" : "B", nticks: 7 },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
   };
@@ -189,6 +217,46 @@ function timeTicks({ view, range }) {
   const values = [];
   for (let at = Math.ceil(range[0] / step) * step; at <= range[1] && values.length < 40; at += step) values.push(at);
   return { tickmode: "array", tickvals: values, ticktext: values.map(duration) };
+}
+
+// Ticks of a logarithmic axis from a to b, at most so many that their labels stay apart; plotly's own overlap.
+export function logTicks([a, b], most) {
+  const decades = Math.log10(b / a);
+  if (decades < 1) return ticks(apart(evenly(a, b, 4 * most), decades / most));
+  const [first, last] = [Math.floor(Math.log10(a)), Math.ceil(Math.log10(b))];
+  for (const mantissas of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]]) {
+    const closest = Math.min(...mantissas.map((m, i) => Math.log10((mantissas[i + 1] ?? 10) / m)));
+    if (decades / closest > most && mantissas.length > 1) continue;
+    const every = Math.max(1, Math.ceil(decades / closest / most)); // decades
+    const values = [];
+    for (let power = Math.ceil(first / every) * every; power <= last; power += every) values.push(...mantissas.map((m) => m * 10 ** power));
+    return ticks(values.filter((value) => value >= a && value <= b));
+  }
+  return {};
+}
+
+// Those of rising values that lie at least so many decades apart.
+function apart(values, decades) {
+  return values.reduce((kept, value) => (kept.length && Math.log10(value / kept.at(-1)) < decades ? kept : [...kept, value]), []);
+}
+
+function evenly(a, b, most) {
+  const raw = (b - a) / Math.max(1, most);
+  const size = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((m) => m * size).find((wanted) => wanted >= raw);
+  const values = [];
+  for (let i = Math.ceil(a / step); i * step <= b; i++) values.push(i * step);
+  return values;
+}
+
+function ticks(values) {
+  return { tickmode: "array", tickvals: values, ticktext: values.map(short) };
+}
+
+function short(value) {
+  const unit = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size && Math.abs(value) < 1e15);
+  if (unit) return `${+(value / unit[0]).toPrecision(4)}${unit[1]}`;
+  return Math.abs(value) < 1e-3 || Math.abs(value) >= 1e15 ? value.toExponential().replace("e+", "e") : String(+value.toPrecision(4));
 }
 
 export function duration(seconds) {

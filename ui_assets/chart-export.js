@@ -1,7 +1,7 @@
 // What is on screen as a picture with its title and settings, and every raw point as a table.
 
 const version = new URL(import.meta.url).search;
-const { MARGIN, PANELS, X_AXES, escape } = await import(`./chart-draw.js${version}`);
+const { MARGIN, PANELS, X_AXES, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
 const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
@@ -14,8 +14,8 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-export function settingsWords(view) {
-  const words = [`x: ${X_AXES[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth)}`];
+export function settingsWords(view, width) {
+  const words = [`x: ${X_AXES[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth, width)}`];
   if (view.minus) words.push(`minus ${view.minus}`);
   if (view.range) words.push(`${xWords(view.x, view.range[0])} to ${xWords(view.x, view.range[1])}`);
   return words.filter(Boolean).join(" · ");
@@ -28,7 +28,7 @@ export async function picture(Plotly, state, nodes, grid, title) {
   let y = HEAD + 18;
   const text = (x, at, words, colour, size, weight = 400) =>
     `<text x="${x}" y="${at}" fill="${colour}" font-family="${escape(theme.font).replace(/"/g, "'")}" font-size="${size}" font-weight="${weight}">${escape(words)}</text>`;
-  const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state.view), theme.muted, 12)];
+  const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state.view, smoothingWidth(state)), theme.muted, 12)];
   let x = MARGIN.l;
   for (const name of state.view.runs) {
     const colour = theme.runs[state.colours.get(name) - 1];

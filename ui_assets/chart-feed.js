@@ -2,9 +2,8 @@
 
 const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
-const { PANELS } = await import(`./chart-draw.js${version}`);
+const { ACTIVE, PANELS } = await import(`./chart-draw.js${version}`);
 
-const ACTIVE = ["queued", "starting", "running", "saving"];
 const POLL_MS = 1000; // while a run is at work
 const REST_MS = 5000; // while none is
 const LONGEST_MS = 30000; // between tries when the server does not answer
@@ -60,7 +59,7 @@ export class Feed {
     const known = every.filter((series) => series.cursor && !fresh.includes(series));
     for (const group of this.sameColumns(known)) {
       const columns = Object.keys(group[0].columns);
-      this.accept(await this.server.chart_points({
+      this.accept(group, await this.server.chart_points({
         wants: group.map((series) => ({ run: series.run, cursor: series.cursor })), columns: columns.length ? columns : this.wantedColumns() }));
     }
     await Promise.all(every.map((series) => this.fetchColumns(series)));
@@ -72,14 +71,17 @@ export class Feed {
     const first = this.chart.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
     let changed = false;
     let late = null;
+    let ended = false;
     const show = () => { if (changed) this.chart.refresh(); changed = false; };
     try {
       await Promise.all(fresh.map(async (series) => {
         const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first });
-        changed = this.accept(replies, false) || changed;
-        late ||= setInterval(show, PATIENCE_MS);
+        changed = this.accept([series], replies, false) || changed;
+        if (ended) show(); // another request failed before this one was answered
+        else late ||= setInterval(show, PATIENCE_MS);
       }));
     } finally {
+      ended = true;
       clearInterval(late);
       show();
     }
@@ -95,15 +97,17 @@ export class Feed {
     return [...groups.values()];
   }
 
-  accept(replies, draw = true) {
+  // `asked`: the series the replies are for. One that has been taken off the chart meanwhile gets nothing, not even if the
+  // same run was put on it again: what follows a cursor is of use only to the series that has what came before it.
+  accept(asked, replies, draw = true) {
     let changed = false;
     for (const reply of replies) {
-      const series = this.chart.series.get(reply.run);
-      if (!series) continue;
+      const series = asked.find((one) => one.run === reply.run);
+      if (!series || this.chart.series.get(reply.run) !== series) continue;
       const problem = reply.problem || null;
-      changed = series.problem !== problem || series.state !== reply.state || changed;
+      changed = series.problem !== problem || (!problem && series.state !== reply.state) || changed;
       series.problem = problem;
-      if (problem) continue;
+      if (problem) { series.state = null; continue; }
       const before = series.n ? series.x(this.chart.view.x)[series.n - 1] : null;
       changed = series.take(reply) || changed;
       this.more ||= reply.more;

@@ -1,5 +1,7 @@
-// A run's points in the browser: decoding, what a resume overwrote, smoothing, and the few points worth drawing.
+// A run's points in the browser: decoding, what a resume overwrote, and the few points worth drawing.
 // Pure functions and one class; nothing here knows of the page.
+
+const { Smoother } = await import(`./chart-smooth.js${new URL(import.meta.url).search}`);
 
 const NUMBER = { f4: Float32Array, f8: Float64Array };
 
@@ -39,42 +41,6 @@ export function nearest(values, wanted, n = values.length) {
   if (at === 0) return 0;
   if (at === n) return n - 1;
   return wanted - values[at - 1] <= values[at] - wanted ? at - 1 : at;
-}
-
-// 0 is off, below 1 the weight of what was, from 1 up a number of steps.
-export function weightOf(smooth) {
-  if (!(smooth > 0)) return 0;
-  return smooth < 1 ? smooth : 1 - 1 / smooth;
-}
-
-// A debiased exponential mean over steps: value = Σ w^(t - s) x(s) / Σ w^(t - s) over the steps s up to t. It depends on nothing
-// but the points up to t, so it is the same at every zoom and however long the run becomes. A null is a gap.
-export class Ema {
-  constructor(weight) {
-    this.weight = weight;
-    this.sum = 0;
-    this.mass = 0;
-    this.last = NaN;
-  }
-
-  extend(values, steps, from, to, out) {
-    for (let i = from; i < to; i++) {
-      const value = values[i];
-      if (!Number.isFinite(value)) { out[i] = NaN; continue; }
-      const gap = steps[i] - this.last;
-      const kept = Number.isNaN(gap) ? 0 : gap === 1 ? this.weight : this.weight ** Math.max(gap, 0);
-      this.sum = kept * this.sum + value;
-      this.mass = kept * this.mass + 1;
-      this.last = steps[i];
-      out[i] = this.sum / this.mass;
-    }
-  }
-}
-
-export function smoothed(values, steps, smooth, n = values.length) {
-  const out = new Float64Array(n);
-  new Ema(weightOf(smooth)).extend(values, steps, 0, n, out);
-  return out;
 }
 
 // Linear interpolation of (xs, ys) at every x of `at`; NaN outside and beside nulls.
@@ -249,23 +215,17 @@ export class Series {
     return this.columns[name] ? this.columns[name].subarray(0, this.n) : new Float32Array(this.n).fill(NaN);
   }
 
-  // Smoothing goes on where it stopped: the points before cannot change it.
-  smooth(name, smooth) {
-    const key = `smooth ${name} ${smooth}`;
+  // A column smoothed over `width` steps: {y, settled}, of which more points cannot change the first `settled` values.
+  smooth(name, width) {
+    const key = `smooth ${name} ${width}`;
     let kept = this.made.get(key);
-    if (!kept || kept.n > this.n) {
-      kept = { ema: new Ema(weightOf(smooth)), n: 0, out: new Float64Array(0) };
+    if (!kept) {
       for (const other of this.made.keys()) if (other.startsWith(`smooth ${name} `)) this.made.delete(other);
+      kept = new Smoother(width);
       this.made.set(key, kept);
     }
-    if (kept.out.length < this.n) {
-      const out = new Float64Array(this.room);
-      out.set(kept.out.subarray(0, kept.n));
-      kept.out = out;
-    }
-    kept.ema.extend(this.values(name), this.step, kept.n, this.n, kept.out);
-    kept.n = this.n;
-    return kept.out.subarray(0, this.n);
+    const y = kept.extend(this.columns[name], this.step, this.n);
+    return { y, settled: kept.settled };
   }
 
   remember(key, make) {

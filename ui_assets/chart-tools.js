@@ -3,6 +3,7 @@
 const version = new URL(import.meta.url).search;
 const { PANELS, X_AXES, duration, marksOf, number } = await import(`./chart-draw.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
+const { WIDTHS } = await import(`./chart-smooth.js${version}`);
 
 let count = 0; // charts on the page, for ids that are unique
 
@@ -17,17 +18,15 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Positions of the slider: off, then ten a decade from 2 to 10,000 steps.
-const STOPS = [0, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 7000, 10000];
+const STOPS = [0, ...WIDTHS]; // positions of the slider: off, then steps
 
-export function smoothWords(smooth) {
-  if (!(smooth > 0)) return "off";
-  return smooth < 1 ? `weight ${number(smooth)}` : `${number(smooth)} steps`;
+export function smoothWords(smooth, width) {
+  const steps = width > 1 ? `${number(width)} steps` : "off";
+  return smooth === "auto" ? `auto (${steps})` : steps;
 }
 
-function stopOf(smooth) {
-  const steps = smooth > 0 && smooth < 1 ? 1 / (1 - smooth) : smooth;
-  return STOPS.reduce((best, stop, i) => (Math.abs(stop - steps) < Math.abs(STOPS[best] - steps) ? i : best), 0);
+function stopOf(width) {
+  return STOPS.reduce((best, stop, i) => (Math.abs(stop - width) < Math.abs(STOPS[best] - width) ? i : best), 0);
 }
 
 // change(keys): the person changed the view. act: zoom(factor), reset(), save(kind).
@@ -44,6 +43,7 @@ export function toolbar(change, act) {
   const smooth = make("input", { type: "range", id: `${id}-smooth`, min: 0, max: STOPS.length - 1, step: 1,
     oninput: () => change({ smooth: STOPS[smooth.value] }) });
   const smoothText = make("output", { for: `${id}-smooth` });
+  const auto = make("input", { type: "checkbox", id: `${id}-auto`, onchange: () => change({ smooth: auto.checked ? "auto" : STOPS[smooth.value] }) });
   const [logx, logy, follow] = [flag("logx", "log x"), flag("logy", "log y", "of losses and the gradient norm"),
     flag("follow", "follow", "a zoomed range moves along with the newest step")];
   const button = (label, run, more = {}) => make("button", { type: "button", onclick: run, ...more }, label);
@@ -55,7 +55,8 @@ export function toolbar(change, act) {
   const menu = (label, ...children) => make("details", { class: "wb-chart-menu" }, make("summary", {}, label), make("div", {}, ...children));
   const element = make("div", { class: "wb-chart-tools", role: "group", "aria-label": "Chart settings" },
     field("x", "x axis", x), logx.element, logy.element,
-    make("span", { class: "wb-chart-field" }, make("label", { for: `${id}-smooth` }, "smoothing"), smooth, smoothText),
+    make("span", { class: "wb-chart-field" }, make("label", { for: `${id}-smooth` }, "smoothing"), smooth, smoothText,
+      auto, make("label", { for: `${id}-auto`, title: "a width that goes with the steps in sight" }, "auto")),
     field("minus", "minus", minus), follow.element,
     make("span", { class: "wb-chart-buttons" }, button("−", () => act.zoom(2), { "aria-label": "Zoom out" }),
       button("+", () => act.zoom(0.5), { "aria-label": "Zoom in" }), button("Reset zoom", () => act.reset())),
@@ -66,11 +67,13 @@ export function toolbar(change, act) {
     details.addEventListener("keydown", (event) => { if (event.key === "Escape") { details.open = false; details.firstChild.focus(); } });
     details.addEventListener("focusout", (event) => { if (!details.contains(event.relatedTarget)) details.open = false; });
   }
-  const show = (view) => {
+  // `width`: of smoothing, in steps.
+  const show = (view, width) => {
     x.value = view.x;
-    smooth.value = stopOf(view.smooth);
-    smooth.setAttribute("aria-valuetext", smoothWords(view.smooth));
-    smoothText.textContent = smoothWords(view.smooth);
+    smooth.value = stopOf(width);
+    auto.checked = view.smooth === "auto";
+    smooth.setAttribute("aria-valuetext", smoothWords(view.smooth, width));
+    smoothText.textContent = smoothWords(view.smooth, width);
     for (const [name, control] of Object.entries({ logx, logy, follow })) control.input.checked = view[name];
     for (const panel of panels) panel.input.checked = view.panels.includes(panel.input.value);
     const names = ["", ...view.runs];

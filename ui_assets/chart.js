@@ -4,12 +4,12 @@ const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
-const { assignColours, remember, stored } = await import(`./chart-colours.js${version}`);
-const { PANELS, curves, figure, interpolateAt, onAxis, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { assignColours } = await import(`./chart-colours.js${version}`);
+const { PANELS, curves, figure, interpolateAt, onAxis, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
-const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: 50, minus: "", panels: Object.keys(PANELS), range: null,
+const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: Object.keys(PANELS), range: null,
   follow: false, shade: null };
 const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
 const HEIGHT = { loss: 300 };
@@ -71,7 +71,13 @@ class Chart {
   }
 
   get shown() { return this.view.runs.map((name) => this.series.get(name)).filter((series) => series && series.n); }
-  get range() { return this.view.range || wholeRange(this); }
+  // A range in which the axis has no values (below zero, once it is logarithmic) is cut where they begin.
+  get range() {
+    const whole = wholeRange(this);
+    const { range, logx } = this.view;
+    if (!range || (logx && !(range[1] > 0))) return whole;
+    return logx && !(range[0] > 0) ? [Math.min(whole[0], range[1] / 2), range[1]] : range;
+  }
   get theme() { return (this.look ||= theme(this.root)); }
 
   build() {
@@ -199,10 +205,8 @@ class Chart {
   settle() {
     for (const name of this.view.runs) if (!this.series.has(name)) this.series.set(name, new Series(name));
     for (const name of [...this.series.keys()]) if (!this.view.runs.includes(name)) this.series.delete(name);
-    this.colours = assignColours(this.view.runs, stored());
-    remember(this.colours);
+    this.colours = assignColours(this.view.runs, Object.fromEntries(this.colours));
     this.tell("wb-chart-colours", Object.fromEntries(this.colours));
-    this.tools.show(this.view);
     for (const panel of this.panels.values()) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.view.runs.length;
     this.refresh();
     this.feed.soon(0);
@@ -236,6 +240,7 @@ class Chart {
   }
 
   async draw() {
+    this.tools.show(this.view, smoothingWidth(this));
     this.runs.replaceChildren(...legend(this));
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;

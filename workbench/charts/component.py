@@ -16,8 +16,8 @@ from workbench.charts.view import read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
-    "chart.js", "chart-feed.js", "chart-cursor.js", "chart-colours.js", "chart-series.js", "chart-draw.js",
-    "chart-tools.js", "chart-export.js",
+    "chart.js", "chart-feed.js", "chart-cursor.js", "chart-colours.js", "chart-series.js", "chart-smooth.js",
+    "chart-draw.js", "chart-tools.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
@@ -39,7 +39,7 @@ class LiveChart(gr.HTML):
 
     Placing it, inside a Blocks and, if it is to wait until it is looked at, inside a `gr.Tab`:
 
-        chart = LiveChart(context, {"runs": "a,b", "smooth": 50})
+        chart = LiveChart(context, {"runs": "a,b", "smooth": "auto"})
         button.click(lambda: {"runs": ["a", "c"]}, None, chart, **QUIET)
 
     Its value is a view, see `read_view`: as an output a handler returns a dict with the keys to change, and whatever it

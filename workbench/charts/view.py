@@ -19,8 +19,8 @@ MAX_SMOOTH = 100_000.0  # steps
 def read_view(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The keys of a view that were given, each as the chart takes it; what cannot be read is left out.
 
-    runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow: flags. smooth: 0 (off), a
-    weight below 1, or a number of steps. minus: a run whose curve is taken from all others; "" for none. panels: some
+    runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow: flags. smooth: 0 (off),
+    "auto", a number of steps, or below 1 the weight of an exponential mean that is as wide. minus: a run whose curve is taken from all others; "" for none. panels: some
     of PANELS. range: [x0, x1], "x0..x1", or None for everything. shade: intervals [[a, b], ...] in steps, or {"period",
     "phase", "share", "unit"}; None for none. A key that is absent leaves the chart as it is.
     """
@@ -73,8 +73,8 @@ def _number(value: Any) -> float:
     return number
 
 
-def _smooth(value: Any) -> float:
-    return min(max(_number(value), 0.0), MAX_SMOOTH)
+def _smooth(value: Any) -> float | str:
+    return "auto" if value == "auto" else min(max(_number(value), 0.0), MAX_SMOOTH)
 
 
 def _pair(value: Any) -> list[float]:

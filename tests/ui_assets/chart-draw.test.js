@@ -1,0 +1,73 @@
+// One panel as a figure: which ranges, lines and ticks; without a page.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+const { LOOKS, figure, logTicks, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
+const { assignColours } = await import("../../ui_assets/chart-colours.js");
+const { Series } = await import("../../ui_assets/chart-series.js");
+
+const base64 = (values) => Buffer.from(Float32Array.from(values).buffer).toString("base64");
+
+function run(name, losses, state = "finished") {
+  const series = new Series(name);
+  const n = losses.length;
+  series.take({ run: name, state, rows: n, steps: [[1, n, 1]], tokens: [[512, n, 512]], attempts: [[0, 1]], resets: [], columns: { loss: base64(losses) },
+    cursor: {}, replaced: false, more: false });
+  return series;
+}
+
+function chart(shown, view = {}, touch = false) {
+  return { view: { x: "step", logx: false, logy: false, smooth: "auto", minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
+    theme: { ...LOOKS[0], font: "sans-serif" }, colours: assignColours(shown.map((series) => series.run)), get range() { return this.view.range || wholeRange(this); } };
+}
+
+const falling = (n) => Array.from({ length: n }, (_, i) => 3 + 5 * (i + 1) ** -0.4);
+
+test("swiping a chart on a touch screen scrolls and does not zoom", () => {
+  const touched = figure(chart([run("a", falling(100))], {}, true), "loss", 800, 300).layout;
+  assert.deepEqual([touched.dragmode, touched.xaxis.fixedrange, touched.yaxis.fixedrange], [false, true, true]);
+  assert.equal(figure(chart([run("a", falling(100))]), "loss", 800, 300).layout.dragmode, "zoom");
+});
+
+test("the end of a run at work is drawn as open, that of a finished one is not", () => {
+  const dashes = (state) => figure(chart([run("a", falling(4000), state)]), "loss", 800, 300).data.map((trace) => trace.line.dash);
+  assert.deepEqual(dashes("running"), [undefined, "solid", "2px,2px"]);
+  assert.deepEqual(dashes("finished"), [undefined, "solid"]);
+});
+
+test("a single point is seen", () => {
+  const { data } = figure(chart([run("a", [4])]), "loss", 800, 300);
+  assert.match(data[0].mode, /markers/);
+  assert.doesNotMatch(figure(chart([run("a", falling(50))]), "loss", 800, 300).data[0].mode, /markers/);
+});
+
+test("the width of smoothing follows the zoom", () => {
+  const one = chart([run("a", falling(4000))]);
+  assert.equal(smoothingWidth(one), 100);
+  one.view.range = [100, 300];
+  assert.equal(smoothingWidth(one), 5);
+  one.view.smooth = 50;
+  assert.equal(smoothingWidth(one), 50);
+});
+
+test("labels of a logarithmic axis stay apart and are never fewer than two", () => {
+  for (const [a, b] of [[1, 70000], [0.9, 1.1], [2, 9], [1e-6, 1e12], [512, 40e9], [3.01, 3.4], [1, 11]]) {
+    for (const most of [3, 6, 14]) {
+      const { tickvals } = logTicks([a, b], most);
+      const pixels = tickvals.map((value) => (Math.log10(value / a) / Math.log10(b / a)) * most);
+      const gaps = pixels.slice(1).map((at, i) => at - pixels[i]);
+      assert.ok(tickvals.length >= 2, `${a}..${b} with ${most}: ${tickvals}`);
+      assert.ok(Math.min(...gaps) > 0.8, `${a}..${b} with ${most}: ${tickvals}`);
+    }
+  }
+  assert.deepEqual(logTicks([1, 2e6], 7).ticktext, ["1", "10", "100", "1k", "10k", "100k", "1M"]);
+});
+
+test("one link has the same colours everywhere, and a run keeps its own while others come and go", () => {
+  const names = ["tiny", "tiny-adamw", "first", "second", "b", "c", "d", "e"];
+  assert.deepEqual(assignColours(names), assignColours([...names]));
+  assert.equal(new Set(assignColours(names).values()).size, 8);
+  const before = assignColours(["second", "b"]);
+  const after = assignColours(["first", "second", "b"], Object.fromEntries(before));
+  assert.deepEqual([after.get("second"), after.get("b")], [before.get("second"), before.get("b")]);
+});

@@ -1,0 +1,161 @@
+// A smoother without lag: at every step a straight line is fitted to the points around it, and the line's value there is
+// taken; then the same once more over what came out, which turns the box of weights into a smooth bump. In the middle of a
+// curve that is a centred mean; at its ends the line has no bias where a mean would lie above a falling loss.
+// Pure; nothing here knows of the page.
+
+// Widths one can choose, in steps. `auto` takes one of them, so that a growing run is not smoothed anew at every point.
+export const WIDTHS = [2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 7000, 10000];
+const SHARE_SHOWN = 1 / 40; // of the steps in sight that `auto` averages over
+const SPIKE = 1e3; // times the sum of all that stays
+const SHARE_PASSED = 1 / 3; // of the steps since the run's first that any width may reach back and forward
+
+// The width in steps: 0 is off; "auto" depends on how many steps are in sight; below 1 is the weight of an exponential mean,
+// as older addresses have it, and means as many steps as that mean had.
+export function widthOf(smooth, stepsInSight) {
+  if (smooth === "auto") {
+    const wanted = stepsInSight * SHARE_SHOWN;
+    return wanted < WIDTHS[0] ? 0 : WIDTHS.findLast((width) => width <= 1.1 * wanted);
+  }
+  if (!(smooth > 0)) return 0;
+  return smooth < 1 ? 1 / (1 - smooth) : smooth;
+}
+
+// Fits grow with a run: `extend` computes anew only where new points came within reach. `settled` is the number of points
+// that more points can no longer change.
+export class Smoother {
+  constructor(width) {
+    this.width = width;
+    this.n = 0;
+    this.settled = 0;
+    this.once = new Float64Array(0);
+    this.out = new Float64Array(0);
+  }
+
+  // Half of one pass's window around a step: two passes together weigh some `width` steps. Near the start of a run a loss falls
+  // as a power of the step, and a window wider than a share of the steps passed would flatten that.
+  reach(step, first) {
+    return Math.min(this.width / 2, (step - first) * SHARE_PASSED);
+  }
+
+  // values and steps (ascending) hold at least n points, and the first `this.n` are those of the last call. NaN is a gap.
+  extend(values, steps, n) {
+    if (this.out.length < n) {
+      this.once = grown(this.once, values.length);
+      this.out = grown(this.out, values.length);
+    }
+    const from = this.settled;
+    const half = this.halfSettled || 0;
+    this.pass(values, steps, half, n, this.once, n);
+    this.pass(this.once, steps, from, n, this.out, n);
+    this.n = n;
+    this.halfSettled = this.firstOpen(steps, n, steps[n - 1]);
+    this.settled = this.halfSettled < n ? this.firstOpen(steps, this.halfSettled, steps[this.halfSettled]) : n;
+    return this.out.subarray(0, n);
+  }
+
+  // The first of n points whose window reaches `end` or beyond.
+  firstOpen(steps, n, end) {
+    let low = 0;
+    let high = n;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (steps[middle] + this.reach(steps[middle], steps[0]) < end) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  // Local lines through `values` at the points from..n. The sums are taken around the point itself, moved along with it, and
+  // made anew once per window, and where a spike leaves it, so that none leaves its rounding behind.
+  pass(values, steps, from, n, out) {
+    let left = 0;
+    let right = 0; // the window is left..right - 1
+    let [s0, s1, s2, t0, t1] = [0, 0, 0, 0, 0];
+    let centre = 0;
+    let fresh = 0; // the next point at which the sums are made anew
+    const add = (i, sign) => {
+      const value = values[i];
+      if (!Number.isFinite(value)) return;
+      const x = steps[i] - centre;
+      s0 += sign; s1 += sign * x; s2 += sign * x * x; t0 += sign * value; t1 += sign * x * value;
+    };
+    for (let i = from; i < n; i++) {
+      const reach = this.reach(steps[i], steps[0]);
+      const [low, high] = [steps[i] - reach, steps[i] + reach];
+      if (i === from || i >= fresh) {
+        [s0, s1, s2, t0, t1] = [0, 0, 0, 0, 0];
+        centre = steps[i];
+        if (i === from) left = lowest(steps, low, n);
+        while (left < n && steps[left] < low) left++;
+        for (right = left; right < n && steps[right] <= high; right++) add(right, 1);
+        fresh = i + Math.max(64, right - left);
+      } else {
+        const d = steps[i] - centre;
+        centre = steps[i];
+        s2 += d * (d * s0 - 2 * s1); s1 -= d * s0; t1 -= d * t0;
+        let largest = 0;
+        for (; left < n && steps[left] < low; left++) {
+          if (left < right) add(left, -1);
+          largest = Math.max(largest, Math.abs(values[left]) || 0);
+        }
+        if (largest > SPIKE * Math.abs(t0)) {
+          [s0, s1, s2, t0, t1] = [0, 0, 0, 0, 0];
+          for (let k = left; k < right; k++) add(k, 1);
+        }
+        while (right < n && steps[right] <= high) add(right++, 1);
+      }
+      out[i] = Number.isFinite(values[i]) ? lineAt(s0, s1, s2, t0, t1) : NaN;
+    }
+  }
+}
+
+// The value at x = 0 of the least-squares line through points with these sums; their mean where they have one x only.
+function lineAt(s0, s1, s2, t0, t1) {
+  const spread = s0 * s2 - s1 * s1;
+  return spread > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / spread : t0 / s0;
+}
+
+function lowest(steps, wanted, n) {
+  let low = 0;
+  let high = n;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] < wanted) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function grown(values, room) {
+  const more = new Float64Array(room).fill(NaN);
+  more.set(values.subarray(0, Math.min(values.length, room)));
+  return more;
+}
+
+export function smoothed(values, steps, width, n = values.length) {
+  return new Smoother(width).extend(values, steps, n);
+}
+
+// The faintest mix of a colour with its background, both #rrggbb, that still has this contrast (WCAG 2: 3 for graphics).
+export function faint(colour, background, contrast = 3) {
+  const [from, to] = [channels(background), channels(colour)];
+  if (!from || !to) return colour;
+  for (let share = 0.2; share < 1; share += 0.05) {
+    const mixed = from.map((value, i) => Math.round(value + share * (to[i] - value)));
+    if (contrastOf(mixed, from) >= contrast) return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+  }
+  return colour;
+}
+
+export function channels(colour) {
+  const found = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(colour.trim());
+  return found && found.slice(1).map((part) => parseInt(part, 16));
+}
+
+// WCAG 2's contrast ratio of two colours given as channels 0..255.
+export function contrastOf(one, other) {
+  const luminance = (channel) => channel.map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const [a, b] = [luminance(one), luminance(other)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}
