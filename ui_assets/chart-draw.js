@@ -222,7 +222,10 @@ function timeTicks({ view, range }) {
 // Ticks of a logarithmic axis from a to b, at most so many that their labels stay apart; plotly's own overlap.
 export function logTicks([a, b], most) {
   const decades = Math.log10(b / a);
-  if (decades < 1) return ticks(apart(evenly(a, b, 4 * most), decades / most));
+  if (decades < 1) {
+    const found = [1, 2, 4].map((finer) => apart(evenly(a, b, finer * most), decades / most));
+    return ticks(found.find((values) => values.length >= Math.min(4, most)) || found.at(-1));
+  }
   const [first, last] = [Math.floor(Math.log10(a)), Math.ceil(Math.log10(b))];
   for (const mantissas of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]]) {
     const closest = Math.min(...mantissas.map((m, i) => Math.log10((mantissas[i + 1] ?? 10) / m)));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,12 @@ def news(path: Path, place: Place | None, *, until: int | None = None, limit: in
         return News(b"", None, replaced=place is not None)
     data = data[: data.rfind(b"\n") + 1]
     return News(data, Place(head, start + len(data)), replaced, more=bool(data) and end - start > limit)
+
+
+def portions(path: Path) -> Iterator[bytes]:
+    """All complete lines of a file, as much at a time as `news` gives."""
+    found = news(path, None)
+    yield found.data
+    while found.more:
+        found = news(path, found.place)
+        yield found.data

@@ -22,6 +22,7 @@ class Alert:
     time: float
     text: str
     level: str = "error"
+    number: int = 0
 
 
 @dataclass

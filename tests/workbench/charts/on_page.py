@@ -34,13 +34,3 @@ def short_run(app: SimpleNamespace, name: str, steps: int = 2000, **more: Any) -
 
 def wait(page: Any, condition: str) -> None:
     page.wait_for_function(f"() => {{ const chart = {CHART}; return {condition}; }}")
-
-
-def module(page: Any, name: str, script: str) -> Any:
-    """Evaluates `script` with the exports of one of the chart's modules as `m`."""
-    return page.evaluate(
-        "async ([name, script]) => { const entry = performance.getEntriesByType('resource').map((e) => e.name)"
-        ".find((address) => address.includes(`/${name}.js`)); const m = await import(entry);"
-        " return new Function('m', script)(m); }",
-        [name, script],
-    )

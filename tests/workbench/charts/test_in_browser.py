@@ -1,7 +1,7 @@
 """The chart in a real Chromium: what stays, what travels and what is drawn."""
 
 from tests.workbench.charts.made_up import new_run, write_event, write_steps
-from tests.workbench.charts.on_page import CHART, ask, module, settled, short_run, wait
+from tests.workbench.charts.on_page import CHART, ask, settled, short_run, wait
 
 BIG = ["big-0", "big-1", "big-2", "big-3"]
 STEPS = 70_000
@@ -37,33 +37,10 @@ def test_node_and_zoom_stay_while_points_arrive_and_little_travels(app, show):
     assert sizes and max(sizes) < 5000
 
 
-def test_smoothing_at_a_step_is_the_same_at_every_length_and_in_every_portion(app, show):
-    short_run(app, "smooth", 300)
-    page = show("runs=smooth")
-    result = module(page, "chart-series", """
-      const n = 5000;
-      const steps = Float64Array.from({length: n}, (_, i) => i + 1);
-      const values = Float32Array.from(steps, (s) => Math.sin(s) + 5 / s);
-      for (let i = 700; i < 750; i++) values[i] = NaN;
-      const whole = m.smoothed(values, steps, 100);
-      const half = m.smoothed(values, steps, 100, 2500);
-      const ema = new m.Ema(m.weightOf(100)), parts = new Float64Array(n);
-      for (let from = 0; from < n; from += 37) ema.extend(values, steps, from, Math.min(n, from + 37), parts);
-      const same = (a, b, k) => { for (let i = 0; i < k; i++) if (!Object.is(a[i], b[i])) return i; return true; };
-      let sum = 0, mass = 0;
-      for (let i = 0; i < 600; i++) { sum += 0.99 ** (599 - i) * values[i]; mass += 0.99 ** (599 - i); }
-      const flat = m.smoothed(new Float32Array(50).fill(2.5), steps, 100, 50);
-      return [same(whole, half, 2500), same(whole, parts, n), Math.abs(whole[599] - sum / mass) < 1e-9,
-              Number.isNaN(whole[720]), [...flat].every((v) => Math.abs(v - 2.5) < 1e-12), m.weightOf(0.9),
-              m.weightOf(0)];
-    """)  # fmt: skip
-    assert result == [True, True, True, True, True, 0.9, 0]
-
-
-def test_the_smoothed_curve_does_not_depend_on_the_zoom(app, show):
+def test_a_curve_smoothed_over_so_many_steps_does_not_depend_on_the_zoom(app, show):
     short_run(app, "zoomed", 3000)
     page = show("runs=zoomed&smooth=50")
-    at = f"{CHART}.shown[0].smooth('loss', 50)[1499]"
+    at = f"{CHART}.shown[0].smooth('loss', 50).y[1499]"
     before = page.evaluate(at)
     ask(page, range=[1400, 1600])
     wait(page, "chart.view.range !== null && chart.panels.get('loss').plot.layout.xaxis.range[0] === 1400")
@@ -71,24 +48,6 @@ def test_the_smoothed_curve_does_not_depend_on_the_zoom(app, show):
         f"(() => {{ const trace = {CHART}.panels.get('loss').plot.data[1]; return trace.y[trace.x.indexOf(1500)]; }})()"
     )
     assert before == page.evaluate(at) == drawn
-
-
-def test_no_spike_is_hidden_and_few_points_are_drawn_as_they_are(app, show):
-    short_run(app, "spike", 300)
-    page = show("runs=spike")
-    hidden = module(page, "chart-series", """
-      const n = 70000, xs = Float64Array.from({length: n}, (_, i) => i + 1), ys = new Float32Array(n).fill(3);
-      ys[12345] = 99; ys[54321] = -99; ys.fill(NaN, 20000, 30000);
-      return [false, true].map((log) => { const e = m.envelope(xs, ys, 1, n, 800, log);
-        return [e.y.includes(99), e.y.includes(-99), e.y.some(Number.isNaN), e.x.length <= 1700,
-                e.x.every((x, i) => i === 0 || x >= e.x[i - 1])]; });
-    """)  # fmt: skip
-    assert hidden == [[True] * 5, [True] * 5]
-    few = module(page, "chart-series", """
-      const xs = Float64Array.from({length: 1000}, (_, i) => i), ys = Float32Array.from(xs, (x) => x % 7);
-      const e = m.envelope(xs, ys, 100, 400, 800); return [e.all, e.x[0], e.x.at(-1), e.x.length];
-    """)  # fmt: skip
-    assert few == [True, 99, 401, 303]
 
 
 def test_what_a_resume_overwrote_stays_as_a_dimmed_line_and_nulls_are_gaps(app, show):
@@ -153,3 +112,35 @@ def test_a_zoomed_range_follows_the_newest_step_when_asked(app, show):
     page.evaluate(f"{CHART}.feed.soon(0)")
     wait(page, "chart.shown[0].n === 2040")
     assert page.evaluate(f"{CHART}.view.range") == [1540, 2040]
+
+
+def test_a_drag_from_before_the_first_step_and_then_a_logarithmic_axis_keeps_every_point(app, show):
+    short_run(app, "logged")
+    page = show("runs=logged")
+    ask(page, range=[-20, 1500])
+    wait(page, "chart.view.range !== null")
+    page.get_by_label("log x").check()
+    wait(page, "chart.view.logx && !chart.drawing")
+    seen = (
+        f"(() => {{ const p = {CHART}.panels.get('loss').plot; return [p.layout.xaxis.range, p.data[0].x.length]; }})()"
+    )
+    page.wait_for_function(f"() => {seen}[0].every(Number.isFinite)")
+    (low, high), points = page.evaluate(seen)
+    assert low == 0 and abs(10**high - 1500) < 1 and points > 1000
+    page.get_by_label("Zoom in").click()
+    wait(page, "chart.view.range[1] < 1500")
+
+
+def test_the_smoothing_follows_the_zoom_and_the_cursor_reads_both_curves(app, show):
+    short_run(app, "both", 4000)
+    page = show("runs=both&smooth=auto")
+    output = page.locator(".wb-chart-tools output")
+    output.filter(has_text="auto (100 steps)").wait_for()
+    ask(page, range=[1000, 1400])
+    output.filter(has_text="auto (10 steps)").wait_for()
+    page.evaluate(f"{CHART}.cursor.point({CHART}.panels.get('loss'), 1200)")
+    words = page.locator(".wb-chart-panel-loss .wb-chart-tip").inner_text()
+    raw, smooth = page.evaluate(
+        f"[{CHART}.shown[0].values('loss')[1199], {CHART}.shown[0].smooth('loss', 10).y[1199]].map((v) => v.toPrecision(5))"
+    )
+    assert f"{raw} ({smooth})" in words

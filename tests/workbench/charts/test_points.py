@@ -1,6 +1,8 @@
 """The chart's data: every row once, in the folder's own order, from a cursor that any server understands."""
 
 import base64
+import csv
+import io
 import json
 
 import numpy as np
@@ -40,29 +42,6 @@ def floats(text, n):
     return np.full(n, np.nan) if text is None else np.frombuffer(base64.b64decode(text), "<f4")
 
 
-class Browser:
-    """Keeps what it is told, as chart-series.js does."""
-
-    def __init__(self):
-        self.rows, self.old, self.cursor = [], [], None
-
-    def take(self, reply):
-        if reply["replaced"]:
-            self.rows, self.old = [], []
-        self.cursor = reply["cursor"]
-        n = reply["rows"]
-        if not n:
-            return self
-        steps, losses = unfolded(reply["steps"], n), floats(reply["columns"]["loss"], n)
-        cuts = dict(map(tuple, reply["resets"]))
-        for i in range(n):
-            if i in cuts:
-                self.old += [row for row in self.rows if row[0] >= cuts[i]]
-                self.rows = [row for row in self.rows if row[0] < cuts[i]]
-            self.rows.append((int(steps[i]), float(losses[i])))
-        return self
-
-
 def test_everything_comes_once_and_then_only_what_is_new(folder, run):
     write_steps(run, 1, 500)
     first = ask(folder)
@@ -74,16 +53,20 @@ def test_everything_comes_once_and_then_only_what_is_new(folder, run):
     assert (second["rows"], second["steps"], second["attempts"]) == (20, [[501, 20, 1]], [])
 
 
-def test_a_resume_is_resolved_as_the_run_folder_resolves_it(folder, run):
-    browser = Browser()
+def test_the_rows_a_resume_overwrote_are_those_of_the_run_folder(folder, run):
+    cursor, steps, cuts = None, [], []
     for first, last, attempt in ((1, 100, 1), (81, 150, 2), (61, 90, 3), (91, 200, 3)):
         write_steps(run, first, last, attempt=attempt, seed=attempt)
-        browser.take(ask(folder, browser.cursor))
-    whole, metrics = Browser().take(ask(folder)), read_metrics(run)
-    for reader in (browser, whole):
-        assert [step for step, _ in reader.rows] == metrics["step"].tolist()
-        np.testing.assert_allclose([loss for _, loss in reader.rows], metrics["loss"], rtol=1e-6)
-        assert sorted(step for step, _ in reader.old) == sorted(metrics.overwritten["step"].tolist())
+        reply = ask(folder, cursor)
+        cuts += [[row + len(steps), step] for row, step in reply["resets"]]
+        steps += unfolded(reply["steps"], reply["rows"]).tolist()
+        cursor = reply["cursor"]
+    whole, metrics = ask(folder), read_metrics(run)
+    assert cuts == whole["resets"] == [[100, 81], [170, 61]]
+    kept: list[float] = []
+    for row, step in enumerate(steps):
+        kept = [old for old in kept if old < dict(map(tuple, cuts)).get(row, np.inf)] + [step]
+    assert kept == metrics["step"].tolist()
 
 
 def test_the_answer_says_from_which_step_on_rows_are_overwritten(folder, run):
@@ -205,11 +188,13 @@ def test_what_happened_becomes_marks(folder, run):
 
 
 def test_alerts_of_the_job_runner_come_once(folder, run):
-    folder.jobs.known.append(Alert(5, 100.0, "loss spike"))
+    folder.jobs.known.append(Alert(5, 100.0, "loss spike", number=1))
     reply = ask(folder)
     assert [(mark["kind"], mark["step"], mark["text"]) for mark in reply["marks"]] == [("alert", 5, "loss spike")]
-    folder.jobs.known.append(Alert(7, 101.0, "another"))
-    assert [mark["step"] for mark in ask(folder, reply["cursor"])["marks"]] == [7]
+    folder.jobs.known.append(Alert(7, 99.0, "raised later, of an earlier moment", number=2))
+    reply = ask(folder, reply["cursor"])
+    assert [mark["step"] for mark in reply["marks"]] == [7]
+    assert "marks" not in ask(folder, reply["cursor"])
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "../r", "/etc", "a;touch x", "<img onerror=1>", None, 7, {}])
@@ -259,3 +244,15 @@ def test_the_table_has_every_row_at_full_precision(folder, run):
     assert len(rows) == 80 and [int(row["step"]) for row in kept] == list(range(1, 61))
     assert [float(row["loss"]) for row in kept] == read_metrics(run)["loss"].tolist()
     assert {row["run"] for row in rows} == {"r"}
+    assert all(row["tokens"].isdigit() for row in rows)
+
+
+def test_the_table_has_the_validation_losses_of_their_own_attempts(folder, run):
+    write_steps(run, 1, 20)
+    write_event(run, "eval", step=10, loss=4.5)
+    write_event(run, "eval", step=20, loss=4.25)
+    write_steps(run, 15, 30, attempt=2)
+    write_event(run, "eval", step=20, loss=4.125, attempt=2)
+    rows = list(csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"])))
+    found = [(int(row["step"]), row["validation_loss"], row["overwritten"]) for row in rows if row["validation_loss"]]
+    assert found == [(20, "4.25", "1"), (10, "4.5", "0"), (20, "4.125", "0")]
