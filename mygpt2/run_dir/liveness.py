@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.belonging import belongs
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
 
@@ -57,21 +58,27 @@ class RunState:
 
 
 def rank_states(run: RunDir) -> list[RankState]:
-    """Every recorded rank by number, checked against the processes of this machine."""
+    """Every recorded rank by number, checked against the processes of this machine.
+
+    A record that names a process of something else names none: it is told as gone, and nobody sends it a signal.
+    """
     found = []
     for path in run.ranks_dir.glob("*.json"):
         record = read_json(path)
         if record is None or not path.stem.isdecimal():
             continue
-        process = Process.from_json(record)
+        process, launcher = (_ours(run, Process.from_json(each)) for each in (record, record.get("launcher")))
         alive = None if process and not process.local else bool(process and process.alive())
-        launcher = Process.from_json(record.get("launcher"))
         attempt = record.get("attempt")
         found.append(
             RankState(int(path.stem), process, launcher, str(record.get("device", "")),
                       attempt if isinstance(attempt, int) else 0, alive)
         )  # fmt: skip
     return sorted(found, key=lambda rank: rank.rank)
+
+
+def _ours(run: RunDir, process: Process | None) -> Process | None:
+    return None if process and process.alive() and not belongs(run, process) else process
 
 
 def state_of(run: RunDir, *, now: float | None = None) -> RunState:

@@ -22,8 +22,9 @@ while not os.path.exists(sys.argv[1]):
 
 @contextmanager
 def running(code: str = OBEDIENT, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that has begun; it is gone afterwards, whatever happened."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", code, *arguments], stdout=subprocess.PIPE)
+    """A Python process that has begun; it is gone afterwards, whatever happened. Its command says what it stands for."""
+    words = [sys.executable, "-S", "-c", code, *arguments, "mygpt2"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
         assert process.stdout and process.stdout.readline()
         yield process

@@ -62,7 +62,7 @@ def held(log: Path) -> Iterator[int]:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):  # no flock there: the marks in the environment remain
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits for somebody who only looks, for a moment
         yield descriptor
     finally:
         os.close(descriptor)
@@ -90,13 +90,13 @@ def start_detached(
 
 
 def log_is_held(log: Path) -> bool:
-    """Whether a process started with this log still runs."""
+    """Whether a process started with this log still runs. Of several that look at once none takes another for it."""
     try:
         descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -25,6 +25,7 @@ from typing import Any
 from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.run_dir import Process
 from mygpt2.run_dir.atomic import read_json, replace_json
+from mygpt2.run_dir.values import number
 from workbench.jobs import runner, spawn
 from workbench.jobs.records import ID
 
@@ -172,14 +173,15 @@ class Tasks:
         self.reap()
         state, code, ended = self._state(id, folder, record)
         log = spawn.tail(folder / "log.txt", LOG_LINES)
-        target = Path(record["result"]) if isinstance(record.get("result"), str) else None
+        result, argv = record.get("result"), record.get("argv")
+        target = Path(result) if isinstance(result, str) and "\0" not in result else None
         task = Task(
             id=id,
             kind=str(record.get("kind", "")),
             label=str(record.get("label", "")),
             state=state,
-            argv=tuple(str(word) for word in record.get("argv") or ()),
-            created=float(record.get("created") or 0.0),
+            argv=tuple(str(word) for word in argv) if isinstance(argv, list) else (),
+            created=number(record.get("created")) or 0.0,
             ended=ended,
             progress=_progress(read_json(folder / "progress.json")),
             log=tuple(log),
@@ -198,7 +200,7 @@ class Tasks:
             return "running", None, None
         ended = ended or read_json(folder / "exit.json")  # it may have been written between the two looks
         code = ended.get("code") if ended else None
-        when = ended.get("time") if ended else None
+        when = number(ended.get("time")) if ended else None
         asked = bool(record.get("asked"))
         if not isinstance(code, int):
             return ("stopped" if asked else "lost"), None, None
@@ -219,9 +221,10 @@ class Tasks:
 
     def _finish_off(self, id: str, grace: float) -> None:
         deadline = time.monotonic() + grace
+        folder, log = self._folder / id, self._folder / id / "log.txt"
         while time.monotonic() < deadline:
             self.reap()
-            if not spawn.log_is_held(self._folder / id / "log.txt"):
+            if not self._alive(folder, read_json(folder / "task.json") or {}) and not spawn.log_is_held(log):
                 return
             time.sleep(0.1)
         for process in self._processes(id):
@@ -232,16 +235,14 @@ class Tasks:
 def _progress(record: dict[str, Any] | None) -> TaskProgress | None:
     try:
         assert record is not None
+        done, time = number(record["done"]), number(record["time"])
+        assert done is not None and time is not None
         return TaskProgress(
-            str(record["title"]), float(record["done"]), _number(record.get("total")), str(record.get("unit", "")),
-            _number(record.get("rate")), _number(record.get("seconds_left")), float(record["time"]),
+            str(record["title"]), done, number(record.get("total")), str(record.get("unit", "")),
+            number(record.get("rate")), number(record.get("seconds_left")), time,
         )  # fmt: skip
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (AssertionError, KeyError):
         return None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _json(path: Path) -> Any:

@@ -1,7 +1,9 @@
 """Detached processes: what they are given, how they are found, and what can be read of them."""
 
+import fcntl
 import os
 import signal
+import threading
 
 import pytest
 
@@ -96,3 +98,26 @@ def test_a_command_that_cannot_be_started_leaves_the_log_free(tmp_path):
     with pytest.raises(OSError):
         spawn.start_detached(["/does/not/exist"], tmp_path / "log", {}, tmp_path)
     assert not spawn.log_is_held(tmp_path / "log")
+
+
+def test_a_log_is_locked_for_life_though_somebody_looked_at_it_just_then(tmp_path):
+    """The look was taken for a holder: a run started at that instant had an unlocked log, and of two who looked at
+    once each saw the other as a run."""
+    log = tmp_path / "log"
+    locked, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with spawn.held(log):
+            locked.set()
+            leave.wait(60)
+
+    log.touch()
+    with open(log) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as `log_is_held` does
+        assert not spawn.log_is_held(log), "two look at once"
+        thread = threading.Thread(target=hold)
+        thread.start()
+    assert locked.wait(60) and spawn.log_is_held(log)
+    leave.set()
+    thread.join()
+    assert not spawn.log_is_held(log)

@@ -1,5 +1,6 @@
 """Long work besides runs: it outlives the server, tells how far it is, and ends when it is told to."""
 
+import errno
 import json
 import signal
 import sys
@@ -180,3 +181,40 @@ def test_an_engine_verb_tells_its_progress(tasks, tmp_path, monkeypatch):
     task = ended(tasks, tasks.start("tokenizer", argv, label="x").id)
     assert task.state == "done", task.log
     assert task.progress and task.progress.title == "merge" and task.progress.share == 1.0
+
+
+def test_without_file_locks_too_one_that_does_not_listen_is_killed_after_the_grace(tasks, monkeypatch):
+    def no_lock(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(spawn.fcntl, "flock", no_lock)
+    task = tasks.start("eval", [*PYTHON, DEAF], label="x")
+    until(lambda: tasks.get(task.id).log == ("deaf",))
+    tasks.stop(task.id, grace=0.2)
+    assert ended(tasks, task.id).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"created": "yesterday"}, {"created": 10**400}, {"created": float("nan")}, {"argv": 7}, {"kind": None},
+        {"result": "a\0b"}, {"process": {"pid": 10**400, "start": "x", "host": "y"}},
+    ],
+)  # fmt: skip
+def test_a_damaged_task_hides_no_other(tasks, damage):
+    bad, good = (ended(tasks, tasks.start("eval", [*PYTHON, "pass"], label=label).id) for label in ("bad", "good"))
+    file = tasks._folder / bad.id / "task.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    fresh = Tasks(tasks._folder)
+    assert good.label in [task.label for task in fresh.list()]
+    fresh.prune(0)
+    assert fresh.list() == []
+
+
+@pytest.mark.parametrize("record", [{"code": 10**400}, {"code": "0", "time": "x"}, {"code": 0, "time": float("inf")}])
+def test_a_damaged_end_of_a_task_is_no_crash_of_the_list(tasks, record):
+    task = ended(tasks, tasks.start("eval", [*PYTHON, "pass"], label="x").id)
+    (tasks._folder / task.id / "exit.json").write_text(json.dumps(record))
+    (tasks._folder / task.id / "progress.json").write_text(json.dumps(
+        {"title": "x", "done": 10**400, "total": 1e999, "unit": "files", "time": "z"}))  # fmt: skip
+    assert [found.label for found in Tasks(tasks._folder).list()] == ["x"]
