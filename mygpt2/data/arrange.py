@@ -91,6 +91,7 @@ class ReplaceOne:
             names[:, 0].copy(),
             names[:, 1].copy(),
             *incidents(parts),
+            len(arrivals),
         )
 
     def _count(self, block: int, load: Load) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -41,6 +42,7 @@ class Batch:
     cursor: np.ndarray  # (V / R, 5) int64: CURSOR_FIELDS of the lanes r, r + R, ...
     quarantine: list[int]  # blocks left out so far, sorted
     epoch: float  # of this rank's first lane, with its fraction
+    left_out: Counter[str]  # documents of this rank in this attempt, by reason, and "met": all of them
     _pieces: tuple[Pieces, ...] = field(repr=False)  # by lane
     _rows: range = field(repr=False)  # of every lane's pieces
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,7 +66,9 @@ class LaneFeed:
         self._first: dict[int, FirstBlock] = {}
         self._next = (stream.epoch, stream.window)
         self._fruitful_epoch = stream.epoch
-        self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows
+        self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows,
+        self._left_out: Counter[str] = Counter()  # and what was left out of those windows,
+        self._met = 0  # of so many documents
 
     def restore(self, load: Load) -> None:
         """Bring an arranger that has a memory to where the cursor is."""
@@ -112,12 +114,17 @@ class LaneFeed:
         parts = [future.result() for future in asked.futures]
         self._estimate.add(sum(len(part.ids) for part in parts), asked.blocks)
         arranged = self._arranger.arrange(epoch, window, parts)
-        arranged = replace(arranged, quarantined={**self._passed_over, **arranged.quarantined})
+        arranged = replace(
+            arranged,
+            quarantined={**self._passed_over, **arranged.quarantined},
+            left_out=dict(self._left_out + Counter(arranged.left_out)),
+            met=self._met + arranged.met,
+        )
         if len(arranged.tokens):
-            self._fruitful_epoch, self._passed_over = epoch, {}
+            self._fruitful_epoch, self._passed_over, self._left_out, self._met = epoch, {}, Counter(), 0
             self.stream.append(arranged)
             return arranged
-        self._passed_over = arranged.quarantined
+        self._passed_over, self._left_out, self._met = arranged.quarantined, Counter(arranged.left_out), arranged.met
         patience = FRUITLESS_EPOCHS if self._order.shuffled else 1
         if self._maker.all_empty or epoch - self._fruitful_epoch > patience:
             raise UserError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -25,14 +26,13 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.conveyor import Conveyor, Stopped
 from mygpt2.data.faults import Clock
 from mygpt2.data.lane import LaneFeed, TokenEstimate
-from mygpt2.data.manifest import Manifest
+from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
-from mygpt2.data.packing import LaneStream, TokenBlock
+from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.data.resume import check_state, starting_cursor
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
-from mygpt2.errors import UserError
 from mygpt2.machine import available_cores
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
@@ -113,8 +113,9 @@ class Loader:
         }
         check_state(state, self.fingerprint, fork)
         cursor, quarantine = starting_cursor(state, self.fingerprint)
-        self.counts: dict[str, int] = {}  # documents left out, by reason, in the windows begun so far
-        self.quarantine_reasons = {block: "in quarantine since an earlier attempt" for block in quarantine}
+        self._left_out: Counter[str] = Counter()  # of the windows that the batches made so far need
+        self._entered: dict[int, tuple[int, int]] = {}  # the newest of those windows, by this rank's lanes
+        self.quarantine_reasons = dict.fromkeys(quarantine, EARLIER)
         self._bad = set(quarantine)
 
         self._stop = threading.Event()
@@ -225,26 +226,14 @@ class Loader:
         possible = steps
         for feed in self._feeds:
             while feed.stream.ready < rows or (feed.stream.ready < rows * steps and feed.ready):
-                self._begin(feed)
+                needed = feed.stream.ready < rows  # the next batch cannot be without this window
+                window = feed.load()
+                self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
+                if needed:
+                    self._check_quarantine(self._bad | window.quarantined.keys())
                 feed.ask(ahead)
             possible = min(possible, feed.stream.ready // rows)
         return possible
-
-    def _begin(self, feed: LaneFeed) -> None:
-        window = feed.load()
-        for reason, count in window.left_out.items():
-            self.counts[reason] = self.counts.get(reason, 0) + count
-        new = {block: why for block, why in window.quarantined.items() if block not in self.quarantine_reasons}
-        self.quarantine_reasons.update(new)
-        allowed = self.data.max_quarantine * len(self.manifest)
-        if new and len(self.quarantine_reasons) > allowed:
-            block, why = next(iter(new.items()))
-            raise UserError(
-                f"{len(self.quarantine_reasons)} of {len(self.manifest)} blocks of {self.manifest.source} are "
-                f"unreadable (the last: {self.manifest.describe(block)}: {why}); "
-                f"data.max_quarantine={self.data.max_quarantine:g} "
-                f"allows {int(allowed)}; repair the files or raise data.max_quarantine"
-            )
 
     def _assemble(self, steps: int) -> Iterable[Batch]:
         """The next `steps` batches, from tokens that are loaded."""
@@ -252,14 +241,16 @@ class Loader:
         tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
         taken = [feed.stream.take(steps, rows, tokens[:, i]) for i, feed in enumerate(self._feeds)]
         cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
-        bad: list[set[int]] = [set() for _ in range(steps)]
-        for t in taken:
+        news: list[list[Window]] = [[] for _ in range(steps)]  # the windows that each step is the first to need
+        for feed, t in zip(self._feeds, taken, strict=True):
             for step, window in t.entered:
-                bad[min(step, steps - 1)].update(window.quarantined)
+                if self._entered.get(feed.lane, (-1, -1)) < (window.epoch, window.window):
+                    self._entered[feed.lane] = window.epoch, window.window
+                    news[min(step, steps - 1)].append(window)
         pieces = tuple(t.pieces for t in taken)
         by_step = tokens.reshape(steps, rows * lanes, self._block_size + 1)
         for step in range(steps):
-            self._bad |= bad[step]
+            self._note(news[step])
             yield Batch(
                 tokens=by_step[step],
                 slots=self._slots,
@@ -267,9 +258,21 @@ class Loader:
                 cursor=cursors[step],
                 quarantine=sorted(self._bad),
                 epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
+                left_out=self._left_out,
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
+
+    def _note(self, windows: Iterable[Window]) -> None:
+        """What was left out of windows that the next batch is the first to need. UserError when that is too much."""
+        for window in windows:
+            self._left_out = self._left_out + Counter({**window.left_out, "met": window.met})
+            self._bad.update(window.quarantined)
+        self._check_quarantine(self._bad)
+
+    def _check_quarantine(self, bad: set[int]) -> None:
+        """UserError when this rank alone leaves out too much; what all ranks leave out, the trainer adds up."""
+        check_quarantine(self.manifest, self.data.max_quarantine, {block: self.quarantine_reasons[block] for block in bad})
 
     def _epoch(self, cursor: np.ndarray, share: float) -> float:
         """Lane epochs behind this rank's first lane, `share` of the cursor's window included."""

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+
+from mygpt2.errors import UserError
+
+EARLIER = "in quarantine since an earlier attempt"
 
 Kind = Literal["parquet", "jsonl", "txt", "tokens"]
 
@@ -139,3 +144,15 @@ def make_blocks(file: Any, part: Any, start: Any, stop: Any, rows: Any) -> np.nd
     for name, column in zip(BLOCK.names or (), columns, strict=True):
         blocks[name] = column
     return blocks
+
+
+def check_quarantine(manifest: Manifest, allowed_share: float, reasons: Mapping[int, str]) -> None:
+    """UserError when the unreadable blocks, each with its reason, are more than a run may leave out."""
+    allowed = int(allowed_share * len(manifest))
+    if len(reasons) > allowed:
+        block = max(reasons, key=lambda b: (not reasons[b].startswith(EARLIER), b))
+        raise UserError(
+            f"{len(reasons)} of {len(manifest)} blocks of {manifest.source} are unreadable "
+            f"({manifest.describe(block)}: {reasons[block]}); data.max_quarantine={allowed_share:g} allows {allowed}; "
+            "repair the files or raise data.max_quarantine"
+        )

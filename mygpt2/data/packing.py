@@ -45,6 +45,7 @@ class Window:
     documents: np.ndarray  # (documents,) int32, the number within the block
     left_out: dict[str, int] = field(default_factory=dict)
     quarantined: dict[int, str] = field(default_factory=dict)  # blocks met up to here, with the reason
+    met: int = 0  # documents met up to here, left out or not, those of windows without tokens before it included
     row_key: tuple[int | str, ...] | None = None  # of the order of its rows; None: as they come
 
 
@@ -68,7 +69,9 @@ def arrange(
         tokens = gather([p.ids for p in parts], which, starts, lengths)
     names = np.array([p.block for p in parts], dtype=np.int32)
     numbers = numbers.astype(np.int32)
-    return Window(epoch, window, tokens, np.cumsum(lengths), names[which], numbers, *incidents(parts), row_key)
+    return Window(
+        epoch, window, tokens, np.cumsum(lengths), names[which], numbers, *incidents(parts), len(lengths), row_key
+    )
 
 
 def gather(ids: Sequence[np.ndarray], which: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ MAX_PENDING_BYTES = 8 << 20
 class LineWriter:
     """Appends JSON objects, one write call each. A full disk does not raise: lines wait in memory for room.
 
-    `problem` says what is wrong while lines wait; `dropped` counts those that had to be given up. Thread-safe.
+    `problem` says what is wrong while lines wait; `dropped` counts those of all `lines` that had to be given up.
+    Thread-safe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +27,7 @@ class LineWriter:
         self._lock = threading.Lock()
         self.problem: str | None = None
         self.dropped = 0
+        self.lines = 0
         end = os.fstat(self._descriptor).st_size
         if end and os.pread(self._descriptor, 1, end - 1) != b"\n":
             self._pending += b"\n"  # an earlier process died in the middle of a line: it must not swallow ours
@@ -38,6 +40,7 @@ class LineWriter:
             text = json.dumps({**finite(record), "nonfinite": True}, allow_nan=False, separators=(",", ":"))
         line = text.encode() + b"\n"
         with self._lock:
+            self.lines += 1
             if len(self._pending) + len(line) > MAX_PENDING_BYTES:
                 self.dropped += 1
                 return

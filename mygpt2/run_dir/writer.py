@@ -113,6 +113,16 @@ class RunWriter:
         """Why something could not be written just now, or None."""
         return self._status_problem or self._metrics.problem or self._events.problem or self._samples.problem
 
+    @property
+    def lines(self) -> int:
+        """Lines given to metrics, events and samples in this attempt."""
+        return self._metrics.lines + self._events.lines + self._samples.lines
+
+    @property
+    def dropped(self) -> int:
+        """Those of them for which there was no room, neither on the disk nor in memory."""
+        return self._metrics.dropped + self._events.dropped + self._samples.dropped
+
     def config(self, toml: str) -> None:
         """The fully resolved configuration, in this attempt's folder and, once it has begun, as config.toml."""
         self._keep(self.run.config_file, toml.encode())

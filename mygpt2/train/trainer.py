@@ -21,6 +21,7 @@ from mygpt2.model import GPT, state_for_checkpoint
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.tokenizer import Tokenizer
 from mygpt2.train.evaluate import Evaluations
+from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision
 from mygpt2.train.record import Recorder
@@ -73,6 +74,7 @@ class Trainer:
         self.outage: TryAgain | None = None
         self._validated: tuple[int, float] | None = None
         self._control = ControlFiles(self.run)
+        self.left_out = LeftOut(self.world, self.recorder, self.loader)
 
     # The loop
 
@@ -101,14 +103,17 @@ class Trainer:
             batch = batch or self._poll()
             waited = time.perf_counter() - began
             self._read_control_files()
-            own = batch is not None, self.outage is not None
-            asked, (ready, outage) = self.requests.agree(lambda flags: self.world.sum(flags, torch.int64), *own)
+            own = batch is not None, self.outage is not None, batch is not None and self.left_out.news(batch)
+            asked, (ready, outage, news) = self.requests.agree(lambda flags: self.world.sum(flags, torch.int64), *own)
             if outage and self.outage is None:
                 self.outage = TryAgain("another rank's data source stayed out of reach for longer than its budget")
             if asked.stop or outage:
                 return None, waited
             self._serve(asked)
             if ready == self.world.size:
+                if news:
+                    self.left_out.tell(self.progress.step + 1)
+                    self.left_out.check()
                 return batch, waited
             if waited > POLL_S:
                 reason = self.loader.waiting or "the next batch is not ready"
@@ -201,6 +206,7 @@ class Trainer:
         if self.trace:
             self.trace.flush()
         assert self.progress.cursor is not None, "nothing was consumed yet"
+        self.left_out.tell(self.progress.step)
         cursor = merge_cursors(self.world.gather(self.progress.cursor))
         quarantined = self.world.gather(np.array(self.progress.quarantine, dtype=np.int64))
         if self.checkpointer is None:
@@ -251,6 +257,7 @@ class Trainer:
         """Saves the last good state, unless no step was taken yet. TryAgain, on every rank, when it cannot be saved."""
         if self.progress.cursor is None:
             return
+        self.left_out.tell(self.progress.step, last=True)
         self._save(background=False)
         failure = self.checkpointer.failure if self.checkpointer else None
         if self.world.sum([int(failure is not None)], torch.int64)[0]:

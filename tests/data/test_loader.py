@@ -216,7 +216,7 @@ def test_held_out_documents_never_appear(tmp_path):
             run.step()
             for _, _, documents in run.rows():
                 assert not kept_out & {source.blocks[b][i] for b, i in documents}
-        assert run.loaders[0].counts["held_out"] >= len(kept_out)
+        assert run.last[0].left_out["held_out"] >= len(kept_out)
 
 
 def test_bad_documents_are_left_out_and_counted(tmp_path):
@@ -228,7 +228,7 @@ def test_bad_documents_are_left_out_and_counted(tmp_path):
         while run.last == [] or run.last[0].epoch < 1.5:
             run.step()
             seen |= {source.blocks[b][i] for _, _, documents in run.rows() for b, i in documents}
-        counts = run.loaders[0].counts
+        counts = run.last[0].left_out
     assert seen == set(good)
     assert counts["not_text"] >= 24 and counts["empty"] >= 16 and counts["too_long"] >= 8
 

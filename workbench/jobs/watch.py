@@ -125,6 +125,9 @@ class Watch:
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
                              log_tail=tail(run.log_file(0)))  # fmt: skip
+        if kind == "alert" and event.get("level") == "warning":
+            about = str(event.get("about", "run"))
+            return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
         if kind == "alert":
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
                                      log_tail=tail(run.log_file(0)))  # fmt: skip
