@@ -140,7 +140,7 @@ def test_the_smoothing_follows_the_zoom_and_the_cursor_reads_both_curves(app, sh
     output.filter(has_text="auto (10 steps)").wait_for()
     page.evaluate(f"{CHART}.cursor.point({CHART}.panels.get('loss'), 1200)")
     words = page.locator(".wb-chart-panel-loss .wb-chart-tip").inner_text()
-    raw, smooth = page.evaluate(
-        f"[{CHART}.shown[0].values('loss')[1199], {CHART}.shown[0].smooth('loss', 10).y[1199]].map((v) => v.toPrecision(5))"
-    )
+    series = f"{CHART}.shown[0]"
+    values = f"[{series}.values('loss')[1199], {series}.smooth('loss', 10).y[1199]]"
+    raw, smooth = page.evaluate(f"{values}.map((v) => v.toPrecision(5))")
     assert f"{raw} ({smooth})" in words
