@@ -272,7 +272,8 @@ class Loader:
 
     def _check_quarantine(self, bad: set[int]) -> None:
         """UserError when this rank alone leaves out too much; what all ranks leave out, the trainer adds up."""
-        check_quarantine(self.manifest, self.data.max_quarantine, {block: self.quarantine_reasons[block] for block in bad})
+        reasons = {block: self.quarantine_reasons[block] for block in bad}
+        check_quarantine(self.manifest, self.data.max_quarantine, reasons)
 
     def _epoch(self, cursor: np.ndarray, share: float) -> float:
         """Lane epochs behind this rank's first lane, `share` of the cursor's window included."""

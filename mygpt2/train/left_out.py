@@ -1,7 +1,8 @@
 """What a run leaves out of its data: counted over all ranks, told, and an alert where it is more than a thousandth.
 
-Documents that are empty, not text or too long; blocks in quarantine; cached tokens that were damaged (made anew, nothing
-is lost); lines of the run's logs for which there was no room. Held-out documents are left out on purpose and not here.
+Documents that are empty, not text or too long; blocks in quarantine; cached tokens that were damaged (made anew,
+nothing is lost); lines of the run's logs for which there was no room. Held-out documents are left out on purpose and
+not here.
 The limit on blocks in quarantine is kept here as well: over all ranks, so that it ends a run in the same step on any
 number of them.
 """

@@ -22,7 +22,7 @@ while not os.path.exists(sys.argv[1]):
 
 @contextmanager
 def running(code: str = OBEDIENT, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that has begun; it is gone afterwards, whatever happened. Its command says what it stands for."""
+    """A Python process that has begun; it is gone afterwards, whatever happened. Its command says what it is."""
     words = [sys.executable, "-S", "-c", code, *arguments, "mygpt2"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
