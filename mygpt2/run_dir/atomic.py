@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import TryAgain, UserError
+from mygpt2.run_dir.inside import DOCUMENT_BYTES, read_inside
+from mygpt2.run_dir.records import tame
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
@@ -64,10 +66,13 @@ def finite(value: Any) -> Any:
     return value
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object of the run folder; None if it is missing, unreadable or something else."""
+def read_json(path: Path, root: Path | None = None, *, most: int = DOCUMENT_BYTES) -> dict[str, Any] | None:
+    """A JSON object of the run folder `root` (unset: the file's own), as `tame` leaves it.
+
+    None if it is missing, unreadable, larger than `most` bytes, not inside the folder, or something else.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_inside(path, root, most=most))
     except (OSError, ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return tame(value) if isinstance(value, dict) else None

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from mygpt2.errors import UserError
+from mygpt2.run_dir.inside import append_inside
 from mygpt2.run_dir.paths import RunDir
 
 REQUESTS = ("stop", "save", "sample")
@@ -15,7 +16,7 @@ class ControlFiles:
     """Requests of one run. `stop`: save and end; `save`: save and go on; `sample`: write samples now."""
 
     def __init__(self, run: RunDir) -> None:
-        self._folder = run.control_dir
+        self._run, self._folder = run, run.control_dir
 
     def poll(self) -> set[str]:
         """Requests waiting now: one directory listing, some microseconds."""
@@ -26,8 +27,13 @@ class ControlFiles:
 
     def clear(self, name: str) -> None:
         """Takes a request away, once it is being acted on."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self._folder / name)
+        except FileNotFoundError:
+            return
+        except OSError:  # somebody made it a folder
+            with contextlib.suppress(OSError):
+                os.rmdir(self._folder / name)
 
     def clear_all(self) -> None:
         """At the start of an attempt: what was asked of an earlier one is over."""
@@ -40,6 +46,6 @@ class ControlFiles:
             raise UserError(f"request {name!r} is not known; allowed: {', '.join(REQUESTS)}")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(append_inside(self._folder / name, self._run.path))
         except OSError as error:
             raise UserError(f"cannot write {self._folder / name}: {error.strerror}; check who owns the run") from None

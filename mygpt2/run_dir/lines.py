@@ -7,11 +7,15 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mygpt2.run_dir.atomic import finite
+from mygpt2.run_dir.inside import append_inside, open_inside
+from mygpt2.run_dir.records import checked, tame
 
 MAX_PENDING_BYTES = 8 << 20
+MAX_LINE_BYTES = MAX_PENDING_BYTES  # no writer makes a longer one
+PIECE_BYTES = 64 << 20
 
 
 class LineWriter:
@@ -22,7 +26,7 @@ class LineWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._descriptor = append_inside(path)
         self._pending = bytearray()
         self._lock = threading.Lock()
         self.problem: str | None = None
@@ -69,39 +73,69 @@ class Follower:
     """Reads a growing file from a byte offset on and returns complete new lines only.
 
     The offset never passes an unfinished line, so `offset` is all a reader has to remember. A file that became
-    shorter or was replaced is read from its start again, and `restarts` is counted up.
+    shorter or was replaced is read from its start again, and `restarts` is counted up. A line longer than
+    MAX_LINE_BYTES is returned empty. `problem` says why the file cannot be read, `root` is as for `open_inside`.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    def __init__(self, path: Path, offset: int = 0, *, root: Path | None = None) -> None:
         self.path, self.offset, self.restarts = path, offset, 0
+        self.problem: str | None = None
+        self._root = root
+        self._searched = 0  # up to where no end of the line at `offset` was found
         self._identity: tuple[int, int] | None = None
 
     def read(self, max_bytes: int | None = None) -> list[bytes]:
-        """New lines without their line ends; empty if there is nothing new or no file.
+        """New lines without their line ends; empty if there is nothing new, no file, or a problem with it.
 
         With `max_bytes` at most about that much at once; one longer line is still returned whole.
         """
+        lines: list[bytes] = []
         try:
-            with open(self.path, "rb") as file:
+            with open_inside(self.path, self._root) as file:
                 info = os.fstat(file.fileno())
                 self._notice_restart((info.st_dev, info.st_ino), info.st_size)
-                if info.st_size == self.offset:
-                    return []
-                file.seek(self.offset)
-                waiting = info.st_size - self.offset
-                chunk = file.read(waiting if max_bytes is None else min(waiting, max_bytes))
-                if b"\n" not in chunk:
-                    chunk += file.readline()
+                while new := self._piece(file, info.st_size, PIECE_BYTES if max_bytes is None else max_bytes):
+                    lines += new
+                    if max_bytes is not None:
+                        break
+            self.problem = None
         except FileNotFoundError:
+            self.problem = None
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+        return lines
+
+    def _piece(self, file: BinaryIO, size: int, most: int) -> list[bytes]:
+        """The complete lines among the next `most` bytes; at least one if there is one."""
+        if size <= max(self.offset, self._searched):
             return []
+        file.seek(self.offset)
+        chunk = file.read(min(size - self.offset, most))
+        if b"\n" not in chunk:
+            chunk += file.readline(max(0, MAX_LINE_BYTES - len(chunk)))
+            if b"\n" not in chunk and len(chunk) >= MAX_LINE_BYTES:
+                return self._skip_line(file, size)
         end = chunk.rfind(b"\n") + 1
         self.offset += end
-        return chunk[:end].split(b"\n")[:-1] if end else []
+        return [line if len(line) <= MAX_LINE_BYTES else b"" for line in chunk[:end].split(b"\n")[:-1]]
+
+    def _skip_line(self, file: BinaryIO, size: int) -> list[bytes]:
+        """Passes a line that nobody wants to hold, once its end is there."""
+        at = max(self.offset, self._searched)
+        file.seek(at)
+        while at < size and (chunk := file.read(min(PIECE_BYTES, size - at))):
+            end = chunk.find(b"\n") + 1
+            if end:
+                self.offset = at + end
+                return [b""]
+            at += len(chunk)
+        self._searched = at
+        return []
 
     def _notice_restart(self, identity: tuple[int, int], size: int) -> None:
         replaced = self._identity is not None and identity != self._identity
         if replaced or size < self.offset:
-            self.offset = 0
+            self.offset = self._searched = 0
             self.restarts += 1
         self._identity = identity
 
@@ -127,21 +161,20 @@ def _each(lines: list[bytes]) -> Iterator[Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a JSON lines file; lines that are none are left out."""
-    return parse_lines(Follower(path).read())[0]
+    """All complete records of a JSON lines file, as `checked` leaves them; lines that are none are left out."""
+    return [checked(tame(record)) for record in parse_lines(Follower(path).read())[0]]
 
 
 def last_record(path: Path, within: int = 1 << 16) -> dict[str, Any] | None:
-    """The last complete record, reading the end of the file only."""
+    """The last complete record, as `checked` leaves it, reading the end of the file only."""
     try:
-        with open(path, "rb") as file:
+        with open_inside(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - within))
-            lines = file.read().split(b"\n")[:-1]
+            lines = file.read(within).split(b"\n")[:-1]
     except OSError:
         return None
     for line in reversed(lines):
-        records, _ = parse_lines([line])
-        if records:
-            return records[0]
+        if line.startswith(b"{") and (records := parse_lines([line])[0]):
+            return checked(tame(records[0]))
     return None

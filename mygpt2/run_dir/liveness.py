@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mygpt2.run_dir.atomic import read_json
 from mygpt2.run_dir.belonging import belongs
+from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
+from mygpt2.run_dir.records import checked
 
 ACTIVE = ("starting", "running", "saving")
 ENDED = ("stopped", "finished", "failed")
@@ -57,23 +60,27 @@ class RunState:
         return [rank.process for rank in self.ranks if rank.alive and rank.process]
 
 
+def read_record(run: RunDir, path: Path) -> dict[str, Any] | None:
+    """status.json, exit.json, command.json or a rank's record, with entries of the right kinds only."""
+    record = read_json(path, run.path, most=SMALL_BYTES)
+    return None if record is None else checked(record)
+
+
 def rank_states(run: RunDir) -> list[RankState]:
     """Every recorded rank by number, checked against the processes of this machine.
 
     A record that names a process of something else names none: it is told as gone, and nobody sends it a signal.
     """
     found = []
-    for path in run.ranks_dir.glob("*.json"):
-        record = read_json(path)
-        if record is None or not path.stem.isdecimal():
+    for name in run.names(run.ranks_dir):
+        path = run.ranks_dir / name
+        record = read_record(run, path) if path.suffix == ".json" and path.stem.isdecimal() else None
+        if record is None:
             continue
         process, launcher = (_ours(run, Process.from_json(each)) for each in (record, record.get("launcher")))
         alive = None if process and not process.local else bool(process and process.alive())
-        attempt = record.get("attempt")
-        found.append(
-            RankState(int(path.stem), process, launcher, str(record.get("device", "")),
-                      attempt if isinstance(attempt, int) else 0, alive)
-        )  # fmt: skip
+        device, attempt = str(record.get("device", "")), record.get("attempt") or 0
+        found.append(RankState(int(path.stem), process, launcher, device, attempt, alive))
     return sorted(found, key=lambda rank: rank.rank)
 
 
@@ -88,16 +95,18 @@ def state_of(run: RunDir, *, now: float | None = None) -> RunState:
     time and the heartbeat is fresh; otherwise it is lost. On another machine only the heartbeat can tell.
     """
     now = time.time() if now is None else now
-    status = read_json(run.status_file) or {}
+    status = read_record(run, run.status_file) or {}
     attempt = status.get("attempt")
-    ended = read_json(run.exit_file)
+    ended = read_record(run, run.exit_file)
     if ended is not None and ended.get("attempt") != attempt:
         ended = None  # of an earlier attempt, kept until this one has begun
     ranks = rank_states(run)
     current = [rank for rank in ranks if rank.attempt == attempt]
-    beat, moved = _heartbeat(run, status), _number(status.get("progress"))
+    beat, moved = _heartbeat(run, status), status.get("progress")
     age = None if beat is None else now - beat
-    state, reason = _judge(str(status.get("state", "")), attempt, ended, current, age)
+    state, reason = _judge(str(status.get("state") or ""), attempt, ended, current, age)
+    if not reason and state == "lost":
+        reason = _unreadable(run)
     return RunState(state, reason, ranks, age, None if moved is None else now - moved, status, ended)
 
 
@@ -109,7 +118,7 @@ def _judge(
     if said in ENDED or said == "queued":
         return said, ""
     if said not in ACTIVE:
-        return "lost", "there is no readable status.json"
+        return "lost", ""
     gone = [rank for rank in ranks if rank.alive is False]
     if ranks and len(gone) == len(ranks):
         return "lost", f"status.json says {said}, but {_processes(gone)} gone without a word"
@@ -123,6 +132,15 @@ def _judge(
     return said, ""
 
 
+def _unreadable(run: RunDir) -> str:
+    """Why status.json says nothing."""
+    try:
+        run.read(run.status_file, SMALL_BYTES)
+    except OSError as error:
+        return f"there is no readable status.json: {error.strerror or error}"
+    return "there is no readable status.json: it is no record of a run's state"
+
+
 def _processes(ranks: list[RankState]) -> str:
     names = ", ".join(f"rank {rank.rank} (pid {rank.process.pid if rank.process else '?'})" for rank in ranks)
     return f"{names} {'is' if len(ranks) == 1 else 'are'}"
@@ -134,11 +152,7 @@ def _seconds(age: float | None) -> str:
 
 def _heartbeat(run: RunDir, status: dict[str, Any]) -> float | None:
     """The later of the time written and the file's own: with a full disk the writer can only touch the file."""
-    times = [_number(status.get("heartbeat"))]
+    times = [status.get("heartbeat")]
     with contextlib.suppress(OSError):
         times.append(run.status_file.stat().st_mtime if status else None)
     return max((t for t in times if t is not None), default=None)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

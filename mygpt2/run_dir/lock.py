@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.inside import append_inside
 from mygpt2.run_dir.liveness import RankState, rank_states
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
@@ -46,7 +47,7 @@ class RunLock:
         me = Process.current()
         deadline = clock() + patience
         try:
-            descriptor = os.open(self._run.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = append_inside(self._run.lock_file)
         except OSError as error:
             raise UserError(f"cannot write in {self._run.path}: {error.strerror}; check who owns the run") from None
         try:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from mygpt2.run_dir.lines import Follower, parse_lines, read_records
 from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.records import is_number, is_whole
 from mygpt2.run_dir.writer import METRIC_KEYS
 
 Columns = dict[str, NDArray[Any]]
+POLL_BYTES = 16 << 20  # text turned into columns at once: its rows as objects take ten times as much
+MOST_COLUMNS = 256  # a trainer writes 14; more are what a damaged or a hostile file holds
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,20 @@ class MetricsReader:
 
     def poll(self) -> Metrics:
         """All metrics so far. The same object as before if nothing is new."""
-        lines = self._follower.read()
+        lines = self._follower.read(POLL_BYTES)
         if self._follower.restarts != self._restarts:
             self._reset()
-        if lines or self._latest is None:
+        if not lines and self._latest is not None:
+            return self._latest
+        while True:
             records, garbage = parse_lines(lines)
             rows = [record for record in records if _is_row(record)]
             self._garbage += garbage + len(records) - len(rows)
-            self._parts = [_join([*self._parts, _columns(rows)])]
-            self._latest = _resolve(self._parts[0], self._garbage)
+            self._parts.append(_columns(rows))
+            if not (lines := self._follower.read(POLL_BYTES)):
+                break
+        self._parts = [_join(self._parts)]
+        self._latest = _resolve(self._parts[0], self._garbage)
         return self._latest
 
 
@@ -74,13 +82,13 @@ def read_metrics(run: RunDir) -> Metrics:
 
 
 def _is_row(record: dict[str, Any]) -> bool:
-    return type(record.get("step")) is int and type(record.get("attempt")) is int
+    return is_whole(record.get("step")) and is_whole(record.get("attempt"))
 
 
 def _columns(rows: list[dict[str, Any]]) -> Columns:
     keys = dict.fromkeys(("attempt", *METRIC_KEYS, "time")) | {key: None for row in rows for key in row}
     columns: Columns = {}
-    for key in keys:
+    for key in list(keys)[:MOST_COLUMNS]:
         values = [row.get(key) for row in rows]
         columns[key] = np.array(values, dtype=np.int64) if key in ("step", "attempt") else _floats(values)
     return columns
@@ -89,17 +97,19 @@ def _columns(rows: list[dict[str, Any]]) -> Columns:
 def _floats(values: list[Any]) -> NDArray[np.float64]:
     try:
         if not any(isinstance(value, str) for value in values):
-            return np.array(values, dtype=np.float64)
+            column = np.array(values, dtype=np.float64)
+            if column.ndim == 1:
+                return column
     except (TypeError, ValueError, OverflowError):
-        pass  # somebody wrote a list or an object: those cells are NaN, the rest of the column stays
-    return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)
+        pass  # somebody wrote a list, an object or a number without end: those cells are NaN, the column stays
+    return np.array([float(value) if is_number(value) else np.nan for value in values], dtype=np.float64)
 
 
 def _join(parts: list[Columns]) -> Columns:
     """Columns of several parts after one another; a column one of them lacks is NaN there."""
     if len(parts) == 1:
         return parts[0]
-    keys = dict.fromkeys(key for part in parts for key in part)
+    keys = list(dict.fromkeys(key for part in parts for key in part))[:MOST_COLUMNS]
     lengths = [len(part["step"]) for part in parts]
     return {
         key: np.concatenate([part.get(key, np.full(n, np.nan)) for part, n in zip(parts, lengths, strict=True)])
@@ -125,8 +135,9 @@ def winners(attempt: NDArray[np.int64], step: NDArray[np.int64]) -> NDArray[np.b
     """
     wins = np.ones(len(step), dtype=bool)
     cutoff = np.iinfo(np.int64).max
-    for number in np.unique(attempt)[::-1]:
-        of_attempt = np.flatnonzero(attempt == number)
+    order = np.argsort(attempt, kind="stable")
+    ends = np.flatnonzero(np.diff(attempt[order])) + 1
+    for of_attempt in reversed(np.split(order, ends) if len(order) else []):
         wins[of_attempt] = step[of_attempt] < cutoff
         last_first = of_attempt[::-1]
         _, first = np.unique(step[last_first], return_index=True)

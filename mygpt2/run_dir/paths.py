@@ -6,11 +6,13 @@ import datetime
 import difflib
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mygpt2.errors import UserError
+from mygpt2.run_dir.atomic import cannot_write
+from mygpt2.run_dir.inside import DOCUMENT_BYTES, names_inside, open_inside, read_inside
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RUNS = Path("runs")
@@ -95,6 +97,12 @@ class RunDir:
         """attempts/<n>/: config.toml, command.json and exit.json of each attempt, kept for ever."""
         return self.path / "attempts"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder of a run; the one that makes it count as a run is made last."""
+        return (self.ranks_dir, self.trace_dir, self.checkpoints_dir, self.control_dir, self.logs_dir, self.evals_dir,
+                self.attempts_dir)  # fmt: skip
+
     def rank_file(self, rank: int) -> Path:
         return self.ranks_dir / f"{rank}.json"
 
@@ -122,15 +130,10 @@ class RunDir:
         try:
             runs.mkdir(parents=True, exist_ok=True)
             path = _claim(runs / check_name(name)) if name is not None else _claim_next(runs, preset, today)
+            run = cls(path)
+            for folder in run.folders:
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise UserError(_unwritable(runs, error)) from None
-        run = cls(path)
-        try:
-            for folder in (run.ranks_dir, run.trace_dir, run.checkpoints_dir, run.control_dir, run.logs_dir,
-                           run.evals_dir, run.attempts_dir):  # fmt: skip
-                folder.mkdir(mode=0o700)
-        except OSError as error:
-            shutil.rmtree(path, ignore_errors=True)
             raise UserError(_unwritable(runs, error)) from None
         return run
 
@@ -145,9 +148,43 @@ class RunDir:
             raise UserError(f"no run {name!r} in {runs}; {hint}")
         return run
 
+    def read(self, path: Path, most: int = DOCUMENT_BYTES) -> bytes:
+        """A small file of the run, never one that a link leads to elsewhere. OSError says why it cannot be read."""
+        return read_inside(path, self.path, most=most)
+
+    def reader(self, path: Path) -> BinaryIO:
+        """A file of the run opened for reading, of any size, with the same care."""
+        return open_inside(path, self.path)
+
+    def names(self, folder: Path) -> list[str]:
+        """Names in a folder of the run, sorted; none where it is missing, unreadable, or a link out of the run."""
+        try:
+            return names_inside(folder, self.path)
+        except OSError:
+            return []
+
     def exists(self) -> bool:
-        """Whether this is the folder of a run, not merely a folder."""
-        return self.config_file.is_file() or self.status_file.is_file() or self.attempts_dir.is_dir()
+        """Whether this is the folder of a run, not merely a folder. One that nobody may look into counts as a run."""
+        try:
+            names = os.listdir(self.path)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return not {self.config_file.name, self.status_file.name, self.attempts_dir.name}.isdisjoint(names)
+
+    def prepare(self) -> None:
+        """Makes the folders that are missing. UserError for one that is a link or a file: nothing may be written there.
+
+        A process that was killed while it made the folder leaves some of them unmade, and so does a copy without
+        empty folders.
+        """
+        for folder in self.folders:
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                names_inside(folder, self.path)
+            except OSError as error:
+                raise cannot_write(folder, error) from None
 
 
 def check_name(name: str) -> str:
@@ -163,11 +200,14 @@ def check_name(name: str) -> str:
 def list_runs(runs: Path | str = RUNS) -> list[RunDir]:
     """All runs of a folder by name; an absent folder has none."""
     try:
-        names = sorted(entry.name for entry in os.scandir(runs) if NAME.fullmatch(entry.name) and entry.is_dir())
+        names = sorted(name for name in os.listdir(runs) if NAME.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except PermissionError:
-        raise UserError(f"runs folder {runs} cannot be read; check its permissions or choose another --runs") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"runs folder {runs} cannot be read: {reason}; check its permissions or choose another --runs"
+        ) from None
     return [run for name in names if (run := RunDir(Path(runs) / name)).exists()]
 
 
@@ -176,12 +216,19 @@ def _unwritable(runs: Path, error: OSError) -> str:
 
 
 def _claim(path: Path) -> Path:
+    """The folder, made now, or left half made by a process that was killed at that: it holds nothing of anybody."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        raise UserError(
-            f"run {path.name!r} exists in {path.parent}; go on with it (--resume auto) or choose another --run"
-        ) from None
+        if not path.is_dir() or (RunDir(path).exists()):
+            raise UserError(
+                f"run {path.name!r} exists in {path.parent}; go on with it (--resume auto) or choose another --run"
+            ) from None
+        strangers = sorted(set(os.listdir(path)).difference(folder.name for folder in RunDir(path).folders))
+        if strangers:
+            raise UserError(
+                f"{path} exists and is not a run: it holds {', '.join(strangers[:3])}; choose another --run"
+            ) from None
     return path
 
 

@@ -37,9 +37,10 @@ class Process:
     @classmethod
     def from_json(cls, record: Any) -> Process | None:
         """From a record of the run folder; None for anything that is not one."""
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            pid = int(record["pid"])
-            return cls(pid, str(record["start"]), str(record["host"])) if pid > 1 else None
+        with contextlib.suppress(KeyError, TypeError):
+            pid = record["pid"]
+            if type(pid) is int and 1 < pid < 2**31:
+                return cls(pid, str(record["start"]), str(record["host"]))
         return None
 
     def to_json(self) -> dict[str, Any]:

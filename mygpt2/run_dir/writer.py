@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from mygpt2.errors import EXIT_USAGE
-from mygpt2.run_dir.atomic import cannot_write, encode_json, read_json, replace_file, replace_json
+from mygpt2.run_dir.atomic import cannot_write, encode_json, replace_file, replace_json
 from mygpt2.run_dir.command import describe_command
 from mygpt2.run_dir.lines import LineWriter
-from mygpt2.run_dir.liveness import ENDED, state_of
+from mygpt2.run_dir.liveness import ENDED, rank_states, state_of
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
 
@@ -32,7 +32,7 @@ STATUS_SECONDS = 0.25  # steps quicker than this do not each rewrite status.json
 def next_attempt(run: RunDir) -> int:
     """The number of the attempt that is about to begin: 1 for a new run."""
     with contextlib.suppress(OSError):
-        known = [int(name) for name in os.listdir(run.attempts_dir) if name.isdecimal()]
+        known = [int(name) for name in os.listdir(run.attempts_dir) if name.isdecimal() and len(name) < 10]
         return 1 + max(known, default=0)
     return 1
 
@@ -40,19 +40,20 @@ def next_attempt(run: RunDir) -> int:
 def write_rank(run: RunDir, rank: int, *, world_size: int, device: str, attempt: int) -> None:
     """Records which process is this rank, and its launcher if torchrun started it."""
     launcher = Process.of(os.getppid()) if "TORCHELASTIC_RUN_ID" in os.environ else None
-    run.ranks_dir.mkdir(mode=0o700, exist_ok=True)
-    replace_json(
-        run.rank_file(rank),
-        {
-            "schema": SCHEMA,
-            "rank": rank,
-            "world_size": world_size,
-            "attempt": attempt,
-            **Process.current().to_json(),
-            "device": device,
-            "launcher": launcher.to_json() if launcher else None,
-        },
-    )
+    record = {
+        "schema": SCHEMA,
+        "rank": rank,
+        "world_size": world_size,
+        "attempt": attempt,
+        **Process.current().to_json(),
+        "device": device,
+        "launcher": launcher.to_json() if launcher else None,
+    }
+    try:
+        run.ranks_dir.mkdir(mode=0o700, exist_ok=True)
+        replace_json(run.rank_file(rank), record)
+    except OSError as error:
+        raise cannot_write(run.rank_file(rank), error) from None
 
 
 def write_queued(run: RunDir, message: str = "") -> None:
@@ -79,14 +80,18 @@ class RunWriter:
         self._folder = run.attempt_dir(attempt)
         self._held: dict[Path, bytes] = {}
         self._begun = not (held and attempt > 1 and run.config_file.is_file())
-        self._before = run.status_file.read_bytes() if state_of(run).state in ENDED else None
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._begun:
-            run.exit_file.unlink(missing_ok=True)
-        _forget_dead_ranks(run, attempt)
-        self._metrics, self._events, self._samples = (
-            LineWriter(path) for path in (run.metrics_file, run.events_file, run.samples_file)
-        )
+        run.prepare()
+        try:
+            self._before = run.read(run.status_file) if state_of(run).state in ENDED else None
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if self._begun:
+                run.exit_file.unlink(missing_ok=True)
+            _forget_dead_ranks(run, attempt)
+            self._metrics, self._events, self._samples = (
+                LineWriter(path) for path in (run.metrics_file, run.events_file, run.samples_file)
+            )
+        except OSError as error:
+            raise cannot_write(Path(error.filename or self._folder), error) from None
         now = clock()
         self._status: dict[str, Any] = {
             "schema": SCHEMA, "state": "starting", "phase": "starting", "step": 0, "steps": None, "tokens": 0,
@@ -243,12 +248,6 @@ class RunWriter:
 
 def _forget_dead_ranks(run: RunDir, attempt: int) -> None:
     """Removes records of earlier attempts' processes: this attempt may have fewer ranks."""
-    for path in _rank_files(run.ranks_dir):
-        record = read_json(path) or {}
-        process = Process.from_json(record)
-        if record.get("attempt") != attempt and not (process and process.alive()):
-            path.unlink(missing_ok=True)
-
-
-def _rank_files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+    for rank in rank_states(run):
+        if rank.attempt != attempt and not (rank.process and rank.process.alive()):
+            run.rank_file(rank.rank).unlink(missing_ok=True)
