@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mygpt2.errors import EXIT_USAGE
+from mygpt2.errors import EXIT_USAGE, UserError
 from mygpt2.run_dir.atomic import cannot_write, encode_json, replace_file, replace_json
 from mygpt2.run_dir.command import describe_command
 from mygpt2.run_dir.lines import LineWriter
 from mygpt2.run_dir.liveness import ENDED, rank_states, state_of
+from mygpt2.run_dir.lock import RunLock
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
 
@@ -27,6 +28,10 @@ METRIC_KEYS = (
 )  # fmt: skip
 HEARTBEAT_SECONDS = 2.0
 STATUS_SECONDS = 0.25  # steps quicker than this do not each rewrite status.json
+
+
+class FolderLost(UserError):
+    """The run's folder is not where it was: whatever would be written now would land in another run's."""
 
 
 def next_attempt(run: RunDir) -> int:
@@ -68,15 +73,23 @@ class RunWriter:
 
     With `held` a later attempt becomes part of the run with `begin`. Until then config.toml, command.json and exit.json
     stay those of the attempt before, and if it ends with a refusal (exit 2) the run is as if nobody had asked.
+    With the `lock` that holds the folder, metrics and status raise FolderLost once another folder, or none, is there.
+
     Nothing here raises for a full disk: status falls back to touching the file (a heartbeat all the same), lines wait
     in memory. `problem` says so as long as it lasts.
     """
 
     def __init__(
-        self, run: RunDir, attempt: int, *, held: bool = False, clock: Callable[[], float] = time.time
+        self,
+        run: RunDir,
+        attempt: int,
+        *,
+        held: bool = False,
+        lock: RunLock | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.run, self.attempt = run, attempt
-        self._clock = clock
+        self._clock, self._run_lock = clock, lock
         self._folder = run.attempt_dir(attempt)
         self._held: dict[Path, bytes] = {}
         self._begun = not (held and attempt > 1 and run.config_file.is_file())
@@ -163,6 +176,7 @@ class RunWriter:
         """
         if fields.get("state", "running") not in STATES:
             raise ValueError(f"state {fields['state']!r} is not one of {STATES}")
+        self._check_folder()
         now = self._clock()
         with self._lock:
             before = {**self._status}
@@ -176,6 +190,7 @@ class RunWriter:
 
     def metrics(self, **values: Any) -> None:
         """One line of metrics.jsonl. Keys that were not measured are null; schema, attempt and time are added."""
+        self._check_folder()
         row = dict.fromkeys(METRIC_KEYS) | values
         self._metrics.append({"schema": SCHEMA, "attempt": self.attempt, **row, "time": self._clock()})
 
@@ -199,7 +214,19 @@ class RunWriter:
         while not self._ended.wait(seconds):
             self._write_status()
 
+    def _lost(self) -> bool:
+        return self._run_lock is not None and self._run_lock.lost
+
+    def _check_folder(self) -> None:
+        if self._lost():
+            raise FolderLost(
+                f"the folder of run {self.run.name!r} was moved or deleted while it trained; put it back as "
+                f"{self.run.path} and run the same command: it goes on from its last checkpoint"
+            )
+
     def _write_status(self) -> None:
+        if self._lost():  # what is there now is another run's
+            return
         with self._lock:
             self._written = self._status["heartbeat"] = self._clock()
             try:
@@ -212,6 +239,10 @@ class RunWriter:
 
     def finish(self, state: str, code: int, reason: str = "") -> None:
         """The end of the attempt: exit.json first, then the final status, then everything is closed."""
+        if self._lost():
+            self.event("stop", state=state, code=code, message=reason)  # into the folder that it was, wherever that is
+            self.close()
+            return
         if code == EXIT_USAGE and not self._begun and self._before is not None:
             self._refuse(reason)
             return

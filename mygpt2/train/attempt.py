@@ -96,7 +96,7 @@ def _claimed(run: RunDir, config: RunConfig, argv: list[str], world: World) -> I
             RunDir.create(run.path.parent, run.name)
         lock = RunLock(run).acquire()
         try:
-            writer = RunWriter(run, next_attempt(run), held=True)
+            writer = RunWriter(run, next_attempt(run), held=True, lock=lock)
             ControlFiles(run).clear_all()
             writer.config(to_toml(config))
             writer.command(argv)

@@ -1,13 +1,20 @@
 """One trainer per folder, and a stop that accounts for every process."""
 
+import contextlib
+import errno
+import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import ControlFiles, Process, RunLock, RunWriter, state_of, stop
+from mygpt2.run_dir import ControlFiles, Process, RunDir, RunLock, RunWriter, read_records, state_of, stop
+from mygpt2.run_dir.lock import Claims
+from mygpt2.run_dir.writer import FolderLost
 from tests.run_dir.processes import DEAF, OBEDIENT, POLITE, Clock, record_rank, running
 
 HOLD_LOCK = """
@@ -144,3 +151,86 @@ def test_a_finished_run_is_left_alone(run):
     report = stop(run)
     assert report.stopped and report.final.state == "finished" and ControlFiles(run).poll() == set()
     assert state_of(run).state == "finished"
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system without locks, as some network ones are."""
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("mygpt2.run_dir.lock.fcntl.flock", refuse)
+
+
+def test_without_flock_one_of_many_gets_the_folder(run, no_flock):
+    ready, winners = threading.Barrier(8), []
+
+    def launch():
+        ready.wait()
+        with contextlib.suppress(UserError):
+            winners.append(RunLock(run).acquire(patience=0))
+
+    threads = [threading.Thread(target=launch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    with pytest.raises(UserError, match=f"by process {os.getpid()} on"):
+        RunLock(run).acquire(patience=0)
+    winners[0].release()
+    with RunLock(run).acquire(patience=0), pytest.raises(UserError):
+        RunLock(run).acquire(patience=0)
+
+
+def test_without_flock_the_folder_of_a_dead_owner_goes_to_one_of_many(run, no_flock):
+    with running() as owner:
+        dead = Process.of(owner.pid)
+    (run.path / ".claim-3").write_text(json.dumps(dead.to_json()))
+    first, second = RunLock(run).acquire(patience=0), RunLock(run)
+    with pytest.raises(UserError):
+        second.acquire(patience=0)
+    assert run.names(run.path).count(".claim-4") == 1 and ".claim-3" not in run.names(run.path)
+    first.release()
+    second.acquire(patience=0).release()
+
+
+def test_without_flock_who_comes_late_finds_the_higher_claim(run, no_flock, monkeypatch):
+    """Between looking for the highest number and making the next one a whole run may have come and gone."""
+    late, seen = Claims(run, Process.current()), []
+    numbers = Claims._numbers
+
+    def and_then_others_ran(self):
+        found = numbers(self)
+        if not seen:
+            seen.append(True)
+            RunLock(run).acquire(patience=0).release()
+            (run.path / ".claim-1").unlink()
+            (run.path / ".claim-2").write_text(json.dumps(Process.current().to_json()))
+        return found
+
+    monkeypatch.setattr(Claims, "_numbers", and_then_others_ran)
+    assert late.owner() == Process.current(), "the other has the folder"
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_folder_that_is_moved_while_it_is_written_ends_the_run_and_nothing_lands_in_another_one(run, another):
+    lock = RunLock(run).acquire()
+    writer = RunWriter(run, 1, lock=lock)
+    writer.metrics(step=1)
+    moved = RunDir(run.path.rename(run.path.with_name("moved")))
+    if another:
+        RunDir.create(run.path.parent, run.name)
+        RunLock(run).acquire().release()
+        before = sorted(p for p in run.path.rglob("*"))
+    with pytest.raises(FolderLost, match="was moved or deleted while it trained"):
+        writer.metrics(step=2)
+    with pytest.raises(FolderLost):
+        writer.status(step=2)
+    writer._write_status()
+    writer.finish("failed", 2, "moved")
+    assert [row["step"] for row in read_records(moved.metrics_file)] == [1]
+    assert read_records(moved.events_file)[-1]["message"] == "moved"
+    assert not run.path.exists() if not another else sorted(p for p in run.path.rglob("*")) == before
+    lock.release()
