@@ -17,12 +17,18 @@ import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.cache import TokenCache
+from mygpt2.data.checks import BlockChecks, content_check
 from mygpt2.data.conveyor import Stopped
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import TokenBlock, quarantined_block
 from mygpt2.data.tokenize import BlockTokenizer
 from mygpt2.errors import TryAgain
+
+CHANGED = (
+    "its text is not the one that was read before: the file was changed or is damaged; restore it, or take it as it is "
+    "with --data.fork true"
+)
 
 
 class BlockReader(Protocol):
@@ -49,9 +55,11 @@ class BlockMaker:
         clock: Clock,
         stop: threading.Event,
         known_bad: Iterable[int] = (),
+        checks: BlockChecks | None = None,
     ) -> None:
         self._manifest, self._reader, self._tokenizer, self._data = manifest, reader, tokenizer, data
         self._cache, self._clock, self._stop = cache, clock, stop
+        self._checks = checks or BlockChecks(manifest.fingerprint)
         self._outages: dict[int, OutageClock] = {}
         # Blocks without a training document, not worth reading again; those in quarantine from the start.
         self._empty = {b: quarantined_block(b, "in quarantine", tokenizer.tokenizer.dtype) for b in known_bad}
@@ -79,7 +87,7 @@ class BlockMaker:
         """The tokens where they are known (cached, or none at all), else the block's documents."""
         if block in self._empty:
             return self._empty[block]
-        found = self._cache.get(self._key(block), block) if self._cache is not None else None
+        found = self._cached(block)
         if found is None:
             documents = self._read(block)
             if not isinstance(documents, TokenBlock) and documents:
@@ -100,12 +108,22 @@ class BlockMaker:
         if not len(made.ids):
             self._empty[made.block] = made
         if self._cache is not None:
-            self._cache.put(self._key(made.block), made)
+            self._cache.put(self._key(made.block, made.encoder), replace(made, check=self._checks.get(made.block)))
 
-    def _key(self, block: int) -> str:
+    def _cached(self, block: int) -> TokenBlock | None:
+        """The tokens of a block as the cache has them, unless they are of another text than was read before."""
+        if self._cache is None:
+            return None
+        for encoder in self._tokenizer.trusted:
+            found = self._cache.get(self._key(block, encoder), block)
+            if found is not None and found.check is not None and self._checks.agrees(block, found.check):
+                return found
+        return None
+
+    def _key(self, block: int, encoder: str) -> str:
         data, tokenizer = self._data, self._tokenizer.tokenizer
         rules = [data.validation_fraction, data.max_document_chars]
-        return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, rules)
+        return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, encoder, rules)
 
     def _read(self, block: int) -> TokenBlock | list[Any]:
         """The documents of a block, or what stands for an unreadable one."""
@@ -113,13 +131,21 @@ class BlockMaker:
         try:
             while True:
                 try:
-                    return self._reader.read(block)
+                    return self._checked(block)
                 except Outage as fault:
                     self._await_source(block, outage, fault)
         except Unreadable as fault:
             return quarantined_block(block, fault.reason, self._tokenizer.tokenizer.dtype)
         finally:
             self._outages.pop(block, None)
+
+    def _checked(self, block: int) -> list[Any]:
+        """The documents of a block. Unreadable when they are not those that were read before, twice."""
+        for _ in range(2):  # the way here may have damaged them, once
+            documents = self._reader.read(block)
+            if self._checks.agrees(block, content_check(documents)):
+                return documents
+        raise Unreadable(block, CHANGED)
 
     def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:
         """Sleep until the next try; TryAgain when the budget is spent."""

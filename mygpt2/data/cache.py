@@ -1,8 +1,9 @@
 """Tokenized blocks kept on disk, so that no text is tokenized twice.
 
 A file is named by the hash of everything its content depends on: the block's file identity and place, the tokenizer,
-the validation fraction and the length limit. It carries a checksum that is checked on every read; a damaged one is
-deleted and made anew. Several processes may share the folder: a file appears by rename, whole or not at all.
+the encoder, the validation fraction and the length limit. It carries a checksum that is checked on every read; a
+damaged one is deleted and made anew. Several processes may share the folder: a file appears by rename, whole or not at
+all, and the room it takes is booked in one file for all of them, so that the cap holds for all together.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import os
 import struct
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
+from filelock import FileLock
 
+from mygpt2.data.checked import say_unwritable
 from mygpt2.data.packing import TokenBlock
 
 _HEADER = struct.Struct("<8sIIQQ16s")  # magic, bytes per id, bytes of notes, documents, ids, XXH3-128 of the rest
-_MAGIC = b"mygpt2t1"
-_SUFFIX = ".tokens"
+_MAGIC = b"mygpt2t2"
+_SUFFIX, _ASIDE = ".tokens", ".part"
 _LOW_WATER = 0.9  # evict down to this share of the cap, so that not every write has to look for the oldest
 
 
@@ -35,7 +39,7 @@ class TokenCache:
         self.folder = folder
         self._cap = cap_bytes
         self._lock = threading.Lock()
-        self._size: int | None = None  # known after the first write
+        self._counted = False  # this process has looked how much there is
         self.hits = 0
         self.corrupt = 0  # files whose checksum did not hold
         self.failure: str | None = None  # why nothing is written any more (disk full, no permission)
@@ -72,23 +76,51 @@ class TokenCache:
         if self.failure is not None:
             return
         content = _encode(tokens)
+        if len(content) > self._cap:
+            return
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, self._alone():
+                self._book(len(content))
             _write_aside(path, content)
         except OSError as error:
-            self.failure = f"token cache {self.folder}: {error.strerror or error}"
-            return
-        with self._lock:
-            self._size = self._scan_size() if self._size is None else self._size + len(content)
-            if self._size > self._cap:
-                self._size = self._evict()
+            self.failure = say_unwritable(self.folder.parent, error)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process books room meanwhile. Without locks on this file system the cap holds less exactly."""
+        lock = FileLock(self.folder / "room.lock")
+        try:
+            lock.acquire(poll_interval=0.005)
+        except (NotImplementedError, OSError):
+            self._counted = False  # look anew each time
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                lock.release()
+
+    def _book(self, size: int) -> None:
+        """Make room for so many bytes and note that they are taken."""
+        room = self.folder / "room"
+        taken = None
+        if self._counted:
+            with contextlib.suppress(OSError, ValueError):
+                taken = int(room.read_text("ascii"))
+        if taken is None:
+            taken, self._counted = self._scan_size(), True
+        if taken + size > self._cap:
+            taken = self._evict(size)
+        room.write_text(str(taken + size), "ascii")
 
     def _entries(self) -> list[tuple[float, int, str]]:
         """(time of last use, bytes, path) of every file."""
         entries = []
         for directory, _, names in os.walk(self.folder):
             for name in names:
+                if not name.endswith((_SUFFIX, _ASIDE)):
+                    continue
                 path = os.path.join(directory, name)
                 with contextlib.suppress(OSError):  # another process may have evicted it meanwhile
                     status = os.stat(path)
@@ -98,20 +130,21 @@ class TokenCache:
     def _scan_size(self) -> int:
         return sum(size for _, size, _ in self._entries())
 
-    def _evict(self) -> int:
+    def _evict(self, size: int) -> int:
+        """Delete the least recently used until `size` more bytes have room; returns the bytes that are left."""
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if total <= self._cap * _LOW_WATER:
+        for _, length, path in entries:
+            if total + size <= self._cap * _LOW_WATER:
                 break
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            total -= size
+            total -= length
         return total
 
 
 def _write_aside(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=_ASIDE)
     try:
         with os.fdopen(handle, "wb") as f:
             f.write(content)
@@ -123,7 +156,7 @@ def _write_aside(path: Path, content: bytes) -> None:
 
 
 def _encode(tokens: TokenBlock) -> bytes:
-    notes = json.dumps(tokens.left_out).encode()
+    notes = json.dumps({"left_out": tokens.left_out, "encoder": tokens.encoder, "check": tokens.check}).encode()
     body = notes + tokens.lengths.astype("<u4").tobytes() + tokens.ids.tobytes()
     fields = (_MAGIC, tokens.ids.itemsize, len(notes), len(tokens.lengths), len(tokens.ids))
     return _HEADER.pack(*fields, _checksum(fields, body)) + body
@@ -148,4 +181,5 @@ def _decode(content: bytes, block: int) -> TokenBlock | None:
         return None
     lengths = np.frombuffer(body, "<u4", documents, note_bytes).astype(np.int64)
     tokens = np.frombuffer(body, f"<u{width}", ids, note_bytes + 4 * documents)
-    return TokenBlock(block, tokens, lengths, json.loads(bytes(body[:note_bytes])))
+    notes = json.loads(bytes(body[:note_bytes]))
+    return TokenBlock(block, tokens, lengths, notes["left_out"], encoder=notes["encoder"], check=notes["check"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mygpt2.data.blocks import BlockMaker
-from mygpt2.data.packing import TokenBlock
+from mygpt2.data.packing import REFERENCE, TokenBlock
 
 
 class FirstBlock:
@@ -68,4 +68,5 @@ def join(parts: Sequence[TokenBlock]) -> TokenBlock:
         for reason, count in part.left_out.items():
             left_out[reason] = left_out.get(reason, 0) + count
     ids, lengths = np.concatenate([p.ids for p in parts]), np.concatenate([p.lengths for p in parts])
-    return TokenBlock(parts[0].block, ids, lengths, left_out)
+    encoder = next((part.encoder for part in parts if part.encoder != REFERENCE), REFERENCE)
+    return TokenBlock(parts[0].block, ids, lengths, left_out, encoder=encoder)

@@ -7,7 +7,6 @@ files, their footers) is kept on disk, so that a second start asks for the commi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -21,19 +20,19 @@ import numpy as np
 import yaml
 
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.faults import Clock, Outage, OutageClock
 from mygpt2.data.hub_client import Changed, HubClient, Refused
 from mygpt2.data.hub_names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.data.hub_parquet import Footers, HubParquetReader, text_column
 from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.errors import TryAgain, UserError
-from mygpt2.run_dir.atomic import replace_file
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (files resolved, files in all)."""
 
-LAYOUT = 1  # part of the cache's key: a change of how names become blocks raises it
+LAYOUT = 2  # part of the cache's key: a change of how names become blocks raises it
 FOOTER_THREADS = 16
 LARGE_ROW_GROUP = 32 << 20  # bytes of text; FineWeb-Edu's have 4.7 million
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -98,10 +97,9 @@ class HubSource:
         info = self._info()
         commit = str(info["sha"])
         path = self._cache_path(commit)
-        try:
-            return Manifest.from_dict(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # not there yet, or damaged: made again
+        known = load_checked(path)
+        if known is not None:
+            return Manifest.from_dict(known)
         found, notes = self._files(info, commit)
         files = [f for f in found if f.name.endswith(".parquet")]
         if not files:
@@ -113,8 +111,7 @@ class HubSource:
             self.name.source, "parquet", commit, self.data.text_column, tuple(files), make_blocks(*blocks.T),
             (*notes, *more),
         )  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(made.to_dict()).encode())
+        keep_checked(path, made.to_dict(), self.cache.parent)
         return made
 
     def files(self) -> list[SourceFile]:
@@ -129,7 +126,7 @@ class HubSource:
 
     def _info(self, whole: bool = False) -> dict[str, Any]:
         """The hub's description of the dataset at the revision; nothing is asked where a known commit was given."""
-        if not whole and _SHA.fullmatch(self.name.revision) and self._cache_path(self.name.revision).exists():
+        if not whole and _SHA.fullmatch(self.name.revision) and load_checked(self._cache_path(self.name.revision)):
             return {"sha": self.name.revision}
         answer, _ = self._ask(f"api/datasets/{self.name.repo}/revision/{quote(self.name.revision, safe='')}")
         if not isinstance(answer, dict) or not _SHA.fullmatch(str(answer.get("sha"))):

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mygpt2.data.checked import say_unwritable
 from mygpt2.data.faults import Unreadable
 from mygpt2.data.formats import column_texts
 from mygpt2.data.hub_client import Changed, HubClient, Refused
@@ -30,7 +31,7 @@ class Footers:
     """Footers by file: in memory, on disk under the content's identity, or by one request (two where it is large)."""
 
     def __init__(self, cache: Path, client: HubClient) -> None:
-        self._folder, self._client = cache / "footers", client
+        self._cache_dir, self._folder, self._client = cache.parent, cache / "footers", client
         self._share = 0.0  # largest footer seen as a share of its file
         self._parsed: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
@@ -75,8 +76,11 @@ class Footers:
             tail = self._range(file, file.size - len(tail) - missing, file.size - len(tail)) + tail
         raw = tail[-_footer_size(tail) :]
         path = self._path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, zlib.compress(raw, 1))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, zlib.compress(raw, 1))
+        except OSError as error:
+            say_unwritable(self._cache_dir, error)
         return raw
 
     def _range(self, file: SourceFile, start: int, stop: int) -> bytes:

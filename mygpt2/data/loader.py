@@ -23,6 +23,7 @@ from mygpt2.data.arrange import Arranger, InOrder, ReplaceOne, Shuffled
 from mygpt2.data.batch import Batch
 from mygpt2.data.blocks import BlockMaker, BlockPool, BlockReader
 from mygpt2.data.cache import TokenCache
+from mygpt2.data.checks import BlockChecks
 from mygpt2.data.conveyor import Conveyor, Stopped
 from mygpt2.data.faults import Clock
 from mygpt2.data.lane import LaneFeed, TokenEstimate
@@ -60,11 +61,13 @@ class Loader:
         manifest: Manifest | None = None,
         reader: BlockReader | None = None,
         clock: Clock | None = None,
+        checks_file: Path | None = None,
     ) -> Loader:
         """Resolve the source and start making batches, from `state` where there is one.
 
         UserError when the shape is impossible or `state` belongs to other data; `fork` (or data.fork) then starts a new
-        order on purpose. `manifest`, `reader` and `clock` stand in for those that the source would give.
+        order on purpose. `manifest`, `reader` and `clock` stand in for those that the source would give. `checks_file`
+        keeps the checksums of the blocks with the run, as the cache folder does.
         """
         if manifest is None:
             manifest = resolve(data.source, data, cache_dir=cache_dir)
@@ -72,7 +75,7 @@ class Loader:
             reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
         return cls(
             data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
-            fork or data.fork, clock or Clock(),
+            fork or data.fork, clock or Clock(), checks_file,
         )  # fmt: skip
 
     def __init__(
@@ -90,6 +93,7 @@ class Loader:
         state: dict[str, Any] | None,
         fork: bool,
         clock: Clock,
+        checks_file: Path | None,
     ) -> None:
         self.data, self.manifest = data, manifest
         self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
@@ -121,9 +125,12 @@ class Loader:
         self._stop = threading.Event()
         self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
+        self.checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
+        if fork:
+            self.checks.forget(files=rank == 0)
         self._tokenizer = BlockTokenizer(tokenizer, data, hurry=not cursor.any())
         self._maker = BlockMaker(
-            manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, known_bad=quarantine
+            manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, quarantine, self.checks
         )
         self._pool = BlockPool(data.threads or default_threads())
         order = block_order(data, manifest, shape, seed)

@@ -8,12 +8,9 @@ throughout.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.formats import COMPRESSION, Damaged, tokens_layout
 from mygpt2.data.manifest import Kind, Manifest, SourceFile, make_blocks
 from mygpt2.errors import UserError
@@ -170,12 +168,9 @@ class FooterIndex:
     """Rows and text bytes of row groups, kept by the file's content identity so that a footer is parsed once."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self._path = cache_dir / "footers.json"
-        self._known: dict[str, list[list[int]]] = {}
+        self._path, self._cache_dir = cache_dir / "footers.json", cache_dir
+        self._known: dict[str, list[list[int]]] = load_checked(self._path) or {}
         self._new = False
-        with suppress(OSError, ValueError):  # not there yet, or torn: it only saves time
-            known = json.loads(self._path.read_text())
-            self._known = known if isinstance(known, dict) else {}
 
     def row_groups(self, file: SourceFile, column: str) -> list[list[int]]:
         """[rows, uncompressed bytes of the text column] of every row group."""
@@ -186,14 +181,8 @@ class FooterIndex:
         return self._known[key]
 
     def save(self) -> None:
-        if not self._new:
-            return
-        with suppress(OSError):  # without a cache folder the footers are parsed again next time
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-            with os.fdopen(handle, "w") as f:
-                json.dump(self._known, f)
-            os.replace(aside, self._path)
+        if self._new:
+            keep_checked(self._path, self._known, self._cache_dir)
 
 
 def _row_groups(file: SourceFile, column: str) -> list[list[int]]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from mygpt2.data.order import permutation
 
+REFERENCE = "reference"  # the encoder whose ids are right by definition
+
 
 @dataclass(frozen=True)
 class TokenBlock:
@@ -26,6 +28,8 @@ class TokenBlock:
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> documents
     unreadable: str | None = None  # why the block is in quarantine
     first: int = 0  # number of the first document, where this is a part of a block
+    encoder: str = REFERENCE  # which made it, or a part of it
+    check: int | None = None  # checksum of the documents it was made of, where it is a whole block
 
 
 def quarantined_block(block: int, reason: str, dtype: np.dtype) -> TokenBlock:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.heldout import held_out, held_out_tokens
-from mygpt2.data.packing import TokenBlock
+from mygpt2.data.packing import REFERENCE, TokenBlock
 from mygpt2.errors import UserError
 
 SAMPLE_DOCUMENTS = 64  # on which the fast encoder has to agree with the reference before it may stand in,
@@ -59,9 +62,12 @@ class BlockTokenizer:
             else:
                 left_out[reason] = left_out.get(reason, 0) + 1
         encoded: list[np.ndarray] = []
+        name = REFERENCE
         for part in _chunks([documents[number] for number in kept]):
-            encoded.extend(self._encode(part))
-        return self._block(block, len(documents), kept, encoded, left_out)
+            encoder = self._encoder_for(part)
+            name = name if encoder is self.tokenizer else fast_name()
+            encoded.extend(encoder.encode_batch(part))
+        return replace(self._block(block, len(documents), kept, encoded, left_out), encoder=name)
 
     def token_documents(self, block: int, documents: Sequence[np.ndarray]) -> TokenBlock:
         """The same for documents that are ids already. UserError when an id is outside the vocabulary."""
@@ -110,11 +116,17 @@ class BlockTokenizer:
         if self._chooser is not None:
             self._chooser.join()
 
-    def _encode(self, texts: list[str]) -> list[np.ndarray]:
+    @property
+    def trusted(self) -> list[str]:
+        """Names of the encoders whose cached ids may be used: the fast one's unless it was refused or not wanted."""
+        refused = self._encoder is self.tokenizer or self._data.encoder == "tiktoken"
+        return [REFERENCE] if refused else [REFERENCE, fast_name()]
+
+    def _encoder_for(self, texts: list[str]) -> Any:
         if self._encoder is None:
             with self._lock:
                 self._consider(texts)
-        return (self._encoder or self.tokenizer).encode_batch(texts)
+        return self._encoder or self.tokenizer
 
     def _consider(self, texts: list[str]) -> None:
         """Choose the encoder: at once, or, in a hurry, beside the work after the first batch.
@@ -145,6 +157,17 @@ class BlockTokenizer:
 
         sample = [text[:SAMPLE_CHARS] for text in texts[:: max(1, len(texts) // SAMPLE_DOCUMENTS)]]
         return fast_encoder(self.tokenizer, sample)  # type: ignore[arg-type]
+
+
+@cache
+def fast_name() -> str:
+    """The fast encoder with its version, whose ids may be another's; the reference's name where it is not installed."""
+    from mygpt2.tokenizer.fast import PACKAGE
+
+    try:
+        return f"{PACKAGE} {version(PACKAGE)}"
+    except PackageNotFoundError:
+        return REFERENCE
 
 
 def _chunks(texts: list[str]) -> list[list[str]]:

@@ -8,24 +8,23 @@ settings only.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.checked import one_at_a_time, say_unwritable
 from mygpt2.data.faults import Clock, Unreadable
 from mygpt2.data.heldout import held_out, held_out_tokens
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.scan import Reader, scan
 from mygpt2.errors import UserError
+from mygpt2.run_dir.atomic import replace_file
 
 if TYPE_CHECKING:
     from mygpt2.tokenizer import Tokenizer
@@ -76,12 +75,11 @@ def validation_set(
             "data.validation_fraction=0 keeps no document for validation; allowed: above 0 to 0.5; give, say, 0.01"
         )
     path = _cache_path(manifest, tokenizer, data, Path(cache_dir))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with one_at_a_time(path, Path(cache_dir)):
         found = _load(path)
         if found is None:
             found = _collect(manifest, reader, tokenizer, data, progress, clock or Clock())
-            _save(path, found)
+            _save(path, found, Path(cache_dir))
     return found
 
 
@@ -195,15 +193,13 @@ def _cache_path(manifest: Manifest, tokenizer: Tokenizer, data: DataConfig, cach
     return cache_dir / "validation" / f"{key}.safetensors"
 
 
-def _save(path: Path, found: ValidationSet) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".making-", dir=path.parent)
-    os.close(handle)
+def _save(path: Path, found: ValidationSet, cache_dir: Path) -> None:
+    arrays = {"tokens": found.tokens, "doc_starts": found.doc_starts}
+    content = save(arrays, metadata={"bytes": str(found.bytes), "sha256": found.sha256})
     try:
-        arrays = {"tokens": found.tokens, "doc_starts": found.doc_starts}
-        save_file(arrays, aside, metadata={"bytes": str(found.bytes), "sha256": found.sha256})
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        say_unwritable(cache_dir, error)
 
 
 def _load(path: Path) -> ValidationSet | None:

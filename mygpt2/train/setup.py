@@ -133,7 +133,6 @@ def _data(
     config: RunConfig, world: World, tokenizer: Tokenizer, sequences: int, checkpoint: Checkpoint | None
 ) -> tuple[Loader, ValidationSet | None]:
     caches = cache_folder(config.data.cache_dir)
-    caches.mkdir(parents=True, exist_ok=True)
     with progress_bar(f"resolve {config.data.source}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)

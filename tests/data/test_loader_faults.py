@@ -193,7 +193,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     (tmp_path / "tokens").write_text("a file where the folder should be")
     with Ranks(config(token_cache=True), tmp_path, source=memory()) as run:
         run.steps(20)
-        assert "token cache" in run.loaders[0].cache.failure
+        assert f"the cache folder {tmp_path} cannot be written" in run.loaders[0].cache.failure
 
 
 def state_and_next(tmp_path, **given):
