@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from mygpt2.run_dir import list_runs
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.values import number
 
 LARGEST = 1 << 20  # bytes of a result; the engine's have some kilobytes
 
@@ -112,7 +112,7 @@ def parse(path: Path, time: float) -> list[Result]:
 
 
 def _loss(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | None:
-    loss = _number(numbers.get("loss"))
+    loss = number(numbers.get("loss"))
     if loss is None or not isinstance(record.get("protocol"), str):
         return None
     quoted = record["quoted"] if isinstance(record.get("quoted"), list) else []
@@ -121,14 +121,14 @@ def _loss(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | None:
         text=_text(record),
         token_sha256=str(numbers.get("token_sha256", "")),
         loss=loss,
-        stderr=_number(numbers.get("stderr")),
-        perplexity=_number(numbers.get("perplexity")),
-        bits_per_byte=_number(numbers.get("bits_per_byte")),
+        stderr=number(numbers.get("stderr")),
+        perplexity=number(numbers.get("perplexity")),
+        bits_per_byte=number(numbers.get("bits_per_byte")),
         tokens=_whole(numbers.get("tokens")) or 0,
         bytes=_whole(numbers.get("bytes")) or 0,
         window=_whole(numbers.get("window")) or 0,
         quoted=tuple(
-            q for q in (quoted if isinstance(quoted, list) else []) if _number(_dict(q).get("figure")) is not None
+            q for q in (quoted if isinstance(quoted, list) else []) if number(_dict(q).get("figure")) is not None
         ),
     )
 
@@ -154,11 +154,6 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float | None:
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if sound else None
-
-
 def _whole(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+    found = number(value)
+    return None if found is None else int(found)

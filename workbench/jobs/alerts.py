@@ -17,11 +17,11 @@ LEVELS = ("info", "warning", "error")
 
 @dataclass(frozen=True)
 class Alert:
-    """kind: nonfinite, spike, gradient, stall, disk, crash, failed, outage, left_out or save. run: empty for the whole
-    folder.
+    """kind: nonfinite, divergence, spike, gradient, stall, disk, crash, failed, outage, save or left_out.
 
-    key: two alerts with one key are the same alert. log_tail: the last lines of the log of whoever crashed.
-    number: its place in the log, from 1; later ones have higher numbers, whatever the time they tell of. 0: not in it.
+    run: empty for the whole folder. key: two alerts with one key are the same alert. log_tail: the last lines of the
+    log of whoever crashed. number: its place in the log, from 1; later ones have higher numbers, whatever the time
+    they tell of; 0: it is in none.
     """
 
     key: str

@@ -11,6 +11,8 @@ from pathlib import Path
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.run_dir import RunDir, RunLock, RunState, last_record, next_attempt, state_of
 from mygpt2.run_dir.atomic import read_json, replace_json
+from mygpt2.run_dir.values import whole
+from workbench.jobs.reading import reached
 from workbench.jobs.spawn import tail
 
 KILLED = 128 + signal.SIGKILL
@@ -31,9 +33,8 @@ def last_attempt(run: RunDir) -> int:
 
 
 def last_step(run: RunDir) -> int:
-    """The step a run has got to."""
-    steps = [(last_record(run.metrics_file) or {}).get("step"), (read_json(run.status_file) or {}).get("step")]
-    return max((step for step in steps if isinstance(step, int)), default=0)
+    """The step a run has got to in its last attempt."""
+    return reached(run, read_json(run.status_file) or {}, last_record(run.metrics_file)) or 0
 
 
 def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) -> End:
@@ -43,8 +44,8 @@ def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) 
     own, negative for a signal, None if another server started it.
     """
     record = read_json(run.exit_file) or {}
-    attempt, recorded = record.get("attempt"), record.get("code")
-    if isinstance(attempt, int) and attempt > attempt_before and isinstance(recorded, int):
+    attempt, recorded = whole(record.get("attempt")), whole(record.get("code"))
+    if attempt is not None and attempt > attempt_before and recorded is not None:
         states = {EXIT_OK: "finished", EXIT_STOPPED: "stopped", EXIT_TRY_AGAIN: "again", KILLED: "stopped"}
         return End(states.get(recorded, "failed"), recorded, str(record.get("reason", "")))
     said = [line.removeprefix("error: ").removeprefix("launch: ") for line in tail(log) if _tells(line)]
@@ -87,9 +88,9 @@ def record_unbegun(run: RunDir, word: str, reason: str) -> None:
 def _write_end(run: RunDir, state: RunState, word: str, code: int, reason: str) -> None:
     """exit.json first, then status.json, as the trainer does."""
     now = time.time()
-    attempt, step = state.status.get("attempt"), state.status.get("step")
+    attempt, step = whole(state.status.get("attempt")), state.status.get("step")
     record = {"schema": 1, "attempt": attempt, "state": word, "code": code, "reason": reason, "step": step, "time": now}
-    if isinstance(attempt, int) and attempt > 0:
+    if attempt:
         replace_json(run.attempt_dir(attempt) / "exit.json", record)
     replace_json(run.exit_file, record, durable=True)
     status = {**state.status, "state": word, "phase": word, "eta": None, "message": reason}

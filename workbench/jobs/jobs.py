@@ -17,6 +17,7 @@ from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
 from workbench.jobs.command import resume_command
 from workbench.jobs.ending import last_attempt, record_unbegun
+from workbench.jobs.policy import check_resumable
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
@@ -85,6 +86,7 @@ class Jobs:
                 RunDir.create(self.runs, spec.run)
                 write_queued(run, "waiting in the queue")
             job = self.store.add(spec, first=at_once, new_run=new)
+            self._stops.pop(spec.run, None)  # what became of it is over
         self._supervisor.wake()
         return job
 
@@ -181,7 +183,7 @@ class Jobs:
     def resume_run(self, run: str, nproc: int | None = None, devices: Sequence[str] | None = None) -> Job:
         """Goes on with a stopped run from its own configuration; on the devices and processes it had, unless given."""
         folder = self._folder(run)
-        self._refuse_living(folder)
+        check_resumable(run, state_of(folder))
         previous = self.job_of(run)
         if folder.config_file.is_file():
             argv = tuple(resume_command(folder, nproc))
@@ -241,8 +243,12 @@ class Jobs:
         return waited
 
     def stop_of(self, run: str) -> StopJob | None:
-        """The latest stop of a run that this server was asked for."""
-        return self._stops.get(run)
+        """The latest stop of a run that this server was asked for, until the run goes on again, whoever starts it."""
+        stop = self._stops.get(run)
+        if stop and stop.done and stop.final and last_attempt(RunDir(self.runs / run)) > stop.attempt:
+            self._stops.pop(run, None)
+            return None
+        return stop
 
     def _find(self, run: str) -> tuple[Process | None, list[Process]]:
         """The launcher and every process of the run's job, recorded or not."""

@@ -5,12 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunState
 from workbench.jobs.ending import End
 from workbench.jobs.records import HOLDING, Job
 
 FIRST_DELAY = {"died": 5.0, "again": 60.0}  # seconds
 LONGEST_DELAY = 1800.0
 HELD_SECONDS = 60.0  # a job that is started again this soon keeps its devices meanwhile
+
+
+RESUMABLE = ("stopped", "failed", "lost")
+
+
+def may_resume(state: RunState) -> bool:
+    """Whether a run can go on: it ended before its last step, and nobody is at work on it."""
+    return state.state in RESUMABLE and not state.processes
+
+
+def check_resumable(run: str, state: RunState) -> None:
+    """UserError for a run that cannot go on, whoever asks."""
+    if state.alive or state.processes:
+        raise UserError(f"run {run!r} is at work already; stop it first, or choose another name")
+    if state.state not in RESUMABLE:
+        raise UserError(f"run {run!r} is {state.state}; only a stopped, failed or lost run can be resumed")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mygpt2.run_dir import Process
+from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.values import number, whole
 
 WAITING = ("queued", "waiting")  # `waiting`: it died and is started again when its time has come
 HOLDING = ("claimed", "running")  # `claimed`: its command is about to be started, or just was
@@ -103,7 +104,12 @@ class Job:
             known = {key: value for key, value in dict(record or {}).items() if key in cls.__dataclass_fields__}
             known |= {"spec": JobSpec.from_json(known["spec"]), "launcher": Process.from_json(known.get("launcher"))}
             job = cls(**known)
-            sound = ID.fullmatch(job.id) and job.state in STATES and math.isfinite(job.order + job.not_before)
-        except (KeyError, TypeError, ValueError, AttributeError):
+            ends = (time for time in (job.started, job.ended) if time is not None)
+            times = (job.order, job.created, job.not_before, *ends)
+            counts = (job.launches, job.attempt_before, job.failures, job.best_step, job.spec.nproc, job.spec.restarts)
+            named = bool(ID.fullmatch(job.id) and job.state in STATES and NAME.fullmatch(job.run))
+            counted = None not in [*map(number, times), *map(whole, counts)]
+            sound = named and counted and all(isinstance(text, str) for text in (job.asked, job.reason))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
         return job if sound else None

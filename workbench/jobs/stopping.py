@@ -13,7 +13,7 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import ControlFiles, Process, RunDir, RunState, rank_states, state_of
 from mygpt2.run_dir import stop as engine_stop
 from mygpt2.run_dir.stop import GRACE_SECONDS, Outcome
-from workbench.jobs.ending import record_kill, record_unbegun
+from workbench.jobs.ending import last_attempt, record_kill, record_unbegun
 from workbench.jobs.spawn import descendants
 
 How = Literal["save", "now", "kill"]
@@ -68,6 +68,7 @@ class StopJob:
         self.run, self.how = run.name, how
         self.outcomes: list[Outcome] = []
         self.final: RunState | None = None
+        self.attempt = 0  # the run's last one when the stop was over
         self._run, self._find, self._grace = run, find, grace
         self._lines: list[str] = []
         self._ended = threading.Event()
@@ -113,7 +114,7 @@ class StopJob:
             {"save": self._save, "now": self._now, "kill": self._kill}[self.how]()
         if not self._crew().living:
             record_unbegun(self._run, "stopped", "stopped before it began")
-        self.final = state_of(self._run)
+        self.final, self.attempt = state_of(self._run), last_attempt(self._run)
         for outcome in self.outcomes:
             self._say(f"{outcome.who} (pid {outcome.pid}): {outcome.result}")
         reason = f" ({self.final.reason})" if self.final.reason else ""

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._orphaned: dict[str, float] = {}  # since when a job's ranks outlive its launcher
         self._watched = 0.0
+        self._defects: dict[str, str] = {}
         self._chores: list[Callable[[], None]] = []
         self._awake, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -137,15 +139,24 @@ class Supervisor:
             return
         for job in self._store.active():
             if job.state in HOLDING:
-                self._look_after(job)
+                self._guarded(f"job {job.id} of run {job.run}", partial(self._look_after, job))
         if not self._store.paused:
             for job in next_jobs(self._store.active(), self._slots, self.now()):
-                self._launch(job)
+                self._guarded(f"job {job.id} of run {job.run}", partial(self._launch, job))
         if self.now() - self._watched >= WATCH_SECONDS:
             self._watched = self.now()
-            self._watch.look()
-            for chore in self._chores:
-                chore()
+            for work in (self._watch.look, *self._chores):
+                self._guarded(getattr(work, "__qualname__", "a chore"), work)
+
+    def _guarded(self, what: str, work: Callable[[], None]) -> None:
+        """One job's defect stops no other job, launch or watch; it is logged when it is another than the last."""
+        try:
+            work()
+            self._defects.pop(what, None)
+        except Exception as error:  # a damaged run folder, a full disk, a defect: the next round may do better
+            if self._defects.get(what) != repr(error):
+                log.exception("%s cannot be looked after", what)
+            self._defects[what] = repr(error)
 
     # Starting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,15 @@ from typing import Any
 
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.values import number, whole
 from mygpt2.train.guard import NONFINITE
 from workbench.jobs.alerts import Alert, AlertLog, new_alert
 from workbench.jobs.detect import Detector, stalled
+from workbench.jobs.ending import last_step
+from workbench.jobs.reading import vocabulary_of
 from workbench.jobs.spawn import tail
+
+log = logging.getLogger(__name__)
 
 OLD_SECONDS = 86_400.0  # what happened longer ago than this before it was first seen is history, not news
 CHUNK_BYTES = 2 << 20  # of metrics read at a look: a long history is caught up with over several
@@ -34,6 +40,7 @@ class _Watched:
     ended_before: bool = False  # it had ended at the look before, too
     untold: Alert | None = None  # a rank's own word on its end, which may only be a consequence of another's
     longest: float = 0.0
+    broken: bool = False  # looking at it has failed, and the log says so
 
 
 class Watch:
@@ -55,7 +62,7 @@ class Watch:
             known = self._known.get(name)
             if not stamp or (known and known.settled and known.stamp == stamp):
                 continue
-            living_bytes = max(living_bytes, self._inspect(run, stamp))
+            living_bytes = max(living_bytes, self._guarded(run, stamp))
         for gone in self._known.keys() - set(names):
             del self._known[gone]
         self._disk(living_bytes)
@@ -66,6 +73,17 @@ class Watch:
                 return [entry.name for entry in entries if NAME.fullmatch(entry.name)]
         except OSError:
             return []
+
+    def _guarded(self, run: RunDir, stamp: tuple[int, ...]) -> int:
+        """One run's defect, or a defect of ours that it brings to light, must not end the watch over all others."""
+        try:
+            return self._inspect(run, stamp)
+        except Exception:
+            known = self._known.setdefault(run.name, _Watched(Follower(run.metrics_file), Follower(run.events_file)))
+            if not known.broken:
+                log.exception("run %s cannot be watched", run.name)
+            known.broken = True
+            return 0
 
     def _inspect(self, run: RunDir, stamp: tuple[int, ...]) -> int:
         """Looks at one run; returns the size of its newest checkpoint while it is at work."""
@@ -88,12 +106,12 @@ class Watch:
             known.settled = caught_up
         known.ended_before = True
         if known.settled:
-            known.detector = Detector()
+            known.detector = Detector(vocabulary_of(run))
         return 0
 
     def _first_sight(self, run: RunDir, state: RunState) -> _Watched:
         """Of a run that has ended the metrics are history; of one that ended long ago everything is."""
-        known = _Watched(Follower(run.metrics_file), Follower(run.events_file))
+        known = _Watched(Follower(run.metrics_file), Follower(run.events_file), Detector(vocabulary_of(run)))
         if not state.alive:
             known.metrics.offset = _size(run.metrics_file)
             if state.heartbeat_age is None or state.heartbeat_age > OLD_SECONDS:
@@ -104,18 +122,15 @@ class Watch:
 
     def _events(self, run: RunDir, known: _Watched) -> None:
         for event in parse_lines(known.events.read())[0]:
-            seconds = event.get("seconds")
-            if isinstance(seconds, int | float):
-                known.longest = max(known.longest, float(seconds))
+            known.longest = max(known.longest, number(event.get("seconds")) or 0.0)
             alert = self._of_event(run, known, event)
             if alert:
                 self._alerts.add(alert)
 
     def _of_event(self, run: RunDir, known: _Watched, event: Mapping[str, Any]) -> Alert | None:
-        kind, attempt, step = event.get("kind"), event.get("attempt"), event.get("step")
-        step = step if isinstance(step, int) else None
-        message, when = str(event.get("message", "")), event.get("time")
-        when = float(when) if isinstance(when, int | float) else self._clock()
+        kind, attempt, step = event.get("kind"), whole(event.get("attempt")), whole(event.get("step"))
+        message, when = str(event.get("message", "")), number(event.get("time"))
+        when = self._clock() if when is None else when
         if self._clock() - when > OLD_SECONDS:
             return None
         nonfinite = self._alerts.has(f"{run.name}/nonfinite/{attempt}")
@@ -125,16 +140,16 @@ class Watch:
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
                              log_tail=tail(run.log_file(0)))  # fmt: skip
-        if kind == "alert" and event.get("level") == "warning":
-            about = str(event.get("about", "run"))
+        if kind == "alert" and event.get("level") == "warning":  # the run goes on
+            about = str(event.get("about") or "event")
             return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
         if kind == "alert":
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
                                      log_tail=tail(run.log_file(0)))  # fmt: skip
             return None
         if kind == "crash" and not nonfinite:  # which ends the ranks with 70
-            rank = event.get("rank")
-            lines = _last_words(run, rank, event.get("log_bytes")) if isinstance(rank, int) else ()
+            rank = whole(event.get("rank"))
+            lines = () if rank is None else _last_words(run, rank, event.get("log_bytes"))
             if known.untold and rank == 0 and event.get("signal") is None:
                 message = f"{message}: {known.untold.text}"
             known.untold = None
@@ -153,8 +168,8 @@ class Watch:
         lines = known.metrics.read(CHUNK_BYTES)
         for row in parse_lines(lines)[0]:
             for finding in known.detector.row(row):
-                level = "error" if finding.kind == "nonfinite" else "warning"
-                at = f"{row.get('attempt')}-{finding.step}"
+                level = "error" if finding.kind in ("nonfinite", "divergence") else "warning"
+                at = f"{whole(row.get('attempt'))}-{finding.step}"
                 self._alerts.add(
                     new_alert(level, finding.kind, run.name, finding.text, at=at, step=finding.step, when=finding.time)
                 )
@@ -179,7 +194,7 @@ class Watch:
             known.untold = None
         attempt = state.status.get("attempt")
         recent = state.heartbeat_age is not None and state.heartbeat_age < OLD_SECONDS
-        if not recent or not isinstance(attempt, int) or attempt < 1:
+        if not recent or not whole(attempt):
             return
         reason = state.reason or str(state.status.get("message", ""))
         if state.state == "lost":
@@ -191,8 +206,8 @@ class Watch:
     def _add(
         self, run: RunDir, level: str, kind: str, text: str, at: str, step: Any, lines: Sequence[str] = ()
     ) -> None:
-        number = step if isinstance(step, int) else None
-        self._alerts.add(new_alert(level, kind, run.name, text, at=at, step=number, when=self._clock(), log_tail=lines))
+        alert = new_alert(level, kind, run.name, text, at=at, step=whole(step), when=self._clock(), log_tail=lines)
+        self._alerts.add(alert)
 
     def _disk(self, checkpoint: int) -> None:
         """Room for two more checkpoints of the largest run at work, and for everything else."""
@@ -221,10 +236,10 @@ def checkpoint_words(run: RunDir) -> str:
 def _last_words(run: RunDir, rank: int, ends: Any) -> list[str]:
     """The end of a dead rank's log as it was then; of rank 0's, which says more, where that rank wrote nothing."""
     ends = ends if isinstance(ends, dict) else {}
-    lines = tail(run.log_file(rank), end=ends.get(str(rank)))
+    lines = tail(run.log_file(rank), end=whole(ends.get(str(rank))))
     if lines or rank == 0:
         return lines
-    others = tail(run.log_file(0), LOG_LINES - 1, end=ends.get("0"))
+    others = tail(run.log_file(0), LOG_LINES - 1, end=whole(ends.get("0")))
     return [f"(rank {rank} had written nothing; the log of rank 0 ended so:)", *others] if others else []
 
 
@@ -252,6 +267,4 @@ def _size(path: Path) -> int:
 
 
 def _step(run: RunDir) -> int | None:
-    from workbench.jobs.ending import last_step
-
     return last_step(run) or None

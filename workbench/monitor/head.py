@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.run_dir import RunDir, RunState, last_record
+from mygpt2.run_dir.values import whole
 from workbench import html
 from workbench.jobs import StopJob
+from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
 from workbench.monitor import words
 from workbench.monitor.devices import Device, resident_bytes
-from workbench.monitor.index import TAIL_BYTES, eta_seconds
+from workbench.monitor.index import eta_seconds
 
+DOCUMENTS = ("empty", "not_text", "too_long")
+LEFT_OUT = {
+    "empty": "empty", "not_text": "not text", "too_long": "too long", "blocks": "blocks that cannot be read",
+    "cache_entries": "cached blocks, damaged and made anew", "log_lines": "lines of the logs, without room on the disk",
+}  # fmt: skip
+DIVERGED = html.Markup('<span class="wb-badge wb-failed">diverged</span>')
 MANY_RANKS = 64  # rows of the table
 
 
@@ -22,20 +30,22 @@ class Glance:
 
     run: RunDir
     state: RunState
-    last: dict[str, Any]  # the last line of metrics.jsonl
+    last: dict[str, Any]  # the last line of metrics.jsonl, of the present attempt
+    step: int | None
     validation: dict[str, Any]  # the last eval event
+    left_out: dict[str, Any]  # the last event that counts it
     checkpoints: Sequence[int]
 
 
 def glance(run: RunDir, state: RunState, events: Iterable[dict[str, Any]]) -> Glance:
     from mygpt2.checkpoint.store import steps
 
-    last = last_record(run.metrics_file, TAIL_BYTES) or {}
-    validation: dict[str, Any] = {}
-    for event in events:
-        if event.get("kind") == "eval":
-            validation = event
-    return Glance(run, state, last, validation, steps(run.checkpoints_dir))
+    last = last_record(run.metrics_file, TAIL_BYTES)
+    newest = {event.get("kind"): event for event in events if isinstance(event.get("kind"), str)}
+    return Glance(
+        run, state, current(state.status, last), reached(run, state.status, last), newest.get("eval", {}),
+        newest.get("left_out", {}), steps(run.checkpoints_dir),
+    )  # fmt: skip
 
 
 def head(seen: Glance) -> html.Markup:
@@ -43,21 +53,49 @@ def head(seen: Glance) -> html.Markup:
     state, status = seen.state, seen.state.status
     phase = status.get("phase")
     doing = f" {html.escape(phase)}" if state.alive and phase not in (None, state.state) else ""
-    reason = state.reason or ("" if state.alive else str(status.get("message") or ""))
+    reason = reason_of(state)
+    problem = "" if state.alive or state.state in ("queued", "failed") else came_to_nothing(seen.run)
+    left_out = left_out_words(seen.left_out)
     said = str(status.get("message") or "") if state.alive else ""
     return html.Markup(
         f'<div class="wb-run-head"><h2>{html.escape(seen.run.name)}</h2>{html.badge(state.state)}'
-        f'<span class="wb-muted">{doing}</span></div>'
+        f'{DIVERGED if problem else ""}<span class="wb-muted">{doing}</span></div>'
         + (f'<p class="wb-run-reason">{html.escape(reason)}</p>' if reason and reason != state.state else "")
+        + (f'<p class="wb-bad">{html.escape(problem)}</p>' if problem else "")
+        + (f'<p class="wb-warn">{html.escape(left_out)}</p>' if left_out else "")
         + (f'<p class="wb-muted">{html.escape(said)}</p>' if said else "")
         + progress(seen)
         + f'<dl class="wb-mon-numbers">{_numbers(figures_of(seen))}</dl>'
     )
 
 
+def reason_of(state: RunState) -> str:
+    """Why a run is as it is, in a sentence; of one that failed on a rank, which rank that was."""
+    reason = state.reason or ("" if state.alive else str(state.status.get("message") or ""))
+    rank = whole((state.exit or {}).get("rank")) if state.state == "failed" else None
+    return reason if rank is None or reason.startswith(f"rank {rank}") else f"rank {rank}: {reason}"
+
+
+def left_out_words(event: Mapping[str, Any]) -> str:
+    """What the run has left out of its data so far, by kind; "" for nothing."""
+    counts, of = (found if isinstance(found := event.get(key), dict) else {} for key in ("counts", "of"))
+    known = {str(kind): count for kind, value in counts.items() if (count := whole(value))}
+    documents = {kind: known.pop(kind) for kind in DOCUMENTS if kind in known}
+    parts = []
+    if documents:
+        kinds = ", ".join(f"{count:,} {LEFT_OUT[kind]}" for kind, count in documents.items())
+        parts.append(f"{sum(documents.values()):,}{_of(of.get('documents'))} documents ({kinds})")
+    parts += [f"{count:,}{_of(of.get(kind))} {LEFT_OUT.get(kind, kind)}" for kind, count in known.items()]
+    return f"Left out so far: {'; '.join(parts)}." if parts else ""
+
+
+def _of(total: Any) -> str:
+    return f" of {total:,}" if whole(total) else ""
+
+
 def progress(seen: Glance) -> html.Markup:
     """A bar of steps done; without a known number of steps only the words."""
-    step, steps = step_of(seen), words.number(seen.state.status.get("steps"))
+    step, steps = seen.step, words.number(seen.state.status.get("steps"))
     label = f"step {words.count(step)}" + (f" of {words.count(steps)}" if steps else "")
     if not steps:
         return html.Markup(f'<p class="wb-muted">{html.escape(label)}</p>')
@@ -70,10 +108,6 @@ def progress(seen: Glance) -> html.Markup:
         f'aria-valuenow="{100 * share:.0f}" aria-label="{html.escape(text)}"><span style="width:{100 * share:.2f}%">'
         f'</span></div><p class="wb-mon-progress-text">{html.escape(text)}</p>'
     )
-
-
-def step_of(seen: Glance) -> float | None:
-    return words.number(seen.last.get("step")) or words.number(seen.state.status.get("step"))
 
 
 def figures_of(seen: Glance) -> list[tuple[str, str]]:
@@ -151,7 +185,13 @@ def stop_report(stop: StopJob | None) -> html.Markup:
     ended = "" if stop.done else ' <span class="wb-muted">under way</span>'
     kind = "wb-bad" if stop.done and not stop.stopped else "wb-good" if stop.done else ""
     outcome = ("every process is gone" if stop.stopped else "not everything ended") if stop.done else ""
+    title = html.escape(HOW.get(stop.how, stop.how))
+    if stop.done:  # folded: what follows it matters more by now
+        opened = "" if stop.stopped else " open"
+        return html.Markup(
+            f'<details class="wb-stop-report"{opened}><summary>{title}: <span class="{kind}">{html.escape(outcome)}'
+            f"</span></summary><ol>{lines}</ol></details>"
+        )
     return html.Markup(
-        f'<section class="wb-stop-report" aria-live="polite"><h3>{html.escape(HOW.get(stop.how, stop.how))}{ended}</h3>'
-        f'<ol>{lines}</ol><p class="{kind}">{html.escape(outcome)}</p></section>'
+        f'<section class="wb-stop-report" aria-live="polite"><h3>{title}{ended}</h3><ol>{lines}</ol></section>'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import threading
@@ -14,10 +15,12 @@ from typing import Any
 
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.values import number
+from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
 from workbench.monitor.labels import labels_file, read_labels
 
+log = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int, int], ...]
-TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
 NOTE_IN_LIST = 2000  # characters of a note that the search looks at
 MAX_AGE = 0.4  # seconds for which several pages share one look
 
@@ -56,8 +59,8 @@ class RunIndex:
         """
         with self._lock:
             self._look(alerts or {})
-            epoch, _, number = mark.partition(".")
-            since = int(number) if epoch == self._epoch and number.isdecimal() else -1
+            epoch, _, version = mark.partition(".")
+            since = int(version) if epoch == self._epoch and version.isdecimal() and len(version) < 20 else -1
             rows = [entry.row for entry in self._entries.values() if entry.version > since]
             names = list(self._entries) if self._names_version > since else None
             return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names}
@@ -72,13 +75,25 @@ class RunIndex:
         version = self._version + 1  # of what this look finds changed
         entries, launched = {}, self._at_work()
         for name, stamp in found.items():
-            entries[name] = self._looked_at(name, stamp, alerts.get(name, 0), version, name in launched)
+            entries[name] = self._guarded(name, stamp, alerts.get(name, 0), version, name in launched)
         self._entries = entries
         if names_changed:
             self._names_version = version
         if names_changed or any(entry.version == version for entry in entries.values()):
             self._version = version
         self._looked = time.monotonic()
+
+    def _guarded(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
+        """One folder that cannot be understood is a row that says so, and hides no other."""
+        try:
+            return self._looked_at(name, stamp, alerts, version, launched)
+        except Exception as error:
+            before = self._entries.get(name)
+            if before is None or before.stamp != stamp:
+                log.exception("run %s cannot be read", name)
+            reason = f"it cannot be read ({type(error).__name__})"
+            row = {**UNREADABLE, "name": name, "alerts": alerts, "reason": reason}
+            return _Entry(stamp, True, row, before.version if before and before.row == row else version)
 
     def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
         before = self._entries.get(name)
@@ -109,22 +124,22 @@ def starting(state: RunState, launched: bool) -> RunState:
 
 def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
     """What one line of the list says, as JSON."""
-    last = last_record(run.metrics_file, TAIL_BYTES) or {}
-    labels = read_labels(run)
-    status = state.status
-    steps, step = _number(status.get("steps")), _number(last.get("step")) or _number(status.get("step"))
+    status, row = state.status, last_record(run.metrics_file, TAIL_BYTES)
+    last, labels = current(status, row), read_labels(run)
+    steps, step = number(status.get("steps")), reached(run, status, row)
     alive = state.state in ACTIVE
     return {
         "name": run.name,
         "state": state.state,
         "reason": state.reason,
+        "diverged": not alive and state.state in ("finished", "stopped", "lost") and bool(came_to_nothing(run)),
         "step": step,
         "steps": steps,
         "share": min(1.0, (step or 0) / steps) if steps else 0.0,
-        "loss": _number(last.get("loss")),
-        "speed": _number(last.get("tokens_per_second")) if alive else None,
+        "loss": number(last.get("loss")),
+        "speed": number(last.get("tokens_per_second")) if alive else None,
         "eta": eta_seconds(state) if alive else None,
-        "started": _number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
+        "started": number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
         "star": labels.star,
         "tags": list(labels.tags),
         "note": labels.note[:NOTE_IN_LIST],
@@ -133,10 +148,14 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
 
 def eta_seconds(state: RunState) -> float | None:
     """Seconds left by now, in steps of one so that a row does not change without need."""
-    eta = _number(state.status.get("eta"))
+    eta = number(state.status.get("eta"))
     return None if eta is None else float(round(max(0.0, eta - (state.heartbeat_age or 0.0))))
 
 
+UNREADABLE: dict[str, Any] = {
+    "state": "lost", "step": None, "steps": None, "share": 0.0, "loss": None, "speed": None, "eta": None,
+    "started": None, "star": False, "tags": [], "note": "", "diverged": False,
+}  # fmt: skip
 _ABSENT = (0, 0, 0)
 
 
@@ -166,8 +185,3 @@ def _modified(path: Path) -> float | None:
     with contextlib.suppress(OSError):
         return os.stat(path).st_mtime
     return None
-
-
-def _number(value: Any) -> float | None:
-    """A finite number of a file, or None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0 else None

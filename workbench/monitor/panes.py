@@ -7,6 +7,7 @@ from typing import Any
 
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.values import whole
 from workbench import html
 from workbench.jobs import Alert
 from workbench.monitor import words
@@ -16,9 +17,9 @@ MARKS = {"error": "wb-bad", "warning": "wb-warn", "info": "wb-muted"}
 
 
 def alerts(found: Sequence[Alert], focus: str) -> html.Markup:
-    """Alerts of the chosen run and the folder, newest first, a crash with its log; then a word about other runs."""
+    """Alerts of the chosen run and the folder, newest first, a crash with its log; then what is wrong with others."""
     own = [alert for alert in found if alert.run in (focus, "")]
-    others = [alert for alert in found if alert.run not in (focus, "")]
+    others = [alert for alert in found if alert.run not in (focus, "") and alert.level == "error"]
     if not own and not others:
         return html.note("No alerts.")
     tails = 0
@@ -73,13 +74,13 @@ def moments(samples: Sequence[Mapping[str, Any]]) -> list[tuple[int, list[Mappin
     """Samples by step, ascending; of one step the latest attempt's, in the order of their prompts."""
     by_step: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:
-        step = sample.get("step")
-        if isinstance(step, int):
+        step = whole(sample.get("step"))
+        if step is not None:
             by_step.setdefault(step, []).append(sample)
     ordered = []
     for step in sorted(by_step):
-        last = max(int(words.number(sample.get("attempt")) or 0) for sample in by_step[step])
-        ordered.append((step, [s for s in by_step[step] if (words.number(s.get("attempt")) or 0) == last]))
+        last = max(whole(sample.get("attempt")) or 0 for sample in by_step[step])
+        ordered.append((step, [s for s in by_step[step] if (whole(s.get("attempt")) or 0) == last]))
     return ordered
 
 

@@ -19,6 +19,7 @@ from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
+from workbench.jobs.policy import may_resume
 from workbench.monitor import diff, head, labels, logs, panes
 from workbench.monitor.devices import DeviceWatch
 from workbench.monitor.histories import Histories
@@ -185,7 +186,7 @@ def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
         "stop": change and (alive or queued),
         "kill": change and alive,
         "ask": change and state is not None and state.alive,
-        "resume": change and not alive and not queued,
+        "resume": change and state is not None and may_resume(state),
         "edit": change,
         "use": state is not None,
     }

@@ -6,16 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mygpt2.run_dir.values import number
 from mygpt2.verbs.runs import duration, size
 
 NA = "n/a"
 _HIDDEN = ("schema", "kind", "time", "attempt", "message", "token_sha256", "ids", "logprobs")
 EVENT_TEXT = 300  # characters
-
-
-def number(value: Any) -> float | None:
-    """A finite number found in a file, else None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0 else None
 
 
 def count(value: Any) -> str:

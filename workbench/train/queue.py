@@ -11,13 +11,14 @@ from mygpt2.config import load_config
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
+from mygpt2.run_dir.values import whole
 from workbench.context import Context
 from workbench.html import STATES, Markup, badge, empty, escape, join, table
 from workbench.jobs import Job
+from workbench.jobs.policy import check_resumable, may_resume
 from workbench.jobs.records import WAITING
 from workbench.train.draft import parse_processes
 
-RESUMABLE = ("stopped", "lost", "failed")
 ENDED_SHOWN = 5
 RUNS_SHOWN = 50
 WORDS = {"waiting": "queued", "claimed": "starting"}
@@ -93,15 +94,15 @@ def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
     queued = {job.run for job in context.jobs.queue()}
     runs = sorted((run for run in list_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
     found = ((run, state_of(run)) for run in runs[:RUNS_SHOWN])
-    return [(run, state) for run, state in found if state.state in RESUMABLE and run.config_file.is_file()]
+    return [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
 
 
 def resume_table(context: Context) -> Markup:
     """The runs that can go on, each with its button."""
     rows = []
     for run, state in resumable(context):
-        step, steps = state.status.get("step"), state.status.get("steps")
-        at = f"{step:,} of {steps:,}" if isinstance(step, int) and isinstance(steps, int) else "n/a"
+        step, steps = whole(state.status.get("step")), whole(state.status.get("steps"))
+        at = "n/a" if step is None or steps is None else f"{step:,} of {steps:,}"
         why = state.reason or str((state.exit or {}).get("reason") or state.status.get("message") or "")
         go = "" if context.read_only else button("resume", run.name, "Resume", f"Resume {run.name}")
         rows.append((run.name, badge(state.state), at, len(rank_states(run)) or "n/a", why, go))
@@ -117,8 +118,7 @@ def resume(context: Context, name: str, processes: str) -> Job:
     context.changes()
     run = context.run(name)
     state = state_of(run)
-    if state.state not in RESUMABLE:
-        raise UserError(f"run {run.name!r} is {state.state}; only a stopped, failed or lost run can be resumed")
+    check_resumable(run.name, state)
     count = parse_processes(processes) if str(processes or "").strip() else None
     if count:
         config = load_config(None, run.config_file)

@@ -100,3 +100,26 @@ def test_evaluating_and_saving_may_take_as_long_as_they_take():
     assert not stalled("evaluating", 800, 0.1, 0)
     assert not stalled("evaluating", 5000, 0.1, longest=2000)
     assert stalled("saving", 901, 0.1, 0)
+
+
+def test_a_run_that_diverges_is_told_within_a_few_steps():
+    """A rate of 10: far beyond what guessing costs, before there are values enough for a median."""
+    losses = [8.3, 9.1, 12.4, 33.0, 95.0, 210.0, 480.0, 700.0, 900.0, 1186.0]
+    for vocabulary in (8192, None):
+        detector = Detector(vocabulary)
+        told = [f for row in rows(losses, np.linspace(1, 2, 10)) for f in detector.row(row)]
+        assert [f.kind for f in told] == ["divergence"] and told[0].step <= 6
+        assert "this run began at 8.3" in told[0].text and ("9.01" in told[0].text) == (vocabulary is not None)
+
+
+def test_a_run_that_goes_on_from_other_weights_is_held_against_its_own_start():
+    detector = Detector(50257)
+    told = [f for row in rows([3.2, 3.3, 6.5, 7.0, 7.5, 8.0]) for f in detector.row(row)]
+    assert [(f.kind, f.step) for f in told] == [("divergence", 5)]
+
+
+def test_ordinary_beginnings_raise_nothing():
+    """Losses a little above guessing at first, one bad step, and the noise of a tiny batch."""
+    for losses in ([10.95, 11.2, 10.9, 10.1], [9.0, 8.5, 30.0, 8.1, 7.9], [1.4, 0.7, 2.1, 0.9, 2.4, 1.2]):
+        detector = Detector(50257)
+        assert [f for row in rows(losses) for f in detector.row(row)] == []

@@ -342,3 +342,37 @@ def test_an_error_in_one_round_does_not_end_supervision(jobs, tmp_path, monkeypa
     jobs.submit(spec("a", ENDS, tmp_path / "note", 0))
     until(lambda: states(jobs) == {"a": "finished"})
     assert Process.current().alive()
+
+
+def test_one_job_that_cannot_be_looked_after_stops_no_launch_of_another(jobs, tick, tmp_path, monkeypatch):
+    jobs.slots = jobs._supervisor._slots = ("cpu", "cuda:0")
+    jobs.submit(spec("bad", WAITS, tmp_path / "bad"))
+    tick()
+    jobs.submit(spec("good", ENDS, tmp_path / "good", 0, devices=("cuda:0",)))
+    real = jobs._supervisor._look_after
+
+    def broken(job):
+        if job.run == "bad":
+            raise RuntimeError("what nobody has thought of")
+        real(job)
+
+    monkeypatch.setattr(jobs._supervisor, "_look_after", broken)
+    until(lambda: tick() or states(jobs)["good"] == "finished")
+    assert states(jobs)["bad"] == "running"
+
+
+DAMAGED = [
+    {"order": 10**400}, {"launches": "x"}, {"created": float("nan")}, {"not_before": "z"}, {"started": []},
+    {"best_step": None}, {"reason": 7}, {"spec": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_job_hides_no_other_and_stops_nothing(jobs, tick, tmp_path, damage):
+    import json
+
+    bad, _ = jobs.submit(spec("bad")), jobs.submit(spec("good", ENDS, tmp_path / "good", 0))
+    file = jobs.store.jobs_dir / f"{bad.id}.json"
+    file.write_text(json.dumps({**bad.to_json(), **damage}))
+    finish(jobs, tick)
+    assert states(jobs) == {"good": "finished"}

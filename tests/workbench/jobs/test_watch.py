@@ -262,3 +262,33 @@ def test_the_newest_alert_comes_first_and_of_one_run_only_its_own(tmp_path):
     log.add(new_alert("info", "spike", "a", "4", at="4", when=4.0))
     assert other.all()[0].text == "4"
     log.close()
+
+
+def test_a_run_that_diverges_raises_an_error_early_and_what_it_leaves_out_a_warning(folder):
+    with running() as rank:
+        run, writer = folder.run(step=10)
+        writer.config('[data]\ntokenizer = "gpt2:8192"\n')
+        record_rank(run, 0, rank.pid)
+        for step, loss in enumerate((8.3, 20.0, 90.0, 400.0), 1):
+            train(writer, [step], loss=loss)
+        writer.event("alert", level="warning", about="left_out", step=3, message="50.00% left out at step 3: 400 empty")
+        assert sorted(folder.look(2)) == [("divergence", "a", 4), ("left_out", "a", 3)]
+        levels = {alert.kind: alert.level for alert in folder.log.all()}
+        assert levels == {"divergence": "error", "left_out": "warning"}
+        writer.close()
+
+
+def test_one_run_that_cannot_be_watched_does_not_end_the_watch_over_others(folder, monkeypatch):
+    for name in ("a", "b", "c"):
+        _, writer = folder.run(name, step=50)
+        writer.event("save_failed", step=50, reason="no space left on device")
+        writer.finish("stopped", 85)
+    real = module.state_of
+
+    def broken(run, **more):
+        if run.name == "b":
+            raise RuntimeError("what nobody has thought of")
+        return real(run, **more)
+
+    monkeypatch.setattr(module, "state_of", broken)
+    assert sorted(folder.look(2)) == [("save", "a", 50), ("save", "c", 50)]

@@ -15,6 +15,7 @@ from tests.workbench.monitor.folders import run_folder
 from workbench.jobs import Alert
 from workbench.monitor import diff, head, panes
 from workbench.monitor.devices import DeviceWatch, parse_devices
+from workbench.monitor.index import row_of
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -145,3 +146,41 @@ def test_a_driver_tool_that_fails_is_no_devices_and_no_error(command):
     assert watch.devices() == []
     watch._ask()
     assert watch.devices() == []
+
+
+def test_a_harmless_alert_of_another_run_stands_on_no_other_page():
+    assert "No alerts." in panes.alerts([alert("b", kind="spike", level="warning")], "a")
+    assert "spike" in panes.alerts([alert("b", kind="spike", level="warning")], "b")
+    assert 'data-wb-run="b"' in panes.alerts([alert("b", level="error")], "a")
+
+
+def test_a_failed_run_says_in_one_sentence_which_rank_and_why(tmp_path):
+    run = run_folder(tmp_path, "a", state="failed")
+    record = {"attempt": 1, "state": "failed", "code": 70, "reason": "ValueError: no such column", "rank": 1}
+    for reason in ("ValueError: no such column", "rank 1: ValueError: no such column"):
+        replace_json(run.exit_file, {**record, "reason": reason})
+        shown = head.head(head.glance(run, state_of(run), []))
+        assert '<p class="wb-run-reason">rank 1: ValueError: no such column</p>' in shown
+
+
+def test_what_is_left_out_is_counted_on_the_page(tmp_path):
+    run = run_folder(tmp_path, "a")
+    counts = {"empty": 390, "not_text": 10, "too_long": 0, "blocks": 1, "cache_entries": 2, "log_lines": 1200}
+    event = {"kind": "left_out", "counts": counts, "of": {"documents": 800, "blocks": 40}, "share": 0.5}
+    shown = head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 1}}, event]))
+    words = ("Left out so far: 400 of 800 documents (390 empty, 10 not text); 1 of 40 blocks that cannot be read; "
+             "2 cached blocks, damaged and made anew; 1,200 lines of the logs, without room on the disk.")  # fmt: skip
+    assert words in shown
+    assert "Left out" not in head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 0}}]))
+
+
+def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
+    toml = '[data]\ntokenizer = "gpt2:8192"\n'
+    sound, broken = (run_folder(tmp_path, name, toml=toml, steps=30) for name in ("sound", "broken"))
+    with broken.metrics_file.open("a") as file:
+        file.writelines(json.dumps({"attempt": 1, "step": n, "loss": 1186.0}) + "\n" for n in range(31, 61))
+    for run, diverged in ((sound, False), (broken, True)):
+        shown = head.head(head.glance(run, state_of(run), []))
+        assert ("diverged" in shown) == ("is no result" in shown) == diverged
+        assert row_of(run, state_of(run))["diverged"] == diverged
+    assert "1186, is no result: guessing every token alike costs 9.01, and this run began at 4.9" in shown

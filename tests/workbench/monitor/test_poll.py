@@ -150,7 +150,7 @@ def test_buttons_are_those_that_make_sense(context):
         watched = buttons(state_of(run), read_only=True)
     assert alive["stop"] and alive["kill"] and alive["ask"] and not alive["resume"]
     assert [name for name, on in watched.items() if on] == ["use"]
-    ended = buttons(state_of(run_folder(context.runs, "a")), read_only=False)
+    ended = buttons(state_of(run_folder(context.runs, "a", state="stopped")), read_only=False)
     assert ended["resume"] and not ended["stop"] and not ended["kill"] and not ended["ask"]
 
 
@@ -232,3 +232,64 @@ def test_many_pages_at_once_get_the_same_answer(context):
     for thread in threads:
         thread.join()
     assert len(answers) == 8 and len({found["head"] for found in answers}) == 1
+
+
+@pytest.mark.parametrize(("state", "may"), [("finished", False), ("stopped", True), ("failed", True)])
+def test_every_part_of_the_page_has_one_rule_for_resume(context, state, may):
+    from workbench.train import queue
+
+    run = run_folder(context.runs, "a", state=state)
+    context.jobs.store.prepare()
+    assert buttons(state_of(run), read_only=False)["resume"] == may
+    assert ("Resume a" in queue.resume_table(context)) == may
+    for resume in (lambda: actions.resume(context, "a"), lambda: queue.resume(context, "a", "")):
+        if may:
+            resume()
+            context.jobs.cancel(context.jobs.queue()[0].id)
+        else:
+            with pytest.raises(UserError, match="is finished; only a stopped, failed or lost run can be resumed"):
+                resume()
+
+
+def test_the_report_of_a_stop_goes_when_the_run_goes_on(context):
+    """Started again from here or from a terminal: it then said of a running run that every process is gone."""
+    run = run_folder(context.runs, "a", state="stopped")
+    for again in (lambda: context.jobs.resume_run("a"), lambda: RunWriter(run, 2).close()):
+        stop = context.jobs.stop("a", "save")
+        assert stop.wait(60) and context.jobs.stop_of("a") is stop
+        shown = Page(context, focus="a", runs=["a"]).poll()["stop"]
+        assert shown.startswith("<details") and "every process is gone" in shown, "folded: the chart is what matters"
+        again()
+        assert Page(context, focus="a", runs=["a"]).poll()["stop"] == ""
+
+
+def test_after_a_resume_the_page_tells_the_step_it_went_back_to(context):
+    run = run_folder(context.runs, "a", steps=9, state="stopped")
+    (run.checkpoints_dir / "step-00000005").mkdir()
+    (run.checkpoints_dir / "step-00000005" / "MANIFEST.json").touch()
+    with RunWriter(run, 2) as writer:
+        for state, phase, step in (("starting", "starting", 0), ("running", "training", 5)):
+            writer.status(state=state, phase=phase, step=step, steps=10)
+            page = Page(context, focus="a", runs=["a"]).poll()
+            assert page["board"]["list"]["rows"][0]["step"] == 5 and page["board"]["list"]["rows"][0]["loss"] is None
+            assert "step 5" in page["head"] and "step 9" not in page["head"]
+        writer.metrics(step=6, loss=4.0)
+        writer.status(step=6)
+    assert "step 6 of 10" in Page(context, focus="a", runs=["a"]).poll()["head"]
+
+
+def test_a_folder_that_cannot_be_understood_is_listed_and_hides_no_other(context, monkeypatch):
+    for name in ("a", "b", "c"):
+        run_folder(context.runs, name)
+    real = index_module.state_of
+
+    def broken(run, **more):
+        if run.name == "b":
+            raise RuntimeError("what nobody has thought of")
+        return real(run, **more)
+
+    monkeypatch.setattr(index_module, "state_of", broken)
+    monitor = Monitor.over(context)
+    first = monitor.index.changes()
+    assert {row["name"]: row["state"] for row in first["rows"]} == {"a": "finished", "b": "lost", "c": "finished"}
+    assert monitor.index.changes(first["mark"])["rows"] == [], "and costs nothing while it does not change"

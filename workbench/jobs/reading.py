@@ -1,0 +1,81 @@
+"""What the files of a run say together: how far it is in its present attempt, and whether its loss came to anything."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from mygpt2.planning.vocabulary import vocabulary_size
+from mygpt2.run_dir import Follower, RunDir, parse_lines
+from mygpt2.run_dir.values import number, whole
+
+TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
+WORSE = 1.2  # times the loss of guessing every token alike: only a broken model gets there
+WORSE_THAN_START = (1.5, 1.0)  # a run that began below that, from weights of another: times its first loss, and more
+AT_THE_END = 1.1  # at the end less is enough: nobody trains for a loss that guessing has
+
+
+def current(status: Mapping[str, Any], row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The last row of metrics, or nothing while it is of an earlier attempt than the status: that one went back."""
+    attempt, of_row = whole((status or {}).get("attempt")), whole((row or {}).get("attempt"))
+    return {} if attempt is not None and of_row is not None and of_row < attempt else dict(row or {})
+
+
+def reached(run: RunDir, status: Mapping[str, Any], row: Mapping[str, Any] | None) -> int | None:
+    """The step a run is at, by its last row and its status; as it goes on again, that of its newest checkpoint."""
+    step, now = whole(current(status, row).get("step")), whole(status.get("step"))
+    if step is not None:
+        return step if now is None else max(step, now)
+    if row and not now and status.get("phase") == "starting":  # the attempt has not said yet where it begins
+        from mygpt2.checkpoint.store import steps
+
+        return max(steps(run.checkpoints_dir), default=0)
+    return now
+
+
+def vocabulary_of(run: RunDir) -> int | None:
+    """Ids of the run's tokenizer where its name says it; a file that a configuration names is not opened."""
+    try:
+        settings = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    data = settings.get("data")
+    spec = data.get("tokenizer") if isinstance(data, dict) else None
+    return vocabulary_size(spec) if isinstance(spec, str) and spec.partition(":")[0] == "gpt2" else None
+
+
+def limit(start: float | None, vocabulary: int | None) -> float | None:
+    """The loss beyond which a run diverges, by what guessing costs and by its own first loss."""
+    of_guessing = [WORSE * math.log(vocabulary)] if vocabulary and vocabulary > 1 else []
+    of_start = [WORSE_THAN_START[0] * start + WORSE_THAN_START[1]] if start is not None else []
+    return min([*of_guessing, *of_start], default=None)
+
+
+def beside(start: float | None, vocabulary: int | None) -> str:
+    """What a loss is to be held against, in words."""
+    guess = f"guessing every token alike costs {math.log(vocabulary):.3g}" if vocabulary and vocabulary > 1 else ""
+    began = f"this run began at {start:.3g}" if start is not None else ""
+    return ", and ".join(part for part in (guess, began) if part)
+
+
+def came_to_nothing(run: RunDir) -> str:
+    """Why the loss at the end of a run is no result, in a sentence; "" for an ordinary run."""
+    first = parse_lines(Follower(run.metrics_file).read(1)[:1])[0]
+    try:
+        end = run.metrics_file.stat().st_size
+    except OSError:
+        return ""
+    rows = parse_lines(Follower(run.metrics_file, max(0, end - TAIL_BYTES)).read(TAIL_BYTES))[0]
+    attempt = max((whole(row.get("attempt")) or 0 for row in rows), default=0)
+    losses = [number(row.get("loss")) for row in rows if (whole(row.get("attempt")) or 0) == attempt]
+    known = [loss for loss in losses[-10:] if loss is not None]
+    if not known:
+        return ""
+    start, vocabulary = number(first[0].get("loss")) if first else None, vocabulary_of(run)
+    loss, guess = statistics.median(known), math.log(vocabulary) if vocabulary and vocabulary > 1 else None
+    if not (guess and loss > AT_THE_END * guess) and not (start is not None and loss > 1.05 * start + 0.1):
+        return ""
+    return f"its loss at the end, {loss:.4g}, is no result: {beside(start, vocabulary)}"
