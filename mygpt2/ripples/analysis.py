@@ -219,7 +219,10 @@ def _assumed(layout: Layout, report: Report, again: Repetition | None) -> Layout
     files = round(tokens / file)
     if not 2 <= files <= 64 or abs(tokens / file / files - 1) > 0.01:
         return layout
-    said = f"If this is FineWeb-Edu, read by {files} ranks with a file each ({files} files are one pass)"
+    said = (
+        f"If this is FineWeb-Edu, a pass is {files} of its files; how many of them are read at once is not known, and is "
+        "taken to be all"
+    )
     return replace(
         layout, file_tokens=file, files=files, streams=files, document_tokens=FINEWEB_DOCUMENT_TOKENS, assumed=said
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mygpt2.errors import UserError
-from mygpt2.ripples.detrend import basis, robust_trend, without_warmup
+from mygpt2.ripples.detrend import SPIKE, robust_scale, without_warmup
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import autoregression
 from mygpt2.ripples.runs import read_config
@@ -23,6 +23,8 @@ NORMAL = 1.959964  # of a two-sided interval at 95 %
 FEWEST = 32  # common steps
 LATE = 0.25  # share of the common steps whose mean difference is the headline
 PIECES = 40  # of the curve of differences
+SHORTEST_PIECE = 8
+SURE, HINT = 0.5, 0.2  # a correlation that shows the same batches, and one that is enough where the settings say so
 SAME_ORDER = ("data", "train.seed", "train.batch_tokens", "model.block_size")  # what the batches depend on
 FREE = ("cache_dir", "cache_gb", "token_cache", "threads", "prefetch_steps", "encoder", "outage_minutes", "fork")
 
@@ -45,13 +47,14 @@ def compare_runs(first: Log, second: Log) -> dict[str, Any]:
     mean, error = mean_and_error(difference[late])
     paired, single = _long_run(difference[late]), math.sqrt(_long_run(a[late]) ** 2 + _long_run(b[late]) ** 2)
     correlation = _correlation(first, mine, a, b)
-    why = order_differs(first, second)
+    why, known = order_differs(first, second), first.run is not None and second.run is not None
+    same = correlation > (SURE if why or not known else HINT)
     report = {
         "first": first.name, "second": second.name, "steps": len(steps),
         "from_step": float(steps[late][0]), "to_step": float(steps[-1]),
         "difference": mean, "interval": [mean - NORMAL * error, mean + NORMAL * error], "standard_error": error,
         "significant": abs(mean) > NORMAL * error, "correlation": correlation,
-        "same_order": not why and correlation > 0.5, "order_differs": why,
+        "same_order": same, "order_differs": why,
         "steps_to_resolve": {"nats": RESOLVE, "paired": _steps(paired), "unpaired": _steps(single)},
         "noise_ratio": single / paired if paired > 0 else None,
         "curve": _curve(steps, difference),
@@ -82,14 +85,24 @@ def _steps(noise: float) -> int:
 
 
 def _correlation(first: Log, mine: np.ndarray, a: Floats, b: Floats) -> float:
-    """Of the two residuals: near one for the same batches, near nothing for others."""
+    """Of the two losses from step to step: near one for the same batches, near nothing for others.
+
+    Changes between steps, since models of another size or rate descend along another curve, which no trend of one
+    shape takes from both; what neighbouring batches are made of is left in them.
+    """
     kept, skipped = without_warmup(first)
     inside = mine >= skipped
     if inside.sum() < FEWEST or len(kept) < FEWEST:
         inside = np.ones(len(a), bool)
-    columns = basis(first)[mine][inside]
-    x, y = (v[inside] - robust_trend(columns, v[inside]) for v in (a, b))
+    x, y = (_clipped(np.diff(v[inside])) for v in (a, b))
     return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0
+
+
+def _clipped(x: Floats) -> Floats:
+    """Without what a spike alone would make of a correlation."""
+    limit = SPIKE * robust_scale(x)
+    middle = float(np.median(x))
+    return np.clip(x - middle, -limit, limit) if limit > 0 else x - middle
 
 
 def order_differs(first: Log, second: Log) -> list[str]:
@@ -110,7 +123,7 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 def _curve(steps: Floats, difference: Floats) -> list[dict[str, float]]:
     """Means of the difference over stretches of the run, each with its interval."""
     found = []
-    for part in np.array_split(np.arange(len(steps)), max(1, min(PIECES, len(steps) // FEWEST))):
+    for part in np.array_split(np.arange(len(steps)), max(1, min(PIECES, len(steps) // SHORTEST_PIECE))):
         mean, error = mean_and_error(difference[part])
         low, high = mean - NORMAL * error, mean + NORMAL * error
         middle = float(steps[part].mean())
@@ -128,15 +141,18 @@ def _words(report: dict[str, Any]) -> str:
     else:
         text = f"No difference of {name} to {other} is resolved: {mean:+.4f} nats [{low:+.4f}, {high:+.4f}] {stretch}."
     need = report["steps_to_resolve"]
+    ratio = report["noise_ratio"]
+    gain = "" if ratio is None else f", from which pairing takes {ratio:.3g} times the noise"
     if report["same_order"]:
         text += (
-            f" Their batches are the same (residuals correlate {report['correlation']:.4f}): 0.001 nats is resolved in "
-            f"{need['paired']:,} steps, which without pairing would take {need['unpaired']:,}."
+            f" Their batches are the same (the losses move together from step to step: correlation "
+            f"{report['correlation']:.2f}){gain}: 0.001 nats is resolved in {need['paired']:,} steps, which without "
+            f"pairing would take {need['unpaired']:,}."
         )
     else:
         text += (
-            f" Their batches are not the same (residuals correlate {report['correlation']:.2f}), so that pairing gains "
-            f"little: 0.001 nats takes {need['paired']:,} steps."
+            f" Their batches are not the same (from step to step the losses correlate {report['correlation']:.2f}), so "
+            f"that pairing gains little: 0.001 nats takes {need['paired']:,} steps."
         )
     if report["order_differs"]:
         text += f" They differ in {'; '.join(report['order_differs'][:4])}."

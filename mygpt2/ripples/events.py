@@ -17,8 +17,10 @@ import numpy as np
 
 from mygpt2.errors import UserError
 from mygpt2.ripples.log import Floats
+from mygpt2.ripples.textfile import checked_file
 
 PREFIX = "events.out.tfevents"
+MOST_CELLS = 200_000_000  # steps times tags
 TOLD_EVERY = 4096  # records between two words of progress
 _VARINT, _BYTES, _SIZES = 0, 2, {1: 8, 5: 4}  # kinds of fields on the wire
 _START = 1  # a session's status
@@ -70,12 +72,15 @@ def read_event_files(paths: Sequence[Path], told: Callable[[int, int], None] = l
         before += len(raw)
         told(before, total)
     steps = sorted({step for values in series.values() for step in values})
+    if len(steps) * len(series) > MOST_CELLS:
+        raise UserError(f"{paths[0]} has {len(series):,} names at {len(steps):,} steps; that is too much; give one run")
     logged = {tag: np.array([step in values for step in steps], bool) for tag, values in series.items()}
     columns = {tag: np.array([values.get(step, np.nan) for step in steps]) for tag, values in series.items()}
     return Scalars(np.array(steps, np.float64), columns, logged, tuple(dict.fromkeys(notes)))
 
 
 def _bytes(path: Path) -> bytes:
+    checked_file(path)
     try:
         return path.read_bytes()
     except OSError as error:

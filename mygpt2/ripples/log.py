@@ -16,6 +16,7 @@ from mygpt2.errors import UserError
 from mygpt2.ripples.layout import Layout
 
 Floats = NDArray[Any]  # float64; NumPy's own types widen at every operation
+LARGEST, LAST_STEP = 1e100, 2.0**62  # no loss and no step is larger; squares of what is overflow
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ def make_log(
 ) -> Log:
     """A Log from raw columns of equal length, in the order of writing.
 
-    Rows without a finite step and loss are left out; of a step that was written twice, as after a resume, the later
+    Rows without a finite step and loss, or with impossible ones, are left out; of a step that was written twice, as after a resume, the later
     row counts. Tokens that are missing or do not ascend are not used. `more`: further fields of Log.
     """
     step, loss = np.atleast_1d(np.asarray(step, np.float64)), np.atleast_1d(np.asarray(loss, np.float64))
     told = list(notes)
-    kept = np.isfinite(step) & np.isfinite(loss)
+    kept = (np.abs(step) < LAST_STEP) & (np.abs(loss) < LARGEST)  # not what is NaN
     if (lost := len(step) - int(kept.sum())) > 0:
         told.append(f"{lost:,} of {len(step):,} rows have no finite loss and are left out")
     places = np.flatnonzero(kept)
@@ -108,12 +109,22 @@ def make_log(
 def make_curve(step: Any, loss: Any) -> Curve | None:
     """A Curve of the finite points, the later of a step's; None if there is none."""
     step, loss = np.asarray(step, np.float64), np.asarray(loss, np.float64)
-    kept = np.isfinite(step) & np.isfinite(loss)
+    kept = (np.abs(step) < LAST_STEP) & (np.abs(loss) < LARGEST)
     if not kept.any():
         return None
     step, loss = step[kept], loss[kept]
     at, last = np.unique(step[::-1], return_index=True)
     return Curve(at, loss[::-1][last])
+
+
+def spacing(curve: Curve | None) -> int | None:
+    """The steps between two evaluations, where nearly all of them are so far apart and there are a few."""
+    if curve is None or len(curve.step) < 4:
+        return None
+    gaps = np.diff(curve.step)
+    usual = float(np.median(gaps))
+    regular = np.mean(np.abs(gaps - usual) < 0.5) >= 0.8
+    return round(usual) if regular and usual >= 2 else None
 
 
 def _ascending(tokens: Any, chosen: NDArray[np.intp]) -> Floats | None:

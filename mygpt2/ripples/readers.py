@@ -1,42 +1,41 @@
-"""Reading logs of any origin: our run folders, CSV, build-nanogpt's log.txt, exports of W&B, and TensorBoard's files.
+"""Reading logs of any origin: our run folders, text of every kind, and TensorBoard's files.
 
-Every row is kept: a chart's thinned points cannot show a period shorter than two of their spacings.
+What a column is called decides what it is; how many numbers it holds decides between two of the same meaning.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mygpt2.errors import UserError
-from mygpt2.ripples.events import PREFIX, Scalars, event_files, read_event_files
-from mygpt2.ripples.log import Log, make_curve, make_log
+from mygpt2.ripples.console import AT_EVALUATION
+from mygpt2.ripples.events import PREFIX, event_files, read_event_files
+from mygpt2.ripples.layout import Layout
+from mygpt2.ripples.log import Log, make_curve, make_log, spacing
 from mygpt2.ripples.runs import read_run
+from mygpt2.ripples.tables import Table, read_table
 from mygpt2.ripples.told import Told, silent
 from mygpt2.run_dir.paths import RunDir
 
-FORMATS = "a run folder, .csv, .json, .jsonl, build-nanogpt's log.txt, or a TensorBoard event file or folder"
 STEPS = ("step", "_step", "global_step", "trainer/global_step", "train/global_step", "iteration", "iter", "update")
-TOKENS = ("tokens", "total_tokens", "num_tokens", "train/tokens", "tokens_seen", "train/total_tokens")
+TOKENS = (
+    "tokens", "total_tokens", "num_tokens", "train/tokens", "tokens_seen", "train/total_tokens",
+    "num_input_tokens_seen", "train/num_input_tokens_seen",
+)  # fmt: skip
 LOSSES = (
     "train_loss", "train/loss", "loss", "training_loss", "train/train_loss", "train loss", "loss/train", "lossf",
-    "train_lossf", "value",
+    "train_lossf", "value", AT_EVALUATION,
 )  # fmt: skip
 VALIDATIONS = ("val_loss", "val/loss", "eval/loss", "eval_loss", "validation_loss", "valid_loss", "loss/val")
 RATES = ("lr", "learning_rate", "train/lr", "train/learning_rate")
-TOLD_EVERY = 1 << 16  # lines between two words of progress
+SHARE = 0.5  # a column of the same meaning that holds so few of the numbers of another is a summary of it
+SHOWN = 12  # names in a message
 _MEAN_OF = re.compile(r"_?mean_of_(\d+)_steps$")
-_NANOGPT = re.compile(r"\s*(\d+)\s+(train|val|hella)\s+(\S+)\s*$")
-
-Columns = dict[str, np.ndarray]
+_AGAIN = re.compile(r" \((\d+)\)$")
 
 
 def read_log(path: Path, *, column: str | None = None, batch_tokens: float | None = None, told: Told = silent) -> Log:
@@ -47,164 +46,108 @@ def read_log(path: Path, *, column: str | None = None, batch_tokens: float | Non
     path = Path(path)
     if path.is_dir():
         if found := [] if RunDir(path).exists() else event_files(path):
-            return _scalars_log(path, found, column, batch_tokens, told)
+            return _log(path, _scalars(path, found, told), column, batch_tokens)
         return read_run(path, told)
     if path.name.startswith(PREFIX):
-        return _scalars_log(path, [path], column, batch_tokens, told)
-    columns = _columns(path, _text(path), told)
-    return _log(path, columns, column, batch_tokens)
+        return _log(path, _scalars(path, [path], told), column, batch_tokens)
+    return _log(path, read_table(path, told), column, batch_tokens)
 
 
-def _scalars_log(path: Path, files: list[Path], column: str | None, batch_tokens: float | None, told: Told) -> Log:
-    """The log of event files; a step that has other scalars and no loss is no fault."""
+def _scalars(path: Path, files: list[Path], told: Told) -> Table:
+    """The table of event files; a step that has other scalars and no loss is no fault."""
     found = read_event_files(files, lambda done, total: told(f"read {path.name}", done, total, "B"))
-    return _log(path, {"step": found.step, **found.values}, column, batch_tokens, found)
+    everywhere = np.ones(len(found.step), bool)
+    return Table({"step": found.step, **found.values}, {"step": everywhere, **found.logged}, found.notes)
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; give {FORMATS}") from None
-    if b"\0" in raw[:4096]:
-        raise UserError(f"{path} is not text; give {FORMATS}")
-    return raw.decode("utf-8-sig", errors="replace")
-
-
-def _columns(path: Path, text: str, told: Told) -> Columns:
-    """The columns of a text file, by what its first line looks like."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first:
-        raise UserError(f"{path} is empty; give {FORMATS} with a loss per step")
-    if _NANOGPT.match(first):
-        return _nanogpt(text)
-    if first.lstrip()[:1] in "[{":
-        return _json(path, text, told)
-    return _csv(path, text, told)
-
-
-def _nanogpt(text: str) -> Columns:
-    """Lines of `STEP train|val|hella NUMBER`."""
-    found = [match.groups() for line in text.splitlines() if (match := _NANOGPT.match(line))]
-    rows = [{"step": step, {"train": "loss", "val": "val_loss"}[kind]: x} for step, kind, x in found if kind != "hella"]
-    return _from_records(rows)
-
-
-def _csv(path: Path, text: str, told: Told) -> Columns:
-    separator = max(",;\t", key=text.split("\n", 1)[0].count)
-    rows = csv.reader(io.StringIO(text), delimiter=separator)
-    try:
-        header = [name.strip() for name in next(rows)]
-        if all(_number(name) == _number(name) for name in header):
-            raise UserError(f"{path} has no header line; name its columns, for example step,tokens,loss")
-        values = [array("d") for _ in header]
-        total = text.count("\n")
-        for row in rows:
-            if rows.line_num % TOLD_EVERY == 0:
-                told(f"read {path.name}", rows.line_num, total, "lines")
-            row += [""] * (len(header) - len(row)) if row else []
-            for column, cell in zip(values, row, strict=False):
-                column.append(_number(cell))
-    except csv.Error as error:
-        raise UserError(f"{path} is not CSV: {error}; give {FORMATS}") from None
-    return {name: np.array(column, np.float64) for name, column in zip(header, values, strict=True)}
-
-
-def _json(path: Path, text: str, told: Told) -> Columns:
-    """A list of records or of TensorBoard's [time, step, value], an object that holds one, or a record a line."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = []
-        lines = text.splitlines()
-        for number, line in enumerate(lines):
-            if number % TOLD_EVERY == 0:
-                told(f"read {path.name}", number, len(lines), "lines")
-            if (record := _record(line)) is not None:
-                value.append(record)
-    if isinstance(value, dict):
-        lists = [item for item in value.values() if isinstance(item, list) and item]
-        if lists and all(not isinstance(x, dict | list) for item in lists for x in item[:1]):
-            length = max(map(len, lists))
-            return {k: _padded(v, length) for k, v in value.items() if isinstance(v, list)}
-        value = max(lists, key=len, default=[value])
-    if not isinstance(value, list):
-        raise UserError(f"{path} holds no list of records; give {FORMATS}")
-    if value and all(isinstance(row, list) and len(row) == 3 for row in value):
-        return _from_records([{"time": row[0], "step": row[1], "value": row[2]} for row in value])
-    return _from_records([row for row in value if isinstance(row, dict)])
-
-
-def _record(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _padded(values: list[Any], length: int) -> np.ndarray:
-    found = np.full(length, np.nan)
-    found[: len(values)] = [_number(value) for value in values]
-    return found
-
-
-def _from_records(rows: Sequence[dict[str, Any]]) -> Columns:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([_number(row.get(name)) for row in rows], np.float64) for name in names}
-
-
-def _number(value: Any) -> float:
-    """A number, or NaN for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
-
-
-def _log(
-    path: Path, columns: Columns, column: str | None, batch_tokens: float | None, scalars: Scalars | None = None
-) -> Log:
-    """The log of columns, among which the loss, steps, tokens, rate and validation are found by their names."""
-    usable = {name: values for name, values in columns.items() if len(values) and np.isfinite(values).any()}
-    step = _find(usable, STEPS)
-    loss = column if column is not None else _find(usable, LOSSES)
-    if loss is None or loss not in usable:
-        shown = ", ".join(list(columns)[:12]) or "none"
-        wanted = f"column {column!r}" if column is not None else "loss"
-        raise UserError(f"{path} has no {wanted} with numbers; its columns: {shown}; name the loss with --column")
-    steps = usable[step] if step is not None else np.arange(len(usable[loss]), dtype=np.float64)
-    notes = scalars.notes if scalars else ()
+def _log(path: Path, table: Table, column: str | None, batch_tokens: float | None) -> Log:
+    """The log of a table, in which loss, steps, tokens, rate and validation are found by their names."""
+    counts = {name: int(np.isfinite(values).sum()) for name, values in table.columns.items()}
+    counts = {name: count for name, count in counts.items() if count}
+    chosen = column if column is not None else _find(counts, LOSSES)
+    if chosen is None or chosen not in counts:
+        raise UserError(_no_loss(path, table, column))
+    own = {name: count for name, count in counts.items() if _run_of(name) in ("", _run_of(chosen))}
+    step, tokens, rate, validation = (_find(own, names) for names in (STEPS, TOKENS, RATES, VALIDATIONS))
+    validation = None if validation == chosen else validation
+    loss, notes = table.columns[chosen], [*table.notes, *_others(counts, chosen, column)]
     if step is None:
-        notes = (*notes, "it has no step column: rows are counted instead")
-    tokens = _find(usable, TOKENS)
-    values = usable[tokens] if tokens else None
-    if batch_tokens is not None:
-        values = (steps + 1) * batch_tokens
-    rate = _find(usable, RATES)
-    validation = _find(usable, VALIDATIONS)
-    present = scalars.logged[loss] if scalars else np.ones(len(steps), bool)
-    if validation is not None and not scalars:  # rows of validation alone are no faults of the training loss
-        present = np.isfinite(usable[loss]) | ~np.isfinite(usable[validation])
-    mean = _MEAN_OF.search(loss)
+        notes.append("it has no step column: rows are counted instead")
+    present = table.logged[chosen]
+    if validation is not None:  # rows of validation alone are no faults of the training loss
+        present = present & (np.isfinite(loss) | ~np.isfinite(table.columns[validation]))
+    steps = np.cumsum(present) - 1.0 if step is None else table.columns[step]
+    if step is not None:  # a row without any step says nothing at all
+        present = present & (table.logged[step] | np.isfinite(steps))
+    values = (steps + 1) * batch_tokens if batch_tokens is not None else table.columns[tokens] if tokens else None
+    curve = None if validation is None else make_curve(steps, table.columns[validation])
+    mean = _MEAN_OF.search(chosen)
     return make_log(
         path.name,
         steps[present],
-        usable[loss][present],
+        loss[present],
         tokens=None if values is None else values[present],
-        rate=None if rate is None else usable[rate][present],
-        validation=None if validation is None else make_curve(steps, usable[validation]),
+        rate=None if rate is None else table.columns[rate][present],
+        validation=curve,
         averaged=int(mean[1]) if mean else 1,
-        notes=notes,
+        layout=Layout(
+            eval_interval=_interval(table, "eval_steps") or spacing(curve), save_interval=_interval(table, "save_steps")
+        ),
+        notes=tuple(notes),
     )
 
 
-def _find(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """The first column that goes by one of the wanted names, in their order of preference.
+def _no_loss(path: Path, table: Table, column: str | None) -> str:
+    shown = ", ".join(list(table.columns)[:SHOWN]) or "none"
+    more = f" and {len(table.columns) - SHOWN:,} more" if len(table.columns) > SHOWN else ""
+    wanted = f"column {column!r}" if column is not None else "loss"
+    return f"{path} has no {wanted} with numbers; its columns: {shown}{more}; name the loss with --column"
 
-    Weights & Biases writes `run - name` and adds `name__MIN` and `name__MAX`, which are not the value.
+
+def _interval(table: Table, key: str) -> int | None:
+    """A whole number of steps that stands beside the records, as in the Trainer's state."""
+    value = (table.found or {}).get(key)
+    return int(value) if isinstance(value, int | float) and 1 < value < 1e9 else None
+
+
+def _others(counts: dict[str, int], chosen: str, column: str | None) -> list[str]:
+    """A note on columns that mean the same as the one that was taken, as an export of several runs has them."""
+    plain = _plain(chosen)
+    others = [name for name in counts if name != chosen and _plain(name) == plain and not _extreme(name)]
+    if not others or column is not None:
+        return []
+    shown = ", ".join(repr(name) for name in others[:SHOWN])
+    more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+    return [f"{chosen!r} was analysed; other columns hold a loss as well: {shown}{more}; --column names another"]
+
+
+def _plain(name: str) -> str:
+    """What a column is, without its run: Weights & Biases writes `run - name`."""
+    return _MEAN_OF.sub("", _AGAIN.sub("", name).rsplit(" - ", 1)[-1].strip()).lower()
+
+
+def _run_of(name: str) -> str:
+    """The run that a column is of, and which of several of one name; empty for what belongs to all."""
+    head, dash, _ = name.rpartition(" - ")
+    again = _AGAIN.search(name)
+    return f"{head}{again[0] if again else ''}" if dash else ""
+
+
+def _extreme(name: str) -> bool:
+    """`name__MIN` and `name__MAX` of Weights & Biases are not the value."""
+    return _AGAIN.sub("", name).endswith(("__MIN", "__MAX"))
+
+
+def _find(counts: dict[str, int], wanted: Sequence[str]) -> str | None:
+    """The first column that goes by one of the wanted names, in their order of preference; one with less than half of
+    the numbers that another of them holds does not count: a row that sums up a run bears the same name.
     """
     plain: dict[str, str] = {}
-    for name in columns:
-        if not name.endswith(("__MIN", "__MAX")):
-            plain.setdefault(_MEAN_OF.sub("", name.rsplit(" - ", 1)[-1].strip()).lower(), name)
-    return next((plain[name] for name in wanted if name in plain), None)
+    for name in counts:
+        if not _extreme(name):
+            plain.setdefault(_plain(name), name)
+    known = [plain[name] for name in wanted if name in plain]
+    most = max((counts[name] for name in known), default=0)
+    return next((name for name in known if counts[name] >= SHARE * most), None)
+
+

@@ -17,12 +17,14 @@ from mygpt2.data.manifest import Manifest
 from mygpt2.data.trace import read_manifest, trace_files
 from mygpt2.errors import UserError
 from mygpt2.ripples.layout import Layout
-from mygpt2.ripples.log import Log, make_curve, make_log
+from mygpt2.ripples.log import Curve, Log, make_curve, make_log, spacing
 from mygpt2.ripples.told import Told, silent
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 
 Config = dict[str, Any]
+ORDERS = ("sequential", "buffer", "lanes")
+DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, pa.ArrowException)  # of a trace
 
 
 def read_run(path: Path, told: Told = silent) -> Log:
@@ -34,7 +36,7 @@ def read_run(path: Path, told: Told = silent) -> Log:
     metrics = read_metrics(run)
     config = read_config(run)
     evals = read_events(run, ("eval",))
-    warmup = config.get("schedule", {}).get("warmup_steps")
+    warmup = _whole(config, "schedule", "warmup_steps", least=0)
     notes = [f"{metrics.garbage:,} lines of metrics.jsonl were no metrics"] if metrics.garbage else []
     if replaced := len(metrics.overwritten["step"]):
         notes.append(f"{replaced:,} steps were trained again after a resume; the later ones count")
@@ -45,7 +47,7 @@ def read_run(path: Path, told: Told = silent) -> Log:
         tokens=metrics["tokens"] if len(metrics) and np.isfinite(metrics["tokens"]).all() else None,
         rate=metrics["lr"],
         validation=make_curve(*_points(evals)),
-        warmup=warmup if isinstance(warmup, int) else None,
+        warmup=warmup,
         layout=layout_of(run, config),
         run=run.path,
         notes=tuple(notes),
@@ -63,32 +65,61 @@ def read_config(run: RunDir) -> Config:
 def _points(evals: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     """(steps, losses) of the evaluation events."""
     found = [(e.get("step"), e.get("loss", e.get("val_loss"))) for e in evals]
-    good = [(s, x) for s, x in found if isinstance(s, int | float) and isinstance(x, int | float)]
+    good = [(s, x) for s, x in found if _is_number(s) and _is_number(x)]
     return [float(s) for s, _ in good], [float(x) for _, x in good]
+
+
+def _is_number(value: Any) -> bool:
+    """A number that a float can hold: JSON has whole ones without end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _table(config: Config, name: str) -> Config:
+    """A table of the configuration; an empty one where something else stands in its place."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _whole(config: Config, table: str, key: str, least: int = 1) -> int | None:
+    """A whole number of the configuration; None where none, or an impossible one, stands there."""
+    value = _table(config, table).get(key)
+    return value if type(value) is int and least <= value < 10**15 else None
 
 
 def layout_of(run: RunDir, config: Config) -> Layout:
     """What the configuration and the trace's manifest say about periods. Sizes in tokens need a trace."""
-    data = config.get("data", {})
-    order = data.get("order", "lanes")
+    data = _table(config, "data")
+    order = data.get("order")
+    order = order if order in ORDERS else "lanes"
     layout = Layout(
         order=order,
-        lanes=data.get("lanes"),
-        window=data.get("window"),
-        buffer_documents=data.get("buffer_documents") if order == "buffer" else None,
-        eval_interval=config.get("eval", {}).get("interval"),
-        save_interval=config.get("checkpoint", {}).get("interval"),
+        lanes=_whole(config, "data", "lanes"),
+        window=_whole(config, "data", "window"),
+        buffer_documents=_whole(config, "data", "buffer_documents") if order == "buffer" else None,
+        eval_interval=_whole(config, "eval", "interval") or _usual(run, "eval"),
+        save_interval=_whole(config, "checkpoint", "interval") or _usual(run, "save"),
     )
-    trace = open_trace(run.path, int(config.get("model", {}).get("block_size", 0) or 0))
+    trace = open_trace(run.path, _whole(config, "model", "block_size") or 0)
     held_out = data.get("validation_fraction", 0.0)
-    return layout if trace is None else trace.layout(layout, held_out if isinstance(held_out, float) else 0.0)
+    held_out = held_out if isinstance(held_out, float) and 0 <= held_out < 1 else 0.0
+    try:
+        return layout if trace is None else trace.layout(layout, held_out)
+    except DAMAGED:
+        return layout
+
+
+def _usual(run: RunDir, kind: str) -> int | None:
+    """The steps between two events of a kind, where the configuration does not say and they are regular."""
+    steps = [e.get("step") for e in read_events(run, (kind,))]
+    found = np.unique([float(s) for s in steps if _is_number(s)])
+    return spacing(Curve(found, found))
 
 
 def open_trace(run: Path, block_size: int) -> Trace | None:
     """The trace of a run; None where none was kept or it cannot be read."""
     try:
         return Trace(run, read_manifest(run), block_size) if trace_files(run) else None
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except DAMAGED:
         return None
 
 

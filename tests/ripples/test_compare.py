@@ -61,6 +61,33 @@ def test_runs_with_other_settings_of_the_order_are_told(tmp_path) -> None:
     assert not report["same_order"] and any("data.order" in line for line in report["order_differs"])
 
 
+@pytest.mark.parametrize("steps", [60, 400, 3000])
+def test_runs_of_two_sizes_with_the_same_batches_are_told_so_whatever_their_descents(steps: int, tmp_path) -> None:
+    """A deeper model falls faster and lower, and feels its batches a little differently; no word contradicts another."""
+    from mygpt2.ripples import read_log
+
+    t = np.arange(1, steps + 1)
+    batches = noise(steps, 1, sd=0.06)
+    one = 2.8 + 8 * (t + 0.003 * steps) ** -0.4 + batches + noise(steps, 3, sd=0.02)
+    two = 2.5 + 8 * (t + 0.003 * steps) ** -0.7 + 1.2 * batches + noise(steps, 4, sd=0.02)
+    for name, loss in (("one", one), ("two", two)):
+        (tmp_path / f"{name}.csv").write_text("step,loss\n" + "".join(f"{i},{x}\n" for i, x in zip(t, loss, strict=True)))
+    report = compare_runs(read_log(tmp_path / "one.csv"), read_log(tmp_path / "two.csv"))
+    assert report["same_order"] and report["noise_ratio"] > 2
+    assert "are the same" in report["verdict"] and "gains little" not in report["verdict"]
+    assert len(report["curve"]) >= 7
+
+
+def test_runs_of_other_settings_that_read_the_same_batches_are_judged_by_what_was_measured(tmp_path) -> None:
+    from mygpt2.ripples import read_log
+
+    one, two = run_folder(tmp_path / "one"), run_folder(tmp_path / "two")
+    text = (two / "config.toml").read_text()
+    (two / "config.toml").write_text(text.replace("[data]", '[data]\nsource = "elsewhere"', 1))
+    report = compare_runs(read_log(one), read_log(two))
+    assert report["same_order"] and any("data.source" in line for line in report["order_differs"])
+
+
 def test_logs_without_common_steps_are_refused() -> None:
     a = make_log("a", np.arange(100), np.ones(100))
     with pytest.raises(UserError, match="0 steps in common"):
