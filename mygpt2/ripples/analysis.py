@@ -18,7 +18,7 @@ from mygpt2.ripples.layout import FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUMENTS, La
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import fit_nulls
 from mygpt2.ripples.repetition import Repetition, repetition
-from mygpt2.ripples.runs import open_trace, read_config
+from mygpt2.ripples.runs import DAMAGED, block_size, open_trace, read_config
 from mygpt2.ripples.spectrum import Transform, fit_line
 from mygpt2.ripples.study import ALPHA, Study, study
 from mygpt2.ripples.told import Told, silent
@@ -28,6 +28,7 @@ from mygpt2.run_dir.paths import RunDir
 
 SCHEMA = 1
 FEWEST_VALIDATIONS = 32
+MOST_FILES, NEAR_WHOLE = 16, 0.05  # the length of a file is known to a hundredth: beyond, any pass is a whole number
 Report = dict[str, Any]
 
 
@@ -60,8 +61,9 @@ def analyse(
     done = study(log, reference, seed, told)
     if isinstance(done, str):
         return _empty(log) | {"verdict": done}
-    traced = _traced(done, told)
+    traced, damage = _traced(done, told)
     report = _statistics(log, done)
+    report["notes"] += damage
     line = done.fitted.line
     cells = np.arange(len(done.y))
     rest = done.y - (line.at(cells - done.main[0]) if done.significant and done.whole else 0.0)
@@ -81,7 +83,7 @@ def analyse(
     }  # fmt: skip
     if done.significant and report["period_tokens"]:
         _forecast(report, done, kept_layout)
-    if attribution and done.kept.run is not None:
+    if attribution and done.kept.run is not None and not damage:
         trace = _trace(done)
         period = report["period_steps"] if done.significant else None
         report["attribution"] = attribute(trace, done.kept, done.trend, period, told) if trace else None
@@ -174,15 +176,16 @@ def _limit(done: Study) -> dict[str, float]:
 
 def _trace(done: Study) -> Any:
     run = done.kept.run
-    if run is None:
-        return None
-    block_size = read_config(RunDir(run)).get("model", {}).get("block_size", 0)
-    return open_trace(run, int(block_size))
+    return None if run is None else open_trace(run, block_size(read_config(RunDir(run))))
 
 
-def _traced(done: Study, told: Told) -> Traced | None:
+def _traced(done: Study, told: Told) -> tuple[Traced | None, list[str]]:
+    """What the trace adds, and in words why it adds nothing where it is damaged."""
     trace = _trace(done)
-    return None if trace is None else gather(trace, done.kept, done.trend, told)
+    try:
+        return (None if trace is None else gather(trace, done.kept, done.trend, told)), []
+    except DAMAGED as error:
+        return None, [f"its trace cannot be read and is left out ({type(error).__name__})"]
 
 
 def _waves(done: Study, wave: np.ndarray) -> np.ndarray:
@@ -211,18 +214,18 @@ def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> R
 
 
 def _assumed(layout: Layout, report: Report, again: Repetition | None) -> Layout:
-    """For a log of unknown data that reads a whole number of FineWeb-Edu's files again and again: that layout."""
+    """For a log of unknown data that reads a whole number of FineWeb-Edu's files again and again: that layout.
+
+    Whether its ranks read a file each or all of them one file after another, a log does not say.
+    """
     if layout.file_tokens or again is None or not again.found or not report["period_tokens"]:
         return layout
     tokens = again.lag * report["period_tokens"] / report["period_steps"] * _unit(report)
     file = FINEWEB_DOCUMENTS * FINEWEB_DOCUMENT_TOKENS
     files = round(tokens / file)
-    if not 2 <= files <= 64 or abs(tokens / file / files - 1) > 0.01:
+    if not 2 <= files <= MOST_FILES or abs(tokens / file - files) > NEAR_WHOLE:
         return layout
-    said = (
-        f"If this is FineWeb-Edu, a pass is {files} of its files; how many of them are read at once is not known, and is "
-        "taken to be all"
-    )
+    said = f"If this is FineWeb-Edu, one pass is {files} of its files; were they all read at once, a file each"
     return replace(
         layout, file_tokens=file, files=files, streams=files, document_tokens=FINEWEB_DOCUMENT_TOKENS, assumed=said
     )

@@ -94,7 +94,7 @@ def _table(trace: Trace, log: Log, trend: Floats, told: Told) -> Table | None:
     wanted = np.unique(np.concatenate([rows.blocks for rows, _ in pieces]))
     try:
         source = _Columns(trace, wanted, told)
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, LookupError, pa.ArrowException):
         return None
     parts = [source.means(rows) for rows, _ in pieces]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}

@@ -84,8 +84,9 @@ def make_log(
 ) -> Log:
     """A Log from raw columns of equal length, in the order of writing.
 
-    Rows without a finite step and loss, or with impossible ones, are left out; of a step that was written twice, as after a resume, the later
-    row counts. Tokens that are missing or do not ascend are not used. `more`: further fields of Log.
+    Rows without a finite step and loss, or with impossible ones, are left out; of a step that was written twice, as
+    after a resume, the later row counts. Tokens that are missing or do not ascend are not used. `more`: more
+    fields of Log.
     """
     step, loss = np.atleast_1d(np.asarray(step, np.float64)), np.atleast_1d(np.asarray(loss, np.float64))
     told = list(notes)

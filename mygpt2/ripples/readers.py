@@ -149,5 +149,3 @@ def _find(counts: dict[str, int], wanted: Sequence[str]) -> str | None:
     known = [plain[name] for name in wanted if name in plain]
     most = max((counts[name] for name in known), default=0)
     return next((name for name in known if counts[name] >= SHARE * most), None)
-
-

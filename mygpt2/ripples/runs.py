@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from mygpt2.run_dir.paths import RunDir
 
 Config = dict[str, Any]
 ORDERS = ("sequential", "buffer", "lanes")
-DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, pa.ArrowException)  # of a trace
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, pa.ArrowException)  # a trace
 
 
 def read_run(path: Path, told: Told = silent) -> Log:
@@ -57,8 +57,8 @@ def read_run(path: Path, told: Told = silent) -> Log:
 def read_config(run: RunDir) -> Config:
     """The run's configuration as plain tables; empty where it cannot be read."""
     try:
-        return tomllib.loads(run.config_file.read_text("utf-8"))
-    except (OSError, ValueError):
+        return tomllib.loads(run.read(run.config_file).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -69,7 +69,7 @@ def _points(evals: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     return [float(s) for s, _ in good], [float(x) for _, x in good]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """A number that a float can hold: JSON has whole ones without end."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
@@ -86,6 +86,11 @@ def _whole(config: Config, table: str, key: str, least: int = 1) -> int | None:
     return value if type(value) is int and least <= value < 10**15 else None
 
 
+def block_size(config: Config) -> int:
+    """Tokens of a row; 0 where the configuration does not say."""
+    return _whole(config, "model", "block_size") or 0
+
+
 def layout_of(run: RunDir, config: Config) -> Layout:
     """What the configuration and the trace's manifest say about periods. Sizes in tokens need a trace."""
     data = _table(config, "data")
@@ -99,7 +104,7 @@ def layout_of(run: RunDir, config: Config) -> Layout:
         eval_interval=_whole(config, "eval", "interval") or _usual(run, "eval"),
         save_interval=_whole(config, "checkpoint", "interval") or _usual(run, "save"),
     )
-    trace = open_trace(run.path, _whole(config, "model", "block_size") or 0)
+    trace = open_trace(run.path, block_size(config))
     held_out = data.get("validation_fraction", 0.0)
     held_out = held_out if isinstance(held_out, float) and 0 <= held_out < 1 else 0.0
     try:

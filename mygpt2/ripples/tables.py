@@ -137,7 +137,9 @@ def _csv(path: Path, separator: str, told: Told) -> Table:
 
 def _header(path: Path, cells: list[str]) -> list[str]:
     if len(cells) > MOST_COLUMNS:
-        raise UserError(f"{path} has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read; give step and loss alone")
+        raise UserError(
+            f"{path} has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read; give step and loss alone"
+        )
     names = [name.strip() for name in cells]
     if all(_number(name) == _number(name) for name in names):
         raise UserError(f"{path} has no header line; name its columns, for example step,tokens,loss")

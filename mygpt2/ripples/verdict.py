@@ -72,12 +72,14 @@ def _origin(report: dict[str, Any]) -> str:
     if fits:
         said = f"{prefix}Its period is that of {fits[0]['name']} ({chance(fits[0]['p_value'])})."
         return said
-    if share is not None and share < 0.98:
+    if share is not None:
+        turn = f" Were they read in turn, {share * layout['streams']:.3g} files." if layout["assumed"] else ""
+        if share >= 0.98:
+            return f"{prefix}{share:.3f} files: no period of the layout fits.{turn}"
         part = report["part_of_file"]
         exact = f", 1/{part} of one" if part else ""
-        return f"{prefix}{share:.3f} of a file{exact}: structure inside the file; no period of the layout itself fits."
-    if share is not None:
-        return f"{prefix}{share:.3f} files: no period of the layout fits."
+        inside = "structure inside the file; no period of the layout itself fits."
+        return f"{prefix}{share:.3f} of a file{exact}: {inside}{turn}"
     if any(c["p_value"] is not None for c in report["candidates"]):
         return "None of the known periods fits it."
     return "The layout of the data is not known; --dataset or --file-tokens would tell where it comes from."

@@ -63,7 +63,7 @@ def test_runs_with_other_settings_of_the_order_are_told(tmp_path) -> None:
 
 @pytest.mark.parametrize("steps", [60, 400, 3000])
 def test_runs_of_two_sizes_with_the_same_batches_are_told_so_whatever_their_descents(steps: int, tmp_path) -> None:
-    """A deeper model falls faster and lower, and feels its batches a little differently; no word contradicts another."""
+    """A deeper model falls faster and lower, and feels its batches a little differently."""
     from mygpt2.ripples import read_log
 
     t = np.arange(1, steps + 1)
@@ -71,7 +71,9 @@ def test_runs_of_two_sizes_with_the_same_batches_are_told_so_whatever_their_desc
     one = 2.8 + 8 * (t + 0.003 * steps) ** -0.4 + batches + noise(steps, 3, sd=0.02)
     two = 2.5 + 8 * (t + 0.003 * steps) ** -0.7 + 1.2 * batches + noise(steps, 4, sd=0.02)
     for name, loss in (("one", one), ("two", two)):
-        (tmp_path / f"{name}.csv").write_text("step,loss\n" + "".join(f"{i},{x}\n" for i, x in zip(t, loss, strict=True)))
+        (tmp_path / f"{name}.csv").write_text(
+            "step,loss\n" + "".join(f"{i},{x}\n" for i, x in zip(t, loss, strict=True))
+        )
     report = compare_runs(read_log(tmp_path / "one.csv"), read_log(tmp_path / "two.csv"))
     assert report["same_order"] and report["noise_ratio"] > 2
     assert "are the same" in report["verdict"] and "gains little" not in report["verdict"]

@@ -17,38 +17,48 @@ STEPS = [*range(N)]
 
 def lines(form: str, *, every: str = "", at: int = 10) -> str:
     """A line for each step, `i` the step and `x` its loss; before every tenth the line `every`."""
-    return "".join((every.format(i=i, x=9.0) if i % at == 0 else "") + form.format(i=i, x=x) for i, x in zip(STEPS, LOSSES))
+    return "".join(
+        (every.format(i=i, x=9.0) if i % at == 0 else "") + form.format(i=i, x=x)
+        for i, x in zip(STEPS, LOSSES, strict=False)
+    )
 
 
 PROGRAMS = {
     "nanoGPT": (
         "number of parameters: 123.59M\nnum decayed parameter tensors: 50, with 124,354,560 parameters\n"
-        + lines("iter {i}: loss {x:.4f}, time 82000.12ms, mfu -100.00%\n", every="step {i}: train loss 8.0, val loss {x}\n")
+        + lines(
+            "iter {i}: loss {x:.4f}, time 82000.12ms, mfu -100.00%\n", every="step {i}: train loss 8.0, val loss {x}\n"
+        )
     ),
     "llm.c's main.log": lines("s:{i} trl:{x:.4f} lr:0.000600 norm:0.31\n", every="s:{i} tel:{x}\ns:{i} eval:0.2451\n"),
     "llm.c's console": lines(
-        "step    {i}/40 | loss {x:.6f} (+nanz)| norm 15.3 (+nanz)| lr 8.57e-07 | 3056.36 ms | 42.6% bf16 MFU | 1,714 tok/s\n",
+        "step    {i}/40 | loss {x:.6f} (+nanz)| norm 15.3 (+nanz)| lr 8.57e-07 | 3056 ms | 42.6% MFU | 1,714 tok/s\n",
         every="val loss {x}\n",
     ),
     "modded-nanogpt": "import os\nstep = 0\nprint(f'step:{step}/{n} train_loss:{x}')\n====\n"
     + lines(
-        "step:{i}/40 train_loss:{x:.4f} train_time:100ms step_avg:nanms\n", every="step:{i}/40 val_loss:{x} train_time:0ms\n"
+        "step:{i}/40 train_loss:{x:.4f} train_time:100ms step_avg:nanms\n",
+        every="step:{i}/40 val_loss:{x} train_time:0ms\n",
     ),
     "nanochat": lines(
         "step {i:05d}/00040 (0.00%) | loss: {x:.6f} | lrm: 1.00 | dt: 400.0ms | tok/sec: 1,300,000 | mfu: 47.1\n",
         every="Step {i:05d} | Validation bpb: 3.3013\n",
     ),
     "the Trainer": "[INFO|trainer.py:2134] ***** Running training *****\n"
-    + lines("{{'loss': {x}, 'grad_norm': nan, 'learning_rate': 5e-05, 'epoch': 0.01}}\n", every="{{'eval_loss': {x}}}\n")
+    + lines(
+        "{{'loss': {x}, 'grad_norm': nan, 'learning_rate': 5e-05, 'epoch': 0.01}}\n", every="{{'eval_loss': {x}}}\n"
+    )
     + "{'train_runtime': 12.1, 'train_loss': 3.5, 'epoch': 1.0}\n",
     "the Trainer with strings": lines("{{'loss': '{x}', 'grad_norm': '1.2', 'learning_rate': '5e-05'}}\n"),
     "the Trainer beside its bar": lines("\r 10%|#  | {i}/40 [00:05<00:50,  1.9it/s]\r{{'loss': {x}, 'epoch': 0.1}}\n"),
     "Megatron-LM": lines(
-        " [2026-01-02 03:04:05] iteration {i:8d}/ 500000 | consumed samples: 25600 | elapsed time per iteration (ms): 1234.5"
+        " [2026-01-02 03:04:05] iteration {i:8d}/ 500000 | consumed samples: 25600 | time per iteration (ms): 1234.5"
         " | learning rate: 1.500000E-04 | lm loss: {x:.6E} | loss scale: 1.0 | grad norm: 0.31 |\n"
     ),
     "torchtitan": lines("\x1b[32m[rank0]: step: {i:2d}  \x1b[33mloss: {x:7.4f}  memory:  0.5GiB  tps: 12,345\x1b[0m\n"),
-    "this engine": lines("step {i:>3}/40   5%  loss {x:.4f}  lr 6.00e-04  norm 0.31  12,345 tok/s  wait 0.1%  left 0:42\n"),
+    "this engine": lines(
+        "step {i:>3}/40   5%  loss {x:.4f}  lr 6.00e-04  norm 0.31  12,345 tok/s  wait 0.1%  left 0:42\n"
+    ),
     "litgpt": lines("Epoch 1 | iter {i} step {i} | loss train: {x:.3f}, val: n/a | iter time: 12.1 ms\n"),
 }
 WITH_VALIDATION = ("nanoGPT", "llm.c's main.log", "llm.c's console", "modded-nanogpt", "the Trainer")
@@ -78,10 +88,14 @@ def test_a_finished_runs_trainer_state_is_read_at_every_step(tmp_path: Path) -> 
 
 
 SUMMARIES = {
-    "a.csv": "step,train_loss,loss\n" + "".join(f"{i},,{x}\n" for i, x in zip(STEPS, LOSSES)) + "40,3.2,\n",
-    "a.jsonl": "".join(json.dumps({"_step": i, "loss": x}) + "\n" for i, x in zip(STEPS, LOSSES))
+    "a.csv": "step,train_loss,loss\n"
+    + "".join(f"{i},,{x}\n" for i, x in zip(STEPS, LOSSES, strict=False))
+    + "40,3.2,\n",
+    "a.jsonl": "".join(json.dumps({"_step": i, "loss": x}) + "\n" for i, x in zip(STEPS, LOSSES, strict=False))
     + json.dumps({"_step": 40, "train/loss": 3.2}),
-    "rates.csv": "step,loss,lr,learning_rate\n" + "".join(f"{i},{x},,{i}\n" for i, x in zip(STEPS, LOSSES)) + "40,3,5,\n",
+    "rates.csv": "step,loss,lr,learning_rate\n"
+    + "".join(f"{i},{x},,{i}\n" for i, x in zip(STEPS, LOSSES, strict=False))
+    + "40,3,5,\n",
 }
 
 
@@ -106,14 +120,16 @@ def test_a_line_ends_where_a_line_ends_and_not_at_other_characters(name: str, tm
         }[name]
 
     head = "note,step,loss\n" if name == "a.csv" else ""
-    (tmp_path / name).write_text(head + "".join(f"{row(i, x)}\n" for i, x in zip(STEPS, LOSSES)), newline="")
+    (tmp_path / name).write_text(
+        head + "".join(f"{row(i, x)}\n" for i, x in zip(STEPS, LOSSES, strict=False)), newline=""
+    )
     assert read_log(tmp_path / name).loss.tolist() == LOSSES
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_every_encoding_and_line_end_is_read(encoding: str, ends: str, tmp_path: Path) -> None:
-    text = "step,loss\n" + "".join(f"{i},{x}\n" for i, x in zip(STEPS, LOSSES))
+    text = "step,loss\n" + "".join(f"{i},{x}\n" for i, x in zip(STEPS, LOSSES, strict=False))
     (tmp_path / "a.csv").write_bytes(text.replace("\n", ends).encode(encoding))
     assert read_log(tmp_path / "a.csv").loss.tolist() == LOSSES
 
@@ -123,10 +139,12 @@ def table(header: str, rows: Iterable[str]) -> str:
 
 
 NUMBERS = {
-    "semicolons": table("step;loss", (f"{i};{x:.4f}".replace(".", ",") for i, x in zip(STEPS, LOSSES))),
-    "tabs": table("step\tloss", (f"{i}\t{x:.4f}".replace(".", ",") for i, x in zip(STEPS, LOSSES))),
-    "quotes": table('"step","loss"', (f'"{i}","{x:.4f}"'.replace(".", ",") for i, x in zip(STEPS, LOSSES))),
-    "blanks": table("step   loss", (f"{i:4d}   {x:.4f}" for i, x in zip(STEPS, LOSSES))),
+    "semicolons": table("step;loss", (f"{i};{x:.4f}".replace(".", ",") for i, x in zip(STEPS, LOSSES, strict=False))),
+    "tabs": table("step\tloss", (f"{i}\t{x:.4f}".replace(".", ",") for i, x in zip(STEPS, LOSSES, strict=False))),
+    "quotes": table(
+        '"step","loss"', (f'"{i}","{x:.4f}"'.replace(".", ",") for i, x in zip(STEPS, LOSSES, strict=False))
+    ),
+    "blanks": table("step   loss", (f"{i:4d}   {x:.4f}" for i, x in zip(STEPS, LOSSES, strict=False))),
 }
 
 
@@ -137,13 +155,16 @@ def test_decimal_commas_and_blanks_are_read(form: str, tmp_path: Path) -> None:
     assert log.loss.tolist() == LOSSES and log.step.tolist() == STEPS
 
 
-RUNS = {"two names": ("first", "second", "second - train/loss"), "one name twice": ("run", "run", "run - train/loss (2)")}
+RUNS = {
+    "two names": ("first", "second", "second - train/loss"),
+    "one name twice": ("run", "run", "run - train/loss (2)"),
+}
 
 
 @pytest.mark.parametrize("case", RUNS)
 def test_an_export_of_several_runs_says_which_was_taken_and_how_to_take_another(case: str, tmp_path: Path) -> None:
     one, two, other = RUNS[case]
-    rows = (f'"{i}","{x}","9","{x + 1}","7"' for i, x in zip(STEPS, LOSSES))
+    rows = (f'"{i}","{x}","9","{x + 1}","7"' for i, x in zip(STEPS, LOSSES, strict=False))
     head = f'"Step","{one} - train/loss","{one} - val/loss","{two} - train/loss","{two} - val/loss"'
     (tmp_path / "a.csv").write_text(table(head, rows))
     log = read_log(tmp_path / "a.csv")
@@ -156,13 +177,13 @@ def test_an_export_of_several_runs_says_which_was_taken_and_how_to_take_another(
 
 
 def test_rows_that_another_run_logged_alone_are_no_faults(tmp_path: Path) -> None:
-    rows = [f"{i},{x},{x}" for i, x in zip(STEPS, LOSSES)] + [f"{i},,3.0" for i in range(N, 3 * N)]
+    rows = [f"{i},{x},{x}" for i, x in zip(STEPS, LOSSES, strict=False)] + [f"{i},,3.0" for i in range(N, 3 * N)]
     (tmp_path / "a.csv").write_text(table("Step,short - train/loss,long - train/loss", rows))
     log = read_log(tmp_path / "a.csv", column="short - train/loss")
     assert len(log) == N and not log.notes
 
 
 def test_the_spacing_of_a_foreign_logs_evaluations_is_its_evaluation_interval(tmp_path: Path) -> None:
-    rows = [f"{i},{x},{'3.9' if i % 5 == 0 else ''}" for i, x in zip(STEPS, LOSSES)]
+    rows = [f"{i},{x},{'3.9' if i % 5 == 0 else ''}" for i, x in zip(STEPS, LOSSES, strict=False)]
     (tmp_path / "a.csv").write_text(table("step,loss,val_loss", rows))
     assert read_log(tmp_path / "a.csv").layout.eval_interval == 5

@@ -43,7 +43,8 @@ HOSTILE: dict[str, bytes] = {
     "a record of lists.jsonl": b'{"step": [1], "loss": {"x": 1}}\n' * 50,
     "null.json": b"null",
     "a word.json": b'"loss"',
-    "tokens that jump.csv": b"step,tokens,loss\n" + b"".join(b"%d,%d,%d\n" % (i, 2**62 + i * 7919, i * 7919 % 13) for i in range(300)),
+    "tokens that jump.csv": b"step,tokens,loss\n"
+    + b"".join(b"%d,%d,%d\n" % (i, 2**62 + i * 7919, i * 7919 % 13) for i in range(300)),
     f"{PREFIX}.1": b"\xff" * 1000,
 }  # fmt: skip
 
@@ -61,11 +62,13 @@ def test_a_hostile_log_is_read_or_refused_in_a_sentence(name: str, tmp_path: Pat
     assert report["verdict"] and not report["significant"]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)]
+)
 @pytest.mark.parametrize("name", ["log.csv", f"{PREFIX}.1"])
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(make, name: str, tmp_path: Path) -> None:
     make(tmp_path / name)
-    with pytest.raises(UserError, match="no plain file|cannot be read"):
+    with pytest.raises(UserError, match=r"no plain file|cannot be read"):
         read_log(tmp_path / name)
 
 
