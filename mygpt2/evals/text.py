@@ -146,8 +146,5 @@ def _local(
 
 def _tokens(manifest: Manifest) -> np.ndarray:
     """The tokens of pre-tokenized files, one after the other; their headers were checked when they were resolved."""
-    parts = []
-    for file in manifest.files:
-        offset, count = tokens_layout(file.location)
-        parts.append(np.fromfile(file.location, "<u2", count, offset=offset))
-    return np.concatenate(parts)
+    layouts = [tokens_layout(file.location) for file in manifest.files]
+    return np.concatenate([layout.read(0, layout.count) for layout in layouts])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.formats import COMPRESSION
 from mygpt2.data.heldout import held_out, held_out_tokens
 from mygpt2.data.inspect import shortened, size
 from mygpt2.data.manifest import Manifest
+from mygpt2.data.unpack import compression_of
 from mygpt2.errors import UserError
 from workbench.inspecting.library import Opened
 
@@ -101,7 +100,7 @@ def block_label(manifest: Manifest, block: int) -> str:
     if row["stop"] >= 0:
         unit = {"parquet": "rows", "tokens": "tokens"}.get(manifest.kind, "bytes")
         span = f"{unit} {int(row['start']):,} to {int(row['stop']) - 1:,}"
-    elif Path(manifest.file_of(block).name).suffix in COMPRESSION:
+    elif compression_of(manifest.file_of(block).name):
         span = "the whole file, unpacked"
     return ", ".join(x for x in (f"{word} {int(row['part'])}", span, held) if x)
 
