@@ -14,7 +14,7 @@ from mygpt2.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
-from mygpt2.config.toml import to_toml
+from mygpt2.config.toml import from_toml, to_toml
 
 __all__ = [
     "BatchPlan",
@@ -30,6 +30,7 @@ __all__ = [
     "ScheduleConfig",
     "TrainConfig",
     "config_hash",
+    "from_toml",
     "load_config",
     "plan_batch",
     "preset_names",

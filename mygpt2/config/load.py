@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +22,13 @@ from pydantic import ValidationError
 from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
+from mygpt2.terminal import printable
 
 OPTION = re.compile(r"--([A-Za-z_][\w-]*\.[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
+MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has thousands
 
 
 class ConfigError(UserError):
@@ -101,26 +105,39 @@ def _read_preset(name: Any, problems: list[str]) -> dict[str, Any]:
 
 def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return from_toml(_read_bytes(path))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         problems.append(f"--config {path}: {reason}; give a readable TOML file, or a preset with --preset NAME")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         problems.append(f"--config {path}: not TOML ({error}); write [section] and key = value lines")
     return {}
+
+
+def _read_bytes(path: Path) -> bytes:
+    """A little more than may be read, from a file or from a pipe that somebody writes to; a device has no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        os.set_blocking(descriptor, True)  # a pipe without a writer is empty now; one with a writer is waited for
+        return file.read(MAX_BYTES + 1)
 
 
 def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[str]) -> dict[str, Given]:
     """Dotted names to values; unknown sections and keys become problems."""
     given = {}
+    strangers = 0
     for name, value in _dotted(layer):
         setting = settings().get(name)
         if setting is None:
-            problems.append(_unknown(name, place if name not in sections() else f"{place}{name} = {_show(value)}"))
+            strangers += 1
+            if strangers <= MOST_STRANGERS:
+                problems.append(_unknown(name, place if name not in sections() else f"{place}{name} = {_show(value)}"))
             continue
         if isinstance(value, str) and (origin == "override" or value == "none"):
             value = _from_text(setting, value)
         given[name] = Given(value, origin, f"{place}{name} = {_show(value)}")
+    if strangers > MOST_STRANGERS:
+        problems.append(f"{place}{strangers - MOST_STRANGERS:,} more names are no settings; is it a configuration?")
     return given
 
 
@@ -164,10 +181,17 @@ def _from_text(setting: Setting, text: str) -> Any:
     if setting.kind == "bool" and text.strip().lower() in ("true", "false"):
         return text.strip().lower() == "true"
     try:
-        read = tomllib.loads(f"value = {text.strip()}")
-    except (ValueError, RecursionError):  # not TOML, a number of thousands of digits, brackets without end
+        read = from_toml(f"value = {text.strip()}".encode())
+    except ValueError:  # not TOML, a number of thousands of digits, brackets without end, half a surrogate
         return text
     return read["value"] if len(read) == 1 else text
+
+
+def _bounded(value: Any) -> Any:
+    """The value, with whole numbers that need more than 64 bits as text, which no setting of a number accepts."""
+    if isinstance(value, list):
+        return [_bounded(item) for item in value]
+    return value if type(value) is not int or -LARGEST <= value < LARGEST else _show(value)
 
 
 def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
@@ -183,7 +207,7 @@ def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
 def _validate_section(
     section: str, model: type[Section], given: dict[str, Given], bad: set[str], problems: list[str]
 ) -> Section:
-    values = {name.partition(".")[2]: g.value for name, g in given.items() if name.startswith(f"{section}.")}
+    values = {name.partition(".")[2]: _bounded(g.value) for name, g in given.items() if name.startswith(f"{section}.")}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -208,6 +232,7 @@ def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:
 
 def _unknown(name: str, place: str) -> str:
     section, _, key = name.partition(".")
+    name = _word(name)
     if not key and section in sections():
         return f"{place} is a section, not a setting; write [{section}] and key = value lines below it"
     close = nearest_setting(name) if key else nearest(section, sections()) or nearest_setting(section)
@@ -233,8 +258,10 @@ def _word(text: str) -> str:
 
 def _show(value: Any) -> str:
     """A value as it was written, cut to a length that fits in a line."""
+    if type(value) is int and not -LARGEST <= value < LARGEST:
+        return f"a whole number of {value.bit_length():,} bits"
     try:
         text = toml_value(value)
-    except TypeError:
-        text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    except (TypeError, ValueError):  # ValueError: a number of thousands of digits within a list
+        text = type(value).__name__ if isinstance(value, list) else repr(value)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")
