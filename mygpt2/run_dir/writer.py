@@ -14,11 +14,13 @@ from typing import Any
 from mygpt2.errors import EXIT_USAGE, UserError
 from mygpt2.run_dir.atomic import cannot_write, encode_json, replace_file, replace_json
 from mygpt2.run_dir.command import describe_command
+from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.lines import LineWriter
 from mygpt2.run_dir.liveness import ENDED, rank_states, state_of
 from mygpt2.run_dir.lock import RunLock
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
+from mygpt2.terminal import printable
 
 SCHEMA = 1
 STATES = ("queued", "starting", "running", "saving", "stopped", "finished", "failed")
@@ -26,6 +28,7 @@ METRIC_KEYS = (
     "step", "tokens", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "step_ms", "data_wait_ms", "mfu",
     "memory_bytes",
 )  # fmt: skip
+CHANGED = b"# changed "
 HEARTBEAT_SECONDS = 2.0
 STATUS_SECONDS = 0.25  # steps quicker than this do not each rewrite status.json
 
@@ -92,6 +95,7 @@ class RunWriter:
         self._clock, self._run_lock = clock, lock
         self._folder = run.attempt_dir(attempt)
         self._held: dict[Path, bytes] = {}
+        self._notes: list[bytes] = []
         self._begun = not (held and attempt > 1 and run.config_file.is_file())
         run.prepare()
         try:
@@ -142,8 +146,19 @@ class RunWriter:
         return self._metrics.dropped + self._events.dropped + self._samples.dropped
 
     def config(self, toml: str) -> None:
-        """The fully resolved configuration, in this attempt's folder and, once it has begun, as config.toml."""
+        """The fully resolved configuration, in this attempt's folder and, once it has begun, as config.toml.
+
+        What earlier attempts noted of their changes stays in it.
+        """
+        with contextlib.suppress(OSError):
+            known = self.run.read(self.run.config_file, SMALL_BYTES).splitlines()
+            self._notes = [line for line in known if line.startswith(CHANGED)]
         self._keep(self.run.config_file, toml.encode())
+
+    def changed(self, step: int, changes: Sequence[str]) -> None:
+        """Notes in config.toml what differs from the attempts before: alone it no longer repeats the run."""
+        note = f"after step {step} (attempts/{self.attempt}/config.toml): "
+        self._notes += [b"%s%s" % (CHANGED, printable(note + change).encode()) for change in changes]
 
     def command(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         """How this attempt was started, secrets blotted out."""
@@ -154,10 +169,11 @@ class RunWriter:
         """Writes a file of the attempt and of the run. The attempt cannot do without: TryAgain or UserError."""
         try:
             replace_file(self._folder / path.name, data)
-            if self._begun:
-                replace_file(path, data, durable=True)
-            else:
+            if not self._begun:
                 self._held[path] = data
+                return
+            notes = self._notes if path == self.run.config_file else []
+            replace_file(path, b"".join(note + b"\n" for note in notes) + data, durable=True)
         except OSError as error:
             raise cannot_write(path, error) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mygpt2.checkpoint import newest, step_of
+from mygpt2.checkpoint import candidates, newest, step_of, steps
 from mygpt2.config import RunConfig, to_toml
 from mygpt2.distributed import PeerFailed, Place, World, choose_device, die_with_launcher
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, TryAgain, UserError
@@ -71,10 +71,11 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) ->
     ended = read_json(run.exit_file) or {}
     if place.restart > 0 and str(ended.get("reason", "")).startswith(NONFINITE):
         return EXIT_DEFECT
-    found = newest(run.checkpoints_dir)[0] if resume == "must" or ended.get("code") == EXIT_OK else None
-    if resume == "must" and found is None:
-        raise UserError(f"--resume must: run {run.name!r} has no whole checkpoint; start it with --resume auto")
-    if found and ended.get("code") == EXIT_OK and (step_of(found.name) or 0) >= config.train.steps:
+    if resume == "must" and not candidates(run.checkpoints_dir):
+        raise UserError(f"--resume must: run {run.name!r} has no checkpoint; start it with --resume auto")
+    reached = max(steps(run.checkpoints_dir), default=0) if ended.get("code") == EXIT_OK else 0
+    whole = newest(run.checkpoints_dir)[0] if reached == config.train.steps else None
+    if whole and step_of(whole.name) == reached:
         if place.rank == 0:
             print(
                 f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest, step_of, sweep
+from mygpt2.checkpoint import Checkpoint, Checkpointer
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
@@ -30,6 +30,7 @@ from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision, choose
 from mygpt2.train.profile import profiler_for
 from mygpt2.train.record import Recorder
+from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
@@ -54,7 +55,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     if world.device.type == "cpu":
         keep_memory_warm()
     tokenizer = load_tokenizer(config.data.tokenizer)
-    checkpoint = _checkpoint(attempt, world)
+    resumed = find(attempt.run, attempt.writer, config, world)
+    checkpoint = resumed.checkpoint if resumed else None
     say = print if world.lead else _nothing
     limit = micro_batch_limit(config, world.device)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
@@ -70,11 +72,9 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         dropout=config.model.dropout > 0,
     )  # fmt: skip
     progress = Progress()
-    if checkpoint:
-        progress = _restore(checkpoint, config, world, optimizer, schedule, step, precision)
-        say(
-            f"going on from step {progress.step} ({checkpoint.path.name}, written on {checkpoint.state['ranks']} ranks)"
-        )
+    if resumed:
+        progress = _restore(resumed.checkpoint, config, world, optimizer, schedule, step, precision)
+        _tell(resumed, attempt, say)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
         f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "
@@ -112,21 +112,20 @@ def _nothing(*_: Any) -> None:
     """What ranks other than 0 say."""
 
 
-def _checkpoint(attempt: Attempt, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint. Rank 0 verifies and tells the others which one it is."""
-    step = -1
-    if world.lead:
-        sweep(attempt.run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
-        found, skipped = newest(attempt.run.checkpoints_dir)
-        for broken in skipped:
-            print(f"passing over {broken.path.name}: {broken.reason}")
-            if attempt.writer:
-                attempt.writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
-        step = -1 if found is None else step_of(found.name) or 0
-    step = world.sum([step if world.lead else 0], torch.int64)[0]
-    if step < 0:
-        return None
-    return load(attempt.run.checkpoints_dir / f"step-{step:08d}")
+def _tell(resumed: Resumed, attempt: Attempt, say: Any) -> None:
+    """Says from where the run goes on and what was changed, there, in events.jsonl and in config.toml."""
+    checkpoint = resumed.checkpoint
+    ranks = checkpoint.state.get("ranks", "?")
+    say(f"going on from step {checkpoint.step} ({checkpoint.path.name}, written on {ranks} ranks)")
+    for line in [*(f"changed: {line}" for line in resumed.lines()), *resumed.notices]:
+        say(line)
+    if attempt.writer:
+        attempt.writer.changed(checkpoint.step, resumed.lines())
+        changes = {name: list(pair) for name, pair in resumed.changes.items()}
+        notices = {"message": "; ".join(resumed.notices)} if resumed.notices else {}
+        attempt.writer.event(
+            "resume", step=checkpoint.step, checkpoint=checkpoint.path.name, changes=changes, **notices
+        )
 
 
 def _data(
