@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mygpt2.planning.vocabulary import vocabulary_size
-from mygpt2.run_dir import Follower, RunDir, parse_lines
+from mygpt2.run_dir import Follower, RunDir, parse_lines, read_inside
+from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.values import number, whole
 
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
@@ -39,7 +40,7 @@ def reached(run: RunDir, status: Mapping[str, Any], row: Mapping[str, Any] | Non
 def vocabulary_of(run: RunDir) -> int | None:
     """Ids of the run's tokenizer where its name says it; a file that a configuration names is not opened."""
     try:
-        settings = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+        settings = tomllib.loads(read_inside(run.config_file, run.path, most=SMALL_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     data = settings.get("data")

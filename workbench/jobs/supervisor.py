@@ -268,7 +268,7 @@ class Supervisor:
         if job.asked:
             return
         if end.state == "died":
-            self._alert(job, "error", "crash", what.reason, at, step, spawn.tail(run.log_file(0)) or printed)
+            self._alert(job, "error", "crash", what.reason, at, step, spawn.log_of(run, 0) or printed)
         elif end.state == "again":
             again = f"; it is started again in {what.delay:.0f} s" if what.state == "waiting" else ""
             level = "warning" if again else "error"

@@ -18,7 +18,7 @@ from workbench.jobs.alerts import Alert, AlertLog, new_alert
 from workbench.jobs.detect import Detector, stalled
 from workbench.jobs.ending import last_step
 from workbench.jobs.reading import vocabulary_of
-from workbench.jobs.spawn import tail
+from workbench.jobs.spawn import log_of
 
 log = logging.getLogger(__name__)
 
@@ -139,13 +139,13 @@ class Watch:
                 return None
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
-                             log_tail=tail(run.log_file(0)))  # fmt: skip
+                             log_tail=log_of(run, 0))  # fmt: skip
         if kind == "alert" and event.get("level") == "warning":  # the run goes on
             about = str(event.get("about") or "event")
             return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
         if kind == "alert":
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
-                                     log_tail=tail(run.log_file(0)))  # fmt: skip
+                                     log_tail=log_of(run, 0))  # fmt: skip
             return None
         if kind == "crash" and not nonfinite:  # which ends the ranks with 70
             rank = whole(event.get("rank"))
@@ -199,9 +199,9 @@ class Watch:
         reason = state.reason or str(state.status.get("message", ""))
         if state.state == "lost":
             dead = next((rank.rank for rank in state.ranks if rank.alive is False), 0)
-            self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), tail(run.log_file(dead)))
+            self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), log_of(run, dead))
         elif state.state == "failed" and not reason.startswith(NONFINITE):
-            self._add(run, "error", "crash", f"failed: {reason}", f"{attempt}", _step(run), tail(run.log_file(0)))
+            self._add(run, "error", "crash", f"failed: {reason}", f"{attempt}", _step(run), log_of(run, 0))
 
     def _add(
         self, run: RunDir, level: str, kind: str, text: str, at: str, step: Any, lines: Sequence[str] = ()
@@ -236,10 +236,10 @@ def checkpoint_words(run: RunDir) -> str:
 def _last_words(run: RunDir, rank: int, ends: Any) -> list[str]:
     """The end of a dead rank's log as it was then; of rank 0's, which says more, where that rank wrote nothing."""
     ends = ends if isinstance(ends, dict) else {}
-    lines = tail(run.log_file(rank), end=whole(ends.get(str(rank))))
+    lines = log_of(run, rank, end=whole(ends.get(str(rank))))
     if lines or rank == 0:
         return lines
-    others = tail(run.log_file(0), LOG_LINES - 1, end=whole(ends.get("0")))
+    others = log_of(run, 0, LOG_LINES - 1, end=whole(ends.get("0")))
     return [f"(rank {rank} had written nothing; the log of rank 0 ended so:)", *others] if others else []
 
 

@@ -26,6 +26,7 @@ from workbench.monitor.histories import Histories
 from workbench.monitor.index import RunIndex, starting
 
 MAX_RUNS = 8
+SAVED = "Saved when you leave the field."
 PANES = ("log", "samples", "notes", "settings", "results", "events", "export")
 
 
@@ -135,7 +136,7 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
         collected.made("stop", head.stop_report(context.jobs.stop_of(run.name)))
         collected.made("alerts", panes.alerts(alerts, run.name))
         collected.made("buttons", buttons(state, read_only=context.read_only))
-        collected.stamped("note", run.name, lambda: note(run))
+        collected.stamped("note", run.name, lambda: note(run, context.read_only))
         _pane(monitor, ask, run, collected, sample_at, all_rows)
         if ask.pane == "log":
             log = _log(context, run, ask.log)
@@ -192,13 +193,15 @@ def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
     }
 
 
-def note(run: RunDir) -> dict[str, Any]:
+def note(run: RunDir, read_only: bool) -> dict[str, Any]:
     """What the note's fields show when a run is chosen."""
-    found = labels.read_labels(run)
+    found, foreign = labels.read_labels(run), labels.foreign_note(run)
     return {
         "run": run.name,
         "note": found.note,
         "digest": labels.note_digest(found.note),
+        "editable": not foreign and not read_only,
+        "info": foreign or SAVED,
         "tags": ", ".join(found.tags),
     }
 
@@ -213,7 +216,8 @@ def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, 
     if not name:
         return None if wanted.get("run") == run.name else {"run": run.name, "files": [], "file": "", "fresh": True}
     try:
-        news = logs.read_log(files[name], offset if same else None)
+        root = context.jobs.store.folder if name == logs.LAUNCHER else run.path
+        news = logs.read_log(files[name], offset if same else None, root)
     except UserError as error:
         news = {"lines": [], "open": str(error), "offset": 0, "fresh": True, "skipped": 0}
     known = wanted.get("files") == list(files)

@@ -15,7 +15,7 @@ from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.monitor import actions, skeletons
 from workbench.monitor.export import export
-from workbench.monitor.poll import Ask, Monitor, answer
+from workbench.monitor.poll import SAVED, Ask, Monitor, answer
 from workbench.page import ACTION, QUIET, Page
 
 TICK_SECONDS = 1.5
@@ -54,16 +54,16 @@ class Parts:
         if "buttons" in found:
             allowed = found["buttons"]
             changed |= {self.buttons[name]: gr.Button(interactive=allowed[NEEDS[name]]) for name in self.buttons}
-            changed |= {field: gr.Textbox(interactive=allowed["edit"]) for field in (self.note, self.tags)}
+            changed[self.tags] = gr.Textbox(interactive=allowed["edit"])
         if "slider" in found:
             count, at = found["slider"]["count"], found["slider"]["at"]
             changed[self.slider] = gr.Slider(maximum=max(2, count), value=max(1, at), visible=count > 1)
         if "note" in found:
-            editable = found["buttons"]["edit"] if "buttons" in found else None
-            extra = {} if editable is None else {"interactive": editable}
-            changed[self.note] = gr.Textbox(value=found["note"]["note"], **extra)
-            changed[self.tags] = gr.Textbox(value=found["note"]["tags"], **extra)
-            changed[self.note_of] = {key: found["note"][key] for key in ("run", "digest")}
+            of = found["note"]
+            extra = {"interactive": found["buttons"]["edit"]} if "buttons" in found else {}
+            changed[self.note] = gr.Textbox(value=of["note"], interactive=of["editable"], info=of["info"])
+            changed[self.tags] = gr.Textbox(value=of["tags"], **extra)
+            changed[self.note_of] = {key: of[key] for key in ("run", "digest")}
         return [changed.get(part, gr.skip()) for part in self.all()]
 
 
@@ -153,7 +153,7 @@ def _panes(
                            elem_id="wb-sample-at", buttons=[])  # fmt: skip
         markup["samples"] = _markup("wb-monitor-samples")
     with tab("notes", "Notes"):
-        note = gr.Textbox(label="Note (notes.md)", lines=6, max_lines=20, info="Saved when you leave the field.",
+        note = gr.Textbox(label="Note (notes.md)", lines=6, max_lines=20, info=SAVED,
                           elem_id="wb-note", interactive=False)  # fmt: skip
         tags = gr.Textbox(label="Tags", info="Words with commas between them; the list's search finds them.",
                           elem_id="wb-tags", interactive=False)  # fmt: skip
