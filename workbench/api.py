@@ -37,13 +37,19 @@ def publish(context: Context) -> None:
         """Samples written during training, from a step on."""
         return _told(lambda: _samples(context, run, since_step))
 
-    def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1) -> dict[str, Any]:
+    def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1,
+               request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
         """Queues a run: a preset with settings such as {"train.steps": 100}. Needs the server's password."""
-        return _told(lambda: _launch(context, password, preset, run, settings, nproc))
+        return _told(lambda: _launch(context, password, preset, run, settings, nproc, _from(request)))
 
-    def stop(password: str, run: str, how: str = "save") -> dict[str, Any]:
+    def stop(
+        password: str,
+        run: str,
+        how: str = "save",
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> dict[str, Any]:
         """Stops a run: save, now or kill. Needs the server's password."""
-        return _told(lambda: _stop(context, password, run, how))
+        return _told(lambda: _stop(context, password, run, how, _from(request)))
 
     for name, function in zip(PUBLIC, (runs, metrics, configuration, samples, launch, stop), strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
@@ -55,6 +61,10 @@ def _told(answer: Any) -> Any:
         return answer()
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from None
+
+
+def _from(request: gr.Request | None) -> str:
+    return request.client.host if request is not None and request.client else ""
 
 
 def _line(context: Context, name: str) -> dict[str, Any]:
@@ -88,20 +98,20 @@ def _samples(context: Context, run: str, since: int) -> list[dict[str, Any]]:
     return [record for record in found if int(record.get("step") or 0) >= int(since)]
 
 
-def _entrance(context: Context, password: str) -> None:
+def _entrance(context: Context, password: str, address: str) -> None:
     context.changes()
     if not context.door.has_password:
         raise UserError("launch and stop need a password; start the workbench with --password-file FILE")
-    if context.door.locked:
+    if context.door.closed(address) > 0:
         raise UserError("too many wrong passwords; wait a minute")
-    if not context.door.opens(str(password)):
+    if not context.door.opens(str(password), address):
         raise UserError("the password is wrong")
 
 
 def _launch(
-    context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int
+    context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int, address: str
 ) -> dict[str, Any]:
-    _entrance(context, password)
+    _entrance(context, password, address)
     known = forms.settings()
     if unknown := sorted(set(settings) - set(known)):
         near = difflib.get_close_matches(unknown[0], known, 1)
@@ -116,8 +126,8 @@ def _launch(
     return {"job": job.id, "run": job.run, "command": list(job.spec.argv)}
 
 
-def _stop(context: Context, password: str, run: str, how: str) -> dict[str, Any]:
-    _entrance(context, password)
+def _stop(context: Context, password: str, run: str, how: str, address: str) -> dict[str, Any]:
+    _entrance(context, password, address)
     if how not in ("save", "now", "kill"):
         raise UserError(f"how={how!r} is not known; allowed: save, now, kill")
     context.jobs.stop(context.run(run).name, cast("How", how))

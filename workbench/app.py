@@ -84,12 +84,14 @@ def _header(context: Context) -> html.Markup:
     keys = html.join(
         html.Markup(f"<dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(what)}</dd>") for key, what in HELP
     )
+    leave = '<form method="post" action="logout"><button>Log out</button></form>' if context.door.has_password else ""
     return html.Markup(
         f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
         f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span>'
         '<span class="wb-grow"></span>'
         '<button type="button" data-wb="theme">Dark or light</button>'
-        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button></header>'
+        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button>'
+        f"{leave}</header>"
         f'<dialog class="wb-help" aria-label="Keyboard"><h2>Keyboard</h2><dl>{keys}</dl></dialog>'
     )
 

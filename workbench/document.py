@@ -1,0 +1,106 @@
+"""The page's document: Gradio's, with something to see at once, the page's own scripts, and no inline script but ours.
+
+Gradio's document begins with all of the page's configuration (some 400 kB) and says nothing until its modules have
+arrived, names pictures on other hosts; and calls the server by whatever Host a proxy gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from workbench import look
+from workbench.html import escape
+from workbench.security import PAGE_POLICY
+from workbench.shelf import encoding_of, pack
+
+CONFIGURATION = "<script>window.gradio_config"
+MODE = "<script data-gradio-mode>"
+_BODY = re.compile(r"<body[^>]*>")
+_STYLE = re.compile(r'<link rel="stylesheet" crossorigin href="([^"]+)">')
+# In the head, where the order of the cascade wants it, without holding up what is to be seen at once.
+_STYLE_LATER = (
+    r'<link rel="preload" as="style" crossorigin href="\1">'
+    r'<link rel="stylesheet" crossorigin href="\1" media="not all" id="wb-base">'
+    "<script>{ const base = document.getElementById('wb-base'), use = () => { base.media = 'all'; };"
+    " if (base.sheet) use(); else base.addEventListener('load', use); }</script>"
+)
+_NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
+# Whatever a proxy does to the Host or the path, the browser knows where the page came from.
+_ROOT = """<script>window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");</script>"""
+
+
+def document(text: str, host: str, nonce: str) -> str:
+    """Gradio's document made ours. `host`: the Host header it was asked with. ValueError if it is not Gradio's."""
+    head, found, rest = text.partition(CONFIGURATION)
+    body, style = _BODY.search(rest), _STYLE.search(rest)
+    if not found or body is None or style is None or "</head>" not in rest or MODE not in rest:
+        raise ValueError("the document of the installed Gradio is not the known one")
+    rest = rest.replace("</head>", "", 1).replace(body[0], "", 1).replace(MODE, _ROOT + MODE, 1)
+    rest = rest.replace(style[0], "", 1)
+    ours = f'<title>mygpt2 workbench</title>{look.icon()}<meta name="wb-host" content="{escape(host)}">'
+    ours += f"{style.expand(_STYLE_LATER)}</head>"
+    page = _NOT_OURS.sub("", f"{head}{ours}{body[0]}{_opening()}{look.head()}{found}{rest}")
+    return page.replace("<script", f'<script nonce="{nonce}"')  # Gradio writes "<" as \\u003c within its JSON
+
+
+def _opening() -> str:
+    """What stands there until the page's header does."""
+    return (
+        f"<style>{look.colours('#wb-opening')}"
+        "#wb-opening { position: fixed; inset: 0; z-index: 1; display: grid; place-content: center; text-align: center;"
+        " padding: 2rem; background: var(--wb-paper); color: var(--wb-ink); font: 16px/1.5 system-ui, sans-serif; }"
+        "body:has(.wb-head) #wb-opening { display: none; }</style>"
+        '<div id="wb-opening" role="status"><div><strong>mygpt2 workbench</strong><p>The page is on its way.</p></div>'
+        "</div>"
+    )
+
+
+class Document:
+    """ASGI middleware: the page as `document` makes it, compressed, under a policy of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/":
+            await self.app(scope, receive, send)
+            return
+        asked = Headers(scope=scope)
+        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        encoding = encoding_of(asked.get("accept-encoding", ""))
+        start: list[Message] = []
+        body = bytearray()
+
+        async def gather(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.append(message)
+                return
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            await self._send(send, start[0], bytes(body), asked.get("host", ""), encoding)
+
+        await self.app({**scope, "headers": plain}, receive, gather)
+
+    async def _send(self, send: Send, start: Message, body: bytes, host: str, encoding: str) -> None:
+        headers = MutableHeaders(raw=start["headers"])
+        nonce = secrets.token_urlsafe(16)
+        if body and start["status"] == 200:
+            text = document(body.decode(), host, nonce).encode()
+            body = await asyncio.to_thread(pack, text, encoding)
+            headers["content-length"] = str(len(body))
+            if encoding != "identity":
+                headers["content-encoding"] = encoding
+        headers["content-security-policy"] = PAGE_POLICY.format(nonce=nonce)
+        headers["cache-control"] = "no-store"
+        headers["vary"] = "Accept-Encoding"
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
