@@ -21,8 +21,8 @@ from mygpt2.data.checks import BlockChecks, content_check
 from mygpt2.data.conveyor import Stopped
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.packing import TokenBlock, quarantined_block
-from mygpt2.data.tokenize import BlockTokenizer
+from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
+from mygpt2.data.tokenize import BlockTokenizer, fast_name
 from mygpt2.errors import TryAgain
 
 CHANGED = (
@@ -109,6 +109,12 @@ class BlockMaker:
             self._empty[made.block] = made
         if self._cache is not None:
             self._cache.put(self._key(made.block, made.encoder), replace(made, check=self._checks.get(made.block)))
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Drop the cached tokens of blocks whose text changed."""
+        for block in blocks if self._cache is not None else ():
+            for encoder in {REFERENCE, fast_name()}:
+                self._cache.drop(self._key(block, encoder))
 
     def _cached(self, block: int) -> TokenBlock | None:
         """The tokens of a block as the cache has them, unless they are of another text than was read before."""

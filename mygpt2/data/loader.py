@@ -31,6 +31,7 @@ from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.data.resume import check_state, starting_cursor
+from mygpt2.data.seals import SourceWatch
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
@@ -62,12 +63,14 @@ class Loader:
         reader: BlockReader | None = None,
         clock: Clock | None = None,
         checks_file: Path | None = None,
+        watch: SourceWatch | None = None,
     ) -> Loader:
         """Resolve the source and start making batches, from `state` where there is one.
 
         UserError when the shape is impossible or `state` belongs to other data; `fork` (or data.fork) then starts a new
         order on purpose. `manifest`, `reader` and `clock` stand in for those that the source would give. `checks_file`
-        keeps the checksums of the blocks with the run, as the cache folder does.
+        keeps the checksums of the blocks with the run, as the cache folder does. `watch` knows which text changed since
+        it was read before, and is closed with the loader.
         """
         if manifest is None:
             manifest = resolve(data.source, data, cache_dir=cache_dir)
@@ -75,7 +78,7 @@ class Loader:
             reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
         return cls(
             data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
-            fork or data.fork, clock or Clock(), checks_file,
+            fork or data.fork, clock or Clock(), checks_file, watch,
         )  # fmt: skip
 
     def __init__(
@@ -94,8 +97,10 @@ class Loader:
         fork: bool,
         clock: Clock,
         checks_file: Path | None,
+        watch: SourceWatch | None,
     ) -> None:
         self.data, self.manifest = data, manifest
+        self._watch = watch
         self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
         shape = choose_shape(data, manifest, batch_sequences, world_size)
         self.lanes = shape.lanes
@@ -126,12 +131,14 @@ class Loader:
         self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
         self.checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
-        if fork:
+        changed = watch.blocks() if watch else []
+        if fork or changed:
             self.checks.forget(files=rank == 0)
         self._tokenizer = BlockTokenizer(tokenizer, data, hurry=not cursor.any())
         self._maker = BlockMaker(
             manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, quarantine, self.checks
         )
+        self._maker.forget(changed)
         self._pool = BlockPool(data.threads or default_threads())
         order = block_order(data, manifest, shape, seed)
         estimate = TokenEstimate()
@@ -183,6 +190,8 @@ class Loader:
         self._pool.close()
         self._thread.join()
         self._tokenizer.close()
+        if self._watch:
+            self._watch.close()
 
     def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
         if self.data.order == "lanes":

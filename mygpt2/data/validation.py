@@ -65,8 +65,10 @@ def validation_set(
     cache_dir: Path,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    anew: bool = False,
 ) -> ValidationSet:
-    """The set for this source, tokenizer, fraction and size; from the cache when its checksum holds.
+    """The set for this source, tokenizer, fraction and size; from the cache when its checksum holds and it need not be
+    made `anew`, the text being another now.
 
     Raises UserError when the source holds no such document, TryAgain when it stays out of reach.
     """
@@ -76,7 +78,7 @@ def validation_set(
         )
     path = _cache_path(manifest, tokenizer, data, Path(cache_dir))
     with one_at_a_time(path, Path(cache_dir)):
-        found = _load(path)
+        found = None if anew else _load(path)
         if found is None:
             found = _collect(manifest, reader, tokenizer, data, progress, clock or Clock())
             _save(path, found, Path(cache_dir))

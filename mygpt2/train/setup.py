@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from mygpt2.checkpoint import Checkpoint, Checkpointer
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.seals import SourceWatch
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
@@ -61,7 +64,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     limit = micro_batch_limit(config, world.device)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
                       config.data.lanes, limit)  # fmt: skip
-    loader, held_out = world.lead_first(lambda: _data(config, world, tokenizer, plan.sequences, checkpoint))
+    loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, checkpoint)
     model = _model(config, tokenizer, world.device, checkpoint)
     optimizer = Optimizer(model, config.optimizer, world.device)
     schedule = Schedule(config.schedule, config.train.steps)
@@ -129,30 +132,61 @@ def _tell(resumed: Resumed, attempt: Attempt, say: Any) -> None:
 
 
 def _data(
-    config: RunConfig, world: World, tokenizer: Tokenizer, sequences: int, checkpoint: Checkpoint | None
+    config: RunConfig,
+    world: World,
+    attempt: Attempt,
+    tokenizer: Tokenizer,
+    sequences: int,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Loader, ValidationSet | None]:
-    caches = cache_folder(config.data.cache_dir)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
-        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
-    reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
-    held_out = None
-    if config.data.validation_fraction > 0:
-        with progress_bar("validation set", "tokens") as advance:
-            held_out = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
-    loader = Loader.open(
-        config.data,
-        tokenizer=tokenizer,
-        block_size=config.model.block_size,
-        batch_sequences=sequences,
-        seed=config.train.seed,
-        rank=world.rank,
-        world_size=world.size,
-        cache_dir=caches,
-        state=checkpoint.state["data"] if checkpoint else None,
-        manifest=manifest,
-        reader=reader,
-    )
-    return loader, held_out
+    """Batches and held-out documents. What is slow and shared, and whether the data changed, rank 0 finds out first."""
+    caches, data = cache_folder(config.data.cache_dir), config.data
+    state = checkpoint.state["data"] if checkpoint else None
+
+    def manifest_of() -> Manifest:
+        with progress_bar(f"resolve {data.source}", "parts") as advance:
+            return resolve(data.source, data, cache_dir=caches, progress=advance)
+
+    manifest = world.lead_first(manifest_of)
+    watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)
+    changed = world.sum([int(watch is not None and bool(watch.changed))], torch.int64)[0] > 0
+    if state and changed:  # a fork: the order begins anew, as with any other data
+        state = {**state, "fingerprint": {**state["fingerprint"], "data": "changed"}}
+
+    def opened() -> tuple[Loader, ValidationSet | None]:
+        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+        held_out = None
+        if data.validation_fraction > 0:
+            with progress_bar("validation set", "tokens") as advance:
+                anew = changed and world.lead
+                held_out = validation_set(manifest, reader, tokenizer, data, caches, advance, anew=anew)
+            if watch:
+                watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
+        loader = Loader.open(
+            data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
+            seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
+            manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
+        )  # fmt: skip
+        return loader, held_out
+
+    return world.lead_first(opened)
+
+
+def _watch(
+    config: RunConfig, manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None
+) -> SourceWatch:
+    """UserError when the run would go on with other text than it began with."""
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+        if attempt.writer:
+            attempt.writer.event("alert", level="warning", about="data", message=text)
+
+    quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
+    return SourceWatch(
+        manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=config.data.fork,
+        quarantine=quarantine,
+    )  # fmt: skip
 
 
 def _model(config: RunConfig, tokenizer: Tokenizer, device: torch.device, checkpoint: Checkpoint | None) -> GPT:
