@@ -26,7 +26,8 @@ def train(tmp_path, monkeypatch):
     def go(steps, name="run", cache="cache", **changes):
         settings = {
             **harness.SETTINGS, "model.n_layer": 1, "data.source": str(source), "train.steps": steps,
-            "data.cache_dir": str(tmp_path / cache), "schedule.warmup_steps": 1, "eval.interval": 0, "optimizer.name": "adamw",
+            "data.cache_dir": str(tmp_path / cache), "schedule.warmup_steps": 1, "eval.interval": 0,
+            "optimizer.name": "adamw",
             **{key.replace("__", "."): value for key, value in changes.items()},
         }  # fmt: skip
         return attempt.main(load_config("tiny", None, settings), name, tmp_path / "runs", "auto", ["train"])
