@@ -112,9 +112,10 @@ class BlockMaker:
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Drop the cached tokens of blocks whose text changed."""
-        for block in blocks if self._cache is not None else ():
-            for encoder in {REFERENCE, fast_name()}:
-                self._cache.drop(self._key(block, encoder))
+        if self._cache is not None:
+            for block in blocks:
+                for encoder in {REFERENCE, fast_name()}:
+                    self._cache.drop(self._key(block, encoder))
 
     def _cached(self, block: int) -> TokenBlock | None:
         """The tokens of a block as the cache has them, unless they are of another text than was read before."""
