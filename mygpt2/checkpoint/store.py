@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -42,8 +43,11 @@ def candidates(checkpoints: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        reason = error.strerror or error
-        raise UnreadableCheckpoint(f"{checkpoints} cannot be read: {reason}; nothing was changed in it") from None
+        if error.errno == errno.ELOOP:
+            raise BrokenCheckpoint(f"{checkpoints} {error.strerror}; move the whole run and link to that") from None
+        raise UnreadableCheckpoint(
+            f"{checkpoints} cannot be read: {error.strerror or error}; try again later"
+        ) from None
     known = [(step, original_of(name) is None, name) for name in names if (step := step_of(name)) is not None]
     return [checkpoints / name for _, _, name in sorted(known, reverse=True)]
 

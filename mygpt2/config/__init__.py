@@ -1,7 +1,7 @@
 """Configuration: the schema, where values come from, and the arithmetic of a batch."""
 
 from mygpt2.config.batch import BatchPlan, plan_batch
-from mygpt2.config.load import ConfigError, config_hash, load_config, preset_names
+from mygpt2.config.load import ConfigError, config_hash, load_config, preset_names, without_fork
 from mygpt2.config.schema import (
     CheckpointConfig,
     DataConfig,
@@ -35,4 +35,5 @@ __all__ = [
     "plan_batch",
     "preset_names",
     "to_toml",
+    "without_fork",
 ]

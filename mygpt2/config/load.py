@@ -89,6 +89,11 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def without_fork(config: RunConfig) -> RunConfig:
+    """The configuration a run keeps: a fork is allowed by the command that asks for it, never by one that goes on."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"fork": False})})
+
+
 def _preset_folder() -> Any:
     return resources.files("mygpt2") / "presets"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mygpt2.checkpoint import candidates, newest, step_of, steps
-from mygpt2.config import RunConfig, to_toml
+from mygpt2.config import RunConfig, to_toml, without_fork
 from mygpt2.distributed import PeerFailed, Place, World, choose_device, die_with_launcher
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, TryAgain, UserError
 from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, write_rank
@@ -99,7 +99,7 @@ def _claimed(run: RunDir, config: RunConfig, argv: list[str], world: World) -> I
         try:
             writer = RunWriter(run, next_attempt(run), held=True, lock=lock)
             ControlFiles(run).clear_all()
-            writer.config(to_toml(config))
+            writer.config(to_toml(without_fork(config)))
             writer.command(argv)
         except BaseException:
             lock.release()

@@ -31,10 +31,15 @@ class Recorder:
     ranks: int
     flops_per_token: float
     peak_flops: float | None
+    token_offset: int = 0  # tokens trained on so far, less steps x the present batch: not 0 where the batch changed
     meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.config.train.batch_tokens)
+
+    def tokens(self, step: int) -> int:
+        """Tokens the run has trained on after a step of this attempt."""
+        return self.token_offset + step * self.config.train.batch_tokens
 
     def step(self, step: int, result: StepResult, wait_s: float, *, lr: float, epoch: float) -> None:
         """One line of metrics.jsonl and of the console for a step that is done."""
@@ -44,7 +49,7 @@ class Recorder:
         speed = self.config.train.batch_tokens / (result.seconds + wait_s)
         record = {
             "step": step,
-            "tokens": step * self.config.train.batch_tokens,
+            "tokens": self.tokens(step),
             "epoch": epoch,
             "loss": result.loss,
             "lr": lr,
@@ -94,7 +99,7 @@ class Recorder:
         """status.json; `more` may hold loss and message, which stay as they are when left out."""
         if self.writer:
             steps = self.config.train.steps
-            tokens, eta = step * self.config.train.batch_tokens, self.meter.eta(steps - step)
+            tokens, eta = self.tokens(step), self.meter.eta(steps - step)
             self.writer.status(state=state, phase=phase, step=step, steps=steps, tokens=tokens, eta=eta, **more)
 
     def event(self, kind: str, **fields: Any) -> None:

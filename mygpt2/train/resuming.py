@@ -46,6 +46,11 @@ class Resumed:
             if name.partition(".")[0] in LEARNING and name not in HARMLESS
         }  # fmt: skip
 
+    def token_offset(self, config: RunConfig) -> int:
+        """Tokens trained on so far beyond what the steps would make with the present batch."""
+        tokens, step = self.checkpoint.state.get("tokens"), self.checkpoint.step
+        return tokens - step * config.train.batch_tokens if isinstance(tokens, int) else 0
+
     def lines(self) -> list[str]:
         """The changes in words."""
         return [f"{name} was {_show(old)} and is {_show(new)}" for name, (old, new) in self.learning.items()]
@@ -85,9 +90,7 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
 def _check(checkpoint: Checkpoint, config: RunConfig, run: RunDir) -> None:
     """UserError for a checkpoint whose state is none, for another model, and for a run that is past its end."""
     if (problem := _state_problem(checkpoint.state)) is not None:
-        raise BrokenCheckpoint(
-            f"{checkpoint.path} cannot be gone on from: state.json {problem}; train under another --run"
-        )
+        raise BrokenCheckpoint(f"{checkpoint.path}: state.json {problem}; restore it, or train under another --run")
     before = _config(checkpoint).get("model", {})
     for name in FIXED:
         key = name.partition(".")[2]
@@ -152,20 +155,23 @@ def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tu
     except ValidationError:  # of another version
         return
     step, steps = checkpoint.step, before.train.steps
-    rates = ("muon_lr", "lr") if before.optimizer.name == "muon" else ("lr",)
-    peak, new_peak = (getattr(each.optimizer, rates[0]) for each in (before, config))
-    was = share(before.schedule, min(step, steps) - 1, steps)
-    last, following = peak * was, new_peak * share(config.schedule, step, config.train.steps)
-    if not causes or step >= config.train.steps or abs(following - last) <= NOTICEABLE * max(peak, new_peak):
+    if not causes or step >= config.train.steps:
         return
-    yield (
-        f"the learning rate was {last:.3g} in step {step} and will be {following:.3g} in the next one, because of "
-        f"{', '.join(causes)}"
-    )
-    if following <= last:
+    was, will = share(before.schedule, min(step, steps) - 1, steps), share(config.schedule, step, config.train.steps)
+    jumps, flat = [], "--schedule.name constant --schedule.warmup_steps 0"
+    for rate in ("lr", "muon_lr") if "muon" in (before.optimizer.name, config.optimizer.name) else ("lr",):
+        peak, new_peak = (getattr(each.optimizer, rate) for each in (before, config))
+        flat += f" --optimizer.{rate} {peak * was:.6g}"
+        if abs(new_peak * will - peak * was) > NOTICEABLE * max(peak, new_peak):
+            jumps.append(
+                f"{rate} was {peak * was:.3g} in step {step} and will be {new_peak * will:.3g} in the next one"
+            )
+    if not jumps:
         return
-    flat = " ".join(f"--optimizer.{rate} {getattr(before.optimizer, rate) * was:.6g}" for rate in rates)
-    yield f"to keep the rate that it had, give --schedule.name constant --schedule.warmup_steps 0 {flat} instead"
+    yield f"the learning rate jumps, because of {', '.join(causes)}: {', '.join(jumps)}"
+    if will <= was:
+        return
+    yield f"to keep the rate that it had, give {flat} instead"
     decay = steps - 1 - round(before.schedule.decay_share * steps)
     if before.schedule.name in ("wsd", "trapezoid") and step > decay:
         yield (

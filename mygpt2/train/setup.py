@@ -93,6 +93,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         world.size,
         flops_per_token(model.num_parameters() - m.block_size * m.n_embd, m.n_layer, m.n_embd, m.block_size),
         peak_flops(world.device, precision.name),
+        resumed.token_offset(config) if resumed else 0,
     )
     return Trainer(
         config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,

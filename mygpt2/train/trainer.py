@@ -229,7 +229,7 @@ class Trainer:
     def _state(self, cursor: np.ndarray, quarantine: list[int]) -> dict[str, Any]:
         return {
             "step": self.progress.step,
-            "tokens": self.progress.step * self.config.train.batch_tokens,
+            "tokens": self.recorder.tokens(self.progress.step),
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
