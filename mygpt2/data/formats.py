@@ -24,7 +24,7 @@ from mygpt2.data.encoding import as_utf8, text_of
 from mygpt2.data.faults import Outage, Unreadable
 from mygpt2.data.manifest import Manifest, SourceFile
 from mygpt2.data.textfiles import LineRange, split_text, text_range
-from mygpt2.data.unpack import Damaged, whole
+from mygpt2.data.unpack import Changed, Damaged, whole
 
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
 # What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
@@ -87,7 +87,7 @@ def _first_line(error: Exception) -> str:
 def _check_unchanged(file: SourceFile) -> None:
     status = os.stat(file.location)
     if status.st_size != file.size or (file.mtime_ns and status.st_mtime_ns != file.mtime_ns):
-        raise Damaged(f"{file.name} was changed since the run began")
+        raise Changed(f"{file.name} was changed since the run began")
 
 
 class ParquetReader(LocalReader):
@@ -248,7 +248,7 @@ class TokenFile:
         size = np.dtype(self.dtype).itemsize
         tokens = np.fromfile(self.path, self.dtype, stop - start, offset=self.offset + size * start)
         if len(tokens) != stop - start:
-            raise Damaged("the file is shorter than it was")
+            raise Changed("the file is shorter than it was")
         return tokens
 
 

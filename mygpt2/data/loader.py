@@ -26,6 +26,7 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.checks import BlockChecks
 from mygpt2.data.conveyor import Conveyor, Stopped
 from mygpt2.data.faults import Clock
+from mygpt2.data.few import settled
 from mygpt2.data.lane import LaneFeed, TokenEstimate
 from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
@@ -99,6 +100,7 @@ class Loader:
         checks_file: Path | None,
         watch: SourceWatch | None,
     ) -> None:
+        data = settled(data, manifest)
         self.data, self.manifest = data, manifest
         self._watch = watch
         self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size

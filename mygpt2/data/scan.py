@@ -9,6 +9,9 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.find import shown
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.unpack import Changed
 from mygpt2.errors import TryAgain
 
 T = TypeVar("T")
@@ -18,6 +21,43 @@ class Reader(Protocol):
     """What is needed of a source: the documents of block i, as texts or, for a pre-tokenized source, as ids."""
 
     def read(self, block: int, /) -> list[Any]: ...
+
+
+class Dependable:
+    """A reader for choices that are kept: one failed reading must not make another validation set for good.
+
+    A block is read again before it counts as unreadable. What the system refuses, or a file that was changed, is no
+    property of the data: TryAgain.
+    """
+
+    def __init__(self, reader: Reader, manifest: Manifest) -> None:
+        self._reader, self._manifest = reader, manifest
+
+    def read(self, block: int) -> list[Any]:
+        try:
+            return self._reader.read(block)
+        except Unreadable:
+            pass  # once more
+        try:
+            return self._reader.read(block)
+        except Unreadable as fault:
+            cause = fault.__cause__
+            if isinstance(cause, Changed) or (isinstance(cause, OSError) and cause.errno):
+                raise TryAgain(
+                    f"{self._manifest.describe(block)} of {shown(self._manifest.source)} cannot be read "
+                    f"({fault.reason}), and what is held out for validation depends on it; see to the file, then start "
+                    "the same command again"
+                ) from fault
+            raise
+
+
+def spread(n: int) -> Iterator[int]:
+    """0 .. n-1, each once, such that any first few are spread evenly: bit-reversed counting."""
+    bits = max(1, (n - 1).bit_length())
+    for i in range(1 << bits):
+        block = int(f"{i:0{bits}b}"[::-1], 2)
+        if block < n:
+            yield block
 
 
 def scan(

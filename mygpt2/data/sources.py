@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from mygpt2.errors import UserError
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
 
-_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|bin|gz|zst)$")
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
 
 
 def resolve(
@@ -43,8 +44,28 @@ def resolve(
     return resolve_hub(source, data, cache_dir, progress=progress)
 
 
+def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_id: int) -> tuple[Manifest, BlockReader]:
+    """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
+    from mygpt2.data.few import settle
+
+    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id)
+    try:
+        settled = settle(manifest, reader, data, cache_dir)
+    except BaseException:
+        reader.close()
+        raise
+    if settled.pieces:
+        reader = open_reader(settled, cache_dir=cache_dir, eot_id=eot_id)
+    return settled, reader
+
+
 def open_reader(manifest: Manifest, *, cache_dir: Path, eot_id: int) -> BlockReader:
     """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
+    if manifest.pieces:
+        from mygpt2.data.few import InPieces
+
+        whole = open_reader(replace(manifest, pieces=0), cache_dir=cache_dir, eot_id=eot_id)
+        return InPieces(whole, manifest.pieces)
     if manifest.revision is not None:
         from mygpt2.data.hub import open_hub
 

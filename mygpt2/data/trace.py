@@ -184,6 +184,6 @@ def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, i
     row = manifest.blocks[block]
     files = manifest.files_of(block)
     if len(files) > 1:  # small text files, a document each
-        return files[document].name, 0, 0
+        return files[min(document // max(1, manifest.pieces), len(files) - 1)].name, 0, 0
     within = int(row["start"]) if manifest.kind == "parquet" and row["stop"] >= 0 else 0
     return files[0].name, int(row["part"]), within + document

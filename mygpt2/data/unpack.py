@@ -20,6 +20,10 @@ class Damaged(ValueError):
     """A file that is not what it should be."""
 
 
+class Changed(Damaged):
+    """A file that is not what it was."""
+
+
 def compression_of(name: str | Path) -> str | None:
     """`gzip` or `zstd` by a file's ending, None for what is not compressed."""
     return COMPRESSION.get(Path(name).suffix.lower())

@@ -15,7 +15,7 @@ from mygpt2.config import RunConfig, load_config
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.formats import tokens_layout
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.hub import Progress, documents_in_order, hub_stream
@@ -107,7 +107,7 @@ def run_config(spec: str, runs: Path | str) -> RunConfig:
 def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: Progress | None = None) -> TokenStream:
     """The validation set of a run with these data settings, in this tokenizer's tokens."""
     manifest = resolve(data.source, data, cache_dir=cache_dir)
-    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+    manifest, reader = open_settled(manifest, data, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
     try:
         return held_out_stream(validation_set(manifest, reader, tokenizer, data, cache_dir, progress), tokenizer)
     finally:

@@ -15,7 +15,7 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.seals import SourceWatch
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources import open_reader, open_settled, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.distributed import World
@@ -146,7 +146,12 @@ def _data(
 
     def manifest_of() -> Manifest:
         with progress_bar(f"resolve {data.source}", "parts") as advance:
-            return resolve(data.source, data, cache_dir=caches, progress=advance)
+            found = resolve(data.source, data, cache_dir=caches, progress=advance)
+        settled, reader = open_settled(found, data, cache_dir=caches, eot_id=tokenizer.eot_id)
+        reader.close()
+        for note in settled.notes if world.lead else ():
+            print(f"{data.source}: {note}", flush=True)
+        return settled
 
     manifest = world.lead_first(manifest_of)
     watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)

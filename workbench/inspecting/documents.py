@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.few import settled
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.inspect import shortened, size
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.unpack import compression_of
@@ -111,6 +112,7 @@ def documents_page(opened: Opened, block: int, page: Any, data: DataConfig) -> t
         raise UserError(f"block {block} is outside 0 .. {len(opened.manifest) - 1} of {opened.manifest.source}")
     found = opened.read(block)
     shown = page_of(len(found), page)
+    data = settled(data, opened.manifest)
     return shown, [line_of(opened, n, found[n], data) for n in range(shown.start, shown.stop)]
 
 
@@ -125,18 +127,8 @@ def line_of(opened: Opened, number: int, document: Any, data: DataConfig) -> Doc
 
 def use_of(document: Any, data: DataConfig) -> str:
     """What training does with a document, by its own rules."""
-    if isinstance(document, np.ndarray):
-        return "validation" if held_out_tokens(document, data.validation_fraction) else "training"
-    if not isinstance(document, str):
-        return "left out: not text"
-    if not document or document.isspace():
-        return "left out: empty"
-    if len(document) > data.max_document_chars:
-        return "left out: too long"
-    try:
-        return "validation" if held_out(document, data.validation_fraction) else "training"
-    except UnicodeEncodeError:
-        return "left out: not text"
+    reason = reason_against(document, data)
+    return {None: "training", "held_out": "validation"}.get(reason, f"left out: {str(reason).replace('_', ' ')}")
 
 
 def whole_document(opened: Opened, block: int, number: Any) -> tuple[str, str]:
