@@ -53,7 +53,7 @@ class Session:
         args = self.args
         loaded = self.world.lead_first(lambda: load_model(args.model, args.runs))
         scorer = GPTScorer(loaded.model.to(self.device), self.precision)
-        self._say(f"model {loaded.name}, {self.precision.name} on {self.world.size} x {self.device}")
+        self._say(f"model {loaded.words}, {self.precision.name} on {self.world.size} x {self.device}")
         result: dict[str, Any] = {"schema": SCHEMA, "model": loaded.name, "details": loaded.details}
         result |= {"precision": self.precision.name, "device": str(self.device), "ranks": self.world.size}
         out = args.json
