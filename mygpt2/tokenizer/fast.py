@@ -35,13 +35,13 @@ PROBES = (
 # Where Unicode has added letters and numbers since version 11 (2018), apart from what Python does not know at all.
 RECENT = ((0x0860, 0x08FF), (0x0C5C, 0x0C5D), (0x0CDC, 0x0CF3), (0x1C80, 0x1C8F), (0x31A0, 0x31BF), (0x4DB6, 0x4DBF),
           (0x9FEB, 0x9FFF), (0xA7A0, 0xA7FF), (0xAB60, 0xAB6F))  # fmt: skip
-# Of the other planes the parts that nothing can be added to, or only signs: mathematical letters, emoji, CJK extension B.
+# Of the other planes the parts to which nothing is added, or signs only: mathematical letters, emoji, CJK extension B.
 SETTLED = ((0x1D400, 0x1D7FF), (0x1F000, 0x1FAFF), (0x20000, 0x2A6D6))
 
 
 @cache
 def _unsettled() -> tuple[np.ndarray, np.ndarray]:
-    """By code point, whether its class may depend on the version of Unicode; the same by UTF-16 unit, surrogates too."""
+    """By code point, whether its class may depend on the version of Unicode; the same by UTF-16 unit."""
     table = np.zeros(0x110000, dtype=bool)
     table[0x10000:] = True
     table[:0x10000] = [unicodedata.category(chr(c)) == "Cn" for c in range(0x10000)]

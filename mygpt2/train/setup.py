@@ -61,6 +61,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     resumed = find(attempt.run, attempt.writer, config, world)
     checkpoint = resumed.checkpoint if resumed else None
     say = print if world.lead else _nothing
+    if tokenizer.note:
+        say(tokenizer.note)
     limit = micro_batch_limit(config, world.device)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
                       config.data.lanes, limit)  # fmt: skip

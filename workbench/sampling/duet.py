@@ -104,7 +104,8 @@ def _next(voice: _Voice) -> Event:
 
 def _token(token: Token, tokenizer: Tokenizer) -> Event:
     likeliest = [[id, piece(tokenizer, id), logprob] for id, logprob in token.likeliest]
-    return {"token": token.id, "bytes": piece(tokenizer, token.id), "logprob": token.logprob, "likeliest": likeliest}
+    data = None if token.data is None else token.data.hex()
+    return {"token": token.id, "bytes": data, "logprob": token.logprob, "likeliest": likeliest}
 
 
 def _end(voice: _Voice) -> Event:
