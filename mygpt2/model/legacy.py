@@ -86,7 +86,7 @@ def _nanogpt(state: Any, settings: Any, path: Path, gelu: str) -> GPT:
     """nanoGPT has OpenAI's names and nn.Linear's orientation, as here."""
     if not _is_state(state) or not isinstance(settings, Mapping):
         raise UserError(f"{path}: model is not a state dict or model_args no table; save it again with nanoGPT")
-    sizes = {name: settings.get(name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
+    sizes: dict[str, Any] = {name: settings.get(name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
     problems = size_problems({**sizes, "n_positions": settings.get("block_size")})
     if problems:
         raise UserError(f"{path}: in model_args {'; '.join(problems)} (block_size); save it again with nanoGPT")
