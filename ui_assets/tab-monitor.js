@@ -236,9 +236,12 @@ window.workbench.monitor = (() => {
     watch("value", () => receive(props.value));
     receive(props.value);
     draw();
+    // Asked at once when the tab or the window comes to the front: while nothing is at work the ticks are far apart.
+    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) pick(); }).observe(list);
     pick();
   }
 
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && list?.offsetParent) pick(); });
   document.addEventListener("wb-step-run", (event) => { if (list?.offsetParent) step(event.detail); });
   document.addEventListener("wb-chart-colours", (event) => { if (event.target.closest?.("#wb-monitor")) { colours = event.detail || {}; draw(); } });
   document.addEventListener("click", (event) => {

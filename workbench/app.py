@@ -14,7 +14,7 @@ from workbench.context import Context
 from workbench.page import QUIET, TABS, Page
 
 TITLE = "mygpt2 workbench"
-SUMMARY_SECONDS = 3.0
+SUMMARY_SECONDS, IDLE_SECONDS = 3.0, 15.0  # while something waits or runs, and while nothing does
 MAX_PARAMETER = 4096  # characters of one value in a deep link
 HELP = (
     ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
@@ -38,7 +38,8 @@ def build(context: Context) -> gr.Blocks:
                     import_module(f"workbench.tabs.{name}").build(context, page)
         for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
             _follow(page, tab, name)
-        gr.on([gr.Timer(SUMMARY_SECONDS).tick, blocks.load], partial(_summary, context), summary, summary, **QUIET)
+        timer = gr.Timer(SUMMARY_SECONDS)
+        gr.on([timer.tick, blocks.load], partial(_summary, context), summary, [summary, timer], **QUIET)
 
         def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
             return _open_link(context, page, first, request)
@@ -97,12 +98,16 @@ def _header(context: Context) -> html.Markup:
 
 
 def _summary(context: Context, shown: str | None) -> Any:
-    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same."""
+    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same.
+
+    Beside it the timer: while the queue is empty there is little to tell.
+    """
     jobs = context.jobs
-    waiting = len([job for job in jobs.queue() if job.state == "queued"])
+    queue = jobs.queue()
+    waiting = len([job for job in queue if job.state == "queued"])
     parts = [f"{waiting} queued" if waiting else "", "queue paused" if jobs.paused else ""]
     parts.append("" if jobs.owner else "another server owns this folder's queue; this one watches")
     parts.append("read only" if context.read_only else "")
     text = " · ".join(part for part in parts if part)
     line = f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else ""
-    return gr.skip() if line == (shown or "") else line
+    return gr.skip() if line == (shown or "") else line, gr.Timer(value=SUMMARY_SECONDS if queue else IDLE_SECONDS)

@@ -246,8 +246,8 @@ def test_a_run_that_would_have_to_wait_is_told_for_whom(context: Context) -> Non
     assert drafts.busy(context, draft("b")) == []
     with context.jobs.store.locked():
         context.jobs.store.change(job.id, ("queued",), state="running")
-    assert drafts.busy(context, draft("b")) == ["a"]
-    assert "cpu has work with a" in show.busy(["cpu"], ["a"]) and not show.busy(["cpu"], [])
+    assert drafts.busy(context, draft("b")) == ["run a"]
+    assert "cpu has work with run a" in show.busy(["cpu"], ["run a"]) and not show.busy(["cpu"], [])
 
 
 def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Context) -> None:

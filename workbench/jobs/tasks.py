@@ -69,6 +69,7 @@ class Task:
     result: Any
     error: str
     code: int | None
+    devices: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -84,10 +85,12 @@ class Tasks:
         self._over: dict[str, Task] = {}  # tasks whose exit code was read: they change no more
         self._lock = threading.Lock()
 
-    def start(self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None) -> Task:
+    def start(
+        self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None, devices: Sequence[str] = ()
+    ) -> Task:
         """Starts a command. `result`: the JSON file it will write; a word {result} in argv is the task's own.
 
-        UserError when it cannot be started.
+        `devices`: those it will be at work on. UserError when it cannot be started.
         """
         id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         folder = self._folder / id
@@ -95,7 +98,8 @@ class Tasks:
         words = [word.replace(RESULT, str(own)) for word in argv]
         target = result or (own if any(RESULT in word for word in argv) else None)
         record = {"schema": 1, "id": id, "kind": kind, "label": label, "argv": words, "created": time.time(),
-                  "result": str(target) if target else None, "asked": "", "process": None}  # fmt: skip
+                  "result": str(target) if target else None, "asked": "", "process": None,
+                  "devices": list(devices)}  # fmt: skip
         try:
             folder.mkdir(mode=0o700, parents=True)
             with spawn.held(folder / "log.txt") as log:  # first: whoever reads the record sees a task that runs
@@ -173,7 +177,7 @@ class Tasks:
         self.reap()
         state, code, ended = self._state(id, folder, record)
         log = spawn.tail(folder / "log.txt", LOG_LINES)
-        result, argv = record.get("result"), record.get("argv")
+        result, argv, devices = (record.get(key) for key in ("result", "argv", "devices"))
         target = Path(result) if isinstance(result, str) and "\0" not in result else None
         task = Task(
             id=id,
@@ -189,6 +193,7 @@ class Tasks:
             result=_json(target) if target and state == "done" else None,
             error=_error(state, code, log),
             code=code,
+            devices=tuple(str(device) for device in devices) if isinstance(devices, list) else (),
         )
         if code is not None:
             self._over[id] = task

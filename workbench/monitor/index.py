@@ -52,6 +52,11 @@ class RunIndex:
         self._lock = threading.Lock()
         self.inspected = 0
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a run was at work at the last look: what it says then changes without a file of ours."""
+        return any(not entry.settled for entry in self._entries.values())
+
     def changes(self, mark: str = "", alerts: Mapping[str, int] | None = None) -> dict[str, Any]:
         """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None}.
 

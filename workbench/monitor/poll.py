@@ -111,7 +111,8 @@ class Answer:
 def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = False) -> dict[str, Any]:
     """{"board": dict for the page's script or absent, and parts by name}; absent parts have not changed.
 
-    Parts: head, ranks, stop, alerts, buttons, and of the open pane samples, slider, note, settings, results, events.
+    Parts: busy (whether it is worth asking again soon), head, ranks, stop, alerts, buttons, and of the open pane
+    samples, slider, note, settings, results, events.
     """
     context = monitor.context
     alerts = context.jobs.alerts()
@@ -142,9 +143,16 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
             log = _log(context, run, ask.log)
             if log:
                 board["log"] = log
+    collected.made("busy", monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run))
     if collected.digests:
         board["digests"] = collected.digests
     return {**collected.parts, **({"board": board} if board else {})}
+
+
+def _stops(context: Context, run: RunDir | None) -> bool:
+    """Whether a stop of the run is under way."""
+    stop = context.jobs.stop_of(run.name) if run else None
+    return stop is not None and not stop.done
 
 
 def _focus(context: Context, name: str) -> RunDir | None:

@@ -18,7 +18,7 @@ from workbench.monitor.export import export
 from workbench.monitor.poll import SAVED, Ask, Monitor, answer
 from workbench.page import ACTION, QUIET, Page
 
-TICK_SECONDS = 1.5
+TICK_SECONDS, IDLE_SECONDS = 1.5, 15.0  # while something is at work, and while nothing is
 ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
@@ -38,9 +38,10 @@ class Parts:
     note: gr.Textbox
     tags: gr.Textbox
     note_of: gr.JSON
+    timer: gr.Timer
 
     def all(self) -> list[Any]:
-        fields = [self.slider, self.note, self.tags, self.note_of]
+        fields = [self.slider, self.note, self.tags, self.note_of, self.timer]
         return [self.board, self.chart, *self.markup.values(), *self.buttons.values(), *fields]
 
     def updates(self, found: Mapping[str, Any]) -> list[Any]:
@@ -64,6 +65,8 @@ class Parts:
             changed[self.note] = gr.Textbox(value=of["note"], interactive=of["editable"], info=of["info"])
             changed[self.tags] = gr.Textbox(value=of["tags"], **extra)
             changed[self.note_of] = {key: of[key] for key in ("run", "digest")}
+        if "busy" in found:
+            changed[self.timer] = gr.Timer(value=TICK_SECONDS if found["busy"] else IDLE_SECONDS)
         return [changed.get(part, gr.skip()) for part in self.all()]
 
 
@@ -92,12 +95,13 @@ def build(context: Context, page: Page) -> None:
                 markup["ranks"] = _markup("wb-monitor-who")
             with gr.Tabs(elem_id="wb-monitor-panes"):
                 slider, all_rows, note, tags, note_of = _panes(context, markup)
-    parts = Parts(board, chart, {name: markup[name] for name in MARKUP}, buttons, slider, note, tags, note_of)
+    timer = page.timer("monitor", TICK_SECONDS)
+    parts = Parts(board, chart, {name: markup[name] for name in MARKUP}, buttons, slider, note, tags, note_of, timer)
     poll = dict(
         fn=page.friendly(partial(_poll, monitor, parts)), inputs=[ask, slider, all_rows], outputs=parts.all(), js=ASK,
         **QUIET,
     )  # fmt: skip
-    page.timer("monitor", TICK_SECONDS).tick(**poll)
+    timer.tick(**poll)
     board.pick(trigger_mode="always_last", **poll)
     slider.change(trigger_mode="always_last", **poll)
     all_rows.change(**poll)

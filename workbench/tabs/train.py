@@ -22,6 +22,7 @@ from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
 QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
+IDLE_SECONDS = 15.0  # while nothing waits or runs
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
   if (!file.name) return;
@@ -37,8 +38,8 @@ def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     parts, made = compose(context)
     _wire_form(context, page, parts, made)
-    _wire_launch(context, page, parts, made)
-    _wire_queue(context, page, made)
+    queued = _wire_launch(context, page, parts, made)
+    _wire_queue(context, page, made, queued)
 
 
 def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
@@ -190,7 +191,8 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     suggest.click(page.friendly(name), parts.form, parts.filling, **ACTION)
 
 
-def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
+def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> Any:
+    """Returns the event after which the queue has changed."""
     welcome = made["welcome"]
     to_monitor = page.outputs("monitor")
     run = parts.fields.inputs[RUN]
@@ -224,21 +226,23 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         [*to_monitor, *after],
         **ACTION,
     )
-    parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
     page.on_open("train", arrive, parts.filled, after)
+    return parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
 
 
-def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
+def _wire_queue(context: Context, page: Page, made: dict[str, Any], queued: Any) -> None:
     table, pause, runs = made["queue"], made["pause"], made["runs"]
     go = page.outputs("monitor")
     copy = page.port("train")
+    timer = page.timer("train", QUEUE_SECONDS)
 
     def state() -> dict[Any, Any]:
         words = "Continue the queue" if context.jobs.paused else "Pause the queue"
-        return {table: queues.queue(context), pause: gr.Button(words)}
+        pace = gr.Timer(value=QUEUE_SECONDS if context.jobs.queue() else IDLE_SECONDS)
+        return {table: queues.queue(context), pause: gr.Button(words), timer: pace}
 
     def poll(shown: str) -> Any:
-        """What has changed, or nothing to do for the browser."""
+        """What has changed, or nothing to do for the browser; slowly while nothing waits or runs."""
         now = state()
         return now if now[table] != shown else gr.skip()
 
@@ -265,9 +269,10 @@ def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
         job = queues.resume(context, str((event._data or {}).get("id", "")), processes)
         return page.go("monitor", runs=job.run)
 
-    page.timer("train", QUEUE_SECONDS).tick(page.friendly(poll), table, [table, pause], **QUIET)
+    timer.tick(page.friendly(poll), table, [table, pause, timer], **QUIET)
+    queued.then(page.friendly(state), None, [table, pause, timer], **QUIET)
     page.timer("train", RUNS_SECONDS).tick(page.friendly(poll_runs), runs, runs, **QUIET)
-    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, runs])
-    table.click(page.friendly(act), None, [table, pause, *go, copy], **ACTION)
-    pause.click(page.friendly(toggle), None, [table, pause], **ACTION)
+    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, timer, runs])
+    table.click(page.friendly(act), None, [table, pause, timer, *go, copy], **ACTION)
+    pause.click(page.friendly(toggle), None, [table, pause, timer], **ACTION)
     runs.click(page.friendly(resume), made["processes"], go, **ACTION)

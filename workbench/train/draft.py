@@ -108,8 +108,10 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
 
 
 def busy(context: Context, draft: Draft) -> list[str]:
-    """The runs that hold a chosen device now, for which this one would have to wait."""
-    return [job.run for job in context.jobs.queue() if job.state in HOLDING and {*job.spec.devices} & {*draft.devices}]
+    """Who is at work on a chosen device now, for whom this run would have to wait."""
+    jobs = [job for job in context.jobs.queue() if job.state in HOLDING and {*job.spec.devices} & {*draft.devices}]
+    others = (who for device, who in context.jobs.devices.held().items() if device in draft.devices)
+    return list(dict.fromkeys([*(f"run {job.run}" for job in jobs), *others]))
 
 
 def estimate(context: Context, checked: Checked) -> Plan | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mygpt2.config import load_config
@@ -33,12 +33,13 @@ def queue(context: Context) -> Markup:
     if not active and not ended:
         return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
     waiting = [job.id for job in active if job.state in WAITING]
-    rows = [_row(job, waiting, context.read_only) for job in (*active, *ended)]
+    held = context.jobs.devices.held() if waiting else {}
+    rows = [_row(job, waiting, context.read_only, held) for job in (*active, *ended)]
     headers = ("run", "state", "on", "settings", "why", "")
     return join([head, table(headers, rows, caption="queue and the last that ended")])
 
 
-def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
+def _row(job: Job, waiting: Sequence[str], read_only: bool, held: Mapping[str, str]) -> tuple[Any, ...]:
     buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
     if not read_only:
         if job.id in waiting:
@@ -50,12 +51,15 @@ def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
     on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
     what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
     word = WORDS.get(job.state, job.state)
-    return job.run, badge(word) if word in STATES else word, on, what, _why(job), join(buttons)
+    return job.run, badge(word) if word in STATES else word, on, what, _why(job, held), join(buttons)
 
 
-def _why(job: Job) -> str:
+def _why(job: Job, held: Mapping[str, str]) -> str:
     if job.state == "waiting":
         return f"{job.reason}; again at {time.strftime('%H:%M:%S', time.localtime(job.not_before))}"
+    before = dict.fromkeys(held[device] for device in job.spec.devices if device in held)
+    if job.state == "queued" and before:
+        return f"waits for {', '.join(before)}"
     return job.reason
 
 

@@ -12,7 +12,7 @@ from mygpt2.run_dir import RunWriter, state_of
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.monitor.folders import run_folder
 from workbench.context import Context
-from workbench.jobs import Jobs
+from workbench.jobs import Jobs, JobSpec
 from workbench.monitor import actions, labels
 from workbench.monitor import index as index_module
 from workbench.monitor.export import export
@@ -293,3 +293,17 @@ def test_a_folder_that_cannot_be_understood_is_listed_and_hides_no_other(context
     first = monitor.index.changes()
     assert {row["name"]: row["state"] for row in first["rows"]} == {"a": "finished", "b": "lost", "c": "finished"}
     assert monitor.index.changes(first["mark"])["rows"] == [], "and costs nothing while it does not change"
+
+
+def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
+    run_folder(context.runs, "a")
+    page = Page(context, focus="a", runs=["a"])
+    assert page.poll()["busy"] is False
+    with running() as process:
+        live = run_folder(context.runs, "live", state="running")
+        record_rank(live, 0, process.pid)
+        assert page.poll()["busy"] is True
+    assert page.poll()["busy"] is False
+    context.jobs.store.prepare()
+    context.jobs.submit(JobSpec("b", ("true",)))
+    assert page.poll()["busy"] is True, "what waits may start at any moment"
