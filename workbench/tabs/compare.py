@@ -162,7 +162,8 @@ def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
     if [tuple(item) for item in listed or []] == known and not choose:
         return gr.skip()
     texts = gr.update(choices=[("no text", ""), *protocols(context)])
-    return gr.update(choices=known, **({"value": [known[0][1]]} if choose else {})), texts, known
+    models = gr.update(choices=known, value=[known[0][1]]) if choose else gr.update(choices=known)
+    return models, texts, known
 
 
 def selected(results: Results, key: str | None) -> str:
