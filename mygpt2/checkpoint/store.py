@@ -167,8 +167,10 @@ def _settle(files: FileSystem, replaced: Path, successor: Path) -> None:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of the files directly in a checkpoint folder."""
+    """Bytes of the files directly in a checkpoint folder; none where that is a link to another."""
     total = 0
+    if path.is_symlink():
+        return total
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir.atomic import read_json, replace_json
-from mygpt2.run_dir.inside import append_inside
+from mygpt2.run_dir.belonging import belongs
+from mygpt2.run_dir.inside import SMALL_BYTES, append_inside, open_inside
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
@@ -113,6 +114,20 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def holder(run: RunDir) -> tuple[bool, Process | None]:
+    """Whether a trainer holds the folder's lock now, whatever the other files say, and which process it is if known."""
+    owner = Process.from_json(read_json(run.lock_file, run.path, most=SMALL_BYTES))
+    owner = owner if owner and owner.alive() and belongs(run, owner) else None
+    try:
+        with open_inside(run.lock_file, run.path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True, owner
+    except OSError:  # no lock file, or a file system without locks
+        return False, None
+    return False, None
 
 
 class Claims:
