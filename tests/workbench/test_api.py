@@ -70,6 +70,19 @@ def test_configuration_and_samples(client: Any) -> None:
     assert client.predict("one", 31, api_name="/samples") == []
 
 
+def test_a_run_that_is_a_link_to_elsewhere_hides_itself_and_no_other(client: Any, runs: Path, tmp_path: Path) -> None:
+    (runs / "link").symlink_to(make_run(tmp_path, "elsewhere", 3))
+    try:
+        assert [line["name"] for line in client.predict(api_name="/list_runs")] == ["one"]
+    finally:
+        (runs / "link").unlink()
+
+
+@pytest.mark.parametrize("cursor", ["x", None, [1]])
+def test_a_cursor_that_is_no_number_is_one_line(client: Any, cursor: Any) -> None:
+    assert "whole number" in refused(lambda: client.predict("one", cursor, 10, api_name="/metrics"))
+
+
 @pytest.mark.parametrize("name", ["../one", "/etc", "two", "a;touch x"])
 def test_a_name_that_is_no_run_is_one_line(client: Any, name: str) -> None:
     message = refused(lambda: client.predict(name, 0, 10, api_name="/metrics"))

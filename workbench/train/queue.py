@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mygpt2.config import load_config
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
@@ -124,8 +123,8 @@ def resume(context: Context, name: str, processes: str) -> Job:
     state = state_of(run)
     check_resumable(run.name, state)
     count = parse_processes(processes) if str(processes or "").strip() else None
+    config = context.configuration(run)
     if count:
-        config = load_config(None, run.config_file)
         train, block = config.train, config.model.block_size
         problem = batch_problem(train.batch_tokens, block, train.micro_batch, count)
         problem = problem or lanes_problem(train.batch_tokens // block, config.data.lanes, count)
