@@ -81,7 +81,8 @@ def test_what_is_no_row_is_passed_over(tmp_path: Path) -> None:
     run = made(tmp_path, (1, 1, 20))
     lines = run.metrics_file.read_text().splitlines(keepends=True)
     damage = ["\n", "{}\n", "nonsense\n", "[1]\n", '{"step": 5}\n', '{"step": -1, "attempt": 1}\n',
-              "x" * 200_000 + "\n", '{"step": ' + "9" * 5000 + "}\n", '{"step": true, "attempt": 1}\n', "\0" * 50 + "\n"]  # fmt: skip
+              "x" * 200_000 + "\n",
+              '{"step": ' + "9" * 5000 + "}\n", '{"step": true, "attempt": 1}\n', "\0" * 50 + "\n"]  # fmt: skip
     mixed = [piece for at, line in enumerate(lines) for piece in (line, damage[at % len(damage)])]
     run.metrics_file.write_text("".join(mixed))
     assert all_pages(run, 3) == [(1, step) for step in range(1, 21)]
