@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -25,6 +26,7 @@ from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
 from mygpt2.data.tokenize import BlockTokenizer, fast_name
 from mygpt2.errors import TryAgain
 
+CLOSE_S = 5.0  # for which the end of a loader waits for reads under way
 CHANGED = (
     "its text is not the one that was read before: the file was changed or is damaged; restore it, or take it as it is "
     "with --data.fork true"
@@ -156,7 +158,7 @@ class BlockMaker:
 
     def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:
         """Sleep until the next try; TryAgain when the budget is spent."""
-        outage.failed(fault.reason)
+        outage.failed(fault.reason, fault.began)
         self._outages[block] = outage
         if outage.expired:
             raise TryAgain(
@@ -203,8 +205,9 @@ class BlockPool:
             self._condition.notify_all()
         for future in dropped:
             future.set_exception(Stopped())
+        until = time.monotonic() + CLOSE_S
         for thread in self._threads:
-            thread.join(timeout=5.0)  # a read that hangs in the network ends with the process
+            thread.join(timeout=max(0.0, until - time.monotonic()))  # a read that hangs ends with the process
 
     def _work(self) -> None:
         while True:

@@ -76,7 +76,9 @@ class Loader:
         if manifest is None:
             manifest = resolve(data.source, data, cache_dir=cache_dir)
         if reader is None:
-            reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+            reader = open_reader(
+                manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes
+            )
         return cls(
             data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
             fork or data.fork, clock or Clock(), checks_file, watch,

@@ -104,7 +104,7 @@ def _read(reader: Reader, block: int, source: str, outage_minutes: float, clock:
         try:
             return reader.read(block)
         except Outage as fault:
-            outage.failed(fault.reason)
+            outage.failed(fault.reason, fault.began)
             if outage.expired or clock.wait(stop, outage.pause_s(fault.retry_after)):
                 raise TryAgain(
                     f"source={source} stayed out of reach for {outage_minutes:g} minutes ({fault.reason}); "

@@ -48,28 +48,31 @@ def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_i
     """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
     from mygpt2.data.few import settle
 
-    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id)
+    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
     try:
         settled = settle(manifest, reader, data, cache_dir)
     except BaseException:
         reader.close()
         raise
     if settled.pieces:
-        reader = open_reader(settled, cache_dir=cache_dir, eot_id=eot_id)
+        reader = open_reader(settled, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
     return settled, reader
 
 
-def open_reader(manifest: Manifest, *, cache_dir: Path, eot_id: int) -> BlockReader:
+def open_reader(
+    manifest: Manifest, *, cache_dir: Path, eot_id: int, outage_minutes: float | None = None
+) -> BlockReader:
     """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
     if manifest.pieces:
         from mygpt2.data.few import InPieces
 
-        whole = open_reader(replace(manifest, pieces=0), cache_dir=cache_dir, eot_id=eot_id)
+        uncut = replace(manifest, pieces=0)
+        whole = open_reader(uncut, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=outage_minutes)
         return InPieces(whole, manifest.pieces)
     if manifest.revision is not None:
         from mygpt2.data.hub import open_hub
 
-        return open_hub(manifest, cache_dir)
+        return open_hub(manifest, cache_dir, outage_minutes=outage_minutes)
     from mygpt2.data.formats import JsonlReader, ParquetReader, TextReader, TokensReader
 
     if manifest.kind == "tokens":

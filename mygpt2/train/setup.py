@@ -162,7 +162,7 @@ def _data(
         state = {**state, "fingerprint": {**state["fingerprint"], "data": "changed"}}
 
     def opened() -> tuple[Loader, ValidationSet | None]:
-        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes)
         held_out = None
         if data.validation_fraction > 0:
             with progress_bar("validation set", "tokens") as advance:
