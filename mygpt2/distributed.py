@@ -164,6 +164,10 @@ class World:
         dist.all_gather(parts, padded, group=self._control)
         return [part[:n].numpy() for part, n in zip(parts, lengths, strict=True)]
 
+    def gather_tensors(self, everyones: torch.Tensor, mine: torch.Tensor) -> None:
+        """Fills `everyones` with the flat tensors of all ranks, one after the other, on the device: one exchange."""
+        dist.all_gather_into_tensor(everyones.view(torch.uint8), mine.view(torch.uint8))
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self._control)

@@ -20,3 +20,15 @@ def cache_folder(chosen: str | None = None) -> Path:
     """Where everything lies that can be made again: `chosen`, else $MYGPT2_CACHE, else the user's cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen or os.environ.get("MYGPT2_CACHE") or home / "mygpt2").expanduser()
+
+
+def bfloat16_denied() -> str | None:
+    """Why PyTorch's products may not use the CPU's bfloat16 units although it may have them, or None.
+
+    oneDNN, which does those products, is kept to older instructions by ONEDNN_MAX_CPU_ISA.
+    """
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        limit = os.environ.get(name, "").upper()
+        if limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI"):
+            return f"{name}={os.environ[name]} keeps products from bfloat16 units"
+    return None

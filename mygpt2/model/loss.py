@@ -8,6 +8,7 @@ the tokens go through the output layer in chunks: each chunk's logits are turned
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -85,9 +86,14 @@ def _fused_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bo
     return nll
 
 
+@cache
+def _compiled() -> Kernel:
+    """Kept, as wrapping a function costs half a millisecond of host time; it holds one kernel per shape."""
+    return torch.compile(_fused_kernel, dynamic=False)
+
+
 def _compiled_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bool) -> Tensor:
-    """The compiler keeps one kernel per shape itself, so nothing is stored here."""
-    return torch.compile(_fused_kernel, dynamic=False)(logits, targets, vocab_size, gradient)
+    return _compiled()(logits, targets, vocab_size, gradient)
 
 
 def _chunks(tokens: int, chunk: int) -> list[slice]:

@@ -10,17 +10,18 @@ from mygpt2.config.batch import BatchPlan, plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import count_parameters
 from mygpt2.errors import UserError
-from mygpt2.machine import cache_folder
+from mygpt2.machine import available_cores, cache_folder
 from mygpt2.planning import process
+from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.data import SourceSize, source_size
 from mygpt2.planning.disk import DiskUse, disk_use
 from mygpt2.planning.figures import Figure, Plan
-from mygpt2.planning.flops import fast_micro_batch
+from mygpt2.planning.flops import fast_micro_batch, training_flops
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
 from mygpt2.planning.rates import preview
-from mygpt2.planning.speed import Speed, expected_speed, observe_runs, training_flops
+from mygpt2.planning.speed import Speed, expected_speed, observe_runs
 from mygpt2.planning.trial import Measured
 from mygpt2.planning.vocabulary import vocabulary_size
 
@@ -58,7 +59,12 @@ def plan(
     facts = _Facts.gather(config, world_size, runs, device, measured, machine or this_machine())
     figures = tuple(f for part in (_size, _batch, _length, _flops, _memory, _disk, _time) for f in part(facts))
     return Plan(
-        world_size, device, facts.precision, figures, preview(config), tuple(notices(config, world_size, figures))
+        world_size,
+        device,
+        facts.precision,
+        figures,
+        preview(config),
+        tuple(notices(config, world_size, figures, facts.compiled)),
     )
 
 
@@ -81,6 +87,7 @@ class _Facts:
     speed: Speed
     measured: Measured | None
     machine: Machine
+    compiled: tuple[bool, str]  # whether, and why
 
     @classmethod
     def gather(
@@ -110,6 +117,7 @@ class _Facts:
             measured.speed if measured else
             expected_speed(config, vocab_size, ranks=world_size, device=device, observed=observed),
             measured, machine,
+            compile_choice(config, vocab_size, device=device, precision=precision, cores=available_cores()),
         )  # fmt: skip
 
     @property
@@ -171,7 +179,7 @@ def _memory(f: _Facts) -> Iterator[Figure]:
         if part.size:
             yield Figure(f"memory.{key}", part.label, part.size, "B", f"derived: {part.how}")
     compiled = "" if f.device == "cpu" else "; checked against measurements on CPUs only"
-    compiled += "; train.compile changes it a little" if config.train.compile else ""
+    compiled += "; train.compile changes it a little" if f.compiled[0] else ""
     basis = f"derived, {f.precision} ({f.why_precision}): {memory.moment}, {', '.join(memory.at_peak)}{compiled}"
     peak: float = memory.peak
     if f.measured and f.measured.device_bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.machine import bfloat16_denied
 
 BFLOAT16 = 8.0  # the first compute capability with bfloat16 (Ampere)
 
@@ -81,7 +82,7 @@ def likely_precision(config: RunConfig, device: str) -> tuple[str, str]:
             return "bf16", "assumed: no GPU can be asked"
         modern = list_gpus()[0].capability >= BFLOAT16
         return ("bf16", "this GPU has bfloat16") if modern else ("fp16", "this GPU has no bfloat16")
-    if device == "cpu" and _cpu_has_bfloat16():
+    if device == "cpu" and _cpu_has_bfloat16() and not bfloat16_denied():
         return "bf16", "this CPU multiplies bfloat16"
     return "fp32", "no fast bfloat16 is known of"
 

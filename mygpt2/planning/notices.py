@@ -13,12 +13,19 @@ GPU_RESERVE = 700_000_000  # context and libraries on a CUDA device, beside tens
 MUCH_REPETITION = 4.0  # up to about four epochs repeated text is worth nearly as much as new (arXiv 2305.16264)
 
 
-def notices(config: RunConfig, world_size: int, figures: Sequence[Figure]) -> Iterator[Notice]:
+def notices(
+    config: RunConfig, world_size: int, figures: Sequence[Figure], compiled: tuple[bool, str]
+) -> Iterator[Notice]:
     """Notices in the order of their importance."""
     value = {figure.key: figure.value for figure in figures}
     yield from _memory(config, world_size, value)
     yield from _disk(value)
     yield from _data(value)
+    if compiled[0]:
+        text = (
+            f"train.compile={config.train.compile} is on ({compiled[1]}): the first step waits a minute or two for it"
+        )
+        yield Notice("note", "time.speed", text)
 
 
 def _memory(config: RunConfig, world_size: int, value: dict[str, float | None]) -> Iterator[Notice]:

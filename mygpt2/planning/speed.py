@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.config.summary import count_parameters
-from mygpt2.planning.flops import flops_per_token
+from mygpt2.machine import available_cores
+from mygpt2.planning.compiling import compile_choice
+from mygpt2.planning.flops import training_flops
 from mygpt2.planning.machine import likely_precision
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir.atomic import read_json
@@ -59,13 +60,6 @@ class Speed:
     basis: str
 
 
-def training_flops(config: RunConfig, vocab_size: int) -> float:
-    """FLOPs per token of a configuration, as `train` counts them for MFU."""
-    m = config.model
-    counted = count_parameters(m, vocab_size) - m.block_size * m.n_embd
-    return flops_per_token(counted, m.n_layer, m.n_embd, m.block_size)
-
-
 def observe_runs(runs: Path | None) -> list[Observed]:
     """The newest runs of a folder that were made on this machine and took some steps. Others are passed over."""
     if runs is None:
@@ -107,8 +101,14 @@ def expected_speed(
 
 
 def _same_shape(one: Observed, config: RunConfig, vocab_size: int) -> bool:
-    a, b = one.config, config
-    return (a.model, one.vocab_size, a.train.compile) == (b.model, vocab_size, b.train.compile)
+    return (one.config.model, one.vocab_size) == (config.model, vocab_size) and (
+        _compiled(one.config, vocab_size, one.device) == _compiled(config, vocab_size, one.device)
+    )
+
+
+def _compiled(config: RunConfig, vocab_size: int, device: str) -> bool:
+    precision = likely_precision(config, device)[0]
+    return compile_choice(config, vocab_size, device=device, precision=precision, cores=available_cores())[0]
 
 
 @lru_cache(maxsize=1024)

@@ -20,8 +20,9 @@ from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
-from mygpt2.machine import cache_folder
+from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
+from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.flops import fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
@@ -68,11 +69,12 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
                       config.data.lanes, limit)  # fmt: skip
     loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, checkpoint)
     model = _model(config, tokenizer, world.device, checkpoint)
-    optimizer = Optimizer(model, config.optimizer, world.device)
+    compiled, why = _compile(config, world, tokenizer, precision)
+    optimizer = Optimizer(model, config.optimizer, world.device, world, compiled)
     schedule = Schedule(config.schedule, config.train.steps)
     guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
     step = TrainStep(
-        world.wrap(LossModule(model, compile=config.train.compile)), optimizer, world, precision, guard,
+        world.wrap(LossModule(model, compile=compiled)), optimizer, world, precision, guard,
         micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip
@@ -86,6 +88,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, "
         f"{torch.get_num_threads()} threads per rank"
     )
+    say(f"train.compile={config.train.compile}: {'on' if compiled else 'off'}, {why}"
+        + ("; compiling now, which can take a minute or two before the first step" if compiled else ""))  # fmt: skip
     m = config.model
     recorder = Recorder(
         attempt.writer,
@@ -112,6 +116,15 @@ def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
     """Sequences per forward pass when nobody said: what is known to be fast and to fit."""
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     return fast_micro_batch(config.model, memory)
+
+
+def _compile(config: RunConfig, world: World, tokenizer: Tokenizer, precision: Precision) -> tuple[bool, str]:
+    """What `train.compile` means here. The first rank decides for all, whose machines may differ."""
+    cores = available_cores() * world.size // world.place.local_size
+    on, why = compile_choice(
+        config, tokenizer.vocab_size, device=world.device.type, precision=precision.name, cores=cores
+    )
+    return bool(world.sum([int(on) if world.lead else 0], torch.int64)[0]), why
 
 
 def _nothing(*_: Any) -> None:
