@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic that pushes all singular values towards 1
 ROUNDS = 5
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[Tensor],
         *,
         lr: float,
         momentum: float,
@@ -62,8 +62,8 @@ class Muon(torch.optim.Optimizer):
         self.shares = deal(piles(self._matrices), size)
 
     @property
-    def _matrices(self) -> list[nn.Parameter]:
-        return cast(list[nn.Parameter], self.param_groups[0]["params"])
+    def _matrices(self) -> list[Tensor]:
+        return cast(list[Tensor], self.param_groups[0]["params"])
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         buffers = [self.state[p]["momentum_buffer"] for p in self._matrices]
-        torch._foreach_lerp_(buffers, [p.grad for p in self._matrices], 1 - momentum)
+        torch._foreach_lerp_(buffers, [cast(Tensor, p.grad) for p in self._matrices], 1 - momentum)
         torch._foreach_mul_(self._matrices, 1 - lr * group["weight_decay"])
         if self.size == 1:
             for pile in self.shares[0]:
@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
         for pile, update in self._exchanged(momentum):
             self._apply(pile, update, lr)
 
-    def _update(self, pile: list[nn.Parameter], momentum: float) -> Tensor:
+    def _update(self, pile: list[Tensor], momentum: float) -> Tensor:
         """(n, rows, columns) in `dtype`: one pile's orthogonalised Nesterov momentum, lying as its parameters do."""
         x = torch.stack([cast(Tensor, p.grad).lerp(self.state[p]["momentum_buffer"], momentum) for p in pile])
         x.div_(x.norm(dim=(1, 2), keepdim=True).clamp_(min=LEAST_NORM))
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         x = self._orthogonalise((x.mT if tall else x).to(self.dtype).contiguous())
         return x.mT if tall else x
 
-    def _exchanged(self, momentum: float) -> Iterable[tuple[list[nn.Parameter], Tensor]]:
+    def _exchanged(self, momentum: float) -> Iterable[tuple[list[Tensor], Tensor]]:
         """Every rank's updates, after one exchange: a rank's are laid end to end in a buffer of the largest share."""
         room = max(sum(p.numel() for pile in share for p in pile) for share in self.shares)
         device = self._matrices[0].device
@@ -103,14 +103,14 @@ class Muon(torch.optim.Optimizer):
         for share, part in zip(self.shares, everyones.split(room), strict=True):
             yield from _places(share, part)
 
-    def _apply(self, pile: list[nn.Parameter], update: Tensor, lr: float) -> None:
+    def _apply(self, pile: list[Tensor], update: Tensor, lr: float) -> None:
         rows, columns = pile[0].shape
         torch._foreach_add_(pile, list(update.unbind()), alpha=-lr * math.sqrt(max(1.0, rows / columns)))
 
 
-def piles(matrices: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def piles(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
     """The matrices of each shape in at most `PILES` piles, in their order: a function of the model alone."""
-    by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+    by_shape: dict[torch.Size, list[Tensor]] = {}
     for p in matrices:
         by_shape.setdefault(p.shape, []).append(p)
     found = []
@@ -120,9 +120,9 @@ def piles(matrices: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     return found
 
 
-def deal(stack: list[list[nn.Parameter]], size: int) -> list[list[list[nn.Parameter]]]:
+def deal(stack: list[list[Tensor]], size: int) -> list[list[list[Tensor]]]:
     """One share of the piles for each rank, the largest first to whoever has least: the same on every rank."""
-    shares: list[list[list[nn.Parameter]]] = [[] for _ in range(size)]
+    shares: list[list[list[Tensor]]] = [[] for _ in range(size)]
     load = [0.0] * size
     for pile in sorted(stack, key=_work, reverse=True):
         least = load.index(min(load))
@@ -131,13 +131,13 @@ def deal(stack: list[list[nn.Parameter]], size: int) -> list[list[list[nn.Parame
     return shares
 
 
-def _work(pile: list[nn.Parameter]) -> float:
+def _work(pile: list[Tensor]) -> float:
     """Multiplications of a round: gram, its square, and the product with the matrix."""
     short, long = sorted(pile[0].shape)
     return len(pile) * (2 * short * short * long + short**3)
 
 
-def _places(share: list[list[nn.Parameter]], buffer: Tensor) -> Iterable[tuple[list[nn.Parameter], Tensor]]:
+def _places(share: list[list[Tensor]], buffer: Tensor) -> Iterable[tuple[list[Tensor], Tensor]]:
     """Each pile of a share with its place (n, rows, columns) in the share's buffer."""
     at = 0
     for pile in share:
