@@ -28,6 +28,7 @@ from mygpt2.errors import UserError
 from mygpt2.terminal import printable
 
 OPTION = re.compile(r"--([A-Za-z_][\w-]*\.[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
+LONGEST_NAME = 64  # what a longer one was meant to be nobody needs to guess
 MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has thousands
 
 
@@ -194,8 +195,6 @@ def _from_text(setting: Setting, text: str) -> Any:
 
 def _bounded(value: Any) -> Any:
     """The value, with whole numbers that need more than 64 bits as text, which no setting of a number accepts."""
-    if isinstance(value, list):
-        return [_bounded(item) for item in value]
     return value if type(value) is not int or -LARGEST <= value < LARGEST else _show(value)
 
 
@@ -237,7 +236,7 @@ def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:
 
 def _unknown(name: str, place: str) -> str:
     section, _, key = name.partition(".")
-    name = _word(name)
+    name, section, key = _word(name), section[:LONGEST_NAME], key[:LONGEST_NAME]
     if not key and section in sections():
         return f"{place} is a section, not a setting; write [{section}] and key = value lines below it"
     close = nearest_setting(name) if key else nearest(section, sections()) or nearest_setting(section)
