@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -15,6 +17,8 @@ from workbench.page import QUIET, TABS, Page
 
 TITLE = "mygpt2 workbench"
 SUMMARY_SECONDS, IDLE_SECONDS = 3.0, 15.0  # while something waits or runs, and while nothing does
+_FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || '']"
+_ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
 HELP = (
     ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
@@ -41,10 +45,17 @@ def build(context: Context) -> gr.Blocks:
         timer = gr.Timer(SUMMARY_SECONDS)
         gr.on([timer.tick, blocks.load], partial(_summary, context), summary, [summary, timer], **QUIET)
 
-        def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
-            return _open_link(context, page, first, request)
+        def open_link(foreign: str, request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
+            return _open_link(context, page, first, dict(request.query_params), bool(foreign))
 
-        link = blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        def go_back(event: gr.EventData) -> list[Any]:
+            query = dict(parse_qsl(str(event._data["query"]).removeprefix("?")))
+            return _open_link(context, page, "", query, False)
+
+        history = gr.HTML("", js_on_load=_ON_BACK, apply_default_css=False, elem_classes="wb-hidden")
+        history.click(page.friendly(go_back), None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        foreign = gr.Textbox(visible="hidden", container=False, label="opened by another site's link")
+        link = blocks.load(open_link, foreign, [page.tabs, *page.ports, *page.timers], js=_FOREIGN, **QUIET)
         link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)
         api.publish(context)
     return blocks
@@ -68,12 +79,15 @@ def _first_tab(context: Context) -> str:
     return "monitor" if list_runs(context.runs) else "train"
 
 
-def _open_link(context: Context, page: Page, shown: str, request: gr.Request) -> list[Any]:
+def _open_link(context: Context, page: Page, shown: str, query: Mapping[str, str], foreign: bool) -> list[Any]:
     """The tab and its request from the address; an unknown tab is the first one.
 
     `shown`: the tab that the page opens with. It is not selected once more: someone may have gone on by then.
+    `foreign`: another site's link asks. The tab learns it: such a link fills the form, and work waits for a click.
     """
-    given = {str(key): str(value)[:MAX_PARAMETER] for key, value in dict(request.query_params).items()}
+    given: dict[str, Any] = {str(key): str(value)[:MAX_PARAMETER] for key, value in query.items()}
+    if given.pop("link", "") or foreign:
+        given["link"] = True
     tab = given.pop("tab", "")
     tab = tab if tab in TABS else _first_tab(context)
     ports = [page.ask(**given) if name == tab and given else gr.skip() for name in TABS]

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workbench import look
 from workbench.html import escape
-from workbench.security import PAGE_POLICY
+from workbench.security import PAGE_POLICY, by_link
 from workbench.shelf import encoding_of, pack
 
 CONFIGURATION = "<script>window.gradio_config"
@@ -34,15 +34,17 @@ _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link 
 _ROOT = """<script>window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");</script>"""
 
 
-def document(text: str, host: str, nonce: str) -> str:
-    """Gradio's document made ours. `host`: the Host header it was asked with. ValueError if it is not Gradio's."""
+def document(text: str, asked: Headers, nonce: str) -> str:
+    """Gradio's document made ours. `asked`: the headers of the request. ValueError if it is not Gradio's."""
     head, found, rest = text.partition(CONFIGURATION)
     body, style = _BODY.search(rest), _STYLE.search(rest)
     if not found or body is None or style is None or "</head>" not in rest or MODE not in rest:
         raise ValueError("the document of the installed Gradio is not the known one")
     rest = rest.replace("</head>", "", 1).replace(body[0], "", 1).replace(MODE, _ROOT + MODE, 1)
     rest = rest.replace(style[0], "", 1)
-    ours = f'<title>mygpt2 workbench</title>{look.icon()}<meta name="wb-host" content="{escape(host)}">'
+    ours = f"<title>mygpt2 workbench</title>{look.icon()}"
+    for name, content in (("wb-host", asked.get("host", "")), ("wb-link", "1" if by_link(asked) else "")):
+        ours += f'<meta name="{name}" content="{escape(content)}">'
     ours += f"{style.expand(_STYLE_LATER)}</head>"
     page = _NOT_OURS.sub("", f"{head}{ours}{body[0]}{_opening()}{look.head()}{found}{rest}")
     return page.replace("<script", f'<script nonce="{nonce}"')  # Gradio writes "<" as \\u003c within its JSON
@@ -52,9 +54,10 @@ def _opening() -> str:
     """What stands there until the page's header does."""
     return (
         f"<style>{look.colours('#wb-opening')}"
-        "#wb-opening { position: fixed; inset: 0; z-index: 1; display: grid; place-content: center; text-align: center;"
+        "#wb-opening { position: fixed; inset: 0; z-index: 99; display: grid; place-content: center;"
+        " text-align: center;"
         " padding: 2rem; background: var(--wb-paper); color: var(--wb-ink); font: 16px/1.5 system-ui, sans-serif; }"
-        "body:has(.wb-head) #wb-opening { display: none; }</style>"
+        "#wb-opening p { max-width: 40rem; } body:has(.wb-head) #wb-opening:not(.wb-stays) { display: none; }</style>"
         '<div id="wb-opening" role="status"><div><strong>mygpt2 workbench</strong><p>The page is on its way.</p></div>'
         "</div>"
     )
@@ -86,15 +89,15 @@ class Document:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            await self._send(send, start[0], bytes(body), asked.get("host", ""), encoding)
+            await self._send(send, start[0], bytes(body), asked, encoding)
 
         await self.app({**scope, "headers": plain}, receive, gather)
 
-    async def _send(self, send: Send, start: Message, body: bytes, host: str, encoding: str) -> None:
+    async def _send(self, send: Send, start: Message, body: bytes, asked: Headers, encoding: str) -> None:
         headers = MutableHeaders(raw=start["headers"])
         nonce = secrets.token_urlsafe(16)
         if body and start["status"] == 200:
-            text = document(body.decode(), host, nonce).encode()
+            text = document(body.decode(), asked, nonce).encode()
             body = await asyncio.to_thread(pack, text, encoding)
             headers["content-length"] = str(len(body))
             if encoding != "identity":

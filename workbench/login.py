@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from workbench import look
 from workbench.html import escape
-from workbench.security import Door
+from workbench.security import Door, by_link
 
 FORM_BYTES = 16 * 1024
 SESSION_SECONDS = 30 * 24 * 3600.0
@@ -74,11 +74,11 @@ class Login:
         if request.scope["path"] == "/logout":
             return self._logout(request)
         if request.scope["path"] == "/login":
-            return await self._login(request) if request.method == "POST" else _page(request.url.query)
+            return await self._login(request) if request.method == "POST" else _page(_linked(request))
         if self.sessions.has(request.cookies.get(self.cookie)):
             return None
         if request.scope["path"] == "/" and request.method in ("GET", "HEAD"):
-            return _page(request.url.query)
+            return _page(_linked(request))
         return JSONResponse({"detail": {"error": "Not authenticated; log in at /login."}}, HTTPStatus.UNAUTHORIZED)
 
     def _logout(self, request: Request) -> Response:
@@ -124,6 +124,12 @@ async def _fields(request: Request) -> dict[str, str]:
         return dict(parse_qsl(body.decode(), keep_blank_values=True))
     except ValueError:
         return {}
+
+
+def _linked(request: Request) -> str:
+    """The query part of the address; what another site's link asks for stays marked as that."""
+    query = request.url.query
+    return f"{query}&link=1" if query and by_link(request.headers) else query
 
 
 def _digest(token: str) -> str:

@@ -202,6 +202,14 @@ class Guard:
         return site in FOREIGN
 
 
+def by_link(headers: Headers) -> bool:
+    """Whether a page was opened by another site's link, or may have been; typed, kept and reloaded addresses are not.
+
+    What such an address asks for fills forms, and waits for a click before the server works for it.
+    """
+    return headers.get("sec-fetch-site", "cross-site") not in ("none", "same-origin")
+
+
 def _for_links(scope: Scope) -> bool:
     if scope["method"] not in ("GET", "HEAD"):
         return False

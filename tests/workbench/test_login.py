@@ -77,8 +77,9 @@ def test_a_login_leads_nowhere_but_to_the_page(client: Any, query: str) -> None:
 
 
 def test_a_link_is_followed_after_the_login(client: Any) -> None:
-    page = client.get("/?tab=monitor&runs=a,b", headers=PAGE).text
-    assert 'name="query" value="?tab=monitor&amp;runs=a%2Cb"' in page
+    for headers, link in (({"sec-fetch-site": "none"}, ""), ({"sec-fetch-site": "cross-site"}, "&amp;link=1")):
+        page = client.get("/?tab=monitor&runs=a,b", headers=PAGE | headers).text
+        assert f'name="query" value="?tab=monitor&amp;runs=a%2Cb{link}"' in page
 
 
 def test_gradios_client_logs_in_by_the_same_address(client: Any) -> None:

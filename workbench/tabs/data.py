@@ -291,7 +291,10 @@ def _asked(page: Page, port: str) -> Any:
 
 
 def _answer_source(context: Context, reading: handlers.Reading, page: Page, port: str, *source: str) -> Iterator[Any]:
-    if "source" in page.request(port):
+    request = page.request(port)
+    if "source" in request and request.get("link"):
+        yield html.note("Another site's link asks for this source; press Open to read it."), *_nothing()
+    elif "source" in request:
         yield from _open(context, reading, *source)
     else:
         yield gr.skip()
