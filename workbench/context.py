@@ -13,7 +13,7 @@ from mygpt2.data.hub_names import parse_name
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.trace import read_manifest
 from mygpt2.errors import UserError
-from mygpt2.machine import cache_folder
+from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.inside import SMALL_BYTES, names_inside, open_inside
 from workbench import forms
@@ -51,7 +51,7 @@ class Context:
         if not text or len(text) > MAX_TEXT or "\0" in text:
             raise UserError(f"{what}: give a path of 1 to {MAX_TEXT} characters; allowed folders: {self._allowed()}")
         try:
-            typed = Path(text).expanduser()
+            typed = home_path(text)
             roots = [*self.data_roots, self.runs]
             found = [path.resolve() for path in ([typed] if typed.is_absolute() else [root / typed for root in roots])]
             path = next((path for path in found if path.exists()), found[0])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from workbench import security
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _folder(path: Path, make: bool) -> Path:
     try:
         if make:
             path.mkdir(parents=True, exist_ok=True)
-        found = path.expanduser().resolve()
+        found = home_path(path).resolve()
         if not found.is_dir():
             raise UserError(f"{path} is not a folder; give one that exists")
         if make and not os.access(found, os.W_OK):

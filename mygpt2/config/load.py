@@ -211,7 +211,14 @@ def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
 def _validate_section(
     section: str, model: type[Section], given: dict[str, Given], bad: set[str], problems: list[str]
 ) -> Section:
-    values = {name.partition(".")[2]: _bounded(g.value) for name, g in given.items() if name.startswith(f"{section}.")}
+    values = {}
+    for name, g in given.items():
+        if name.startswith(f"{section}."):
+            values[name.partition(".")[2]] = _bounded(g.value)
+            if settings()[name].kind == "str" and isinstance(g.value, str) and (reason := _unwritable(g.value)):
+                problems.append(Problem(f"{g.place}: {reason}", (name,)))
+                bad.add(name)
+                del values[name.partition(".")[2]]
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -223,6 +230,17 @@ def _validate_section(
             bad.add(name)
             del values[key]
     return model.model_validate(values)
+
+
+def _unwritable(text: str) -> str | None:
+    """Why a text can be no name, path or word of a configuration."""
+    if "\0" in text:
+        return "it holds a NUL character, which no name or path does; take it out"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it is no UTF-8 text, which config.toml could not hold; rename it"
+    return None
 
 
 def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:

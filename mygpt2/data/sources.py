@@ -12,6 +12,7 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data.hub_names import ALLOWED
 from mygpt2.data.manifest import Manifest
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
@@ -32,7 +33,7 @@ def resolve(
         from mygpt2.data.pydocs import harvest
 
         return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
-    path = Path(source).expanduser()
+    path = home_path(source)
     if path.exists():
         from mygpt2.data.local import resolve_local
 

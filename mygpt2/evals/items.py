@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 
 HUB = ("Rowan/hellaswag", "data/validation-*.parquet")
 ENDINGS = 4
@@ -45,7 +46,7 @@ def load_items(
         repo, pattern = HUB
         path = download(repo, pattern, cache_dir / "evals" / "hellaswag-validation.parquet", cache_dir, progress)
     else:
-        path = _file(Path(where).expanduser())
+        path = _file(home_path(where))
     items = [_item(record, f"{path}, item {number}") for number, record in enumerate(_records(path), start=1)]
     if not items:
         raise UserError(f"--hellaswag {where} holds no items; give HellaSwag's validation set")

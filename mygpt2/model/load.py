@@ -13,6 +13,7 @@ from typing import Any
 from mygpt2.checkpoint import Checkpoint, load, load_newest
 from mygpt2.checkpoint.format import MANIFEST, MODEL
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from mygpt2.model.gpt import GPT, GPTConfig
 from mygpt2.model.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.model.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
@@ -51,7 +52,7 @@ def load_model(spec: str, runs: Path | str = "runs") -> Loaded:
     A run is a name within `runs` or a path, and goes before a model on the hub of the same name. On the hub: `gpt2`,
     `gpt2-xl`, `owner/name`, each with an optional `@revision`. Raises UserError that names what is allowed.
     """
-    path = Path(spec).expanduser()
+    path = home_path(spec)
     if (path / MANIFEST).is_file():
         return _from_checkpoint(load(path, optimizer=False))
     if is_huggingface(path):

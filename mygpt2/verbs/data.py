@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
     from mygpt2.machine import cache_folder
 
     source = config.data.source
-    if source == "pydocs" or Path(source).expanduser().exists():
+    if source == "pydocs" or home_path(source).exists():
         raise UserError(f"source={source} is on this machine already; fetch takes a dataset on the hub")
     if args.files is not None and args.files < 1:
         raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")

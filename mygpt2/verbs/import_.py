@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mygpt2.machine import home_path
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} FILE --to DIR [--tokenizer T]"
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from mygpt2.tokenizer import load_tokenizer
     from mygpt2.tokenizer.folder import tokenizer_of
 
-    file, to = args.file.expanduser(), args.to.expanduser()
+    file, to = home_path(args.file), home_path(args.to)
     check_target(to)
     chosen = load_tokenizer(args.tokenizer) if args.tokenizer else None
     model = load_legacy(file, args.gelu)

@@ -43,6 +43,7 @@ BAD = {
     "a list for a choice": (b'[optimizer]\nname = ["adamw"]\n', "expected one of adamw, muon"),
     "lists within a list": (b'[sample]\nprompts = [["a"]]\n', "expected a list"),
     "a preset of lists": (b"preset = [1, [2]]\n", "there is no preset"),
+    "NUL in a path": (b'[data]\nsource = "a\\u0000b"\n', "it holds a NUL character"),
     "a number for a section": (b"train = 5\n", "is a section, not a setting"),
 }
 
@@ -109,3 +110,8 @@ def test_every_preset_and_every_setting_stays_far_from_the_bounds():
 def test_bad_values_on_the_command_line_are_told_alike(text):
     with pytest.raises(ConfigError, match=r"train\.steps .*expected a whole number"):
         load_config("tiny", None, ["--train.steps", text])
+
+
+def test_a_path_that_is_no_text_is_told_before_it_is_written_down():
+    with pytest.raises(ConfigError, match=r"--data\.source .*it is no UTF-8 text"):
+        load_config("tiny", None, ["--data.source", os.fsdecode(b"/data/\xff")])
