@@ -95,7 +95,7 @@ def read(preset: str, values: Mapping[str, Any], places: Places) -> Reading:
         for name in fields:
             by_field.setdefault(name, []).append(line)
     now = {**base, **resolved} if problems or config is None else texts(config)
-    changes = [Change(n, base[n], now[n], n not in overrides) for n in base if now[n] != base[n]]
+    changes = [Change(n, base[n], now[n], n not in overrides and n not in unusable) for n in base if now[n] != base[n]]
     return Reading(preset, None if problems else config, by_field, [line for _, line in problems], changes)
 
 

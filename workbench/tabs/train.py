@@ -202,31 +202,31 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         selected, request = page.go("monitor", runs=name)
         return {to_monitor[0]: selected, to_monitor[1]: request, welcome: gr.Row(visible=False), **updates}
 
+    def start_first() -> Any:
+        selected, request = page.go("monitor", runs=handlers.launch_first(context))
+        return {to_monitor[0]: selected, to_monitor[1]: request, welcome: gr.Row(visible=False),
+                run: drafts.free_name(context, FIRST_PRESET), parts.filled: secrets.token_hex(4)}  # fmt: skip
+
     def queue_up(data: dict[Any, Any]) -> Any:
         name, updates = handlers.launch(context, parts, False, data)
         gr.Info(f"{name} is queued; what you change now changes nothing in it.", title="Queued")
         return {welcome: gr.Row(visible=False), **updates}
 
-    def arrive(filled: str | None, request: gr.Request) -> Any:
+    def arrive(filled: str | None, port: str | None, request: gr.Request) -> Any:
         """The first look at the form: whether the folder is new, a name that is free now, and everything looked at.
 
-        An address that fills the form names the run itself.
+        An address or another tab that fills the form names the run itself.
         """
         if filled:
             return {welcome: gr.Row(visible=_is_new(context))}
-        asked = {"from_run", "from_job", "preset"} & set(request.query_params)
+        asked = {"from_run", "from_job", "preset"} & {*request.query_params, *page.request(port)}
         name = {} if asked else {run: drafts.free_name(context, FIRST_PRESET)}
         return {welcome: gr.Row(visible=_is_new(context)), parts.filled: secrets.token_hex(4), **name}
 
     after = [run, parts.filled, welcome]
-    gr.on(
-        [parts.start.click, parts.welcome_start.click],
-        page.friendly(start),
-        parts.form,
-        [*to_monitor, *after],
-        **ACTION,
-    )
-    page.on_open("train", arrive, parts.filled, after)
+    parts.start.click(page.friendly(start), parts.form, [*to_monitor, *after], **ACTION)
+    parts.welcome_start.click(page.friendly(start_first), None, [*to_monitor, *after], **ACTION)
+    page.on_open("train", arrive, [parts.filled, page.port("train")], after)
     return parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
 
 
