@@ -30,10 +30,6 @@ T = TypeVar("T")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TRIES = 4  # of one request before it is an Outage; the loader goes on from there, within its budget
 LONGEST_WISH = 300.0  # seconds: the hub's windows are 5 minutes long
-SOCKS = (
-    "the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY) and the package for it is not installed; run "
-    "`pip install 'httpx[socks]'`, name an HTTP proxy, or unset the variable"
-)
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
@@ -256,13 +252,21 @@ def _http(timeout_s: float) -> httpx.Client:
             headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
             mounts={f"all://{host}": None for host in HERE},
         )
-    except ImportError as error:
-        raise UserError(SOCKS) from error
-    except (ValueError, httpx.InvalidURL) as error:
-        raise UserError(
-            f"the proxy that the environment names cannot be used ({error}); allowed: http://HOST:PORT or "
-            "socks5://HOST:PORT in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them"
-        ) from error
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise proxy_advice(error) from error
+
+
+def proxy_advice(error: Exception) -> UserError:
+    """What to do about a proxy in the environment that httpx refuses."""
+    if isinstance(error, ImportError):
+        return UserError(
+            "the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY) and the package for it is not installed; "
+            "run `pip install 'httpx[socks]'`, name an HTTP proxy, or unset the variable"
+        )
+    return UserError(
+        f"the proxy that the environment names cannot be used ({error}); allowed: http://HOST:PORT or "
+        "socks5://HOST:PORT in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them"
+    )
 
 
 def _limited(r: httpx.Response) -> bytes:
