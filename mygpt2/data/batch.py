@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 
+from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import Pieces
 
 SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
@@ -41,10 +43,25 @@ class Batch:
     lanes: np.ndarray  # (rows,) int64
     cursor: np.ndarray  # (V / R, 5) int64: CURSOR_FIELDS of the lanes r, r + R, ...
     quarantine: list[int]  # blocks left out so far, sorted
-    epoch: float  # of this rank's first lane, with its fraction
     left_out: Counter[str]  # documents of this rank in this attempt, by reason, and "met": all of them
+    _order: BlockOrder = field(repr=False)
+    _shares: np.ndarray = field(repr=False)  # (V / R,) how much of the cursor's window is behind each lane
     _pieces: tuple[Pieces, ...] = field(repr=False)  # by lane
     _rows: range = field(repr=False)  # of every lane's pieces
+
+    @property
+    def epoch(self) -> float:
+        """How often this rank's lanes have gone through their blocks, with the fraction: the harmonic mean of them.
+
+        All lanes have read as many tokens, so those with short documents are ahead of the others. 1 / progress is how
+        much longer a lane's text would be than what it has read, and the mean of that is what tells of the whole.
+        """
+        lanes, places = self.lanes[: len(self.cursor)].tolist(), self.cursor[:, :2].tolist()
+        done = [
+            self._order.progress(lane, epoch, window, share)
+            for lane, (epoch, window), share in zip(lanes, places, self._shares.tolist(), strict=True)
+        ]
+        return harmonic_mean(done) if min(done) > 0 else 0.0
 
     def documents(self) -> Documents:
         """Where every row comes from, as columns."""

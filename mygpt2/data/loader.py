@@ -267,7 +267,7 @@ class Loader:
                 if self._entered.get(feed.lane, (-1, -1)) < (window.epoch, window.window):
                     self._entered[feed.lane] = window.epoch, window.window
                     news[min(step, steps - 1)].append(window)
-        pieces = tuple(t.pieces for t in taken)
+        pieces, shares = tuple(t.pieces for t in taken), np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
         by_step = tokens.reshape(steps, rows * lanes, self._block_size + 1)
         for step in range(steps):
             self._note(news[step])
@@ -277,8 +277,9 @@ class Loader:
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
                 quarantine=sorted(self._bad),
-                epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
                 left_out=self._left_out,
+                _order=self._order,
+                _shares=shares[step],
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
@@ -294,10 +295,6 @@ class Loader:
         """UserError when this rank alone leaves out too much; what all ranks leave out, the trainer adds up."""
         reasons = {block: self.quarantine_reasons[block] for block in bad}
         check_quarantine(self.manifest, self.data.max_quarantine, reasons)
-
-    def _epoch(self, cursor: np.ndarray, share: float) -> float:
-        """Lane epochs behind this rank's first lane, `share` of the cursor's window included."""
-        return self._order.progress(self._rank, int(cursor[0]), int(cursor[1]), share)
 
 
 def default_threads() -> int:
