@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,12 @@ class Tasks:
         self._lock = threading.Lock()
 
     def start(
-        self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None, devices: Sequence[str] = ()
-    ) -> Task:
+        self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None, devices: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Task:  # fmt: skip
         """Starts a command. `result`: the JSON file it will write; a word {result} in argv is the task's own.
 
-        `devices`: those it will be at work on. UserError when it cannot be started.
+        `devices`: those it will be at work on; `environment`: what is added to ours. UserError when it cannot start.
         """
         id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         folder = self._folder / id
@@ -104,15 +105,18 @@ class Tasks:
             folder.mkdir(mode=0o700, parents=True)
             with spawn.held(folder / "log.txt") as log:  # first: whoever reads the record sees a task that runs
                 replace_json(folder / "task.json", record)
-                self._launch(id, folder, log, words, record)
+                self._launch(id, folder, log, words, record, environment or {})
         except (OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"{label} could not be started: {getattr(error, 'strerror', None) or error}") from None
         self.prune()
         return self.get(id)
 
-    def _launch(self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any]) -> None:
-        environment = spawn.child_environment({spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")})
+    def _launch(
+        self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any], more: Mapping[str, str]
+    ) -> None:
+        own = {spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")}
+        environment = spawn.child_environment({**more, **own})
         # By its path, not as a module: it needs nothing of this package, whose import takes half a second.
         command = [sys.executable, "-P", str(Path(runner.__file__).resolve()), str(folder), *words]
         child = spawn.start_held(command, log, environment, os.getcwd())

@@ -15,13 +15,14 @@ from workbench.context import Context
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.train import draft as drafts
 from workbench.train import fields as form
-from workbench.train import fill, handlers, show
+from workbench.train import fill, handlers, measure, show
 from workbench.train import queue as queues
 from workbench.train.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
 QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
+MEASURE_SECONDS = 2.0
 IDLE_SECONDS = 15.0  # while nothing waits or runs
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
@@ -39,6 +40,7 @@ def build(context: Context, page: Page) -> None:
     parts, made = compose(context)
     _wire_form(context, page, parts, made)
     queued = _wire_launch(context, page, parts, made)
+    _wire_measure(context, page, parts, made)
     _wire_queue(context, page, made, queued)
 
 
@@ -60,7 +62,7 @@ def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
                 made |= _files()
             with gr.Column(scale=4, min_width=300, elem_classes="wb-train-side"):
                 made["suggest"] = _launch_card(context, fields, parts)
-                _outlook(parts)
+                _outlook(parts, made)
         made |= _queue(context)
         _hidden(parts)
     return parts, made
@@ -113,8 +115,13 @@ def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Butt
     return suggest
 
 
-def _outlook(parts: Parts) -> None:
+def _outlook(parts: Parts, made: dict[str, Any]) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
+    with gr.Row():
+        made["measure"] = gr.Button("Measure", size="sm", elem_id="train-measure", min_width=120)
+        made["measure_stop"] = gr.Button("Stop measuring", size="sm", elem_id="train-measure-stop", min_width=120,
+                                         visible=False)  # fmt: skip
+    made["measured"] = gr.HTML("", elem_id="train-measured")
     parts.schedule = gr.HTML("", elem_id="train-schedule")
     parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=form.RESETS)
     parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on",
@@ -228,6 +235,35 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
     parts.welcome_start.click(page.friendly(start_first), None, [*to_monitor, *after], **ACTION)
     page.on_open("train", arrive, [parts.filled, page.port("train")], after)
     return parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
+
+
+def _wire_measure(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
+    """A few real steps of the form's run, beside the estimate; looked at often only while it is under way."""
+    timer = page.timer("train", MEASURE_SECONDS)
+    outputs = [made["measured"], made["measure"], made["measure_stop"], timer]
+
+    def state() -> list[Any]:
+        task = measure.newest(context)
+        going = task is not None and task.running
+        return [measure.view(task), gr.Button(visible=not going), gr.Button(visible=going),
+                gr.Timer(value=MEASURE_SECONDS if going else IDLE_SECONDS)]  # fmt: skip
+
+    def poll(shown: str) -> Any:
+        now = state()
+        return now if now[0] != shown else gr.skip()
+
+    def begin(data: dict[Any, Any]) -> list[Any]:
+        measure.start(context, handlers.draft_of(parts, data))
+        return state()
+
+    def end() -> list[Any]:
+        measure.stop(context)
+        return state()
+
+    made["measure"].click(page.friendly(begin), parts.form, outputs, **ACTION)
+    made["measure_stop"].click(page.friendly(end), None, outputs, **ACTION)
+    timer.tick(page.friendly(poll), made["measured"], outputs, **QUIET)
+    page.on_open("train", state, None, outputs)
 
 
 def _wire_queue(context: Context, page: Page, made: dict[str, Any], queued: Any) -> None:
