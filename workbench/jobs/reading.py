@@ -6,6 +6,7 @@ import math
 import statistics
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from mygpt2.planning.vocabulary import vocabulary_size
@@ -39,13 +40,28 @@ def reached(run: RunDir, status: Mapping[str, Any], row: Mapping[str, Any] | Non
 
 def vocabulary_of(run: RunDir) -> int | None:
     """Ids of the run's tokenizer where its name says it; a file that a configuration names is not opened."""
+    spec = tokenizer_of(run)
+    return vocabulary_size(spec) if spec.partition(":")[0] == "gpt2" else None
+
+
+def tokenizer_of(run: RunDir) -> str:
+    """What the run's configuration says of its tokenizer; "" where that is not known."""
+    try:
+        state = run.config_file.stat()
+    except OSError:
+        return ""
+    return _tokenizer_in(run, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _tokenizer_in(run: RunDir, changed: int, size: int) -> str:
     try:
         settings = tomllib.loads(read_inside(run.config_file, run.path, most=SMALL_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return None
+        return ""
     data = settings.get("data")
     spec = data.get("tokenizer") if isinstance(data, dict) else None
-    return vocabulary_size(spec) if isinstance(spec, str) and spec.partition(":")[0] == "gpt2" else None
+    return spec if isinstance(spec, str) else ""
 
 
 def limit(start: float | None, vocabulary: int | None) -> float | None:

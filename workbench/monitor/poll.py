@@ -111,7 +111,7 @@ class Answer:
 def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = False) -> dict[str, Any]:
     """{"board": dict for the page's script or absent, and parts by name}; absent parts have not changed.
 
-    Parts: busy (whether it is worth asking again soon), head, ranks, stop, alerts, buttons, and of the open pane
+    Parts: busy (whether it is worth asking again soon), mixed, head, ranks, stop, alerts, buttons, and of the open pane
     samples, slider, note, settings, results, events.
     """
     context = monitor.context
@@ -122,6 +122,7 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
     if changes["mark"] != ask.mark:
         board["list"] = changes
     collected = Answer(ask)
+    collected.made("mixed", mixed(monitor.index.tokenizers(ask.runs)))
     run = _focus(context, ask.focus)
     collected.stamped("chart", (ask.runs, ask.request), lambda: {**ask.view, "runs": list(ask.runs)})
     if run is None:
@@ -147,6 +148,15 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
     if collected.digests:
         board["digests"] = collected.digests
     return {**collected.parts, **({"board": board} if board else {})}
+
+
+def mixed(tokenizers: Mapping[str, str]) -> html.Markup:
+    """That the losses of the chosen runs do not compare, where their tokenizers differ; nothing where they do."""
+    if len(set(tokenizers.values())) < 2:
+        return html.Markup("")
+    words = "; ".join(f"{run}: {spec}" for run, spec in tokenizers.items())
+    text = "These runs have different tokenizers, so their losses per token do not compare; Compare gives bits per byte"
+    return html.Markup(f'<p class="wb-warn" role="status">{html.escape(f"{text} ({words}).")}</p>')
 
 
 def _stops(context: Context, run: RunDir | None) -> bool:

@@ -23,7 +23,7 @@ ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
-MARKUP = ("head", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
+MARKUP = ("head", "mixed", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def build(context: Context, page: Page) -> None:
             buttons, confirm = _buttons()
             markup["stop"] = _markup("wb-monitor-stop")
             markup["alerts"] = _markup("wb-monitor-alerts")
+            markup["mixed"] = _markup("wb-monitor-mixed")
             chart = LiveChart(context, url=True, label="Curves of the chosen runs", elem_id="wb-monitor-chart")
             with gr.Accordion("Ranks and devices", open=True, elem_id="wb-monitor-ranks"):
                 markup["ranks"] = _markup("wb-monitor-who")

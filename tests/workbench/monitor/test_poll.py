@@ -307,3 +307,12 @@ def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
     context.jobs.store.prepare()
     context.jobs.submit(JobSpec("b", ("true",)))
     assert page.poll()["busy"] is True, "what waits may start at any moment"
+
+
+def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
+    for name, spec in (("a", "gpt2:8192"), ("b", "gpt2:8192"), ("c", "gpt2"), ("d", "")):
+        run_folder(context.runs, name, toml=f'[data]\ntokenizer = "{spec}"\n' if spec else "")
+    assert Page(context, focus="a", runs=["a", "b", "d"]).poll()["mixed"] == ""
+    page = Page(context, focus="a", runs=["a", "b", "c"]).poll()
+    assert "losses per token do not compare" in page["mixed"] and "c: gpt2)" in page["mixed"]
+    assert {row["name"]: row["tokenizer"] for row in page["board"]["list"]["rows"]}["b"] == "gpt2:8192"
