@@ -192,7 +192,7 @@ class Loader:
         self._reader.close()  # first: a hub's reader may be waiting for minutes, and this ends it
         self._ready.close()
         self._pool.close()
-        self._thread.join()
+        self._thread.join(timeout=5.0)  # a read that hangs in the network ends with the process
         self._tokenizer.close()
         if self._watch:
             self._watch.close()

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mygpt2.errors import EXIT_USAGE, UserError
-from mygpt2.run_dir.atomic import cannot_write, encode_json, replace_file, replace_json
+from mygpt2.run_dir.atomic import cannot_write, encode_json, overwrite, replace_file, replace_json
 from mygpt2.run_dir.command import describe_command
 from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.lines import LineWriter
@@ -30,6 +30,7 @@ METRIC_KEYS = (
 )  # fmt: skip
 CHANGED = b"# changed "
 HEARTBEAT_SECONDS = 2.0
+RESERVED_BYTES = 4096  # kept for exit.json
 STATUS_SECONDS = 0.25  # steps quicker than this do not each rewrite status.json
 
 
@@ -96,11 +97,13 @@ class RunWriter:
         self._folder = run.attempt_dir(attempt)
         self._held: dict[Path, bytes] = {}
         self._notes: list[bytes] = []
+        self._reserve = run.path / ".exit.json"
         self._begun = not (held and attempt > 1 and run.config_file.is_file())
         run.prepare()
         try:
             self._before = run.read(run.status_file) if state_of(run).state in ENDED else None
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            replace_file(self._reserve, b" " * RESERVED_BYTES)
             if self._begun:
                 run.exit_file.unlink(missing_ok=True)
             _forget_dead_ranks(run, attempt)
@@ -253,8 +256,11 @@ class RunWriter:
                 with contextlib.suppress(OSError):  # needs no space; without the file there is nothing to keep alive
                     os.utime(self.run.status_file)
 
-    def finish(self, state: str, code: int, reason: str = "") -> None:
-        """The end of the attempt: exit.json first, then the final status, then everything is closed."""
+    def finish(self, state: str, code: int, reason: str = "", *, rank: int | None = None) -> None:
+        """The end of the attempt: exit.json first, then the final status, then everything is closed.
+
+        `rank` is the one that met what ended it. A full disk keeps neither file from telling the truth: each has its room.
+        """
         if self._lost():
             self.event("stop", state=state, code=code, message=reason)  # into the folder that it was, wherever that is
             self.close()
@@ -264,12 +270,24 @@ class RunWriter:
             return
         step = self._status["step"]
         record = {"schema": SCHEMA, "attempt": self.attempt, "state": state, "code": code, "reason": reason}
-        record |= {"step": step, "time": self._clock()}
-        for path in (self._folder / "exit.json", self.run.exit_file):
-            with contextlib.suppress(OSError):  # a full disk; the status tells the same
-                replace_json(path, record, durable=True)
-        self.status(state=state, phase=state, message=reason, eta=None)
+        record |= {"rank": rank, "step": step, "time": self._clock()}
+        with contextlib.suppress(OSError):  # a full disk; the run's own tells the same
+            replace_json(self._folder / "exit.json", record, durable=True)
+        with contextlib.suppress(OSError):  # the folder has gone
+            self._write_exit(encode_json(record))
+        self.status(state=state, phase=state, message=reason, rank=rank, eta=None)
+        if self._status_problem:
+            with contextlib.suppress(OSError):
+                overwrite(self.run.status_file, encode_json(self._status))
         self.close()
+
+    def _write_exit(self, data: bytes) -> None:
+        try:
+            replace_file(self.run.exit_file, data, durable=True)
+            self._reserve.unlink(missing_ok=True)
+        except OSError:
+            overwrite(self._reserve, data)
+            os.replace(self._reserve, self.run.exit_file)
 
     def _refuse(self, reason: str) -> None:
         """Ends an attempt that never began: the run is what it was, and says why it was left alone."""
@@ -278,6 +296,8 @@ class RunWriter:
             "alert", level="error", message=f"attempt {self.attempt} was refused, the run is as it was: {reason}"
         )
         self.close()
+        with contextlib.suppress(OSError):
+            self._reserve.unlink()
         with contextlib.suppress(OSError):  # a full disk: the event tells the same
             replace_json(self._folder / "exit.json", {**record, "time": self._clock()})
         with contextlib.suppress(OSError):  # then the run reads as lost, and its files are whole

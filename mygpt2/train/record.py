@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,8 +113,26 @@ class Recorder:
 
     def close(self) -> None:
         for sink in self.sinks:
-            sink.close()
+            self._not_vital(sink.close, "the last records of a tracker")
+        self.sinks = []
+
+    def plot(self) -> None:
+        if self.writer is not None:
+            from mygpt2.plots import draw_loss_plot  # matplotlib takes half a second to import
+
+            run = self.writer.run
+            self._not_vital(lambda: draw_loss_plot(run), run.plot_file.name)
 
     def _sink(self, step: int, values: dict[str, float]) -> None:
-        for sink in self.sinks:
-            sink.log(step, values)
+        self.sinks = [sink for sink in self.sinks if self._not_vital(partial(sink.log, step, values), "a tracker")]
+
+    def _not_vital(self, write: Callable[[], object], what: str) -> bool:
+        """Whether it worked. A copy or a picture that cannot be written is told of; the run folder has it all."""
+        try:
+            write()
+        except Exception as problem:
+            message = f"{what} could not be written: {type(problem).__name__}: {problem}"
+            self.event("alert", level="warning", message=message)
+            self.say(f"{message}; training goes on")
+            return False
+        return True

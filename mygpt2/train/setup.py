@@ -236,7 +236,7 @@ def _restore(
         step.scaler.load_state_dict(state["scaler"])
     step.guard.skips = int(state["skips"])
     data = state["data"]
-    cursor = np.array(data["cursor"], dtype=np.int64)[world.rank :: world.size]
+    cursor = np.array(data["cursor"], dtype=np.int64)
     return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
 
 
