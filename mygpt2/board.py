@@ -29,6 +29,7 @@ from mygpt2.failures import Failure, PeerFailed, Stopped, failure_of
 if TYPE_CHECKING:
     from mygpt2.distributed import Place
 
+NOBODY = -1  # the rank of a failure that nobody put a name to
 LOOK_S = 0.5  # how often a rank looks at the board
 COME_S, LEAVE_S = 3.0, 12.0  # until a rank that computes is interrupted, until one that hangs is ended
 SILENCE_S = 3.0  # how long a broken exchange waits for an explanation
@@ -36,8 +37,8 @@ CONNECT_S = 10.0
 
 
 class Board:
-    """Of the ranks of one attempt. `dead` names a rank that is known to have died, `stuck` is called before a rank whose
-    main thread does not come back is ended; both are for whoever knows the run folder."""
+    """Of the ranks of one attempt. `dead` names a rank that is known to have died, `stuck` is called before a rank is
+    ended whose main thread does not come back; both are for whoever knows the run folder."""
 
     def __init__(self, store: dist.Store, place: Place) -> None:
         self.store, self.rank, self.size, self.lead = store, place.rank, place.size, place.rank == 0
@@ -105,16 +106,25 @@ class Board:
 
     def _silent(self, problem: BaseException) -> Failure | None:
         """Who may be behind an exception that only says that an exchange, or the launcher, has ended."""
-        broken = isinstance(problem, RuntimeError) and any(word in str(problem) for word in ("gloo", "NCCL", "peer"))
-        ends = time.monotonic() + (SILENCE_S if broken or isinstance(problem, dist.DistError) else 0.0)
-        while True:
-            if type(problem) is RuntimeError or isinstance(problem, dist.DistError | Stopped):
-                if (failure := self.read() or self.dead()) is not None:
-                    return failure
-            if time.monotonic() >= ends:
-                break
+        broken = isinstance(problem, dist.DistError) or (
+            type(problem) is RuntimeError and any(word in str(problem) for word in ("gloo", "NCCL", "peer"))
+        )
+        if not broken and not isinstance(problem, Stopped):
+            return None
+        ends = time.monotonic() + (SILENCE_S if broken else 0.0)
+        while (failure := self.read() or self.dead()) is None and time.monotonic() < ends:
             time.sleep(0.05)
-        return Failure(-1, EXIT_DEFECT, "another rank ended without a word, perhaps for lack of memory") if broken else None
+        if failure is None and broken:
+            return Failure(
+                NOBODY, EXIT_DEFECT, "another rank ended without a word, perhaps killed for lack of memory", silent=True
+            )
+        return failure
+
+    def first(self, what: str) -> bool:
+        """Whether this rank is the first to do something that only one has to do."""
+        with contextlib.suppress(RuntimeError, OSError):
+            return bool(self.store.add(what, 1) == 1)
+        return True
 
     def close(self) -> None:
         """The end of this rank. After a failure the first rank is waited for: while all ranks live, torchrun does not

@@ -16,12 +16,14 @@ MOST = 600  # characters of a sentence
 @dataclass(frozen=True)
 class Failure:
     """`rank` is the one that met it; `code` is the exit code of every rank; `text` is one sentence, and says which rank
-    where that is of use. A `defect` is nobody's mistake but the program's: there is a stack in that rank's log."""
+    where that is of use. A `defect` is the mistake of nobody but the program: a stack is in that rank's log. `silent`
+    is the end of a rank that could not say anything: another one speaks for it."""
 
     rank: int
     code: int
     text: str
     defect: bool = False
+    silent: bool = False
 
     @property
     def state(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LAUNCHER = "MYGPT2_LAUNCHER"  # the pid of the process that starts the ranks; torchrun itself does not say
+STARTED = "MYGPT2_STARTED"  # when the person started the run: what was asked of it later is meant for this start
 
 
 def die_with_launcher(env: Mapping[str, str] = os.environ) -> None:

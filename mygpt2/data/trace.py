@@ -96,7 +96,6 @@ class TraceWriter:
             raise
         self._parts, self._steps, self._rows = [], [], 0
 
-
     def _forget_the_oldest(self) -> None:
         """Bounds what waits in memory while the disk cannot be written."""
         while self._rows > MOST_ROWS:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mygpt2.distributed import Place, World, choose_device, die_with_launcher
+from mygpt2.distributed import Place, World, choose_device
 from mygpt2.errors import UserError
 from mygpt2.evals import hellaswag, yardstick
 from mygpt2.evals.itemfile import ItemFile, read_baseline
@@ -37,8 +37,6 @@ class Session:
         self.args = args
         self.cache_dir = cache_folder()
         place = Place.from_environment(os.environ)
-        if place.elastic:
-            die_with_launcher()
         use_threads(place)
         self.device = _device(args.device, place)
         self.precision = _precision(args.precision, self.device)

@@ -259,7 +259,7 @@ class RunWriter:
     def finish(self, state: str, code: int, reason: str = "", *, rank: int | None = None) -> None:
         """The end of the attempt: exit.json first, then the final status, then everything is closed.
 
-        `rank` is the one that met what ended it. A full disk keeps neither file from telling the truth: each has its room.
+        `rank` is the one that met what ended it. A full disk keeps neither file from telling the truth: both have room.
         """
         if self._lost():
             self.event("stop", state=state, code=code, message=reason)  # into the folder that it was, wherever that is

@@ -58,8 +58,8 @@ class Requests:
     def agree(self, total: Callable[[list[int]], list[int]], *others: int) -> tuple[Asked, list[int]]:
         """What the ranks were asked until now, and the sums of each of `others` over them, by one exchange.
 
-        `total` sums lists of numbers over the ranks. `save` and `sample` are taken back here, and only if they took part
-        in the exchange: a signal that arrives in the middle of it waits for the next one.
+        `total` sums lists of numbers over the ranks. `save` and `sample` are taken back here, and only if they took
+        part in the exchange: a signal that arrives in the middle of it waits for the next one.
         """
         sent = Asked(self.stop, self.save, self.sample)
         stop, save, sample, *counts = total([int(flag) for flag in (*sent, *others)])

@@ -37,8 +37,8 @@ POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 @dataclass
 class Progress:
-    """What a checkpoint must bring back beside tensors. `cursor` (V, 5) and `quarantine` are those of all ranks after the
-    last consumed batch, known to each: whichever of them fails, the first can save."""
+    """What a checkpoint must bring back beside tensors. `cursor` (V, 5) and `quarantine` are those of all ranks after
+    the last consumed batch, known to each: whichever of them fails, the first can save."""
 
     step: int = 0
     best_step: int | None = None

@@ -139,7 +139,6 @@ def test_control_stop_ends_with_85_and_everything_saved(train, monkeypatch):
 def test_under_torchrun_a_stopped_rank_exits_0_lest_it_be_restarted_and_exit_json_says_85(train, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(attempt, "die_with_launcher", lambda: None)
     folder = train.runs / "run"
     at_step(monkeypatch, 3, lambda: (folder / "control" / "stop").touch())
     assert train() == 0
