@@ -46,6 +46,8 @@ class Board:
         self.stuck: Callable[[Failure], None] = lambda failure: None
         self.patient = False  # something is being saved: nobody interrupts that
         self._connections: set[int] = set()
+        self._failure: Failure | None = None
+        self._reading = threading.RLock()  # a signal may come while it is held
         self._known = threading.Event()  # the main thread knows that it is over
         self._over = threading.Event()
         self._main = threading.main_thread().ident
@@ -82,10 +84,11 @@ class Board:
 
     def read(self) -> Failure | None:
         """Why it is over, if it is."""
-        try:
-            return Failure.from_json(self.store.get("failure")) if self.store.check(["failure"]) else None
-        except (RuntimeError, OSError):  # the store has gone with its host
-            return None
+        with contextlib.suppress(RuntimeError, OSError), self._reading:  # the store may have gone with its host
+            if self._failure is None and self.store.check(["failure"]):
+                self._failure = Failure.from_json(self.store.get("failure"))
+                self.store.add("heard", 1)
+        return self._failure
 
     def explain(self, problem: BaseException) -> Failure:
         """The failure behind an exception: another rank's if that was first, else this one's, of which the others hear.
@@ -98,7 +101,8 @@ class Board:
         if failure is None or failure.rank == self.rank:
             failure = own
         with contextlib.suppress(RuntimeError, OSError):
-            failure = Failure.from_json(self.store.compare_set("failure", "", failure.to_json()))
+            self.store.compare_set("failure", "", failure.to_json())
+            failure = self.read() or failure
             if self.lead:
                 self.store.set("lead knows", "1")
         self._hang_up()
@@ -133,11 +137,19 @@ class Board:
         if self.lead:
             with contextlib.suppress(RuntimeError, OSError):
                 self.store.set("over", "1")
+                self._let_all_hear()
         elif failure is not None:
             self._wait_for_lead()
         self._over.set()
         if self._watcher.is_alive():
             self._watcher.join()
+
+    def _let_all_hear(self) -> None:
+        """Before this process, and with it perhaps the store, is gone: those who live have looked at the board."""
+        ends = time.monotonic() + SILENCE_S
+        if (failure := self.read()) is not None:
+            while self.store.add("heard", 0) < self.size - failure.silent and time.monotonic() < ends:
+                time.sleep(0.02)
 
     def _wait_for_lead(self) -> None:
         ends = time.monotonic() + LEAVE_S
@@ -182,7 +194,7 @@ class Board:
                 ours.getpeername()  # OSError for a socket that listens: gloo would abort
                 ours.shutdown(socket.SHUT_RDWR)
         if dist.is_available() and dist.is_initialized() and dist.get_backend() == "nccl":
-            dist.distributed_c10d._abort_process_group()  # type: ignore[attr-defined]
+            dist.distributed_c10d._abort_process_group()
 
 
 def _connect(place: Place, env: Mapping[str, str], ends: float, check: Callable[[], None]) -> dist.TCPStore:

@@ -124,10 +124,10 @@ class World:
         if place.size == 1:
             return
         timeout = timedelta(seconds=timeout_s)
-        self.board = board or join(place, timeout_s=timeout_s, env=env)
+        board = self.board = board or Board.join(place, env, timeout, check=lambda: None)
         if "GLOO_SOCKET_IFNAME" not in env and (interface := choose_interface(place, env)):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
-        self.board.connect(lambda: self._connect(timeout))
+        board.connect(lambda: self._connect(timeout))
 
     def _connect(self, timeout: timedelta) -> None:
         assert self.board is not None

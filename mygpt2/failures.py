@@ -10,7 +10,7 @@ from pathlib import Path
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.run_dir.atomic import WAIT_AND_SEE, cannot_write
 
-MOST = 600  # characters of a sentence
+MOST = 500  # characters of what an exception says that nobody wrote for a person
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def failure_of(problem: BaseException, rank: int = 0, size: int = 1) -> Failure:
         return problem.failure
     code, text = _meaning(problem)
     here = f"rank {rank}: " if size > 1 and (rank or code == EXIT_DEFECT) and _depends_on_the_rank(problem) else ""
-    return Failure(rank, code, (here + text)[:MOST], code == EXIT_DEFECT and not hasattr(problem, "exit_code"))
+    return Failure(rank, code, here + text, code == EXIT_DEFECT and not hasattr(problem, "exit_code"))
 
 
 def _meaning(problem: BaseException) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def _meaning(problem: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if code := getattr(problem, "exit_code", 0):
         return int(code), str(problem)
-    return EXIT_DEFECT, f"{type(problem).__name__}: {words}"
+    return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}"
 
 
 def _out_of_memory(problem: BaseException) -> bool:

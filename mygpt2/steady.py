@@ -64,9 +64,9 @@ def steady_console(*, stdout: bool = True) -> Iterator[None]:
     """Makes stderr, and stdout unless its reader's going should end the program, streams that never raise."""
     out, err = sys.stdout, sys.stderr
     streams = [Steady(err), *([Steady(out)] if stdout else [])]
-    sys.stderr = streams[0]  # type: ignore[assignment]
+    sys.stderr = streams[0]
     if stdout:
-        sys.stdout = streams[1]  # type: ignore[assignment]
+        sys.stdout = streams[1]
     try:
         yield
     finally:

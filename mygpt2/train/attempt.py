@@ -52,17 +52,17 @@ def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: li
     requests = Requests()
     requests.listen()
     use_threads(place)
-    failure = None
+    failure, cause = None, None
     with steady_console(), ExitStack() as logs:
         life = _Life(RunDir(Path(runs_dir) / run_name), place, requests, logs)
         try:
             code = life.train(config, resume, argv)
         except BaseException as problem:
-            failure = life.failed(problem)
+            failure, cause = life.failed(problem), problem
             code = failure.code
         life.close(code, failure)
         if failure:
-            life.tell(failure)
+            life.tell(failure, cause)
     return EXIT_OK if code == EXIT_STOPPED and place.elastic else code
 
 
@@ -188,13 +188,15 @@ class _Life:
             self.writer.event("alert", level="error", message=failure.text, rank=failure.rank)
         self.writer.finish(failure.state, code, failure.text, rank=None if failure.rank == NOBODY else failure.rank)
 
-    def tell(self, failure: Failure) -> None:
+    def tell(self, failure: Failure, cause: BaseException | None) -> None:
         """Says on the terminal why it ended: the first rank does, or one of the others where that has died."""
         mine = failure.rank == 0 and failure.silent and self.board and self.board.first(TOLD)
         if self.place.rank != 0 and not mine:
             if self.log:
                 self.log.write(f"error: {failure.text}\n")
             return
+        if isinstance(cause, UserError) and str(cause) == failure.text:
+            raise cause
         if failure.code in (EXIT_USAGE, EXIT_TRY_AGAIN):
             raise {EXIT_USAGE: UserError, EXIT_TRY_AGAIN: TryAgain}[failure.code](failure.text)
         where = f"; the stack is in {self.run.log_file(failure.rank)}" if failure.defect and self.log else ""

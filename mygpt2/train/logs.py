@@ -49,8 +49,8 @@ def logged(path: Path, *, show: bool) -> Iterator[Log]:
         raise cannot_write(path, error) from None
     out, err = sys.stdout, sys.stderr
     log = Steady(file)
-    sys.stdout = _Tee(out if show else None, out, log)  # type: ignore[assignment]
-    sys.stderr = _Tee(err, err, log)  # type: ignore[assignment]
+    sys.stdout = _Tee(out if show else None, out, log)
+    sys.stderr = _Tee(err, err, log)
     faulthandler.enable(file)
     try:
         yield log
