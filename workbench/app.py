@@ -20,6 +20,7 @@ SUMMARY_SECONDS, IDLE_SECONDS = 3.0, 15.0  # while something waits or runs, and 
 _FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || '']"
 _ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
+KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
 HELP = (
     ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
     ("/", "search in this tab"),
@@ -30,7 +31,7 @@ HELP = (
 
 def build(context: Context) -> gr.Blocks:
     """The whole page as Blocks, ready to launch; nothing in it holds a run's state."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=KEEP_UPLOADS) as blocks:
         page = Page()
         gr.HTML(_header(context), elem_id="wb-header")
         summary = gr.HTML("", elem_id="wb-summary")

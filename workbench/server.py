@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -146,6 +149,7 @@ def running(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
     try:
         yield
     finally:
+        logging.getLogger("uvicorn.error").disabled = True  # each open page would end with a traceback of its own
         server.should_exit = True
         thread.join(CLOSE_SECONDS)
 
@@ -165,11 +169,24 @@ def _quiet_libraries() -> None:
 
 def _uploads() -> str:
     """A folder for uploads that nobody else can have made before: its name is not to be guessed. Removed at the end."""
+    _sweep(Path(tempfile.gettempdir()))
     try:
-        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="workbench-")
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix=f"workbench-{os.getpid()}-")
     except OSError as error:
         raise UserError(f"no temporary folder can be made: {error}; set TMPDIR to a folder with room") from None
     return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the uploads of servers that were killed: this user's, and their process is gone."""
+    import psutil
+
+    with contextlib.suppress(OSError):
+        for path in folder.glob("workbench-*-*"):
+            found, status = re.fullmatch(r"workbench-(\d+)-\w+", path.name), path.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if found and ours and not psutil.pid_exists(int(found[1])):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _folder(path: Path, make: bool) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from workbench.addresses import REFUSED, SERVED, serves
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.security import Door
-from workbench.server import Options, application, page
+from workbench.server import Options, _uploads, application, page
 
 PORT, PREFIX = 7860, "/wb"
 HERE = f"http://127.0.0.1:{PORT}"
@@ -183,3 +185,28 @@ def test_a_file_that_names_an_address_does_not_make_the_server_fetch_it(
 
 def test_serves_judges_whole_paths() -> None:
     assert serves("GET", "/") and not serves("POST", "/") and not serves("GET", "/x") and not serves("GET", "/\n")
+
+
+def test_uploads_go_when_the_server_ends_and_after_an_hour(blocks: Any, runs: Path) -> None:
+    app = application(blocks, Options(runs, (runs,)), PORT, Door(None))
+    with TestClient(app, base_url=HERE) as client:
+        (path,) = client.post("/gradio_api/upload", files={"files": ("log.csv", b"x")}).json()
+        assert Path(path).is_file()
+    assert not Path(path).exists() and blocks.delete_cache == (600, 3600)
+
+
+def test_the_folder_for_uploads_cannot_be_made_before_by_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    names = (f"workbench-{os.getpid()}-alive", "workbench-notes", "workbench-99999999-link")
+    kept = [tmp_path / name for name in names]
+    gone = tmp_path / "workbench-99999999-killed"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").touch()
+    for path in (*kept, gone):
+        path.symlink_to(tmp_path / "elsewhere") if path.name.endswith("link") else path.mkdir()
+    first, second = Path(_uploads()), Path(_uploads())
+    assert first != second and first.stat().st_mode & 0o777 == 0o700
+    assert not gone.exists() and all(path.exists() for path in kept) and (tmp_path / "elsewhere" / "file").exists()
