@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mygpt2.data.pydocs import harvest
 from mygpt2.doctor import diagnose
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder, home_path
@@ -61,3 +62,10 @@ def test_every_verb_tells_it_in_a_sentence(mygpt2, words):
 def test_doctor_makes_it_a_finding_among_the_others(homeless, tmp_path):
     found = {f.name: f for f in diagnose(tmp_path, compile=False)}
     assert "no place for the cache" in found["cache folder"].detail and len(found) > 5
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_ways_to_name_another(tmp_path):
+    """HOME=/ of a user who may not write there, or somebody else's cache."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file.*MYGPT2_CACHE=DIR or --data.cache_dir DIR"):
+        harvest(tmp_path / "file")
