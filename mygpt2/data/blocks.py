@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.checks import BlockChecks, content_check
 from mygpt2.data.conveyor import Stopped
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.heldout import hashes_of
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
 from mygpt2.data.tokenize import BlockTokenizer, fast_name
@@ -42,6 +43,17 @@ class BlockReader(Protocol):
     def read(self, block: int) -> list[Any]: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ReadBlock:
+    """The documents of a block, or of a part of it, and the hash of each."""
+
+    documents: Sequence[Any]
+    hashes: Sequence[int | None]
+
+    def part(self, start: int, stop: int) -> ReadBlock:
+        return ReadBlock(self.documents[start:stop], self.hashes[start:stop])
 
 
 class BlockMaker:
@@ -85,25 +97,25 @@ class BlockMaker:
             self.keep(found)
         return found
 
-    def find_or_read(self, block: int) -> TokenBlock | list[Any]:
+    def find_or_read(self, block: int) -> TokenBlock | ReadBlock:
         """The tokens where they are known (cached, or none at all), else the block's documents."""
         if block in self._empty:
             return self._empty[block]
         found = self._cached(block)
         if found is None:
-            documents = self._read(block)
-            if not isinstance(documents, TokenBlock) and documents:
-                return documents
+            read = self._read(block)
+            if not isinstance(read, TokenBlock) and read.documents:
+                return read
             none = TokenBlock(block, np.empty(0, self._tokenizer.tokenizer.dtype), np.empty(0, np.int64))
-            found = documents if isinstance(documents, TokenBlock) else none
+            found = read if isinstance(read, TokenBlock) else none
         if not len(found.ids):
             self._empty[block] = found
         return found
 
-    def tokenize(self, block: int, documents: Sequence[Any], first: int = 0) -> TokenBlock:
+    def tokenize(self, block: int, read: ReadBlock, first: int = 0) -> TokenBlock:
         """The tokens of documents of a block, from number `first` on."""
         kind = self._tokenizer.token_documents if self._manifest.kind == "tokens" else self._tokenizer.texts
-        return replace(kind(block, documents), first=first)
+        return replace(kind(block, read.documents, read.hashes), first=first)
 
     def keep(self, made: TokenBlock) -> None:
         """Put a whole tokenized block into the cache."""
@@ -134,7 +146,7 @@ class BlockMaker:
         rules = [data.validation_fraction, data.max_document_chars]
         return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, encoder, rules)
 
-    def _read(self, block: int) -> TokenBlock | list[Any]:
+    def _read(self, block: int) -> TokenBlock | ReadBlock:
         """The documents of a block, or what stands for an unreadable one."""
         outage = OutageClock(self._data.outage_minutes * 60.0, self._clock.now)
         try:
@@ -148,12 +160,13 @@ class BlockMaker:
         finally:
             self._outages.pop(block, None)
 
-    def _checked(self, block: int) -> list[Any]:
+    def _checked(self, block: int) -> ReadBlock:
         """The documents of a block. Unreadable when they are not those that were read before, twice."""
         for _ in range(2):  # the way here may have damaged them, once
             documents = self._reader.read(block)
-            if self._checks.agrees(block, content_check(documents)):
-                return documents
+            hashes = hashes_of(documents)
+            if self._checks.agrees(block, content_check(hashes)):
+                return ReadBlock(documents, hashes)
         raise Unreadable(block, CHANGED)
 
     def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:

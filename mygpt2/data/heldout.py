@@ -6,6 +6,7 @@ disjoint by construction, copies of a text included.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,27 @@ def held_out_tokens(ids: np.ndarray, fraction: float) -> bool:
     return content_hash(ids) < fraction * RANGE
 
 
-def reason_against(document: Any, data: DataConfig) -> str | None:
-    """Why training leaves a document out: it is not text, empty, too long or held out; None where it does not."""
+def hashes_of(documents: Sequence[Any]) -> list[int | None]:
+    """The hash of each document of a block; None for what is not text."""
+    hashes: list[int | None] = []
+    for document in documents:
+        try:
+            hashes.append(content_hash(document) if isinstance(document, str | np.ndarray) else None)
+        except UnicodeEncodeError:  # lone surrogates, from an escaped JSON string
+            hashes.append(None)
+    return hashes
+
+
+def reason_against(document: Any, data: DataConfig, known: int | None = None) -> str | None:
+    """Why training leaves a document out: it is not text, empty, too long or held out; None where it does not.
+
+    `known`: its hash, where that was taken before.
+    """
     if isinstance(document, np.ndarray):
         if not len(document):
             return "empty"
-        return "held_out" if held_out_tokens(document, data.validation_fraction) else None
+        hashed = content_hash(document) if known is None else known
+        return "held_out" if hashed < data.validation_fraction * RANGE else None
     if not isinstance(document, str):
         return "not_text"
     if not document or document.isspace():
@@ -50,6 +66,7 @@ def reason_against(document: Any, data: DataConfig) -> str | None:
     if len(document) > data.max_document_chars:
         return "too_long"
     try:
-        return "held_out" if held_out(document, data.validation_fraction) else None
+        hashed = content_hash(document) if known is None else known
+        return "held_out" if hashed < data.validation_fraction * RANGE else None
     except UnicodeEncodeError:  # lone surrogates, from an escaped JSON string
         return "not_text"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.heldout import held_out_tokens, reason_against
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.packing import REFERENCE, TokenBlock
 from mygpt2.errors import UserError
 
@@ -51,12 +51,12 @@ class BlockTokenizer:
         """Class of the encoder in use, or "undecided" before the first text."""
         return "undecided" if self._encoder is None else type(self._encoder).__name__
 
-    def texts(self, block: int, documents: Sequence[Any]) -> TokenBlock:
-        """Tokenize a block of texts. A document is left out when it is not text, empty, too long or held out."""
+    def texts(self, block: int, documents: Sequence[Any], hashes: Sequence[int | None] | None = None) -> TokenBlock:
+        """Tokenize a block of texts. What is not text, empty, too long or, by its hash, held out is left out."""
         left_out: dict[str, int] = {}
         kept: list[int] = []
-        for number, text in enumerate(documents):
-            reason = reason_against(text, self._data)
+        for number, (text, hashed) in enumerate(zip(documents, hashes or [None] * len(documents), strict=True)):
+            reason = reason_against(text, self._data, hashed)
             if reason is None:
                 kept.append(number)
             else:
@@ -69,16 +69,17 @@ class BlockTokenizer:
             encoded.extend(encoder.encode_batch(part))
         return replace(self._block(block, len(documents), kept, encoded, left_out), encoder=name)
 
-    def token_documents(self, block: int, documents: Sequence[np.ndarray]) -> TokenBlock:
+    def token_documents(self, block: int, documents: Sequence[np.ndarray], hashes: Sequence[int | None]) -> TokenBlock:
         """The same for documents that are ids already. UserError when an id is outside the vocabulary."""
         check_ids(documents, self.tokenizer, self._data)
         left_out: dict[str, int] = {}
         kept: list[int] = []
-        for number, ids in enumerate(documents):
-            if held_out_tokens(ids, self._data.validation_fraction):
-                left_out["held_out"] = left_out.get("held_out", 0) + 1
-            else:
+        for number, (ids, hashed) in enumerate(zip(documents, hashes or [None] * len(documents), strict=True)):
+            reason = reason_against(ids, self._data, hashed)
+            if reason is None:
                 kept.append(number)
+            else:
+                left_out[reason] = left_out.get(reason, 0) + 1
         return self._block(block, len(documents), kept, [documents[number] for number in kept], left_out)
 
     def _block(
