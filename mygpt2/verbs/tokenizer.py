@@ -109,7 +109,7 @@ def _inspect(args: argparse.Namespace) -> int:
         )
     tokenizer = load_tokenizer(args.tokenizer[0])
     ids = tokenizer.encode(args.text)
-    pieces = [tokenizer.decode_bytes([i]) for i in ids]
+    pieces = [tokenizer.continuation(id, ids[:n]) for n, id in enumerate(ids)]
     merged = list(replay(tokenizer, args.text)) if args.merges else []
     if args.json:
         found: dict[str, Any] = {"tokenizer": tokenizer.name, "ids": ids, "tokens": [shown(p) for p in pieces]}
