@@ -344,6 +344,7 @@ window.workbench.monitor = (() => {
       status.textContent = "Preparing …";
       try {
         const file = await server.export_run({ run: chosen, what });
+        if (file?.problem === undefined && file?.text === undefined) throw new Error("no answer"); // Gradio answers for a server that does not
         if (file.problem !== undefined) { status.textContent = file.problem; return; }
         const link = element("a");
         link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));

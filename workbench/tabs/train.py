@@ -118,7 +118,7 @@ def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Butt
 def _outlook(parts: Parts, made: dict[str, Any]) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
     with gr.Row():
-        made["measure"] = gr.Button("Measure", size="sm", elem_id="train-measure", min_width=120)
+        made["measure"] = gr.Button("Measure a few real steps", size="sm", elem_id="train-measure", min_width=120)
         made["measure_stop"] = gr.Button("Stop measuring", size="sm", elem_id="train-measure-stop", min_width=120,
                                          visible=False)  # fmt: skip
     made["measured"] = gr.HTML("", elem_id="train-measured")
