@@ -99,7 +99,8 @@ def application(blocks: gr.Blocks, options: Options, port: int, door: security.D
     from fastapi import FastAPI
 
     from workbench import look, shelf
-    from workbench.addresses import Addresses
+    from workbench.addresses import Addresses, Turns
+    from workbench.api import PUBLIC
     from workbench.document import Document
     from workbench.login import Login
 
@@ -121,7 +122,7 @@ def application(blocks: gr.Blocks, options: Options, port: int, door: security.D
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     kept, early = shelf.front(root_path=options.root_path)
-    served = shelf.Served(Addresses(Document(app)), kept, early)
+    served = shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early)
     cookie = f"workbench-{port}"
     any_host = not security.is_loopback(options.host) and not options.allow_hosts
     return security.Guard(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.workbench.conftest import make_run
-from workbench.addresses import REFUSED, SERVED, serves
+from workbench.addresses import AT_ONCE, REFUSED, SERVED, Turns, serves
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.security import Door
@@ -210,3 +211,29 @@ def test_the_folder_for_uploads_cannot_be_made_before_by_somebody_else(
     first, second = Path(_uploads()), Path(_uploads())
     assert first != second and first.stat().st_mode & 0o777 == 0o700
     assert not gone.exists() and all(path.exists() for path in kept) and (tmp_path / "elsewhere" / "file").exists()
+
+
+def test_calls_of_the_api_take_turns_and_the_page_waits_for_none_of_them() -> None:
+    at_work, most, gate = 0, 0, asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal at_work, most
+        at_work, most = at_work + 1, max(most, at_work + 1)
+        await gate.wait()
+        at_work -= 1
+
+    async def page_app(scope: Any, receive: Any, send: Any) -> None:
+        gate.set()
+
+    async def crowd() -> None:
+        turns = Turns(app, ["metrics"])
+        call = {"type": "http", "path": "/gradio_api/run/metrics"}
+        calls = [asyncio.create_task(turns(call, None, None)) for _ in range(10)]  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        turns.app = page_app
+        await turns({"type": "http", "path": "/gradio_api/run/predict"}, None, None)  # type: ignore[arg-type]
+        turns.app = app
+        await asyncio.gather(*calls)
+
+    asyncio.run(crowd())
+    assert most == AT_ONCE and at_work == 0
