@@ -20,6 +20,7 @@ from mygpt2.errors import UserError
 from mygpt2.model.attention import blocked_attention, blocks_pay, causal_attention
 from mygpt2.model.cache import KVCache
 from mygpt2.model.loss import LossParts, linear_cross_entropy
+from mygpt2.model.products import Linear
 
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values in, with all earlier ones out
 RunBlock = Callable[["Block", Tensor], Tensor]
@@ -63,8 +64,8 @@ class Attention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         B, T, C = x.shape
@@ -85,7 +86,7 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.gelu = GELUS[config.gelu]
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
