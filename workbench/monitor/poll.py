@@ -131,13 +131,14 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
         collected.made("alerts", panes.alerts(alerts, ""))
         collected.made("buttons", buttons(None, read_only=context.read_only))
     else:
-        state = starting(state_of(run), run.name in monitor.context.jobs.at_work())
+        launched = run.name in context.jobs.at_work()
+        state = starting(state_of(run), launched)
         events = monitor.histories.events(run)
         collected.made("head", head.head(head.glance(run, state, events)))
         collected.made("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
         collected.made("stop", head.stop_report(context.jobs.stop_of(run.name)))
         collected.made("alerts", panes.alerts(alerts, run.name))
-        collected.made("buttons", buttons(state, read_only=context.read_only))
+        collected.made("buttons", buttons(state, read_only=context.read_only, launched=launched))
         collected.stamped("note", run.name, lambda: note(run, context.read_only))
         _pane(monitor, ask, run, collected, sample_at, all_rows)
         if ask.pane == "log":
@@ -196,8 +197,8 @@ def _pane(monitor: Monitor, ask: Ask, run: RunDir, collected: Answer, sample_at:
         collected.stamped("settings", (stamps, all_rows), lambda: diff.table(chosen, all_rows=all_rows))
 
 
-def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
-    """Which buttons make sense now."""
+def buttons(state: RunState | None, *, read_only: bool, launched: bool = False) -> dict[str, bool]:
+    """Which buttons make sense now. `launched`: the run's launcher is not known to be gone yet."""
     alive = state is not None and (state.alive or bool(state.processes))
     queued = state is not None and state.state == "queued"
     change = not read_only and state is not None
@@ -205,7 +206,7 @@ def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
         "stop": change and (alive or queued),
         "kill": change and alive,
         "ask": change and state is not None and state.alive,
-        "resume": change and state is not None and may_resume(state),
+        "resume": change and state is not None and may_resume(state) and not launched,
         "edit": change,
         "use": state is not None,
     }

@@ -121,7 +121,8 @@ def estimate(plan: Plan | str) -> Markup:
 
 def _figure(figure: Figure) -> Markup:
     told = figure.key in REASONED and (figure.value is None or figure.section == "time")
-    basis = f"<small>{escape(figure.basis)}</small>" if told else ""
+    said = figure.basis.replace("--measure does", "the button below measures it")
+    basis = f"<small>{escape(said)}</small>" if told else ""
     row = f"<dt>{escape(figure.label)}</dt><dd>{escape(figure.text)}{basis}</dd>"
     return Markup(f'<div title="{escape(figure.basis)}">{row}</div>')
 

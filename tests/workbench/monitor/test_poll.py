@@ -316,3 +316,9 @@ def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
     page = Page(context, focus="a", runs=["a", "b", "c"]).poll()
     assert "losses per token do not compare" in page["mixed"] and "c: gpt2)" in page["mixed"]
     assert {row["name"]: row["tokenizer"] for row in page["board"]["list"]["rows"]}["b"] == "gpt2:8192"
+
+
+def test_a_run_whose_launcher_is_not_known_to_be_gone_cannot_be_resumed_yet(context):
+    """Its job is still in the queue: the button was on, and the click refused."""
+    state = state_of(run_folder(context.runs, "a", state="stopped"))
+    assert buttons(state, read_only=False)["resume"] and not buttons(state, read_only=False, launched=True)["resume"]
