@@ -45,6 +45,7 @@ class Board:
         self.dead: Callable[[], Failure | None] = lambda: None
         self.stuck: Callable[[Failure], None] = lambda failure: None
         self.patient = False  # something is being saved: nobody interrupts that
+        self.host = False  # of the store
         self._connections: set[int] = set()
         self._failure: Failure | None = None
         self._reading = threading.RLock()  # a signal may come while it is held
@@ -62,6 +63,7 @@ class Board:
         """
         ends = time.monotonic() + timeout.total_seconds()
         board = cls(dist.PrefixStore(f"attempt{place.restart}", _connect(place, env, ends, check)), place)
+        board.host = place.rank == 0 and not _has_agent(env)
         board.store.set_timeout(timeout)
         board.store.add("joined", 1)
         while board.store.add("joined", 0) < place.size:
@@ -137,7 +139,8 @@ class Board:
         if self.lead:
             with contextlib.suppress(RuntimeError, OSError):
                 self.store.set("over", "1")
-                self._let_all_hear()
+                if self.host:
+                    self._let_all_hear()
         elif failure is not None:
             self._wait_for_lead()
         self._over.set()
@@ -145,7 +148,7 @@ class Board:
             self._watcher.join()
 
     def _let_all_hear(self) -> None:
-        """Before this process, and with it perhaps the store, is gone: those who live have looked at the board."""
+        """Before this process goes, and the store with it, those who live have looked at the board."""
         ends = time.monotonic() + SILENCE_S
         if (failure := self.read()) is not None:
             while self.store.add("heard", 0) < self.size - failure.silent and time.monotonic() < ends:
@@ -199,18 +202,22 @@ class Board:
 
 def _connect(place: Place, env: Mapping[str, str], ends: float, check: Callable[[], None]) -> dist.TCPStore:
     """The rendezvous store: torchrun's, or the first rank's. Ranks may start before it does."""
-    agent = env.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True"
     host = "127.0.0.1" if place.local_size == place.size else env["MASTER_ADDR"]  # a machine may not know its own name
     while True:
         check()
         try:
             return dist.TCPStore(
-                host, int(env["MASTER_PORT"]), place.size, is_master=not agent and place.rank == 0,
+                host, int(env["MASTER_PORT"]), place.size, is_master=place.rank == 0 and not _has_agent(env),
                 timeout=timedelta(seconds=CONNECT_S), wait_for_workers=False, multi_tenant=True,
             )  # fmt: skip
         except (dist.DistNetworkError, dist.DistStoreError) as problem:
             if time.monotonic() > ends:
                 raise TryAgain(f"no rendezvous at {host}:{env['MASTER_PORT']}: {problem}") from None
+
+
+def _has_agent(env: Mapping[str, str]) -> bool:
+    """Whether torchrun keeps the store."""
+    return env.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True"
 
 
 def _sockets() -> set[int]:

@@ -7,6 +7,7 @@ what it overwrote stays in the files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -91,7 +92,8 @@ class TraceWriter:
             pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), aside, compression="zstd")
             os.replace(aside, self._folder / name)
         except OSError:
-            os.unlink(aside)
+            with contextlib.suppress(OSError):  # pyarrow may have done it
+                os.unlink(aside)
             self._forget_the_oldest()
             raise
         self._parts, self._steps, self._rows = [], [], 0

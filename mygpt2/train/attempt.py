@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -105,8 +106,19 @@ class _Life:
 
     def _claim(self, config: RunConfig, argv: list[str]) -> None:
         """Makes or takes the run's folder, which is this attempt's until the lock is released."""
-        if not self.run.exists():
+        new = not self.run.exists()
+        if new:
             RunDir.create(self.run.path.parent, self.run.name)
+        try:
+            self._begin(config, argv)
+        except (OSError, TryAgain) as error:
+            if new and self.writer is None:
+                shutil.rmtree(self.run.path, ignore_errors=True)  # nothing of a run is in it
+            if isinstance(error, OSError):
+                raise cannot_write(Path(error.filename or self.run.path), error) from None
+            raise
+
+    def _begin(self, config: RunConfig, argv: list[str]) -> None:
         self.lock = RunLock(self.run).acquire(sleep=self._sleep)
         self.writer = RunWriter(self.run, next_attempt(self.run), held=True, lock=self.lock)
         control = ControlFiles(self.run)
@@ -200,7 +212,8 @@ class _Life:
         if failure.code in (EXIT_USAGE, EXIT_TRY_AGAIN):
             raise {EXIT_USAGE: UserError, EXIT_TRY_AGAIN: TryAgain}[failure.code](failure.text)
         where = f"; the stack is in {self.run.log_file(failure.rank)}" if failure.defect and self.log else ""
-        print(f"error: {failure.text}{where}", file=sys.stderr)
+        words = failure.text if failure.code == EXIT_STOPPED else f"error: {failure.text}{where}"
+        print(words, file=sys.stderr, flush=True)
 
     def _try(self, end: Callable[[], object]) -> None:
         try:
