@@ -66,7 +66,7 @@ def failure_of(problem: BaseException, rank: int = 0, size: int = 1) -> Failure:
 def _meaning(problem: BaseException) -> tuple[int, str]:
     words = " ".join(str(problem).split())
     if isinstance(problem, Stopped):
-        return EXIT_STOPPED, "stopped on request before there was anything to save"
+        return EXIT_STOPPED, "stopped on request while it was starting"
     if isinstance(problem, KeyboardInterrupt):
         return EXIT_STOPPED, "interrupted twice: ended without saving"
     if _out_of_memory(problem):
