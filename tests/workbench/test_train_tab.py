@@ -340,3 +340,13 @@ def test_a_folder_that_cannot_be_trained_on_keeps_start_off(
 
 def test_the_welcome_tells_the_time_for_both_kinds_of_processor() -> None:
     assert "bfloat16" in show.welcome(4_000_000) and "AVX2" in show.welcome(4_000_000)
+
+
+def test_a_finished_run_that_diverged_is_not_simply_finished_in_the_queue(context: Context) -> None:
+    job = drafts.launch(context, draft("a"), at_once=True)
+    run = RunDir(context.runs / "a")
+    rows = [{"attempt": 1, "step": n, "loss": 8.3 if n == 1 else 1186.0} for n in range(1, 12)]
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with context.jobs.store.locked():
+        context.jobs.store.change(job.id, ("queued",), state="finished")
+    assert "diverged: its loss at the end, 1186, is no result" in queue.queue(context)

@@ -144,8 +144,9 @@ class Watch:
             about = str(event.get("about") or "event")
             return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
         if kind == "alert":
+            log_tail = log_of(run, whole(event.get("rank")) or 0)
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
-                                     log_tail=log_of(run, 0))  # fmt: skip
+                                     log_tail=log_tail)  # fmt: skip
             return None
         if kind == "crash" and not nonfinite:  # which ends the ranks with 70
             rank = whole(event.get("rank"))

@@ -15,6 +15,7 @@ from workbench.context import Context
 from workbench.html import STATES, Markup, badge, empty, escape, join, table
 from workbench.jobs import Job
 from workbench.jobs.policy import check_resumable, may_resume
+from workbench.jobs.reading import came_to_nothing
 from workbench.jobs.records import WAITING
 from workbench.train.draft import parse_processes
 
@@ -33,14 +34,14 @@ def queue(context: Context) -> Markup:
         return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
     waiting = [job.id for job in active if job.state in WAITING]
     held = context.jobs.devices.held() if waiting else {}
-    rows = [_row(job, waiting, context.read_only, held) for job in (*active, *ended)]
+    rows = [_row(context, job, waiting, held) for job in (*active, *ended)]
     headers = ("run", "state", "on", "settings", "why", "")
     return join([head, table(headers, rows, caption="queue and the last that ended")])
 
 
-def _row(job: Job, waiting: Sequence[str], read_only: bool, held: Mapping[str, str]) -> tuple[Any, ...]:
+def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> tuple[Any, ...]:
     buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
-    if not read_only:
+    if not context.read_only:
         if job.id in waiting:
             place = waiting.index(job.id)
             buttons += [_button("up", job, "Up", f"Move {job.run} up")] if place else []
@@ -50,7 +51,9 @@ def _row(job: Job, waiting: Sequence[str], read_only: bool, held: Mapping[str, s
     on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
     what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
     word = WORDS.get(job.state, job.state)
-    return job.run, badge(word) if word in STATES else word, on, what, _why(job, held), join(buttons)
+    nothing = came_to_nothing(RunDir(context.runs / job.run)) if job.state == "finished" else ""
+    why = Markup(f'<span class="wb-bad">diverged: {escape(nothing)}</span>') if nothing else _why(job, held)
+    return job.run, badge(word) if word in STATES else word, on, what, why, join(buttons)
 
 
 def _why(job: Job, held: Mapping[str, str]) -> str:

@@ -292,3 +292,14 @@ def test_one_run_that_cannot_be_watched_does_not_end_the_watch_over_others(folde
 
     monkeypatch.setattr(module, "state_of", broken)
     assert sorted(folder.look(2)) == [("save", "a", 50), ("save", "c", 50)]
+
+
+def test_an_error_of_another_rank_is_told_with_the_end_of_that_ranks_log(folder):
+    run, writer = folder.run(step=20)
+    run.log_file(0).write_text("of rank 0\n")
+    run.log_file(1).write_text("Traceback\nValueError: no such column\n")
+    writer.event("alert", level="error", message="rank 1: ValueError: no such column", rank=1)
+    writer.finish("failed", 70, "rank 1: ValueError: no such column")
+    assert [kind for kind, _, _ in folder.look(3)] == ["crash"]
+    (alert,) = folder.log.all()
+    assert alert.text == "rank 1: ValueError: no such column" and alert.log_tail[-1] == "ValueError: no such column"
