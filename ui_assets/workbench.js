@@ -123,24 +123,26 @@ window.workbench = (() => {
   async function reach() {
     const served = document.querySelector('meta[name="wb-host"]')?.content;
     if (!served || served.toLowerCase() === window.location.host) return;
-    const answer = await fetch(new URL("gradio_api/reset", document.baseURI), { method: "POST", body: "{}" });
+    const answer = await fetch(new URL("gradio_api/reset", document.baseURI), { method: "POST",
+      headers: { "content-type": "application/json" }, body: JSON.stringify({ event_id: "" }) });
     if (answer.status !== 403) return;
     tell(`This page was opened as ${window.location.host}, and the proxy in front of it asks the workbench for ${served}. `
       + `Start the workbench with --allow-host ${window.location.host}, or let the proxy pass the name on `
-      + "(nginx: proxy_set_header Host $http_host).");
+      + "(nginx: proxy_set_header Host $http_host).", true);
   }
 
-  function tell(words) {
+  // In the place of the page, until it is there; `stays`: over it, as nothing of it works.
+  function tell(words, stays = false) {
     const sheet = document.getElementById("wb-opening");
-    if (!sheet) return;
+    if (!sheet || (sheet.classList.contains("wb-stays") && !stays)) return;
     sheet.querySelector("p").textContent = words;
-    sheet.classList.add("wb-stays");
+    if (stays) sheet.classList.add("wb-stays");
   }
 
   window.addEventListener("error", (event) => { // a module or a style that did not arrive
     const lost = event.target;
     if (lost instanceof HTMLScriptElement || (lost instanceof HTMLLinkElement && lost.rel === "stylesheet")) {
-      if (!document.querySelector(".wb-head")) tell("A part of the page did not arrive; load it again.");
+      tell("A part of the page did not arrive; load it again.");
     }
   }, { capture: true });
   reach().catch(() => { /* without a server there is nothing to tell of a proxy */ });

@@ -30,6 +30,7 @@ _STYLE_LATER = (
     " if (base.sheet) use(); else base.addEventListener('load', use); }</script>"
 )
 _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
+_FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
 # Whatever a proxy does to the Host or the path, the browser knows where the page came from.
 _ROOT = """<script>window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");</script>"""
 
@@ -41,7 +42,7 @@ def document(text: str, asked: Headers, nonce: str) -> str:
     if not found or body is None or style is None or "</head>" not in rest or MODE not in rest:
         raise ValueError("the document of the installed Gradio is not the known one")
     rest = rest.replace("</head>", "", 1).replace(body[0], "", 1).replace(MODE, _ROOT + MODE, 1)
-    rest = rest.replace(style[0], "", 1)
+    rest = _FRAMES.sub("", rest.replace(style[0], "", 1))
     ours = f"<title>mygpt2 workbench</title>{look.icon()}"
     for name, content in (("wb-host", asked.get("host", "")), ("wb-link", "1" if by_link(asked) else "")):
         ours += f'<meta name="{name}" content="{escape(content)}">'

@@ -178,7 +178,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
-        if not host or not (self.any_host or host in self.hosts):
+        known = host in self.hosts or host.rpartition(":")[0] in self.named  # a proxy may have any port
+        if not host or not (self.any_host or known):
             return PlainTextResponse(unserved(host), status_code=400)
         origin = headers.get("origin")
         if origin is not None and not self._own(urlsplit(origin).netloc.lower(), host):

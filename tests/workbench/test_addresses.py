@@ -124,6 +124,7 @@ def test_what_is_served_is_no_document_and_the_page_has_a_nonce_and_no_foreign_s
     scripts = first.text.count("<script")
     assert scripts > 3 and first.text.count(f'<script nonce="{nonce}"') == scripts
     assert "https://raw.githubusercontent.com" not in first.text and "manifest.json" not in first.text
+    assert "iframeResizer.contentWindow" not in first.text
 
 
 def test_only_uploads_may_be_sent_as_forms(client: Any) -> None:

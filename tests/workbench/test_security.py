@@ -66,6 +66,11 @@ def test_an_origin_named_by_allow_host_is_our_own_although_a_proxy_rewrote_the_h
     assert status(headers, named=("lab.example",)) == status(headers) == 403
 
 
+def test_a_name_of_allow_host_is_let_in_on_any_port_of_a_proxy() -> None:
+    for host, expected in (("lab.example:8443", 200), ("lab.example.evil.com:80", 400), ("xlab.example:1", 400)):
+        assert status({"host": host, "origin": f"https://{host}"}, named=("lab.example",)) == expected
+
+
 def test_a_websocket_is_closed_and_never_reaches_the_app() -> None:
     sent: list[Any] = []
 
