@@ -20,10 +20,9 @@ import pyarrow as pa
 import xxhash
 
 from mygpt2.data.encoding import HEAD, TextCheck, as_utf8, foreign, mark_of
-from mygpt2.data.find import shown
 from mygpt2.data.manifest import Kind, SourceFile
 from mygpt2.data.unpack import CHUNK, Damaged, chunks, compression_of, whole
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 WHOLE = 64 << 20  # bytes that are hashed completely
 ONE_DOCUMENT = 1 << 16  # bytes up to which a text file is a document by itself
@@ -175,6 +174,8 @@ def _first_record(path: Path, mark: str) -> Any:
         if line.strip() in (b"[", b"{") or line.startswith(b"["):
             return "it holds one JSON value over several lines; write an object a line, with `jq -c '.[]'` for instance"
         return f"{' '.join(str(error).split())[:200]}; check the file"
+    if isinstance(record, list):
+        return "the line is an array; write an object a line, with `jq -c '.[]'` for instance"
     return record if isinstance(record, dict) else "the line is no object; write an object a line"
 
 

@@ -14,8 +14,8 @@ from mygpt2.data.unpack import Damaged
 
 UNIT = 8192  # bytes of plain text that are judged together: about what becomes a document
 HEAD = 1 << 16
-# Shares of a file's beginning above which it is no text: control characters, and the zero bytes of UTF-16 and UTF-32.
-MOST_CONTROL, MOST_ZEROS = 0.1, 0.01
+# Shares above which a file is no text: of control characters at its beginning, of zero bytes anywhere.
+MOST_CONTROL, MOST_ZEROS = 0.1, 0.1
 
 _MARKS = (  # the longer ones first: UTF-16's begins UTF-32's
     (b"\xff\xfe\0\0", "utf-32"),
@@ -26,6 +26,10 @@ _MARKS = (  # the longer ones first: UTF-16's begins UTF-32's
     (b"\xef\xbb\xbf", "utf-8-sig"),
 )
 _CHECKPOINT = "a PyTorch checkpoint, which holds weights and no data; `python -m mygpt2 import` takes it"
+_PICKLE = (
+    "a pickle, which is never opened as data; `python -m mygpt2 import` takes checkpoints, write anything else as "
+    "parquet or jsonl"
+)
 _PACKED = (
     (rb"version https://git-lfs\.", "a Git LFS pointer, not the file it stands for; run `git lfs pull`"),
     (rb"PK\x03\x04", "a zip archive; unpack it"),
@@ -34,13 +38,14 @@ _PACKED = (
     (rb"BZh[1-9]1AY&SY", "bzip2 data; unpack it"),
     (rb"\xfd7zXZ\0", "xz data; unpack it"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
-    (rb"\x80[\x02-\x05](\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19|\x95.{6}\0\0)", _CHECKPOINT),  # pickles, old and new
+    (rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", _CHECKPOINT),  # older than the zip archives
+    (rb"\x80[\x04\x05]\x95.{6}\0\0", _PICKLE),
     (rb"PAR1[\x15\x00]", "parquet; let its name end in .parquet"),
-    (rb"\x93NUMPY", "a numpy array; let its name end in .npy"),
     (rb"GGUF[\1-\x0f]\0\0\0", "a GGUF model, which holds no text"),
     (rb"ARROW1\0\0", "an Arrow file; write it as parquet"),
 )
 _NO_TEXT = (
+    (rb"\x93NUMPY", "a numpy array; let its name end in .npy"),
     (rb"%PDF-\d", "a PDF; convert it to plain text"),
     (rb"\x7fELF", "a program, not text"),
     (rb"\x89PNG|\xff\xd8\xff", "a picture, not text"),
@@ -53,6 +58,7 @@ _LLM_C = {
     20240522: "an evaluation set of llm.c, which is not training data",
 }
 _CONTROL = bytes({*range(0, 32), 127} - {*b"\t\n\v\f\r\b\x1b"})
+_PRINTABLE = bytes([*range(32, 127), *b"\t\n\r"])
 _SHIFTED = re.compile(rb"\x1b\$[@B]|\x1b\([JI]")  # ISO-2022-JP, which spells Japanese in ASCII bytes
 
 
@@ -64,7 +70,10 @@ def foreign(head: bytes, kind: str) -> str | None:
         return _CHECKPOINT
     # Ids may look like most things, two of them like %PDF.
     known = _PACKED if kind == "tokens" else (*_PACKED, *_NO_TEXT)
-    return next((what for mark, what in known if re.match(mark, head, re.DOTALL)), None)
+    found = next((what for mark, what in known if re.match(mark, head, re.DOTALL)), None)
+    if found is None and kind == "tokens" and len(head) >= 32 and not head[:4096].translate(None, _PRINTABLE):
+        return f"text ({head[:40].decode()!r}...), not ids; let its name end in .txt"
+    return found
 
 
 def mark_of(head: bytes) -> str:
@@ -139,8 +148,11 @@ class TextCheck:
     @property
     def hopeless(self) -> str:
         """Why none of the file is text and what to do; "" where it may be."""
-        if self.size and self.zeros / self.size > 0.5 and not self.no_text:
-            return "mostly zero bytes: binary data, or a file that was not written to its end; write it again"
+        if self.zeros > MOST_ZEROS * self.size and not self.no_text:
+            return (
+                f"no text, {self.zeros / self.size:.0%} of it are zero bytes: binary data, or a file that was not "
+                "written to its end; write it again"
+            )
         return self.no_text
 
     @property
@@ -173,7 +185,7 @@ def _whole_characters(stretch: bytes, cut_before: bool, cut_behind: bool) -> tup
 
 def _wide(head: bytes) -> str | None:
     """The encoding of two or four bytes a character that the zero bytes of a file's beginning tell of."""
-    if head.count(0) <= MOST_ZEROS * len(head):
+    if len(head) < 8 or head.count(0) <= 0.01 * len(head):
         return None
     places = [head[i::4].count(0) * 4 / max(1, len(head)) for i in range(4)]
     if min(places[1:]) > 0.5 > places[0] or min(places[:3]) > 0.5 > places[3]:

@@ -20,14 +20,14 @@ import numpy as np
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.faults import Unreadable
-from mygpt2.data.find import shown
 from mygpt2.data.heldout import RANGE, content_hash, reason_against
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.scan import Dependable, Reader, scan, spread
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 PLENTY = 50  # held-out documents to be expected, from where on nobody has to look: e^-50 is the chance of none
 LARGEST = 1 << 20  # bytes of a document, to guess how many there are at least
+LEAST = 100  # characters or ids: a step takes many passes over so little
 PIECE, PIECE_TOKENS = 2048, 512  # characters and ids of a piece at least, where the document is long enough
 
 
@@ -103,7 +103,7 @@ def _look(manifest: Manifest, reader: Reader, data: DataConfig) -> tuple[float |
     hashes: set[int] = set()  # the two lowest
     one: Any = None
     reasons: Counter[str] = Counter()
-    blocks = unreadable = 0
+    blocks = unreadable = size = 0
     for _, found in _documents(manifest, reader, data):
         blocks += 1
         if isinstance(found, Unreadable):
@@ -116,12 +116,19 @@ def _look(manifest: Manifest, reader: Reader, data: DataConfig) -> tuple[float |
                 reasons[reason] += 1
                 continue
             one = document
+            size += len(document)
             kinds.add(reason is None)
             hashes = set(sorted({*hashes, content_hash(document)})[:2])
         if len(kinds) == 2:
             return None, 0, blocks > 3 and not unreadable
     if not hashes:
         raise no_text(manifest, reasons)
+    if size < LEAST:
+        raise UserError(
+            f"data.source={shown(manifest.source)} holds {size:,} "
+            f"{'ids' if manifest.kind == 'tokens' else 'characters of text'}; that is too little to train on; give at "
+            f"least {LEAST}"
+        )
     if len(hashes) > 1:
         return _above(min(hashes)), 0, not unreadable
     each = PIECE_TOKENS if isinstance(one, np.ndarray) else PIECE

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mygpt2.data.manifest import Kind
 from mygpt2.data.unpack import COMPRESSION
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 KINDS: dict[str, Kind] = {
     ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens", ".npy": "tokens"
@@ -46,12 +46,6 @@ class Found:
     kind: Kind
     paths: list[Path]
     notes: list[str] = field(default_factory=list)
-
-
-def shown(path: Path | str) -> str:
-    """A path for a message: in quotes and escaped where it would break the line or cannot be printed."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def kind_of(path: Path) -> Kind | None:

@@ -29,7 +29,7 @@ from mygpt2.data.unpack import Changed, Damaged, whole
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
 # What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
 MOST_GROWTH, ALWAYS_ALLOWED, MOST_TEXT = 32, 64 << 20, 1 << 30
-AT_ONCE = 64 << 20  # bytes that rows decoded together may come to
+AT_ONCE = 16 << 20  # bytes that rows decoded together may come to
 # The machine or the file server is in trouble, not the file.
 _TRANSIENT = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
@@ -131,6 +131,7 @@ def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, s
         low, high = max(start - at, 0), min(stop - at, len(batch))
         if low < high:
             part = batch.column(0).slice(low, high - low)
+            part = part.dictionary_decode() if isinstance(part, pa.DictionaryArray) else part
             size += part.nbytes
             if repeats and size > limit:
                 raise Damaged(f"{stored:,} bytes in it become more than {limit >> 20} MB of text; write it again")
@@ -278,6 +279,8 @@ def _bare_layout(path: str, size: int) -> TokenFile:
     if size % 2:
         raise Damaged(f"{size} bytes are no whole number of uint16 tokens")
     first = np.fromfile(path, "<u2", 4096)
+    if len(first) >= 32 and not first.any():
+        raise Damaged("it begins with zeros alone, as a file that was not written to its end")
     high = first[1::2]
     if len(high) >= 32 and high.max() <= 3 and first[::2].max() > 3:  # ids below 262,144
         raise Damaged("every second number is nearly 0, as in ids of 32 bits without a header")

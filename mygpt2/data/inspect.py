@@ -20,7 +20,7 @@ from mygpt2.data.shape import choose_shape
 from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
 from mygpt2.data.validation import ValidationSet, check_disjoint
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 from mygpt2.tokenizer import Tokenizer
 
 SAMPLED_BLOCKS = 3
@@ -35,7 +35,7 @@ def describe(
     units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     yield (
         "source",
-        f"{manifest.source}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
+        f"{shown(manifest.source)}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
     )
     yield "fingerprint", manifest.fingerprint
     yield "files", f"{len(manifest.files):,}, {size(manifest.size)}"
@@ -161,13 +161,13 @@ def step_lines(run_dir: Path, step: int) -> Iterator[str]:
     documents = {place for row in rows for place in row.documents}
     yield f"step {step}: {len(rows)} rows, {len(documents)} documents, mean loss {np.mean([r.loss for r in rows]):.4f}"
     for row in rows:
-        places = "; ".join(f"{name} row group {part} document {i}" for name, part, i in row.documents)
+        places = "; ".join(f"{shown(name)} row group {part} document {i}" for name, part, i in row.documents)
         yield f"slot {row.slot:4d}  lane {row.lane:3d}  epoch {row.epoch}  loss {row.loss:.4f}  {places}"
 
 
 def _place(manifest: Manifest, block: int, document: int) -> str:
     name, part, number = place_of(manifest, block, document)
-    return f"{name} {part}:{number}"
+    return f"{shown(name)} {part}:{number}"
 
 
 def shortened(text: str) -> str:

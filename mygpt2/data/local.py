@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.describe import ONE_DOCUMENT, Described, describe, read_whole
-from mygpt2.data.find import find, listed, shown
+from mygpt2.data.find import find, listed
 from mygpt2.data.formats import tokens_layout
 from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.unpack import compression_of
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
 LEAST_BLOCK = ONE_DOCUMENT

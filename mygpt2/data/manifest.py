@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
@@ -111,7 +111,7 @@ class Manifest:
         """Where a block is, for a person: file name and part."""
         row = self.blocks[block]
         word = "row group" if self.kind == "parquet" else "part"
-        return f"{self.file_of(block).name}, {word} {int(row['part'])}"
+        return f"{shown(self.file_of(block).name)}, {word} {int(row['part'])}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal manifest back."""

@@ -27,7 +27,7 @@ from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import TokenBlock
 from mygpt2.data.scan import scan
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 from mygpt2.run_dir.atomic import read_json, replace_json
 
 Progress = Callable[[int, int], None]
@@ -134,7 +134,7 @@ def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, sh
             "allowed: at most 65536 ids; train on the text itself instead"
         )
     if manifest.kind == "tokens":
-        raise UserError(f"source={manifest.source} is tokenized already; train on it as it is")
+        raise UserError(f"source={shown(manifest.source)} is tokenized already; train on it as it is")
     return {
         "schema": 1,
         "source": manifest.source,

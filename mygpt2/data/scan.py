@@ -9,10 +9,9 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
-from mygpt2.data.find import shown
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.unpack import Changed
-from mygpt2.errors import TryAgain
+from mygpt2.errors import TryAgain, shown
 
 T = TypeVar("T")
 
@@ -36,19 +35,25 @@ class Dependable:
     def read(self, block: int) -> list[Any]:
         try:
             return self._reader.read(block)
-        except Unreadable:
-            pass  # once more
+        except Unreadable as fault:
+            if _of_the_file(fault.__cause__):
+                raise
         try:
             return self._reader.read(block)
         except Unreadable as fault:
-            cause = fault.__cause__
-            if isinstance(cause, Changed) or (isinstance(cause, OSError) and cause.errno):
+            if fault.__cause__ is not None and not _of_the_file(fault.__cause__):
                 raise TryAgain(
                     f"{self._manifest.describe(block)} of {shown(self._manifest.source)} cannot be read "
                     f"({fault.reason}), and what is held out for validation depends on it; see to the file, then start "
                     "the same command again"
                 ) from fault
             raise
+
+
+def _of_the_file(cause: BaseException | None) -> bool:
+    """A damage that was seen in the bytes; not what the system or the way here may have done."""
+    system = isinstance(cause, Changed) or (isinstance(cause, OSError) and cause.errno)
+    return cause is not None and not system
 
 
 def spread(n: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.hub_names import ALLOWED
 from mygpt2.data.manifest import Manifest
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 from mygpt2.machine import home_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def resolve(
 
         return resolve_local(source, path, data, cache_dir)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
-        raise UserError(f"data.source={source} does not exist; allowed: {ALLOWED}; check the path")
+        raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.hub import resolve_hub
 
     return resolve_hub(source, data, cache_dir, progress=progress)

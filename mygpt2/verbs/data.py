@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 from mygpt2.machine import home_path
 from mygpt2.progress import progress_bar
 
@@ -133,7 +133,7 @@ def _foretell(config: RunConfig) -> int:
     from mygpt2.ripples.footer import footer_forecast, forecast_lines, read_groups
 
     caches = cache_folder(config.data.cache_dir)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+    with progress_bar(f"resolve {shown(config.data.source)}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     with _footers(manifest, config, caches) as footer:
         groups = read_groups(manifest, footer)
@@ -170,7 +170,7 @@ def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, 
 
     caches = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.data.tokenizer)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+    with progress_bar(f"resolve {shown(config.data.source)}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     if whole:
         reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
