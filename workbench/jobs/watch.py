@@ -106,12 +106,12 @@ class Watch:
             known.settled = caught_up
         known.ended_before = True
         if known.settled:
-            known.detector = Detector(vocabulary_of(run))
+            known.detector = Detector()
         return 0
 
     def _first_sight(self, run: RunDir, state: RunState) -> _Watched:
         """Of a run that has ended the metrics are history; of one that ended long ago everything is."""
-        known = _Watched(Follower(run.metrics_file), Follower(run.events_file), Detector(vocabulary_of(run)))
+        known = _Watched(Follower(run.metrics_file), Follower(run.events_file))
         if not state.alive:
             known.metrics.offset = _size(run.metrics_file)
             if state.heartbeat_age is None or state.heartbeat_age > OLD_SECONDS:
@@ -167,6 +167,8 @@ class Watch:
     def _metrics(self, run: RunDir, known: _Watched) -> bool:
         """Reads some new rows; whether there are no more."""
         lines = known.metrics.read(CHUNK_BYTES)
+        if lines and known.detector.vocabulary is None:  # at first sight there may have been no configuration
+            known.detector.vocabulary = vocabulary_of(run)
         for row in parse_lines(lines)[0]:
             for finding in known.detector.row(row):
                 level = "error" if finding.kind in ("nonfinite", "divergence") else "warning"

@@ -267,12 +267,14 @@ def test_the_newest_alert_comes_first_and_of_one_run_only_its_own(tmp_path):
 def test_a_run_that_diverges_raises_an_error_early_and_what_it_leaves_out_a_warning(folder):
     with running() as rank:
         run, writer = folder.run(step=10)
-        writer.config('[data]\ntokenizer = "gpt2:8192"\n')
         record_rank(run, 0, rank.pid)
+        assert folder.look() == [], "seen before it has written its configuration"
+        writer.config('[data]\ntokenizer = "gpt2:8192"\n')
         for step, loss in enumerate((8.3, 20.0, 90.0, 400.0), 1):
             train(writer, [step], loss=loss)
         writer.event("alert", level="warning", about="left_out", step=3, message="50.00% left out at step 3: 400 empty")
         assert sorted(folder.look(2)) == [("divergence", "a", 4), ("left_out", "a", 3)]
+        assert any("9.01" in alert.text for alert in folder.log.all())
         levels = {alert.kind: alert.level for alert in folder.log.all()}
         assert levels == {"divergence": "error", "left_out": "warning"}
         writer.close()
