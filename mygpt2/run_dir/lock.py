@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mygpt2.errors import UserError
-from mygpt2.run_dir.atomic import read_json, replace_json
+from mygpt2.errors import TryAgain, UserError
+from mygpt2.run_dir.atomic import cannot_write, read_json, replace_json
 from mygpt2.run_dir.belonging import belongs
 from mygpt2.run_dir.inside import SMALL_BYTES, append_inside, open_inside
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
@@ -54,7 +54,7 @@ class RunLock:
         try:
             descriptor = append_inside(self._run.lock_file)
         except OSError as error:
-            raise UserError(f"cannot write in {self._run.path}: {error.strerror}; check who owns the run") from None
+            raise self._unwritable(error) from None
         try:
             while (owner := self._owner(descriptor, me)) is not None:
                 if clock() >= deadline:
@@ -63,12 +63,20 @@ class RunLock:
                 sleep(0.1)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(me.to_json()).encode(), 0)
-        except BaseException:
+        except BaseException as problem:
             self._descriptor = descriptor
             self.release()
+            if isinstance(problem, OSError):
+                raise self._unwritable(problem) from None
             raise
         self._descriptor = descriptor
         return self
+
+    def _unwritable(self, error: OSError) -> UserError:
+        problem = cannot_write(self._run.lock_file, error)
+        if isinstance(problem, TryAgain):
+            return problem
+        return UserError(f"cannot write in {self._run.path}: {error.strerror}; check who owns the run")
 
     @property
     def lost(self) -> bool:

@@ -240,7 +240,7 @@ class RunWriter:
         if self._lost():
             raise FolderLost(
                 f"the folder of run {self.run.name!r} was moved or deleted while it trained; put it back as "
-                f"{self.run.path} and run the same command: it goes on from its last checkpoint"
+                f"{self.run.path}, and the same command goes on from its last checkpoint"
             )
 
     def _write_status(self) -> None:

@@ -141,7 +141,11 @@ def _show(each: RunDir, *, as_json: bool) -> int:
         full |= {"path": str(each.path), "left_out": left_out, "events": events}
         print(json.dumps(full, indent=1))
         return EXIT_OK
-    print(_line(f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] else "")))
+    print(
+        _line(
+            f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] not in ("", row["state"]) else "")
+        )
+    )
     cells = dict(zip(COLUMNS, _cells(row), strict=True))
     _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
     details = [*_details(each, state, command), *_left_out(left_out)]
@@ -197,9 +201,9 @@ def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[st
 def _event_line(event: dict[str, Any]) -> str:
     moment = event.get("time")
     clock = "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-    hidden = ("schema", "kind", "time", "attempt")
-    rest = ", ".join(f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden)
-    return _line(f"{clock}  {event.get('kind', '?')}  {rest}")
+    hidden = ("schema", "kind", "time", "attempt", "message")
+    rest = [f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden]
+    return _line(f"{clock}  {event.get('kind', '?')}  {', '.join([*rest, event.get('message') or ''])}".rstrip(", "))
 
 
 def _brief(value: Any) -> str:
