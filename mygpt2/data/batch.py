@@ -50,18 +50,16 @@ class Batch:
     _rows: range = field(repr=False)  # of every lane's pieces
 
     @property
-    def epoch(self) -> float:
-        """How often this rank's lanes have gone through their blocks, with the fraction: the harmonic mean of them.
-
-        All lanes have read as many tokens, so those with short documents are ahead of the others. 1 / progress is how
-        much longer a lane's text would be than what it has read, and the mean of that is what tells of the whole.
-        """
+    def progress(self) -> np.ndarray:
+        """(V / R,) how often each of this rank's lanes has gone through its blocks, with the fraction."""
         lanes, places = self.lanes[: len(self.cursor)].tolist(), self.cursor[:, :2].tolist()
-        done = [
-            self._order.progress(lane, epoch, window, share)
-            for lane, (epoch, window), share in zip(lanes, places, self._shares.tolist(), strict=True)
-        ]
-        return harmonic_mean(done) if min(done) > 0 else 0.0
+        parts = zip(lanes, places, self._shares.tolist(), strict=True)
+        return np.array([self._order.progress(lane, epoch, window, share) for lane, (epoch, window), share in parts])
+
+    @property
+    def epoch(self) -> float:
+        """`mean_epoch` of this rank's lanes."""
+        return mean_epoch(self.progress)
 
     def documents(self) -> Documents:
         """Where every row comes from, as columns."""
@@ -82,6 +80,15 @@ class Batch:
         pairs = list(zip(columns.blocks.tolist(), columns.documents.tolist(), strict=True))
         cuts = columns.offsets.tolist()
         return [pairs[a:b] for a, b in pairwise(cuts)]
+
+
+def mean_epoch(progress: np.ndarray) -> float:
+    """How often the source was gone through, from each lane's progress: the harmonic mean.
+
+    All lanes have read as many tokens, so those with short documents are ahead of the others. 1 / progress is how much
+    longer a lane's text would be than what it has read, and the mean of that is what tells of the whole.
+    """
+    return harmonic_mean(progress.tolist()) if progress.min() > 0 else 0.0
 
 
 def merge_cursors(parts: Sequence[np.ndarray]) -> np.ndarray:

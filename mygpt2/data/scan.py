@@ -77,7 +77,8 @@ def scan(
 ) -> Iterator[tuple[int, T | Unreadable]]:
     """(block, `work(block, documents)`) in the order of `blocks`, or (block, why it is unreadable).
 
-    `work` runs in the threads that read. Raises TryAgain when the source is out for longer than its budget.
+    `work` runs in the threads that read. Raises TryAgain when the source is out for longer than its budget. What ends
+    it before its time (a stop, Ctrl-C, an outage) closes the reader: a process cannot end while a thread waits for it.
     """
     clock, stop = clock or Clock(), Event()
 
@@ -98,9 +99,18 @@ def scan(
         while pending:
             number, future = pending.popleft()
             yield number, future.result()
+    except GeneratorExit:  # whoever reads has enough
+        raise
+    except BaseException:
+        getattr(reader, "close", _nothing)()
+        raise
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _nothing() -> None:
+    """What closing a reader means that has nothing to close."""
 
 
 def _read(reader: Reader, block: int, source: str, outage_minutes: float, clock: Clock, stop: Event) -> list[Any]:

@@ -177,17 +177,21 @@ def _data(
     def opened() -> tuple[Loader, ValidationSet | None]:
         reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes)
         held_out = None
-        if data.validation_fraction > 0:
-            with progress_bar("validation set", "tokens") as advance:
-                anew = changed and world.lead
-                held_out = validation_set(manifest, reader, tokenizer, data, caches, advance, anew=anew)
-            if watch:
-                watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
-        loader = Loader.open(
-            data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
-            seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
-            manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
-        )  # fmt: skip
+        try:
+            if data.validation_fraction > 0:
+                with progress_bar("validation set", "tokens") as advance:
+                    anew = changed and world.lead
+                    held_out = validation_set(manifest, reader, tokenizer, data, caches, advance, anew=anew)
+                if watch:
+                    watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
+            loader = Loader.open(
+                data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
+                seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
+                manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
+            )  # fmt: skip
+        except BaseException:
+            reader.close()  # threads that wait for a hub would keep the process
+            raise
         return loader, held_out
 
     return world.lead_first(opened)

@@ -14,7 +14,7 @@ import torch
 
 from mygpt2.checkpoint import Checkpointer
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state
+from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
 from mygpt2.data.trace import TraceWriter
 from mygpt2.distributed import World
@@ -32,6 +32,7 @@ from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import TrainStep, to_device
 
+EPOCH_UNITS = 1e12  # of progress, which goes round in whole numbers
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 
@@ -74,7 +75,7 @@ class Trainer:
     profile: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
-        self._ahead: tuple[np.ndarray, tuple[int, ...]] | None = None  # cursor and quarantine after the next batch
+        self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
         self._saved: int | None = self.progress.step or None
         self._gave_up = False  # the last save failed, and was said to have failed
         self._trace_fails = False
@@ -110,9 +111,9 @@ class Trainer:
             batch = batch or self.loader.poll(POLL_S)
             waited = time.perf_counter() - began
             self._read_control_files()
-            own = batch is not None, batch is not None and self.left_out.news(batch), *self._own_cursors(batch)
+            own = batch is not None, batch is not None and self.left_out.news(batch), *self._own_places(batch)
             total = partial(self.world.sum, dtype=torch.int64)
-            asked, (ready, news, *cursors) = self.requests.agree(total, *own)
+            asked, (ready, news, *places) = self.requests.agree(total, *own)
             if asked.stop:
                 return None, waited
             self._serve(asked)
@@ -120,18 +121,19 @@ class Trainer:
                 if news:
                     self.left_out.tell(self.progress.step + 1)
                     self.left_out.check()
-                cursor = np.array(cursors, np.int64).reshape(-1, len(CURSOR_FIELDS))
-                self._ahead = cursor, self.left_out.quarantine
+                found = np.array(places, np.int64).reshape(-1, len(CURSOR_FIELDS) + 1)
+                self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
                 return batch, waited
             if waited > POLL_S:
                 reason = self.loader.waiting or "the next batch is not ready"
                 self._status("running", "waiting for data", message=reason)
 
-    def _own_cursors(self, batch: Batch | None) -> list[int]:
-        """This rank's lanes in an array of all lanes, flat: the sum over the ranks is everybody's."""
-        full = np.zeros((self.loader.lanes, len(CURSOR_FIELDS)), np.int64)
+    def _own_places(self, batch: Batch | None) -> list[int]:
+        """Cursor and progress of this rank's lanes in an array of all lanes, flat: the sum over the ranks is all's."""
+        full = np.zeros((self.loader.lanes, len(CURSOR_FIELDS) + 1), np.int64)
         if batch is not None:
-            full[self.world.rank :: self.world.size] = batch.cursor
+            own = full[self.world.rank :: self.world.size]
+            own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
         return full.ravel().tolist()
 
     def _step(self, batch: Batch, wait_s: float) -> None:
@@ -139,13 +141,13 @@ class Trainer:
         step = self.progress.step
         result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], self.schedule.share(step))
         assert self._ahead is not None
-        self.progress.cursor, self.progress.quarantine = self._ahead
+        self.progress.cursor, self.progress.quarantine, epoch = self._ahead
         self.progress.step += 1
         self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
         if self.trace:
             self._traced(partial(self.trace.add, self.progress.step, batch, result.row_losses))
-        self.recorder.step(self.progress.step, result, wait_s, lr=self.optimizer.lr, epoch=batch.epoch)
+        self.recorder.step(self.progress.step, result, wait_s, lr=self.optimizer.lr, epoch=epoch)
 
     def _at_intervals(self, last: bool) -> None:
         step, c = self.progress.step, self.config

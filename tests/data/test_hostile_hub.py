@@ -15,6 +15,7 @@ from mygpt2.data.faults import Outage
 from mygpt2.data.hub import open_hub, resolve_hub
 from mygpt2.data.hub_client import Changed, HubClient
 from mygpt2.data.loader import Loader
+from mygpt2.data.scan import scan
 from mygpt2.data.wire import Watched
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import Bytes, FastClock, parquet
@@ -263,3 +264,23 @@ def test_the_floor_under_the_speed_is_for_trickles_only(pieces, slow, monkeypatc
     else:
         for _ in pieces:
             stream.read(100)
+
+
+def test_a_stop_while_many_blocks_are_read_ends_the_reading(hub, tmp_path):
+    """A thread that waits for a hub, within a budget of half an hour, would keep the process from ending."""
+    clock, client = client_of(hub)
+    manifest = resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+    hub.faults = forever("trickle_body", "cdn")
+    reader = open_hub(manifest, tmp_path, client=HubClient(hub.endpoint))
+    before = set(threading.enumerate())
+
+    def stopped(future):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mygpt2.data.scan.Future.result", stopped)
+        list(scan(reader, range(6), lambda _, documents: documents, source="x", outage_minutes=30, threads=3))
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("scan"):
+            thread.join(20)
+            assert not thread.is_alive()

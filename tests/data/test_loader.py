@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mygpt2.data.batch import mean_epoch
 from mygpt2.data.heldout import held_out
 from mygpt2.errors import UserError
 from tests.data.corpus import EOT, WRITERS, Bytes, Memory, Ranks, config, memory, poll, sha256, texts
@@ -300,6 +301,18 @@ def test_batches_are_made_ahead_and_the_first_poll_may_come_late(tmp_path):
         poll(loader)
         while len(loader._ready) < 6:
             pass
+
+
+def test_the_epoch_of_all_lanes_does_not_depend_on_the_ranks(tmp_path):
+    source, found = memory(), []
+    for ranks in (1, 2, 4):
+        with Ranks(config(), tmp_path, ranks, source=source) as run:
+            run.steps(7)
+            progress = np.empty(8)
+            for rank, batch in enumerate(run.last):
+                progress[rank::ranks] = batch.progress
+        found.append(mean_epoch(progress))
+    assert found[0] == found[1] == found[2] > 0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
