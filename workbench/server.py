@@ -141,7 +141,12 @@ def running(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
 
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False, lifespan="on")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="server")
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):  # of a start that failed, which is told below
+            server.run([listening])
+
+    thread = threading.Thread(target=run, daemon=True, name="server")
     thread.start()
     while not server.started:
         thread.join(0.01)
@@ -237,6 +242,5 @@ def _wait_for_signal() -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(1.0):  # a wait without a limit would not be interrupted by a signal
-        pass
+    ended.wait()
     print("workbench: ended; runs go on", file=sys.stderr, flush=True)

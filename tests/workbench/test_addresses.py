@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from tests.workbench.conftest import make_run
@@ -18,7 +22,7 @@ from workbench.addresses import AT_ONCE, REFUSED, SERVED, Turns, serves
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.security import Door
-from workbench.server import Options, _uploads, application, page
+from workbench.server import Options, _uploads, application, page, running
 
 PORT, PREFIX = 7860, "/wb"
 HERE = f"http://127.0.0.1:{PORT}"
@@ -238,3 +242,42 @@ def test_calls_of_the_api_take_turns_and_the_page_waits_for_none_of_them() -> No
 
     asyncio.run(crowd())
     assert most == AT_ONCE and at_work == 0
+
+
+def test_a_server_answers_once_it_has_started_however_long_that_takes() -> None:
+    started, waiting = threading.Event(), threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await PlainTextResponse("here")(scope, receive, send)
+            return
+        await receive()
+        waiting.set()
+        await asyncio.to_thread(started.wait)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    answers: list[str] = []
+
+    def ask() -> None:
+        with running(app, listening):
+            answers.append(httpx.get(f"http://127.0.0.1:{listening.getsockname()[1]}/", trust_env=False).text)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert waiting.wait(60) and not answers and asking.is_alive()
+    started.set()
+    asking.join(60)
+    assert answers == ["here"]
+
+
+def test_a_server_that_cannot_start_says_so() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no"})
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(RuntimeError, match="ended while it started"), running(app, listening):
+        pass

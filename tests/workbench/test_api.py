@@ -24,7 +24,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(workbench_server: Start, runs: Path) -> RunningServer:
-    return workbench_server(runs)
+    """Started where every request would go through a proxy that is not there: its own start asks none."""
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    return workbench_server(runs, env={**nowhere, "all_proxy": "socks5://127.0.0.1:9"})
 
 
 @pytest.fixture(scope="module")

@@ -185,6 +185,16 @@ def test_back_and_forward_go_between_tabs_and_runs(server: RunningServer, browse
     page = open_page(browser_page, f"{server.url}?tab=monitor&runs=one")
     asked = "new URL(location).searchParams.get"
     before = page.evaluate("history.length")
+    shown = "document.querySelector('.wb-chart')?.chart?.view.runs.join() === "
+    page.wait_for_function(f"{shown}'one'")
+    page.get_by_text("two", exact=True).first.click()
+    page.wait_for_function(f"{shown}'two' && {asked}('runs') === 'two'")
+    page.go_back()
+    page.wait_for_function(f"{shown}'one' && {asked}('runs') === 'one'")
+    page.go_forward()
+    page.wait_for_function(f"{shown}'two'")
+    page.go_back()
+    page.wait_for_function(f"{shown}'one'")
     select(page, "train")
     select(page, "compare")
     assert page.evaluate("history.length") == before + 2
