@@ -21,12 +21,12 @@ import xxhash
 
 from mygpt2.data.encoding import HEAD, TextCheck, as_utf8, foreign, mark_of
 from mygpt2.data.manifest import Kind, SourceFile
+from mygpt2.data.textfiles import LONGEST_LINE
 from mygpt2.data.unpack import CHUNK, Damaged, chunks, compression_of, whole
 from mygpt2.errors import UserError, shown
 
 WHOLE = 64 << 20  # bytes that are hashed completely
 ONE_DOCUMENT = 1 << 16  # bytes up to which a text file is a document by itself
-LONGEST_LINE = 256 << 20
 
 Feed = Callable[[bytes, int, bool], None]
 
@@ -108,7 +108,7 @@ def _trouble(error: Exception) -> str:
         raise error
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, Damaged):
-        return reason
+        return reason if reason.startswith("begins") else f"cannot be read: {reason}"
     return f"cannot be unpacked ({reason}); fetch it again, or rename it if it is not packed"
 
 
