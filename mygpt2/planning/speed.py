@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import statistics
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.machine import available_cores
 from mygpt2.planning.compiling import CPU_SPEED, compile_choice
 from mygpt2.planning.flops import training_flops
@@ -21,8 +21,10 @@ from mygpt2.planning.gpus import Gpu, published
 from mygpt2.planning.machine import likely_precision, list_gpus
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.inside import open_inside
 from mygpt2.run_dir.lines import parse_lines
 from mygpt2.run_dir.paths import RunDir, list_runs
+from mygpt2.run_dir.records import checked, tame
 
 TAIL_BYTES = 1 << 14  # some 50 steps
 FEWEST_STEPS = 3
@@ -161,12 +163,12 @@ def _compiled(config: RunConfig, vocab_size: int, device: str) -> bool:
 def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
     """One run, read once per state of its files (`stamps`); None where it says too little."""
     run = RunDir(Path(path))
-    rank = read_json(run.rank_file(0)) or {}
+    rank = read_json(run.rank_file(0), run.path) or {}
     ranks, device = rank.get("world_size"), str(rank.get("device", "")).partition(":")[0]
     if rank.get("host") != socket.gethostname() or not isinstance(ranks, int) or ranks < 1:
         return None
     try:
-        config = RunConfig.model_validate(tomllib.loads(run.config_file.read_text("utf-8")))
+        config = RunConfig.model_validate(from_toml(run.read(run.config_file, MAX_BYTES)))
         vocab_size = vocabulary_size(config.data.tokenizer)
     except (OSError, ValueError, ValidationError):
         return None
@@ -186,13 +188,13 @@ def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
 def _last_rows(path: Path) -> list[dict[str, float]]:
     """The last whole rows of the latest attempt with a speed; without an attempt's first step, which warms up."""
     try:
-        with open(path, "rb") as file:
+        with open_inside(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
+            lines = file.read(TAIL_BYTES).split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
     except OSError:
         return []
-    rows = [row for row in parse_lines(lines)[0] if _positive(row.get("tokens_per_second"))]
+    rows = [row for row in map(checked, map(tame, parse_lines(lines)[0])) if _positive(row.get("tokens_per_second"))]
     latest = [row for row in rows if row.get("attempt") == rows[-1].get("attempt")]
     return latest[1:] if size <= TAIL_BYTES or len(latest) < len(rows) else latest
 

@@ -129,3 +129,11 @@ def test_a_run_that_nobody_may_look_into_is_not_hidden(tmp_path):
         assert [each.name for each in list_runs(tmp_path)] == ["shut"] and state_of(run).state == "lost"
     finally:
         run.path.chmod(0o700)
+
+
+def test_a_plan_reads_them_for_their_speed_and_is_not_held_up(folders):
+    runs, _ = folders
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(["plan", "--preset", "tiny", "--runs", str(runs)]) == 0
+    assert "Parameters" in out.getvalue() and SECRET not in out.getvalue() and err.getvalue() == ""

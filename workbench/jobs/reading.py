@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.planning.vocabulary import vocabulary_size
-from mygpt2.run_dir import Follower, RunDir, parse_lines, read_inside
-from mygpt2.run_dir.inside import SMALL_BYTES
+from mygpt2.run_dir import Follower, RunDir, parse_lines
 from mygpt2.run_dir.values import number, whole
 
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
@@ -56,8 +55,8 @@ def tokenizer_of(run: RunDir) -> str:
 @lru_cache(maxsize=1024)
 def _tokenizer_in(run: RunDir, changed: int, size: int) -> str:
     try:
-        settings = tomllib.loads(read_inside(run.config_file, run.path, most=SMALL_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        settings = from_toml(run.read(run.config_file, MAX_BYTES))
+    except (OSError, ValueError):
         return ""
     data = settings.get("data")
     spec = data.get("tokenizer") if isinstance(data, dict) else None

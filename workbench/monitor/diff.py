@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mygpt2.run_dir import RunDir, read_inside
+from mygpt2.config.toml import MAX_BYTES, from_toml
+from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.atomic import read_json
-from mygpt2.run_dir.inside import SMALL_BYTES
 from workbench import html
 
 UNSET = "–"
@@ -48,8 +47,8 @@ def _shown(value: str) -> str:
 
 def _configuration(run: RunDir) -> dict[str, str]:
     try:
-        settings = tomllib.loads(read_inside(run.config_file, run.path, most=SMALL_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        settings = from_toml(run.read(run.config_file, MAX_BYTES))
+    except (OSError, ValueError):
         return {}
     return dict(_flat(settings, ""))
 
