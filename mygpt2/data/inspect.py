@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ import numpy as np
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.blocks import BlockReader
-from mygpt2.data.faults import Unreadable
-from mygpt2.data.heldout import reason_against
 from mygpt2.data.loader import Loader
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.scan import scan, spread
+from mygpt2.data.scan import scan
 from mygpt2.data.shape import choose_shape
-from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
-from mygpt2.data.validation import ValidationSet, check_disjoint
-from mygpt2.errors import UserError, shown
+from mygpt2.data.validation import ValidationSet, check_disjoint, spread
+from mygpt2.errors import UserError
 from mygpt2.tokenizer import Tokenizer
 
 SAMPLED_BLOCKS = 3
@@ -35,12 +31,12 @@ def describe(
     units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     yield (
         "source",
-        f"{shown(manifest.source)}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
+        f"{manifest.source}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
     )
     yield "fingerprint", manifest.fingerprint
     yield "files", f"{len(manifest.files):,}, {size(manifest.size)}"
     yield "blocks", f"{len(manifest):,} {units}"
-    documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
+    documents, tokens, text_bytes, blocks = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
     yield "documents", f"{total:,}" if total is not None else f"about {documents * len(manifest) // max(blocks, 1):,}"
     if documents and tokens:
@@ -48,39 +44,31 @@ def describe(
         each = tokens / documents
         yield "tokens", f"about {round(total * each):,} of {config.data.tokenizer} ({each:.0f} per document)"
         yield "bytes", f"{text_bytes / tokens:.2f} of text per token"
-    if left_out:
-        yield "left out", f"of the parts sampled: {', '.join(f'{n:,} {why}' for why, n in sorted(left_out.items()))}"
     yield from (("note", note) for note in manifest.notes)
 
 
 def _sampled(
     manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
-) -> tuple[int, int, int, int, Counter[str]]:
-    """(documents, tokens with end-of-text, bytes of text, blocks, what is left out) of a few blocks."""
+) -> tuple[int, int, int, int]:
+    """(documents, tokens with end-of-text, bytes of text, blocks) of a few blocks."""
     blocks = [block for block, _ in zip(spread(len(manifest)), range(SAMPLED_BLOCKS), strict=False)]
     documents = tokens = text_bytes = 0
-    left_out: Counter[str] = Counter()
-    everything = config.data.model_copy(update={"validation_fraction": 0.0})
-    readable = _documents(manifest, reader, config, blocks, left_out)
+    readable = _documents(manifest, reader, config, blocks)
     for found in readable.values():
-        reasons = [reason_against(document, everything) for document in found]
-        left_out.update(f"documents {reason.replace('_', ' ')}" for reason in reasons if reason)
-        kept = [document for document, reason in zip(found, reasons, strict=True) if not reason]
         if manifest.kind == "tokens":
-            check_ids(kept, tokenizer, config.data)
-            text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in kept)
+            ids = found
+            text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in found)
         else:
-            text_bytes += sum(len(t.encode()) for t in kept)
-        ids = kept if manifest.kind == "tokens" else tokenizer.encode_batch(kept)
+            texts = [t for t in found if isinstance(t, str)]
+            ids = tokenizer.encode_batch(texts)
+            text_bytes += sum(len(t.encode(errors="replace")) for t in texts)
         documents += len(ids)
         tokens += sum(len(x) + 1 for x in ids)
-    return documents, tokens, text_bytes, len(readable), left_out
+    return documents, tokens, text_bytes, len(readable)
 
 
-def _documents(
-    manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int], unreadable: Counter[str]
-) -> dict[int, list[Any]]:
-    """The documents of some blocks; unreadable ones are missing, and counted with their reasons."""
+def _documents(manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int]) -> dict[int, list[Any]]:
+    """The documents of some blocks; unreadable ones are missing."""
     found = scan(
         reader,
         blocks,
@@ -89,13 +77,7 @@ def _documents(
         outage_minutes=config.data.outage_minutes,
         threads=4,
     )
-    documents = {}
-    for block, result in found:
-        if isinstance(result, Unreadable):
-            unreadable[f"unreadable ({manifest.describe(block)}: {result.reason})"] += 1
-        else:
-            documents[block] = result
-    return documents
+    return {block: documents for block, documents in found if isinstance(documents, list)}
 
 
 def shape(manifest: Manifest, config: RunConfig) -> str:
@@ -125,7 +107,7 @@ def first_documents(
                 pass
             places = list(dict.fromkeys(place for row in batch.provenance for place in row))
         most = count // shown + (lane < count % shown)
-        texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}), Counter())
+        texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}))
         for block, document in places[:most]:
             found = texts[block][document]
             ids = found if manifest.kind == "tokens" else tokenizer.encode_batch([found])[0]
@@ -161,13 +143,13 @@ def step_lines(run_dir: Path, step: int) -> Iterator[str]:
     documents = {place for row in rows for place in row.documents}
     yield f"step {step}: {len(rows)} rows, {len(documents)} documents, mean loss {np.mean([r.loss for r in rows]):.4f}"
     for row in rows:
-        places = "; ".join(f"{shown(name)} row group {part} document {i}" for name, part, i in row.documents)
+        places = "; ".join(f"{name} row group {part} document {i}" for name, part, i in row.documents)
         yield f"slot {row.slot:4d}  lane {row.lane:3d}  epoch {row.epoch}  loss {row.loss:.4f}  {places}"
 
 
 def _place(manifest: Manifest, block: int, document: int) -> str:
     name, part, number = place_of(manifest, block, document)
-    return f"{shown(name)} {part}:{number}"
+    return f"{name} {part}:{number}"
 
 
 def shortened(text: str) -> str:

@@ -36,7 +36,6 @@ class Token:
     logprob: float  # under the model itself, before temperature and limits, in nats
     likeliest: tuple[tuple[int, float], ...]  # the ten likeliest ids and their log-probabilities, descending
     finish: str | None  # why the sample ends here: "end_of_text", "stop" or "length"; None while it goes on
-    data: bytes | None = None  # what it adds to the text before it; None for end-of-text
 
     @property
     def probability(self) -> float:
@@ -300,9 +299,9 @@ class Stream(Iterator[Token]):
         tokenizer = self._engine.tokenizer
         for (number, sample), token, logprob, ten in zip(rows, drawn.tolist(), logprobs, likeliest, strict=True):
             if sample.finish is None:
-                data = None if token == tokenizer.eot_id else tokenizer.continuation(token, sample.tokens)
+                data = None if token == tokenizer.eot_id else tokenizer.decode_bytes([token])
                 text = sample.add(token, logprob, data, len(sample.logprobs) + 1 == self._max_new_tokens)
-                yield Token(number, token, text, logprob, tuple(zip(*ten, strict=True)), sample.finish, data)
+                yield Token(number, token, text, logprob, tuple(zip(*ten, strict=True)), sample.finish)
 
 
 def _seen(samples: Sequence[_Sample], shape: torch.Size) -> Tensor:
