@@ -5,6 +5,11 @@ Only the chosen verb's module is imported, and torch only inside its `run`, so t
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before anything takes time
+    from mygpt2 import early
+
+    early.prepare()
+
 import argparse
 import difflib
 import importlib
@@ -14,6 +19,7 @@ from collections.abc import Sequence
 
 from mygpt2 import __version__
 from mygpt2.cli import Parser, guarded
+from mygpt2.early import interrupt_by_exception
 from mygpt2.errors import EXIT_OK, EXIT_USAGE, UserError
 
 VERBS = {
@@ -73,6 +79,8 @@ def _run_verb(name: str, argv: list[str]) -> int:
     verb.add_arguments(parser)
     args, rest = parser.parse_known_args(argv[1:])
     args.argv = argv
+    if name != "train":  # that one has its own handlers, once there is something to save
+        interrupt_by_exception()
     if getattr(verb, "TAKES_SETTINGS", False):
         args.settings = rest
     elif rest:

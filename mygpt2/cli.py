@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, UserError
+from mygpt2.steady import steady_console
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program ended by Ctrl-C
 
@@ -26,6 +27,11 @@ def guarded(command: Callable[[], int | None]) -> int:
 
     A UserError is one `error:` line per problem and no traceback; anything else unexpected is a traceback.
     """
+    with steady_console(stdout=False):
+        return _guarded(command)
+
+
+def _guarded(command: Callable[[], int | None]) -> int:
     try:
         return int(command() or EXIT_OK)
     except UserError as error:

@@ -7,14 +7,11 @@ collective open.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -25,7 +22,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mygpt2.errors import EXIT_DEFECT, UserError
+from mygpt2.board import Board
+from mygpt2.errors import UserError
+from mygpt2.failures import PeerFailed
 
 T = TypeVar("T")
 
@@ -82,66 +81,85 @@ def choose_device(requested: str, place: Place) -> torch.device:
     return torch.device("cpu")
 
 
-def die_with_launcher() -> None:
-    """Ends this process when its parent does: torchrun killed by SIGKILL would otherwise leave its ranks behind.
+def interface_towards(host: str, port: int) -> str | None:
+    """The network interface by which this machine reaches `host`; None where that cannot be told."""
+    import psutil
 
-    On Linux the kernel does it (PR_SET_PDEATHSIG = 1, prctl(2)); elsewhere a thread watches the parent's pid.
-    """
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGKILL)
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))  # sends nothing
+        own = probe.getsockname()[0]
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(address.address == own for address in addresses):
+                return name
+    return None
 
 
-def _store(place: Place, env: Mapping[str, str], timeout: timedelta) -> dist.Store:
-    """The rendezvous store with a prefix per attempt.
-
-    torchrun keeps one store over its in-place restarts, and gloo finds the dead attempt's addresses in it
-    (pytorch/pytorch#135712): without the prefix about half of the restarts fail.
-    """
-    agent = env.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True"
-    base = dist.TCPStore(
-        env["MASTER_ADDR"],
-        int(env["MASTER_PORT"]),
-        place.size,
-        is_master=not agent and place.rank == 0,
-        timeout=timeout,
-        multi_tenant=True,
-    )
-    return dist.PrefixStore(f"attempt{place.restart}", base)
+def choose_interface(place: Place, env: Mapping[str, str]) -> str | None:
+    """Where gloo should listen. By itself it takes the address that the machine's own name stands for, which may be
+    none, or one that no other machine reaches (127.0.1.1 in Debian's /etc/hosts)."""
+    if place.local_size == place.size:
+        return interface_towards("127.0.0.1", 9)
+    found = interface_towards(env["MASTER_ADDR"], int(env["MASTER_PORT"]))
+    if found is None or found == interface_towards("127.0.0.1", 9):
+        return interface_towards("192.0.2.1", 9)  # nobody's address (RFC 5737): the default route
+    return found
 
 
 class World:
-    """The ranks of a run and what passes between them."""
+    """The ranks of a run and what passes between them. `board` is None for a single process."""
 
-    def __init__(self, place: Place, device: torch.device, *, timeout_s: float, env: Mapping[str, str] = os.environ):
+    def __init__(
+        self,
+        place: Place,
+        device: torch.device,
+        *,
+        timeout_s: float,
+        env: Mapping[str, str] = os.environ,
+        board: Board | None = None,
+    ):
         self.place, self.device = place, device
         self.rank, self.size = place.rank, place.size
+        self.board = board
         self._control: Any = None
         if place.size == 1:
             return
         timeout = timedelta(seconds=timeout_s)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        board = self.board = board or Board.join(place, env, timeout, check=lambda: None)
+        if "GLOO_SOCKET_IFNAME" not in env and (interface := choose_interface(place, env)):
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+        board.connect(lambda: self._connect(timeout))
+
+    def _connect(self, timeout: timedelta) -> None:
+        assert self.board is not None
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.set_device(self.device)
         dist.init_process_group(
-            backend, store=_store(place, env, timeout), rank=place.rank, world_size=place.size, timeout=timeout
+            "nccl" if cuda else "gloo", store=self.board.store, rank=self.rank, world_size=self.size, timeout=timeout
         )
-        self._control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        self._control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
+
+    @contextmanager
+    def one_fate(self) -> Iterator[None]:
+        """What ends one rank in here ends all: the others get PeerFailed with its words, wherever they are."""
+        with one_fate(self.board):
+            yield
 
     @property
     def lead(self) -> bool:
         """Whether this is the rank that writes."""
         return self.rank == 0
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """What takes long and must not be broken off because another rank fails: a save."""
+        if self.board is not None:
+            self.board.patient = True
+        try:
+            yield
+        finally:
+            if self.board is not None:
+                self.board.patient = False
 
     def sum(self, values: list[float] | list[int], dtype: torch.dtype = torch.float64) -> list[Any]:
         """Element-wise sums over the ranks; the same numbers on every rank."""
@@ -164,32 +182,24 @@ class World:
         dist.all_gather(parts, padded, group=self._control)
         return [part[:n].numpy() for part, n in zip(parts, lengths, strict=True)]
 
+    def gather_tensors(self, everyones: torch.Tensor, mine: torch.Tensor) -> None:
+        """Fills `everyones` with the flat tensors of all ranks, one after the other, on the device: one exchange."""
+        dist.all_gather_into_tensor(everyones.view(torch.uint8), mine.view(torch.uint8))
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self._control)
 
     def lead_first(self, work: Callable[[], T]) -> T:
-        """Runs `work` on rank 0, then on the others, who find its result in the cache.
-
-        A failure on rank 0 must end the others too, and with the same kind of exit: they are told before they start.
-        """
-        result: T | None = None
-        problem: Exception | None = None
-        if self.lead:
-            try:
-                result = work()
-            except Exception as caught:
-                problem = caught
-        code = 0 if problem is None else getattr(problem, "exit_code", EXIT_DEFECT)
-        failed = self.sum([code], torch.int64)[0]
-        if problem is not None:
-            raise problem
-        if failed:
-            raise PeerFailed(failed)
+        """Runs `work` on rank 0, then on the others, who find its result in the cache. Where it fails on one rank the
+        others do not wait: see `one_fate`."""
         if not self.lead:
-            result = work()
+            self.barrier()
+        result = work()
+        if self.lead:
+            self.barrier()
         self.barrier()
-        return result  # type: ignore[return-value]
+        return result
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module whose backward pass sums gradients over the ranks (DDP divides by their number)."""
@@ -199,16 +209,30 @@ class World:
         return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     def close(self) -> None:
+        """Leaves the others, once the first rank has ended where a failure ends them all."""
+        if self.board is not None:
+            self.board.close()
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
-class PeerFailed(Exception):
-    """Another rank met a problem and reported it; this one ends quietly with the same code."""
+def join(
+    place: Place, *, timeout_s: float, env: Mapping[str, str] = os.environ, check: Callable[[], None] = lambda: None
+) -> Board | None:
+    """Meets the other ranks at the board, before there are devices and groups; None for a single process."""
+    return Board.join(place, env, timedelta(seconds=timeout_s), check) if place.size > 1 else None
 
-    def __init__(self, exit_code: int):
-        super().__init__(f"another rank ended with code {exit_code}; its message says why")
-        self.exit_code = exit_code
+
+@contextmanager
+def one_fate(board: Board | None) -> Iterator[None]:
+    """`World.one_fate`, for what comes before there is a World."""
+    try:
+        yield
+    except BaseException as problem:
+        failure = board.explain(problem) if board else None
+        if board and failure and failure.rank != board.rank:
+            raise PeerFailed(failure) from problem
+        raise
 
 
 def no_sync(module: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -17,3 +17,9 @@ class TryAgain(UserError):
     """A source stayed out of reach for longer than its budget; the same command may succeed later."""
 
     exit_code = EXIT_TRY_AGAIN
+
+
+def shown(path: object) -> str:
+    """A path or name for a message: in quotes and escaped where it would break the line or cannot be printed."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)

@@ -4,7 +4,8 @@ torchrun runs inside this process, so that a signal or a SIGKILL meets one proce
 code is known: torchrun itself exits 1 for every failure. Three things are done here rather than by torchrun:
 
 - SIGTERM, SIGINT and SIGHUP go to the ranks, which finish their step, save and exit 85, with no 30 s limit; a second
-  one kills them. torchrun would kill ranks that save for longer. SIGUSR1 asks for a save through the run folder.
+  one kills them. torchrun would kill ranks that save for longer. A SIGHUP that was to be ignored (`nohup`) is ignored.
+  Before there are ranks a stop ends this process at once. SIGUSR1 asks for a save through the run folder.
 - A restart is a new torchrun with an empty store. Within one, gloo meets the dead attempt's addresses
   (pytorch/pytorch#135712).
 - Ranks that ended on purpose (2, 75, 85) are not restarted.
@@ -12,11 +13,17 @@ code is known: torchrun itself exits 1 for every failure. Three things are done 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before anything takes time
+    from mygpt2 import early
+
+    early.prepare()
+
 import argparse
 import contextlib
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,8 +35,10 @@ from mygpt2.cli import Parser, guarded
 from mygpt2.config.batch import plan_batch
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.launch_plan import LaunchPlan, plan_launch
+from mygpt2.orphans import LAUNCHER
 from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.steady import steady_console
 from mygpt2.train.guard import NONFINITE
 from mygpt2.verbs import train
 
@@ -38,14 +47,11 @@ SAME_REQUEST_S = 2.0  # a terminal and a supervisor may both pass on one Ctrl-C
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class StoppedEarly(Exception):
-    """A stop was asked for before there were ranks to pass it to."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch the ranks, restart them if they die, and return the exit code of the run."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _launch(words))
+    with steady_console():
+        return guarded(lambda: _launch(words))
 
 
 def _launch(words: list[str]) -> int:
@@ -114,6 +120,7 @@ class Launcher:
         self.run_folder = run
         self.command = command
         self.asked_at: float | None = None  # when a stop was first asked for
+        self.log_dir = ""
 
     @property
     def stopping(self) -> bool:
@@ -122,8 +129,11 @@ class Launcher:
     def run(self) -> int:
         """Exit code of the run: of the ranks where they ended on purpose, 85 when stopped, else 70."""
         for number in STOP_SIGNALS:
-            signal.signal(number, self._on_stop)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_stop)
         signal.signal(signal.SIGUSR1, self._on_save)
+        os.environ[LAUNCHER] = str(os.getpid())
+        last = None
         try:
             restarts = 0
             while True:
@@ -139,11 +149,13 @@ class Launcher:
                 if restarts == self.plan.max_restarts:
                     print(f"launch: {reason}; {restarts} restarts used, giving up", file=sys.stderr, flush=True)
                     return EXIT_DEFECT
+                if (ended := self._end()) is not None and ended == last:
+                    print(f"launch: {reason}, in the same way as before; giving up", file=sys.stderr, flush=True)
+                    return EXIT_DEFECT
+                last = ended
                 restarts += 1
                 os.environ["MYGPT2_RESTART"] = str(restarts)  # torchrun's own count begins at 0 each time
                 print(f"launch: {reason}; restart {restarts} of {self.plan.max_restarts}", file=sys.stderr, flush=True)
-        except StoppedEarly:
-            return EXIT_STOPPED
         except StoppedAtOnce:
             print("launch: stopped at once; the run goes on from its last checkpoint", file=sys.stderr, flush=True)
             return EXIT_DEFECT
@@ -156,6 +168,7 @@ class Launcher:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the reason is printed here
         before = self._exit_file_time()
         with tempfile.TemporaryDirectory(prefix="mygpt2-torchrun-") as log_dir:
+            self.log_dir = log_dir
             options = [*self.plan.torchrun_options(), f"--log-dir={log_dir}"]
             try:
                 run(parse_args([*options, *self.command]))
@@ -166,6 +179,11 @@ class Launcher:
                     self._record_crash(*culprit(codes), reason)
                 return code, reason
         return self._recorded_code(before), "done"
+
+    def _end(self) -> tuple[object, ...] | None:
+        """How the attempt ended, without what differs from one to the next; None where it could not say."""
+        ended = read_json(self.run_folder.exit_file)
+        return (ended.get("step"), ended.get("rank"), str(ended.get("reason")).partition(";")[0]) if ended else None
 
     def _met_nonfinite(self) -> bool:
         """Whether the run stopped itself before a non-finite value: the same batch would give the same value."""
@@ -208,7 +226,9 @@ class Launcher:
         if self.asked_at is None:
             self.asked_at = now
             if not self._signal_ranks(signal.SIGTERM):
-                raise StoppedEarly
+                # Nothing to pass it to and nothing to lose. An exception would have to find its way out of torchrun.
+                shutil.rmtree(self.log_dir, ignore_errors=True)
+                os._exit(EXIT_STOPPED)
         elif now - self.asked_at > SAME_REQUEST_S:
             self._signal_ranks(signal.SIGKILL)
             raise StoppedAtOnce

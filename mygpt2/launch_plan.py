@@ -33,7 +33,7 @@ class LaunchPlan:
         options = [f"--nnodes={self.nodes}", f"--nproc-per-node={self.nproc}", "--max-restarts=0"]
         options.append("--signals-to-handle=SIGQUIT")
         if self.host is None:
-            return ["--standalone", *options]
+            return ["--standalone", *options, "--local-addr=127.0.0.1"]  # a machine may not know its own name
         options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={self.host}", f"--rdzv-id={self.job}"]
         if self.is_host is not None:
             options.append(f"--rdzv-conf=is_host={str(self.is_host).lower()}")

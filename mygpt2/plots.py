@@ -80,11 +80,13 @@ def _scale(axes: Axes, step: NDArray[np.float64], loss: NDArray[np.float64]) -> 
 
 
 def _tokens_on_top(axes: Axes, metrics: Metrics) -> None:
-    """A second x axis in tokens. The global batch is constant within a run, so the two are proportional."""
+    """A second x axis in tokens, where every step had the same batch, so that the two are proportional."""
     step, tokens = _finite(metrics["step"], metrics["tokens"])
     if not len(step) or step[-1] <= 0 or tokens[-1] <= 0:
         return
     per_step = tokens[-1] / step[-1]
+    if np.abs(tokens - step * per_step).max() > 0.02 * tokens[-1]:
+        return  # the batch was changed on the way: no one axis tells the tokens of every step
     top = axes.secondary_xaxis("top", functions=(lambda x: x * per_step, lambda x: x / per_step))
     top.set_xlabel("tokens")
     top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_why_not", lambda: "no C++ compiler (g++ or clang++)")
+    monkeypatch.setattr(compiled, "no_compiler", lambda: "no C++ compiler (g++ or clang++)")
 
 
 def test_a_sound_machine_passes_and_nothing_is_left_behind(
@@ -96,7 +96,7 @@ def test_losses_that_differ_do_not_fall_or_are_not_finite_are_found(monkeypatch:
 
 
 def test_a_compilation_that_takes_too_long_is_ended_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_why_not", lambda: None)
+    monkeypatch.setattr(compiled, "no_compiler", lambda: None)
     check = compiled.CompileCheck(limit_s=0.05)
     finding = check.finish()
     assert finding.status == SKIP and "run doctor again" in finding.advice

@@ -12,7 +12,9 @@ import pytest
 import tokenizers
 import torch
 
-from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
+from mygpt2.generate.decode import Decoder
+from mygpt2.generate.weights import pack_model
+from mygpt2.model import GPT, GPTConfig, KVCache, state_for_checkpoint
 from mygpt2.model.load import load_model
 from mygpt2.tokenizer import load_tokenizer
 from tests.conftest import Ended
@@ -198,6 +200,25 @@ def test_a_nanogpt_checkpoint_becomes_a_folder(mygpt2: Call, bias: bool, prefix:
     assert same_weights(load_model("out").model, model)
 
 
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+def test_a_nanogpt_checkpoint_keeps_its_form_of_gelu(mygpt2: Call, form: str) -> None:
+    model = randomised(GPT(GPTConfig(**SHAPE, vocab_size=300, gelu=form)))
+    nanogpt("ckpt.pt", model)
+    chosen = [] if form == "erf" else ["--gelu", form]  # erf is nanoGPT's own
+    ended = mygpt2("import", "ckpt.pt", "--to", "out", "--tokenizer", "gpt2:300", *chosen)
+    assert ended.code == 0 and f"GELU in its {form} form" in ended.out, ended.err
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        wanted = model.logits(model(ids))
+        loaded = load_model("out").model
+        assert torch.equal(loaded.logits(loaded(ids)), wanted)
+        theirs = transformers().GPT2LMHeadModel.from_pretrained("out").eval()
+        assert float((theirs(ids).logits - wanted).abs().max()) < 1e-5
+        cache = KVCache(loaded.config, 1, device="cpu", dtype=torch.float32)
+        sampled = Decoder(pack_model(loaded)).prefill(ids[0].tolist(), cache)
+        assert float((sampled - wanted[0, -1]).abs().max()) < 1e-5
+
+
 def test_nanogpts_padded_vocabulary_is_cut_to_gpt2s(mygpt2: Call) -> None:
     model = randomised(GPT(GPTConfig(**SHAPE, vocab_size=50304)))
     nanogpt("ckpt.pt", model)
@@ -242,7 +263,7 @@ def test_a_file_that_is_not_weights_is_one_line_and_runs_nothing(mygpt2: Call) -
         "evil.pt": "is refused (Unsupported", "evil_old.pt": "is refused (Unsupported", "text.pt": "is refused",
         "empty.pt": "is refused", "zip.pt": "is refused", "absent.pt": "is not a file", "list.pt": "neither a nanoGPT",
         "bare.pt": "config.json beside it", "head.pt": "lm_head.weight of its own",
-        "short.pt": "missing transformer.wpe.weight", "shape.pt": "no number for n_head, n_embd",
+        "short.pt": "missing transformer.wpe.weight", "shape.pt": "n_head is None, not a number from 1",
         "odd.pt": "vocabulary of 300 is not GPT-2's",
     }.items():  # fmt: skip
         ended = mygpt2("import", file, "--to", "out")

@@ -13,6 +13,15 @@ from mygpt2.checkpoint import write
 from mygpt2.run_dir import RunDir, RunWriter
 from tests.run_dir.processes import POLITE, record_rank, running
 
+POLITE_HOLDER = """
+import fcntl, os, sys, time
+held = open(os.path.join(sys.argv[1], ".lock"), "a")
+fcntl.flock(held, fcntl.LOCK_EX)
+print(flush=True)
+while not os.path.exists(os.path.join(sys.argv[1], "control", "stop")):
+    time.sleep(0.01)
+"""  # as quick to start as a program without imports
+
 
 def make(runs, name, *, steps=3, total=10):
     run = RunDir.create(runs, name)
@@ -151,3 +160,38 @@ def test_two_hundred_runs_are_listed_in_two_seconds_without_torch(tmp_path):
     assert len(done.stdout.splitlines()) == 201
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 2  # seconds of processor; 0.4 measured
+
+
+@pytest.mark.parametrize("wrong", ["status", "ranks", "both", "finished"])
+def test_stop_reaches_a_trainer_whatever_its_files_say(runs, capsys, wrong):
+    """The lock tells that somebody is at work, when the records do not."""
+    run = make(runs, "busy")
+    with running(POLITE_HOLDER, str(run.path)) as trainer:
+        record_rank(run, 0, trainer.pid)
+        run.lock_file.write_bytes(run.rank_file(0).read_bytes())
+        if wrong in ("status", "both"):
+            run.status_file.write_bytes(b"\x00" * 100)
+        if wrong in ("ranks", "both"):
+            run.rank_file(0).write_text("{}")
+        if wrong == "finished":
+            run.status_file.write_text('{"state": "finished", "attempt": 1}')
+        assert runs_verb("stop", "busy", "--runs", runs) == 0
+        assert trainer.wait() == 0
+    who = "rank 0" if wrong in ("status", "finished") else "trainer"
+    assert f"{who} (pid {trainer.pid}): ended as asked" in capsys.readouterr().out
+    assert not list(run.control_dir.iterdir())
+
+
+def test_show_counts_what_was_left_out(runs, capsys):
+    run = RunDir.open(runs, "done")
+    counts = {"empty": 1400, "not_text": 0, "too_long": 2, "blocks": 3, "cache_entries": 0, "log_lines": 0}
+    with RunWriter(run, 2) as writer:
+        writer.event("left_out", step=5, counts={"empty": 1}, share=0.1)
+        writer.event("left_out", step=9, counts=counts, of={"documents": 2804, "blocks": 60}, share=0.5)
+        for step in range(30):
+            writer.event("eval", step=step, loss=1.0)
+    assert runs_verb("show", "done", "--runs", runs) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  left out ")]
+    assert line.endswith("  1,400 empty, 2 too long, 3 blocks, at most 50.00% of a kind (until step 9)")
+    assert runs_verb("show", "done", "--runs", runs, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["left_out"]["counts"] == counts

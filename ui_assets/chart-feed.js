@@ -100,6 +100,7 @@ export class Feed {
   // `asked`: the series the replies are for. One that has been taken off the chart meanwhile gets nothing, not even if the
   // same run was put on it again: what follows a cursor is of use only to the series that has what came before it.
   accept(asked, replies, draw = true) {
+    if (!Array.isArray(replies)) throw new Error("is it running?"); // Gradio answers for a server that does not
     let changed = false;
     for (const reply of replies) {
       const series = asked.find((one) => one.run === reply.run);

@@ -154,8 +154,14 @@ window.workbench.monitor = (() => {
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
-    if (rows.size) say(shown.length === rows.size ? `${rows.size} ${rows.size === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${rows.size} runs`);
+    const some = shown.length === rows.size ? `${rows.size} ${rows.size === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${rows.size} runs`;
+    const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
+    if (rows.size) say(sorted ? `${some}. They have ${tokenizers(shown).size} tokenizers: losses per token do not compare between them.` : some);
     else say(mark === "" ? "Looking for runs …" : "");
+  }
+
+  function tokenizers(names) {
+    return new Set(names.map((name) => rows.get(name)?.tokenizer).filter(Boolean));
   }
 
   function say(text) {
@@ -193,6 +199,7 @@ window.workbench.monitor = (() => {
     if (row.alerts) title.append(element("span", "wb-run-alerts wb-bad", `${row.alerts} ${row.alerts === 1 ? "alert" : "alerts"}`));
     const known = /^[a-z]+$/.test(row.state) ? row.state : "lost";
     title.append(element("span", `wb-badge wb-${known}`, row.state));
+    if (row.diverged) title.append(element("span", "wb-badge wb-failed", "diverged"));
     const bar = element("span", "wb-run-bar");
     const done = element("span");
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
@@ -205,6 +212,7 @@ window.workbench.monitor = (() => {
   function facts(row) {
     const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
     const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
+    if (row.tokenizer && tokenizers([...rows.keys()]).size > 1) parts.push(row.tokenizer.split("/").at(-1));
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
     if (row.eta !== null) parts.push(`${span(row.eta)} left`);
     if (row.started) parts.push(`${span(Math.max(0, Date.now() / 1000 - row.started))} ago`);
@@ -236,9 +244,12 @@ window.workbench.monitor = (() => {
     watch("value", () => receive(props.value));
     receive(props.value);
     draw();
+    // Asked at once when the tab or the window comes to the front: while nothing is at work the ticks are far apart.
+    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) pick(); }).observe(list);
     pick();
   }
 
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && list?.offsetParent) pick(); });
   document.addEventListener("wb-step-run", (event) => { if (list?.offsetParent) step(event.detail); });
   document.addEventListener("wb-chart-colours", (event) => { if (event.target.closest?.("#wb-monitor")) { colours = event.detail || {}; draw(); } });
   document.addEventListener("click", (event) => {
@@ -291,7 +302,7 @@ window.workbench.monitor = (() => {
       choice.replaceChildren(...tail.files.map((name) => { const option = element("option", "", name); option.value = name; return option; }));
     }
     choice.value = tail.file;
-    const words = typeof added === "number" ? find("query").value.trim().toLowerCase() : find("query").value.trim().toLowerCase();
+    const words = find("query").value.trim().toLowerCase();
     const anew = typeof added !== "number" || added < 0;
     const wanted = (line) => !words || line.toLowerCase().includes(words);
     box.querySelector(".wb-log-open")?.remove();
@@ -333,6 +344,7 @@ window.workbench.monitor = (() => {
       status.textContent = "Preparing …";
       try {
         const file = await server.export_run({ run: chosen, what });
+        if (file?.problem === undefined && file?.text === undefined) throw new Error("no answer"); // Gradio answers for a server that does not
         if (file.problem !== undefined) { status.textContent = file.problem; return; }
         const link = element("a");
         link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));

@@ -122,6 +122,12 @@
       make("div", { class: "wb-sample-lists" }, ...found.lists.map(listNode))];
   }
 
+  // For a server that does not answer Gradio does, with anything.
+  function answered(found) {
+    if (!found || typeof found !== "object" || !(found.error || found.panes || found.lists || found.text !== undefined)) throw new Error("no answer");
+    return found;
+  }
+
   function download(name, text) {
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" })), download: name });
     document.body.append(link);
@@ -159,7 +165,7 @@
       reset(id);
       while (current === id) {
         let all = null;
-        try { all = await server.sample_tokens({ id, counts: panes.map((pane) => pane.count) }); } catch { /* asked again below */ }
+        try { all = answered(await server.sample_tokens({ id, counts: panes.map((pane) => pane.count) })); } catch { /* asked again below */ }
         if (current !== id) return;
         problem.textContent = all === null ? "The server does not answer; asking again." : all.error || "";
         if (all?.error) return;
@@ -176,7 +182,7 @@
       rove(node);
       detail.setAttribute("aria-busy", "true");
       let found;
-      try { found = await server.sample_likeliest({ id, pane, at }); } catch { found = { error: "The server does not answer; try again." }; }
+      try { found = answered(await server.sample_likeliest({ id, pane, at })); } catch { found = { error: "The server does not answer; try again." }; }
       if (current !== id || node.getAttribute("aria-pressed") !== "true") return;
       detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, node.title)));
       detail.removeAttribute("aria-busy");
@@ -191,7 +197,7 @@
 
     async function save(kind) {
       let found;
-      try { found = await server.sample_saved({ id: current, kind }); } catch { found = { error: "The server does not answer; try again." }; }
+      try { found = answered(await server.sample_saved({ id: current, kind })); } catch { found = { error: "The server does not answer; try again." }; }
       if (found.error) problem.textContent = found.error;
       else download(found.name, found.text);
     }

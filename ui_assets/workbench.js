@@ -3,25 +3,50 @@ window.workbench = (() => {
   "use strict";
   const THEME = "workbench-theme";
 
+  // Gradio's wait indicators count tenths of a second, a frame each, and one that was taken away while it waited goes on
+  // for as long as the page is open: sixty frames a second of work for nobody. Theirs come once a second.
+  const frame = window.requestAnimationFrame.bind(window);
+  function counts(work) {
+    const text = Function.prototype.toString.call(work);
+    return text.length < 100 && text.includes("performance.now()") && text.includes("/1e3");
+  }
+  window.requestAnimationFrame = (work) => (counts(work) ? setTimeout(() => work(performance.now()), 1000) : frame(work));
+
   // The first tab selects itself before the address was read; what it writes then would replace the link. What someone
   // did meanwhile counts.
-  let followed = false, acted = false;
+  let followed = false, acted = false, moved = 0; // moved: when someone last did something that may be a move
   for (const kind of ["pointerdown", "keydown"]) {
-    document.addEventListener(kind, () => { acted = true; }, { capture: true, once: true });
+    document.addEventListener(kind, (event) => {
+      acted = true;
+      if (!event.altKey) moved = Date.now(); // Alt and an arrow go back
+    }, { capture: true });
   }
   function linkFollowed() { followed = true; }
+
+  // Another tab or another run is a move, which Back takes back; a zoom is none, nor is what the page does by itself.
+  const MOVES = ["tab", "runs", "run", "source", "models", "part", "study", "first", "second"];
+  const MOVE_MS = 3000;
 
   // Merges flat strings into the query part of the address; null takes a key away.
   function url(changes) {
     if (!followed && !acted) return;
+    const before = params();
     const address = new URL(window.location.href);
     for (const [key, value] of Object.entries(changes)) {
       if (value === null || value === undefined || value === "") address.searchParams.delete(key);
       else address.searchParams.set(key, String(value));
     }
-    address.searchParams.delete("__theme");
-    window.history.replaceState(window.history.state, "", address);
+    for (const passing of ["__theme", "link"]) address.searchParams.delete(passing);
+    const after = Object.fromEntries(address.searchParams);
+    const move = Date.now() - moved < MOVE_MS && MOVES.some((key) => before[key] !== after[key]);
+    if (move) moved = 0; // what follows from a move belongs to it
+    window.history[move ? "pushState" : "replaceState"](window.history.state, "", address);
   }
+
+  // Back and Forward: the server is asked for what the address says, as it is for a link.
+  let go = () => {};
+  function onGo(ask) { go = ask; }
+  window.addEventListener("popstate", () => { moved = 0; go(window.location.search); });
 
   function params() {
     return Object.fromEntries(new URL(window.location.href).searchParams);
@@ -94,5 +119,33 @@ window.workbench = (() => {
   if (document.body) keepTheme();
   else document.addEventListener("DOMContentLoaded", keepTheme);
 
-  return { url, linkFollowed, params, theme, toggleTheme, openTab, help };
+  // Why a page stays empty or dead behind a proxy: the server takes the proxy's name for it for another site.
+  async function reach() {
+    const served = document.querySelector('meta[name="wb-host"]')?.content;
+    if (!served || served.toLowerCase() === window.location.host) return;
+    const answer = await fetch(new URL("gradio_api/reset", document.baseURI), { method: "POST",
+      headers: { "content-type": "application/json" }, body: JSON.stringify({ event_id: "" }) });
+    if (answer.status !== 403) return;
+    tell(`This page was opened as ${window.location.host}, and the proxy in front of it asks the workbench for ${served}. `
+      + `Start the workbench with --allow-host ${window.location.host}, or let the proxy pass the name on `
+      + "(nginx: proxy_set_header Host $http_host).", true);
+  }
+
+  // In the place of the page, until it is there; `stays`: over it, as nothing of it works.
+  function tell(words, stays = false) {
+    const sheet = document.getElementById("wb-opening");
+    if (!sheet || (sheet.classList.contains("wb-stays") && !stays)) return;
+    sheet.querySelector("p").textContent = words;
+    if (stays) sheet.classList.add("wb-stays");
+  }
+
+  window.addEventListener("error", (event) => { // a module or a style that did not arrive
+    const lost = event.target;
+    if (lost instanceof HTMLScriptElement || (lost instanceof HTMLLinkElement && lost.rel === "stylesheet")) {
+      tell("A part of the page did not arrive; load it again.");
+    }
+  }, { capture: true });
+  reach().catch(() => { /* without a server there is nothing to tell of a proxy */ });
+
+  return { url, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def parse(words: Sequence[str]) -> Options:
     )
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                         help="another name this server is reached by, behind a proxy; may be repeated")  # fmt: skip
-    parser.add_argument("--root-path", default="", metavar="/PREFIX", help="path under which a proxy serves it")
+    parser.add_argument("--root-path", type=_prefix, default="", metavar="/PREFIX",
+                        help="path under which a proxy serves it")  # fmt: skip
     parser.add_argument("--slots", metavar="NAMES", help="devices for the queue, such as cuda:0,cuda:1 (all there are)")
     args = parser.parse_args(words)
     slots = tuple(s.strip() for s in args.slots.split(",") if s.strip()) if args.slots else None
@@ -48,6 +50,16 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def _prefix(text: str) -> str:
+    """The path under which a proxy serves the page, with a slash before and none behind it; "" for none."""
+    path = text.strip("/")
+    if not re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*|", path, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a path; give the part of the address after the host, such as /wb (the host: --allow-host)"
+        )
+    return f"/{path}" if path else ""
 
 
 if __name__ == "__main__":

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 from typing import Any, cast
 
 import gradio as gr
 
+from mygpt2.config import from_toml as read_toml
 from mygpt2.errors import UserError
-from mygpt2.run_dir import MetricsReader, list_runs, read_records, state_of
+from mygpt2.run_dir import list_runs, read_records, state_of
+from mygpt2.run_dir.inside import SMALL_BYTES, read_inside
 from workbench import forms
 from workbench.context import Context
 from workbench.jobs import How
+from workbench.paging import metrics_page
 from workbench.train import draft as drafts
 
 PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
-MAX_ROWS = 5000
 
 
 def publish(context: Context) -> None:
@@ -23,10 +27,13 @@ def publish(context: Context) -> None:
 
     def runs() -> list[dict[str, Any]]:
         """All runs: name, state, step, steps, tokens, loss, tokens_per_second, eta."""
-        return _told(lambda: [_line(context, run.name) for run in list_runs(context.runs)])
+        return _told(lambda: _lines(context))
 
     def metrics(run: str, cursor: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """Rows after step `cursor`, oldest first, at most `limit`; `cursor` of the answer asks for the rest."""
+        """Rows after step `cursor`, oldest first, at most `limit`; `cursor` of the answer asks for the rest.
+
+        After a resume the rows of the later attempt follow, from its first step on: they replace what was there.
+        """
         return _told(lambda: _metrics(context, run, cursor, limit))
 
     def configuration(run: str) -> dict[str, Any]:
@@ -37,13 +44,19 @@ def publish(context: Context) -> None:
         """Samples written during training, from a step on."""
         return _told(lambda: _samples(context, run, since_step))
 
-    def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1) -> dict[str, Any]:
+    def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1,
+               request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
         """Queues a run: a preset with settings such as {"train.steps": 100}. Needs the server's password."""
-        return _told(lambda: _launch(context, password, preset, run, settings, nproc))
+        return _told(lambda: _launch(context, password, preset, run, settings, nproc, _from(request)))
 
-    def stop(password: str, run: str, how: str = "save") -> dict[str, Any]:
+    def stop(
+        password: str,
+        run: str,
+        how: str = "save",
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> dict[str, Any]:
         """Stops a run: save, now or kill. Needs the server's password."""
-        return _told(lambda: _stop(context, password, run, how))
+        return _told(lambda: _stop(context, password, run, how, _from(request)))
 
     for name, function in zip(PUBLIC, (runs, metrics, configuration, samples, launch, stop), strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
@@ -57,6 +70,19 @@ def _told(answer: Any) -> Any:
         raise gr.Error(str(error), print_exception=False) from None
 
 
+def _from(request: gr.Request | None) -> str:
+    return request.client.host if request is not None and request.client else ""
+
+
+def _lines(context: Context) -> list[dict[str, Any]]:
+    """A line for each run that the page may open: a link to another folder hides itself, and no other."""
+    lines = []
+    for name in (run.name for run in list_runs(context.runs)):
+        with contextlib.suppress(UserError):
+            lines.append(_line(context, name))
+    return lines
+
+
 def _line(context: Context, name: str) -> dict[str, Any]:
     state = state_of(context.run(name))
     keys = ("step", "steps", "tokens", "loss", "tokens_per_second", "eta")
@@ -64,44 +90,55 @@ def _line(context: Context, name: str) -> dict[str, Any]:
 
 
 def _metrics(context: Context, run: str, cursor: int, limit: int) -> dict[str, Any]:
-    table = MetricsReader(context.run(run)).poll()
-    wanted = (table["step"] > int(cursor)).nonzero()[0][: max(1, min(int(limit), MAX_ROWS))]
-    columns = {key: values[wanted].tolist() for key, values in table.columns.items()}
-    rows = [
-        {key: None if value != value else value for key, value in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
-    return {"rows": rows, "cursor": rows[-1]["step"] if rows else int(cursor)}
+    try:
+        return metrics_page(context.run(run), _whole("cursor", cursor), _whole("limit", limit))
+    except OSError as error:
+        raise UserError(f"the metrics of run {run!r} cannot be read: {error.strerror or error}") from None
 
 
 def _configuration(context: Context, run: str) -> dict[str, Any]:
-    import tomllib
-
+    found = context.run(run)
     try:
-        return tomllib.loads(context.run(run).config_file.read_text(encoding="utf-8"))
+        return _plain(read_toml(read_inside(found.config_file, found.path, most=SMALL_BYTES)))
     except (OSError, ValueError) as error:
         raise UserError(f"the settings of run {run!r} cannot be read: {error}") from None
 
 
 def _samples(context: Context, run: str, since: int) -> list[dict[str, Any]]:
+    since = _whole("since_step", since)
     found = read_records(context.run(run).samples_file)
-    return [record for record in found if int(record.get("step") or 0) >= int(since)]
+    return [_plain(record) for record in found if (record.get("step") or 0) >= since]
 
 
-def _entrance(context: Context, password: str) -> None:
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{name}={str(value)[:40]!r} is no whole number; give one, 0 for the start") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value from a run folder, plain: what looks like one of Gradio's files, which it would fetch, is text."""
+    if isinstance(value, dict):
+        named = isinstance(meta := value.get("meta"), dict) and "_type" in meta
+        return json.dumps(value, default=str) if named else {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _entrance(context: Context, password: str, address: str) -> None:
     context.changes()
     if not context.door.has_password:
         raise UserError("launch and stop need a password; start the workbench with --password-file FILE")
-    if context.door.locked:
+    if context.door.closed(address) > 0:
         raise UserError("too many wrong passwords; wait a minute")
-    if not context.door.opens(str(password)):
+    if not context.door.opens(str(password), address):
         raise UserError("the password is wrong")
 
 
 def _launch(
-    context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int
+    context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int, address: str
 ) -> dict[str, Any]:
-    _entrance(context, password)
+    _entrance(context, password, address)
     known = forms.settings()
     if unknown := sorted(set(settings) - set(known)):
         near = difflib.get_close_matches(unknown[0], known, 1)
@@ -116,8 +153,8 @@ def _launch(
     return {"job": job.id, "run": job.run, "command": list(job.spec.argv)}
 
 
-def _stop(context: Context, password: str, run: str, how: str) -> dict[str, Any]:
-    _entrance(context, password)
+def _stop(context: Context, password: str, run: str, how: str, address: str) -> dict[str, Any]:
+    _entrance(context, password, address)
     if how not in ("save", "now", "kill"):
         raise UserError(f"how={how!r} is not known; allowed: save, now, kill")
     context.jobs.stop(context.run(run).name, cast("How", how))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -14,8 +16,11 @@ from workbench.context import Context
 from workbench.page import QUIET, TABS, Page
 
 TITLE = "mygpt2 workbench"
-SUMMARY_SECONDS = 3.0
+SUMMARY_SECONDS, IDLE_SECONDS = 3.0, 15.0  # while something waits or runs, and while nothing does
+_FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || '']"
+_ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
+KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
 HELP = (
     ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
     ("/", "search in this tab"),
@@ -26,7 +31,7 @@ HELP = (
 
 def build(context: Context) -> gr.Blocks:
     """The whole page as Blocks, ready to launch; nothing in it holds a run's state."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=KEEP_UPLOADS) as blocks:
         page = Page()
         gr.HTML(_header(context), elem_id="wb-header")
         summary = gr.HTML("", elem_id="wb-summary")
@@ -38,12 +43,20 @@ def build(context: Context) -> gr.Blocks:
                     import_module(f"workbench.tabs.{name}").build(context, page)
         for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
             _follow(page, tab, name)
-        gr.on([gr.Timer(SUMMARY_SECONDS).tick, blocks.load], partial(_summary, context), summary, summary, **QUIET)
+        timer = gr.Timer(SUMMARY_SECONDS)
+        gr.on([timer.tick, blocks.load], partial(_summary, context), summary, [summary, timer], **QUIET)
 
-        def open_link(request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
-            return _open_link(context, page, first, request)
+        def open_link(foreign: str, request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
+            return _open_link(context, page, first, dict(request.query_params), bool(foreign))
 
-        link = blocks.load(open_link, None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        def go_back(event: gr.EventData) -> list[Any]:
+            query = dict(parse_qsl(str(event._data["query"]).removeprefix("?")))
+            return _open_link(context, page, "", query, False)
+
+        history = gr.HTML("", js_on_load=_ON_BACK, apply_default_css=False, elem_classes="wb-hidden")
+        history.click(page.friendly(go_back), None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        foreign = gr.Textbox(visible="hidden", container=False, label="opened by another site's link")
+        link = blocks.load(open_link, foreign, [page.tabs, *page.ports, *page.timers], js=_FOREIGN, **QUIET)
         link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)
         api.publish(context)
     return blocks
@@ -67,12 +80,15 @@ def _first_tab(context: Context) -> str:
     return "monitor" if list_runs(context.runs) else "train"
 
 
-def _open_link(context: Context, page: Page, shown: str, request: gr.Request) -> list[Any]:
+def _open_link(context: Context, page: Page, shown: str, query: Mapping[str, str], foreign: bool) -> list[Any]:
     """The tab and its request from the address; an unknown tab is the first one.
 
     `shown`: the tab that the page opens with. It is not selected once more: someone may have gone on by then.
+    `foreign`: another site's link asks. The tab learns it: such a link fills the form, and work waits for a click.
     """
-    given = {str(key): str(value)[:MAX_PARAMETER] for key, value in dict(request.query_params).items()}
+    given: dict[str, Any] = {str(key): str(value)[:MAX_PARAMETER] for key, value in query.items()}
+    if given.pop("link", "") or foreign:
+        given["link"] = True
     tab = given.pop("tab", "")
     tab = tab if tab in TABS else _first_tab(context)
     ports = [page.ask(**given) if name == tab and given else gr.skip() for name in TABS]
@@ -84,23 +100,29 @@ def _header(context: Context) -> html.Markup:
     keys = html.join(
         html.Markup(f"<dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(what)}</dd>") for key, what in HELP
     )
+    leave = '<form method="post" action="logout"><button>Log out</button></form>' if context.door.has_password else ""
     return html.Markup(
         f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
         f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span>'
         '<span class="wb-grow"></span>'
         '<button type="button" data-wb="theme">Dark or light</button>'
-        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button></header>'
+        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button>'
+        f"{leave}</header>"
         f'<dialog class="wb-help" aria-label="Keyboard"><h2>Keyboard</h2><dl>{keys}</dl></dialog>'
     )
 
 
 def _summary(context: Context, shown: str | None) -> Any:
-    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same."""
+    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same.
+
+    Beside it the timer: while the queue is empty there is little to tell.
+    """
     jobs = context.jobs
-    waiting = len([job for job in jobs.queue() if job.state == "queued"])
+    queue = jobs.queue()
+    waiting = len([job for job in queue if job.state == "queued"])
     parts = [f"{waiting} queued" if waiting else "", "queue paused" if jobs.paused else ""]
     parts.append("" if jobs.owner else "another server owns this folder's queue; this one watches")
     parts.append("read only" if context.read_only else "")
     text = " · ".join(part for part in parts if part)
     line = f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else ""
-    return gr.skip() if line == (shown or "") else line
+    return gr.skip() if line == (shown or "") else line, gr.Timer(value=SUMMARY_SECONDS if queue else IDLE_SECONDS)

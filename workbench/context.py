@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mygpt2.config import RunConfig, load_config
+from mygpt2.data.hub_client import DEFAULT_ENDPOINT
+from mygpt2.data.hub_names import parse_name
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.trace import read_manifest
 from mygpt2.errors import UserError
+from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.inside import SMALL_BYTES, names_inside, open_inside
+from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door
 
@@ -42,7 +51,7 @@ class Context:
         if not text or len(text) > MAX_TEXT or "\0" in text:
             raise UserError(f"{what}: give a path of 1 to {MAX_TEXT} characters; allowed folders: {self._allowed()}")
         try:
-            typed = Path(text).expanduser()
+            typed = home_path(text)
             roots = [*self.data_roots, self.runs]
             found = [path.resolve() for path in ([typed] if typed.is_absolute() else [root / typed for root in roots])]
             path = next((path for path in found if path.exists()), found[0])
@@ -90,6 +99,57 @@ class Context:
             )
         return str(path)
 
+    def configuration(self, run: RunDir) -> RunConfig:
+        """A run's settings. What they name is allowed as if it were typed: the folder may be somebody else's.
+
+        UserError for settings that cannot be read, or that name data, models or folders which nobody may type here.
+        """
+        try:
+            open_inside(run.config_file, run.path, most=SMALL_BYTES).close()
+            config = load_config(None, run.config_file)
+        except (OSError, UserError) as error:
+            raise UserError(f"the settings of run {run.name!r} cannot be read: {error}") from None
+        for name, check in forms.NAMING.items():
+            section, _, key = name.partition(".")
+            value = getattr(getattr(config, section), key)
+            if isinstance(value, str) and value:
+                try:
+                    check(self, value)
+                except UserError as error:
+                    raise UserError(f"run {run.name!r} names {name}={value[:200]!r}: {error}") from None
+        return config
+
+    def traced_files(self, run: RunDir) -> None:
+        """UserError where a run's trace leads out of its folder, or names data that nobody may type here."""
+        try:
+            names = names_inside(run.trace_dir, run.path)
+            for name in names:
+                open_inside(run.trace_dir / name, run.path).close()
+            manifest = read_manifest(run.path) if names else None
+        except OSError as error:
+            raise UserError(f"the trace of run {run.name!r} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, LookupError, RecursionError) as error:
+            raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+        if manifest is None:
+            return
+        for file in manifest.files:
+            try:
+                self._stored(file.location, manifest)
+            except UserError as error:
+                raise UserError(f"the trace of run {run.name!r}: {error}") from None
+
+    def _stored(self, location: str, manifest: Manifest) -> None:
+        """UserError for a file of a trace that is neither of the hub's dataset it names, nor inside the roots."""
+        if manifest.revision is not None:
+            endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+            repository = parse_name(self.source(manifest.source)).repo
+            if not location.startswith(f"{endpoint}/datasets/{repository}/resolve/") or "/../" in location:
+                raise UserError(f"{location[:200]!r} is no file of {manifest.source}, which it is said to be of")
+        elif _exists(Path(location)):  # one that is not there, as after a move, is looked for by the run's settings
+            own = manifest.source == "pydocs" and Path(location).resolve().is_relative_to(_pydocs())
+            if not own:
+                self.path(location, "data")
+
     def changes(self) -> None:
         """Called first by every handler that changes something."""
         if self.read_only:
@@ -97,6 +157,11 @@ class Context:
 
     def _allowed(self) -> str:
         return ", ".join(str(root) for root in dict.fromkeys((*self.data_roots, self.runs)))
+
+
+def _pydocs() -> Path:
+    """Where the built-in corpus lies once it was made."""
+    return (cache_folder() / "pydocs").resolve()
 
 
 def _exists(path: Path) -> bool:

@@ -5,17 +5,18 @@ A field's value is the text a person sees, read by the function that reads the c
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mygpt2.config import ConfigError, RunConfig, load_config, preset_names
+from mygpt2.config import from_toml as read_toml
 from mygpt2.config.fields import Setting, settings
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
 from mygpt2.planning.vocabulary import GPT2_IDS, vocabulary_size
+from mygpt2.run_dir.inside import open_inside
 
 MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
 MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB
@@ -94,7 +95,7 @@ def read(preset: str, values: Mapping[str, Any], places: Places) -> Reading:
         for name in fields:
             by_field.setdefault(name, []).append(line)
     now = {**base, **resolved} if problems or config is None else texts(config)
-    changes = [Change(n, base[n], now[n], n not in overrides) for n in base if now[n] != base[n]]
+    changes = [Change(n, base[n], now[n], n not in overrides and n not in unusable) for n in base if now[n] != base[n]]
     return Reading(preset, None if problems else config, by_field, [line for _, line in problems], changes)
 
 
@@ -125,19 +126,20 @@ def from_toml(file: Path, name: str = "") -> Loaded:
     """
     name = name or file.name
     try:
-        data = file.read_bytes() if file.stat().st_size <= MAX_FILE else None
+        with open_inside(file) as opened:
+            data = opened.read(MAX_FILE + 1)
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
-    if data is None:
+    if len(data) > MAX_FILE:
         raise UserError(f"{name} is larger than {MAX_FILE // 1024} kB; give a TOML file of settings")
+    try:
+        tree = read_toml(data)
+    except ValueError as error:
+        raise UserError(f"{name} is not TOML ({error}); write [section] and key = value lines") from None
     try:
         return from_config(load_config(None, file))
     except ConfigError as error:
         problems = error.problems
-    try:
-        tree = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name} is not TOML ({error}); write [section] and key = value lines") from None
     preset = tree.get("preset")
     preset = preset if preset in preset_names() else preset_names()[0]
     found = dict(_leaves(tree))

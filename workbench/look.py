@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -77,13 +78,24 @@ def css() -> str:
 
 def head() -> str:
     """The page's own scripts, inlined: no request, and no file of this folder has to be served."""
-    scripts = "".join(f"<script>{path.read_text(encoding='utf-8')}</script>\n" for path in _assets(".js"))
-    icon = (ASSETS / "icon.svg").read_text(encoding="utf-8")
+    return "".join(f"<script>{path.read_text(encoding='utf-8')}</script>\n" for path in _assets(".js"))
+
+
+def icon() -> str:
+    """What a document's head says of its looks."""
+    drawn = (ASSETS / "icon.svg").read_text(encoding="utf-8")
     return (
-        f"{scripts}"
-        f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(icon)}">\n'
+        f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(drawn)}">'
         '<meta name="color-scheme" content="light dark">'
     )
+
+
+def colours(selector: str = ":root") -> str:
+    """The colours of workbench.css for what is shown before or without it, light or dark as the system is."""
+    rules = (ASSETS / "workbench.css").read_text(encoding="utf-8")
+    light, dark = (re.search(rf"^{name} {{(.*?)}}", rules, re.M | re.S) for name in (":root", r"\.dark"))
+    assert light and dark
+    return f"{selector} {{{light[1]}}} @media (prefers-color-scheme: dark) {{ {selector} {{{dark[1]}}} }}"
 
 
 def _assets(suffix: str) -> list[Path]:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
+import shutil
 import signal
 import socket
+import stat
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from workbench import security
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from starlette.types import ASGIApp
+
+    from workbench.context import Context
 
 UPLOAD_LIMIT = "32mb"
 FIRST_PORT, LAST_PORT = 7860, 7899
 CLOSE_SECONDS = 3.0
+QUEUE_SECONDS = 0.05  # between two looks at what waits for a handler
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,8 @@ def serve(options: Options) -> int:
     password = security.read_password(options.password_file, options.host)
     runs = _folder(options.runs, make=True)
     roots = tuple(_folder(root, make=False) for root in options.data_roots)
-    port = _free_port(options.host, options.port)
+    listening = _listen(options.host, options.port)
+    uploads = _uploads()
 
     from workbench.context import Context
     from workbench.jobs import Jobs
@@ -49,14 +65,13 @@ def serve(options: Options) -> int:
     jobs.start()
     try:
         context = Context(runs, roots, jobs, security.Door(password), options.read_only)
-        blocks = _launch(context, options, port)
-        _announce(options, port, context.door.has_password)
-        _wait_for_signal()
-        closing = threading.Thread(target=_close, args=(blocks,), daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
+        port = int(listening.getsockname()[1])
+        with running(application(page(context), options, port, context.door), listening):
+            _announce(options, port, context.door.has_password)
+            _wait_for_signal()
     finally:
         jobs.close()
+        shutil.rmtree(uploads, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.flush()
     # Python would wait for every thread of the pool that still runs a handler; a server told to end was seen to stay
@@ -64,66 +79,127 @@ def serve(options: Options) -> int:
     os._exit(0)
 
 
-def _close(blocks) -> None:  # type: ignore[no-untyped-def]
-    with contextlib.suppress(Exception):
-        blocks.close(verbose=False)
-
-
-def _launch(context, options: Options, port: int):  # type: ignore[no-untyped-def]
-    from starlette.middleware import Middleware
-
-    from workbench import look
+def page(context: Context) -> gr.Blocks:
+    """The page, ready for `application`."""
     from workbench.app import build
-    from workbench.sessions import keep_ids
-    from workbench.shelf import Served, front
+    from workbench.sessions import fetch_nothing, keep_ids
 
     keep_ids()
+    fetch_nothing()
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
-    loopback = security.is_loopback(options.host)
-    guard = Middleware(
-        security.Guard,
-        hosts=security.allowed_hosts(options.host, port, options.allow_hosts),
-        any_host=not loopback and not options.allow_hosts,
-        door=context.door,
-    )
-    shelf, early = front(guarded=context.door.has_password, root_path=options.root_path)
-    served = Middleware(Served, shelf=shelf, early=early)
-    blocks.launch(
-        server_name=options.host,
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
+    blocks._queue.sleep_when_free = QUEUE_SECONDS  # Gradio looks a thousand times a second: 4 % of a core for nothing
+    return blocks
+
+
+def application(blocks: gr.Blocks, options: Options, port: int, door: security.Door) -> ASGIApp:
+    """Blocks behind all that guards them, from the outside in: hosts and origins, the password, the addresses there
+    are, files kept at hand, the page's document; then Gradio."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from workbench import look, shelf
+    from workbench.addresses import Addresses, Turns
+    from workbench.api import PUBLIC
+    from workbench.document import Document
+    from workbench.login import Login
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
         max_file_size=UPLOAD_LIMIT,
         show_error=False,
         theme=look.theme(),
         css=look.css(),
-        head=look.head(),
-        root_path=options.root_path or None,
-        auth=context.door.login if context.door.has_password else None,
-        auth_message="Any user name, and the password of this workbench.",
-        app_kwargs={"middleware": [guard, served], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
-    return blocks
+    kept, early = shelf.front(root_path=options.root_path)
+    served = shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early)
+    cookie = f"workbench-{port}"
+    any_host = not security.is_loopback(options.host) and not options.allow_hosts
+    return security.Guard(
+        Login(served, door, cookie, options.root_path),
+        security.allowed_hosts(options.host, port, options.allow_hosts),
+        any_host,
+        options.allow_hosts,
+        options.root_path,
+    )
+
+
+@contextlib.contextmanager
+def running(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
+    """A server of `app` on a socket, in a thread of its own, once it answers. However long a busy machine takes."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False, lifespan="on")
+    server = uvicorn.Server(config)
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):  # of a start that failed, which is told below
+            server.run([listening])
+
+    thread = threading.Thread(target=run, daemon=True, name="server")
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        if not thread.is_alive():
+            raise RuntimeError("the web server ended while it started; its own message stands above")
+    try:
+        yield
+    finally:
+        logging.getLogger("uvicorn.error").disabled = True  # each open page would end with a traceback of its own
+        server.should_exit = True
+        thread.join(CLOSE_SECONDS)
 
 
 def _quiet_libraries() -> None:
     """No request to anybody, by any library; set before Gradio is imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(os.environ.get("TMPDIR", "/tmp")) / f"workbench-{os.getuid()}"))
+    # Gradio makes HTTP clients while it is imported, and those fail on a SOCKS proxy without a package that only
+    # proxies need. This process asks nobody through them; what a run or the hub needs is set again.
+    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        import gradio  # noqa: F401
+    finally:
+        os.environ.update(proxies)
+
+
+def _uploads() -> str:
+    """A folder for uploads that nobody else can have made before: its name is not to be guessed. Removed at the end."""
+    _sweep(Path(tempfile.gettempdir()))
+    try:
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix=f"workbench-{os.getpid()}-")
+    except OSError as error:
+        raise UserError(f"no temporary folder can be made: {error}; set TMPDIR to a folder with room") from None
+    return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the uploads of servers that were killed: this user's, and their process is gone."""
+    import psutil
+
+    with contextlib.suppress(OSError):
+        for path in folder.glob("workbench-*-*"):
+            found, status = re.fullmatch(r"workbench-(\d+)-\w+", path.name), path.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if found and ours and not psutil.pid_exists(int(found[1])):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _folder(path: Path, make: bool) -> Path:
     try:
         if make:
             path.mkdir(parents=True, exist_ok=True)
-        found = path.expanduser().resolve()
+        found = home_path(path).resolve()
         if not found.is_dir():
             raise UserError(f"{path} is not a folder; give one that exists")
         if make and not os.access(found, os.W_OK):
@@ -133,15 +209,12 @@ def _folder(path: Path, make: bool) -> Path:
     return found
 
 
-def _free_port(host: str, wanted: int | None) -> int:
-    """The port asked for (0: any), or the first free one. UserError where there is none."""
+def _listen(host: str, wanted: int | None) -> socket.socket:
+    """A socket on the port asked for (0: any), or on the first free one. UserError where there is none."""
     for port in [wanted] if wanted is not None else range(FIRST_PORT, LAST_PORT + 1):
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, port))
-                return int(probe.getsockname()[1])
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            return socket.create_server(address[:2], family=family, backlog=2048)
         except socket.gaierror as error:
             raise UserError(f"--host {host} is not an address of this machine: {error.strerror}") from None
         except (OSError, OverflowError) as error:
@@ -169,6 +242,5 @@ def _wait_for_signal() -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(1.0):  # a wait without a limit would not be interrupted by a signal
-        pass
+    ended.wait()
     print("workbench: ended; runs go on", file=sys.stderr, flush=True)

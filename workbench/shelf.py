@@ -58,7 +58,7 @@ class Shelf:
         key = (path, encoding)
         if key not in self._packed:
             before = EAGER if path in self._eager else b""
-            self._packed[key] = _pack(before + path.read_bytes(), encoding)
+            self._packed[key] = pack(before + path.read_bytes(), encoding)
         return self._packed[key]
 
     def opening(self) -> str:
@@ -117,7 +117,7 @@ class Served:
 
     async def _answer(self, scope: Scope, path: Path) -> Response:
         headers = Headers(scope=scope)
-        encoding = _encoding(headers.get("accept-encoding", ""))
+        encoding = encoding_of(headers.get("accept-encoding", ""))
         if not self.shelf.is_packed(path, encoding):
             await asyncio.to_thread(self.shelf.packed, path, encoding)
         named_by_content = scope["path"].startswith("/assets/") or scope["query_string"].startswith(b"v=")
@@ -129,21 +129,20 @@ class Served:
         return answer
 
 
-def front(*, guarded: bool, root_path: str) -> tuple[Shelf, Callable[[str], str] | None]:
+def front(*, root_path: str) -> tuple[Shelf, Callable[[str], str] | None]:
     """The workbench's shelf, being filled, and what its page announces.
 
-    Behind a password the chart's files stay with Gradio, which asks for it: their addresses name folders of this
-    machine. Under a proxy's prefix a Link would have to name it, so there is none.
+    Under a proxy's prefix a Link would have to name it, so there is none.
     """
     import gradio
 
     from workbench.charts.component import announcement, plotly, served_files
 
     assets = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
-    files = {} if guarded else served_files()
+    files = served_files()
     shelf = Shelf(assets if assets.is_dir() else None, files, [plotly()])
     shelf.prepare(files)
-    links = "" if guarded else announcement()
+    links = announcement()
     return shelf, None if root_path else lambda query: links if shows_curves(query) else ""
 
 
@@ -166,13 +165,14 @@ def _announcing(send: Send, links: str) -> Send:
     return with_links
 
 
-def _encoding(accepted: str) -> str:
+def encoding_of(accepted: str) -> str:
     """The best of those a browser accepts; browsers take brotli over https and from this machine only."""
     names = {part.partition(";")[0].strip() for part in accepted.lower().split(",")}
     return next((name for name in ("br", "gzip") if name in names), "identity")
 
 
-def _pack(content: bytes, encoding: str) -> bytes:
+def pack(content: bytes, encoding: str) -> bytes:
+    """Content under a content encoding: br, gzip or identity."""
     if encoding == "br":
         import brotli
 

@@ -12,11 +12,23 @@ from mygpt2.checkpoint.format import (
     verify,
     write,
 )
+from mygpt2.checkpoint.layout import Unreadable, UnreadableCheckpoint
 from mygpt2.checkpoint.naming import step_of
-from mygpt2.checkpoint.store import Pruned, Skipped, candidates, load_newest, newest, prune, size_bytes, steps, sweep
+from mygpt2.checkpoint.store import (
+    Pruned,
+    Skipped,
+    candidates,
+    load_newest,
+    load_to_go_on,
+    newest,
+    prune,
+    size_bytes,
+    steps,
+    sweep,
+)
 
 __all__ = [
-    "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Pruned", "Skipped", "candidates", "load",
-    "load_newest", "newest", "prune", "read_model", "read_optimizer", "read_state", "size_bytes", "step_of", "steps",
-    "sweep", "verify", "write",
+    "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Pruned", "Skipped", "Unreadable",
+    "UnreadableCheckpoint", "candidates", "load", "load_newest", "load_to_go_on", "newest", "prune", "read_model",
+    "read_optimizer", "read_state", "size_bytes", "step_of", "steps", "sweep", "verify", "write",
 ]  # fmt: skip

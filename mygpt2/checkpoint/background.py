@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from mygpt2.checkpoint import store
 from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import encode_json, write
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.checkpoint.layout import UnreadableCheckpoint
+from mygpt2.run_dir.atomic import read_json, replace_file
+from mygpt2.run_dir.records import is_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,13 +176,14 @@ class Checkpointer:
     def _rotate(self) -> list[int]:
         """Steps deleted. A failing deletion is reported; the checkpoint just written is safe all the same."""
         config = self._config
-        best = self.best_step if config.keep_best else None
         try:
+            best = self.best_step if config.keep_best else None
             done = store.prune(
                 self._checkpoints, config.keep_last, config.keep_every, best, set(self.protect), files=self._files
             )
-        except OSError as error:
-            self._on_event({"kind": "prune_failed", "reason": _reason(error)})
+        except (OSError, UnreadableCheckpoint) as error:
+            reason = _reason(error) if isinstance(error, OSError) else str(error)
+            self._on_event({"kind": "prune_failed", "reason": reason})
             return []
         for broken in done.broken:
             if broken.path not in self._reported:
@@ -227,11 +231,12 @@ class Snapshot:
 
 def _read_losses(path: Path) -> dict[int, float]:
     """Noted losses; a missing or damaged file only forgets which checkpoint was best."""
-    try:
-        losses = json.loads(path.read_bytes())["losses"]
-        return {int(step): float(loss) for step, loss in losses.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    losses = (read_json(path) or {}).get("losses")
+    if not isinstance(losses, dict):
         return {}
+    return {
+        int(step): float(loss) for step, loss in losses.items() if re.fullmatch(r"\d{1,12}", step) and is_number(loss)
+    }
 
 
 def _reason(error: OSError) -> str:

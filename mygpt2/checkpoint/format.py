@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.checkpoint.files import FileSystem, discard, write_all
-from mygpt2.checkpoint.layout import BrokenCheckpoint, document_problem, layout_problem
+from mygpt2.checkpoint.layout import (
+    BrokenCheckpoint,
+    Unreadable,
+    UnreadableCheckpoint,
+    document_problem,
+    layout_problem,
+)
 from mygpt2.checkpoint.naming import replaced_name, scratch_name, step_name, step_of
 
 if TYPE_CHECKING:
@@ -126,6 +132,7 @@ def encode_manifest(step: int, entries: Mapping[str, Mapping[str, Any]]) -> byte
 def verify(path: Path, *, only: Iterable[str] = CONTENTS) -> list[str]:
     """What is wrong with a checkpoint folder; an empty list means that every file is what was written.
 
+    What cannot be read just now is an Unreadable: the checkpoint may be whole all the same.
     Reads every byte of the files in `only`. Needs no torch and executes nothing.
     """
     try:
@@ -134,7 +141,9 @@ def verify(path: Path, *, only: Iterable[str] = CONTENTS) -> list[str]:
         manifest = _read_manifest(path)
     except FileNotFoundError as error:
         return [f"{Path(error.filename).name} is missing"]
-    except (OSError, BrokenCheckpoint) as error:
+    except OSError as error:
+        return [Unreadable(f"cannot be read: {error.strerror or error}")]
+    except BrokenCheckpoint as error:
         return [str(error)]
     step = step_of(path.name)
     if step is not None and manifest["step"] != step:
@@ -148,6 +157,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(raw)
         whole = raw == encode_manifest(manifest["step"], manifest["files"]) and set(manifest["files"]) == set(CONTENTS)
         newer = not whole and manifest["schema"] > SCHEMA
+        for entry in manifest["files"].values():
+            _ = entry["bytes"], entry["sha256"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise BrokenCheckpoint(f"{MANIFEST} is not readable") from None
     if newer:
@@ -180,7 +191,7 @@ def _file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror or error}"
+        return Unreadable(f"{path.name} cannot be read: {error.strerror or error}")
     except BrokenCheckpoint as error:
         return str(error)
     return f"{path.name} {content}" if content else None
@@ -206,12 +217,18 @@ def read_optimizer(path: Path) -> dict[str, Tensor]:
 
 
 def load(path: Path, *, optimizer: bool = True) -> Checkpoint:
-    """A checkpoint, verified first. Raises BrokenCheckpoint (a UserError) that names every problem."""
+    """A checkpoint, verified first. Raises BrokenCheckpoint (a UserError) that names every problem, or TryAgain when
+    it cannot be read just now."""
     problems = verify(path, only=CONTENTS if optimizer else (MODEL, STATE))
+    if problems and all(isinstance(problem, Unreadable) for problem in problems):
+        raise UnreadableCheckpoint(f"checkpoint {path}: {'; '.join(problems)}; try again when it can be read")
     if problems:
         raise BrokenCheckpoint(
             f"checkpoint {path} is not whole ({'; '.join(problems)}); "
             "choose another one: python -m mygpt2 runs verify lists which are"
         )
-    step = _read_manifest(path)["step"]
-    return Checkpoint(step, path, read_model(path), read_optimizer(path) if optimizer else {}, read_state(path))
+    try:
+        step = _read_manifest(path)["step"]
+        return Checkpoint(step, path, read_model(path), read_optimizer(path) if optimizer else {}, read_state(path))
+    except OSError as error:
+        raise UnreadableCheckpoint(f"checkpoint {path}: {error}; try again when it can be read") from None

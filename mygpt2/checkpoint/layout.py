@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 
 MAX_HEADER_BYTES = 16 << 20
 
@@ -25,6 +25,14 @@ ITEM_BYTES = {
 
 class BrokenCheckpoint(UserError):
     """A checkpoint, or a file of one, that is not what was written."""
+
+
+class Unreadable(str):
+    """A problem of the moment, not of the checkpoint: the disk, the permissions, or no descriptor left."""
+
+
+class UnreadableCheckpoint(TryAgain):
+    """Checkpoints are there and none can be read just now."""
 
 
 def make_header(tensors: dict[str, tuple[str, list[int]]]) -> tuple[bytes, list[str]]:
@@ -56,7 +64,7 @@ def layout_problem(path: Path) -> str | None:
     try:
         header = json.loads(raw)
         spans = [_span(entry) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return "has no readable safetensors header"
     end = 0
     for start, stop in sorted(spans):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,15 +11,18 @@ from pathlib import Path
 
 from mygpt2.checkpoint.files import FileSystem, discard
 from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, verify
+from mygpt2.checkpoint.layout import Unreadable, UnreadableCheckpoint
 from mygpt2.checkpoint.naming import is_leftover, original_of, scratch_name, step_name, step_of
+from mygpt2.run_dir.inside import names_inside
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A checkpoint that was passed over, and why."""
+    """A checkpoint that was passed over, and why. `unreadable`: it could not be read just then, and may be whole."""
 
     path: Path
     reason: str
+    unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,20 @@ class Pruned:
 
 
 def candidates(checkpoints: Path) -> list[Path]:
-    """Everything that may be a checkpoint, newest step first; of one step the proper name comes first."""
+    """Everything that may be a checkpoint, newest step first; of one step the proper name comes first.
+
+    A folder of checkpoints that is there and cannot be listed is not one without checkpoints: UnreadableCheckpoint.
+    """
     try:
-        names = os.listdir(checkpoints)
+        names = names_inside(checkpoints, checkpoints.parent)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BrokenCheckpoint(f"{checkpoints} {error.strerror}; move the whole run and link to that") from None
+        raise UnreadableCheckpoint(
+            f"{checkpoints} cannot be read: {error.strerror or error}; try again later"
+        ) from None
     known = [(step, original_of(name) is None, name) for name in names if (step := step_of(name)) is not None]
     return [checkpoints / name for _, _, name in sorted(known, reverse=True)]
 
@@ -51,7 +64,7 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[Skipped]]:
         problems = verify(path)
         if not problems:
             return path, skipped
-        skipped.append(Skipped(path, "; ".join(problems)))
+        skipped.append(Skipped(path, "; ".join(problems), any(isinstance(each, Unreadable) for each in problems)))
     return None, skipped
 
 
@@ -61,9 +74,29 @@ def load_newest(checkpoints: Path, *, optimizer: bool = True) -> tuple[Checkpoin
     for path in candidates(checkpoints):
         try:
             return load(path, optimizer=optimizer), skipped
-        except BrokenCheckpoint as error:
-            skipped.append(Skipped(path, str(error)))
+        except (BrokenCheckpoint, UnreadableCheckpoint) as error:
+            skipped.append(Skipped(path, str(error), isinstance(error, UnreadableCheckpoint)))
     return None, skipped
+
+
+def load_to_go_on(checkpoints: Path) -> tuple[Checkpoint | None, list[Skipped]]:
+    """`load_newest` for a trainer, which must not begin anew where checkpoints are: None means that there is none.
+
+    UnreadableCheckpoint (75) when one may be whole and none could be read, BrokenCheckpoint when all are damaged.
+    """
+    found, skipped = load_newest(checkpoints)
+    if found or not skipped:
+        return found, skipped
+    told = "; ".join(f"{each.path.name}: {each.reason}" for each in skipped[:3])
+    if any(each.unreadable for each in skipped):
+        raise UnreadableCheckpoint(
+            f"{len(skipped)} checkpoints are in {checkpoints} and none can be read just now ({told}); run the same "
+            "command when the disk answers"
+        )
+    raise BrokenCheckpoint(
+        f"none of the {len(skipped)} checkpoints in {checkpoints} is whole ({told}); restore one, or train anew under "
+        "another --run"
+    )
 
 
 def prune(
@@ -122,17 +155,22 @@ def sweep(checkpoints: Path, *, files: FileSystem | None = None) -> list[str]:
 
 def _settle(files: FileSystem, replaced: Path, successor: Path) -> None:
     """Of a replaced checkpoint and its successor the later whole one stays, under the proper name."""
-    if not verify(successor):
+    problems = verify(successor)
+    if not problems:
         discard(files, replaced)
         return
+    if any(isinstance(problem, Unreadable) for problem in problems):
+        return  # nobody knows which of the two is the good one
     if os.path.lexists(successor):
         _delete(files, successor)
     files.rename(replaced, successor)
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of the files directly in a checkpoint folder."""
+    """Bytes of the files directly in a checkpoint folder; none where that is a link to another."""
     total = 0
+    if path.is_symlink():
+        return total
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Configuration: the schema, where values come from, and the arithmetic of a batch."""
 
 from mygpt2.config.batch import BatchPlan, plan_batch
-from mygpt2.config.load import ConfigError, config_hash, load_config, preset_names
+from mygpt2.config.load import ConfigError, config_hash, load_config, preset_names, without_fork
 from mygpt2.config.schema import (
     CheckpointConfig,
     DataConfig,
@@ -14,7 +14,7 @@ from mygpt2.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
-from mygpt2.config.toml import to_toml
+from mygpt2.config.toml import from_toml, to_toml
 
 __all__ = [
     "BatchPlan",
@@ -30,8 +30,10 @@ __all__ = [
     "ScheduleConfig",
     "TrainConfig",
     "config_hash",
+    "from_toml",
     "load_config",
     "plan_batch",
     "preset_names",
     "to_toml",
+    "without_fork",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +22,14 @@ from pydantic import ValidationError
 from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
+from mygpt2.terminal import printable
 
 OPTION = re.compile(r"--([A-Za-z_][\w-]*\.[A-Za-z_][\w.-]*)(?:=(.*))?", re.DOTALL)
+LONGEST_NAME = 64  # what a longer one was meant to be nobody needs to guess
+MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has thousands
 
 
 class ConfigError(UserError):
@@ -85,6 +90,11 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def without_fork(config: RunConfig) -> RunConfig:
+    """The configuration a run keeps: a fork is allowed by the command that asks for it, never by one that goes on."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"fork": False})})
+
+
 def _preset_folder() -> Any:
     return resources.files("mygpt2") / "presets"
 
@@ -101,26 +111,39 @@ def _read_preset(name: Any, problems: list[str]) -> dict[str, Any]:
 
 def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return from_toml(_read_bytes(path))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         problems.append(f"--config {path}: {reason}; give a readable TOML file, or a preset with --preset NAME")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         problems.append(f"--config {path}: not TOML ({error}); write [section] and key = value lines")
     return {}
+
+
+def _read_bytes(path: Path) -> bytes:
+    """A little more than may be read, from a file or from a pipe that somebody writes to; a device has no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        os.set_blocking(descriptor, True)  # a pipe without a writer is empty now; one with a writer is waited for
+        return file.read(MAX_BYTES + 1)
 
 
 def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[str]) -> dict[str, Given]:
     """Dotted names to values; unknown sections and keys become problems."""
     given = {}
+    strangers = 0
     for name, value in _dotted(layer):
         setting = settings().get(name)
         if setting is None:
-            problems.append(_unknown(name, place if name not in sections() else f"{place}{name} = {_show(value)}"))
+            strangers += 1
+            if strangers <= MOST_STRANGERS:
+                problems.append(_unknown(name, place if name not in sections() else f"{place}{name} = {_show(value)}"))
             continue
         if isinstance(value, str) and (origin == "override" or value == "none"):
             value = _from_text(setting, value)
         given[name] = Given(value, origin, f"{place}{name} = {_show(value)}")
+    if strangers > MOST_STRANGERS:
+        problems.append(f"{place}{strangers - MOST_STRANGERS:,} more names are no settings; is it a configuration?")
     return given
 
 
@@ -164,10 +187,15 @@ def _from_text(setting: Setting, text: str) -> Any:
     if setting.kind == "bool" and text.strip().lower() in ("true", "false"):
         return text.strip().lower() == "true"
     try:
-        read = tomllib.loads(f"value = {text.strip()}")
-    except (ValueError, RecursionError):  # not TOML, a number of thousands of digits, brackets without end
+        read = from_toml(f"value = {text.strip()}".encode())
+    except ValueError:  # not TOML, a number of thousands of digits, brackets without end, half a surrogate
         return text
     return read["value"] if len(read) == 1 else text
+
+
+def _bounded(value: Any) -> Any:
+    """The value, with whole numbers that need more than 64 bits as text, which no setting of a number accepts."""
+    return value if type(value) is not int or -LARGEST <= value < LARGEST else _show(value)
 
 
 def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
@@ -183,7 +211,14 @@ def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
 def _validate_section(
     section: str, model: type[Section], given: dict[str, Given], bad: set[str], problems: list[str]
 ) -> Section:
-    values = {name.partition(".")[2]: g.value for name, g in given.items() if name.startswith(f"{section}.")}
+    values = {}
+    for name, g in given.items():
+        if name.startswith(f"{section}."):
+            values[name.partition(".")[2]] = _bounded(g.value)
+            if settings()[name].kind == "str" and isinstance(g.value, str) and (reason := _unwritable(g.value)):
+                problems.append(Problem(f"{g.place}: {reason}", (name,)))
+                bad.add(name)
+                del values[name.partition(".")[2]]
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -197,6 +232,17 @@ def _validate_section(
     return model.model_validate(values)
 
 
+def _unwritable(text: str) -> str | None:
+    """Why a text can be no name, path or word of a configuration."""
+    if "\0" in text:
+        return "it holds a NUL character, which no name or path does; take it out"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it is no UTF-8 text, which config.toml could not hold; rename it"
+    return None
+
+
 def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:
     """A warm-up nobody asked for (preset, default) follows a shorter run: a tenth of it. One asked for is checked."""
     asked = given.get("schedule.warmup_steps")
@@ -208,6 +254,7 @@ def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:
 
 def _unknown(name: str, place: str) -> str:
     section, _, key = name.partition(".")
+    name, section, key = _word(name), section[:LONGEST_NAME], key[:LONGEST_NAME]
     if not key and section in sections():
         return f"{place} is a section, not a setting; write [{section}] and key = value lines below it"
     close = nearest_setting(name) if key else nearest(section, sections()) or nearest_setting(section)
@@ -233,8 +280,10 @@ def _word(text: str) -> str:
 
 def _show(value: Any) -> str:
     """A value as it was written, cut to a length that fits in a line."""
+    if type(value) is int and not -LARGEST <= value < LARGEST:
+        return f"a whole number of {value.bit_length():,} bits"
     try:
         text = toml_value(value)
-    except TypeError:
-        text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    except (TypeError, ValueError):  # ValueError: a number of thousands of digits within a list
+        text = type(value).__name__ if isinstance(value, list) else repr(value)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")

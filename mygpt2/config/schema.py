@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def setting(
@@ -17,6 +17,11 @@ def setting(
     """A field with its help, unit and range in one place. `example` is for errors, where the default does not serve."""
     extra: dict[str, Any] = {"unit": unit, "essential": essential, "example": example}
     return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **limits)
+
+
+def _as_word(value: Any) -> Any:
+    """A boolean as the word for it: what was a switch once may have become a choice."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class Section(BaseModel):
@@ -106,6 +111,12 @@ class OptimizerConfig(Section):
     lr: float = setting(6e-4, "Peak learning rate of AdamW.", essential=True, gt=0, le=10)
     muon_lr: float = setting(0.02, "Peak learning rate of Muon.", gt=0, le=10)
     muon_momentum: float = setting(0.95, "Muon's momentum.", ge=0, lt=1)
+    muon_weight_decay: float | None = setting(
+        None,
+        "Muon's decoupled decay. Unset: weight_decay, which takes muon_lr / lr times as much off a matrix per step "
+        "as it does under AdamW.",
+        ge=0, le=10,
+    )  # fmt: skip
     beta1: float = setting(0.9, "AdamW's first decay.", ge=0, lt=1)
     beta2: float = setting(0.95, "AdamW's second decay.", ge=0, lt=1)
     eps: float = setting(1e-8, "AdamW's epsilon.", gt=0, le=1e-2)
@@ -147,7 +158,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = setting(
         "auto", "`auto` probes the device and says why it chose what it chose."
     )
-    compile: bool = setting(False, "torch.compile the training step: slower start, faster steps.")
+    compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(_as_word)] = setting(
+        "auto", "torch.compile the step: slower start, faster steps. `auto`: on a GPU, and on a CPU for long runs."
+    )
     deterministic: bool = setting(False, "Refuse kernels whose result varies from run to run.")
     nonfinite: Literal["stop", "skip"] = setting("stop", "What a non-finite loss or gradient does before it can harm.")
     max_skips: int = setting(10, "Skipped steps in a row before the run stops (`skip`).", unit="steps", ge=1)

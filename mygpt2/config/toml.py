@@ -1,6 +1,12 @@
-"""A configuration as TOML, each setting with its unit and help, such that reading it gives the same configuration."""
+"""A configuration as TOML, each setting with its unit and help, such that reading it gives the same configuration; and
+TOML from anywhere, read within bounds."""
 
 from __future__ import annotations
+
+import codecs
+import re
+import tomllib
+from typing import Any
 
 from mygpt2.config.fields import sections, settings
 from mygpt2.config.schema import RunConfig
@@ -20,3 +26,48 @@ def to_toml(config: RunConfig, comments: bool = True) -> str:
             lines += [f"# {setting.help}"] if comments else []
             lines.append(line)
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+MAX_BYTES = 1 << 20  # all comments make 10 kB, and 32 prompts of the longest kind half a megabyte
+DEEPEST = 16  # brackets or dotted names within each other; a configuration has two
+LARGEST = 2**63  # toml.io/en/v1.0.0#integer: 64 bits, signed
+
+_TEXTS = re.compile(
+    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)|' r"'''.*?(?:'''|\Z)|" r'"(?:[^"\\\n]|\\.)*+"?|' r"'[^'\n]*+'?|#[^\n]*+", re.DOTALL
+)
+_LONG_NAME = re.compile(rf"(?<![\w-])[\w-]++(?:[ \t]*+\.[ \t]*+[\w-]++){{{DEEPEST}}}")
+
+
+def from_toml(data: bytes) -> dict[str, Any]:
+    """The tables of a TOML document. ValueError in words for what is none, or would take the machine to read.
+
+    Python's reader takes memory with the square of a dotted name's parts, and time with that of brackets.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES // 1024} kB")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ValueError("UTF-16 or binary; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8; save it as UTF-8") from None
+    bare = _TEXTS.sub("x", text)
+    if _LONG_NAME.search(bare) or _depth(bare) > DEEPEST:
+        raise ValueError(f"names or brackets more than {DEEPEST} deep")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python refuses to read numbers of more than 4,300 digits
+        raise ValueError("a number with thousands of digits") from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at most."""
+    deepest = depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        deepest = max(deepest, depth)
+    return deepest

@@ -97,7 +97,7 @@ class ReplaceOne:
     def _count(self, block: int, load: Load) -> int:
         if block in self._quarantine:
             return 0
-        rows = int(self._manifest.blocks["rows"][block])
+        rows = -1 if self._manifest.pieces else int(self._manifest.blocks["rows"][block])
         return rows if rows >= 0 else len(load([block])[block].lengths)
 
     def _keep(self, part: TokenBlock, documents: Iterable[int]) -> None:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 
+from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import Pieces
 
 SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
@@ -41,10 +43,23 @@ class Batch:
     lanes: np.ndarray  # (rows,) int64
     cursor: np.ndarray  # (V / R, 5) int64: CURSOR_FIELDS of the lanes r, r + R, ...
     quarantine: list[int]  # blocks left out so far, sorted
-    epoch: float  # of this rank's first lane, with its fraction
     left_out: Counter[str]  # documents of this rank in this attempt, by reason, and "met": all of them
+    _order: BlockOrder = field(repr=False)
+    _shares: np.ndarray = field(repr=False)  # (V / R,) how much of the cursor's window is behind each lane
     _pieces: tuple[Pieces, ...] = field(repr=False)  # by lane
     _rows: range = field(repr=False)  # of every lane's pieces
+
+    @property
+    def progress(self) -> np.ndarray:
+        """(V / R,) how often each of this rank's lanes has gone through its blocks, with the fraction."""
+        lanes, places = self.lanes[: len(self.cursor)].tolist(), self.cursor[:, :2].tolist()
+        parts = zip(lanes, places, self._shares.tolist(), strict=True)
+        return np.array([self._order.progress(lane, epoch, window, share) for lane, (epoch, window), share in parts])
+
+    @property
+    def epoch(self) -> float:
+        """`mean_epoch` of this rank's lanes."""
+        return mean_epoch(self.progress)
 
     def documents(self) -> Documents:
         """Where every row comes from, as columns."""
@@ -65,6 +80,15 @@ class Batch:
         pairs = list(zip(columns.blocks.tolist(), columns.documents.tolist(), strict=True))
         cuts = columns.offsets.tolist()
         return [pairs[a:b] for a, b in pairwise(cuts)]
+
+
+def mean_epoch(progress: np.ndarray) -> float:
+    """How often the source was gone through, from each lane's progress: the harmonic mean.
+
+    All lanes have read as many tokens, so those with short documents are ahead of the others. 1 / progress is how much
+    longer a lane's text would be than what it has read, and the mean of that is what tells of the whole.
+    """
+    return harmonic_mean(progress.tolist()) if progress.min() > 0 else 0.0
 
 
 def merge_cursors(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -87,6 +87,11 @@ class TokenCache:
         except OSError as error:
             self.failure = say_unwritable(self.folder.parent, error)
 
+    def drop(self, key: str) -> None:
+        """Forget a block: the text that it was made of is another now."""
+        with contextlib.suppress(OSError):
+            self._path(key).unlink()
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """No other process books room meanwhile. Without locks on this file system the cap holds less exactly."""

@@ -7,9 +7,14 @@ outage budget is spent. Time comes from a `Clock`, so that tests need not wait f
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
+
+SAY_AFTER, SAY_EVERY = 15.0, 60.0  # seconds
+_spoken: list[float] = []  # when the last word was
+_speaking = threading.Lock()
 
 
 class Unreadable(Exception):
@@ -22,12 +27,14 @@ class Unreadable(Exception):
 
 
 class Outage(Exception):
-    """A source does not answer at present. `retry_after` (seconds) is what the source asked for, where it did."""
+    """A source does not answer at present.
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    `retry_after`: seconds that the source asked for, where it did. `began`: since when by the clock, where it is known.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None, began: float | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.retry_after = retry_after
+        self.reason, self.retry_after, self.began = reason, retry_after, began
 
 
 class Clock:
@@ -41,8 +48,20 @@ class Clock:
         return stop.wait(seconds)
 
 
+def _may_speak(now: float) -> bool:
+    """Whether nobody of this process said a word on an outage lately."""
+    with _speaking:
+        if _spoken and 0 <= now - _spoken[-1] < SAY_EVERY:
+            return False
+        _spoken[:] = [now]
+        return True
+
+
 class OutageClock:
-    """How long the outage of one read has lasted, against its budget; begins with the first failure."""
+    """How long the outage of one read has lasted, against its budget; begins with the first failure.
+
+    An outage that lasts is said on the console: after SAY_AFTER seconds, and then once in SAY_EVERY for all readers.
+    """
 
     def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self.budget_s = budget_s
@@ -51,16 +70,23 @@ class OutageClock:
         self.failures = 0
         self.reason = ""
 
-    def failed(self, reason: str) -> None:
-        """Note one more failure in a row."""
+    def failed(self, reason: str, began: float | None = None) -> None:
+        """Note one more failure in a row; `began`: the outage is older than this first failure."""
         if self._since is None:
-            self._since = self._now()
+            self._since = self._now() if began is None else began
         self.failures += 1
         self.reason = reason
+        if self.spent_s >= SAY_AFTER and _may_speak(self._now()):
+            print(f"waiting for data: {self}", file=sys.stderr, flush=True)
 
     def recovered(self) -> None:
         """A read succeeded: the next failure begins a new outage."""
         self._since, self.failures, self.reason = None, 0, ""
+
+    @property
+    def since(self) -> float | None:
+        """When the first failure in a row was, by the clock."""
+        return self._since
 
     @property
     def spent_s(self) -> float:
@@ -76,7 +102,7 @@ class OutageClock:
         Never past the end of the budget; what the source asked for counts as a minimum.
         """
         pause = min(30.0, 0.5 * 2.0 ** min(self.failures, 10)) * random.uniform(0.5, 1.0)
-        pause = max(pause, retry_after or 0.0)
+        pause = max(pause, (retry_after or 0.0) * random.uniform(1.0, 1.1))
         return max(0.0, min(pause, self.budget_s - self.spent_s))
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mygpt2.data.hub_client import HubClient
 from mygpt2.data.hub_parquet import Footers, HubParquetReader, chunk_range, text_column
 from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that are newly there."""
@@ -34,7 +34,7 @@ AT_ONCE = 4  # requests
 
 def fetch_file(file: SourceFile, out: Path, client: HubClient, patiently: Patiently, progress: Progress) -> Path:
     """One file as it is on the hub. Raises UserError when its bytes do not have the listed checksum, twice."""
-    path = out / file.name
+    path = place_of(file, out)
     if path.is_file() and path.stat().st_size == file.size:
         progress(file.size)
         return path
@@ -50,6 +50,16 @@ def fetch_file(file: SourceFile, out: Path, client: HubClient, patiently: Patien
     raise UserError(
         f"{file.name} does not have the hub's checksum, also when fetched again; try later or another revision"
     )
+
+
+def place_of(file: SourceFile, out: Path) -> Path:
+    """Where a file goes. UserError for a name that leads out of the folder, whoever lists it."""
+    parts = file.name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in file.name or "\0" in file.name:
+        raise UserError(
+            f"the hub lists a file {shown(file.name)}, which has no place in --out {out}; check HF_ENDPOINT"
+        )
+    return out.joinpath(*parts)
 
 
 def _download(file: SourceFile, part: Path, client: HubClient, patiently: Patiently, progress: Progress) -> None:
@@ -91,7 +101,7 @@ def fetch_text(
     progress: Progress,
 ) -> Path:
     """The text column of a parquet file, with the same row groups and with page checksums."""
-    path = out / file.name
+    path = place_of(file, out)
     metadata = patiently(lambda: footers.get(file))
     column = text_column(metadata, manifest.text_column, file.name)
     sizes = [stop - start for start, stop in (chunk_range(metadata, g, column) for g in range(metadata.num_row_groups))]

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from mygpt2.data.blocks import BlockMaker
+from mygpt2.data.blocks import BlockMaker, ReadBlock
 from mygpt2.data.packing import REFERENCE, TokenBlock
 
 
@@ -21,27 +20,28 @@ class FirstBlock:
     def __init__(self, maker: BlockMaker, block: int, bounds: Sequence[int]) -> None:
         self._maker, self._block, self._bounds = maker, block, bounds
         self._lock = threading.Lock()
-        self._documents: list[Any] = []
+        self._read: ReadBlock | None = None
         self._whole: TokenBlock | None = None  # from the cache, or without documents
         self._made: dict[int, TokenBlock] = {}
 
     def part(self, index: int) -> TokenBlock:
         """Thread-safe; parts may be asked for in any order, and each again."""
         with self._lock:
-            if self._whole is None and not self._documents:
+            if self._whole is None and self._read is None:
                 found = self._maker.find_or_read(self._block)
                 if isinstance(found, TokenBlock):
                     self._whole = found
                 else:
-                    self._documents = found
+                    self._read = found
             if self._whole is not None:
                 return cut(self._whole, *self._range(index, len(self._whole.lengths)), last=self._is_last(index))
             if index not in self._made:
-                start, stop = self._range(index, len(self._documents))
-                self._made[index] = self._maker.tokenize(self._block, self._documents[start:stop], start)
+                assert self._read is not None
+                start, stop = self._range(index, len(self._read.documents))
+                self._made[index] = self._maker.tokenize(self._block, self._read.part(start, stop), start)
                 if len(self._made) == len(self._bounds) - 1:
                     self._maker.keep(join([self._made[i] for i in range(len(self._made))]))
-                    self._documents = self._documents[:1]  # the text is done with; one says that the block was read
+                    self._read = self._read.part(0, 0)  # the text is done with
             return self._made[index]
 
     def _range(self, index: int, documents: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import yaml
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.faults import Clock, Outage, OutageClock
-from mygpt2.data.hub_client import Changed, HubClient, Refused
+from mygpt2.data.hub_client import OUTAGE_S, Changed, HubClient, Refused
 from mygpt2.data.hub_names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.data.hub_parquet import Footers, HubParquetReader, text_column
 from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 LAYOUT = 2  # part of the cache's key: a change of how names become blocks raises it
 FOOTER_THREADS = 16
+MOST_FILES = 2_000_000  # of a repository
 LARGE_ROW_GROUP = 32 << 20  # bytes of text; FineWeb-Edu's have 4.7 million
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -51,7 +52,7 @@ def resolve_hub(
 
     Raises UserError for what a person has to change, TryAgain when the hub stays out of reach.
     """
-    own = None if client else HubClient(clock=clock)
+    own = None if client else HubClient(clock=clock, budget_s=data.outage_minutes * 60)
     try:
         return HubSource(source, data, cache_dir, client or own, clock).manifest(progress)
     finally:
@@ -60,10 +61,16 @@ def resolve_hub(
 
 
 def open_hub(
-    manifest: Manifest, cache_dir: Path, *, client: HubClient | None = None, clock: Clock | None = None
+    manifest: Manifest,
+    cache_dir: Path,
+    *,
+    client: HubClient | None = None,
+    clock: Clock | None = None,
+    outage_minutes: float | None = None,
 ) -> HubParquetReader:
     """Reader of a manifest that `resolve_hub` made."""
-    client = client or HubClient(clock=clock)
+    budget_s = OUTAGE_S if outage_minutes is None else outage_minutes * 60
+    client = client or HubClient(clock=clock, budget_s=budget_s)
     return HubParquetReader(manifest, client, Footers(hub_cache(cache_dir), client))
 
 
@@ -91,7 +98,7 @@ class HubSource:
             )
         self.data, self.cache = data, hub_cache(cache_dir)
         self.clock = clock or Clock()
-        self.client = client or HubClient(clock=self.clock)
+        self.client = client or HubClient(clock=self.clock, budget_s=data.outage_minutes * 60)
 
     def manifest(self, progress: Progress | None) -> Manifest:
         info = self._info()
@@ -100,7 +107,7 @@ class HubSource:
         known = load_checked(path)
         if known is not None:
             return Manifest.from_dict(known)
-        found, notes = self._files(info, commit)
+        found, notes = self._listed(info, commit)
         files = [f for f in found if f.name.endswith(".parquet")]
         if not files:
             self._nothing_readable([f.name for f in found])
@@ -117,7 +124,7 @@ class HubSource:
     def files(self) -> list[SourceFile]:
         """The files of the configuration, whatever their format, sorted by name."""
         info = self._info(whole=True)
-        return self._files(info, str(info["sha"]))[0]
+        return self._listed(info, str(info["sha"]))[0]
 
     def _cache_path(self, commit: str) -> Path:
         name, endpoint = self.name, self.client.endpoint
@@ -130,8 +137,21 @@ class HubSource:
             return {"sha": self.name.revision}
         answer, _ = self._ask(f"api/datasets/{self.name.repo}/revision/{quote(self.name.revision, safe='')}")
         if not isinstance(answer, dict) or not _SHA.fullmatch(str(answer.get("sha"))):
-            raise UserError(f"{self.client.endpoint} does not answer like the hub; check HF_ENDPOINT")
+            raise self._not_the_hub("no commit for the revision")
         return answer
+
+    def _listed(self, info: dict[str, Any], commit: str) -> tuple[list[SourceFile], list[str]]:
+        """`_files`; UserError when what the server answers has not the hub's form."""
+        try:
+            files, notes = self._files(info, commit)
+            if any(f.size < 0 or ".." in f.name.split("/") or f.name.startswith("/") for f in files):
+                raise ValueError("names or sizes that no file has")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self._not_the_hub(f"{type(error).__name__}: {error}") from error
+        return files, notes
+
+    def _not_the_hub(self, why: str) -> UserError:
+        return UserError(f"{self.client.endpoint} does not answer like the hub ({why[:120]}); check HF_ENDPOINT")
 
     def _files(self, info: dict[str, Any], commit: str) -> tuple[list[SourceFile], list[str]]:
         """The files that the configuration names, sorted, and notes."""
@@ -155,9 +175,13 @@ class HubSource:
         path = quote(f"/{folder}") if folder else ""
         page: str | None = f"api/datasets/{self.name.repo}/tree/{commit}{path}?recursive=true"
         listed: list[dict[str, Any]] = []
+        asked = set[str]()
         while page:
+            asked.add(page)
             answer, page = self._ask(page)
             listed += [x for x in answer if x.get("type") == "file"]
+            if page in asked or len(listed) > MOST_FILES:
+                raise ValueError("a list of files without end")
         return listed
 
     def _card(self, commit: str) -> dict[str, Any]:
@@ -223,7 +247,7 @@ class HubSource:
             except Changed as change:
                 raise UserError(f"source={self.name.source}: {change}; start the same command again") from change
             except Outage as problem:
-                outage.failed(problem.reason)
+                outage.failed(problem.reason, problem.began)
                 if "cannot be reached" in problem.reason or outage.expired:
                     raise TryAgain(
                         f"source={self.name.source}: {problem.reason}; check the network and HF_ENDPOINT, or train on "

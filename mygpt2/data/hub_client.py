@@ -7,9 +7,9 @@ per thread.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import random
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -21,18 +21,25 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 from huggingface_hub import get_token
 
-from mygpt2.data.faults import Clock, Outage
+from mygpt2.data.faults import Clock, Outage, OutageClock
+from mygpt2.data.wire import watched
+from mygpt2.errors import UserError
 
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TRIES = 4  # of one request before it is an Outage; the loader goes on from there, within its budget
-LONGEST_PAUSE = 30.0  # seconds between two tries, unless the hub asks for more
 LONGEST_WISH = 300.0  # seconds: the hub's windows are 5 minutes long
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
-_RATE_LIMIT = re.compile(r";\s*r\s*=\s*(?P<left>\d+)\s*;\s*t\s*=\s*(?P<reset>\d+)")  # IETF draft: "api";r=0;t=55
+MOST_JSON = 64 << 20  # bytes of an answer, unpacked; a list of 100,000 files has some 10 million
+MOST_RANGE = 2 << 30  # bytes asked for at once: of a row group or a footer, and far above what they have
+OUTAGE_S = 30 * 60.0  # budget where the caller has none
+HERE = ("127.0.0.1", "localhost", "[::1]")  # never through a proxy
+_RATE_LIMIT = re.compile(
+    r";\s*r\s*=\s*(?P<left>\d{1,9})\s*;\s*t\s*=\s*(?P<reset>\d{1,9})"
+)  # IETF draft: "api";r=0;t=55
 
 
 class Refused(Exception):
@@ -66,11 +73,17 @@ class HubClient:
         clock: Clock | None = None,
         tries: int = TRIES,
         timeout_s: float = 30.0,
+        budget_s: float = OUTAGE_S,
     ) -> None:
+        """`timeout_s`: longest silence of the hub, and the time over which its speed is taken (see `wire`).
+
+        `budget_s`: no request waits longer for an end of trouble. UserError when the proxy settings cannot be used.
+        """
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self._clock = clock or Clock()
         self._closed = threading.Event()
-        self._patience = _Patience(self._clock, self._closed)
+        self._patience = _Patience(self._clock, self._closed, budget_s)
+        self._budget_s = budget_s
         self._tries = tries
         self._signed: dict[str, str] = {}  # where a file's address was redirected to
         self._token = get_token()
@@ -79,11 +92,7 @@ class HubClient:
         logger = logging.getLogger("httpx")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)  # it logs every address at INFO, signatures included
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s), pool=None),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
-            headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
-        )
+        self._http = watched(_http(timeout_s), timeout_s, self._closed)
 
     def close(self) -> None:
         """End all waiting at once; requests raise Outage from now on. Safe while other threads use the client."""
@@ -105,9 +114,8 @@ class HubClient:
                     if r.status_code != 200:
                         raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
                     try:
-                        r.read()
-                        return r.json(), r.links.get("next", {}).get("url")
-                    except ValueError as error:
+                        return json.loads(_limited(r)), r.links.get("next", {}).get("url")
+                    except (ValueError, RecursionError, httpx.DecodingError) as error:
                         raise _Trouble("the hub's answer is no JSON") from error
             raise _Trouble("the hub redirects without end")
 
@@ -118,6 +126,9 @@ class HubClient:
 
         Raises Outage (may pass), Refused (404, 410, 401, 403) and Changed (other ETag or size): these do not pass.
         """
+
+        if stop - start > MOST_RANGE:
+            raise Changed(f"{stop - start:,} bytes of it belong together; allowed: {MOST_RANGE:,}")
 
         def ask() -> bytes:
             known = self._signed.get(url)
@@ -156,6 +167,9 @@ class HubClient:
             raise _Trouble("the hub answers 200 where a part (206) was asked for", shared=False)
         if r.status_code != 206:
             raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
+        packed = r.headers.get("Content-Encoding", "identity")
+        if packed != "identity":
+            raise _Trouble(f"the hub or a proxy packs its answers ({packed[:20]})", shared=False)
         told = r.headers.get("Content-Range", "")
         if told.endswith(f"/{size}") is False and told.rpartition("/")[2].isdigit():
             raise Changed(f"the file has {told.rpartition('/')[2]} bytes and was listed with {size}")
@@ -190,12 +204,17 @@ class HubClient:
                     raise _Trouble(f"the hub answers {r.status_code}", _wish(r.headers, self._clock))
                 yield r
         except httpx.TimeoutException as error:
-            raise _Trouble("the hub does not answer in time") from error
+            slow = "the hub sends too slowly" if got_answer else "the hub does not answer in time"
+            raise _Trouble(slow) from error
         except httpx.TransportError as error:
-            reason = (
-                "the connection breaks off" if got_answer else f"{urlsplit(self.endpoint).netloc} cannot be reached"
-            )
-            raise _Trouble(reason, shared=not got_answer) from error
+            if self._closed.is_set():
+                raise Outage("closed") from error
+            reason = f"{urlsplit(self.endpoint).netloc} cannot be reached"
+            if isinstance(error, httpx.RemoteProtocolError):
+                reason = "the hub's answer breaks off or is not HTTP"
+            raise _Trouble("the connection breaks off" if got_answer else reason, shared=not got_answer) from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise _Trouble("the hub names an address that is none") from error
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -203,37 +222,83 @@ class HubClient:
                     self._http.close()
 
     def _redirect(self, url: str, r: httpx.Response) -> str:
-        target = urljoin(url, r.headers.get("Location", ""))
+        try:
+            target = urljoin(url, r.headers.get("Location", ""))
+            urlsplit(target)
+        except ValueError as error:
+            raise _Trouble("the hub redirects to an address that is none") from error
         if urlsplit(target).scheme not in ("https", urlsplit(self.endpoint).scheme):
             raise Refused(r.status_code, "redirect to an address that is not https")
         return target
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        trouble = _Trouble("")
+        trouble, began = _Trouble(""), self._clock.now()
         for attempt in range(self._tries):
             try:
                 return self._patience.run(ask, first=attempt == 0)
             except _Trouble as error:
                 trouble = error
-        raise Outage(trouble.reason, self._patience.remaining) from trouble
+                began = self._clock.now() if attempt == 0 else began
+                if self._clock.now() - began >= self._budget_s:
+                    break
+        raise Outage(trouble.reason, self._patience.remaining, began) from trouble
+
+
+def _http(timeout_s: float) -> httpx.Client:
+    try:
+        return httpx.Client(
+            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s), pool=None),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
+            headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
+            mounts={f"all://{host}": None for host in HERE},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise proxy_advice(error) from error
+
+
+def proxy_advice(error: Exception) -> UserError:
+    """What to do about a proxy in the environment that httpx refuses."""
+    if isinstance(error, ImportError):
+        return UserError(
+            "the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY) and the package for it is not installed; "
+            "run `pip install 'httpx[socks]'`, name an HTTP proxy, or unset the variable"
+        )
+    return UserError(
+        f"the proxy that the environment names cannot be used ({error}); allowed: http://HOST:PORT or "
+        "socks5://HOST:PORT in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them"
+    )
+
+
+def _limited(r: httpx.Response) -> bytes:
+    """The body of an answer in memory. A proxy may have packed it: by gzip, once, so that no piece of it is large."""
+    packed = r.headers.get("Content-Encoding", "identity").lower()
+    if packed not in ("identity", "gzip"):
+        raise _Trouble(f"the hub or a proxy packs its answers ({packed[:20]})")
+    parts, size = [], 0
+    for part in r.iter_bytes(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_JSON:
+            raise _Trouble(f"the hub's answer does not end after {MOST_JSON >> 20} MB")
+    return b"".join(parts)
 
 
 class _Patience:
     """Lets requests through while all is well; one at a time, with pauses, from a failure to the next success."""
 
-    def __init__(self, clock: Clock, closed: threading.Event) -> None:
+    def __init__(self, clock: Clock, closed: threading.Event, budget_s: float) -> None:
         self._clock, self._closed = clock, closed
         self._one = threading.Lock()
-        self._failures = 0
+        self._outage = OutageClock(budget_s, clock.now)
         self._not_before = 0.0
 
     @property
     def remaining(self) -> float | None:
         """Seconds until the next try makes sense."""
-        return max(0.0, self._not_before - self._clock.now()) if self._failures else None
+        return max(0.0, self._not_before - self._clock.now()) if self._outage.failures else None
 
     def run(self, ask: Callable[[], T], first: bool) -> T:
-        if not self._failures:
+        if not self._outage.failures:
             try:
                 return ask()
             except _Trouble as trouble:
@@ -243,10 +308,10 @@ class _Patience:
         while not self._one.acquire(timeout=0.2):
             if self._closed.is_set():
                 raise Outage("closed")
-            if not self._failures:
+            if not self._outage.failures:
                 return self.run(ask, first)
         try:
-            if self._failures:
+            if self._outage.failures:
                 return self._probe(ask)
         finally:
             self._one.release()
@@ -261,31 +326,30 @@ class _Patience:
             self._note(trouble, prober=True)
             raise
         except (Refused, Changed):
-            self._failures = 0  # no is an answer, too
+            self._outage.recovered()  # no is an answer, too
             raise
-        self._failures = 0
+        self._outage.recovered()
         return result
 
     def _note(self, trouble: _Trouble, prober: bool) -> None:
         """Failures count one after the other only: those of many threads at one moment are one failure."""
-        if prober or not self._failures:
-            self._failures += 1
-        pause = min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
-        if trouble.retry_after is not None:
-            pause = max(pause, trouble.retry_after * random.uniform(1.0, 1.1))
+        if prober or not self._outage.failures:
+            self._outage.failed(trouble.reason)
+        # Never past the budget, which is for the loader to end; a hub that wants more is asked once more at its end.
+        pause = self._outage.pause_s(trouble.retry_after)
         self._not_before = max(self._not_before, self._clock.now() + pause)
 
 
 def _wish(headers: httpx.Headers, clock: Clock) -> float | None:
     """Seconds that an answer asks to wait: `Retry-After` (seconds or a date) or, at a used-up limit, `RateLimit`."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return min(float(value), LONGEST_WISH)
+    if re.fullmatch(r"[0-9]+", value):
+        return LONGEST_WISH if len(value) > 9 else min(float(value), LONGEST_WISH)
     if value:
         try:
             until, now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", value))
             return min(max(0.0, (until - now).total_seconds()), LONGEST_WISH)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     limit = _RATE_LIMIT.search(headers.get("RateLimit", ""))
     return min(float(limit["reset"]), LONGEST_WISH) if limit and int(limit["left"]) == 0 else None

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.checked import say_unwritable
 from mygpt2.data.faults import Unreadable
-from mygpt2.data.formats import column_texts
+from mygpt2.data.formats import row_texts
 from mygpt2.data.hub_client import Changed, HubClient, Refused
-from mygpt2.data.local import is_text
+from mygpt2.data.local import check_text_column, is_text
 from mygpt2.data.manifest import Manifest, SourceFile
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.run_dir.atomic import replace_file
@@ -95,13 +95,13 @@ def _footer_size(tail: bytes) -> int:
 def text_column(metadata: pq.FileMetaData, name: str, file: str) -> int:
     """Index of the column chunk that holds the text. UserError naming the columns if there is none of this name."""
     schema = metadata.schema.to_arrow_schema()
-    texts = [field.name for field in schema if is_text(field.type)]
-    if name not in texts:
-        held = f"holds {schema.field(name).type}, not text" if name in schema.names else "is not there"
+    if name not in schema.names:
+        texts = [field.name for field in schema if is_text(field.type)]
         raise UserError(
-            f"data.text_column={name} of {file} {held}; columns with text: {', '.join(texts[:20]) or 'none'}; "
-            "set data.text_column to one of them"
+            f"data.text_column={name} of {file} is not there; columns with text: {', '.join(texts[:20]) or 'none'}; "
+            "set data.text_column to the one with the text"
         )
+    check_text_column(schema, name, file)
     return next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == name)
 
 
@@ -140,8 +140,7 @@ class HubParquetReader:
         raw = self._client.range(file.location, start, stop, size=file.size, identity=file.identity)
         source = pa.PythonFile(Sparse(file.size, [(start, raw)]), mode="r")
         parquet = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
-        table = parquet.read_row_group(int(row["part"]), columns=[self._manifest.text_column], use_threads=False)
-        texts = column_texts(table.column(0))
+        texts = row_texts(parquet, int(row["part"]), self._manifest.text_column)
         if len(texts) != row["rows"]:
             raise OSError(f"{len(texts)} rows where the footer promises {row['rows']}")
         return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import numpy as np
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.blocks import BlockReader
+from mygpt2.data.faults import Unreadable
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.loader import Loader
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.scan import scan
+from mygpt2.data.scan import scan, spread
 from mygpt2.data.shape import choose_shape
+from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
-from mygpt2.data.validation import ValidationSet, check_disjoint, spread
-from mygpt2.errors import UserError
+from mygpt2.data.validation import ValidationSet, check_disjoint
+from mygpt2.errors import UserError, shown
 from mygpt2.tokenizer import Tokenizer
 
 SAMPLED_BLOCKS = 3
@@ -31,12 +35,12 @@ def describe(
     units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     yield (
         "source",
-        f"{manifest.source}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
+        f"{shown(manifest.source)}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
     )
     yield "fingerprint", manifest.fingerprint
     yield "files", f"{len(manifest.files):,}, {size(manifest.size)}"
     yield "blocks", f"{len(manifest):,} {units}"
-    documents, tokens, text_bytes, blocks = _sampled(manifest, reader, tokenizer, config)
+    documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
     yield "documents", f"{total:,}" if total is not None else f"about {documents * len(manifest) // max(blocks, 1):,}"
     if documents and tokens:
@@ -44,31 +48,39 @@ def describe(
         each = tokens / documents
         yield "tokens", f"about {round(total * each):,} of {config.data.tokenizer} ({each:.0f} per document)"
         yield "bytes", f"{text_bytes / tokens:.2f} of text per token"
+    if left_out:
+        yield "left out", f"of the parts sampled: {', '.join(f'{n:,} {why}' for why, n in sorted(left_out.items()))}"
     yield from (("note", note) for note in manifest.notes)
 
 
 def _sampled(
     manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
-) -> tuple[int, int, int, int]:
-    """(documents, tokens with end-of-text, bytes of text, blocks) of a few blocks."""
+) -> tuple[int, int, int, int, Counter[str]]:
+    """(documents, tokens with end-of-text, bytes of text, blocks, what is left out) of a few blocks."""
     blocks = [block for block, _ in zip(spread(len(manifest)), range(SAMPLED_BLOCKS), strict=False)]
     documents = tokens = text_bytes = 0
-    readable = _documents(manifest, reader, config, blocks)
+    left_out: Counter[str] = Counter()
+    everything = config.data.model_copy(update={"validation_fraction": 0.0})
+    readable = _documents(manifest, reader, config, blocks, left_out)
     for found in readable.values():
+        reasons = [reason_against(document, everything) for document in found]
+        left_out.update(f"documents {reason.replace('_', ' ')}" for reason in reasons if reason)
+        kept = [document for document, reason in zip(found, reasons, strict=True) if not reason]
         if manifest.kind == "tokens":
-            ids = found
-            text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in found)
+            check_ids(kept, tokenizer, config.data)
+            text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in kept)
         else:
-            texts = [t for t in found if isinstance(t, str)]
-            ids = tokenizer.encode_batch(texts)
-            text_bytes += sum(len(t.encode(errors="replace")) for t in texts)
+            text_bytes += sum(len(t.encode()) for t in kept)
+        ids = kept if manifest.kind == "tokens" else tokenizer.encode_batch(kept)
         documents += len(ids)
         tokens += sum(len(x) + 1 for x in ids)
-    return documents, tokens, text_bytes, len(readable)
+    return documents, tokens, text_bytes, len(readable), left_out
 
 
-def _documents(manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int]) -> dict[int, list[Any]]:
-    """The documents of some blocks; unreadable ones are missing."""
+def _documents(
+    manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int], unreadable: Counter[str]
+) -> dict[int, list[Any]]:
+    """The documents of some blocks; unreadable ones are missing, and counted with their reasons."""
     found = scan(
         reader,
         blocks,
@@ -77,7 +89,13 @@ def _documents(manifest: Manifest, reader: BlockReader, config: RunConfig, block
         outage_minutes=config.data.outage_minutes,
         threads=4,
     )
-    return {block: documents for block, documents in found if isinstance(documents, list)}
+    documents = {}
+    for block, result in found:
+        if isinstance(result, Unreadable):
+            unreadable[f"unreadable ({manifest.describe(block)}: {result.reason})"] += 1
+        else:
+            documents[block] = result
+    return documents
 
 
 def shape(manifest: Manifest, config: RunConfig) -> str:
@@ -107,7 +125,7 @@ def first_documents(
                 pass
             places = list(dict.fromkeys(place for row in batch.provenance for place in row))
         most = count // shown + (lane < count % shown)
-        texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}))
+        texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}), Counter())
         for block, document in places[:most]:
             found = texts[block][document]
             ids = found if manifest.kind == "tokens" else tokenizer.encode_batch([found])[0]
@@ -143,13 +161,13 @@ def step_lines(run_dir: Path, step: int) -> Iterator[str]:
     documents = {place for row in rows for place in row.documents}
     yield f"step {step}: {len(rows)} rows, {len(documents)} documents, mean loss {np.mean([r.loss for r in rows]):.4f}"
     for row in rows:
-        places = "; ".join(f"{name} row group {part} document {i}" for name, part, i in row.documents)
+        places = "; ".join(f"{shown(name)} row group {part} document {i}" for name, part, i in row.documents)
         yield f"slot {row.slot:4d}  lane {row.lane:3d}  epoch {row.epoch}  loss {row.loss:.4f}  {places}"
 
 
 def _place(manifest: Manifest, block: int, document: int) -> str:
     name, part, number = place_of(manifest, block, document)
-    return f"{name} {part}:{number}"
+    return f"{shown(name)} {part}:{number}"
 
 
 def shortened(text: str) -> str:

@@ -26,11 +26,13 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.checks import BlockChecks
 from mygpt2.data.conveyor import Conveyor, Stopped
 from mygpt2.data.faults import Clock
+from mygpt2.data.few import settled
 from mygpt2.data.lane import LaneFeed, TokenEstimate
 from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.data.resume import check_state, starting_cursor
+from mygpt2.data.seals import SourceWatch
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
@@ -62,20 +64,24 @@ class Loader:
         reader: BlockReader | None = None,
         clock: Clock | None = None,
         checks_file: Path | None = None,
+        watch: SourceWatch | None = None,
     ) -> Loader:
         """Resolve the source and start making batches, from `state` where there is one.
 
         UserError when the shape is impossible or `state` belongs to other data; `fork` (or data.fork) then starts a new
         order on purpose. `manifest`, `reader` and `clock` stand in for those that the source would give. `checks_file`
-        keeps the checksums of the blocks with the run, as the cache folder does.
+        keeps the checksums of the blocks with the run, as the cache folder does. `watch` knows which text changed since
+        it was read before, and is closed with the loader.
         """
         if manifest is None:
             manifest = resolve(data.source, data, cache_dir=cache_dir)
         if reader is None:
-            reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+            reader = open_reader(
+                manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes
+            )
         return cls(
             data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
-            fork or data.fork, clock or Clock(), checks_file,
+            fork or data.fork, clock or Clock(), checks_file, watch,
         )  # fmt: skip
 
     def __init__(
@@ -94,8 +100,11 @@ class Loader:
         fork: bool,
         clock: Clock,
         checks_file: Path | None,
+        watch: SourceWatch | None,
     ) -> None:
+        data = settled(data, manifest)
         self.data, self.manifest = data, manifest
+        self._watch = watch
         self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
         shape = choose_shape(data, manifest, batch_sequences, world_size)
         self.lanes = shape.lanes
@@ -126,12 +135,14 @@ class Loader:
         self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
         self.checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
-        if fork:
+        changed = watch.blocks() if watch else []
+        if fork or changed:
             self.checks.forget(files=rank == 0)
         self._tokenizer = BlockTokenizer(tokenizer, data, hurry=not cursor.any())
         self._maker = BlockMaker(
             manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, quarantine, self.checks
         )
+        self._maker.forget(changed)
         self._pool = BlockPool(data.threads or default_threads())
         order = block_order(data, manifest, shape, seed)
         estimate = TokenEstimate()
@@ -181,8 +192,10 @@ class Loader:
         self._reader.close()  # first: a hub's reader may be waiting for minutes, and this ends it
         self._ready.close()
         self._pool.close()
-        self._thread.join()
+        self._thread.join(timeout=5.0)  # a read that hangs in the network ends with the process
         self._tokenizer.close()
+        if self._watch:
+            self._watch.close()
 
     def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
         if self.data.order == "lanes":
@@ -254,7 +267,7 @@ class Loader:
                 if self._entered.get(feed.lane, (-1, -1)) < (window.epoch, window.window):
                     self._entered[feed.lane] = window.epoch, window.window
                     news[min(step, steps - 1)].append(window)
-        pieces = tuple(t.pieces for t in taken)
+        pieces, shares = tuple(t.pieces for t in taken), np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
         by_step = tokens.reshape(steps, rows * lanes, self._block_size + 1)
         for step in range(steps):
             self._note(news[step])
@@ -264,8 +277,9 @@ class Loader:
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
                 quarantine=sorted(self._bad),
-                epoch=self._epoch(cursors[step, 0], float(taken[0].shares[step])),
                 left_out=self._left_out,
+                _order=self._order,
+                _shares=shares[step],
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
@@ -281,10 +295,6 @@ class Loader:
         """UserError when this rank alone leaves out too much; what all ranks leave out, the trainer adds up."""
         reasons = {block: self.quarantine_reasons[block] for block in bad}
         check_quarantine(self.manifest, self.data.max_quarantine, reasons)
-
-    def _epoch(self, cursor: np.ndarray, share: float) -> float:
-        """Lane epochs behind this rank's first lane, `share` of the cursor's window included."""
-        return self._order.progress(self._rank, int(cursor[0]), int(cursor[1]), share)
 
 
 def default_threads() -> int:

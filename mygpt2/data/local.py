@@ -1,38 +1,33 @@
-"""Resolving a local file or folder: which files, which blocks, and what identifies their content.
+"""Resolving a local file or folder: which files, which blocks, and what cannot be used.
 
-Content identity is cheap by design. Parquet: the footer (sizes, offsets and statistics of every column chunk) and
-sampled pages. Other files: all bytes up to 64 MiB, above that 64 sampled stretches of 64 KiB with both ends. XXH3-128
-throughout.
+Blocks are row groups, byte ranges or token ranges. What is wrong with the files is said here, at the opening, with
+their names: as an error where hardly anything could be read, as a note of the manifest where the rest can.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
-from mygpt2.data.formats import COMPRESSION, Damaged, tokens_layout
-from mygpt2.data.manifest import Kind, Manifest, SourceFile, make_blocks
-from mygpt2.errors import UserError
-
-KINDS: dict[str, Kind] = {".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens"}
-FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized .bin"
+from mygpt2.data.describe import ONE_DOCUMENT, Described, describe, read_whole
+from mygpt2.data.find import find, listed
+from mygpt2.data.formats import tokens_layout
+from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.unpack import compression_of
+from mygpt2.errors import UserError, shown
 
 BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
-LEAST_BLOCK = 1 << 16
+LEAST_BLOCK = ONE_DOCUMENT
 SMALL_SET = 128  # blocks a small set is cut into, as far as they stay above LEAST_BLOCK
 BLOCK_TOKENS = 1 << 20
-WHOLE = 64 << 20  # bytes that are hashed completely
+MOST_ROWS = 100_000_000  # of a row group: ten times what any writer makes
 READERS = 16
 
 Blocks = list[tuple[int, int, int, int, int]]  # rows of the block table
@@ -40,100 +35,43 @@ Blocks = list[tuple[int, int, int, int, int]]  # rows of the block table
 
 def resolve_local(source: str, path: Path, data: DataConfig, cache_dir: Path) -> Manifest:
     """The manifest of a file or folder. UserError when it cannot be used."""
-    root, paths = _find(path)
-    kind = _one_kind(path, paths)
-    with ThreadPoolExecutor(min(READERS, len(paths))) as pool:
-        files = list(pool.map(lambda p: _describe(root, p, kind), paths))
+    found = find(path)
+    kind = found.kind
+    with ThreadPoolExecutor(min(READERS, len(found.paths))) as pool:
+        described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))
+        files = [d.file for d in described]
         if kind == "parquet":
             blocks, notes = _parquet_blocks(files, data.text_column, cache_dir, pool)
         elif kind == "tokens":
             blocks, notes = _token_blocks(files)
         else:
+            notes = _encoding_notes(described)
             if kind == "jsonl":
-                _check_key(files[0], data.text_column)
-            blocks, notes = _byte_blocks(files, whole_small_files=kind == "txt")
+                notes += _key_notes(described, data.text_column)
+            blocks, more = _byte_blocks(files, whole_small_files=kind == "txt")
+            notes += more
     if not blocks:
         raise UserError(
-            f"data.source={source} holds no data: its {len(files)} {kind} files are empty; give another folder"
+            f"data.source={shown(source)} holds no data: its {len(files)} {kind} files are empty; give another folder"
         )
     table = make_blocks(*np.array(blocks, dtype=np.int64).T)
-    return Manifest(source, kind, None, data.text_column, tuple(files), table, tuple(notes))
+    return Manifest(source, kind, None, data.text_column, tuple(files), table, (*found.notes, *notes))
 
 
-def _find(path: Path) -> tuple[Path, list[Path]]:
-    """(root that names are relative to, files of known formats in order)."""
-    if path.is_file():
-        if _kind(path) is None:
-            raise UserError(f"data.source={path} has no known format; allowed: {FORMATS}; rename or convert the file")
-        return path.parent, [path]
-    found = [p for p in path.rglob("*") if _kind(p) and p.is_file() and not _hidden(p.relative_to(path))]
-    if not found:
-        raise UserError(f"data.source={path} is a folder without {FORMATS} files; give the folder that holds them")
-    return path, sorted(found, key=lambda p: p.relative_to(path).as_posix())
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.parts)
-
-
-def _kind(path: Path) -> Kind | None:
-    suffixes = path.suffixes
-    if suffixes and suffixes[-1] in COMPRESSION:
-        kind = KINDS.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return kind if kind in ("jsonl", "txt") else None
-    return KINDS.get(path.suffix)
-
-
-def _one_kind(path: Path, paths: Iterable[Path]) -> Kind:
-    kinds = Counter(kind for kind in map(_kind, paths) if kind is not None)
-    if len(kinds) > 1:
-        held = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        raise UserError(
-            f"data.source={path} mixes formats ({held} files); allowed: one per source; give a folder with one"
-        )
-    return next(iter(kinds))
-
-
-def _describe(root: Path, path: Path, kind: Kind) -> SourceFile:
-    try:
-        status = path.stat()
-        with path.open("rb") as f:
-            identity = _parquet_identity(f, status.st_size) if kind == "parquet" else _identity(f, status.st_size)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a readable parquet file ({error}); remove it or fetch it again") from error
-    name = path.relative_to(root).as_posix()
-    return SourceFile(name, status.st_size, identity, str(path.resolve()), status.st_mtime_ns)
-
-
-def _identity(f: Any, size: int) -> str:
-    digest = xxhash.xxh3_128(str(size).encode())
-    if size <= WHOLE:
-        while chunk := f.read(1 << 20):
-            digest.update(chunk)
-    else:
-        _sample(f, size, 64, 1 << 16, digest)
-    return digest.hexdigest()
-
-
-def _sample(f: Any, size: int, count: int, length: int, digest: Any) -> None:
-    for place in np.linspace(0, max(0, size - length), count).astype(int).tolist():
-        f.seek(place)
-        digest.update(f.read(length))
-
-
-def _parquet_identity(f: Any, size: int) -> str:
-    f.seek(max(0, size - 8))
-    tail = f.read(8)
-    footer = int.from_bytes(tail[:4], "little") + 8
-    if tail[4:] != b"PAR1" or footer > size:
-        raise ValueError("no parquet footer at its end")
-    digest = xxhash.xxh3_128(str(size).encode())
-    f.seek(size - footer)
-    digest.update(f.read(footer))
-    _sample(f, size - footer, 16, 4096, digest)
-    return digest.hexdigest()
+def _encoding_notes(described: list[Described]) -> list[str]:
+    """What is told of files that are damaged or not UTF-8 everywhere. UserError where that is most of them."""
+    odd = [d for d in described if d.complaint]
+    if not odd:
+        return []
+    lost = [d for d in odd if d.lost]
+    if 2 * len(lost) >= sum(d.file.size > 0 for d in described):
+        more = f" (so are {len(lost) - 1:,} other files)" if len(lost) > 1 else ""
+        raise UserError(f"{shown(lost[0].file.location)} {lost[0].complaint}{more}")
+    return [
+        f"{len(odd):,} of {len(described):,} files are damaged or not UTF-8 throughout "
+        f"({listed([d.file.name for d in odd])}) and what cannot be read is left out: {shown(odd[0].file.name)} "
+        f"{odd[0].complaint}"
+    ]
 
 
 def _parquet_blocks(
@@ -186,35 +124,58 @@ class FooterIndex:
 
 
 def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
+    where = shown(file.location)
     try:
         metadata = pq.read_metadata(file.location)
         schema = metadata.schema.to_arrow_schema()
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{file.location} is not a readable parquet file ({reason}); remove it or fetch it again"
-        ) from error
-    if column not in schema.names:
-        raise UserError(
-            f"data.text_column={column} is not in {file.location}; columns there: {', '.join(schema.names)}; "
-            "set data.text_column to the one with the text"
-        )
-    if not is_text(schema.field(column).type):
-        texts = [name for name in schema.names if is_text(schema.field(name).type)]
-        raise UserError(
-            f"data.text_column={column} of {file.location} holds {schema.field(column).type}, not text; columns with "
-            f"text: {', '.join(texts) or 'none'}; set data.text_column to one of them"
-        )
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where} is not a readable parquet file ({reason}); remove it or fetch it again") from error
+    check_text_column(schema, column, where)
     place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    for number, group in enumerate(groups):
+        rows, values = group.num_rows, group.column(place).num_values
+        if not 0 <= rows == values <= MOST_ROWS:
+            raise UserError(
+                f"{where} is not a usable parquet file (row group {number} promises {rows:,} rows and {values:,} "
+                f"texts; allowed: as many of both, at most {MOST_ROWS:,}); write it again with smaller row groups"
+            )
     return [[group.num_rows, group.column(place).total_uncompressed_size] for group in groups]
 
 
+def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
+    """UserError unless the file has one column of the name and it holds text, or nothing."""
+    if column not in schema.names:
+        raise UserError(
+            f"data.text_column={column} is not in {where}; columns there: {_names(schema.names)}; "
+            "set data.text_column to the one with the text"
+        )
+    if schema.names.count(column) > 1:
+        raise UserError(
+            f"{where} has {schema.names.count(column)} columns named {column}, and which one is meant cannot be told; "
+            "write it with different names"
+        )
+    if not is_text(schema.field(column).type):
+        texts = [field.name for field in schema if is_text(field.type) and not pa.types.is_null(field.type)]
+        advice = f"columns with text: {_names(texts)}; set data.text_column to one of them"
+        raise UserError(
+            f"data.text_column={column} of {where} holds {str(schema.field(column).type)[:100]}, not text; "
+            f"{advice if texts else 'no column holds text; give another file'}"
+        )
+
+
 def is_text(kind: pa.DataType) -> bool:
-    """An Arrow type whose values are strings."""
+    """An Arrow type whose values are strings, bytes that may be UTF-8, or nothing at all, as in a shard of nulls."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text(kind.storage_type)
+    t = pa.types
+    kinds = (
+        t.is_string, t.is_large_string, t.is_string_view, t.is_binary, t.is_large_binary, t.is_binary_view, t.is_null
+    )  # fmt: skip
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Blocks, list[str]]:
@@ -226,7 +187,9 @@ def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Bloc
     for number, file in enumerate(files):
         if file.size == 0:
             together = 0
-        elif Path(file.name).suffix in COMPRESSION:
+        elif read_whole(file) and not (
+            whole_small_files and file.size <= LEAST_BLOCK and not compression_of(file.name)
+        ):
             blocks.append((number, 0, 0, -1, -1))
             together = 0
         elif whole_small_files and file.size <= LEAST_BLOCK:
@@ -241,20 +204,24 @@ def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Bloc
             cuts = range(0, file.size, step)
             blocks.extend((number, i, at, min(at + step, file.size), -1) for i, at in enumerate(cuts))
             together = 0
-    compressed = sum(Path(file.name).suffix in COMPRESSION for file in files)
-    note = f"{compressed} compressed files are one block each: not random-access, held in memory whole while being read"
-    return blocks, [note] if compressed else []
+    alone = sum(stop < 0 and rows < 0 for *_, stop, rows in blocks)
+    note = (
+        f"{alone} files that are compressed or in UTF-16 are one block each: not random-access, held in memory whole "
+        "while being read"
+    )
+    return blocks, [note] if alone else []
 
 
 def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
     counts = []
     for file in files:
         try:
-            counts.append(tokens_layout(file.location)[1])
-        except (OSError, Damaged) as error:
+            counts.append(tokens_layout(file.location).count)
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"{file.location} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the published "
-                "layout with magic 20240520; write it again"
+                f"{shown(file.location)} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the "
+                "published layout with magic 20240520, uint32 ids with magic 20240801, or a .npy array of either; "
+                "write it again"
             ) from error
     step = max(LEAST_BLOCK, min(BLOCK_TOKENS, sum(counts) // SMALL_SET))
     blocks = [
@@ -265,17 +232,29 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
     return blocks, []
 
 
-def _check_key(file: SourceFile, key: str) -> None:
-    """UserError unless the first line of the first file is an object with the key."""
-    try:
-        with pa.input_stream(file.location) as f:  # decompresses by the file's ending
-            first = f.read(1 << 22).lstrip().split(b"\n", 1)[0]
-        record = json.loads(first) if first else {key: ""}
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{file.location} does not begin with a line of JSON ({error}); check the file") from error
-    if not isinstance(record, dict) or key not in record:
-        keys = ", ".join(record) if isinstance(record, dict) else "none, the line is no object"
+def _key_notes(described: list[Described], key: str) -> list[str]:
+    """What is told of jsonl files that begin without the key. UserError where the first file does."""
+    held = [d for d in described if d.first is not None]
+    odd = [d for d in held if not isinstance(d.first, dict) or key not in d.first]
+    if not odd:
+        return []
+    first = odd[0]
+    where = shown(first.file.location)
+    if first is held[0]:
+        if not isinstance(first.first, dict):
+            raise UserError(f"{where} does not begin with a line of JSON: {first.first}")
         raise UserError(
-            f"data.text_column={key} is not a key of the first line of {file.location}; keys there: {keys}; "
-            "set data.text_column to the one with the text"
+            f"data.text_column={key} is not a key of the first line of {where}; keys there: "
+            f"{_names(first.first)}; set data.text_column to the one with the text"
         )
+    there = f"keys there: {_names(first.first)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
+    return [
+        f"{len(odd):,} of {len(held):,} files begin without the key {key} ({listed([d.file.name for d in odd])}; "
+        f"{there}); lines without it are left out"
+    ]
+
+
+def _names(names: Iterable[str]) -> str:
+    """Column names or keys for a message."""
+    found = [shown(name) for name in names]
+    return ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "") or "none"

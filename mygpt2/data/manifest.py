@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
@@ -53,6 +53,8 @@ class Manifest:
     files: tuple[SourceFile, ...]
     blocks: np.ndarray = field(compare=False)
     notes: tuple[str, ...] = ()
+    share: float | None = None  # of the documents, held out of a small source in place of data.validation_fraction
+    pieces: int = 0  # that each document of a source of one is cut into; 0: documents are whole
 
     def __post_init__(self) -> None:
         blocks = np.ascontiguousarray(self.blocks, dtype=BLOCK)
@@ -67,19 +69,21 @@ class Manifest:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what identifies the data."""
-        content = {
+        content: dict[str, Any] = {
             "kind": self.kind,
             "text_column": self.text_column if self.kind in ("parquet", "jsonl") else "",
             "files": [[f.name, f.size, f.identity] for f in self.files],
             "blocks": hashlib.sha256(self.blocks.tobytes()).hexdigest(),
         }
+        if self.pieces:
+            content["pieces"] = self.pieces
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
     def documents(self) -> int | None:
         """Documents in the whole source, or None where only reading tells."""
         rows = self.blocks["rows"]
-        return None if (rows < 0).any() else int(rows.sum())
+        return None if self.pieces or (rows < 0).any() else int(rows.sum())
 
     @property
     def size(self) -> int:
@@ -100,13 +104,14 @@ class Manifest:
         row = self.blocks[block]
         column = self.text_column if self.kind in ("parquet", "jsonl") else ""
         files = [[f.size, f.identity] for f in self.files_of(block)]
-        return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"])]
+        pieces = [self.pieces] if self.pieces else []
+        return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"]), *pieces]
 
     def describe(self, block: int) -> str:
         """Where a block is, for a person: file name and part."""
         row = self.blocks[block]
         word = "row group" if self.kind == "parquet" else "part"
-        return f"{self.file_of(block).name}, {word} {int(row['part'])}"
+        return f"{shown(self.file_of(block).name)}, {word} {int(row['part'])}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal manifest back."""
@@ -120,6 +125,7 @@ class Manifest:
             "files": [[f.name, f.size, f.identity, f.location, f.mtime_ns] for f in self.files],
             "blocks": {name: self.blocks[name].tolist() for name in BLOCK.names or ()},
             "notes": list(self.notes),
+            **({"share": self.share, "pieces": self.pieces} if self.share is not None or self.pieces else {}),
         }
 
     @classmethod
@@ -132,6 +138,8 @@ class Manifest:
             files=tuple(SourceFile(*row) for row in d["files"]),
             blocks=make_blocks(**d["blocks"]),
             notes=tuple(d["notes"]),
+            share=d.get("share"),
+            pieces=d.get("pieces", 0),
         )
 
 

@@ -21,12 +21,13 @@ from filelock import FileLock, Timeout
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.blocks import BlockReader
 from mygpt2.data.faults import Clock, Unreadable
+from mygpt2.data.few import no_text
 from mygpt2.data.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import TokenBlock
 from mygpt2.data.scan import scan
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
 from mygpt2.run_dir.atomic import read_json, replace_json
 
 Progress = Callable[[int, int], None]
@@ -109,11 +110,21 @@ def prepare(
             state.save(out)
             if not state.complete:
                 _go_on(state, manifest, reader, tokenizer, data, out, shard_tokens, threads, progress, clock)
+            if state.complete and not state.tokens:
+                _remove(state, out)
+                raise no_text(manifest, Counter(state.left_out))
     except Timeout as error:
         raise UserError(
             f"--out {out} is being prepared by another process; wait for it or give another folder"
         ) from error
     return state
+
+
+def _remove(state: Prepared, out: Path) -> None:
+    """Take away shards that hold nothing."""
+    for shard in state.shards:
+        (out / shard.name).unlink(missing_ok=True)
+    (out / STATE).unlink(missing_ok=True)
 
 
 def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, shard_tokens: int) -> dict[str, Any]:
@@ -123,7 +134,7 @@ def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, sh
             "allowed: at most 65536 ids; train on the text itself instead"
         )
     if manifest.kind == "tokens":
-        raise UserError(f"source={manifest.source} is tokenized already; train on it as it is")
+        raise UserError(f"source={shown(manifest.source)} is tokenized already; train on it as it is")
     return {
         "schema": 1,
         "source": manifest.source,

@@ -33,6 +33,7 @@ from packaging.utils import canonicalize_name
 from mygpt2.data import prose
 from mygpt2.data.read_docs import Pieces
 from mygpt2.errors import UserError
+from mygpt2.run_dir.atomic import cannot_write
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -95,18 +96,25 @@ def harvest(cache_dir: Path, progress: Progress | None = None) -> Path:
     folder = Path(cache_dir) / "pydocs" / _key(packages)
     if (folder / "made.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (folder / "made.json").exists():
-            return folder
-        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-        try:
-            _write(aside, packages, progress)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "made.json").exists():
+                _make(folder, packages, progress)
+    except OSError as error:
+        problem = cannot_write(Path(error.filename or folder), error)
+        raise type(problem)(f"{problem}: the cache is named by MYGPT2_CACHE=DIR or --data.cache_dir DIR") from None
     return folder
+
+
+def _make(folder: Path, packages: list[Package], progress: Progress | None) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    try:
+        _write(aside, packages, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def installed() -> list[Package]:

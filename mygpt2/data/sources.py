@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.hub_names import ALLOWED
 from mygpt2.data.manifest import Manifest
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
+from mygpt2.machine import home_path
 
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
 
-_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|bin|gz|zst)$")
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
 
 
 def resolve(
@@ -31,24 +33,47 @@ def resolve(
         from mygpt2.data.pydocs import harvest
 
         return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
-    path = Path(source).expanduser()
+    path = home_path(source)
     if path.exists():
         from mygpt2.data.local import resolve_local
 
         return resolve_local(source, path, data, cache_dir)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
-        raise UserError(f"data.source={source} does not exist; allowed: {ALLOWED}; check the path")
+        raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.hub import resolve_hub
 
     return resolve_hub(source, data, cache_dir, progress=progress)
 
 
-def open_reader(manifest: Manifest, *, cache_dir: Path, eot_id: int) -> BlockReader:
+def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_id: int) -> tuple[Manifest, BlockReader]:
+    """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
+    from mygpt2.data.few import settle
+
+    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
+    try:
+        settled = settle(manifest, reader, data, cache_dir)
+    except BaseException:
+        reader.close()
+        raise
+    if settled.pieces:
+        reader = open_reader(settled, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
+    return settled, reader
+
+
+def open_reader(
+    manifest: Manifest, *, cache_dir: Path, eot_id: int, outage_minutes: float | None = None
+) -> BlockReader:
     """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
+    if manifest.pieces:
+        from mygpt2.data.few import InPieces
+
+        uncut = replace(manifest, pieces=0)
+        whole = open_reader(uncut, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=outage_minutes)
+        return InPieces(whole, manifest.pieces)
     if manifest.revision is not None:
         from mygpt2.data.hub import open_hub
 
-        return open_hub(manifest, cache_dir)
+        return open_hub(manifest, cache_dir, outage_minutes=outage_minutes)
     from mygpt2.data.formats import JsonlReader, ParquetReader, TextReader, TokensReader
 
     if manifest.kind == "tokens":

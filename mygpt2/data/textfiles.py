@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
+from mygpt2.data.unpack import Damaged
+
 DOCUMENT_BYTES = 8192  # paragraphs are put together up to this; some 2,000 tokens
 LONGEST_PARAGRAPH = 8 * DOCUMENT_BYTES  # a text without blank lines is cut at line ends after this
+LONGEST_LINE = 256 << 20  # bytes; every block of a longer line would have to look for its end
 STEP = 1 << 16
 
 _BLANK_LINE = re.compile(rb"\n[ \t\r]*\n\s*")
@@ -34,7 +37,8 @@ class LineRange:
         if at == 0:
             return 0
         self._file.seek(at - 1)
-        self._file.readline()
+        if len(self._file.readline(LONGEST_LINE)) >= LONGEST_LINE:
+            raise Damaged(f"a line of more than {LONGEST_LINE >> 20} MB; write shorter documents")
         return self._file.tell()
 
 

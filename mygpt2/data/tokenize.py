@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.packing import REFERENCE, TokenBlock
 from mygpt2.errors import UserError
 
@@ -51,12 +51,12 @@ class BlockTokenizer:
         """Class of the encoder in use, or "undecided" before the first text."""
         return "undecided" if self._encoder is None else type(self._encoder).__name__
 
-    def texts(self, block: int, documents: Sequence[Any]) -> TokenBlock:
-        """Tokenize a block of texts. A document is left out when it is not text, empty, too long or held out."""
+    def texts(self, block: int, documents: Sequence[Any], hashes: Sequence[int | None] | None = None) -> TokenBlock:
+        """Tokenize a block of texts. What is not text, empty, too long or, by its hash, held out is left out."""
         left_out: dict[str, int] = {}
         kept: list[int] = []
-        for number, text in enumerate(documents):
-            reason = self._reason_against(text)
+        for number, (text, hashed) in enumerate(zip(documents, hashes or [None] * len(documents), strict=True)):
+            reason = reason_against(text, self._data, hashed)
             if reason is None:
                 kept.append(number)
             else:
@@ -69,33 +69,18 @@ class BlockTokenizer:
             encoded.extend(encoder.encode_batch(part))
         return replace(self._block(block, len(documents), kept, encoded, left_out), encoder=name)
 
-    def token_documents(self, block: int, documents: Sequence[np.ndarray]) -> TokenBlock:
+    def token_documents(self, block: int, documents: Sequence[np.ndarray], hashes: Sequence[int | None]) -> TokenBlock:
         """The same for documents that are ids already. UserError when an id is outside the vocabulary."""
+        check_ids(documents, self.tokenizer, self._data)
         left_out: dict[str, int] = {}
         kept: list[int] = []
-        for number, ids in enumerate(documents):
-            if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
-                raise UserError(
-                    f"data.source={self._data.source} holds the id {int(ids.max())}; the tokenizer "
-                    f"{self._data.tokenizer} has {self.tokenizer.vocab_size} ids; give the one that wrote the file"
-                )
-            if held_out_tokens(ids, self._data.validation_fraction):
-                left_out["held_out"] = left_out.get("held_out", 0) + 1
-            else:
+        for number, (ids, hashed) in enumerate(zip(documents, hashes or [None] * len(documents), strict=True)):
+            reason = reason_against(ids, self._data, hashed)
+            if reason is None:
                 kept.append(number)
+            else:
+                left_out[reason] = left_out.get(reason, 0) + 1
         return self._block(block, len(documents), kept, [documents[number] for number in kept], left_out)
-
-    def _reason_against(self, text: Any) -> str | None:
-        if not isinstance(text, str):
-            return "not_text"
-        if not text or text.isspace():
-            return "empty"
-        if len(text) > self._data.max_document_chars:
-            return "too_long"
-        try:
-            return "held_out" if held_out(text, self._data.validation_fraction) else None
-        except UnicodeEncodeError:  # lone surrogates, from an escaped JSON string
-            return "not_text"
 
     def _block(
         self, block: int, documents: int, kept: list[int], encoded: list[np.ndarray], left_out: dict[str, int]
@@ -157,6 +142,16 @@ class BlockTokenizer:
 
         sample = [text[:SAMPLE_CHARS] for text in texts[:: max(1, len(texts) // SAMPLE_DOCUMENTS)]]
         return fast_encoder(self.tokenizer, sample)  # type: ignore[arg-type]
+
+
+def check_ids(documents: Sequence[np.ndarray], tokenizer: TokenizerLike, data: DataConfig) -> None:
+    """UserError when an id of a pre-tokenized source is outside the vocabulary."""
+    highest = max((int(ids.max()) for ids in documents if len(ids)), default=0)
+    if highest >= tokenizer.vocab_size:
+        raise UserError(
+            f"data.source={data.source} holds the id {highest}; the tokenizer {data.tokenizer} has "
+            f"{tokenizer.vocab_size} ids; give the one that wrote the file"
+        )
 
 
 @cache

@@ -7,6 +7,7 @@ what it overwrote stays in the files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ SCHEMA = pa.schema(
 )
 STEPS_PER_FILE = 200
 ROWS_PER_FILE = 200_000
+MOST_ROWS = 10 * ROWS_PER_FILE  # that wait in memory
 MANIFEST = "manifest.json"
 
 _NAME = re.compile(r"attempt-(\d+)-rank-(\d+)-step-(\d+)-(\d+)\.parquet")
@@ -79,16 +81,28 @@ class TraceWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last time."""
+        """Write what was added since the last time. What an OSError kept from the disk waits for the next time."""
         if not self._parts:
             return
         first, last = min(self._steps), max(self._steps)
         name = f"attempt-{self._attempt:04d}-rank-{self._rank:04d}-step-{first:08d}-{last:08d}.parquet"
         handle, aside = tempfile.mkstemp(dir=self._folder, suffix=".part")
         os.close(handle)
-        pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), aside, compression="zstd")
-        os.replace(aside, self._folder / name)
+        try:
+            pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), aside, compression="zstd")
+            os.replace(aside, self._folder / name)
+        except OSError:
+            with contextlib.suppress(OSError):  # pyarrow may have done it
+                os.unlink(aside)
+            self._forget_the_oldest()
+            raise
         self._parts, self._steps, self._rows = [], [], 0
+
+    def _forget_the_oldest(self) -> None:
+        """Bounds what waits in memory while the disk cannot be written."""
+        while self._rows > MOST_ROWS:
+            self._rows -= self._parts.pop(0).num_rows
+            self._steps.pop(0)
 
 
 def _save_manifest(folder: Path, manifest: Manifest) -> None:
@@ -184,6 +198,6 @@ def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, i
     row = manifest.blocks[block]
     files = manifest.files_of(block)
     if len(files) > 1:  # small text files, a document each
-        return files[document].name, 0, 0
+        return files[min(document // max(1, manifest.pieces), len(files) - 1)].name, 0, 0
     within = int(row["start"]) if manifest.kind == "parquet" and row["stop"] >= 0 else 0
     return files[0].name, int(row["part"]), within + document

@@ -8,6 +8,7 @@ settings only.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from safetensors.numpy import save
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import one_at_a_time, say_unwritable
 from mygpt2.data.faults import Clock, Unreadable
-from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.few import no_text, settled
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.scan import Reader, scan
-from mygpt2.errors import UserError
+from mygpt2.data.scan import Dependable, Reader, scan, spread
+from mygpt2.data.tokenize import check_ids
+from mygpt2.errors import UserError, shown
 from mygpt2.run_dir.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -65,18 +68,21 @@ def validation_set(
     cache_dir: Path,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    anew: bool = False,
 ) -> ValidationSet:
-    """The set for this source, tokenizer, fraction and size; from the cache when its checksum holds.
+    """The set for this source, tokenizer, fraction and size; from the cache when its checksum holds and it need not be
+    made `anew`, the text being another now.
 
     Raises UserError when the source holds no such document, TryAgain when it stays out of reach.
     """
+    data = settled(data, manifest)
     if data.validation_fraction <= 0:
         raise UserError(
             "data.validation_fraction=0 keeps no document for validation; allowed: above 0 to 0.5; give, say, 0.01"
         )
     path = _cache_path(manifest, tokenizer, data, Path(cache_dir))
     with one_at_a_time(path, Path(cache_dir)):
-        found = _load(path)
+        found = None if anew else _load(path)
         if found is None:
             found = _collect(manifest, reader, tokenizer, data, progress, clock or Clock())
             _save(path, found, Path(cache_dir))
@@ -100,15 +106,6 @@ def windows(tokens: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray
     return x.reshape(n, block_size), y.reshape(n, block_size)
 
 
-def spread(n: int) -> Iterator[int]:
-    """0 .. n-1, each once, such that any first few are spread evenly: bit-reversed counting."""
-    bits = max(1, (n - 1).bit_length())
-    for i in range(1 << bits):
-        block = int(f"{i:0{bits}b}"[::-1], 2)
-        if block < n:
-            yield block
-
-
 def check_disjoint(validation: ValidationSet, documents: Iterator[np.ndarray]) -> int:
     """Number of the given tokenized documents (without end-of-text) that are in the validation set; must be 0."""
     ends = np.append(validation.doc_starts[1:], len(validation.tokens))
@@ -123,8 +120,9 @@ def _collect(
     parts: list[np.ndarray] = []
     starts: list[int] = []
     size = text_bytes = 0
+    left_out: Counter[str] = Counter()
     blocks = scan(
-        reader,
+        Dependable(reader, manifest),
         spread(len(manifest)),
         lambda _, documents: documents,
         source=manifest.source,
@@ -134,8 +132,13 @@ def _collect(
     )
     for _, documents in blocks:
         if isinstance(documents, Unreadable):
+            left_out[f"part unreadable ({documents.reason})"] += 1
             continue  # the training loader reports it and leaves it out as well
-        chosen = [x for x in documents if _chosen(x, manifest.kind, data)]
+        reasons = [reason_against(document, data) for document in documents]
+        left_out.update(reason or "not_held_out" for reason in reasons)
+        chosen = [x for x, reason in zip(documents, reasons, strict=True) if reason == "held_out"]
+        if manifest.kind == "tokens":
+            check_ids(chosen, tokenizer, data)
         for ids, n_bytes in _tokenized(chosen, tokenizer):
             if parts and size + len(ids) + 1 > data.validation_tokens:
                 return _finished(parts, starts, text_bytes, tokenizer)
@@ -145,10 +148,13 @@ def _collect(
             text_bytes += n_bytes
         if progress:
             progress(size, data.validation_tokens)
+    if not parts and not left_out["not_held_out"]:
+        raise no_text(manifest, left_out)
     if not parts:
         raise UserError(
-            f"none of the documents of source={manifest.source} falls into data.validation_fraction="
-            f"{data.validation_fraction}; raise the fraction (0.1, say) or give a source with more documents"
+            f"none of the {left_out['not_held_out']:,} documents of source={shown(manifest.source)} falls into "
+            f"data.validation_fraction={data.validation_fraction}; raise the fraction (0.1, say) or give a source with "
+            "more documents"
         )
     return _finished(parts, starts, text_bytes, tokenizer)
 
@@ -157,17 +163,6 @@ def _finished(parts: list[np.ndarray], starts: list[int], text_bytes: int, token
     tokens = np.concatenate(parts).astype(tokenizer.dtype)
     doc_starts = np.array(starts, dtype=np.int64)
     return ValidationSet(tokens, doc_starts, text_bytes, _sha256(tokens, doc_starts, text_bytes))
-
-
-def _chosen(document: Any, kind: str, data: DataConfig) -> bool:
-    if kind == "tokens":
-        return len(document) > 0 and held_out_tokens(document, data.validation_fraction)
-    if not isinstance(document, str) or document.isspace() or not 0 < len(document) <= data.max_document_chars:
-        return False
-    try:
-        return held_out(document, data.validation_fraction)
-    except UnicodeEncodeError:
-        return False  # not text; the training loader counts it
 
 
 def _tokenized(documents: list[Any], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 from mygpt2.doctor.finding import FAIL, OK, SKIP, Finding
+from mygpt2.planning.compiling import no_compiler
 
-ADVICE = "train.compile=true will not work; leave it off"
+ADVICE = "train.compile will not work; switch it off with train.compile=false"
 
 
 class CompileCheck:
@@ -24,7 +24,7 @@ class CompileCheck:
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s, self._began = limit_s, time.monotonic()
-        self._reason = _why_not()
+        self._reason = no_compiler()
         self._process: subprocess.Popen[str] | None = None
         if self._reason is None:
             self._process = subprocess.Popen(
@@ -39,7 +39,7 @@ class CompileCheck:
     def finish(self) -> Finding:
         """The finding; after the deadline the process and whatever compiler it started are ended."""
         if self._process is None:
-            return Finding(SKIP, "compile", f"{self._reason}", "train.compile stays false without it")
+            return Finding(SKIP, "compile", f"{self._reason}", "train.compile=auto leaves it out")
         try:
             left = max(0.1, self._began + self._limit_s - time.monotonic())
             output, _ = self._process.communicate(timeout=left)
@@ -65,14 +65,6 @@ class CompileCheck:
             self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
-
-
-def _why_not() -> str | None:
-    """Why nothing can be compiled here, or None. Triton, on CUDA, needs a compiler too, for its launchers."""
-    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    if not any(name and shutil.which(name.split()[0]) for name in compilers):
-        return "no C++ compiler (g++ or clang++)"
-    return None
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ def read_lines(path: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     for raw in content.split(b"\n"):
         try:
             record = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the last line of a process that was killed
         if isinstance(record, dict) and record.get("kind") == "hellaswag":
             header = header or record

@@ -12,7 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.errors import UserError
+from mygpt2.data.encoding import as_utf8
+from mygpt2.data.unpack import Damaged, whole
+from mygpt2.errors import UserError, shown
+from mygpt2.machine import home_path
 
 HUB = ("Rowan/hellaswag", "data/validation-*.parquet")
 ENDINGS = 4
@@ -45,7 +48,7 @@ def load_items(
         repo, pattern = HUB
         path = download(repo, pattern, cache_dir / "evals" / "hellaswag-validation.parquet", cache_dir, progress)
     else:
-        path = _file(Path(where).expanduser())
+        path = _file(home_path(where))
     items = [_item(record, f"{path}, item {number}") for number, record in enumerate(_records(path), start=1)]
     if not items:
         raise UserError(f"--hellaswag {where} holds no items; give HellaSwag's validation set")
@@ -76,15 +79,20 @@ def _file(path: Path) -> Path:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as lines:
-                yield from (_object(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+            lines = as_utf8(whole(path)).decode().split("\n")
+            yield from (_object(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
         elif path.suffix == ".parquet":
             yield from pq.read_table(path).to_pylist()
         elif path.suffix == ".arrow":
             yield from _arrow(path).to_pylist()
         else:
             raise UserError(f"--hellaswag {path} has no known format; give hub, or a {FORMATS} file")
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--hellaswag {shown(path)} is not UTF-8 ({error.reason} at {error.start:,}); save it as UTF-8, or give "
+            "the file as it was published"
+        ) from error
+    except (OSError, MemoryError, Damaged, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"--hellaswag {path} cannot be read ({reason}); fetch it again or give another file") from error
 
@@ -102,7 +110,7 @@ def _arrow(path: Path) -> pa.Table:
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--hellaswag {path}, line {number} is no JSON ({error}); fetch the file again") from error
     if not isinstance(record, dict):
         raise UserError(f"--hellaswag {path}, line {number} is no JSON object; give HellaSwag's own file")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mygpt2.distributed import Place, World, choose_device, die_with_launcher
+from mygpt2.distributed import Place, World, choose_device
 from mygpt2.errors import UserError
 from mygpt2.evals import hellaswag, yardstick
 from mygpt2.evals.itemfile import ItemFile, read_baseline
@@ -37,8 +37,6 @@ class Session:
         self.args = args
         self.cache_dir = cache_folder()
         place = Place.from_environment(os.environ)
-        if place.elastic:
-            die_with_launcher()
         use_threads(place)
         self.device = _device(args.device, place)
         self.precision = _precision(args.precision, self.device)
@@ -53,7 +51,7 @@ class Session:
         args = self.args
         loaded = self.world.lead_first(lambda: load_model(args.model, args.runs))
         scorer = GPTScorer(loaded.model.to(self.device), self.precision)
-        self._say(f"model {loaded.name}, {self.precision.name} on {self.world.size} x {self.device}")
+        self._say(f"model {loaded.words}, {self.precision.name} on {self.world.size} x {self.device}")
         result: dict[str, Any] = {"schema": SCHEMA, "model": loaded.name, "details": loaded.details}
         result |= {"precision": self.precision.name, "device": str(self.device), "ranks": self.world.size}
         out = args.json

@@ -66,7 +66,10 @@ def make_stream(
     tokens = np.ascontiguousarray(tokens, dtype=tokenizer.dtype)
     doc_starts = np.asarray(doc_starts, dtype=np.int64)
     digest = hashlib.sha256(tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
-    return TokenStream(tokens, doc_starts, int((counts * lengths[: len(counts)]).sum()), digest, origin or {})
+    first = tokens[doc_starts[(doc_starts > 0) & (doc_starts < len(tokens))]]  # a stream's first is no target
+    added = tokenizer.prefix_bytes * int((lengths[first] > 0).sum())
+    bytes_ = int((counts * lengths[: len(counts)]).sum()) - added
+    return TokenStream(tokens, doc_starts, bytes_, digest, origin or {})
 
 
 def held_out_stream(held_out: ValidationSet, tokenizer: Tokenizer) -> TokenStream:

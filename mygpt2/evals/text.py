@@ -15,12 +15,13 @@ from mygpt2.config import RunConfig, load_config
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.formats import tokens_layout
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.hub import Progress, documents_in_order, hub_stream
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW, Quoted
 from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, split_at
+from mygpt2.machine import home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 
@@ -65,14 +66,14 @@ def open_text(
     if name == "run" or name.startswith("run:"):
         config = run_config(name.partition(":")[2] or model, runs)
         return Text(name, held_out(config.data, tokenizer, cache_dir, progress))
-    if not Path(name).expanduser().exists():
+    if not home_path(name).exists():
         near = difflib.get_close_matches(name, [*PROTOCOLS, "run"], n=1)
         raise UserError(
             f"--protocol {name} is no protocol and no path; allowed: {', '.join(PROTOCOLS)}, run, run:NAME, or "
             f"the path of text or tokens (a folder or file){f'; did you mean {near[0]}?' if near else ''}"
         )
     try:
-        return Text(f"local:{name}", _local(Path(name).expanduser(), tokenizer, cache_dir, text_column, progress))
+        return Text(f"local:{name}", _local(home_path(name), tokenizer, cache_dir, text_column, progress))
     except UserError as error:  # the data layer speaks of a run's settings
         words = str(error).replace("data.source=", "--protocol ").replace("data.text_column", "--text-column")
         raise type(error)(words) from error
@@ -92,7 +93,7 @@ def _published(name: str, tokenizer: Tokenizer, cache_dir: Path, progress: Progr
 
 def run_config(spec: str, runs: Path | str) -> RunConfig:
     """The configuration of a run (name or folder) or of the run a checkpoint is of. UserError if it is neither."""
-    path = Path(spec).expanduser()
+    path = home_path(spec)
     if (path / MANIFEST).is_file():
         return RunConfig.model_validate(read_state(path)["config"])
     run = RunDir(path) if RunDir(path).exists() else RunDir(Path(runs) / spec) if path.name == spec else None
@@ -107,7 +108,7 @@ def run_config(spec: str, runs: Path | str) -> RunConfig:
 def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: Progress | None = None) -> TokenStream:
     """The validation set of a run with these data settings, in this tokenizer's tokens."""
     manifest = resolve(data.source, data, cache_dir=cache_dir)
-    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+    manifest, reader = open_settled(manifest, data, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
     try:
         return held_out_stream(validation_set(manifest, reader, tokenizer, data, cache_dir, progress), tokenizer)
     finally:
@@ -146,8 +147,5 @@ def _local(
 
 def _tokens(manifest: Manifest) -> np.ndarray:
     """The tokens of pre-tokenized files, one after the other; their headers were checked when they were resolved."""
-    parts = []
-    for file in manifest.files:
-        offset, count = tokens_layout(file.location)
-        parts.append(np.fromfile(file.location, "<u2", count, offset=offset))
-    return np.concatenate(parts)
+    layouts = [tokens_layout(file.location) for file in manifest.files]
+    return np.concatenate([layout.read(0, layout.count) for layout in layouts])

@@ -8,6 +8,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.evals.loss import LossResult
+from mygpt2.machine import home_path
 from mygpt2.run_dir.atomic import read_json, replace_json
 
 SCHEMA = 1
@@ -54,7 +55,7 @@ def _path(cache_dir: Path, spec: str, token_sha256: str) -> Path:
 
 def _model(spec: str) -> str:
     """One name for a model however it is called; a folder goes by its place and the state of its weights."""
-    folder = Path(spec).expanduser()
+    folder = home_path(spec)
     if folder.is_dir():
         states = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.glob("*.safetensors"))]
         return f"{folder.resolve()} {states}"

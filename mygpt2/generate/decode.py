@@ -16,7 +16,7 @@ from torch import Tensor
 from mygpt2.generate.weights import Layer, Matrix, Norm, Weights
 from mygpt2.model import KVCache
 from mygpt2.model.attention import causal_attention
-from mygpt2.model.gpt import tanh_gelu
+from mygpt2.model.gpt import GELUS
 
 FEW = 8  # rows up to which a product on a CPU waits for memory; beyond, a library's blocked product is faster
 SPAN = 256  # positions; a compiled block attends to this many, doubled until all fit, masked: each size compiles once
@@ -75,7 +75,7 @@ def block(x: Tensor, layer: Layer, attend: Callable[[Tensor], Tensor], product: 
 
     attended = attend(dense(norm(x, layer.ln_1), layer.c_attn, layer.c_attn_bias))
     x = x + dense(attended, layer.attn_proj, layer.attn_proj_bias)
-    hidden = tanh_gelu(dense(norm(x, layer.ln_2), layer.c_fc, layer.c_fc_bias))
+    hidden = GELUS[layer.gelu](dense(norm(x, layer.ln_2), layer.c_fc, layer.c_fc_bias))
     return x + dense(hidden, layer.mlp_proj, layer.mlp_proj_bias)
 
 

@@ -36,6 +36,7 @@ class Token:
     logprob: float  # under the model itself, before temperature and limits, in nats
     likeliest: tuple[tuple[int, float], ...]  # the ten likeliest ids and their log-probabilities, descending
     finish: str | None  # why the sample ends here: "end_of_text", "stop" or "length"; None while it goes on
+    data: bytes | None = None  # what it adds to the text before it; None for end-of-text
 
     @property
     def probability(self) -> float:
@@ -299,9 +300,9 @@ class Stream(Iterator[Token]):
         tokenizer = self._engine.tokenizer
         for (number, sample), token, logprob, ten in zip(rows, drawn.tolist(), logprobs, likeliest, strict=True):
             if sample.finish is None:
-                data = None if token == tokenizer.eot_id else tokenizer.decode_bytes([token])
+                data = None if token == tokenizer.eot_id else tokenizer.continuation(token, sample.tokens)
                 text = sample.add(token, logprob, data, len(sample.logprobs) + 1 == self._max_new_tokens)
-                yield Token(number, token, text, logprob, tuple(zip(*ten, strict=True)), sample.finish)
+                yield Token(number, token, text, logprob, tuple(zip(*ten, strict=True)), sample.finish, data)
 
 
 def _seen(samples: Sequence[_Sample], shape: torch.Size) -> Tensor:

@@ -40,6 +40,7 @@ class Layer(NamedTuple):
     c_fc_bias: Tensor | None
     mlp_proj: Matrix
     mlp_proj_bias: Tensor | None
+    gelu: str  # of GELUS
 
 
 class Weights(NamedTuple):
@@ -90,6 +91,7 @@ def pack_model(model: GPT, kind: str = "fp32") -> Weights:
         (qkv, qkv_b), (out, out_b), (fc, fc_b), (down, down_b) = (
             (pack(linear.weight, kind), vector(linear.bias)) for linear in linears
         )
-        layers.append(Layer(norm(block.ln_1), qkv, qkv_b, out, out_b, norm(block.ln_2), fc, fc_b, down, down_b))
+        norms = norm(block.ln_1), norm(block.ln_2)
+        layers.append(Layer(norms[0], qkv, qkv_b, out, out_b, norms[1], fc, fc_b, down, down_b, model.config.gelu))
     wte = pack(model.wte[: model.config.vocab_size], kind)
     return Weights(wte, body.wpe.weight.detach(), tuple(layers), norm(body.ln_f))

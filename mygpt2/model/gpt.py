@@ -20,6 +20,7 @@ from mygpt2.errors import UserError
 from mygpt2.model.attention import blocked_attention, blocks_pay, causal_attention
 from mygpt2.model.cache import KVCache
 from mygpt2.model.loss import LossParts, linear_cross_entropy
+from mygpt2.model.products import Linear
 
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values in, with all earlier ones out
 RunBlock = Callable[["Block", Tensor], Tensor]
@@ -37,8 +38,11 @@ class GPTConfig:
     vocab_size: int = 50257
     bias: bool = True
     dropout: float = 0.0
+    gelu: str = "tanh"  # its form: "tanh" as GPT-2's, "erf" as nanoGPT's; they differ by 1e-3 in logits
 
     def __post_init__(self) -> None:
+        if self.gelu not in GELUS:
+            raise UserError(f"gelu={self.gelu} is not a form of GELU; allowed: {', '.join(GELUS)}")
         if self.n_embd % self.n_head:
             legal = [h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0]
             nearest = sorted(sorted(legal, key=lambda h: abs(h - self.n_head))[:3])
@@ -60,8 +64,8 @@ class Attention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         B, T, C = x.shape
@@ -77,15 +81,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Expand four times, GELU in its tanh form (what GPT-2 was trained with), contract."""
+    """Expand four times, GELU (in its tanh form, with which GPT-2 was trained, unless imported otherwise), contract."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.gelu = GELUS[config.gelu]
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(tanh_gelu(self.c_fc(x)))
+        return self.c_proj(self.gelu(self.c_fc(x)))
 
 
 def tanh_gelu(x: Tensor) -> Tensor:
@@ -95,6 +100,9 @@ def tanh_gelu(x: Tensor) -> Tensor:
     wide = x.float()
     slope = math.sqrt(8 / math.pi) * (1 + 0.044715 * wide * wide)
     return (wide * torch.sigmoid(wide * slope)).to(x.dtype)
+
+
+GELUS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh_gelu, "erf": F.gelu}
 
 
 class Block(nn.Module):

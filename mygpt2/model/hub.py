@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx import InvalidURL
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -26,6 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars
 
+from mygpt2.data.hub_client import proxy_advice
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.model.huggingface import CONFIG, INDEX, WEIGHTS, is_huggingface, weight_files
 
@@ -89,6 +91,12 @@ def fetch_model(model: HubModel) -> Snapshot:
             cached = _download(model, endpoint)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, _TRANSPORT) as error:
             raise _advice(model, endpoint, error) from error
+        except (ImportError, InvalidURL) as error:  # of the proxy that the environment names
+            raise proxy_advice(error) from error
+        except ValueError as error:
+            if "proxy" not in str(error):
+                raise
+            raise proxy_advice(error) from error
         except OSError as error:
             raise UserError(
                 f"cannot keep {model} in {constants.HF_HUB_CACHE}: {error.strerror or error}; make room, or set HF_HOME"

@@ -19,14 +19,18 @@ from torch import Tensor
 
 from mygpt2.errors import UserError
 from mygpt2.model.gpt import GPT, GPTConfig
-from mygpt2.model.weights import load_state, state_for_checkpoint
+from mygpt2.model.weights import check_state, load_state, state_for_checkpoint
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREFIX = "transformer."
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+LAYER = re.compile(r"transformer\.h\.(\d{1,6})\.")
 MASK = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias")  # buffers that old files carry
 WTE = PREFIX + "wte.weight"
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names of one function
+ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}  # transformers' names: our form of GELU
+WRAPPERS = ("_orig_mod.", "module.")  # what torch.compile and DistributedDataParallel put before every name
+MOST = {"n_layer": 4096, "n_head": 4096, "n_embd": 1 << 18, "vocab_size": 1 << 24, "n_positions": 1 << 24}
+"""Sizes beyond which a config.json is damaged, not large: a shape must not take all memory before it is compared."""
 FIXED = {
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -50,7 +54,9 @@ def load_huggingface(folder: Path) -> GPT:
 
 def build(config: GPTConfig, tensors: Mapping[str, Tensor]) -> GPT:
     """A model of these weights, named as here; memory is taken once and nothing is drawn at random."""
-    model = GPT(config, device="meta").to_empty(device="cpu")
+    model = GPT(config, device="meta")
+    check_state(model, tensors)  # before memory is taken for a shape that may be damaged
+    model.to_empty(device="cpu")
     load_state(model, tensors)
     return model.eval()
 
@@ -68,13 +74,10 @@ def read_config(path: Path) -> GPTConfig:
         raise UserError(f"{path} is of model_type {saved.get('model_type')!r}; only gpt2 is read")
     sizes: dict[str, Any] = {name: saved.get(name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
     sizes["n_positions"] = saved.get("n_positions", saved.get("n_ctx", 1024))
-    problems = [
-        f"{name} is {value!r}, not a positive number"
-        for name, value in sizes.items()
-        if type(value) is not int or value < 1
-    ]
-    if saved.get("activation_function", TANH_GELU[0]) not in TANH_GELU:
-        problems.append(f"activation_function is {saved['activation_function']!r}, not {' or '.join(TANH_GELU)}")
+    problems = size_problems(sizes)
+    activation = saved.get("activation_function", "gelu_new")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        problems.append(f"activation_function is {activation!r}, not {' or '.join(ACTIVATIONS)}")
     problems += [
         f"{name} is {saved[name]!r}, not {value!r}" for name, value in FIXED.items() if saved.get(name, value) != value
     ]
@@ -85,8 +88,14 @@ def read_config(path: Path) -> GPTConfig:
         raise UserError(f"{path} does not describe a GPT-2 of the kind built here: {'; '.join(problems)}")
     return GPTConfig(
         n_layer=sizes["n_layer"], n_head=sizes["n_head"], n_embd=sizes["n_embd"], block_size=sizes["n_positions"],
-        vocab_size=sizes["vocab_size"], bias=saved.get("bias") is not False,
+        vocab_size=sizes["vocab_size"], bias=saved.get("bias") is not False, gelu=ACTIVATIONS[activation],
     )  # fmt: skip
+
+
+def size_problems(sizes: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the numbers of a shape, in words; `sizes` by the names of MOST."""
+    wrong = [name for name, value in sizes.items() if type(value) is not int or not 1 <= value <= MOST[name]]
+    return [f"{name} is {str(sizes[name])[:40]}, not a number from 1 to {MOST[name]:,}" for name in wrong]
 
 
 def config_json(config: GPTConfig, eot_id: int) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def config_json(config: GPTConfig, eot_id: int) -> dict[str, Any]:
         "n_positions": config.block_size,
         "n_ctx": config.block_size,
         "vocab_size": config.vocab_size,
-        "activation_function": TANH_GELU[0],
+        "activation_function": next(name for name, form in ACTIVATIONS.items() if form == config.gelu),
         **FIXED,
         "bias": config.bias,
         "attn_pdrop": config.dropout,
@@ -167,8 +176,13 @@ def from_huggingface(saved: Mapping[str, Tensor], config: GPTConfig, where: Path
 
     UserError names what is missing, unknown or of another shape, in the words of the file.
     """
-    saved = {name if name.startswith((PREFIX, "lm_head.")) else PREFIX + name: t for name, t in saved.items()}
-    saved = without_copies(saved, where)
+    saved = without_copies(_prefixed(unwrapped(saved)), where)
+    layers = {int(found[1]) for found in map(LAYER.match, saved) if found}
+    if len(layers) < config.n_layer:  # before so many are built to be compared
+        raise UserError(
+            f"the weights of {where} have {len(layers)} layers and its {CONFIG} says {config.n_layer}; "
+            "save or download both together"
+        )
     wanted = {name: _shape(name, p) for name, p in _with_bias(config).items()}
     problems = [f"missing {name}" for name in wanted if name not in saved]
     problems += [f"unknown {name}" for name in saved if name not in wanted]
@@ -202,11 +216,30 @@ def to_huggingface(model: GPT) -> dict[str, Tensor]:
 
 
 def without_copies(saved: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """The tensors that are parameters: without masks, and without an output matrix that is wte over again."""
+    """The tensors that are parameters: without masks, and without an output matrix that is wte over again.
+
+    Of two names of one tensor safetensors' save_model keeps one, which may be lm_head.weight: it is then wte.
+    """
     head, wte = saved.get("lm_head.weight"), saved.get(WTE)
+    if head is not None and wte is None:
+        saved = {**saved, WTE: head}
     if head is not None and wte is not None and not torch.equal(head, wte):
         raise UserError(f"{where} has an lm_head.weight of its own; only models that tie it to wte are read")
     return {name: t for name, t in saved.items() if not MASK.fullmatch(name) and name != "lm_head.weight"}
+
+
+def unwrapped(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names they have without `_orig_mod.` and `module.` before them."""
+    tensors = {}
+    for name, tensor in saved.items():
+        while name.startswith(WRAPPERS):
+            name = name.partition(".")[2]
+        tensors[name] = tensor
+    return tensors
+
+
+def _prefixed(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name if name.startswith((PREFIX, "lm_head.")) else PREFIX + name: t for name, t in saved.items()}
 
 
 def _with_bias(config: GPTConfig) -> dict[str, Tensor]:

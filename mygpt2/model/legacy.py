@@ -15,19 +15,28 @@ from torch import Tensor
 
 from mygpt2.errors import UserError
 from mygpt2.model.gpt import GPT, GPTConfig
-from mygpt2.model.huggingface import CONFIG, WTE, build, from_huggingface, read_config, without_copies
+from mygpt2.model.huggingface import (
+    CONFIG,
+    WTE,
+    build,
+    from_huggingface,
+    read_config,
+    size_problems,
+    unwrapped,
+    without_copies,
+)
 
-WRAPPERS = ("_orig_mod.", "module.")  # what torch.compile and DistributedDataParallel put before every name
 
-
-def load_legacy(path: Path) -> GPT:
+def load_legacy(path: Path, gelu: str = "erf") -> GPT:
     """The model of a nanoGPT checkpoint, or of a pytorch_model.bin with its config.json beside it.
 
-    In float32 on the CPU. UserError for anything else, and for a pickle that holds more than tensors and plain values.
+    A nanoGPT checkpoint does not say which form of GELU it was trained with: `gelu` does; erf is what nanoGPT has had
+    since it uses nn.GELU. In float32 on the CPU. UserError for anything else, and for a pickle that holds more than
+    tensors and plain values.
     """
     content = _unpickle(path)
     if isinstance(content, Mapping) and {"model", "model_args"} <= content.keys():
-        return _nanogpt(content["model"], content["model_args"], path)
+        return _nanogpt(content["model"], content["model_args"], path, gelu)
     if not _is_state(content):
         raise UserError(
             f"{path} is neither a nanoGPT checkpoint (with model and model_args) nor a state dict; "
@@ -36,7 +45,7 @@ def load_legacy(path: Path) -> GPT:
     if not (path.parent / CONFIG).is_file():
         raise UserError(f"{path} holds weights without their shape; put the model's {CONFIG} beside it")
     config = read_config(path.parent / CONFIG)
-    return build(config, from_huggingface(_unwrapped(content), config, path))
+    return build(config, from_huggingface(content, config, path))
 
 
 def _unpickle(path: Path) -> Any:
@@ -73,25 +82,17 @@ def _is_state(content: Any) -> bool:
     )
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, tensor in state.items():
-        while name.startswith(WRAPPERS):
-            name = name.partition(".")[2]
-        tensors[name] = tensor
-    return tensors
-
-
-def _nanogpt(state: Any, settings: Any, path: Path) -> GPT:
+def _nanogpt(state: Any, settings: Any, path: Path, gelu: str) -> GPT:
     """nanoGPT has OpenAI's names and nn.Linear's orientation, as here."""
-    names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
     if not _is_state(state) or not isinstance(settings, Mapping):
         raise UserError(f"{path}: model is not a state dict or model_args no table; save it again with nanoGPT")
-    wrong = [name for name in names if type(settings.get(name)) is not int or settings[name] < 1]
-    if wrong:
-        raise UserError(f"{path}: model_args gives no number for {', '.join(wrong)}; save it again with nanoGPT")
-    config = GPTConfig(**{name: settings[name] for name in names}, bias=bool(settings.get("bias", True)))
-    tensors = without_copies(_unwrapped(state), path)
+    sizes: dict[str, Any] = {name: settings.get(name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
+    problems = size_problems({**sizes, "n_positions": settings.get("block_size")})
+    if problems:
+        raise UserError(f"{path}: in model_args {'; '.join(problems)} (block_size); save it again with nanoGPT")
+    bias = bool(settings.get("bias", True))
+    config = GPTConfig(**sizes, block_size=settings["block_size"], bias=bias, gelu=gelu)
+    tensors = without_copies(unwrapped(state), path)
     integer = next((name for name, t in tensors.items() if not t.is_floating_point()), None)
     if integer or WTE not in tensors:
         raise UserError(f"{path}: {integer or WTE} is {'not floating point' if integer else 'missing'}; not a GPT-2")

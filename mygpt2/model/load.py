@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from mygpt2.checkpoint import Checkpoint, load, load_newest
 from mygpt2.checkpoint.format import MANIFEST, MODEL
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from mygpt2.model.gpt import GPT, GPTConfig
 from mygpt2.model.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.model.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
@@ -19,6 +21,8 @@ from mygpt2.model.weights import state_for_checkpoint
 from mygpt2.run_dir import RunDir, list_runs
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.tokenizer.folder import tokenizer_of
+
+PICKLED = ("pytorch_model.bin", "ckpt.pt", "model.pt")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Loaded:
     name: str
     details: dict[str, Any]
 
+    @property
+    def words(self) -> str:
+        """The name, and what was left out of the model."""
+        cut = self.details.get("unused_ids", 0)
+        return f"{self.name} ({cut:,} ids without a token left out)" if cut else self.name
+
 
 def load_model(spec: str, runs: Path | str = "runs") -> Loaded:
     """The model of a run (its newest whole checkpoint), a checkpoint folder, a Hugging Face folder, or the hub.
@@ -42,7 +52,7 @@ def load_model(spec: str, runs: Path | str = "runs") -> Loaded:
     A run is a name within `runs` or a path, and goes before a model on the hub of the same name. On the hub: `gpt2`,
     `gpt2-xl`, `owner/name`, each with an optional `@revision`. Raises UserError that names what is allowed.
     """
-    path = Path(spec).expanduser()
+    path = home_path(spec)
     if (path / MANIFEST).is_file():
         return _from_checkpoint(load(path, optimizer=False))
     if is_huggingface(path):
@@ -65,10 +75,16 @@ def _not_a_model(spec: str, path: Path, runs: Path | str) -> UserError:
             RunDir.open(runs, spec)
         except UserError as error:  # it knows the nearest names
             return error
+    pickled = next((path / name for name in PICKLED if (path / name).is_file()), None)
+    if pickled:
+        return UserError(
+            f"--model {spec} holds its weights as {pickled.name}, a pickle, which is read once and on request: "
+            f"python -m mygpt2 import {shlex.quote(str(pickled))} --to DIR, then --model DIR"
+        )
     if path.is_file():
         return UserError(
             f"--model {spec} is a file; give the folder it is in, or turn a .pt or .bin into one: "
-            f"python -m mygpt2 import {spec} --to DIR"
+            f"python -m mygpt2 import {shlex.quote(spec)} --to DIR"
         )
     return UserError(
         f"--model {spec} is neither a run (python -m mygpt2 runs list), nor a checkpoint folder (with {MANIFEST}), nor "

@@ -8,10 +8,13 @@ the tokens go through the output layer in chunks: each chunk's logits are turned
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mygpt2.model.products import onednn_pays, rows_times_rows
 
 IGNORE = -100  # a target that does not count, PyTorch's convention
 CHUNK = 1024  # tokens; enough to keep matrix kernels busy, 100 MB of bf16 logits for GPT-2's vocabulary
@@ -85,9 +88,14 @@ def _fused_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bo
     return nll
 
 
+@cache
+def _compiled() -> Kernel:
+    """Kept, as wrapping a function costs half a millisecond of host time; it holds one kernel per shape."""
+    return torch.compile(_fused_kernel, dynamic=False)
+
+
 def _compiled_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bool) -> Tensor:
-    """The compiler keeps one kernel per shape itself, so nothing is stored here."""
-    return torch.compile(_fused_kernel, dynamic=False)(logits, targets, vocab_size, gradient)
+    return _compiled()(logits, targets, vocab_size, gradient)
 
 
 def _chunks(tokens: int, chunk: int) -> list[slice]:
@@ -102,14 +110,18 @@ def _apply(kernel: Kernel, logits: Tensor, targets: Tensor, vocab_size: int, gra
     return torch.cat([kernel(logits[t], targets[t], vocab_size, gradient) for t in tiles])
 
 
+def _logits(x: Tensor, head: Tensor) -> Tensor:
+    return rows_times_rows(x, head) if onednn_pays(x) else x @ head.t()
+
+
 def _nll(
     hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, chunk: int, dtype: torch.dtype, kernel: Kernel
 ) -> Tensor:
     """Per-token loss (N,) without gradients."""
-    x, head = hidden.to(dtype), weight.to(dtype).t()  # (N, C), (C, rows)
+    x, head = hidden.to(dtype), weight.to(dtype)  # (N, C), (rows, C)
     nll = torch.zeros(len(x), dtype=torch.float32, device=x.device)
     for rows in _chunks(len(x), chunk):
-        nll[rows] = _apply(kernel, x[rows] @ head, targets[rows], vocab_size, False)
+        nll[rows] = _apply(kernel, _logits(x[rows], head), targets[rows], vocab_size, False)
     return nll
 
 
@@ -141,9 +153,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dx = torch.empty_like(x)
         dw = torch.zeros(weight.shape, dtype=torch.float32, device=x.device)
         for rows in _chunks(len(x), chunk):
-            logits = x[rows] @ head.t()  # (chunk, rows)
+            logits = _logits(x[rows], head)  # (chunk, rows)
             nll[rows] = _apply(kernel, logits, targets[rows], vocab_size, True)
-            torch.mm(logits, head, out=dx[rows])
+            if onednn_pays(x):
+                dx[rows] = rows_times_rows(logits, head.t())
+            else:
+                torch.mm(logits, head, out=dx[rows])
             dw.add_(_outer(logits, x[rows]))
         ctx.gradients = (dx, dw)
         ctx.dtypes = (hidden.dtype, weight.dtype)

@@ -20,12 +20,8 @@ def state_for_checkpoint(model: GPT) -> dict[str, Tensor]:
     return tensors
 
 
-@torch.no_grad()
-def load_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into the model, converting dtype and device; padded rows become zero.
-
-    Raises UserError, and leaves the model untouched, when a name is missing or unexpected or a shape differs.
-    """
+def check_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+    """UserError when a name is missing or unexpected or a shape differs."""
     own = state_for_checkpoint(model)
     problems = [f"missing {name}" for name in own if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in own]
@@ -40,6 +36,15 @@ def load_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
             f"weights do not fit the model: {'; '.join(problems[:3])}{more}; "
             "use the [model] section and tokenizer the weights were trained with"
         )
-    for name, parameter in own.items():
+
+
+@torch.no_grad()
+def load_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into the model, converting dtype and device; padded rows become zero.
+
+    What does not fit is refused as by `check_state`, and leaves the model untouched.
+    """
+    check_state(model, tensors)
+    for name, parameter in state_for_checkpoint(model).items():
         parameter.copy_(tensors[name])
     model.wte[model.config.vocab_size :] = 0.0

@@ -2,8 +2,20 @@
 
 from mygpt2.planning.estimate import plan
 from mygpt2.planning.figures import Figure, Notice, Plan, Rates
-from mygpt2.planning.machine import Machine, likely_device
+from mygpt2.planning.machine import Machine, likely_device, machine_with
 from mygpt2.planning.table import table
 from mygpt2.planning.trial import Measured, measure
 
-__all__ = ["Figure", "Machine", "Measured", "Notice", "Plan", "Rates", "likely_device", "measure", "plan", "table"]
+__all__ = [
+    "Figure",
+    "Machine",
+    "Measured",
+    "Notice",
+    "Plan",
+    "Rates",
+    "likely_device",
+    "machine_with",
+    "measure",
+    "plan",
+    "table",
+]

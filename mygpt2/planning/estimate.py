@@ -10,17 +10,18 @@ from mygpt2.config.batch import BatchPlan, plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import count_parameters
 from mygpt2.errors import UserError
-from mygpt2.machine import cache_folder
+from mygpt2.machine import available_cores, cache_folder
 from mygpt2.planning import process
+from mygpt2.planning.compiling import CPU_SPEED, compile_choice
 from mygpt2.planning.data import SourceSize, source_size
 from mygpt2.planning.disk import DiskUse, disk_use
 from mygpt2.planning.figures import Figure, Plan
-from mygpt2.planning.flops import fast_micro_batch
+from mygpt2.planning.flops import fast_micro_batch, training_flops
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
 from mygpt2.planning.rates import preview
-from mygpt2.planning.speed import Speed, expected_speed, observe_runs, training_flops
+from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, observe_runs
 from mygpt2.planning.trial import Measured
 from mygpt2.planning.vocabulary import vocabulary_size
 
@@ -58,7 +59,12 @@ def plan(
     facts = _Facts.gather(config, world_size, runs, device, measured, machine or this_machine())
     figures = tuple(f for part in (_size, _batch, _length, _flops, _memory, _disk, _time) for f in part(facts))
     return Plan(
-        world_size, device, facts.precision, figures, preview(config), tuple(notices(config, world_size, figures))
+        world_size,
+        device,
+        facts.precision,
+        figures,
+        preview(config),
+        tuple(notices(config, world_size, figures, facts.precision, facts.compiled)),
     )
 
 
@@ -81,6 +87,7 @@ class _Facts:
     speed: Speed
     measured: Measured | None
     machine: Machine
+    compiled: tuple[bool, str]  # whether, and why
 
     @classmethod
     def gather(
@@ -97,7 +104,7 @@ class _Facts:
         gpu = machine.gpus[0].memory_bytes if device == "cuda" and machine.gpus else None
         limit = fast_micro_batch(m, gpu)
         batch = plan_batch(t.batch_tokens, m.block_size, t.micro_batch, world_size, config.data.lanes, limit)
-        precision, why = likely_precision(config, device)
+        precision, why = likely_precision(config, device, machine.gpus)
         observed = observe_runs(runs)
         parameters = count_parameters(m, vocab_size)
         return cls(
@@ -106,10 +113,13 @@ class _Facts:
             rank_memory(config, vocab_size, micro_batch=batch.micro_batch, accumulation=batch.accumulation,
                         ranks=world_size, device=device, precision=precision),
             disk_use(config, parameters, Shape.of(m, vocab_size)),
-            free_disk(runs) if runs is not None else None,
+            free_disk(runs) if runs is not None and not machine.elsewhere else None,
             measured.speed if measured else
-            expected_speed(config, vocab_size, ranks=world_size, device=device, observed=observed),
+            expected_speed(config, vocab_size, ranks=world_size, device=device,
+                           observed=() if machine.elsewhere else observed, gpus=machine.gpus),
             measured, machine,
+            (config.train.compile != "false", "a GPU elsewhere") if machine.elsewhere else
+            compile_choice(config, vocab_size, device=device, precision=precision, cores=available_cores()),
         )  # fmt: skip
 
     @property
@@ -171,7 +181,7 @@ def _memory(f: _Facts) -> Iterator[Figure]:
         if part.size:
             yield Figure(f"memory.{key}", part.label, part.size, "B", f"derived: {part.how}")
     compiled = "" if f.device == "cpu" else "; checked against measurements on CPUs only"
-    compiled += "; train.compile changes it a little" if config.train.compile else ""
+    compiled += "; train.compile changes it a little" if f.compiled[0] else ""
     basis = f"derived, {f.precision} ({f.why_precision}): {memory.moment}, {', '.join(memory.at_peak)}{compiled}"
     peak: float = memory.peak
     if f.measured and f.measured.device_bytes:
@@ -183,10 +193,15 @@ def _memory(f: _Facts) -> Iterator[Figure]:
     yield process.rank_total(f.device, memory.peak, host, f.measured)
     if f.device == "cuda":
         gpu = f.machine.gpus[0] if f.machine.gpus else None
-        basis = f"measured: {gpu.name}" if gpu else "unknown: no GPU can be asked here"
+        basis = (
+            f"{'published' if f.machine.elsewhere else 'measured'}: {gpu.name}"
+            if gpu
+            else "unknown: no GPU can be asked here"
+        )
         yield Figure("memory.device", "Memory of a GPU", gpu.memory_bytes if gpu else None, "B", basis)
-    yield Figure("memory.host", "Memory free on this machine", f.machine.host_free, "B",
-                 f"measured: of {f.machine.host_total / 1e9:.1f} GB")  # fmt: skip
+    total = f.machine.host_total
+    basis = f"measured: of {total / 1e9:.1f} GB" if total else "unknown: planned for another machine"
+    yield Figure("memory.host", "Memory free on this machine", f.machine.host_free, "B", basis)
 
 
 def _disk(f: _Facts) -> Iterator[Figure]:
@@ -202,6 +217,7 @@ def _disk(f: _Facts) -> Iterator[Figure]:
         "disk.peak", "Disk at most", use.peak, "B", f"derived: {use.most} checkpoints, the newest while an old one goes"
     )
     basis = "measured: where the run folder will be" if f.disk_free is not None else "unknown: no runs folder was given"
+    basis = "unknown: planned for another machine" if f.machine.elsewhere else basis
     yield Figure("disk.free", "Disk free", f.disk_free, "B", basis)
 
 
@@ -210,6 +226,21 @@ def _time(f: _Facts) -> Iterator[Figure]:
     yield Figure("time.speed", "Speed", s.value, "tokens/s", s.basis, s.low, s.high)
     if s.value is None or not s.low or not s.high:
         yield Figure("time.total", "Time to finish", None, "s", s.basis)
-        return
-    basis = "derived: tokens / speed; evaluations, samples and saves come on top"
-    yield Figure("time.total", "Time to finish", f.tokens / s.value, "s", basis, f.tokens / s.high, f.tokens / s.low)
+    else:
+        basis, low, high = "derived: tokens / speed; evaluations, samples and saves come on top", s.low, s.high
+        yield Figure("time.total", "Time to finish", f.tokens / s.value, "s", basis, f.tokens / high, f.tokens / low)
+    if f.device == "cpu":
+        yield from _kinds_of_cpu(f)
+
+
+def _kinds_of_cpu(f: _Facts) -> Iterator[Figure]:
+    """The time on as many cores of a processor with bfloat16 units and of one without, whichever this one is."""
+    total, cores = training_flops(f.config, f.vocab_size) * f.tokens, available_cores()
+    for precision, label in (("bf16", "with bfloat16 units"), ("fp32", "without them")):
+        here = ", as here" if precision == f.precision else ""
+        seconds = total / (CPU_SPEED[precision] * cores)
+        basis = (
+            f"measured elsewhere: {CPU_SPEED[precision] / 1e9:.0f} GFLOP/s per core of a Zen 5 processor, x {cores} "
+            f"cores; range: a factor of {ELSEWISE:g}"
+        )
+        yield Figure(f"time.{precision}", f"{label}{here}", seconds, "s", basis, seconds / ELSEWISE, seconds * ELSEWISE)

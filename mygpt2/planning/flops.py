@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mygpt2.config.schema import ModelConfig
+from mygpt2.config.schema import ModelConfig, RunConfig
+from mygpt2.config.summary import count_parameters
 
 CPU_TOKENS = 4096  # keep a CPU's matrix units busy within its caches
 GPU_SEQUENCES = 64
@@ -15,6 +16,13 @@ def flops_per_token(parameters: int, n_layer: int, n_embd: int, block_size: int)
     C is PaLM's H x Q, heads times their width.
     """
     return 6.0 * parameters + 12.0 * n_layer * n_embd * block_size
+
+
+def training_flops(config: RunConfig, vocab_size: int) -> float:
+    """FLOPs per token of a configuration, as `train` counts them for MFU."""
+    m = config.model
+    counted = count_parameters(m, vocab_size) - m.block_size * m.n_embd
+    return flops_per_token(counted, m.n_layer, m.n_embd, m.block_size)
 
 
 def fast_micro_batch(model: ModelConfig, gpu_bytes: int | None) -> int:

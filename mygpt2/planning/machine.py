@@ -12,26 +12,23 @@ from pathlib import Path
 import psutil
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.machine import bfloat16_denied
+from mygpt2.planning.gpus import Gpu, named_gpu
 
 BFLOAT16 = 8.0  # the first compute capability with bfloat16 (Ampere)
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """A CUDA device as the driver lists it."""
-
-    name: str
-    memory_bytes: int
-    capability: float
-
-
-@dataclass(frozen=True)
 class Machine:
-    """Memory that a new process may take on the host now, what the host has in all, and its GPUs."""
+    """Memory that a new process may take on the host now, what the host has in all, and its GPUs.
 
-    host_free: int
-    host_total: int
+    `elsewhere`: only the GPUs are known, of a machine that is not this one.
+    """
+
+    host_free: int | None
+    host_total: int | None
     gpus: tuple[Gpu, ...]
+    elsewhere: bool = False
 
 
 def this_machine() -> Machine:
@@ -43,6 +40,11 @@ def this_machine() -> Machine:
         total = min(total, limit)
         free = min(free, max(0, limit - (used or 0)))
     return Machine(free, total, list_gpus())
+
+
+def machine_with(gpu: str, count: int) -> Machine:
+    """A machine elsewhere with so many GPUs of a name. UserError for a name that is not known."""
+    return Machine(None, None, (named_gpu(gpu),) * count, elsewhere=True)
 
 
 @lru_cache(maxsize=1)
@@ -69,19 +71,20 @@ def likely_device(requested: str) -> str:
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
 
 
-def likely_precision(config: RunConfig, device: str) -> tuple[str, str]:
+def likely_precision(config: RunConfig, device: str, gpus: tuple[Gpu, ...] | None = None) -> tuple[str, str]:
     """(precision, why): what `train.precision` will mean here, by the rules of `train.precision.choose`.
 
-    Where nothing tells, fp32: the larger memory.
+    `gpus` stand in for this machine's. Where nothing tells, fp32: the larger memory.
     """
+    gpus = list_gpus() if gpus is None and device == "cuda" else gpus
     if config.train.precision != "auto":
         return config.train.precision, "as asked"
     if device == "cuda":
-        if not list_gpus():
+        if not gpus:
             return "bf16", "assumed: no GPU can be asked"
-        modern = list_gpus()[0].capability >= BFLOAT16
+        modern = gpus[0].capability >= BFLOAT16
         return ("bf16", "this GPU has bfloat16") if modern else ("fp16", "this GPU has no bfloat16")
-    if device == "cpu" and _cpu_has_bfloat16():
+    if device == "cpu" and _cpu_has_bfloat16() and not bfloat16_denied():
         return "bf16", "this CPU multiplies bfloat16"
     return "fp32", "no fast bfloat16 is known of"
 

@@ -15,6 +15,7 @@ from mygpt2.config.schema import ModelConfig, RunConfig
 FLOAT = 4  # bytes of float32: weights, gradients, optimizer state and the residual stream, in every precision
 VOCAB_MULTIPLE = 64  # rows of the embedding, as in model.gpt
 CHUNK = 1024  # tokens whose logits exist at once, as in model.loss
+PILES = 8  # of the matrices of one shape, as in train.muon
 TILE = 1 << 20  # of which so many are float32 at a time on a CPU
 QUERIES, LONGEST = 128, 1024  # blocks of the CPU's attention, as in model.attention
 EVALUATED = 8192  # tokens of a validation's forward pass when nobody says, as in evals.loss
@@ -68,8 +69,8 @@ def rank_memory(
              "two residual-wide float32 gradients and those inside one MLP"),
         Part("second", "Second gradient of the embedding", FLOAT * shape.embedding,
              "the tied matrix has one gradient as output and one as input, summed at the end"),
-        Part("update", "Working memory of the optimizer", _update(config, shape),
-             "Muon's copies of one matrix; fused AdamW has none"),
+        Part("update", "Working memory of the optimizer", _update(config, shape, item, ranks),
+             "Muon's copies of one pile of matrices, and of several ranks' updates; fused AdamW has none"),
         Part("validation", "Working memory of validation", _validation(config, shape, item, device),
              "one block at a time, and the logits in slices"),
     ]  # fmt: skip
@@ -189,6 +190,12 @@ def _validation(config: RunConfig, shape: Shape, item: int, device: str) -> int:
     return (cast and item * shape.matrices) + max(block, loss)
 
 
-def _update(config: RunConfig, shape: Shape) -> int:
-    """Muon works on one matrix after the other: the largest, 4 C x C, in float32 and a few times in bfloat16."""
-    return 56 * shape.width**2 if config.optimizer.name == "muon" else 0
+def _update(config: RunConfig, shape: Shape, item: int, ranks: int) -> int:
+    """Muon works on one pile of matrices after the other: the largest, of 4 C x C, in float32 and three times in its
+    own arithmetic. Several ranks hold the updates of all matrices, and their own share once more, for the exchange.
+    """
+    if config.optimizer.name != "muon":
+        return 0
+    pile = -(-config.model.n_layer // PILES) * 4 * shape.width**2
+    exchange = item * (shape.matrices + shape.matrices // ranks) if ranks > 1 else 0
+    return (FLOAT + 3 * item) * pile + exchange

@@ -10,15 +10,27 @@ from mygpt2.planning.figures import Figure, Notice, readable
 CHINCHILLA = 20.0  # tokens per parameter, Hoffmann et al. 2022, arXiv 2203.15556
 ONE_PASS = 1.05  # sizes are known to a few percent at best
 GPU_RESERVE = 700_000_000  # context and libraries on a CUDA device, beside tensors
+LONG_S = 30 * 86400.0  # a run on a processor for which somebody may want to know of GPUs
 MUCH_REPETITION = 4.0  # up to about four epochs repeated text is worth nearly as much as new (arXiv 2305.16264)
 
 
-def notices(config: RunConfig, world_size: int, figures: Sequence[Figure]) -> Iterator[Notice]:
+def notices(
+    config: RunConfig, world_size: int, figures: Sequence[Figure], precision: str, compiled: tuple[bool, str]
+) -> Iterator[Notice]:
     """Notices in the order of their importance."""
     value = {figure.key: figure.value for figure in figures}
     yield from _memory(config, world_size, value)
     yield from _disk(value)
     yield from _data(value)
+    seconds = value.get("time.total") or value.get(f"time.{precision}")
+    if seconds and "time.bf16" in value and seconds > LONG_S:
+        text = f"{readable(seconds, 's')} on this processor; `plan --on h100 --nproc 8` says how long GPUs would take"
+        yield Notice("note", "time.total", text)
+    if compiled[0]:
+        text = (
+            f"train.compile={config.train.compile} is on ({compiled[1]}): the first step waits a minute or two for it"
+        )
+        yield Notice("note", "time.speed", text)
 
 
 def _memory(config: RunConfig, world_size: int, value: dict[str, float | None]) -> Iterator[Notice]:

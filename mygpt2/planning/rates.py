@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.planning.figures import Rates
-from mygpt2.train.schedule import share
+from mygpt2.train.schedule import decay_begins, share
 
 POINTS = 240
 
@@ -13,7 +13,7 @@ def preview(config: RunConfig) -> Rates:
     """At most about `POINTS` steps, evenly spread, with the corners of the schedule among them."""
     s, steps = config.schedule, config.train.steps
     stride = max(1, -(-steps // POINTS))
-    decay = steps - 1 - round(s.decay_share * steps)  # where wsd and trapezoid begin to fall
+    decay = decay_begins(s, steps)  # where wsd and trapezoid begin to fall
     corners = {0, s.warmup_steps - 1, s.warmup_steps, decay, steps - 1}
     at = tuple(sorted({*range(0, steps, stride), *(c for c in corners if 0 <= c < steps)}))
     shares = [share(s, step, steps) for step in at]

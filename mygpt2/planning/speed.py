@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import statistics
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,17 +13,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.config.summary import count_parameters
-from mygpt2.planning.flops import flops_per_token
-from mygpt2.planning.machine import likely_precision
+from mygpt2.config.toml import MAX_BYTES, from_toml
+from mygpt2.machine import available_cores
+from mygpt2.planning.compiling import CPU_SPEED, compile_choice
+from mygpt2.planning.flops import training_flops
+from mygpt2.planning.gpus import Gpu, published
+from mygpt2.planning.machine import likely_precision, list_gpus
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.inside import open_inside
 from mygpt2.run_dir.lines import parse_lines
 from mygpt2.run_dir.paths import RunDir, list_runs
+from mygpt2.run_dir.records import checked, tame
 
 TAIL_BYTES = 1 << 14  # some 50 steps
 FEWEST_STEPS = 3
 NEWEST = 200  # runs looked at
+# Of the peak: build-nanogpt without compilation 0.29, llm.c 0.405, modded-nanogpt about 0.40 (each on H100).
+MFU = (0.25, 0.34, 0.43)
 ELSEWISE = 2.0  # how far off a speed scaled from another shape or rank count may well be
 
 
@@ -59,13 +65,6 @@ class Speed:
     basis: str
 
 
-def training_flops(config: RunConfig, vocab_size: int) -> float:
-    """FLOPs per token of a configuration, as `train` counts them for MFU."""
-    m = config.model
-    counted = count_parameters(m, vocab_size) - m.block_size * m.n_embd
-    return flops_per_token(counted, m.n_layer, m.n_embd, m.block_size)
-
-
 def observe_runs(runs: Path | None) -> list[Observed]:
     """The newest runs of a folder that were made on this machine and took some steps. Others are passed over."""
     if runs is None:
@@ -82,11 +81,17 @@ def observe_runs(runs: Path | None) -> list[Observed]:
 
 
 def expected_speed(
-    config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed]
-) -> Speed:
-    """From the newest run of the same shape, ranks and precision, else from the most similar one by FLOPs per token."""
-    precision, _ = likely_precision(config, device)
+    config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed],
+    gpus: tuple[Gpu, ...] | None = None,
+) -> Speed:  # fmt: skip
+    """From the newest run of the same shape, ranks and precision, else from the most similar one by FLOPs per token.
+
+    Without any, from a GPU's published peak. `gpus` stand in for this machine's.
+    """
+    precision, _ = likely_precision(config, device, gpus)
     here = [o for o in observed if o.device == device and likely_precision(o.config, device)[0] == precision]
+    if not here and device == "cuda" and (assumed := _by_peak(config, vocab_size, ranks, precision, gpus)):
+        return assumed
     if not here:
         return Speed(None, None, None, f"unknown: no earlier run on {device} of this machine tells; --measure does")
     same = [o for o in here if o.ranks == ranks and _same_shape(o, config, vocab_size)]
@@ -98,6 +103,8 @@ def expected_speed(
     one = min(here, key=lambda o: (max(o.flops / flops, flops / o.flops), o.ranks != ranks))
     # The ranks of a CPU share its cores; a GPU more is a GPU's speed more.
     factor = one.flops / flops * (ranks / one.ranks if device == "cuda" else 1.0)
+    if device == "cpu" and flops > one.flops:
+        return _larger(one, config, flops, precision)
     basis = f"from run {one.run}, {one.median:,.0f} tokens/s on {one.ranks} rank{'s' if one.ranks > 1 else ''}"
     if not _same_shape(one, config, vocab_size):
         basis += f", x {factor:.3g} by FLOPs per token"
@@ -106,21 +113,62 @@ def expected_speed(
     return Speed(value, value / ELSEWISE, value * ELSEWISE, basis)
 
 
+def _larger(one: Observed, config: RunConfig, flops: float, precision: str) -> Speed:
+    """From a smaller model's run, which was slow for its FLOPs: between two extremes.
+
+    Either all that it lost against a usual processor was work that every step has, whatever the model (reading,
+    Python, small matrices), or this processor is that much slower at everything.
+    """
+    usual = max(CPU_SPEED.get(precision, CPU_SPEED["fp32"]) * available_cores(), one.flops * one.median)  # FLOP/s
+    own, batch = one.config.train.batch_tokens, config.train.batch_tokens
+    each_step = own / one.median - own * one.flops / usual  # s
+    high = batch / (batch * flops / usual + each_step)
+    low = one.median * one.flops / flops
+    basis = (
+        f"from run {one.run}, {one.median:,.0f} tokens/s: between x {one.flops / flops:.3g} by FLOPs per token and "
+        f"{each_step:.2g} s per step beside arithmetic at {usual / 1e9:.0f} GFLOP/s, as a larger model wastes less"
+    )
+    return Speed((low * high) ** 0.5, min(low, high) / ELSEWISE**0.5, max(low, high) * ELSEWISE**0.5, basis)
+
+
+def _by_peak(
+    config: RunConfig, vocab_size: int, ranks: int, precision: str, gpus: tuple[Gpu, ...] | None
+) -> Speed | None:
+    """From the share of its published peak that a GPU reaches with models of this kind."""
+    gpus = list_gpus() if gpus is None else gpus
+    known = published(gpus[0].name) if gpus else None
+    if known is None or precision not in ("bf16", "fp16"):
+        return None
+    one = ranks * known.peak / training_flops(config, vocab_size)
+    low, usual, high = MFU
+    basis = (
+        f"assumed: {usual:.0%} ({low:.0%} to {high:.0%}) of the published {known.peak / 1e12:.0f} TFLOP/s of "
+        f"{ranks} x {gpus[0].name}, as public bf16 runs of GPT-2 124M reach; not measured; small models reach less"
+    )
+    return Speed(usual * one, low * one, high * one, basis)
+
+
 def _same_shape(one: Observed, config: RunConfig, vocab_size: int) -> bool:
-    a, b = one.config, config
-    return (a.model, one.vocab_size, a.train.compile) == (b.model, vocab_size, b.train.compile)
+    return (one.config.model, one.vocab_size) == (config.model, vocab_size) and (
+        _compiled(one.config, vocab_size, one.device) == _compiled(config, vocab_size, one.device)
+    )
+
+
+def _compiled(config: RunConfig, vocab_size: int, device: str) -> bool:
+    precision = likely_precision(config, device)[0]
+    return compile_choice(config, vocab_size, device=device, precision=precision, cores=available_cores())[0]
 
 
 @lru_cache(maxsize=1024)
 def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
     """One run, read once per state of its files (`stamps`); None where it says too little."""
     run = RunDir(Path(path))
-    rank = read_json(run.rank_file(0)) or {}
+    rank = read_json(run.rank_file(0), run.path) or {}
     ranks, device = rank.get("world_size"), str(rank.get("device", "")).partition(":")[0]
     if rank.get("host") != socket.gethostname() or not isinstance(ranks, int) or ranks < 1:
         return None
     try:
-        config = RunConfig.model_validate(tomllib.loads(run.config_file.read_text("utf-8")))
+        config = RunConfig.model_validate(from_toml(run.read(run.config_file, MAX_BYTES)))
         vocab_size = vocabulary_size(config.data.tokenizer)
     except (OSError, ValueError, ValidationError):
         return None
@@ -140,13 +188,13 @@ def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
 def _last_rows(path: Path) -> list[dict[str, float]]:
     """The last whole rows of the latest attempt with a speed; without an attempt's first step, which warms up."""
     try:
-        with open(path, "rb") as file:
+        with open_inside(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
+            lines = file.read(TAIL_BYTES).split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
     except OSError:
         return []
-    rows = [row for row in parse_lines(lines)[0] if _positive(row.get("tokens_per_second"))]
+    rows = [row for row in map(checked, map(tame, parse_lines(lines)[0])) if _positive(row.get("tokens_per_second"))]
     latest = [row for row in rows if row.get("attempt") == rows[-1].get("attempt")]
     return latest[1:] if size <= TAIL_BYTES or len(latest) < len(rows) else latest
 

@@ -21,9 +21,12 @@ from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.toml import to_toml
 from mygpt2.errors import UserError
+from mygpt2.machine import available_cores
+from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.flops import fast_micro_batch
-from mygpt2.planning.machine import list_gpus
+from mygpt2.planning.machine import likely_precision, list_gpus
 from mygpt2.planning.speed import Speed
+from mygpt2.planning.vocabulary import GPT2_IDS, vocabulary_size
 from mygpt2.run_dir.atomic import read_json
 from mygpt2.run_dir.lines import Follower, parse_lines
 from mygpt2.run_dir.paths import RunDir
@@ -87,7 +90,8 @@ def shortened(config: RunConfig, world_size: int, device: str) -> tuple[RunConfi
     if source != "pydocs" and not os.path.exists(os.path.expanduser(source)):
         source, notes = "pydocs", f"{notes}, on the built-in text"
     changes: dict[str, dict[str, Any]] = {
-        "train": {"steps": WARM_UP + MOST, "micro_batch": whole.micro_batch, "device": device,
+        "train": {"steps": WARM_UP + MOST, "compile": _compile(config, device), "device": device,
+                  "micro_batch": whole.micro_batch,
                   "batch_tokens": world_size * passes * whole.micro_batch * m.block_size},
         "data": {"source": source, "lanes": None, "window": None, "validation_fraction": 0.0, "token_cache": False},
         "schedule": {"warmup_steps": 0},
@@ -99,6 +103,13 @@ def shortened(config: RunConfig, world_size: int, device: str) -> tuple[RunConfi
     }  # fmt: skip
     parts = {name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
     return config.model_copy(update=parts), notes
+
+
+def _compile(config: RunConfig, device: str) -> str:
+    """`train.compile` as it would be for the whole run: so few steps would never be compiled."""
+    ids, precision = vocabulary_size(config.data.tokenizer) or GPT2_IDS, likely_precision(config, device)[0]
+    on, _ = compile_choice(config, ids, device=device, precision=precision, cores=available_cores())
+    return "true" if on else "false"
 
 
 def _command(home: Path, world_size: int) -> list[str]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 GPT2_IDS, SMALLEST = 50257, 257  # as in tokenizer.gpt2, which takes longer to import
+LARGEST_FILE = 256 << 20  # bytes; as in tokenizer.bpe
 
 
 def vocabulary_size(spec: str) -> int | None:
@@ -33,8 +34,10 @@ def vocabulary_size(spec: str) -> int | None:
 def _ids_in(path: str, changed: int) -> int | None:
     """One more than the largest id of a tokenizer.json, read once per state of the file."""
     try:
+        if not Path(path).is_file() or Path(path).stat().st_size > LARGEST_FILE:  # a pipe would be waited for
+            return None
         content = json.loads(Path(path).read_bytes())
         ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens") or ())]
         return max(int(i) for i in ids) + 1
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.trace import read_manifest, trace_files
 from mygpt2.errors import UserError
@@ -57,8 +57,8 @@ def read_run(path: Path, told: Told = silent) -> Log:
 def read_config(run: RunDir) -> Config:
     """The run's configuration as plain tables; empty where it cannot be read."""
     try:
-        return tomllib.loads(run.read(run.config_file).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return from_toml(run.read(run.config_file, MAX_BYTES))
+    except (OSError, ValueError):
         return {}
 
 

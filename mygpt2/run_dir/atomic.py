@@ -15,6 +15,10 @@ from mygpt2.errors import TryAgain, UserError
 from mygpt2.run_dir.inside import DOCUMENT_BYTES, read_inside
 from mygpt2.run_dir.records import tame
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.ETIMEDOUT)
+WAIT_AND_SEE = FULL + AWAY  # a disk that is full, sick or gone just now: the same command may succeed later
+
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replaces a file in one step: a reader sees the old bytes or the new ones. OSError leaves the old ones.
@@ -48,11 +52,17 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
 def cannot_write(path: Path, error: OSError) -> UserError:
     """What to say of a file that had to be written and was not: TryAgain where the disk may be better later."""
     what = f"cannot write {path}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return TryAgain(f"{what}; free some space, then run the same command")
-    if error.errno in (errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE, errno.ETIMEDOUT):
+    if error.errno in AWAY:
         return TryAgain(f"{what}; run the same command when the file system answers again")
     return UserError(f"{what}; check who owns the folder, or choose another one")
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Writes JSON into the room that a file has already, padded with spaces: possible on a full disk, not atomic."""
+    with open(path, "r+b", buffering=0) as file:
+        file.write(data.ljust(os.fstat(file.fileno()).st_size))
 
 
 def finite(value: Any) -> Any:

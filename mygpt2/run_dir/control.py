@@ -35,10 +35,12 @@ class ControlFiles:
             with contextlib.suppress(OSError):
                 os.rmdir(self._folder / name)
 
-    def clear_all(self) -> None:
-        """At the start of an attempt: what was asked of an earlier one is over."""
+    def clear_older(self, than: float) -> None:
+        """What was asked before somebody started this attempt was asked of an earlier one; `than` is a clock's time."""
         for name in REQUESTS:
-            self.clear(name)
+            with contextlib.suppress(OSError):
+                if os.lstat(self._folder / name).st_mtime < than:
+                    self.clear(name)
 
     def request(self, name: str) -> None:
         """Asks for something. Asking twice is asking once."""
@@ -46,6 +48,8 @@ class ControlFiles:
             raise UserError(f"request {name!r} is not known; allowed: {', '.join(REQUESTS)}")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            os.close(append_inside(self._folder / name, self._run.path))
+            descriptor = append_inside(self._folder / name, self._run.path)
+            os.utime(descriptor)  # asked again: it is newer than the start of the attempt it is meant for
+            os.close(descriptor)
         except OSError as error:
             raise UserError(f"cannot write {self._folder / name}: {error.strerror}; check who owns the run") from None

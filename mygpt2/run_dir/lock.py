@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mygpt2.errors import UserError
-from mygpt2.run_dir.atomic import read_json, replace_json
-from mygpt2.run_dir.inside import append_inside
+from mygpt2.errors import TryAgain, UserError
+from mygpt2.run_dir.atomic import cannot_write, read_json, replace_json
+from mygpt2.run_dir.belonging import belongs
+from mygpt2.run_dir.inside import SMALL_BYTES, append_inside, open_inside
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
@@ -53,7 +54,7 @@ class RunLock:
         try:
             descriptor = append_inside(self._run.lock_file)
         except OSError as error:
-            raise UserError(f"cannot write in {self._run.path}: {error.strerror}; check who owns the run") from None
+            raise self._unwritable(error) from None
         try:
             while (owner := self._owner(descriptor, me)) is not None:
                 if clock() >= deadline:
@@ -62,12 +63,20 @@ class RunLock:
                 sleep(0.1)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(me.to_json()).encode(), 0)
-        except BaseException:
+        except BaseException as problem:
             self._descriptor = descriptor
             self.release()
+            if isinstance(problem, OSError):
+                raise self._unwritable(problem) from None
             raise
         self._descriptor = descriptor
         return self
+
+    def _unwritable(self, error: OSError) -> UserError:
+        problem = cannot_write(self._run.lock_file, error)
+        if isinstance(problem, TryAgain):
+            return problem
+        return UserError(f"cannot write in {self._run.path}: {error.strerror}; check who owns the run")
 
     @property
     def lost(self) -> bool:
@@ -113,6 +122,20 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def holder(run: RunDir) -> tuple[bool, Process | None]:
+    """Whether a trainer holds the folder's lock now, whatever the other files say, and which process it is if known."""
+    owner = Process.from_json(read_json(run.lock_file, run.path, most=SMALL_BYTES))
+    owner = owner if owner and owner.alive() and belongs(run, owner) else None
+    try:
+        with open_inside(run.lock_file, run.path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True, owner
+    except OSError:  # no lock file, or a file system without locks
+        return False, None
+    return False, None
 
 
 class Claims:

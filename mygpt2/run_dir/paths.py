@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 from mygpt2.run_dir.atomic import cannot_write
 from mygpt2.run_dir.inside import DOCUMENT_BYTES, names_inside, open_inside, read_inside
 
@@ -134,7 +134,7 @@ class RunDir:
             for folder in run.folders:
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise UserError(_unwritable(runs, error)) from None
+            raise _unwritable(runs, error) from None
         return run
 
     @classmethod
@@ -211,8 +211,13 @@ def list_runs(runs: Path | str = RUNS) -> list[RunDir]:
     return [run for name in names if (run := RunDir(Path(runs) / name)).exists()]
 
 
-def _unwritable(runs: Path, error: OSError) -> str:
-    return f"cannot make a run folder in {runs}: {error.strerror or error}; choose a writable folder with --runs"
+def _unwritable(runs: Path, error: OSError) -> UserError:
+    problem = cannot_write(Path(error.filename or runs), error)
+    if isinstance(problem, TryAgain):
+        return problem
+    return UserError(
+        f"cannot make a run folder in {runs}: {error.strerror or error}; choose a writable folder with --runs"
+    )
 
 
 def _claim(path: Path) -> Path:

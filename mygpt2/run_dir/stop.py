@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mygpt2.run_dir.control import ControlFiles
-from mygpt2.run_dir.liveness import RankState, RunState, rank_states, state_of
+from mygpt2.run_dir.liveness import RunState, rank_states, state_of
+from mygpt2.run_dir.lock import holder
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
 
@@ -18,7 +19,7 @@ KILL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one process. `who` is "launcher" or "rank <r>"."""
+    """What became of one process. `who` is "launcher", "rank <r>" or, of one that no rank's record names, "trainer"."""
 
     who: str
     pid: int
@@ -28,14 +29,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StopReport:
-    """How a stop went. `stopped` only when no recorded process is left that this machine can see."""
+    """How a stop went. `stopped` only when nobody is left that this machine can see: no process, and no lock held."""
 
     outcomes: list[Outcome]
     final: RunState
+    held: bool = False
 
     @property
     def stopped(self) -> bool:
-        return not self.final.alive and all(outcome.gone for outcome in self.outcomes)
+        return not self.final.alive and not self.held and all(outcome.gone for outcome in self.outcomes)
 
 
 @dataclass
@@ -61,12 +63,12 @@ def stop(
     for a last checkpoint, then SIGKILL to launchers and to every recorded rank whose start time still matches:
     torchrun puts each rank in a session of its own, so killing its process group would leave orphans.
     """
-    targets = _targets(rank_states(run))
+    targets = _targets(run)
     for target in targets:
         if target.process.local and not target.process.alive():
             target.result = "was gone already"
     before = state_of(run)
-    if not before.alive and not _living(targets):
+    if not _anybody(run, before, targets):
         return StopReport(_outcomes(targets), before)
     ControlFiles(run).request("stop")
     waiting = _Waiting(run, targets, on_progress, sleep, clock)
@@ -78,19 +80,33 @@ def stop(
         for target in _living(targets):
             _signal(target, signal.SIGKILL)
         waiting.until_gone(KILL_SECONDS, "killed")
-    final = state_of(run)
-    if not _living(targets) and not final.alive:
+    report = StopReport(_outcomes(targets), state_of(run), holder(run)[0])
+    if report.stopped:
         ControlFiles(run).clear("stop")
-    return StopReport(_outcomes(targets), final)
+    return report
 
 
-def _targets(ranks: list[RankState]) -> list[_Target]:
-    """Launchers first, each once, then the ranks."""
+def at_work(run: RunDir) -> bool:
+    """Whether there is anybody to stop, whatever the run says of itself: its files may be damaged, or of yesterday."""
+    return _anybody(run, state_of(run), _targets(run))
+
+
+def _anybody(run: RunDir, state: RunState, targets: list[_Target]) -> bool:
+    return state.alive or bool(_living(targets)) or holder(run)[0]
+
+
+def _targets(run: RunDir) -> list[_Target]:
+    """Launchers first, each once, then the ranks, then who holds the folder without being recorded as a rank."""
+    ranks = rank_states(run)
     launchers = {rank.launcher: None for rank in ranks if rank.launcher}
-    return [
+    found = [
         *(_Target("launcher", process) for process in launchers if process),
         *(_Target(f"rank {rank.rank}", rank.process) for rank in ranks if rank.process),
     ]
+    owner = holder(run)[1]
+    return (
+        found if owner is None or owner in [target.process for target in found] else [*found, _Target("trainer", owner)]
+    )
 
 
 def _living(targets: list[_Target]) -> list[_Target]:
@@ -130,7 +146,7 @@ class _Waiting:
                     target.result = result
             state = state_of(self.run)
             remote = state.alive and any(not target.process.local for target in self.targets)
-            unrecorded = state.alive and not self.targets
+            unrecorded = not self.targets and (state.alive or holder(self.run)[0])
             if not living and not remote and not unrecorded:
                 return True
             if deadline is not None and self.clock() >= deadline:

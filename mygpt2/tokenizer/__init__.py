@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mygpt2.errors import UserError
+from mygpt2.machine import home_path
 from mygpt2.tokenizer.base import Tokenizer
 
 __all__ = ["Tokenizer", "load_tokenizer"]
@@ -25,7 +24,7 @@ def load_tokenizer(spec: str) -> Tokenizer:
                 f"tokenizer {spec!r}: after gpt2: comes a number of ids, 257 .. {FULL_SIZE}, as in gpt2:8192"
             )
         return GPT2Tokenizer(int(size) if size else FULL_SIZE)
-    path = Path(spec).expanduser()
+    path = home_path(spec)
     if path.is_dir():
         path = path / "tokenizer.json"
     if not path.is_file():

@@ -20,6 +20,8 @@ class Tokenizer(ABC):
     vocab_size: int  # ids are 0 .. vocab_size - 1
     eot_id: int
     fingerprint: str
+    prefix_bytes = 0  # put before every text by the tokenizer itself: SentencePiece's space
+    note = ""  # what a person should know before training with it
 
     @property
     def dtype(self) -> np.dtype:
@@ -56,6 +58,10 @@ class Tokenizer(ABC):
         """The bytes of ids, end-of-text written out. Ids outside the vocabulary, padded ones say, are empty."""
         pieces, size = self._pieces, self.vocab_size
         return b"".join(pieces[i] for i in map(int, ids) if 0 <= i < size)
+
+    def continuation(self, id: int, before: Sequence[int]) -> bytes:
+        """The bytes that one more id adds to the text of `before`."""
+        return self.decode_bytes([id])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of any ids; bytes that are not UTF-8, half a character say, become U+FFFD."""

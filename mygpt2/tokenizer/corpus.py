@@ -12,7 +12,8 @@ import xxhash
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.faults import Unreadable
-from mygpt2.data.heldout import held_out
+from mygpt2.data.few import settled
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.order import derive_key, permutation
 from mygpt2.data.scan import Reader, scan
@@ -81,6 +82,7 @@ def documents(
         raise UserError(
             f"data.source={manifest.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
         )
+    data = settled(data, manifest)
     key = derive_key("tokenizer", seed) & _SEED_BITS
     found = scan(
         reader,
@@ -117,7 +119,7 @@ def _usable(
 ) -> tuple[list[str], Counter[str]]:
     kept, left_out = [], Counter[str]()
     for text in texts:
-        reason = _reason_against(text, data)
+        reason = reason_against(text, data)
         if validation:
             reason = {"held_out": None, None: "not_held_out"}.get(reason, reason)
         if reason is not None:
@@ -125,20 +127,6 @@ def _usable(
         elif share is None or xxhash.xxh3_64_intdigest(text.encode(), seed=key) < share * 2.0**64:
             kept.append(text)
     return kept, left_out
-
-
-def _reason_against(text: Any, data: DataConfig) -> str | None:
-    """The rules by which training leaves documents out."""
-    if not isinstance(text, str):
-        return "not_text"
-    if not text or text.isspace():
-        return "empty"
-    if len(text) > data.max_document_chars:
-        return "too_long"
-    try:
-        return "held_out" if held_out(text, data.validation_fraction) else None
-    except UnicodeEncodeError:
-        return "not_text"
 
 
 def _within(texts: list[str], budget: Budget, read: Read) -> tuple[list[str], bool]:

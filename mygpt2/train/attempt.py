@@ -1,61 +1,251 @@
-"""One attempt at a run: claim its folder, build, train, and leave a record of how it ended."""
+"""One attempt at a run: claim its folder, build, train, and leave a record of how it ended.
+
+Whatever happens on whichever rank, at whatever moment, comes here as an exception (`mygpt2.board` brings the others'):
+what can be saved is saved, the parts are closed one by one, exit.json says which rank met what, the lock goes last.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mygpt2.checkpoint import newest, step_of
-from mygpt2.config import RunConfig, to_toml
-from mygpt2.distributed import PeerFailed, Place, World, choose_device, die_with_launcher
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, TryAgain, UserError
-from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, write_rank
-from mygpt2.run_dir.atomic import read_json
-from mygpt2.train.guard import NONFINITE, NonFinite
+from mygpt2.board import NOBODY, Board
+from mygpt2.checkpoint import candidates, newest, step_of, steps
+from mygpt2.config import RunConfig, to_toml, without_fork
+from mygpt2.distributed import Place, World, choose_device, join, one_fate
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
+from mygpt2.failures import Failure, failure_of
+from mygpt2.orphans import STARTED
+from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, rank_states, write_rank
+from mygpt2.run_dir.atomic import cannot_write, read_json
+from mygpt2.steady import steady_console
+from mygpt2.train.guard import NONFINITE
 from mygpt2.train.hardware import use_threads
-from mygpt2.train.logs import logged
+from mygpt2.train.logs import Log, logged
 from mygpt2.train.setup import Attempt, build
 from mygpt2.train.signals import Requests
 from mygpt2.train.trainer import Trainer
+
+TOLD = "told"  # on the board: some rank says on the terminal why it ended
+CONTROL_S = 0.5  # how often a stop is looked for before the loop looks by itself
 
 
 def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str]) -> int:
     """Trains as this rank of the run `runs_dir/run_name`; returns the exit code of the process.
 
     A stop on request is 85. Under torchrun it is 0 instead, because torchrun would start the ranks again; exit.json
-    holds 85 in both cases, and launch_train.sh ends with that.
+    holds 85 in both cases, and launch_train.sh ends with that. The first rank says why it ended: by a UserError or
+    TryAgain for what a person can change or wait out, else by a line on stderr.
     """
     place = Place.from_environment(os.environ)
     requests = Requests()
     requests.listen()
-    if place.elastic:
-        die_with_launcher()
     use_threads(place)
-    device = choose_device(config.train.device, place)
-    world = World(place, device, timeout_s=60 * config.train.stall_minutes)
-    try:
-        code = _attempt(config, RunDir(Path(runs_dir) / run_name), resume, argv, world, requests)
-    except PeerFailed as problem:
-        code = problem.exit_code
-    finally:
-        world.close()
+    failure, cause = None, None
+    with steady_console(), ExitStack() as logs:
+        life = _Life(RunDir(Path(runs_dir) / run_name), place, requests, logs)
+        try:
+            code = life.train(config, resume, argv)
+        except BaseException as problem:
+            failure, cause = life.failed(problem), problem
+            code = failure.code
+        life.close(code, failure)
+        if failure:
+            life.tell(failure, cause)
     return EXIT_OK if code == EXIT_STOPPED and place.elastic else code
 
 
-def _attempt(config: RunConfig, run: RunDir, resume: str, argv: list[str], world: World, requests: Requests) -> int:
-    done = world.lead_first(lambda: _ended_already(config, run, resume, world.place))
-    if done is not None:
-        return done
-    with _claimed(run, config, argv, world) as attempt:
-        write_rank(run, world.rank, world_size=world.size, device=str(world.device), attempt=attempt.number)
-        with logged(run.log_file(world.rank), show=world.lead):
-            return _recorded(config, attempt, world, requests)
+class _Life:
+    """What exists of an attempt by now, so that it can be ended at any moment."""
+
+    def __init__(self, run: RunDir, place: Place, requests: Requests, logs: ExitStack) -> None:
+        self.run, self.place, self.requests, self.logs = run, place, requests, logs
+        self.board: Board | None = None
+        self.world: World | None = None
+        self.lock: RunLock | None = None
+        self.writer: RunWriter | None = None
+        self.log: Log | None = None
+        self.trainer: Trainer | None = None
+        self.number = 0
+
+    # The attempt
+
+    def train(self, config: RunConfig, resume: str, argv: list[str]) -> int:
+        """Everything from meeting the other ranks to the last save; returns the exit code."""
+        stall = 60 * config.train.stall_minutes
+        self.board = join(self.place, timeout_s=stall, check=self.requests.check)
+        with one_fate(self.board):
+            device = choose_device(config.train.device, self.place)
+            world = self.world = World(self.place, device, timeout_s=stall, board=self.board)
+            if self.board:
+                self.board.dead, self.board.stuck = self._dead, self._stuck
+            done = world.lead_first(lambda: _ended_already(config, self.run, resume, self.place))
+            if done is not None:
+                return done
+            world.lead_first(lambda: self._claim(config, argv) if world.lead else None)
+            self.number = int(world.sum([self.writer.attempt if self.writer else 0], torch.int64)[0])
+            self.log = self.logs.enter_context(logged(self.run.log_file(world.rank), show=world.lead))
+            self._record_rank(device)
+            with self.requests.at_once(), self._watched():
+                self.trainer = build(config, world, Attempt(self.number, self.run, self.writer), self.requests)
+            if self.writer:
+                self.writer.begin()
+            return self.trainer.fit()
+
+    def _claim(self, config: RunConfig, argv: list[str]) -> None:
+        """Makes or takes the run's folder, which is this attempt's until the lock is released."""
+        new = not self.run.exists()
+        if new:
+            RunDir.create(self.run.path.parent, self.run.name)
+        try:
+            self._begin(config, argv)
+        except (OSError, TryAgain) as error:
+            if new and self.writer is None:
+                shutil.rmtree(self.run.path, ignore_errors=True)  # nothing of a run is in it
+            if isinstance(error, OSError):
+                raise cannot_write(Path(error.filename or self.run.path), error) from None
+            raise
+
+    def _begin(self, config: RunConfig, argv: list[str]) -> None:
+        self.lock = RunLock(self.run).acquire(sleep=self._sleep)
+        self.writer = RunWriter(self.run, next_attempt(self.run), held=True, lock=self.lock)
+        control = ControlFiles(self.run)
+        control.clear_older(float(os.environ.get(STARTED) or time.time()))
+        self.requests.stop |= "stop" in control.poll()
+        self.writer.config(to_toml(without_fork(config)))
+        self.writer.command(argv)
+        self.writer.start_heartbeat()
+
+    def _sleep(self, seconds: float) -> None:
+        self.requests.check()
+        time.sleep(seconds)
+
+    def _record_rank(self, device: torch.device) -> None:
+        try:
+            write_rank(self.run, self.place.rank, world_size=self.place.size, device=str(device), attempt=self.number)
+        except OSError as error:
+            raise cannot_write(self.run.rank_file(self.place.rank), error) from None
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While the loop does not look for control/stop yet, a thread does; a stop found is a signal like any other."""
+        main = threading.main_thread()
+        if self.writer is None or threading.current_thread() is not main or main.ident is None:
+            yield
+            return
+        over, control, ident = threading.Event(), ControlFiles(self.run), main.ident
+
+        def look() -> None:
+            while not over.wait(CONTROL_S):
+                if "stop" in control.poll() and not over.is_set():
+                    signal.pthread_kill(ident, signal.SIGTERM)
+                    return
+
+        thread = threading.Thread(target=look, name="control", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    # Its end
+
+    def failed(self, problem: BaseException) -> Failure:
+        """Saves what is left to be saved; the failure with what became of that. Never raises."""
+        failure = failure_of(problem, self.place.rank, self.place.size)
+        if failure.defect and failure.rank == self.place.rank:
+            self._note(problem)
+        if isinstance(problem, KeyboardInterrupt) or self.trainer is None or (self.lock and self.lock.lost):
+            return failure
+        try:
+            saved = self.trainer.rescue()
+        except BaseException as other:
+            saved = failure_of(other).text
+        return replace(failure, text=f"{failure.text}; {saved}") if saved else failure
+
+    def close(self, code: int, failure: Failure | None) -> None:
+        """Ends threads and files and writes down the end, one after the other. Never raises."""
+        for end in self.trainer.closing() if self.trainer else []:
+            self._try(end)
+        if self.writer:
+            self._try(lambda: self._write_end(code, failure))
+            self._try(self.writer.close)
+        if self.lock:
+            self._try(self.lock.release)
+        if last := self.world or self.board:
+            self._try(last.close)
+
+    def _write_end(self, code: int, failure: Failure | None) -> None:
+        assert self.writer is not None
+        if failure is None:
+            reason = {EXIT_OK: "finished", EXIT_STOPPED: "stopped on request; everything is saved"}[code]
+            self.writer.finish("finished" if code == EXIT_OK else "stopped", code, reason)
+            return
+        if code == EXIT_STOPPED:
+            ControlFiles(self.run).clear("stop")
+        if code == EXIT_DEFECT:
+            self.writer.event("alert", level="error", message=failure.text, rank=failure.rank)
+        self.writer.finish(failure.state, code, failure.text, rank=None if failure.rank == NOBODY else failure.rank)
+
+    def tell(self, failure: Failure, cause: BaseException | None) -> None:
+        """Says on the terminal why it ended: the first rank does, or one of the others where that has died."""
+        mine = failure.rank == 0 and failure.silent and self.board and self.board.first(TOLD)
+        if self.place.rank != 0 and not mine:
+            if self.log:
+                self.log.write(f"error: {failure.text}\n")
+            return
+        if isinstance(cause, UserError) and str(cause) == failure.text:
+            raise cause
+        if failure.code in (EXIT_USAGE, EXIT_TRY_AGAIN):
+            raise {EXIT_USAGE: UserError, EXIT_TRY_AGAIN: TryAgain}[failure.code](failure.text)
+        where = f"; the stack is in {self.run.log_file(failure.rank)}" if failure.defect and self.log else ""
+        words = failure.text if failure.code == EXIT_STOPPED else f"error: {failure.text}{where}"
+        print(words, file=sys.stderr, flush=True)
+
+    def _try(self, end: Callable[[], object]) -> None:
+        try:
+            end()
+        except BaseException as problem:  # the next part must be ended all the same
+            self._note(problem)
+
+    def _note(self, problem: BaseException) -> None:
+        """The stack, for whoever looks for the defect: in the rank's log, or where there is none, on stderr."""
+        stack = "".join(traceback.format_exception(problem))
+        if self.log:
+            self.log.write(stack)
+        else:
+            print(stack, end="", file=sys.stderr)
+
+    def _dead(self) -> Failure | None:
+        """A rank of this attempt that is no more, though it did not say why."""
+        for rank in rank_states(self.run):
+            if rank.attempt == self.number and rank.alive is False and rank.rank != self.place.rank and rank.process:
+                words = (
+                    f"rank {rank.rank} (pid {rank.process.pid}) died without a word, perhaps killed for lack of memory"
+                )
+                return Failure(rank.rank, EXIT_DEFECT, words, silent=True)
+        return None
+
+    def _stuck(self, failure: Failure) -> None:
+        """Called from another thread, just before this process is ended because its main thread does not come back."""
+        if self.writer:
+            text = f"{failure.text}; rank 0 hung, so the last step is not saved"
+            with contextlib.suppress(BaseException):
+                self._write_end(failure.code, replace(failure, text=text))
+            print(f"error: {text}", file=sys.stderr, flush=True)
 
 
 def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) -> int | None:
@@ -71,10 +261,11 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) ->
     ended = read_json(run.exit_file) or {}
     if place.restart > 0 and str(ended.get("reason", "")).startswith(NONFINITE):
         return EXIT_DEFECT
-    found = newest(run.checkpoints_dir)[0] if resume == "must" or ended.get("code") == EXIT_OK else None
-    if resume == "must" and found is None:
-        raise UserError(f"--resume must: run {run.name!r} has no whole checkpoint; start it with --resume auto")
-    if found and ended.get("code") == EXIT_OK and (step_of(found.name) or 0) >= config.train.steps:
+    if resume == "must" and not candidates(run.checkpoints_dir):
+        raise UserError(f"--resume must: run {run.name!r} has no checkpoint; start it with --resume auto")
+    reached = max(steps(run.checkpoints_dir), default=0) if ended.get("code") == EXIT_OK else 0
+    whole = newest(run.checkpoints_dir)[0] if reached == config.train.steps else None
+    if whole and step_of(whole.name) == reached:
         if place.rank == 0:
             print(
                 f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"
@@ -83,90 +274,3 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) ->
             )
         return EXIT_OK
     return None
-
-
-@contextmanager
-def _claimed(run: RunDir, config: RunConfig, argv: list[str], world: World) -> Iterator[Attempt]:
-    """The run's folder, locked by rank 0 for as long as the attempt lasts; the others enter when it is ready."""
-
-    def claim() -> tuple[RunLock, RunWriter] | None:
-        if not world.lead:
-            return None
-        if not run.exists():
-            RunDir.create(run.path.parent, run.name)
-        lock = RunLock(run).acquire()
-        try:
-            writer = RunWriter(run, next_attempt(run), held=True, lock=lock)
-            ControlFiles(run).clear_all()
-            writer.config(to_toml(config))
-            writer.command(argv)
-        except BaseException:
-            lock.release()
-            raise
-        return lock, writer
-
-    claimed = world.lead_first(claim)
-    lock, writer = claimed or (None, None)
-    try:
-        number = int(world.sum([writer.attempt if writer else 0], torch.int64)[0])
-        if writer:
-            writer.start_heartbeat()
-        yield Attempt(number, run, writer)
-    finally:
-        if writer:
-            writer.close()
-        if lock:
-            lock.release()
-
-
-def _recorded(config: RunConfig, attempt: Attempt, world: World, requests: Requests) -> int:
-    """Trains and writes down the end, whatever it is. Only defects raise."""
-    writer, trainer = attempt.writer, None
-    try:
-        trainer = build(config, world, attempt, requests)
-        if writer:
-            writer.begin()
-        code = trainer.fit()
-        trainer.close()
-    except NonFinite as problem:
-        _save_good(trainer)
-        return _end(writer, "failed", EXIT_DEFECT, f"{NONFINITE}{problem}", alert=True)
-    except UserError as problem:
-        _end(writer, "stopped" if isinstance(problem, TryAgain) else "failed", problem.exit_code, str(problem))
-        if world.lead:
-            raise
-        return problem.exit_code  # rank 0 says why
-    except PeerFailed as problem:
-        return problem.exit_code
-    except torch.OutOfMemoryError as problem:
-        advice = f"out of memory on {world.device}: lower train.micro_batch or model.block_size ({str(problem)[:200]})"
-        _end(writer, "failed", UserError.exit_code, advice)
-        raise UserError(advice) from problem
-    except KeyboardInterrupt:
-        _end(writer, "stopped", EXIT_STOPPED, "interrupted twice: ended without saving")
-        raise
-    except BaseException as problem:
-        traceback.print_exc()
-        _end(writer, "failed", EXIT_DEFECT, f"{type(problem).__name__}: {problem}", alert=True)
-        return EXIT_DEFECT
-    finally:
-        if trainer:
-            trainer.loader.close()
-    states = {EXIT_OK: ("finished", "finished"), EXIT_STOPPED: ("stopped", "stopped on request; everything is saved")}
-    return _end(writer, states[code][0], code, states[code][1])
-
-
-def _save_good(trainer: Trainer | None) -> None:
-    """The weights before the bad step are good: they and their data position are kept."""
-    if trainer:
-        trainer.leave_saved()
-        trainer.close()
-
-
-def _end(writer: RunWriter | None, state: str, code: int, reason: str, alert: bool = False) -> int:
-    if writer:
-        if alert:
-            writer.event("alert", level="error", message=reason)
-            print(f"error: {reason}", file=sys.stderr)
-        writer.finish(state, code, reason)
-    return code

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mygpt2.errors import EXIT_DEFECT
+
 NONFINITE = "non-finite: "  # how the recorded reason of such an end begins
 
 
 class NonFinite(Exception):
     """The loss or the gradient is not finite and the run was asked to stop, or skipped too often."""
+
+    exit_code = EXIT_DEFECT
+    shared = True  # both numbers are sums over the ranks: it is no rank's own
+
+    def __str__(self) -> str:
+        return f"{NONFINITE}{super().__str__()}"
 
 
 @dataclass

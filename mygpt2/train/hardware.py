@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 
 import torch
 
 from mygpt2.distributed import Place
 from mygpt2.machine import available_cores
-
-# Dense bf16 (V100, T4: fp16) tensor-core peaks in FLOP/s, from NVIDIA's data sheets, without sparsity. The longer name
-# comes first: an "H100 PCIe" is not an "H100".
-PEAK_FLOPS = {
-    "B200": 2.25e15,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "RTX A6000": 155e12,
-    "V100": 125e12,
-    "T4": 65e12,
-    "RTX 5090": 209e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
+from mygpt2.planning.gpus import published
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """The device's peak at bf16/fp16, or None where it is unknown: a wrong peak is worse than no figure."""
     if device.type != "cuda" or precision not in ("bf16", "fp16"):
         return None
-    name = torch.cuda.get_device_name(device)
-    if "Laptop" in name or "Max-Q" in name:  # the same name on a smaller chip
-        return None
-    return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+    known = published(torch.cuda.get_device_name(device))
+    return known.peak if known else None
 
 
 def use_threads(place: Place) -> int:

@@ -42,6 +42,11 @@ class LeftOut:
         self._quarantine: dict[int, str] = {}  # of all ranks: block, reason
         self._alerted: set[str] = set()
 
+    @property
+    def quarantine(self) -> tuple[int, ...]:
+        """Blocks that any rank leaves out, sorted."""
+        return tuple(sorted(self._quarantine))
+
     def news(self, batch: Batch) -> bool:
         """Whether this rank leaves out something of another kind, another block, or twice as much as was told."""
         self._batch = batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import sys
 from collections.abc import Iterator
@@ -9,45 +10,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from mygpt2.run_dir.atomic import cannot_write
+from mygpt2.steady import Steady
+
+Log = Steady
+
 
 class _Tee:
-    """A text stream that also writes to a log, line by line. Unknown attributes are the first stream's."""
+    """A text stream that also writes to a log, line by line. Neither is vital, nor keeps the other from getting it."""
 
-    def __init__(self, shown: TextIO | None, like: TextIO, log: TextIO):
-        self._shown, self._like, self._log = shown, like, log
+    def __init__(self, shown: TextIO | None, like: TextIO, log: Log):
+        self._like = like
+        self._streams = [stream for stream in (Steady(shown) if shown else None, log) if stream]
 
     def write(self, text: str) -> int:
-        if self._shown:
-            self._shown.write(text)
-        try:
-            self._log.write(text)
-        except (OSError, ValueError):  # a full disk or a log closed at exit must not end the training
-            return len(text)
+        for stream in self._streams:
+            stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        for stream in (self._shown, self._log):
-            try:
-                if stream:
-                    stream.flush()
-            except (OSError, ValueError):
-                continue
+        for stream in self._streams:
+            stream.flush()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._like, name)
 
 
 @contextmanager
-def logged(path: Path, *, show: bool) -> Iterator[None]:
-    """Copies stdout and stderr to `path`; with show=False stdout goes there alone. A crash leaves its stack there."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+def logged(path: Path, *, show: bool) -> Iterator[Log]:
+    """Copies stdout and stderr to `path`; with show=False stdout goes there alone. A crash leaves its stack there.
+
+    TryAgain or UserError when the log cannot be opened; later a disk that is full costs lines, not the training.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        file = open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     out, err = sys.stdout, sys.stderr
-    with open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
-        sys.stdout = _Tee(out if show else None, out, log)
-        sys.stderr = _Tee(err, err, log)
-        faulthandler.enable(log)
-        try:
-            yield
-        finally:
-            faulthandler.disable()
-            sys.stdout, sys.stderr = out, err
+    log = Steady(file)
+    sys.stdout = _Tee(out if show else None, out, log)
+    sys.stderr = _Tee(err, err, log)
+    faulthandler.enable(file)
+    try:
+        yield log
+    finally:
+        faulthandler.disable()
+        sys.stdout, sys.stderr = out, err
+        log.give_up()
+        with contextlib.suppress(OSError):
+            file.close()

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mygpt2.config.schema import OptimizerConfig
+from mygpt2.distributed import World
 from mygpt2.errors import UserError
+from mygpt2.train.muon import Muon
+from mygpt2.train.precision import multiplies_bfloat16
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -22,9 +25,17 @@ class Optimizer:
     """One or two torch optimizers behind a single `step`, each parameter in exactly one group.
 
     The learning rate of every group is written before each step: the schedule, not a checkpoint, decides it.
+    `world` deals Muon's work among the ranks, which then must step together; `compile` compiles that work on CUDA.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, device: torch.device):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        device: torch.device,
+        world: World | None = None,
+        compile: bool = False,
+    ):
         named: Named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self.names = {p: n for n, p in named}
         muon = [(n, p) for n, p in named if config.name == "muon" and is_block_matrix(n, p)]
@@ -32,7 +43,7 @@ class Optimizer:
         rest = [(n, p) for n, p in named if n not in taken]
         self.parts: list[torch.optim.Optimizer] = [_adamw(rest, config, device)]
         if muon:
-            self.parts.append(_muon(muon, config))
+            self.parts.append(_muon(muon, config, device, world, compile))
         self._peaks = [[float(group["lr"]) for group in part.param_groups] for part in self.parts]
         grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
         if len(grouped) != len(named) or len(set(grouped)) != len(named):
@@ -80,7 +91,7 @@ class Optimizer:
             if tensor.ndim and tensor.shape != owner[name][0].shape:
                 raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, the parameter "
                                 f"{tuple(owner[name][0].shape)}; use the run's own model configuration")  # fmt: skip
-            expected = "momentum_buffer" if isinstance(owner[name][1], torch.optim.Muon) else "step exp_avg exp_avg_sq"
+            expected = "momentum_buffer" if isinstance(owner[name][1], Muon) else "step exp_avg exp_avg_sq"
             if kind not in expected.split():
                 raise UserError(
                     f"the checkpoint's state {key!r} was made by another optimizer; keep optimizer.name as it was"
@@ -113,7 +124,16 @@ def _adamw(named: Named, config: OptimizerConfig, device: torch.device) -> torch
     )
 
 
-def _muon(named: Named, config: OptimizerConfig) -> torch.optim.Muon:
-    return torch.optim.Muon(
-        [p for _, p in named], lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.weight_decay
+def _muon(named: Named, config: OptimizerConfig, device: torch.device, world: World | None, compile: bool) -> Muon:
+    decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
+    return Muon(
+        [p for _, p in named],
+        lr=config.muon_lr,
+        momentum=config.muon_momentum,
+        weight_decay=decay,
+        dtype=torch.bfloat16 if multiplies_bfloat16(device) else torch.float32,
+        rank=world.rank if world else 0,
+        size=world.size if world else 1,
+        gather=world.gather_tensors if world else None,
+        compile=compile and device.type == "cuda",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mygpt2.errors import UserError
+from mygpt2.machine import bfloat16_denied
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,22 @@ class Precision:
         return torch.autocast(device.type, dtype=self.dtype)
 
     def apply(self) -> None:
-        """Sets the process-wide switch for float32 products on CUDA: TF32 unless plain fp32 was asked for."""
+        """Sets the process-wide switch for float32 products on CUDA: TF32 unless plain fp32 was asked for.
+
+        By the older of PyTorch's two interfaces: after the newer one has been used Inductor raises (pytorch#166387).
+        """
         if torch.cuda.is_available():
-            torch.backends.cuda.matmul.fp32_precision = "ieee" if self.name == "fp32" else "tf32"
-            torch.backends.cudnn.fp32_precision = "ieee" if self.name == "fp32" else "tf32"
+            torch.set_float32_matmul_precision("highest" if self.name == "fp32" else "high")
+            torch.backends.cudnn.allow_tf32 = self.name != "fp32"
 
 
 def cpu_bf16_unit() -> str | None:
-    """The CPU's bfloat16 matrix instructions, or None. Without them bfloat16 is emulated, slower than float32."""
+    """The CPU's bfloat16 matrix instructions, or None. Without them bfloat16 is emulated, far slower than float32.
+
+    `ONEDNN_MAX_CPU_ISA` keeps PyTorch's products from instructions that the processor has.
+    """
+    if bfloat16_denied():
+        return None
     probe = torch.cpu
     if getattr(probe, "_is_amx_tile_supported", lambda: False)():
         return "AMX"
@@ -50,6 +59,13 @@ def cpu_bf16_unit() -> str | None:
     if platform.machine() in ("aarch64", "arm64") and getattr(probe, "_is_arm_bf16_supported", lambda: False)():
         return "Arm BF16"
     return None
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has units for bfloat16 products, whatever the run's own precision is."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_bf16_unit() is not None
 
 
 def choose(requested: str, device: torch.device) -> Precision:
@@ -77,4 +93,4 @@ def _automatic(device: torch.device) -> Precision:
     unit = cpu_bf16_unit()
     if unit:
         return Precision("bf16", f"this CPU multiplies bfloat16 in hardware ({unit})")
-    return Precision("fp32", "this CPU has no bfloat16 matrix unit")
+    return Precision("fp32", bfloat16_denied() or "this CPU has no bfloat16 matrix unit")

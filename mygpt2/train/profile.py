@@ -16,9 +16,12 @@ def profiler_for(spec: str | None, folder: Path, device: torch.device) -> Abstra
     first, last = (int(part) for part in spec.split(":"))
 
     def keep(profiler: Any) -> None:
-        folder.mkdir(exist_ok=True)
-        profiler.export_chrome_trace(str(folder / f"steps-{first}-{last}.json"))
-        (folder / "top.txt").write_text(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
+        try:
+            folder.mkdir(exist_ok=True)
+            profiler.export_chrome_trace(str(folder / f"steps-{first}-{last}.json"))
+            (folder / "top.txt").write_text(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
+        except OSError as error:
+            print(f"the profile could not be written: {error}; training goes on", flush=True)
 
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,10 +32,15 @@ class Recorder:
     ranks: int
     flops_per_token: float
     peak_flops: float | None
+    token_offset: int = 0  # tokens trained on so far, less steps x the present batch: not 0 where the batch changed
     meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.config.train.batch_tokens)
+
+    def tokens(self, step: int) -> int:
+        """Tokens the run has trained on after a step of this attempt."""
+        return self.token_offset + step * self.config.train.batch_tokens
 
     def step(self, step: int, result: StepResult, wait_s: float, *, lr: float, epoch: float) -> None:
         """One line of metrics.jsonl and of the console for a step that is done."""
@@ -44,7 +50,7 @@ class Recorder:
         speed = self.config.train.batch_tokens / (result.seconds + wait_s)
         record = {
             "step": step,
-            "tokens": step * self.config.train.batch_tokens,
+            "tokens": self.tokens(step),
             "epoch": epoch,
             "loss": result.loss,
             "lr": lr,
@@ -94,7 +100,7 @@ class Recorder:
         """status.json; `more` may hold loss and message, which stay as they are when left out."""
         if self.writer:
             steps = self.config.train.steps
-            tokens, eta = step * self.config.train.batch_tokens, self.meter.eta(steps - step)
+            tokens, eta = self.tokens(step), self.meter.eta(steps - step)
             self.writer.status(state=state, phase=phase, step=step, steps=steps, tokens=tokens, eta=eta, **more)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -107,8 +113,26 @@ class Recorder:
 
     def close(self) -> None:
         for sink in self.sinks:
-            sink.close()
+            self._not_vital(sink.close, "the last records of a tracker")
+        self.sinks = []
+
+    def plot(self) -> None:
+        if self.writer is not None:
+            from mygpt2.plots import draw_loss_plot  # matplotlib takes half a second to import
+
+            run = self.writer.run
+            self._not_vital(lambda: draw_loss_plot(run), run.plot_file.name)
 
     def _sink(self, step: int, values: dict[str, float]) -> None:
-        for sink in self.sinks:
-            sink.log(step, values)
+        self.sinks = [sink for sink in self.sinks if self._not_vital(partial(sink.log, step, values), "a tracker")]
+
+    def _not_vital(self, write: Callable[[], object], what: str) -> bool:
+        """Whether it worked. A copy or a picture that cannot be written is told of; the run folder has it all."""
+        try:
+            write()
+        except Exception as problem:
+            message = f"{what} could not be written: {type(problem).__name__}: {problem}"
+            self.event("alert", level="warning", message=message)
+            self.say(f"{message}; training goes on")
+            return False
+        return True

@@ -23,10 +23,15 @@ def share(config: ScheduleConfig, step: int, steps: int) -> float:
         return 1.0
     first = max(config.warmup_steps - 1, 0)
     if config.name in ("wsd", "trapezoid"):
-        first = max(first, steps - 1 - round(config.decay_share * steps))
+        first = max(first, decay_begins(config, steps))
     done = min(max((step - first) / max(steps - 1 - first, 1), 0.0), 1.0)
     shape = {"cosine": "cosine", "linear": "linear", "trapezoid": "linear"}.get(config.name, config.decay_shape)
     return low + (1 - low) * _fall(shape, done)
+
+
+def decay_begins(config: ScheduleConfig, steps: int) -> int:
+    """The last step of `wsd` and `trapezoid` at the peak: at least one step is left to fall, however short the run."""
+    return steps - 1 - max(1, round(config.decay_share * steps))
 
 
 def _fall(shape: str, done: float) -> float:

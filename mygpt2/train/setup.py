@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mygpt2.checkpoint import Checkpoint, Checkpointer, load, newest, step_of, sweep
+from mygpt2.checkpoint import Checkpoint, Checkpointer
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.manifest import Manifest
+from mygpt2.data.seals import SourceWatch
+from mygpt2.data.sources import open_reader, open_settled, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
-from mygpt2.machine import cache_folder
+from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
+from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.flops import fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
@@ -30,6 +34,7 @@ from mygpt2.train.optim import Optimizer
 from mygpt2.train.precision import Precision, choose
 from mygpt2.train.profile import profiler_for
 from mygpt2.train.record import Recorder
+from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
@@ -54,33 +59,37 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     if world.device.type == "cpu":
         keep_memory_warm()
     tokenizer = load_tokenizer(config.data.tokenizer)
-    checkpoint = _checkpoint(attempt, world)
+    resumed = find(attempt.run, attempt.writer, config, world)
+    checkpoint = resumed.checkpoint if resumed else None
     say = print if world.lead else _nothing
+    if tokenizer.note:
+        say(tokenizer.note)
     limit = micro_batch_limit(config, world.device)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
                       config.data.lanes, limit)  # fmt: skip
-    loader, held_out = world.lead_first(lambda: _data(config, world, tokenizer, plan.sequences, checkpoint))
+    loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, checkpoint)
     model = _model(config, tokenizer, world.device, checkpoint)
-    optimizer = Optimizer(model, config.optimizer, world.device)
+    compiled, why = _compile(config, world, tokenizer, precision)
+    optimizer = Optimizer(model, config.optimizer, world.device, world, compiled)
     schedule = Schedule(config.schedule, config.train.steps)
     guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
     step = TrainStep(
-        world.wrap(LossModule(model, compile=config.train.compile)), optimizer, world, precision, guard,
+        world.wrap(LossModule(model, compile=compiled)), optimizer, world, precision, guard,
         micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip
     progress = Progress()
-    if checkpoint:
-        progress = _restore(checkpoint, config, world, optimizer, schedule, step, precision)
-        say(
-            f"going on from step {progress.step} ({checkpoint.path.name}, written on {checkpoint.state['ranks']} ranks)"
-        )
+    if resumed:
+        progress = _restore(resumed.checkpoint, config, world, optimizer, schedule, step, precision)
+        _tell(resumed, attempt, say)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
         f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "
         f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, "
         f"{torch.get_num_threads()} threads per rank"
     )
+    say(f"train.compile={config.train.compile}: {'on' if compiled else 'off'}, {why}"
+        + ("; compiling now, which can take a minute or two before the first step" if compiled else ""))  # fmt: skip
     m = config.model
     recorder = Recorder(
         attempt.writer,
@@ -90,6 +99,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         world.size,
         flops_per_token(model.num_parameters() - m.block_size * m.n_embd, m.n_layer, m.n_embd, m.block_size),
         peak_flops(world.device, precision.name),
+        resumed.token_offset(config) if resumed else 0,
     )
     return Trainer(
         config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,
@@ -108,52 +118,100 @@ def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
     return fast_micro_batch(config.model, memory)
 
 
+def _compile(config: RunConfig, world: World, tokenizer: Tokenizer, precision: Precision) -> tuple[bool, str]:
+    """What `train.compile` means here. The first rank decides for all, whose machines may differ."""
+    cores = available_cores() * world.size // world.place.local_size
+    on, why = compile_choice(
+        config, tokenizer.vocab_size, device=world.device.type, precision=precision.name, cores=cores
+    )
+    return bool(world.sum([int(on) if world.lead else 0], torch.int64)[0]), why
+
+
 def _nothing(*_: Any) -> None:
     """What ranks other than 0 say."""
 
 
-def _checkpoint(attempt: Attempt, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint. Rank 0 verifies and tells the others which one it is."""
-    step = -1
-    if world.lead:
-        sweep(attempt.run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
-        found, skipped = newest(attempt.run.checkpoints_dir)
-        for broken in skipped:
-            print(f"passing over {broken.path.name}: {broken.reason}")
-            if attempt.writer:
-                attempt.writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
-        step = -1 if found is None else step_of(found.name) or 0
-    step = world.sum([step if world.lead else 0], torch.int64)[0]
-    if step < 0:
-        return None
-    return load(attempt.run.checkpoints_dir / f"step-{step:08d}")
+def _tell(resumed: Resumed, attempt: Attempt, say: Any) -> None:
+    """Says from where the run goes on and what was changed, there, in events.jsonl and in config.toml."""
+    checkpoint = resumed.checkpoint
+    ranks = checkpoint.state.get("ranks", "?")
+    say(f"going on from step {checkpoint.step} ({checkpoint.path.name}, written on {ranks} ranks)")
+    for line in [*(f"changed: {line}" for line in resumed.lines()), *resumed.notices]:
+        say(line)
+    if attempt.writer:
+        attempt.writer.changed(checkpoint.step, resumed.lines())
+        changes = {name: list(pair) for name, pair in resumed.changes.items()}
+        notices = {"message": "; ".join(resumed.notices)} if resumed.notices else {}
+        attempt.writer.event(
+            "resume", step=checkpoint.step, checkpoint=checkpoint.path.name, changes=changes, **notices
+        )
 
 
 def _data(
-    config: RunConfig, world: World, tokenizer: Tokenizer, sequences: int, checkpoint: Checkpoint | None
+    config: RunConfig,
+    world: World,
+    attempt: Attempt,
+    tokenizer: Tokenizer,
+    sequences: int,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Loader, ValidationSet | None]:
-    caches = cache_folder(config.data.cache_dir)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
-        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
-    reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
-    held_out = None
-    if config.data.validation_fraction > 0:
-        with progress_bar("validation set", "tokens") as advance:
-            held_out = validation_set(manifest, reader, tokenizer, config.data, caches, advance)
-    loader = Loader.open(
-        config.data,
-        tokenizer=tokenizer,
-        block_size=config.model.block_size,
-        batch_sequences=sequences,
-        seed=config.train.seed,
-        rank=world.rank,
-        world_size=world.size,
-        cache_dir=caches,
-        state=checkpoint.state["data"] if checkpoint else None,
-        manifest=manifest,
-        reader=reader,
-    )
-    return loader, held_out
+    """Batches and held-out documents. What is slow and shared, and whether the data changed, rank 0 finds out first."""
+    caches, data = cache_folder(config.data.cache_dir), config.data
+    state = checkpoint.state["data"] if checkpoint else None
+
+    def manifest_of() -> Manifest:
+        with progress_bar(f"resolve {data.source}", "parts") as advance:
+            found = resolve(data.source, data, cache_dir=caches, progress=advance)
+        settled, reader = open_settled(found, data, cache_dir=caches, eot_id=tokenizer.eot_id)
+        reader.close()
+        for note in settled.notes if world.lead else ():
+            print(f"{data.source}: {note}", flush=True)
+        return settled
+
+    manifest = world.lead_first(manifest_of)
+    watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)
+    changed = world.sum([int(watch is not None and bool(watch.changed))], torch.int64)[0] > 0
+    if state and changed:  # a fork: the order begins anew, as with any other data
+        state = {**state, "fingerprint": {**state["fingerprint"], "data": "changed"}}
+
+    def opened() -> tuple[Loader, ValidationSet | None]:
+        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes)
+        held_out = None
+        try:
+            if data.validation_fraction > 0:
+                with progress_bar("validation set", "tokens") as advance:
+                    anew = changed and world.lead
+                    held_out = validation_set(manifest, reader, tokenizer, data, caches, advance, anew=anew)
+                if watch:
+                    watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
+            loader = Loader.open(
+                data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
+                seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
+                manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
+            )  # fmt: skip
+        except BaseException:
+            reader.close()  # threads that wait for a hub would keep the process
+            raise
+        return loader, held_out
+
+    return world.lead_first(opened)
+
+
+def _watch(
+    config: RunConfig, manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None
+) -> SourceWatch:
+    """UserError when the run would go on with other text than it began with."""
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+        if attempt.writer:
+            attempt.writer.event("alert", level="warning", about="data", message=text)
+
+    quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
+    return SourceWatch(
+        manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=config.data.fork,
+        quarantine=quarantine,
+    )  # fmt: skip
 
 
 def _model(config: RunConfig, tokenizer: Tokenizer, device: torch.device, checkpoint: Checkpoint | None) -> GPT:
@@ -182,7 +240,7 @@ def _restore(
         step.scaler.load_state_dict(state["scaler"])
     step.guard.skips = int(state["skips"])
     data = state["data"]
-    cursor = np.array(data["cursor"], dtype=np.int64)[world.rank :: world.size]
+    cursor = np.array(data["cursor"], dtype=np.int64)
     return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
+
+from mygpt2.failures import Stopped
 
 
 class Asked(NamedTuple):
@@ -25,19 +28,38 @@ class Requests:
         self.save = False
         self.sample = False
         self._interrupted = 0.0
+        self._at_once = False
 
     def listen(self) -> None:
-        """SIGTERM and SIGINT ask to stop, SIGUSR1 to save. A second Ctrl-C, two seconds later or more, ends at once."""
+        """SIGTERM, SIGINT and SIGHUP ask to stop, SIGUSR1 to save. A second Ctrl-C, two seconds later or more, ends at
+        once. A closed terminal (SIGHUP) is a stop, saved like any other, except where it was to be ignored: `nohup`."""
         signal.signal(signal.SIGTERM, self._on_stop)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_stop)
         signal.signal(signal.SIGINT, self._on_interrupt)
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._on_save)
 
-    def agree(self, total: Callable[[list[int]], list[int]], *others: bool) -> tuple[Asked, list[int]]:
-        """What the ranks were asked until now, and how many of them hold each of `others`, by one exchange.
+    def check(self) -> None:
+        """Raises Stopped where a stop was asked for."""
+        if self.stop:
+            raise Stopped
 
-        `total` sums lists of flags over the ranks. `save` and `sample` are taken back here, and only if they took part
-        in the exchange: a signal that arrives in the middle of it waits for the next one.
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While there is nothing to finish and nothing to save a stop ends the work where it stands, by Stopped."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
+    def agree(self, total: Callable[[list[int]], list[int]], *others: int) -> tuple[Asked, list[int]]:
+        """What the ranks were asked until now, and the sums of each of `others` over them, by one exchange.
+
+        `total` sums lists of numbers over the ranks. `save` and `sample` are taken back here, and only if they took
+        part in the exchange: a signal that arrives in the middle of it waits for the next one.
         """
         sent = Asked(self.stop, self.save, self.sample)
         stop, save, sample, *counts = total([int(flag) for flag in (*sent, *others)])
@@ -48,7 +70,13 @@ class Requests:
         return Asked(stop > 0, save > 0, sample > 0), counts
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
         self.stop = True
+        if self._at_once:
+            self._at_once = False
+            raise Stopped
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self.save = True
@@ -60,4 +88,4 @@ class Requests:
             raise KeyboardInterrupt
         if not self.stop:
             self._interrupted = now
-        self.stop = True
+        self._ask_to_stop()

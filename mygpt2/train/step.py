@@ -64,6 +64,7 @@ class TrainStep:
         self.precision, self.guard = precision, guard
         self.micro_batch, self.grad_clip = micro_batch, grad_clip
         self.seed, self.dropout = seed, dropout
+        self.unfinished = False  # weights were changed by a step whose end nobody has noted yet
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision.scaled)
 
     def __call__(self, step: int, inputs: Tensor, targets: Tensor, share: float) -> StepResult:
@@ -83,6 +84,7 @@ class TrainStep:
         if applied:
             if self.grad_clip and grad_norm > self.grad_clip:
                 torch._foreach_mul_(grads, self.grad_clip / grad_norm)
+            self.unfinished = True
             self.optimizer.set_share(share)
             self.optimizer.step()
         if self.scaler.is_enabled():

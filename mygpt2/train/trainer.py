@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from mygpt2.checkpoint import Checkpointer
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import Batch, loader_state, merge_cursors
+from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
 from mygpt2.data.trace import TraceWriter
 from mygpt2.distributed import World
@@ -30,12 +32,14 @@ from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import TrainStep, to_device
 
+EPOCH_UNITS = 1e12  # of progress, which goes round in whole numbers
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 
 @dataclass
 class Progress:
-    """What a checkpoint must bring back beside tensors. `cursor` (V/R, 5) is the last consumed batch's."""
+    """What a checkpoint must bring back beside tensors. `cursor` (V, 5) and `quarantine` are those of all ranks after
+    the last consumed batch, known to each: whichever of them fails, the first can save."""
 
     step: int = 0
     best_step: int | None = None
@@ -71,7 +75,10 @@ class Trainer:
     profile: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
-        self.outage: TryAgain | None = None
+        self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
+        self._saved: int | None = self.progress.step or None
+        self._gave_up = False  # the last save failed, and was said to have failed
+        self._trace_fails = False
         self._validated: tuple[int, float] | None = None
         self._control = ControlFiles(self.run)
         self.left_out = LeftOut(self.world, self.recorder, self.loader)
@@ -96,48 +103,51 @@ class Trainer:
         """The next batch once every rank has one, or None when the run must end here; and the seconds waited.
 
         Ranks that starve say so every two seconds and all go round together: a long outage of the source therefore
-        never trips a collective's time-out. What one rank is asked (a signal, a control file), all ranks do.
+        never trips a collective's time-out. What one rank is asked (a signal, a control file), all ranks do. Where each
+        will be after the batch goes round with it, so that the first rank can save whatever happens to another.
         """
         began, batch = time.perf_counter(), None
         while True:
-            batch = batch or self._poll()
+            batch = batch or self.loader.poll(POLL_S)
             waited = time.perf_counter() - began
             self._read_control_files()
-            own = batch is not None, self.outage is not None, batch is not None and self.left_out.news(batch)
-            asked, (ready, outage, news) = self.requests.agree(lambda flags: self.world.sum(flags, torch.int64), *own)
-            if outage and self.outage is None:
-                self.outage = TryAgain("another rank's data source stayed out of reach for longer than its budget")
-            if asked.stop or outage:
+            own = batch is not None, batch is not None and self.left_out.news(batch), *self._own_places(batch)
+            total = partial(self.world.sum, dtype=torch.int64)
+            asked, (ready, news, *places) = self.requests.agree(total, *own)
+            if asked.stop:
                 return None, waited
             self._serve(asked)
             if ready == self.world.size:
                 if news:
                     self.left_out.tell(self.progress.step + 1)
                     self.left_out.check()
+                found = np.array(places, np.int64).reshape(-1, len(CURSOR_FIELDS) + 1)
+                self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
                 return batch, waited
             if waited > POLL_S:
                 reason = self.loader.waiting or "the next batch is not ready"
                 self._status("running", "waiting for data", message=reason)
 
-    def _poll(self) -> Batch | None:
-        if self.outage is not None:
-            return None
-        try:
-            return self.loader.poll(POLL_S)
-        except TryAgain as outage:
-            self.outage = outage
-            return None
+    def _own_places(self, batch: Batch | None) -> list[int]:
+        """Cursor and progress of this rank's lanes in an array of all lanes, flat: the sum over the ranks is all's."""
+        full = np.zeros((self.loader.lanes, len(CURSOR_FIELDS) + 1), np.int64)
+        if batch is not None:
+            own = full[self.world.rank :: self.world.size]
+            own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
+        return full.ravel().tolist()
 
     def _step(self, batch: Batch, wait_s: float) -> None:
         tokens = to_device(batch.tokens, self.world.device)
         step = self.progress.step
         result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], self.schedule.share(step))
+        assert self._ahead is not None
+        self.progress.cursor, self.progress.quarantine, epoch = self._ahead
         self.progress.step += 1
-        self.progress.cursor, self.progress.quarantine = batch.cursor, tuple(batch.quarantine)
+        self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
         if self.trace:
-            self.trace.add(self.progress.step, batch, result.row_losses)
-        self.recorder.step(self.progress.step, result, wait_s, lr=self.optimizer.lr, epoch=batch.epoch)
+            self._traced(partial(self.trace.add, self.progress.step, batch, result.row_losses))
+        self.recorder.step(self.progress.step, result, wait_s, lr=self.optimizer.lr, epoch=epoch)
 
     def _at_intervals(self, last: bool) -> None:
         step, c = self.progress.step, self.config
@@ -150,7 +160,7 @@ class Trainer:
         if not last and _due(step, c.checkpoint.interval):
             self._save(background=c.checkpoint.background)
         if not last and _due(step, c.log.plot_interval):
-            self._draw()
+            self.recorder.plot()
 
     # What happens at intervals
 
@@ -179,12 +189,6 @@ class Trainer:
         step, writer = self.progress.step, self.recorder.writer
         write_samples(writer, self.model, self.tokenizer, self.config, step, self.precision)
 
-    def _draw(self) -> None:
-        if self.world.lead:
-            from mygpt2.plots import draw_loss_plot  # matplotlib takes half a second to import
-
-            draw_loss_plot(self.run)
-
     def _serve(self, asked: Asked) -> None:
         if asked.save and self.progress.cursor is None:
             self.requests.save = True  # nothing to save before the first step: it is served after that
@@ -202,23 +206,42 @@ class Trainer:
     # Saving
 
     def _save(self, *, background: bool) -> None:
-        """Saves at the present step. Every rank takes part: each knows only its own lanes' cursors."""
-        if self.trace:
-            self.trace.flush()
-        assert self.progress.cursor is not None, "nothing was consumed yet"
+        """Saves at the present step, once every rank is there."""
+        self._flush_trace()
         self.left_out.tell(self.progress.step)
-        cursor = merge_cursors(self.world.gather(self.progress.cursor))
-        quarantined = self.world.gather(np.array(self.progress.quarantine, dtype=np.int64))
+        self._write_checkpoint(background=background)
+
+    def _write_checkpoint(self, *, background: bool) -> None:
+        """The first rank's work alone: it knows every rank's position."""
         if self.checkpointer is None:
             return
+        assert self.progress.cursor is not None, "nothing was consumed yet"
         self._status("saving", "saving")
         step = self.progress.step
         if self._validated and self._validated[0] == step:
             self._note_best(step, self._validated[1])
-        state = self._state(cursor, sorted({int(block) for part in quarantined for block in part}))
+        state = self._state(self.progress.cursor, list(self.progress.quarantine))
         model, optimizer = state_for_checkpoint(self.model), self.optimizer.state_tensors()
-        self.checkpointer.save(step, model, optimizer, state, background=background)
+        with self.world.undisturbed():
+            self.checkpointer.save(step, model, optimizer, state, background=background)
+        self._saved = step
         self._status("running", "training")
+
+    def _flush_trace(self) -> None:
+        if self.trace:
+            self._traced(self.trace.flush)
+
+    def _traced(self, write: Callable[[], None]) -> None:
+        """The trace is not vital: a disk that is full or sick just now is said once, and the rows wait in memory."""
+        try:
+            write()
+            self._trace_fails = False
+        except OSError as error:
+            if not self._trace_fails:
+                self._trace_fails = True
+                reason = error.strerror or str(error)
+                self.recorder.event("alert", level="warning", message=f"the trace cannot be written just now: {reason}")
+                print(f"the trace cannot be written just now: {reason}; training goes on", flush=True)
 
     def _note_best(self, step: int, loss: float) -> None:
         assert self.checkpointer is not None
@@ -229,7 +252,7 @@ class Trainer:
     def _state(self, cursor: np.ndarray, quarantine: list[int]) -> dict[str, Any]:
         return {
             "step": self.progress.step,
-            "tokens": self.progress.step * self.config.train.batch_tokens,
+            "tokens": self.recorder.tokens(self.progress.step),
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
@@ -246,40 +269,54 @@ class Trainer:
     # Endings
 
     def _leave(self) -> int:
-        """Ends before the last step with everything saved: on request, or because the data stayed away."""
+        """Ends before the last step with everything saved, on request."""
         self.leave_saved()
-        if self.outage is not None:
-            raise self.outage
         self.recorder.say(f"stopped at step {self.progress.step}; the same command goes on from here")
         return EXIT_STOPPED
 
     def leave_saved(self) -> None:
-        """Saves the last good state, unless no step was taken yet. TryAgain, on every rank, when it cannot be saved."""
+        """Saves the last good state, unless no step was taken yet. TryAgain when it cannot be saved."""
         if self.progress.cursor is None:
             return
         self.left_out.tell(self.progress.step, last=True)
         self._save(background=False)
+        self._check_saved()
+        self.world.barrier()  # an end is only good when every rank has come to it
+
+    def _check_saved(self) -> None:
         failure = self.checkpointer.failure if self.checkpointer else None
-        if self.world.sum([int(failure is not None)], torch.int64)[0]:
+        if failure is not None:
+            self._gave_up = True
             raise TryAgain(
-                f"the checkpoint of step {self.progress.step} could not be saved ({failure or 'see rank 0'}); "
+                f"the checkpoint of step {self.progress.step} could not be saved ({failure}); "
                 "free some space, then run the same command: it goes on from the last checkpoint that was"
             )
 
+    def rescue(self) -> str:
+        """Saves what a failure leaves to be saved, without the other ranks; says what that was."""
+        if self.checkpointer is None:
+            return ""
+        self.checkpointer.wait()
+        step = self.progress.step
+        saved = step == self._saved and self.checkpointer.failure is None
+        if self.progress.cursor is None or saved or self._gave_up:
+            return ""
+        if self.train_step.unfinished:
+            return f"the weights were being changed, so step {step} is not saved"
+        self._write_checkpoint(background=False)
+        self._check_saved()
+        return f"step {step} is saved"
+
     def _finish(self) -> int:
         self.leave_saved()
-        self._draw()
+        self.recorder.plot()
         self.recorder.say(f"finished: {self.config.train.steps} steps, run folder {self.run.path}")
         return EXIT_OK
 
-    def close(self) -> None:
-        """Ends threads and files. A save that is under way is completed."""
-        if self.checkpointer:
-            self.checkpointer.wait()
-        self.loader.close()
-        if self.trace:
-            self.trace.flush()
-        self.recorder.close()
+    def closing(self) -> list[Callable[[], object]]:
+        """What ends threads and files, to be called one by one: one that fails must not keep the next from it."""
+        saves: list[Callable[[], object]] = [self.checkpointer.wait] if self.checkpointer else []
+        return [*saves, self.loader.close, self._flush_trace, self.recorder.close]
 
     def _status(self, state: str, phase: str, **more: Any) -> None:
         self.recorder.status(state, phase, self.progress.step, **more)

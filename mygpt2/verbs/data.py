@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
+from mygpt2.machine import home_path
 from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ DEFAULT_PRESET = "tiny"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} {{{','.join(ACTIONS)}}} [--source S] [--section.key VALUE ...] [options]"
+    parser.usage = f"{parser.prog} {{{','.join(ACTIONS)}}} [SOURCE] [--section.key VALUE ...] [options]"
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("--source", metavar="S", help="data source (data.source of the preset or file)")
+    parser.add_argument("--source", metavar="S", help="data source, also without this word (that of the preset)")
     parser.add_argument("--preset", metavar="NAME", help=f"settings to start from: {', '.join(preset_names())} (tiny)")
     parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
     look = parser.add_argument_group("inspect")
@@ -56,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> RunConfig:
     """The configuration that presets, files, a run and options give."""
-    settings = list(args.settings)
-    for name, value in (("data.source", args.source), ("data.tokenizer", args.tokenizer)):
+    bare, settings = _bare_words(args.settings)
+    sources = [*bare, *([] if args.source is None else [args.source])]
+    if len(sources) > 1:
+        raise UserError(f"{' and '.join(map(shlex.quote, sources))} are {len(sources)} sources; give one")
+    for name, value in (("data.source", sources[0] if sources else None), ("data.tokenizer", args.tokenizer)):
         if value is not None:
             settings += [f"--{name}", value]
     preset, file = args.preset, args.config
@@ -68,6 +73,21 @@ def _config(args: argparse.Namespace) -> RunConfig:
     elif preset is None and file is None:
         preset = DEFAULT_PRESET
     return load_config(preset, file, settings)
+
+
+def _bare_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """(words that stand alone, options with their values)."""
+    bare, options = [], []
+    queue = list(reversed(words))
+    while queue:
+        word = queue.pop()
+        if not word.startswith("--"):
+            bare.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and queue and not queue[-1].startswith("--"):
+            options.append(queue.pop())
+    return bare, options
 
 
 def _inspect_step(args: argparse.Namespace) -> int:
@@ -113,7 +133,7 @@ def _foretell(config: RunConfig) -> int:
     from mygpt2.ripples.footer import footer_forecast, forecast_lines, read_groups
 
     caches = cache_folder(config.data.cache_dir)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+    with progress_bar(f"resolve {shown(config.data.source)}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
     with _footers(manifest, config, caches) as footer:
         groups = read_groups(manifest, footer)
@@ -142,17 +162,20 @@ def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Ca
 
 
 @contextmanager
-def _opened(config: RunConfig) -> Iterator[tuple[Manifest, Any, Any, Path]]:
-    """(manifest, reader, tokenizer, cache folder) of the configured source."""
-    from mygpt2.data.sources import open_reader, resolve
+def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, Any, Any, Path]]:
+    """(manifest, reader, tokenizer, cache folder) of the configured source: as training has it, or every document."""
+    from mygpt2.data.sources import open_reader, open_settled, resolve
     from mygpt2.machine import cache_folder
     from mygpt2.tokenizer import load_tokenizer
 
     caches = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.data.tokenizer)
-    with progress_bar(f"resolve {config.data.source}", "parts") as advance:
+    with progress_bar(f"resolve {shown(config.data.source)}", "parts") as advance:
         manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
-    reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+    if whole:
+        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
+    else:
+        manifest, reader = open_settled(manifest, config.data, cache_dir=caches, eot_id=tokenizer.eot_id)
     try:
         yield manifest, reader, tokenizer, caches
     finally:
@@ -166,7 +189,7 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
     from mygpt2.machine import cache_folder
 
     source = config.data.source
-    if source == "pydocs" or Path(source).expanduser().exists():
+    if source == "pydocs" or home_path(source).exists():
         raise UserError(f"source={source} is on this machine already; fetch takes a dataset on the hub")
     if args.files is not None and args.files < 1:
         raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")
@@ -188,7 +211,7 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
                     fetch_file(file, out, hub.client, hub.patiently, progress)
     finally:
         hub.client.close()
-    print(f"{len(files)} files in {out}; train on them with --data.source {out}")
+    print(f"{len(files)} files in {out}; train on them with --data.source {shlex.quote(str(out))}")
     return 0
 
 
@@ -200,7 +223,7 @@ def _prepare(args: argparse.Namespace, config: RunConfig) -> int:
         raise UserError("data prepare needs --out DIR, a new or empty folder for the tokens")
     if args.shard_tokens < 1:
         raise UserError(f"--shard-tokens {args.shard_tokens} is too small; give 1 or more")
-    with _opened(config) as (manifest, reader, tokenizer, _), _blocks_bar(len(manifest)) as advance:
+    with _opened(config, whole=True) as (manifest, reader, tokenizer, _), _blocks_bar(len(manifest)) as advance:
         done = prepare(
             manifest, reader, tokenizer, config.data, args.out, shard_tokens=args.shard_tokens,
             threads=config.data.threads or default_threads(), progress=advance,
@@ -209,7 +232,10 @@ def _prepare(args: argparse.Namespace, config: RunConfig) -> int:
     print(f"{done.tokens:,} tokens of {done.documents:,} documents in {len(done.shards)} files; left out: {left_out}")
     for block, reason in done.unreadable.items():
         print(f"unreadable: {manifest.describe(int(block))}: {reason}")
-    print(f"train on them with --data.source {args.out} --data.tokenizer {config.data.tokenizer}")
+    for note in manifest.notes:
+        print(f"note: {note}")
+    out, name = shlex.quote(str(args.out)), shlex.quote(config.data.tokenizer)
+    print(f"train on them with --data.source {out} --data.tokenizer {name}")
     return 0
 
 

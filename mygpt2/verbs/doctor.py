@@ -12,10 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mygpt2.doctor import FAIL, diagnose
-    from mygpt2.machine import cache_folder
 
     failed = 0
-    for finding in diagnose(args.runs, cache_folder()):
+    for finding in diagnose(args.runs):
         print(finding, flush=True)
         failed += finding.status == FAIL
     print("all is well" if not failed else f"{failed} of the checks failed")

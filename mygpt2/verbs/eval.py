@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from mygpt2.errors import EXIT_STOPPED, UserError
+from mygpt2.failures import PeerFailed
 from mygpt2.interrupts import interruptible
 
 EXAMPLES = """
@@ -48,14 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from mygpt2.distributed import PeerFailed
     from mygpt2.evals.session import Session
 
     with interruptible():
         session = Session(args)
         try:
-            session.run()
+            with session.world.one_fate():
+                session.run()
         except PeerFailed as problem:
+            if session.world.lead:
+                print(f"error: {problem}", file=sys.stderr)
             return problem.exit_code
         except UserError as problem:
             if session.world.lead:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mygpt2.machine import home_path
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -18,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from mygpt2.model.export import check_target, export_folder
     from mygpt2.model.load import load_model
 
-    to = args.to.expanduser()
+    to = home_path(args.to)
     check_target(to)  # complain before gigabytes are read
     loaded = load_model(args.model, args.runs)
     export_folder(loaded, to)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mygpt2.machine import home_path
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} FILE --to DIR [--tokenizer T]"
@@ -15,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="T", help="gpt2, gpt2:N or a tokenizer.json (the one beside FILE, or GPT-2's)"
     )
+    parser.add_argument(
+        "--gelu", choices=("erf", "tanh"), default="erf",
+        help="the form of GELU a nanoGPT checkpoint was trained with: erf, as nanoGPT's nn.GELU(); tanh, as its code "
+        "before that and GPT-2's own (erf)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,13 +31,14 @@ def run(args: argparse.Namespace) -> int:
     from mygpt2.tokenizer import load_tokenizer
     from mygpt2.tokenizer.folder import tokenizer_of
 
-    file, to = args.file.expanduser(), args.to.expanduser()
+    file, to = home_path(args.file), home_path(args.to)
     check_target(to)
     chosen = load_tokenizer(args.tokenizer) if args.tokenizer else None
-    model = load_legacy(file)
+    model = load_legacy(file, args.gelu)
     tokenizer = chosen or tokenizer_of(file.parent, model.config.vocab_size)
     loaded = described(model, tokenizer, file.name, "file", file)
     export_folder(loaded, to)
     cut = f", {loaded.details['unused_ids']} unused ids left out" if "unused_ids" in loaded.details else ""
-    print(f"imported {file} ({loaded.details['parameters']:,} parameters{cut}); use it with --model {to}")
+    form = f"GELU in its {model.config.gelu} form"
+    print(f"imported {file} ({loaded.details['parameters']:,} parameters, {form}{cut}); use it with --model {to}")
     return 0

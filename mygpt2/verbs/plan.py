@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of runs, whose recorded speeds are used and whose disk is looked at (./runs)",
     )  # fmt: skip
     parser.add_argument(
+        "--on", metavar="GPU", help="plan for a machine with --nproc of these: h100, h200, a100, l4, rtx4090, ..."
+    )
+    parser.add_argument(
         "--measure", action="store_true", help="run a few real steps for speed and memory; some minutes"
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write every figure with its basis to this file")
@@ -45,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     preset = args.preset if args.preset or args.config else DEFAULT_PRESET
     config = load_config(preset, args.config, args.settings)
-    from mygpt2.planning import likely_device, plan, table
+    from mygpt2.planning import likely_device, machine_with, plan, table
 
-    device = likely_device(config.train.device)
-    found = plan(config, world_size=args.nproc, runs=args.runs, device=device)
+    machine = machine_with(args.on, args.nproc) if args.on else None
+    device = "cuda" if machine else likely_device(config.train.device)
+    found = plan(config, world_size=args.nproc, runs=args.runs, device=device, machine=machine)
     if args.measure:
         measured = _measured(config, args.nproc, device)
         found = plan(config, world_size=args.nproc, runs=args.runs, device=device, measured=measured)
@@ -61,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.nproc < 1:
         raise UserError(f"--nproc {args.nproc} is not allowed; use 1 or more, or leave it out")
+    if args.on and args.measure:
+        raise UserError("--measure runs steps on this machine and --on plans for another; leave one of them out")
     if args.json is not None and not args.json.parent.is_dir():
         raise UserError(f"--json {args.json}: there is no folder {args.json.parent}; make it or choose another")
     if args.json is not None and args.json.is_dir():

@@ -6,15 +6,19 @@ import argparse
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
+from mygpt2.terminal import printable
 
 ACTIONS = ("list", "show", "stop", "verify")
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
+PIECE_BYTES = 16 << 20
+MOST_CHARACTERS = 2000  # of a line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         return _list([RunDir.open(args.runs, args.name)] if args.name else list_runs(args.runs), args)
     if args.action == "verify" and args.name is None:
-        return max((_verify(each) for each in list_runs(args.runs)), default=EXIT_OK)
+        return max((_verified(each) for each in list_runs(args.runs)), default=EXIT_OK)
     if args.name is None and args.action == "stop":
         raise UserError(f"runs stop needs the name of a run; python -m mygpt2 runs list --runs {args.runs} shows them")
     chosen = RunDir.open(args.runs, args.name) if args.name else _latest(args.runs)
@@ -47,7 +51,14 @@ def _latest(runs: Path) -> RunDir:
         raise UserError(
             f"there is no run in {runs}; start one with: python -m mygpt2 train, or name a folder by --runs"
         )
-    return max(known, key=lambda each: each.path.stat().st_mtime)
+    return max(known, key=_modified)
+
+
+def _modified(each: RunDir) -> float:
+    try:
+        return each.path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def summary(each: RunDir) -> dict[str, Any]:
@@ -58,19 +69,22 @@ def summary(each: RunDir) -> dict[str, Any]:
 
     state = state_of(each)
     last = last_record(each.metrics_file) or {}
-    kept = steps(each.checkpoints_dir)
+    try:
+        kept = steps(each.checkpoints_dir)
+    except UserError:  # verify says why
+        kept = []
     eta = state.status.get("eta") if state.alive else None
     beat_ago = state.heartbeat_age or 0.0
     return {
         "run": each.name,
         "state": state.state,
         "reason": state.reason,
-        "step": last.get("step", state.status.get("step", 0)),
+        "step": last.get("step") or state.status.get("step") or 0,
         "steps": state.status.get("steps"),
         "loss": last.get("loss"),
-        "tokens": last.get("tokens", 0),
+        "tokens": last.get("tokens") or 0,
         "tokens_per_second": last.get("tokens_per_second") if state.alive else None,
-        "eta_seconds": max(0.0, eta - beat_ago) if isinstance(eta, int | float) else None,
+        "eta_seconds": None if eta is None else max(0.0, eta - beat_ago),
         "attempt": state.status.get("attempt"),
         "checkpoints": kept,
         "checkpoint_bytes": sum(size_bytes(each.checkpoints_dir / f"step-{step:08d}") for step in kept),
@@ -90,16 +104,20 @@ def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    speed = row["tokens_per_second"]
     return (
         row["run"],
         row["state"],
         f"{row['step']:,}" + (f"/{row['steps']:,} {row['step'] / row['steps']:.0%}" if row["steps"] else ""),
-        "" if row["loss"] is None else f"{row['loss']:.4f}",
-        "" if speed is None else f"{speed:,.0f}",
+        _number(row["loss"], ".4f"),
+        _number(row["tokens_per_second"], ",.0f"),
         "" if row["eta_seconds"] is None else duration(row["eta_seconds"]),
         f"{len(row['checkpoints'])}, {size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
     )
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number as a cell; one that would need more digits than anybody reads, in powers of ten."""
+    return "" if value is None else format(value, form if abs(value) < 1e12 else ".3g")
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
@@ -109,28 +127,60 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def _show(each: RunDir, *, as_json: bool) -> int:
-    from mygpt2.run_dir.atomic import read_json
-    from mygpt2.run_dir.liveness import state_of
-    from mygpt2.run_dir.metrics import read_events
+    from mygpt2.run_dir.liveness import read_record, state_of
 
     row, state = summary(each), state_of(each)
-    command = read_json(each.command_file) or {}
-    events = read_events(each)
+    command = read_record(each, each.command_file) or {}
+    events, left_out = _last_events(each)
     if as_json:
         ranks = [
             {"rank": r.rank, "pid": r.process.pid if r.process else None, "device": r.device, "alive": r.alive}
             for r in state.ranks
         ]
         full = {**row, "status": state.status, "exit": state.exit, "ranks": ranks, "command": command}
-        print(json.dumps({**full, "path": str(each.path), "events": events[-20:]}, indent=1))
+        full |= {"path": str(each.path), "left_out": left_out, "events": events}
+        print(json.dumps(full, indent=1))
         return EXIT_OK
-    print(f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] else ""))
+    print(
+        _line(
+            f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] not in ("", row["state"]) else "")
+        )
+    )
     cells = dict(zip(COLUMNS, _cells(row), strict=True))
     _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
-    _print_table([(f"  {label}", text) for label, text in _details(each, state, command)])
+    details = [*_details(each, state, command), *_left_out(left_out)]
+    _print_table([(f"  {label}", _line(text)) for label, text in details])
     for event in events[-8:]:
         print(f"  {_event_line(event)}")
     return EXIT_OK
+
+
+def _last_events(each: RunDir) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The last 20 events, and the last that counts what was left out of the data; the file is read in pieces."""
+    from mygpt2.run_dir.lines import Follower, parse_lines
+    from mygpt2.run_dir.records import checked, tame
+
+    follower = Follower(each.events_file)
+    last: deque[dict[str, Any]] = deque(maxlen=20)
+    left_out = None
+    while lines := follower.read(PIECE_BYTES):
+        records = parse_lines(lines)[0]
+        last.extend(records[-20:])
+        left_out = next((record for record in reversed(records) if record.get("kind") == "left_out"), left_out)
+    if follower.problem:
+        last.append({"kind": "unreadable", "file": each.events_file.name, "message": follower.problem})
+    return [checked(tame(event)) for event in last], left_out and checked(tame(left_out))
+
+
+def _left_out(event: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What was left out of the data, by kind: documents, blocks, cache entries, lines of logs."""
+    counts = event.get("counts") if event else None
+    if not event or not isinstance(counts, dict):
+        return []
+    told = [f"{n:,} {kind.replace('_', ' ')}" for kind, n in counts.items() if type(n) is int and n > 0]
+    share = event.get("share")
+    most = f", at most {share:.2%} of a kind" if type(share) is float and 0 <= share <= 1 else ""
+    return [("left out", f"{', '.join(told)}{most} (until step {event.get('step', '?')})")] if told else []
 
 
 def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[str, str]]:
@@ -150,10 +200,10 @@ def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[st
 
 def _event_line(event: dict[str, Any]) -> str:
     moment = event.get("time")
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if isinstance(moment, int | float) else ""
-    hidden = ("schema", "kind", "time", "attempt")
-    rest = ", ".join(f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden)
-    return f"{clock}  {event.get('kind', '?')}  {rest}"
+    clock = "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    hidden = ("schema", "kind", "time", "attempt", "message")
+    rest = [f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden]
+    return _line(f"{clock}  {event.get('kind', '?')}  {', '.join([*rest, event.get('message') or ''])}".rstrip(", "))
 
 
 def _brief(value: Any) -> str:
@@ -161,13 +211,19 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _stop(each: RunDir, args: argparse.Namespace) -> int:
-    from mygpt2.run_dir.liveness import state_of
-    from mygpt2.run_dir.stop import stop
+def _line(text: str) -> str:
+    """Text from a run folder as one line of a terminal, where it moves no cursor."""
+    text = printable(text.replace("\n", " "))
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 
-    before = state_of(each)
-    if not before.alive and not before.processes:
-        print(f"run {each.name} is not running: {before.state}")
+
+def _stop(each: RunDir, args: argparse.Namespace) -> int:
+    from mygpt2.run_dir.stop import at_work, stop
+
+    if not at_work(each):
+        from mygpt2.run_dir.liveness import state_of
+
+        print(f"run {each.name} is not running: {state_of(each).state}")
         return EXIT_OK
     print(f"asking {each.name} to save and stop" + (" now" if args.now else "; Ctrl-C stops waiting, not the request"))
     said = ""
@@ -186,8 +242,21 @@ def _stop(each: RunDir, args: argparse.Namespace) -> int:
         return EXIT_OK
     for outcome in report.outcomes:
         print(f"  {outcome.who} (pid {outcome.pid}): {outcome.result}")
-    print(f"run {each.name}: {report.final.state}" + (f" ({report.final.reason})" if report.final.reason else ""))
+    if report.held and not report.outcomes:
+        print("  a trainer that recorded no process holds the folder: end it by hand")
+    print(
+        _line(f"run {each.name}: {report.final.state}" + (f" ({report.final.reason})" if report.final.reason else ""))
+    )
     return EXIT_OK if report.stopped else EXIT_DEFECT
+
+
+def _verified(each: RunDir) -> int:
+    """`_verify` of one run among many: what cannot be read of it does not keep the others from being looked at."""
+    try:
+        return _verify(each)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 def _verify(each: RunDir) -> int:
@@ -212,6 +281,8 @@ def _verify(each: RunDir) -> int:
 def duration(seconds: float) -> str:
     """Two units at most: 3 d 4 h, 2 h 5 min, 47 s."""
     whole = round(seconds)
+    if whole >= 1000 * 365 * 86400:
+        return "for ever"
     for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= length:
             return f"{whole // length} {unit} {whole % length // part} {smaller}"

@@ -174,7 +174,7 @@ def _engine(spec: str, args: argparse.Namespace) -> Engine:
 
     device = _device(args.device)
     loaded = load_model(spec, args.runs)
-    print(f"model {loaded.name}")
+    print(f"model {loaded.words}")
     return Engine(loaded.model.to(device), loaded.tokenizer, weights=args.weights, compile=args.compile)
 
 

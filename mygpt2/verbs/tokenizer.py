@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -87,7 +89,7 @@ def _train(args: argparse.Namespace) -> int:
         f"of them reading and splitting {seconds['read_and_split']:.1f}, merging {seconds['merge']:.1f}"
     )
     print(f"{report['bytes_per_token']:.3f} bytes per token; {', '.join(_ids(report['special_tokens']))}")
-    print(f"{place.tokenizer}; train with --data.tokenizer {args.out}")
+    print(f"{place.tokenizer}; train with --data.tokenizer {shlex.quote(str(args.out))}")
     return 0
 
 
@@ -107,7 +109,7 @@ def _inspect(args: argparse.Namespace) -> int:
         )
     tokenizer = load_tokenizer(args.tokenizer[0])
     ids = tokenizer.encode(args.text)
-    pieces = [tokenizer.decode_bytes([i]) for i in ids]
+    pieces = [tokenizer.continuation(id, ids[:n]) for n, id in enumerate(ids)]
     merged = list(replay(tokenizer, args.text)) if args.merges else []
     if args.json:
         found: dict[str, Any] = {"tokenizer": tokenizer.name, "ids": ids, "tokens": [shown(p) for p in pieces]}
@@ -182,13 +184,15 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 @contextmanager
 def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
-    from mygpt2.data.sources import open_reader, resolve
+    from mygpt2.data.sources import open_settled, resolve
     from mygpt2.machine import cache_folder
 
     caches = cache_folder(data.cache_dir)
     with progress_bar(f"resolve {data.source}", "parts") as advance:
         manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
-    reader = open_reader(manifest, cache_dir=caches, eot_id=0)  # ids are refused, whatever separates them
+    manifest, reader = open_settled(manifest, data, cache_dir=caches, eot_id=0)  # ids are refused, however separated
+    for note in manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
     try:
         yield manifest, reader
     finally:

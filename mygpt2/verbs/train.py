@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mygpt2.config import RunConfig, config_hash, load_config, preset_names, to_toml
+from mygpt2.config import RunConfig, config_hash, load_config, preset_names, to_toml, without_fork
+from mygpt2.config.toml import MAX_BYTES
 from mygpt2.errors import UserError
 
 TAKES_SETTINGS = True  # whatever argparse does not know is a --section.key VALUE, checked by load_config
@@ -64,13 +65,12 @@ def resolve(args: argparse.Namespace) -> Request:
 
         check_name(args.run)
     preset, file = args.preset, args.config
-    if preset is None and file is None:
-        own = args.runs / args.run / "config.toml" if args.run else None
-        if own and own.is_file() and args.resume != "never":
-            file = own
-        else:
-            preset = DEFAULT_PRESET
-    config = load_config(preset, file, args.settings)
+    own = _own_config(args) if preset is None and file is None and args.run else None
+    if preset is None and file is None and own is None:
+        preset = DEFAULT_PRESET
+    config = load_config(preset, own or file, args.settings)
+    if own and not any(word.partition("=")[0] == "--data.fork" for word in args.settings):
+        config = without_fork(config)  # runs of earlier versions kept it
     name = args.run or default_run_name(preset, file, bool(args.settings), config)
     if args.resume == "must" and not (args.runs / name).is_dir():
         raise UserError(
@@ -78,6 +78,31 @@ def resolve(args: argparse.Namespace) -> Request:
             "(python -m mygpt2 runs list), or --resume auto to start it"
         )
     return Request(config, name, args.runs, args.resume)
+
+
+def _own_config(args: argparse.Namespace) -> Path | None:
+    """The configuration of the run that is to go on; None for a run that begins. UserError if it cannot be read."""
+    from mygpt2.run_dir.atomic import read_json
+    from mygpt2.run_dir.paths import RunDir
+
+    run = RunDir(args.runs / args.run)
+    if args.resume == "never" or not run.exists():
+        return None
+    # An attempt that was killed as it began may have left its own copy only.
+    attempts = sorted((int(name) for name in run.names(run.attempts_dir) if name.isdecimal()), reverse=True)
+    folders = [run.attempt_dir(n) for n in attempts]
+    kept = [f for f in folders if (read_json(f / "exit.json", run.path) or {}).get("state") != "refused"]
+    for file in (run.config_file, *(folder / "config.toml" for folder in kept)):
+        try:
+            run.read(file, MAX_BYTES)
+            return file
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{file}: {error.strerror or error}; repair it, or say what to train with --preset or --config"
+            ) from None
+    return None
 
 
 def default_run_name(preset: str | None, file: Path | None, overridden: bool, config: RunConfig) -> str:

@@ -16,6 +16,7 @@ from mygpt2.data import checked, validation
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import load_checked, save_checked
 from mygpt2.data.checks import BlockChecks, content_check
+from mygpt2.data.heldout import hashes_of
 from mygpt2.data.hub import resolve_hub
 from mygpt2.data.hub_client import HubClient
 from mygpt2.data.local import resolve_local
@@ -122,15 +123,21 @@ def test_tokens_of_another_text_are_made_anew(tmp_path):
         assert sha256(run.steps(10)) == expected
 
 
-@pytest.mark.parametrize("documents", [["a", None, 7, "b\ud800"], [np.arange(3), np.arange(5)], []])
-def test_a_checksum_tells_any_change_of_the_documents(documents):
-    check = content_check(documents)
-    others = [[*documents, "x"] if not documents or isinstance(documents[0], str) else documents[:1]]
-    if documents and isinstance(documents[0], np.ndarray):
-        others += [[documents[0], documents[1] + 1], [np.arange(4), np.arange(4)]]
-    elif documents:
-        others += [["a", "", 7, "b\ud800"], ["a", None, 7, "b"], documents[::-1]]
-    assert check == content_check(list(documents)) and check not in map(content_check, others)
+@pytest.mark.parametrize(
+    ("documents", "others"),
+    [
+        (["a", None, "b"], [["a", "", "b"], ["b", None, "a"], ["a", None], ["a", None, "b", None], ["a", None, "B"]]),
+        (
+            [np.arange(3), np.arange(5)],
+            [[np.arange(3)], [np.arange(3), np.arange(5) + 1], [np.arange(4), np.arange(4)]],
+        ),
+        ([], [[None], [""]]),
+    ],
+)
+def test_a_checksum_tells_any_change_of_the_documents(documents, others):
+    check = content_check(hashes_of(documents))
+    assert check == content_check(hashes_of(list(documents)))
+    assert check not in [content_check(hashes_of(other)) for other in others]
 
 
 def test_no_flipped_bit_of_the_checksums_is_believed_and_the_whole_ones_are_kept(tmp_path):

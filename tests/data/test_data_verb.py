@@ -244,6 +244,38 @@ def test_fetch_takes_formats_that_are_not_read_from_the_hub(tmp_path, capsys, mo
     assert (tmp_path / "copy/train.jsonl.gz").read_bytes() == b"compressed"
 
 
+@pytest.mark.parametrize("name", ["../x.jsonl", "a/../../x.jsonl", "/x.jsonl", "a//x.jsonl", "..\\x.jsonl"])
+def test_a_listed_name_cannot_lead_out_of_the_folder(name, tmp_path):
+    from mygpt2.data.fetch import place_of
+    from mygpt2.data.manifest import SourceFile
+
+    with pytest.raises(UserError, match="has no place in --out"):
+        place_of(SourceFile(name, 1, "x"), tmp_path)
+    assert place_of(SourceFile("a/x.jsonl", 1, "x"), tmp_path) == tmp_path / "a" / "x.jsonl"
+
+
+def test_paths_are_printed_as_a_shell_takes_them_and_nothing_is_prepared_from_nothing(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"text number {i} " * 9}) + "\n" for i in range(20)))
+    out = tmp_path / "my out; rm x"
+    code, said, _ = run(capsys, "prepare", tmp_path / "a.jsonl", "--out", out, "--data.tokenizer", "gpt2:512")
+    assert code == 0 and said.splitlines()[-1] == (
+        f"train on them with --data.source '{out}' --data.tokenizer gpt2:512"
+    )  # fmt: skip
+    (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": ""}\n')
+    code, said, err = run(capsys, "prepare", tmp_path / "b.jsonl", "--out", tmp_path / "none")
+    assert code == 2 and "holds no document with text (1 not text, 1 empty)" in err and not said
+    assert not [p for p in (tmp_path / "none").iterdir() if p.name != ".lock"]
+
+
+def test_inspect_tells_what_it_leaves_out(tmp_path, capsys):
+    lines = [*({"text": f"text number {i} " * 9} for i in range(40)), {"text": 7}, {"other": "x"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "b.md").write_text("beside")
+    code, out, _ = run(capsys, "inspect", tmp_path, "--data.tokenizer", "gpt2:512")
+    assert code == 0 and "left out     of the parts sampled: 2 documents not text" in out
+    assert "note         not read: 1 of other formats (1 .md): b.md" in out
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

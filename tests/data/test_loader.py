@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mygpt2.data.batch import mean_epoch
 from mygpt2.data.heldout import held_out
 from mygpt2.errors import UserError
 from tests.data.corpus import EOT, WRITERS, Bytes, Memory, Ranks, config, memory, poll, sha256, texts
@@ -300,3 +301,28 @@ def test_batches_are_made_ahead_and_the_first_poll_may_come_late(tmp_path):
         poll(loader)
         while len(loader._ready) < 6:
             pass
+
+
+def test_the_epoch_of_all_lanes_does_not_depend_on_the_ranks(tmp_path):
+    source, found = memory(), []
+    for ranks in (1, 2, 4):
+        with Ranks(config(), tmp_path, ranks, source=source) as run:
+            run.steps(7)
+            progress = np.empty(8)
+            for rank, batch in enumerate(run.last):
+                progress[rank::ranks] = batch.progress
+        found.append(mean_epoch(progress))
+    assert found[0] == found[1] == found[2] > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_epoch_is_the_share_of_the_tokens_from_early_in_the_first_pass_on(seed, tmp_path):
+    """Documents of very different lengths: one lane alone would be off by half, the mean of all by a tenth."""
+    lengths = np.random.default_rng(seed).lognormal(np.log(300), 1.0, (300, 20)).astype(int) + 1
+    source = Memory([["x" * length for length in block] for block in lengths.tolist()])
+    with Ranks(config(validation_fraction=0.0, lanes=16), tmp_path, source=source, batch_sequences=16) as run:
+        steps = int((lengths + 1).sum()) // (16 * 32)
+        for step in range(1, steps // 2):
+            run.step()
+            if step >= steps // 20:
+                assert run.last[0].epoch == pytest.approx(step / steps, rel=0.12)

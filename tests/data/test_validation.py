@@ -140,11 +140,16 @@ def test_an_unreadable_block_is_passed_over(tmp_path):
 
 
 def test_nothing_held_out_says_what_to_do(tmp_path):
-    empty = replace(manifest(1), source="memory")
-    with pytest.raises(UserError, match=r"validation_fraction=0\.1; raise the fraction"):
-        validation_set(empty, Blocks([["", "x" * 0]]), Bytes(), DATA, tmp_path)
+    few = [text for text in TEXTS[0] if not held_out(text, 0.1)]
+    with pytest.raises(UserError, match=r"none of the \d+ documents .*validation_fraction=0\.1; raise the fraction"):
+        validation_set(manifest(1), Blocks([few]), Bytes(), DATA, tmp_path)
     with pytest.raises(UserError, match="validation_fraction=0 keeps no document"):
         build(tmp_path, data=DataConfig(validation_fraction=0))
+
+
+def test_a_source_without_text_is_told_so_and_nothing_of_fractions(tmp_path):
+    with pytest.raises(UserError, match=r"holds no document with text \(2 empty, 1 not text\)"):
+        validation_set(manifest(1), Blocks([["", "\n", None]]), Bytes(), DATA, tmp_path)
 
 
 def test_pre_tokenized_documents_are_chosen_by_their_ids(tmp_path):

@@ -272,6 +272,7 @@ def test_the_hub_s_file_is_fetched_once_and_checked(tmp_path: Path, monkeypatch:
         ("a.jsonl", '{"ctx": "x"}', "item 1 has no text activity_label"),
         ("a.jsonl", json.dumps({**records()[0], "endings": ["a"]}), "item 1 has no 4 endings"),
         ("a.jsonl", json.dumps({**records()[0], "label": ""}), "label '', allowed: 0 to 3; give the validation set"),
+        ("a.jsonl", "[" * 200_000, "line 1 is no JSON"),
         ("a.parquet", "x", "cannot be read"),
         ("a.arrow", "x", "cannot be read"),
     ],
@@ -282,6 +283,20 @@ def test_a_wrong_file_is_one_line_of_advice(tmp_path: Path, name: str, content: 
     with pytest.raises(UserError, match=message) as caught:
         load_items(str(tmp_path / name), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_before_the_items_is_taken_off(encoding: str, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "val.jsonl")
+    expected = load_items(str(path), tmp_path)
+    path.write_bytes(path.read_text("utf-8").encode(encoding))
+    assert load_items(str(path), tmp_path) == expected
+
+
+def test_items_in_another_encoding_are_told_so(tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").write_bytes('{"ctx": "caf\xe9"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"val\.jsonl is not UTF-8 .*save it as UTF-8"):
+        load_items(str(tmp_path / "val.jsonl"), tmp_path)
 
 
 def real_validation_set() -> str | None:

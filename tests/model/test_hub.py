@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.model import GPT, GPTConfig
@@ -167,3 +169,21 @@ def test_the_verbs_take_a_name_on_the_hub(hub: ModelHub, mygpt2: Callable[..., E
     assert ended.code == 0, ended.err
     assert f"| From | {REPO} at {hub.commit} |" in Path("out/README.md").read_text()
     assert Path("out/model.safetensors").read_bytes()[-64:] == hub.repos[REPO]["model.safetensors"][-64:]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://x"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence(
+    hub: ModelHub, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    if proxy.startswith("socks") and find_spec("socksio"):
+        pytest.skip("the package for SOCKS proxies is installed")
+    for name in ("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    close_session()  # huggingface_hub keeps one with the proxies that were there at its beginning
+    try:
+        with pytest.raises(UserError, match=r"^the (environment names a SOCKS proxy|proxy that the environment names)"):
+            load_model("gpt2-medium")
+    finally:
+        monkeypatch.undo()
+        close_session()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ def logit_error(theirs: Any, ours: GPT, length: int, rows: int = 2) -> float:
         {},
         {"n_layer": 3, "n_head": 8, "n_embd": 64, "n_positions": 20, "vocab_size": 1000},
         {"n_inner": 128, "activation_function": "gelu_pytorch_tanh", "n_layer": 1},
+        {"activation_function": "gelu"},
     ],
-    ids=["small", "wider", "explicit"],
+    ids=["small", "wider", "explicit", "erf"],
 )
 def test_every_logit_is_the_references(tmp_path: Path, changes: dict[str, Any]) -> None:
     theirs = reference(**changes)
@@ -74,6 +76,26 @@ def test_any_float_becomes_float32(tmp_path: Path, small: GPT, dtype: torch.dtyp
     assert torch.equal(loaded.wte[:300], small.wte[:300].to(dtype).float()) and not loaded.wte[300:].any()
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_names_of_a_compiled_or_distributed_model_are_read(tmp_path: Path, small: GPT, prefix: str) -> None:
+    saved = load_file(write_folder(tmp_path, small) / "model.safetensors")
+    save_file({prefix + name: t for name, t in saved.items()}, tmp_path / "model.safetensors")
+    assert same_weights(load_huggingface(tmp_path), small)
+
+
+def test_a_tied_matrix_that_was_saved_as_the_head_alone_is_read(tmp_path: Path, small: GPT) -> None:
+    saved = load_file(write_folder(tmp_path, small) / "model.safetensors")
+    saved["lm_head.weight"] = saved.pop("transformer.wte.weight")
+    save_file(saved, tmp_path / "model.safetensors", metadata={"transformer.wte.weight": "lm_head.weight"})
+    assert same_weights(load_huggingface(tmp_path), small)
+
+
+def test_a_folder_with_a_pickle_only_leads_to_import(tmp_path: Path, small: GPT) -> None:
+    (write_folder(tmp_path, small) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"python -m mygpt2 import .*pytorch_model.bin --to DIR"):
+        load_model(str(tmp_path))
+
+
 def test_masks_a_copied_head_and_names_without_prefix_change_nothing(tmp_path: Path, small: GPT) -> None:
     saved = load_file(write_folder(tmp_path, small) / "model.safetensors")
     saved = {name.removeprefix("transformer."): t for name, t in saved.items()}
@@ -85,10 +107,14 @@ def test_masks_a_copied_head_and_names_without_prefix_change_nothing(tmp_path: P
 
 MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "architecture": ({}, {"model_type": "llama"}, "model_type 'llama'; only gpt2"),
-    "no shape": ({}, {"n_layer": None}, "n_layer is None, not a positive number"),
-    "text for a number": ({}, {"n_head": "2"}, "n_head is '2', not a positive"),
+    "no shape": ({}, {"n_layer": None}, "n_layer is None, not a number from 1"),
+    "text for a number": ({}, {"n_head": "2"}, "n_head is 2, not a number from 1"),
     "heads": ({}, {"n_head": 3}, "n_head=3 does not divide"),
     "activation": ({}, {"activation_function": "relu"}, "'relu', not gelu_new"),
+    "a size without end": ({}, {"n_embd": 10**12}, "n_embd is 1000000000000, not a number from 1 to"),
+    "layers without end": ({}, {"n_layer": 4000}, "have 1 layers and its config.json says 4000"),
+    "a width that only config.json has": ({}, {"n_embd": 200_000, "n_head": 2}, r"config.json makes it"),
+    "an activation that is a list": ({}, {"activation_function": ["gelu"]}, "activation_function is"),
     "epsilon": ({}, {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06, not 1e-05"),
     "inner": ({}, {"n_inner": 80}, "n_inner is 80, not 64"),
     "scale": ({}, {"scale_attn_weights": False}, "scale_attn_weights is False"),
@@ -119,14 +145,41 @@ def test_another_model_is_one_line(tmp_path: Path, small: GPT, mistake: str) -> 
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
+def header(content: Any, length: int | None = None, data: bytes = b"") -> bytes:
+    """A safetensors file with this header."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "cut weights": ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "cannot read .*model.safetensors"),
     "a pickle": ("model.safetensors", b"\x80\x02cos\nsystem\n", "cannot read .*model.safetensors"),
+    "nothing": ("model.safetensors", b"", "cannot read .*model.safetensors"),
+    "a header without end": ("model.safetensors", header({}, 1 << 60), "cannot read .*model.safetensors"),
+    "a header that is no JSON": ("model.safetensors", header(b"\xff" * 64), "cannot read .*model.safetensors"),
+    "deep brackets": ("model.safetensors", header(b"[" * 100_000), "cannot read .*model.safetensors"),
+    "data that is not there": ("model.safetensors", header({"a": ONE}), "cannot read .*model.safetensors"),
+    "data that overlaps": ("model.safetensors", header({"a": ONE, "b": ONE}, data=b"\0" * 8), "cannot read"),
+    "a hole in the data": ("model.safetensors", header({"a": ONE}, data=b"\0" * 64), "cannot read"),
+    "a shape without end": (
+        "model.safetensors", header({"a": {**ONE, "shape": [1 << 62, 8]}}, data=b"\0" * 8), "cannot read",
+    ),
+    "a negative shape": ("model.safetensors", header({"a": {**ONE, "shape": [-2]}}, data=b"\0" * 8), "cannot read"),
+    "an unknown dtype": ("model.safetensors", header({"a": {**ONE, "dtype": "F7"}}, data=b"\0" * 8), "cannot read"),
+    "offsets in reverse": (
+        "model.safetensors", header({"a": {**ONE, "data_offsets": [8, 0]}}, data=b"\0" * 8), "cannot read",
+    ),
+    "a pointer of Git LFS": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "cannot read"),
+    "a web page": ("model.safetensors", b"<!doctype html><title>401</title>", "cannot read"),
+    "another model's tensors": ("model.safetensors", header({"a": ONE}, data=b"\0" * 8), "have 0 layers"),
+    "no tensors": ("model.safetensors", header({}), "have 0 layers"),
     "no JSON": ("config.json", b"{", "config.json is not JSON"),
     "a list": ("config.json", b"[]", "config.json is JSON but no object"),
     "not UTF-8": ("config.json", b'{"model_type": "\xff"}', "config.json is not JSON"),
     "deep": ("config.json", b"[" * 100_000, "config.json is not JSON"),
-}
+    "a number of 5,000 digits": ("config.json", b'{"n_layer": ' + b"9" * 5000 + b"}", "config.json is not JSON"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -135,7 +188,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, small: GPT, kind: str) -> No
     (write_folder(tmp_path, small) / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
         load_huggingface(tmp_path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize(

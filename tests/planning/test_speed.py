@@ -44,6 +44,23 @@ def test_another_number_of_ranks_is_not_the_same(record):
     assert expect(runs, ranks=1).high == 2000.0
 
 
+def test_a_larger_model_after_a_slow_small_one_is_not_scaled_by_flops_alone(record):
+    """Small models spend their steps on what a larger one hardly notices."""
+    runs = record("little", config_of(), [2000.0] * 5).path.parent
+    larger = {"model.n_embd": 512, "model.n_layer": 4, "train.batch_tokens": 8192}
+    by_flops = 2000.0 * training_flops(config_of(), 512) / training_flops(config_of(**larger), 512)
+    found = expect(runs, **larger)
+    assert 2 * by_flops < found.value and found.low < by_flops and found.value < found.high
+    assert "s per step" in found.basis and "run little" in found.basis
+
+
+@pytest.mark.parametrize("speed", [1.0, 1e9])
+def test_an_estimate_for_a_larger_model_is_in_order_however_slow_or_fast_the_small_one_was(speed, record):
+    runs = record("little", config_of(), [speed] * 5).path.parent
+    found = expect(runs, **{"model.n_embd": 512, "train.batch_tokens": 8192})
+    assert 0 < found.low < found.value < found.high
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"device": "cuda"}, {"train.precision": "bf16"}],

@@ -4,6 +4,7 @@ import datetime
 import os
 import stat
 import threading
+import time
 
 import pytest
 
@@ -103,7 +104,9 @@ def test_requests_are_seen_once_cleared_and_only_known_ones(run):
     control.clear("save")
     control.clear("save")
     assert control.poll() == {"stop"}
-    control.clear_all()
+    control.clear_older(than=0.0)
+    assert control.poll() == {"stop"}, "what was asked after the start is meant for this start"
+    control.clear_older(than=time.time() + 1)
     assert control.poll() == set()
     with pytest.raises(UserError, match="allowed: stop, save, sample"):
         control.request("explode")
@@ -116,3 +119,28 @@ def test_a_queued_run_is_listed(tmp_path):
     run = RunDir.create(tmp_path, "later")
     write_queued(run, "behind one")
     assert run.status_file.is_file() and list_runs(tmp_path) == [run]
+
+
+@pytest.mark.parametrize("made", range(8))
+def test_a_folder_that_a_killed_process_left_half_made_is_taken_up(tmp_path, made):
+    """SIGKILL may come after any of the folders of a new run."""
+    whole = RunDir.create(tmp_path, "whole")
+    half = RunDir(tmp_path / "half")
+    half.path.mkdir()
+    for folder in half.folders[:made]:
+        folder.mkdir()
+    assert half.exists() == (made == len(half.folders))
+    if not half.exists():
+        RunDir.create(tmp_path, "half")
+    half.prepare()
+    assert sorted(p.name for p in half.path.iterdir()) == sorted(p.name for p in whole.path.iterdir())
+    with pytest.raises(UserError, match="exists"):
+        RunDir.create(tmp_path, "half")
+
+
+def test_a_folder_of_something_else_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"exists and is not a run: it holds thesis.tex; choose another --run"):
+        RunDir.create(tmp_path, "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]

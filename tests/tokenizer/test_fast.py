@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mygpt2.tokenizer import load_tokenizer
-from mygpt2.tokenizer.fast import FastEncoder, fast_encoder, probe_fast_encoder
+from mygpt2.tokenizer.fast import FastEncoder, fast_encoder, is_settled, probe_fast_encoder
 from tests.tokenizer.test_gpt2 import PROSE, strange_texts
 from tests.tokenizer.test_hf import byte_level, save
 
@@ -26,6 +26,24 @@ def test_ids_equal_the_references(spec: str, tmp_path: Path) -> None:
     texts = strange_texts(1000, seed=7)
     for text, ours, fast in zip(texts, tokenizer.encode_batch(texts), encoder.encode_batch(texts), strict=True):
         assert np.array_equal(ours, fast) and fast.dtype == tokenizer.dtype, ascii(text)
+
+
+@needs_gigatoken
+def test_no_character_of_unicode_is_cut_otherwise_before_a_contraction() -> None:
+    tokenizer = load_tokenizer("gpt2")
+    texts = [chr(c) + "'s" for c in range(0x80, 0x40000, 3) if not 0xD800 <= c < 0xE000]
+    pairs = zip(texts, tokenizer.encode_batch(texts), FastEncoder(tokenizer).encode_batch(texts), strict=True)
+    assert not [ascii(text) for text, ours, fast in pairs if not np.array_equal(ours, fast)]
+
+
+@pytest.mark.parametrize("text", ["plain", "“café” — 你好 😀 𝐀", "𠀀", "\ud800"])
+def test_common_text_is_left_to_the_fast_one(text: str) -> None:
+    assert is_settled(text)
+
+
+@pytest.mark.parametrize("text", ["\U00030000", "x\U00010942's", "\u0cdc", "\u0378", "\U0010ffff"])
+def test_text_whose_letters_depend_on_the_version_of_unicode_is_not(text: str) -> None:
+    assert not is_settled(text)
 
 
 @needs_gigatoken

@@ -16,6 +16,7 @@ from mygpt2.train import attempt
 from mygpt2.train.step import TrainStep
 from tests.life import harness
 
+LISTENED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 METRIC_KEYS = {
     "schema", "attempt", "step", "tokens", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "step_ms",
     "data_wait_ms", "mfu", "memory_bytes", "time",
@@ -35,7 +36,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def train(source, cache, tmp_path, monkeypatch):
     """train(name, steps=12, resume="auto", **changes) -> exit code; run folders are under train.runs."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    kept = {number: signal.getsignal(number) for number in LISTENED}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more would spin against each other on a busy machine
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -98,7 +99,7 @@ def test_checkpoint_keys_are_the_plain_modules_and_the_tied_weight_is_there_once
     assert len([k for k in state if k.startswith("transformer.wte.weight/exp_avg")]) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_finishes_the_step_saves_and_exits_85_and_the_run_goes_on_as_if_nothing_had_happened(
     train, monkeypatch, number
 ):
@@ -139,7 +140,6 @@ def test_control_stop_ends_with_85_and_everything_saved(train, monkeypatch):
 def test_under_torchrun_a_stopped_rank_exits_0_lest_it_be_restarted_and_exit_json_says_85(train, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(attempt, "die_with_launcher", lambda: None)
     folder = train.runs / "run"
     at_step(monkeypatch, 3, lambda: (folder / "control" / "stop").touch())
     assert train() == 0

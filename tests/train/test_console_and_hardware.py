@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mygpt2.model import GPT, GPTConfig
+from mygpt2.model import GPT, GPTConfig, products
 from mygpt2.planning.flops import flops_per_token
 from mygpt2.train.console import Meter, duration, step_line
 from mygpt2.train.hardware import peak_flops
@@ -43,6 +43,9 @@ def test_durations(seconds, text):
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA GH200 480GB", 989e12),
         ("NVIDIA L40S", 362e12),
         ("NVIDIA L4", 121e12),
         ("Tesla T4", 65e12),
@@ -59,10 +62,11 @@ def test_the_peak_is_the_devices_own_or_unknown(monkeypatch, name, peak):
     assert peak_flops(torch.device("cpu"), "bf16") is None
 
 
-def test_flops_of_the_matrices_are_what_pytorch_counts():
+def test_flops_of_the_matrices_are_what_pytorch_counts(monkeypatch):
     from torch.utils.flop_counter import FlopCounterMode
 
     shape = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=32, vocab_size=128)
+    monkeypatch.setattr(products, "ON_AMD", False)  # the counter does not see oneDNN's products
     model = GPT(shape)
     tokens = torch.zeros(4, 32, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:

@@ -160,3 +160,21 @@ def test_lines_without_room_are_counted(tmp_path):
         run.recorders[0].dropped = 3
         run.step()
     assert run.events("left_out")[-1]["counts"]["log_lines"] == 3
+
+
+def test_damaged_cache_entries_are_counted(tmp_path):
+    data, source = config(token_cache=True), memory()
+    with Watched(data, tmp_path, 1, source) as run:
+        while not run.run.last or run.run.last[0].epoch < 1:
+            run.step()
+    for path in list(tmp_path.rglob("*.tokens"))[:5]:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    with Watched(data, tmp_path, 2, source) as run:
+        while not run.run.last or min(batch.epoch for batch in run.run.last) < 1:
+            run.step()
+        run.finish()
+    last = run.events("left_out")[-1]
+    assert last["counts"]["cache_entries"] == 5 and last["of"]["cache_entries"] >= 40
+    assert "5 of" in run.events("alert")[-1]["message"]

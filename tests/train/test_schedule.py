@@ -29,6 +29,14 @@ def test_last_step_is_exactly_at_the_end_of_the_schedule(name, shape):
     assert share(config(name=name, decay_shape=shape), 99, 100) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("name", ["wsd", "trapezoid"])
+@pytest.mark.parametrize("steps", [2, 3, 10, 49])
+def test_a_decay_shorter_than_a_step_still_ends_at_the_end_of_the_schedule(name, steps):
+    c = config(name=name, decay_share=0.01, warmup_steps=1)
+    assert share(c, steps - 1, steps) == pytest.approx(0.1)
+    assert share(c, steps - 2, steps) == 1.0
+
+
 @pytest.mark.parametrize("name", DECAYING)
 def test_rate_never_rises_after_the_warmup(name):
     rates = [share(config(name=name), s, 400) for s in range(9, 400)]

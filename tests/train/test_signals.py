@@ -5,14 +5,16 @@ import signal
 
 import pytest
 
+from mygpt2.failures import Stopped
 from mygpt2.train.signals import Asked, Requests
 
+LISTENED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 NUMBERS = {"stop": signal.SIGTERM, "save": signal.SIGUSR1}
 
 
 @pytest.fixture
 def requests():
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    kept = {number: signal.getsignal(number) for number in LISTENED}
     listening = Requests()
     listening.listen()
     yield listening
@@ -51,3 +53,21 @@ def test_what_another_rank_was_asked_is_done_here_and_not_asked_again(requests):
     asked, counts = requests.agree(with_peer, True, False)
     assert (asked, counts) == (Asked(stop=False, save=True, sample=False), [2, 1])
     assert requests.agree(alone)[0] == Asked(stop=False, save=False, sample=False)
+
+
+def test_a_closed_terminal_is_a_stop_and_under_nohup_nothing(requests):
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert requests.stop
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it to the program it starts
+    quiet = Requests()
+    quiet.listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not quiet.stop
+
+
+def test_a_stop_ends_at_once_what_has_nothing_to_finish_and_is_not_lost_if_it_came_before(requests):
+    with pytest.raises(Stopped), requests.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+    with pytest.raises(Stopped), requests.at_once():
+        raise AssertionError("not reached either: it was asked already")

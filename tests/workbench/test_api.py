@@ -24,7 +24,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(workbench_server: Start, runs: Path) -> RunningServer:
-    return workbench_server(runs)
+    """Started where every request would go through a proxy that is not there: its own start asks none."""
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    return workbench_server(runs, env={**nowhere, "all_proxy": "socks5://127.0.0.1:9"})
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,19 @@ def test_configuration_and_samples(client: Any) -> None:
     (sample,) = client.predict("one", 1, api_name="/samples")
     assert sample["text"] == " a sample of text"
     assert client.predict("one", 31, api_name="/samples") == []
+
+
+def test_a_run_that_is_a_link_to_elsewhere_hides_itself_and_no_other(client: Any, runs: Path, tmp_path: Path) -> None:
+    (runs / "link").symlink_to(make_run(tmp_path, "elsewhere", 3))
+    try:
+        assert [line["name"] for line in client.predict(api_name="/list_runs")] == ["one"]
+    finally:
+        (runs / "link").unlink()
+
+
+@pytest.mark.parametrize("cursor", ["x", None, [1]])
+def test_a_cursor_that_is_no_number_is_one_line(client: Any, cursor: Any) -> None:
+    assert "whole number" in refused(lambda: client.predict("one", cursor, 10, api_name="/metrics"))
 
 
 @pytest.mark.parametrize("name", ["../one", "/etc", "two", "a;touch x"])

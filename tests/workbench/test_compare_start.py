@@ -22,7 +22,7 @@ from workbench.compare.turn import WAITS
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.page import Page
-from workbench.tabs.compare import act, asked, begin, exported, polled
+from workbench.tabs.compare import IDLE_SECONDS, act, asked, begin, exported, polled
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
                           "device": "cpu", "precision": "fp32"}  # fmt: skip
@@ -153,13 +153,14 @@ def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(t
 
 def test_a_poll_without_news_sends_nothing(context: Context) -> None:
     results = Results(context.runs)
-    _, view, tasks, stamp = polled(context, results, None, "")
+    _, view, tasks, stamp, pace = polled(context, results, None, "")
+    assert pace.value == IDLE_SECONDS, "nothing is evaluated: nothing to be quick about"
     assert "press Evaluate" in view and "wb-evals" in tasks
-    assert polled(context, results, None, stamp) == [gr.skip()] * 4
+    assert polled(context, results, None, stamp) == [gr.skip()] * 5
     folder = context.runs / "first" / "evals"
     (folder / "x.json").write_text(json.dumps({"model": "m", "protocol": "p", "loss": 3.0, "token_sha256": "s"}))
-    box, view, tasks, stamp = polled(context, results, None, stamp)
-    assert box["value"] == "text s" and "wb-table" in view and tasks == gr.skip()
+    box, view, tasks, stamp, pace = polled(context, results, None, stamp)
+    assert box["value"] == "text s" and "wb-table" in view and tasks == pace == gr.skip()
     saved = json.loads(exported(results, "csv", "text s"))
     assert saved["name"] == "comparison.csv" and "m,measured,p,3.0" in saved["text"]
 

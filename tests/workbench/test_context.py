@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir
 from tests.workbench.conftest import make_run
 from workbench.context import Context
 
@@ -73,3 +76,75 @@ def test_a_watching_workbench_changes_nothing(context: Context) -> None:
     context.changes()
     with pytest.raises(UserError, match="--read-only"):
         Context(context.runs, (), jobs=None, read_only=True).changes()  # type: ignore[arg-type]
+
+
+def traced(context: Context, name: str, source: str, location: str, revision: str | None = None) -> RunDir:
+    """A run whose trace says that its data is one file at `location`."""
+    run = RunDir(make_run(context.runs, name, 2))
+    files = (SourceFile("a.txt", 4, "id", location),)
+    manifest = Manifest(source, "txt", revision, "text", files, make_blocks([0], [0], [0], [4], [1]))
+    run.trace_dir.mkdir(exist_ok=True)
+    (run.trace_dir / "manifest.json").write_text(json.dumps(manifest.to_dict()))
+    return run
+
+
+HUB = "https://huggingface.co/datasets/owner/name/resolve/abc/a.txt"
+FORGED = [("x", "/etc/passwd", None), ("x", "OUTSIDE", None), ("pydocs", "/etc/passwd", None), ("x", "LINK", None),
+          ("owner/name", "http://127.0.0.1:1/a", "abc"), ("owner/name", HUB.replace("owner", "other"), "abc"),
+          ("owner/name", HUB.replace("/abc/", "/abc/../../../../../"), "abc"), ("/etc/passwd", HUB, "abc"),
+          ("owner/name", "https://huggingface.co.evil.com/datasets/owner/name/resolve/abc/a", "abc")]  # fmt: skip
+
+
+@pytest.mark.parametrize("source, location, revision", FORGED)
+def test_a_forged_manifest_names_nothing_that_nobody_may_type(
+    context: Context, tmp_path: Path, source: str, location: str, revision: str | None
+) -> None:
+    (tmp_path / "data" / "link.txt").symlink_to(tmp_path / "outside" / "secret.txt")
+    places = {"OUTSIDE": tmp_path / "outside" / "secret.txt", "LINK": tmp_path / "data" / "link.txt"}
+    run = traced(context, "one", source, str(places.get(location, location)), revision)
+    with pytest.raises(UserError, match="the trace of run 'one'"):
+        context.traced_files(run)
+
+
+def test_a_trace_of_data_inside_the_roots_of_the_hub_or_of_another_machine_is_let_in(
+    context: Context, tmp_path: Path
+) -> None:
+    context.traced_files(traced(context, "one", "text.txt", str(tmp_path / "data" / "text.txt")))
+    context.traced_files(traced(context, "two", "owner/name:config", HUB, "abc"))
+    context.traced_files(traced(context, "three", "x", "/not/on/this/machine.txt"))
+
+
+@pytest.mark.parametrize("damage", ["manifest", "part", "folder"])
+def test_a_trace_that_is_a_link_out_of_its_run_is_refused(context: Context, tmp_path: Path, damage: str) -> None:
+    run = traced(context, "one", "x", "/none")
+    if damage == "folder":
+        run.trace_dir.rename(tmp_path / "outside" / "trace")
+        run.trace_dir.symlink_to(tmp_path / "outside" / "trace")
+    else:
+        path = run.trace_dir / ("manifest.json" if damage == "manifest" else "r0-a1-000001.parquet")
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "outside" / "secret.txt")
+    with pytest.raises(UserError, match="link out of the run's folder"):
+        context.traced_files(run)
+
+
+@pytest.mark.parametrize("name, value", [("data.source", "OUTSIDE"), ("data.tokenizer", "OUTSIDE"),
+                                         ("data.cache_dir", "OUTSIDE"), ("eval.hellaswag", "OUTSIDE"),
+                                         ("data.source", "http://127.0.0.1:1/x")])  # fmt: skip
+def test_settings_of_a_run_name_nothing_that_nobody_may_type(
+    context: Context, tmp_path: Path, name: str, value: str
+) -> None:
+    value = value.replace("OUTSIDE", str(tmp_path / "outside" / "secret.txt"))
+    run = RunDir(make_run(context.runs, "one", 2, settings=(f"--{name}", value)))
+    with pytest.raises(UserError, match=f"run 'one' names {name}"):
+        context.configuration(run)
+
+
+def test_settings_inside_the_roots_are_read_and_a_link_to_others_is_not(context: Context, tmp_path: Path) -> None:
+    text = tmp_path / "data" / "text.txt"
+    run = RunDir(make_run(context.runs, "one", 2, settings=("--data.source", str(text))))
+    assert context.configuration(run).data.source == str(text)
+    run.config_file.rename(tmp_path / "outside" / "config.toml")
+    run.config_file.symlink_to(tmp_path / "outside" / "config.toml")
+    with pytest.raises(UserError, match="link out of the run's folder"):
+        context.configuration(run)

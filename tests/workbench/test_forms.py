@@ -157,3 +157,20 @@ def test_what_is_no_settings_file_is_refused(content: bytes, words: str, tmp_pat
 def test_the_closest_preset_begins_the_command() -> None:
     assert forms.closest_preset(load_config("gpt2-xl", None, ["--train.steps", "5000"])) == "gpt2-xl"
     assert forms.closest_preset(RunConfig()) in preset_names()
+
+
+BOMBS = {
+    "a name of 100,000 parts": "a." * 100_000 + "b = 1",
+    "tables of long names": "".join("[a" + ".a" * 400 + f".k{i}]\n" for i in range(240)),
+    "brackets": "x = " + "[" * 100_000,
+    "a number without end": "x = " + "9" * 200_000,
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_file_of_settings_that_would_take_the_machine_to_read_is_one_line(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(BOMBS[what])
+    with pytest.raises(UserError, match=r"settings\.toml is not TOML") as told:
+        forms.from_toml(file)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,108 @@ def test_the_server_ends_at_once_although_pages_are_open_and_leaves_the_queue_to
     jobs.start()
     assert jobs.owner
     jobs.close()
+
+
+def test_back_and_forward_go_between_tabs_and_runs(server: RunningServer, browser_page: Any) -> None:
+    page = open_page(browser_page, f"{server.url}?tab=monitor&runs=one")
+    asked = "new URL(location).searchParams.get"
+    before = page.evaluate("history.length")
+    shown = "document.querySelector('.wb-chart')?.chart?.view.runs.join() === "
+    page.wait_for_function(f"{shown}'one'")
+    page.get_by_text("two", exact=True).first.click()
+    page.wait_for_function(f"{shown}'two' && {asked}('runs') === 'two'")
+    page.go_back()
+    page.wait_for_function(f"{shown}'one' && {asked}('runs') === 'one'")
+    page.go_forward()
+    page.wait_for_function(f"{shown}'two'")
+    page.go_back()
+    page.wait_for_function(f"{shown}'one'")
+    select(page, "train")
+    select(page, "compare")
+    assert page.evaluate("history.length") == before + 2
+    page.go_back()
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="train"]')
+    page.go_back()
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="monitor"]')
+    page.wait_for_function(f"{asked}('runs') === 'one'")
+    page.go_forward()
+    page.wait_for_selector(f'{SELECTED}[data-tab-id="train"]')
+    assert page.evaluate("history.length") == before + 2  # going there is no move of its own
+
+
+def test_a_rewritten_host_is_told_on_the_page(server: RunningServer, browser_page: Any) -> None:
+    """As behind a proxy that asks the server for its own address: the server sees another Host than the browser."""
+    page = browser_page
+    outside = server.url.replace("127.0.0.1", "localhost")
+
+    def rewritten(route: Any) -> None:
+        headers = {name: value for name, value in route.request.headers.items() if name != "host"}
+        route.fulfill(response=route.fetch(url=route.request.url.replace(outside, server.url), headers=headers))
+
+    page.route(f"{outside}**/*", rewritten)
+    page.goto(outside)
+    name = outside.removeprefix("http://").rstrip("/")
+    page.wait_for_function(f"document.querySelector('#wb-opening').innerText.includes('--allow-host {name}')")
+    assert page.locator("#wb-opening").is_visible()
+
+
+ATTACK = """<a id=go href="{url}?tab=data&source=owner/name">look</a><iframe src="{url}"></iframe><script>
+  const post = (path, more) => fetch("{url}" + path, {{ method: "POST", mode: "no-cors", ...more }});
+  const call = {{ headers: {{ "content-type": "text/plain" }}, body: '{{"fn_index": 0, "data": []}}' }};
+  new Image().src = "{url}logout"; new Image().src = "{url}gradio_api/file=http://127.0.0.1:1/x";
+  Promise.allSettled([
+    post("gradio_api/run/predict", call), post("gradio_api/upload", {{ body: new FormData() }}),
+    post("login", {{ body: new URLSearchParams("password=x") }}),
+    fetch("{url}config").then((r) => r.text()).then((text) => {{ window.stolen = text; }}),
+  ]).then(() => {{ window.tried = true; }});
+</script>"""
+
+
+@pytest.fixture
+def other_site(server: RunningServer) -> Iterator[str]:
+    """The address of a page of another site that attacks the server."""
+
+    class Attack(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(ATTACK.format(url=server.url).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Attack) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        yield f"http://localhost:{site.server_port}/"
+        site.shutdown()
+
+
+def test_a_page_of_another_site_gets_nothing_and_its_link_starts_no_work(
+    server: RunningServer, reached: Path, browser_page: Any, other_site: str
+) -> None:
+    page, let_in = browser_page, []
+    page.on("response", lambda answer: let_in.append(answer.url) if answer.status < 400 else None)
+    page.goto(other_site)
+    page.wait_for_function("window.tried")
+    assert page.evaluate("window.stolen") is None
+    assert [url for url in let_in if url.startswith(server.url)] in ([], [server.url])  # the page, for the frame
+    assert all("gradio" not in frame.content() for frame in page.frames[1:])  # which does not show it
+    page.click("#go")
+    page.wait_for_function("document.querySelector('#wb-data-facts')?.innerText.includes('press Open')")
+    assert page.input_value("#wb-data-source textarea, #wb-data-source input") == "owner/name"
+    assert not reached.exists(), reached.read_text()
+
+
+def test_markup_that_got_into_the_page_runs_no_script(server: RunningServer, browser_page: Any) -> None:
+    page = open_page(browser_page, server.url)
+    page.evaluate("""() => {
+      const box = document.querySelector(".wb-head"), script = document.createElement("script");
+      box.insertAdjacentHTML("beforeend", "<img src=data:, onerror='window.ran = 1'>");
+      box.insertAdjacentHTML("beforeend", "<a href='javascript:window.ran = 1' id=bad>x</a>");
+      script.textContent = "window.ran = 1";
+      box.append(script);
+      document.querySelector("#bad").click();
+    }""")
+    page.wait_for_function("document.querySelector('.wb-head img').complete")
+    assert page.evaluate("window.ran") is None

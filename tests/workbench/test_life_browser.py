@@ -98,14 +98,15 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
     assert listed < 60  # 5 s is promised for an idle machine; here it only must not hang
 
     page.click("#wb-do-save")
-    page.wait_for_selector("#wb-monitor-stop :text('rank 1')", timeout=120_000)
+    page.locator("#wb-monitor-stop summary").click(timeout=120_000)
+    page.wait_for_selector("#wb-monitor-stop :text('rank 1')")
     page.wait_for_selector("#wb-monitor-head .wb-badge.wb-stopped", timeout=120_000)
     wait_for(lambda: not processes_of(run), "the end of every process of the run", 30)
     assert state_of(run).state == "stopped" and json.loads(run.exit_file.read_text())["code"] == 85
     at = step_of(run)
     assert (run.checkpoints_dir / f"step-{at:08d}" / "MANIFEST.json").is_file()
 
-    page.click("#wb-do-resume")
+    page.click("#wb-do-resume:not([disabled])")
     wait_for(lambda: step_of(run) > at, "a step after the resume")
     page.context.close()
     rank = next(r for r in rank_states(run) if r.rank == 1)
@@ -122,5 +123,6 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
     page.click("#wb-do-kill")
     page.click("#wb-do-kill-yes")
     wait_for(lambda: not processes_of(run), "the end of every killed process", 60)
+    page.locator("#wb-monitor-stop summary").click()
     page.wait_for_selector("#wb-monitor-stop :text('rank 0')")
     assert not state_of(run).alive

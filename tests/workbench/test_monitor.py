@@ -284,6 +284,7 @@ def test_a_run_of_two_ranks_is_killed_after_a_question_and_every_rank_is_reporte
     page.locator("#wb-do-kill").click()
     page.locator("#wb-do-kill-yes").click()
     page.locator("#wb-monitor-stop").get_by_text("every process is gone").wait_for(timeout=LIMIT)
+    page.locator("#wb-monitor-stop summary").click()
     report = page.locator("#wb-monitor-stop").inner_text()
     assert re.search(r"rank 0 \(pid \d+\): killed", report) and re.search(r"rank 1 \(pid \d+\): killed", report)
     assert state_of(living).processes == []

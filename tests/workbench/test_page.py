@@ -10,11 +10,12 @@ import gradio as gr
 import pytest
 
 from mygpt2.errors import UserError
+from tests.workbench.conftest import make_run
 from workbench import html
-from workbench.app import build
+from workbench.app import _open_link, build
 from workbench.context import Context
 from workbench.jobs import Jobs
-from workbench.page import Page
+from workbench.page import TABS, Page
 
 
 @pytest.fixture
@@ -99,3 +100,40 @@ def test_fragments_escape_whatever_is_not_markup() -> None:
     assert not any("<img" in fragment for fragment in made)
     assert html.escape(html.badge("running")) == html.badge("running")
     assert html.escape(None) == "n/a"
+
+
+@pytest.mark.parametrize("query, foreign, marked", [({}, True, True), ({"link": "1"}, False, True), ({}, False, False)])
+def test_a_foreign_link_fills_the_form_and_is_marked(
+    tmp_path: Path, query: dict[str, str], foreign: bool, marked: bool
+) -> None:
+    runs = tmp_path.resolve()
+    context = Context(runs, (runs,), Jobs(runs, ["cpu"]))
+    with gr.Blocks():
+        page = Page()
+        asked = _open_link(context, page, "train", query | {"tab": "data", "source": "owner/name"}, foreign)
+    request = page.request(asked[1 + TABS.index("data")])
+    assert request == {"source": "owner/name"} | ({"link": True} if marked else {})
+
+
+def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.ripples_view import handlers
+    from workbench.tabs import data
+
+    opened: list[Any] = []
+    monkeypatch.setattr(data, "_open", lambda *given: iter([opened.append(given)]))
+    answers = list(data._answer_source(None, None, Page, Page.ask(source="a/b", link=True)))  # type: ignore[arg-type]
+    assert len(answers) == 1 and "press Open" in answers[0][0] and not opened
+    assert list(data._answer_source(None, None, Page, Page.ask(source="a/b"))) and opened  # type: ignore[arg-type]
+
+    class Reports:
+        def look(self, subject: Any) -> Any:
+            raise UserError("looked")
+
+        def start_due(self, subject: Any) -> Any:
+            raise UserError("started")
+
+    runs = tmp_path.resolve()
+    make_run(runs, "one", 5)
+    context = Context(runs, (runs,), Jobs(runs, ["cpu"]))
+    for asked, word in (({"run": "one", "link": True}, "looked"), ({"run": "one"}, "started")):
+        assert word in str(handlers.look(context, Reports(), asked, None, {})[0])  # type: ignore[arg-type]

@@ -10,14 +10,16 @@ import gradio as gr
 import pytest
 
 from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir, RunWriter
 from tests.model.folders import saved_run
+from tests.run_dir.processes import record_rank, running
 from tests.workbench.sampling.places import small_place
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.page import Page
 from workbench.sampling.client import Sampler
 from workbench.sampling.settings import LIMITS
-from workbench.tabs.sample import asked, begin, defaults, devices, refreshed
+from workbench.tabs.sample import asked, begin, defaults, devices, free_device, refreshed
 
 PRESSED: dict[str, Any] = {
     **{name: limit.default for name, limit in LIMITS.items()},
@@ -110,10 +112,23 @@ def test_a_link_fills_what_it_names_and_leaves_the_rest(context: Context) -> Non
 def test_new_checkpoints_appear_and_the_first_of_all_is_chosen(context: Context, tmp_path: Path) -> None:
     hub = [("gpt2 · OpenAI, from the hub", "gpt2")]
     assert defaults(hub) == ("gpt2", "")
-    first, second, known = refreshed(context, hub)
+    first, second, known = refreshed(context, hub, choose=True)
     assert (first["value"], second["value"]) == ("first", "other")
     assert refreshed(context, [list(item) for item in known]) == gr.skip()
     saved_run(context.runs, "second")
     later, _, _ = refreshed(context, known)
+    assert "value" not in later, "what a person chose stays"
     assert "second" in [value for _, value in later["choices"]]
     assert devices(context) == ["cuda:0", "cpu"]
+
+
+def test_a_device_that_trains_is_neither_chosen_nor_taken(context: Context, sampler: Sampler) -> None:
+    run = RunDir.create(context.runs, "trains")
+    assert free_device(context, "cuda:0") == gr.skip()
+    with running() as rank, RunWriter(run, 1) as writer:
+        writer.status(state="running", phase="training", step=3)
+        record_rank(run, 0, rank.pid, device="cuda:0")
+        assert free_device(context, "cuda:0")["value"] == "cpu"
+        with pytest.raises(UserError, match="cuda:0 is at work for run trains; wait for it, or choose from: cpu"):
+            begin(context, sampler, {**PRESSED, "device": "cuda:0"})
+        begin(context, sampler, PRESSED)

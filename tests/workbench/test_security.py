@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mygpt2.errors import UserError
-from workbench.security import TRIES, Door, Guard, allowed_hosts, is_loopback, read_password
+from workbench import security
+from workbench.__main__ import parse
+from workbench.security import CROWD, TRIES, Door, Guard, allowed_hosts, is_loopback, read_password
 
 HOSTS = allowed_hosts("127.0.0.1", 7860)
 
 
-def status(headers: dict[str, str], *, method: str = "POST", path: str = "/", door: Door | None = None) -> int:
+def status(headers: dict[str, str], *, method: str = "POST", path: str = "/", **options: Any) -> int:
     """What the guard answers: 200 where it lets the request through."""
-    import asyncio
-
     seen: list[int] = []
 
     async def app(scope, receive, send):  # type: ignore[no-untyped-def]
@@ -31,7 +33,7 @@ def status(headers: dict[str, str], *, method: str = "POST", path: str = "/", do
 
     scope = {"type": "http", "method": method, "path": path,
              "headers": [(key.encode(), value.encode()) for key, value in headers.items()]}  # fmt: skip
-    asyncio.run(Guard(app, HOSTS, any_host=False, door=door or Door(None))(scope, receive, send))
+    asyncio.run(Guard(app, HOSTS, any_host=False, **options)(scope, receive, send))
     return seen[0]
 
 
@@ -58,13 +60,74 @@ def test_a_cross_site_post_without_an_origin_is_refused() -> None:
     )  # a link from elsewhere
 
 
-def test_five_wrong_passwords_close_the_door_even_to_the_right_one() -> None:
+def test_an_origin_named_by_allow_host_is_our_own_although_a_proxy_rewrote_the_host() -> None:
+    headers = {"host": "127.0.0.1:7860", "origin": "https://lab.example:8443"}
+    assert status(headers, named=("Lab.example:8443",)) == 200
+    assert status(headers, named=("lab.example",)) == status(headers) == 403
+
+
+def test_a_name_of_allow_host_is_let_in_on_any_port_of_a_proxy() -> None:
+    for host, expected in (("lab.example:8443", 200), ("lab.example.evil.com:80", 400), ("xlab.example:1", 400)):
+        assert status({"host": host, "origin": f"https://{host}"}, named=("lab.example",)) == expected
+
+
+def test_a_websocket_is_closed_and_never_reaches_the_app() -> None:
+    sent: list[Any] = []
+
+    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        raise AssertionError
+
+    async def send(message):  # type: ignore[no-untyped-def]
+        sent.append(message["type"])
+
+    asyncio.run(Guard(app, HOSTS, any_host=True)({"type": "websocket", "headers": []}, send, send))  # type: ignore[arg-type]
+    assert sent == ["websocket.close"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The door's time, to be set; and waiting takes none."""
+    now = [1000.0]
+    monkeypatch.setattr(security.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_five_wrong_passwords_close_the_door_to_their_address_only_and_for_a_minute(clock: list[float]) -> None:
     door = Door("correct horse")
-    assert door.opens("correct horse")
     for _ in range(TRIES):
-        assert not door.opens("wrong")
-    assert door.locked and not door.opens("correct horse")
-    assert status({"host": "localhost:7860"}, path="/login", door=door) == 429
+        assert not door.opens("wrong", "10.0.0.1")
+    assert door.closed("10.0.0.1") > 0 and not door.opens("correct horse", "10.0.0.1")
+    assert door.closed("::ffff:10.0.0.1") > 0  # the same one, in another spelling
+    assert door.opens("correct horse", "10.0.0.2")
+    clock[0] += 61
+    assert door.opens("correct horse", "10.0.0.1")
+
+
+def test_a_household_of_ipv6_is_one_address() -> None:
+    door = Door("correct horse")
+    for number in range(TRIES):
+        door.opens("wrong", f"2001:db8:1:2::{number}")
+    assert door.closed("2001:db8:1:2:ffff::1") > 0 and door.closed("2001:db8:1:3::1") == 0
+
+
+def test_a_flood_from_many_addresses_slows_every_try_and_locks_no_right_password_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(security.asyncio, "sleep", sleep)
+    door = Door("correct horse")
+
+    async def flood() -> bool:
+        for number in range(CROWD):
+            assert not await door.knock("wrong", f"10.0.{number}.1")
+        assert not waited and door.crowded
+        return await door.knock("correct horse", "10.9.9.9")
+
+    assert asyncio.run(flood()) and waited == [security.CROWD_SECONDS]
 
 
 def test_without_a_password_nothing_opens() -> None:
@@ -96,3 +159,14 @@ def test_a_password_file_must_be_readable_private_and_long_enough(tmp_path: Path
     os.chmod(path, 0o644)
     with pytest.raises(UserError, match="chmod 600"):
         read_password(path, "0.0.0.0")
+
+
+@pytest.mark.parametrize("text, prefix", [("wb", "/wb"), ("/wb/", "/wb"), ("/a/b.c", "/a/b.c"), ("/", ""), ("", "")])
+def test_a_root_path_is_taken_with_or_without_its_slashes(text: str, prefix: str) -> None:
+    assert parse(["--root-path", text]).root_path == prefix
+
+
+@pytest.mark.parametrize("text", ["https://lab.example/wb", "/wb?x", "a b", "/a//b", "<x>"])
+def test_a_root_path_that_is_none_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="--root-path"):
+        parse(["--root-path", text])

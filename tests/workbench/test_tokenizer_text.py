@@ -9,10 +9,13 @@ import re
 import pytest
 
 from mygpt2.errors import UserError
+from mygpt2.generate import Token
 from mygpt2.tokenizer import load_tokenizer
+from tests.tokenizer.test_hf import byte_level, llama_like, metaspace, save, word_piece
 from tests.workbench.data_runs import context_of
 from workbench import html
 from workbench.page import Page
+from workbench.sampling import duet
 from workbench.tabs import tokenizer as tab
 from workbench.tokenizing import bench as show
 from workbench.tokenizing import kinds, merges
@@ -184,3 +187,17 @@ def test_a_request_fills_the_text():
     parts, text, _ = tab._asked(page, Page.ask(text="<b>hello</b>"))
     assert parts.selected == "tokens" and text == "<b>hello</b>"
     assert isinstance(html.escape(text), str)
+
+
+@pytest.mark.parametrize("make", [llama_like, metaspace, word_piece, byte_level])
+def test_tokens_read_as_the_text_does_whichever_way_a_tokenizer_spells_spaces(make, tmp_path, mygpt2):
+    """Decoded each alone, every word of such a tokenizer lost the space before it."""
+    tokenizer, text = load_tokenizer(str(save(make(), tmp_path))), "the cat sat on the dog on the mat"
+    found = tokens_of(tokenizer, text)
+    assert b"".join(found.pieces).decode().lstrip() == text
+    printed = json.loads(mygpt2("tokenizer", "inspect", text, "--tokenizer", str(tmp_path), "--json").out)
+    assert "".join(token[1:-1] for token in printed["tokens"]).lstrip() == text
+    ids = tokenizer.encode(text)
+    drawn = Token(0, ids[-1], "", -0.5, tuple((id, -1.0) for id in ids), None, found.pieces[-1])
+    listed = {id: bytes.fromhex(data) for id, data, _ in duet._token(drawn, tokenizer, ids[:-1])["likeliest"]}
+    assert listed[ids[-1]] == found.pieces[-1], "in the list of the likeliest as in the text"

@@ -86,7 +86,7 @@ def test_stopped_leaves_nothing_and_starts_again(context):
 def test_a_text_too_small_for_the_size_fails_with_its_reason_and_leaves_nothing(context):
     task = ended(context, training.start(context, order(vocab_size=50_000)))
     assert task.state == "failed" and "--vocab-size smaller" in task.error
-    assert "--vocab-size smaller" in show.task_list([task])
+    assert "vocabulary size smaller" in show.task_list([task]) and "--vocab-size" not in show.task_list([task])
     assert trained(context) == []
 
 
@@ -110,7 +110,7 @@ BAD = {
     "special like a word": ({"specials": "hello"}, "could be a word"),
     "special twice": ({"specials": "<|endoftext|>"}, "is there already"),
     "too many specials": ({"specials": " ".join(f"<|{n}|>" for n in range(99))}, "at most 64"),
-    "seed": ({"seed": -1}, "--seed -1"),
+    "seed": ({"seed": -1}, "seed -1"),
 }
 
 
@@ -119,7 +119,7 @@ def test_bad_values_are_said_beside_the_form_and_start_nothing(name, context):
     changes, words = BAD[name]
     assert words in show.check(context, order(**changes)).replace("&#x27;", "'")
     said, *rest = tab._start(context, order(**changes))
-    assert words in said.replace("&#x27;", "'") and len(rest) == 7
+    assert words in said.replace("&#x27;", "'") and len(rest) == 8 and "--" not in said.replace("--data-root", "")
     assert context.jobs.tasks.list() == [] and not own_folder(context).exists()
 
 
@@ -169,9 +169,20 @@ def test_tasks_of_other_kinds_are_not_started_again_as_trainings(context):
 
 
 def test_nothing_is_sent_when_nothing_changed(context):
-    first = tab.refresh(context, ("", ""), None, None)
-    again = tab.refresh(context, first[0], None, None)
-    assert "No tokenizer has been trained" in first[1] and isinstance(again, dict)
+    first = tab.refresh(context, None, None, None)
+    assert "No tokenizer has been trained" in first[1]
+    assert isinstance(tab.refresh(context, first[0], None, None), dict)
+
+
+def test_a_poll_looks_through_the_roots_only_once_a_training_has_ended(context, monkeypatch):
+    seen = tab.refresh(context, None, None, None)[0]
+    walks = []
+    monkeypatch.setattr(tab, "trained", lambda context: walks.append(1) or [])
+    assert isinstance(tab.poll(context, seen, None, None), dict) and not walks
+    task = ended(context, context.jobs.tasks.start(training.KIND, ["true"], label="x"))
+    news = tab.poll(context, seen, None, None)
+    assert task.label in news[1] and len(walks) == 1
+    assert isinstance(tab.poll(context, news[0], None, None), dict) and len(walks) == 1
 
 
 def test_a_report_with_markup_shows_as_text(context):

@@ -85,7 +85,7 @@ def test_bad_values_are_told_at_their_fields_and_start_says_why_it_is_off(page: 
             "below its field"
         )
         reasons.get_by_text(words).first.wait_for()
-        assert start.is_disabled() and page.locator("#train-welcome-start").is_disabled()
+        assert start.is_disabled() and page.locator("#train-welcome-start").is_enabled()
     assert reasons.locator("li").count() == len(bad), "every reason is listed"
     for name, text in good.items():
         box(page, name).fill(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from mygpt2.config import config_hash, load_config
 from mygpt2.config.fields import settings
 from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir
+from tests.run_dir.processes import record_rank
 from tests.workbench.conftest import make_run
 from workbench import forms
 from workbench.context import Context
@@ -26,10 +29,10 @@ from workbench.train.handlers import Parts
 class Form:
     """The tab's components with what a browser would hold in them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slots: tuple[str, ...] = ("cpu",)) -> None:
         runs = folder / "runs"
         runs.mkdir()
-        self.context = Context(runs.resolve(), (folder.resolve(),), Jobs(runs.resolve(), ["cpu"]))
+        self.context = Context(runs.resolve(), (folder.resolve(),), Jobs(runs.resolve(), slots))
         with gr.Blocks():
             self.parts, self.made = train.compose(self.context)
         self.data: dict[Any, Any] = {made: made.value for made in self.parts.form}
@@ -102,7 +105,7 @@ def test_a_bad_value_is_shown_at_its_field_and_taken_away_again(form: Form) -> N
     updates = form.refresh()
     assert "expected a whole number from 1" in form.note(updates, "train.steps")
     assert 'role="alert"' in form.note(updates, "train.steps")
-    assert not is_on(updates[form.parts.start]) and not is_on(updates[form.parts.welcome_start])
+    assert not is_on(updates[form.parts.start]) and form.parts.welcome_start not in updates
     assert "Start is off" in updates[form.parts.reasons] and "train.steps = 0" in updates[form.parts.reasons]
     assert updates[form.parts.command] == ""
     again = form.refresh()
@@ -227,3 +230,23 @@ def test_components_hold_what_the_preset_says(form: Form) -> None:
     texts = forms.preset_texts("tiny")
     assert {name: forms.as_text(form[name]) for name in settings()} == texts
     assert isinstance(form.parts, Parts)
+
+
+def test_the_newcomers_button_starts_the_run_it_shows_whatever_the_form_holds(form: Form) -> None:
+    form["train.steps"], form["model.n_layer"], form[RUN], form[NPROC] = "x", "99", "mine", "1"
+    name = handlers.launch_first(form.context)
+    (job,) = form.context.jobs.queue()
+    assert job.run == name == "tiny-1" and job.spec.argv[-2:] == ("--preset", "tiny"), "no override"
+
+
+def test_a_copied_run_brings_its_devices_and_processes(tmp_path: Path) -> None:
+    form = Form(tmp_path, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
+    run = RunDir(make_run(form.context.runs, "old", 2))
+    for rank in range(2):
+        record_rank(run, rank, os.getpid(), device=f"cuda:{rank + 1}")
+    form.apply(handlers.answer_request(form.context, form.parts, Page.ask(from_run="old"), form.data))
+    assert (form[RUN], form[DEVICES], form[NPROC]) == ("old-1", ["cuda:1", "cuda:2"], "2")
+    form[DEVICES], form[NPROC] = ["cuda:0"], "1"
+    record_rank(run, 1, os.getpid(), device="cuda:7")
+    form.apply(handlers.answer_request(form.context, form.parts, Page.ask(from_run="old"), form.data))
+    assert (form[DEVICES], form[NPROC]) == (["cuda:0"], "1"), "of another machine: they are not to be had here"

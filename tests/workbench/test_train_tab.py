@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -246,8 +247,8 @@ def test_a_run_that_would_have_to_wait_is_told_for_whom(context: Context) -> Non
     assert drafts.busy(context, draft("b")) == []
     with context.jobs.store.locked():
         context.jobs.store.change(job.id, ("queued",), state="running")
-    assert drafts.busy(context, draft("b")) == ["a"]
-    assert "cpu has work with a" in show.busy(["cpu"], ["a"]) and not show.busy(["cpu"], [])
+    assert drafts.busy(context, draft("b")) == ["run a"]
+    assert "cpu has work with run a" in show.busy(["cpu"], ["run a"]) and not show.busy(["cpu"], [])
 
 
 def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Context) -> None:
@@ -301,3 +302,51 @@ def test_a_file_of_settings_may_hold_anything_and_the_page_says_what_it_took(tmp
     file = tmp_path / "x.toml"
     file.write_text('[train]\nsteps = "<b>"\n')
     assert fill.from_upload(str(file)).values["train.steps"] == "<b>"
+
+
+def test_the_batches_that_are_advised_divide_by_the_processes_and_stand_at_the_field_that_was_changed(
+    context: Context,
+) -> None:
+    """960 was advised for two processes, and then refused; the line stood at three fields and in the list."""
+    checked = drafts.check(context, draft(processes="2", model__block_size="64", train__batch_tokens="1000"))
+    (line, fields) = next(each for each in checked.reasons if "batch_tokens=1000" in each[0])
+    assert "2 ranks x 64 = 128; nearest: 896, 1024" in line and len(checked.reasons) == 1
+    assert set(fields) == {"train.batch_tokens", "model.block_size"}, "both were changed; micro_batch was not"
+    for tokens in ("896", "1024"):
+        again = drafts.check(context, draft(processes="2", model__block_size="64", train__batch_tokens=tokens))
+        assert not again.reasons
+
+
+def test_a_bad_path_is_not_said_to_follow_from_other_settings(context: Context) -> None:
+    checked = drafts.check(context, draft(data__source="/etc/passwd"))
+    (change,) = [change for change in checked.changes if change.name == "data.source"]
+    assert not change.follows and "becomes" not in show.note("data.source", (), change)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [((), "without"), (("a.csv",), "without"), (("a.txt", "b.parquet"), "mix|several|formats|both")]
+)
+def test_a_folder_that_cannot_be_trained_on_keeps_start_off(
+    context: Context, names: tuple[str, ...], words: str
+) -> None:
+    (context.data_roots[0] / "texts").mkdir()
+    for name in names:
+        (context.data_roots[0] / "texts" / name).write_text("some text")
+    checked = drafts.check(context, draft(data__source="texts"))
+    assert re.search(words, checked.problems["data.source"][0]) and not checked.command
+    with pytest.raises(UserError):
+        drafts.launch(context, draft(data__source="texts"), at_once=True)
+
+
+def test_the_welcome_tells_the_time_for_both_kinds_of_processor() -> None:
+    assert "bfloat16" in show.welcome(4_000_000) and "AVX2" in show.welcome(4_000_000)
+
+
+def test_a_finished_run_that_diverged_is_not_simply_finished_in_the_queue(context: Context) -> None:
+    job = drafts.launch(context, draft("a"), at_once=True)
+    run = RunDir(context.runs / "a")
+    rows = [{"attempt": 1, "step": n, "loss": 8.3 if n == 1 else 1186.0} for n in range(1, 12)]
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with context.jobs.store.locked():
+        context.jobs.store.change(job.id, ("queued",), state="finished")
+    assert "diverged: its loss at the end, 1186, is no result" in queue.queue(context)

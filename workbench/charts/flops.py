@@ -26,6 +26,8 @@ def _of_run(context: Runs, name: str) -> float | None:
 
     try:
         config = load_config(file=context.run(name).config_file)
+        if not config.data.tokenizer.startswith("gpt2"):
+            context.path(config.data.tokenizer, "tokenizer")  # a path in a file is judged as a typed one is
     except (UserError, OSError):
         return None
     m, ids = config.model, vocabulary.vocabulary_size(config.data.tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ class Runs(Protocol):
     """What is needed of `workbench.context.Context`."""
 
     def run(self, name: str) -> RunDir: ...
+
+    def path(self, text: str, what: str) -> Path: ...
 
     @property
     def jobs(self) -> Any: ...

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mygpt2.run_dir import open_inside
+
 MAX_BYTES = 48 << 20  # of one answer: some 150,000 steps; the reader comes back for the rest
 _FIRST_LINE = 4096  # a first line is known by at most this many of its bytes
 
@@ -44,7 +46,7 @@ def news(path: Path, place: Place | None, *, until: int | None = None, limit: in
     says so. OSError for a file that cannot be read; an absent one is empty.
     """
     try:
-        with open(path, "rb") as file:
+        with open_inside(path) as file:
             size = os.fstat(file.fileno()).st_size
             first = file.readline(_FIRST_LINE)
             if not first or (len(first) < _FIRST_LINE and not first.endswith(b"\n")):

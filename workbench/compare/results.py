@@ -60,7 +60,7 @@ class Results:
         now: dict[Path, tuple[tuple[int, int], list[Result]]] = {}
         for path in self._files():
             try:
-                stat = path.stat()
+                stat = path.lstat()
             except OSError:
                 continue
             state = (stat.st_mtime_ns, stat.st_size)
@@ -87,10 +87,7 @@ class Results:
 
 def parse(path: Path, time: float) -> list[Result]:
     """The results of one file: the model's own and, beside it, the yardstick's on the same tokens. [] if damaged."""
-    try:
-        record = read_json(path) if path.stat().st_size <= LARGEST else None
-    except OSError:
-        record = None
+    record = read_json(path, path.parent.parent, most=LARGEST)
     if record is None:
         return []
     details, choices = _dict(record.get("details")), _dict(record.get("hellaswag")) or None

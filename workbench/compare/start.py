@@ -86,11 +86,13 @@ def start(context: Context, found: Sequence[Plan]) -> list[Task]:
     for plan in found:
         if plan.result in going:
             raise UserError(f"{plan.label} is being evaluated already; wait for it, or stop it first")
+        context.jobs.devices.take(plan.device, devices(context), but=KIND)  # evaluations wait for each other
     started = []
     for plan in found:
         lock = own_folder(context) / f"{re.sub(r'[^a-z0-9]+', '-', plan.device)}.lock"
         plan.result.parent.mkdir(exist_ok=True)
-        started.append(tasks.start(KIND, plan.command(lock), label=plan.label, result=plan.result))
+        command, held = plan.command(lock), (plan.device,)
+        started.append(tasks.start(KIND, command, label=plan.label, result=plan.result, devices=held))
     return started
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.data.formats import COMPRESSION
 from mygpt2.data.hub_parquet import Sparse, chunk_range
 from mygpt2.data.textfiles import LineRange
+from mygpt2.data.unpack import compression_of
 from workbench.inspecting.library import Opened
 
 MOST_COLUMNS = 6
@@ -73,7 +72,7 @@ def _floats(source: pq.ParquetFile, group: int, names: list[str], start: int, st
 def _json_numbers(opened: Opened, block: int) -> dict[str, np.ndarray]:
     """Numbers that the lines of a jsonl block have beside their text; a key counts when half of the lines have it."""
     row, file = opened.manifest.blocks[block], opened.manifest.file_of(block)
-    if Path(file.name).suffix in COMPRESSION:
+    if compression_of(file.name):
         return {}
     with open(file.location, "rb") as f:
         content = LineRange(f).read(int(row["start"]), int(row["stop"]))
@@ -89,7 +88,7 @@ def _json_numbers(opened: Opened, block: int) -> dict[str, np.ndarray]:
 def _record(line: bytes) -> dict[str, float]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.formats import COMPRESSION
-from mygpt2.data.heldout import held_out, held_out_tokens
+from mygpt2.data.few import settled
+from mygpt2.data.heldout import reason_against
 from mygpt2.data.inspect import shortened, size
 from mygpt2.data.manifest import Manifest
+from mygpt2.data.unpack import compression_of
 from mygpt2.errors import UserError
 from workbench.inspecting.library import Opened
 
@@ -101,7 +101,7 @@ def block_label(manifest: Manifest, block: int) -> str:
     if row["stop"] >= 0:
         unit = {"parquet": "rows", "tokens": "tokens"}.get(manifest.kind, "bytes")
         span = f"{unit} {int(row['start']):,} to {int(row['stop']) - 1:,}"
-    elif Path(manifest.file_of(block).name).suffix in COMPRESSION:
+    elif compression_of(manifest.file_of(block).name):
         span = "the whole file, unpacked"
     return ", ".join(x for x in (f"{word} {int(row['part'])}", span, held) if x)
 
@@ -112,6 +112,7 @@ def documents_page(opened: Opened, block: int, page: Any, data: DataConfig) -> t
         raise UserError(f"block {block} is outside 0 .. {len(opened.manifest) - 1} of {opened.manifest.source}")
     found = opened.read(block)
     shown = page_of(len(found), page)
+    data = settled(data, opened.manifest)
     return shown, [line_of(opened, n, found[n], data) for n in range(shown.start, shown.stop)]
 
 
@@ -126,18 +127,8 @@ def line_of(opened: Opened, number: int, document: Any, data: DataConfig) -> Doc
 
 def use_of(document: Any, data: DataConfig) -> str:
     """What training does with a document, by its own rules."""
-    if isinstance(document, np.ndarray):
-        return "validation" if held_out_tokens(document, data.validation_fraction) else "training"
-    if not isinstance(document, str):
-        return "left out: not text"
-    if not document or document.isspace():
-        return "left out: empty"
-    if len(document) > data.max_document_chars:
-        return "left out: too long"
-    try:
-        return "validation" if held_out(document, data.validation_fraction) else "training"
-    except UnicodeEncodeError:
-        return "left out: not text"
+    reason = reason_against(document, data)
+    return {None: "training", "held_out": "validation"}.get(reason, f"left out: {str(reason).replace('_', ' ')}")
 
 
 def whole_document(opened: Opened, block: int, number: Any) -> tuple[str, str]:

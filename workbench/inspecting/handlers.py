@@ -41,7 +41,7 @@ def window(
 ) -> tuple[Any, ...]:  # fmt: skip
     """A page of a lane's window of a run, or of a preset over a source."""
     if run:
-        config = load_config(None, context.run(run).config_file)
+        config = context.configuration(context.run(run))
     else:
         config = load_config(preset, None, {"data": {"source": context.source(source)}})
     tokenizer = reading.tokenizers.get(config.data.tokenizer)
@@ -63,7 +63,10 @@ def batch(
     """A page of the rows of a step, rebuilt; what is in the way is said in its place."""
     if not run:
         raise UserError("no run is chosen; choose one, then a step")
-    traced = step.traced(context.run(run), reading.library, reading.tokenizers)
+    chosen = context.run(run)
+    context.traced_files(chosen)
+    context.configuration(chosen)
+    traced = step.traced(chosen, reading.library, reading.tokenizers)
     at = max(1, whole(number, 1) + steps)
     page = 1 if first else whole(page, 1) + by
     shown, held, loss, found = step.rows_of_step(traced, at, page)

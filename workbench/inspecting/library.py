@@ -12,12 +12,12 @@ from typing import Any
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.blocks import BlockReader
 from mygpt2.data.faults import Outage, Unreadable
-from mygpt2.data.formats import COMPRESSION
 from mygpt2.data.hub import hub_cache
 from mygpt2.data.hub_client import HubClient
 from mygpt2.data.hub_parquet import Footers, HubParquetReader
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources import open_reader, open_settled, resolve
+from mygpt2.data.unpack import compression_of
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
 from mygpt2.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ class Opened:
 
     def _check_size(self, block: int) -> None:
         file = self.manifest.file_of(block)
-        if Path(file.name).suffix in COMPRESSION and file.size > MOST_COMPRESSED:
+        if compression_of(file.name) and file.size > MOST_COMPRESSED:
             raise UserError(
                 f"{file.name} is compressed and has {file.size >> 20} MB: all of it would have to be unpacked "
                 "to show a part; unpack it, or convert it to parquet"
@@ -119,6 +119,11 @@ class Library:
                 return self._opened[key]
         impatient = data.model_copy(update={"outage_minutes": PATIENCE_MINUTES})
         manifest = resolve(data.source, impatient, cache_dir=self.cache_dir, progress=progress)
+        if manifest.revision is None:
+            with suppress(UserError):  # without a document of text there is nothing to settle, and much to look at
+                eot = tokenizer.eot_id if tokenizer else 0
+                manifest, reader = open_settled(manifest, data, cache_dir=self.cache_dir, eot_id=eot)
+                reader.close()
         return self._keep(key, Opened(manifest, self.cache_dir, tokenizer))
 
     def of_manifest(self, manifest: Manifest, tokenizer: Tokenizer) -> Opened:

@@ -74,7 +74,7 @@ class Detector:
 
     def __init__(self, vocabulary: int | None = None) -> None:
         self._loss, self._gradient = Episodes(), Episodes()
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._start: float | None = None
         self._above = 0  # steps in a row
         self._below = QUIET_STEPS
@@ -103,7 +103,7 @@ class Detector:
             return
         self._broken = False
         if loss is not None and self._diverges(loss):
-            text = f"loss {loss:.4g} at step {step}: it diverges, for {beside(self._start, self._vocabulary)}; "
+            text = f"loss {loss:.4g} at step {step}: it diverges, for {beside(self._start, self.vocabulary)}; "
             text += "stop it and lower optimizer.lr"
             yield Finding("divergence", step, text, when)
         if loss is not None and (median := self._spike(loss)) is not None:
@@ -115,7 +115,7 @@ class Detector:
     def _diverges(self, loss: float) -> bool:
         """Whether this step makes an episode of losses that no sound run has."""
         self._start = loss if self._start is None else self._start
-        most = limit(self._start, self._vocabulary)
+        most = limit(self._start, self.vocabulary)
         if most is None or loss <= most:
             self._above, self._below = 0, self._below + 1
             return False

@@ -16,6 +16,7 @@ from mygpt2.run_dir.atomic import read_json
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
 from workbench.jobs.command import resume_command
+from workbench.jobs.devices import Ledger
 from workbench.jobs.ending import last_attempt, record_unbegun
 from workbench.jobs.policy import check_resumable
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
@@ -42,7 +43,8 @@ class Jobs:
         self.store = Store(self.runs)
         self.tasks = Tasks(self.store.folder / "tasks")
         self._alerts = AlertLog(self.store.folder / "alerts.jsonl")
-        self._supervisor = Supervisor(self.runs, self.store, self.slots, self._alerts, self.tasks)
+        self.devices = Ledger(self.runs, self.store, self.tasks)
+        self._supervisor = Supervisor(self.runs, self.store, self.slots, self._alerts, self.tasks, self.devices)
         self._stops: dict[str, StopJob] = {}
         self._lock = threading.Lock()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir import Follower, RunDir, parse_lines
 from mygpt2.run_dir.values import number, whole
@@ -38,13 +39,28 @@ def reached(run: RunDir, status: Mapping[str, Any], row: Mapping[str, Any] | Non
 
 def vocabulary_of(run: RunDir) -> int | None:
     """Ids of the run's tokenizer where its name says it; a file that a configuration names is not opened."""
+    spec = tokenizer_of(run)
+    return vocabulary_size(spec) if spec.partition(":")[0] == "gpt2" else None
+
+
+def tokenizer_of(run: RunDir) -> str:
+    """What the run's configuration says of its tokenizer; "" where that is not known."""
     try:
-        settings = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+        state = run.config_file.stat()
+    except OSError:
+        return ""
+    return _tokenizer_in(run, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _tokenizer_in(run: RunDir, changed: int, size: int) -> str:
+    try:
+        settings = from_toml(run.read(run.config_file, MAX_BYTES))
+    except (OSError, ValueError):
+        return ""
     data = settings.get("data")
     spec = data.get("tokenizer") if isinstance(data, dict) else None
-    return vocabulary_size(spec) if isinstance(spec, str) and spec.partition(":")[0] == "gpt2" else None
+    return spec if isinstance(spec, str) else ""
 
 
 def limit(start: float | None, vocabulary: int | None) -> float | None:

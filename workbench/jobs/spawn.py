@@ -13,7 +13,7 @@ import psutil
 
 import mygpt2
 from mygpt2.errors import UserError
-from mygpt2.run_dir import Process
+from mygpt2.run_dir import Process, RunDir, open_inside
 from mygpt2.run_dir.command import is_secret_name
 
 JOB, TASK, PROGRESS = "MYGPT2_JOB", "MYGPT2_TASK", "MYGPT2_PROGRESS"
@@ -125,10 +125,12 @@ def descendants(process: Process) -> list[Process]:
     return []
 
 
-def tail(log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 16) -> list[str]:
-    """The last lines of a log, up to byte `end` if given. Empty for a log that is not there."""
+def tail(
+    log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 16, root: Path | None = None
+) -> list[str]:
+    """The last lines of a log, up to byte `end` if given. Empty for a log that is not there, or not inside `root`."""
     try:
-        with open(log, "rb") as file:
+        with open_inside(log, root) as file:
             size = file.seek(0, os.SEEK_END)
             end = size if end is None else min(end, size)
             file.seek(max(0, end - within))
@@ -139,6 +141,11 @@ def tail(log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 
     return (
         [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.removesuffix("\n").split("\n")][-lines:] if text else []
     )
+
+
+def log_of(run: RunDir, rank: int, lines: int = 40, end: int | None = None) -> list[str]:
+    """The last lines of a rank's log."""
+    return tail(run.log_file(rank), lines, end, root=run.path)
 
 
 def default_slots() -> list[str]:

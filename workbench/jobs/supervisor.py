@@ -18,6 +18,7 @@ from typing import Any
 from mygpt2.run_dir import Process, RunDir, state_of
 from workbench.jobs import spawn
 from workbench.jobs.alerts import AlertLog, new_alert
+from workbench.jobs.devices import Ledger
 from workbench.jobs.ending import End, how_it_ended, last_attempt, last_step, record_unbegun
 from workbench.jobs.policy import Verdict, next_jobs, verdict
 from workbench.jobs.records import HOLDING, WAITING, Job
@@ -78,9 +79,11 @@ class Supervisor:
         slots: tuple[str, ...],
         alerts: AlertLog,
         tasks: Tasks,
+        devices: Ledger,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._runs, self._store, self._slots, self._alerts, self._tasks = runs, store, slots, alerts, tasks
+        self._devices = devices
         self.now = clock
         self._ownership = Ownership(store.folder / "owner.lock")
         self._watch = Watch(runs, alerts, clock)
@@ -141,7 +144,7 @@ class Supervisor:
             if job.state in HOLDING:
                 self._guarded(f"job {job.id} of run {job.run}", partial(self._look_after, job))
         if not self._store.paused:
-            for job in next_jobs(self._store.active(), self._slots, self.now()):
+            for job in self._next():
                 self._guarded(f"job {job.id} of run {job.run}", partial(self._launch, job))
         if self.now() - self._watched >= WATCH_SECONDS:
             self._watched = self.now()
@@ -160,6 +163,14 @@ class Supervisor:
 
     # Starting
 
+    def _next(self) -> list[Job]:
+        """The jobs to start now. What works outside the queue is asked for only while somebody waits."""
+        active = self._store.active()
+        if all(job.state in HOLDING for job in active):
+            return []
+        besides = self._devices.besides_jobs()
+        return next_jobs(active, [slot for slot in self._slots if slot not in besides], self.now())
+
     def _launch(self, job: Job) -> None:
         """Claims the job on disk, starts its command, and writes down who that is.
 
@@ -175,6 +186,7 @@ class Supervisor:
             attempt_before=last_attempt(run), started=job.started or self.now(),
         )  # fmt: skip
         if claimed:
+            self._devices.release(claimed.spec.devices)
             self._start(claimed)
 
     def _start(self, job: Job) -> None:
@@ -268,7 +280,7 @@ class Supervisor:
         if job.asked:
             return
         if end.state == "died":
-            self._alert(job, "error", "crash", what.reason, at, step, spawn.tail(run.log_file(0)) or printed)
+            self._alert(job, "error", "crash", what.reason, at, step, spawn.log_of(run, 0) or printed)
         elif end.state == "again":
             again = f"; it is started again in {what.delay:.0f} s" if what.state == "waiting" else ""
             level = "warning" if again else "error"

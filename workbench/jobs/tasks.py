@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Task:
     result: Any
     error: str
     code: int | None
+    devices: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -84,10 +85,13 @@ class Tasks:
         self._over: dict[str, Task] = {}  # tasks whose exit code was read: they change no more
         self._lock = threading.Lock()
 
-    def start(self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None) -> Task:
+    def start(
+        self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None, devices: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Task:  # fmt: skip
         """Starts a command. `result`: the JSON file it will write; a word {result} in argv is the task's own.
 
-        UserError when it cannot be started.
+        `devices`: those it will be at work on; `environment`: what is added to ours. UserError when it cannot start.
         """
         id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         folder = self._folder / id
@@ -95,20 +99,24 @@ class Tasks:
         words = [word.replace(RESULT, str(own)) for word in argv]
         target = result or (own if any(RESULT in word for word in argv) else None)
         record = {"schema": 1, "id": id, "kind": kind, "label": label, "argv": words, "created": time.time(),
-                  "result": str(target) if target else None, "asked": "", "process": None}  # fmt: skip
+                  "result": str(target) if target else None, "asked": "", "process": None,
+                  "devices": list(devices)}  # fmt: skip
         try:
             folder.mkdir(mode=0o700, parents=True)
             with spawn.held(folder / "log.txt") as log:  # first: whoever reads the record sees a task that runs
                 replace_json(folder / "task.json", record)
-                self._launch(id, folder, log, words, record)
+                self._launch(id, folder, log, words, record, environment or {})
         except (OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"{label} could not be started: {getattr(error, 'strerror', None) or error}") from None
         self.prune()
         return self.get(id)
 
-    def _launch(self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any]) -> None:
-        environment = spawn.child_environment({spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")})
+    def _launch(
+        self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any], more: Mapping[str, str]
+    ) -> None:
+        own = {spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")}
+        environment = spawn.child_environment({**more, **own})
         # By its path, not as a module: it needs nothing of this package, whose import takes half a second.
         command = [sys.executable, "-P", str(Path(runner.__file__).resolve()), str(folder), *words]
         child = spawn.start_held(command, log, environment, os.getcwd())
@@ -173,7 +181,7 @@ class Tasks:
         self.reap()
         state, code, ended = self._state(id, folder, record)
         log = spawn.tail(folder / "log.txt", LOG_LINES)
-        result, argv = record.get("result"), record.get("argv")
+        result, argv, devices = (record.get(key) for key in ("result", "argv", "devices"))
         target = Path(result) if isinstance(result, str) and "\0" not in result else None
         task = Task(
             id=id,
@@ -189,6 +197,7 @@ class Tasks:
             result=_json(target) if target and state == "done" else None,
             error=_error(state, code, log),
             code=code,
+            devices=tuple(str(device) for device in devices) if isinstance(devices, list) else (),
         )
         if code is not None:
             self._over[id] = task

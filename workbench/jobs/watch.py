@@ -18,7 +18,7 @@ from workbench.jobs.alerts import Alert, AlertLog, new_alert
 from workbench.jobs.detect import Detector, stalled
 from workbench.jobs.ending import last_step
 from workbench.jobs.reading import vocabulary_of
-from workbench.jobs.spawn import tail
+from workbench.jobs.spawn import log_of
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +106,12 @@ class Watch:
             known.settled = caught_up
         known.ended_before = True
         if known.settled:
-            known.detector = Detector(vocabulary_of(run))
+            known.detector = Detector()
         return 0
 
     def _first_sight(self, run: RunDir, state: RunState) -> _Watched:
         """Of a run that has ended the metrics are history; of one that ended long ago everything is."""
-        known = _Watched(Follower(run.metrics_file), Follower(run.events_file), Detector(vocabulary_of(run)))
+        known = _Watched(Follower(run.metrics_file), Follower(run.events_file))
         if not state.alive:
             known.metrics.offset = _size(run.metrics_file)
             if state.heartbeat_age is None or state.heartbeat_age > OLD_SECONDS:
@@ -139,13 +139,14 @@ class Watch:
                 return None
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
             return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
-                             log_tail=tail(run.log_file(0)))  # fmt: skip
+                             log_tail=log_of(run, 0))  # fmt: skip
         if kind == "alert" and event.get("level") == "warning":  # the run goes on
             about = str(event.get("about") or "event")
             return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
         if kind == "alert":
+            log_tail = log_of(run, whole(event.get("rank")) or 0)
             known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
-                                     log_tail=tail(run.log_file(0)))  # fmt: skip
+                                     log_tail=log_tail)  # fmt: skip
             return None
         if kind == "crash" and not nonfinite:  # which ends the ranks with 70
             rank = whole(event.get("rank"))
@@ -166,6 +167,8 @@ class Watch:
     def _metrics(self, run: RunDir, known: _Watched) -> bool:
         """Reads some new rows; whether there are no more."""
         lines = known.metrics.read(CHUNK_BYTES)
+        if lines and known.detector.vocabulary is None:  # at first sight there may have been no configuration
+            known.detector.vocabulary = vocabulary_of(run)
         for row in parse_lines(lines)[0]:
             for finding in known.detector.row(row):
                 level = "error" if finding.kind in ("nonfinite", "divergence") else "warning"
@@ -199,9 +202,9 @@ class Watch:
         reason = state.reason or str(state.status.get("message", ""))
         if state.state == "lost":
             dead = next((rank.rank for rank in state.ranks if rank.alive is False), 0)
-            self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), tail(run.log_file(dead)))
+            self._add(run, "error", "crash", f"lost: {reason}", f"{attempt}", _step(run), log_of(run, dead))
         elif state.state == "failed" and not reason.startswith(NONFINITE):
-            self._add(run, "error", "crash", f"failed: {reason}", f"{attempt}", _step(run), tail(run.log_file(0)))
+            self._add(run, "error", "crash", f"failed: {reason}", f"{attempt}", _step(run), log_of(run, 0))
 
     def _add(
         self, run: RunDir, level: str, kind: str, text: str, at: str, step: Any, lines: Sequence[str] = ()
@@ -236,10 +239,10 @@ def checkpoint_words(run: RunDir) -> str:
 def _last_words(run: RunDir, rank: int, ends: Any) -> list[str]:
     """The end of a dead rank's log as it was then; of rank 0's, which says more, where that rank wrote nothing."""
     ends = ends if isinstance(ends, dict) else {}
-    lines = tail(run.log_file(rank), end=whole(ends.get(str(rank))))
+    lines = log_of(run, rank, end=whole(ends.get(str(rank))))
     if lines or rank == 0:
         return lines
-    others = tail(run.log_file(0), LOG_LINES - 1, end=whole(ends.get("0")))
+    others = log_of(run, 0, LOG_LINES - 1, end=whole(ends.get("0")))
     return [f"(rank {rank} had written nothing; the log of rank 0 ended so:)", *others] if others else []
 
 

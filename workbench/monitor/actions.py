@@ -42,6 +42,7 @@ def resume(context: Context, run: str) -> str:
     """Puts a run that has ended into the queue again, with its own settings."""
     context.changes()
     found = context.run(run)
+    context.configuration(found)
     job = context.jobs.resume_run(found.name)
     return f"{found.name} goes on from its newest checkpoint once {', '.join(job.spec.devices)} is free"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.atomic import read_json
 from workbench import html
@@ -47,7 +47,7 @@ def _shown(value: str) -> str:
 
 def _configuration(run: RunDir) -> dict[str, str]:
     try:
-        settings = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+        settings = from_toml(run.read(run.config_file, MAX_BYTES))
     except (OSError, ValueError):
         return {}
     return dict(_flat(settings, ""))
@@ -62,7 +62,7 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 
 
 def _command(run: RunDir) -> dict[str, str]:
-    record = read_json(run.command_file) or {}
+    record = read_json(run.command_file, run.path) or {}
     git, versions = record.get("git"), record.get("versions")
     environment = record.get("environment")
     found: dict[str, Any] = {}
@@ -80,7 +80,8 @@ def _checkpoint(run: RunDir) -> dict[str, str]:
     """From the newest checkpoint's state.json: what the data and the tokenizer really were."""
     from mygpt2.checkpoint.store import candidates
 
-    state = next((state for path in candidates(run.checkpoints_dir) if (state := read_json(path / "state.json"))), {})
+    states = (read_json(path / "state.json", run.path) for path in candidates(run.checkpoints_dir))
+    state = next((state for state in states if state), {})
     tokenizer, data = state.get("tokenizer"), state.get("data")
     prints = data.get("fingerprint") if isinstance(data, dict) else None
     found: dict[str, Any] = {"trained: precision": state.get("precision"), "trained: ranks": state.get("ranks")}

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import RunDir, read_events, read_metrics, state_of
+from mygpt2.run_dir import RunDir, read_events, read_inside, read_metrics, state_of
+from mygpt2.run_dir.inside import SMALL_BYTES
 from workbench import html
 from workbench.jobs import Alert
 from workbench.monitor import diff, panes, words
@@ -60,7 +61,7 @@ def _missing(value: Any) -> bool:
 
 def _settings(run: RunDir) -> str:
     try:
-        return run.config_file.read_text(encoding="utf-8")
+        return read_inside(run.config_file, run.path, most=SMALL_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"the settings of run {run.name!r} cannot be read: {error}") from None
 
@@ -94,10 +95,10 @@ def report(run: RunDir, alerts: Sequence[Alert]) -> str:
 
 def _picture(run: RunDir) -> html.Markup:
     try:
-        picture = run.plot_file.read_bytes()
+        picture = read_inside(run.plot_file, run.path, most=MAX_PICTURE_BYTES)
     except OSError:
         return html.note("There is no loss_plot.png yet.")
-    if len(picture) > MAX_PICTURE_BYTES or not picture.startswith(b"\x89PNG"):
+    if not picture.startswith(b"\x89PNG"):
         return html.note("loss_plot.png is not a picture.")
     data = base64.b64encode(picture).decode()
     return html.Markup(f'<img alt="Training and validation loss over steps" src="data:image/png;base64,{data}">')

@@ -70,10 +70,10 @@ def head(seen: Glance) -> html.Markup:
 
 
 def reason_of(state: RunState) -> str:
-    """Why a run is as it is, in a sentence; of one that failed on a rank, which rank that was."""
+    """Why a run is as it is, in a sentence; of one that failed on another rank than the first, which that was."""
     reason = state.reason or ("" if state.alive else str(state.status.get("message") or ""))
     rank = whole((state.exit or {}).get("rank")) if state.state == "failed" else None
-    return reason if rank is None or reason.startswith(f"rank {rank}") else f"rank {rank}: {reason}"
+    return f"rank {rank}: {reason}" if rank and not reason.startswith(f"rank {rank}") else reason
 
 
 def left_out_words(event: Mapping[str, Any]) -> str:

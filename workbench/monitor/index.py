@@ -16,11 +16,12 @@ from typing import Any
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.paths import NAME
 from mygpt2.run_dir.values import number
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
+from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, tokenizer_of
 from workbench.monitor.labels import labels_file, read_labels
 
 log = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int, int], ...]
+MAX_SPEC = 200  # characters of a tokenizer's name
 NOTE_IN_LIST = 2000  # characters of a note that the search looks at
 MAX_AGE = 0.4  # seconds for which several pages share one look
 
@@ -52,6 +53,11 @@ class RunIndex:
         self._lock = threading.Lock()
         self.inspected = 0
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a run was at work at the last look: what it says then changes without a file of ours."""
+        return any(not entry.settled for entry in self._entries.values())
+
     def changes(self, mark: str = "", alerts: Mapping[str, int] | None = None) -> dict[str, Any]:
         """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None}.
 
@@ -64,6 +70,12 @@ class RunIndex:
             rows = [entry.row for entry in self._entries.values() if entry.version > since]
             names = list(self._entries) if self._names_version > since else None
             return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names}
+
+    def tokenizers(self, names: Sequence[str]) -> dict[str, str]:
+        """By run, as their configurations say it; those for which that is not known are left out."""
+        with self._lock:
+            rows = {name: self._entries[name].row["tokenizer"] for name in names if name in self._entries}
+        return {name: spec for name, spec in rows.items() if spec}
 
     def _look(self, alerts: Mapping[str, int]) -> None:
         now = time.monotonic()
@@ -137,6 +149,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "steps": steps,
         "share": min(1.0, (step or 0) / steps) if steps else 0.0,
         "loss": number(last.get("loss")),
+        "tokenizer": tokenizer_of(run)[-MAX_SPEC:],
         "speed": number(last.get("tokens_per_second")) if alive else None,
         "eta": eta_seconds(state) if alive else None,
         "started": number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
@@ -154,7 +167,7 @@ def eta_seconds(state: RunState) -> float | None:
 
 UNREADABLE: dict[str, Any] = {
     "state": "lost", "step": None, "steps": None, "share": 0.0, "loss": None, "speed": None, "eta": None,
-    "started": None, "star": False, "tags": [], "note": "", "diverged": False,
+    "started": None, "star": False, "tags": [], "note": "", "diverged": False, "tokenizer": "",
 }  # fmt: skip
 _ABSENT = (0, 0, 0)
 

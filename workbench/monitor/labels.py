@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import RunDir
+from mygpt2.run_dir import RunDir, open_inside
 from mygpt2.run_dir.atomic import read_json, replace_file, replace_json
 
 MAX_NOTE = 100_000  # characters
@@ -31,7 +31,7 @@ def labels_file(run: RunDir) -> Path:
 
 def read_labels(run: RunDir) -> Labels:
     """Never raises: a damaged file has no labels."""
-    record = read_json(labels_file(run)) or {}
+    record = read_json(labels_file(run), run.path) or {}
     tags = record.get("tags")
     kept = [tag for tag in tags if isinstance(tag, str) and TAG.fullmatch(tag)] if isinstance(tags, list) else []
     return Labels(record.get("star") is True, tuple(kept[:MAX_TAGS]), read_note(run))
@@ -40,10 +40,30 @@ def read_labels(run: RunDir) -> Labels:
 def read_note(run: RunDir) -> str:
     """notes.md, at most MAX_NOTE characters of it."""
     try:
-        with open(run.notes_file, encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_NOTE)
+        with open_inside(run.notes_file, run.path) as file:
+            data = file.read(4 * MAX_NOTE)  # the longest character has four bytes
     except OSError:
         return ""
+    return data.decode("utf-8", "replace").replace("\r\n", "\n")[:MAX_NOTE]
+
+
+def foreign_note(run: RunDir) -> str:
+    """Why notes.md is not for the page to write, which has only a part of it or other letters; "" where it is."""
+    try:
+        with open_inside(run.notes_file, run.path) as file:
+            data = file.read(4 * MAX_NOTE + 1)
+        length = len(data.decode("utf-8").replace("\r\n", "\n"))
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"notes.md of {run.name} cannot be read: {error.strerror or error}; look at the file itself"
+    except UnicodeDecodeError:
+        if len(data) <= 4 * MAX_NOTE:
+            return f"notes.md of {run.name} is not text in UTF-8; edit the file itself"
+        length = len(data)
+    if length <= MAX_NOTE:
+        return ""
+    return f"notes.md of {run.name} has more than the {MAX_NOTE:,} characters that the page edits; edit the file itself"
 
 
 def note_digest(text: str) -> str:
@@ -57,6 +77,8 @@ def write_note(run: RunDir, text: str, shown: str) -> bool:
     UserError when somebody else has changed it since, or it is too long; the file then stays as it is.
     """
     text = text.replace("\r\n", "\n")
+    if foreign := foreign_note(run):
+        raise UserError(foreign)
     if len(text) > MAX_NOTE:
         raise UserError(f"the note has {len(text):,} characters; at most {MAX_NOTE:,} are kept")
     now = read_note(run)
@@ -95,7 +117,7 @@ def toggle_star(run: RunDir) -> bool:
 
 
 def _change(run: RunDir, **fields: object) -> bool:
-    before = read_json(labels_file(run)) or {}
+    before = read_json(labels_file(run), run.path) or {}
     after = {"schema": 1, **before, **fields}
     if {**before, **fields} == before:
         return False

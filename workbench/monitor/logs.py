@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import RunDir
+from mygpt2.run_dir import RunDir, open_inside
+from mygpt2.run_dir.inside import names_inside
 
 FIRST_BYTES = 256 << 10  # of a log that is opened
 MAX_BYTES = 256 << 10  # of one answer; what lies before it is skipped, and the reader is told
@@ -23,9 +24,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 def log_files(run: RunDir, launcher: Path | None = None) -> dict[str, Path]:
     """Logs of a run by the name the page knows them by: ranks in order, then the launcher's, then others."""
     try:
-        names = [entry.name for entry in os.scandir(run.logs_dir) if entry.is_file(follow_symlinks=False)]
+        names = names_inside(run.logs_dir, run.path)
     except OSError:
         names = []
+    names = [name for name in names if (run.logs_dir / name).is_file() and not (run.logs_dir / name).is_symlink()]
     ranks = sorted((int(found[1]), name) for name in names if (found := _RANK.fullmatch(name)))
     files = {f"rank {number}": run.logs_dir / name for number, name in ranks}
     if launcher is not None and launcher.is_file():
@@ -41,15 +43,15 @@ def choose(files: dict[str, Path], wanted: str) -> str:
     return next((name for name, path in files.items() if _size(path)), next(iter(files), ""))
 
 
-def read_log(path: Path, offset: int | None = None) -> dict[str, Any]:
+def read_log(path: Path, offset: int | None = None, root: Path | None = None) -> dict[str, Any]:
     """{"lines", "open", "offset", "fresh", "skipped"} after `offset`; None: the end of the log.
 
     lines: complete lines, without escapes and without what carriage returns have overwritten. open: the line that is
     being written. fresh: this is not a continuation of what the reader has. skipped: bytes left out before the lines.
-    UserError for a log that cannot be read.
+    `root`: the run's folder, which no link leads out of. UserError for a log that cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_inside(path, root) as file:
             size = os.fstat(file.fileno()).st_size
             fresh = offset is None or offset > size or offset < 0
             start = max(0, size - FIRST_BYTES) if fresh else int(offset or 0)

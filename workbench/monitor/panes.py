@@ -7,6 +7,7 @@ from typing import Any
 
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.atomic import read_json
+from mygpt2.run_dir.inside import SMALL_BYTES, names_inside
 from mygpt2.run_dir.values import whole
 from workbench import html
 from workbench.jobs import Alert
@@ -102,8 +103,12 @@ def samples(timeline: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], at: int
 
 def results(run: RunDir) -> html.Markup:
     """Evaluations of this run's checkpoints, as evals/*.json has them."""
-    files = sorted(run.evals_dir.glob("*.json"))[:500]
-    rows = [_result(path.stem, record) for path in files if (record := read_json(path))]
+    try:
+        names = [name for name in names_inside(run.evals_dir, run.path) if name.endswith(".json")][:500]
+    except OSError:
+        names = []
+    records = ((name, read_json(run.evals_dir / name, run.path, most=SMALL_BYTES)) for name in names)
+    rows = [_result(name.removesuffix(".json"), record) for name, record in records if record]
     if not rows:
         return html.empty("No evaluations of this run yet.", "Compare it evaluates its checkpoints.")
     headers = ("Model", "Protocol", "Loss", "± s.e.", "Perplexity", "Bits/byte", "Tokens", "HellaSwag", "File")

@@ -26,6 +26,7 @@ from workbench.monitor.histories import Histories
 from workbench.monitor.index import RunIndex, starting
 
 MAX_RUNS = 8
+SAVED = "Saved when you leave the field."
 PANES = ("log", "samples", "notes", "settings", "results", "events", "export")
 
 
@@ -110,7 +111,8 @@ class Answer:
 def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = False) -> dict[str, Any]:
     """{"board": dict for the page's script or absent, and parts by name}; absent parts have not changed.
 
-    Parts: head, ranks, stop, alerts, buttons, and of the open pane samples, slider, note, settings, results, events.
+    Parts: busy (whether it is worth asking again soon), mixed, head, ranks, stop, alerts, buttons, and of the open pane
+    samples, slider, note, settings, results, events.
     """
     context = monitor.context
     alerts = context.jobs.alerts()
@@ -120,6 +122,7 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
     if changes["mark"] != ask.mark:
         board["list"] = changes
     collected = Answer(ask)
+    collected.made("mixed", mixed(monitor.index.tokenizers(ask.runs)))
     run = _focus(context, ask.focus)
     collected.stamped("chart", (ask.runs, ask.request), lambda: {**ask.view, "runs": list(ask.runs)})
     if run is None:
@@ -128,22 +131,39 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
         collected.made("alerts", panes.alerts(alerts, ""))
         collected.made("buttons", buttons(None, read_only=context.read_only))
     else:
-        state = starting(state_of(run), run.name in monitor.context.jobs.at_work())
+        launched = run.name in context.jobs.at_work()
+        state = starting(state_of(run), launched)
         events = monitor.histories.events(run)
         collected.made("head", head.head(head.glance(run, state, events)))
         collected.made("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
         collected.made("stop", head.stop_report(context.jobs.stop_of(run.name)))
         collected.made("alerts", panes.alerts(alerts, run.name))
-        collected.made("buttons", buttons(state, read_only=context.read_only))
-        collected.stamped("note", run.name, lambda: note(run))
+        collected.made("buttons", buttons(state, read_only=context.read_only, launched=launched))
+        collected.stamped("note", run.name, lambda: note(run, context.read_only))
         _pane(monitor, ask, run, collected, sample_at, all_rows)
         if ask.pane == "log":
             log = _log(context, run, ask.log)
             if log:
                 board["log"] = log
+    collected.made("busy", monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run))
     if collected.digests:
         board["digests"] = collected.digests
     return {**collected.parts, **({"board": board} if board else {})}
+
+
+def mixed(tokenizers: Mapping[str, str]) -> html.Markup:
+    """That the losses of the chosen runs do not compare, where their tokenizers differ; nothing where they do."""
+    if len(set(tokenizers.values())) < 2:
+        return html.Markup("")
+    words = "; ".join(f"{run}: {spec}" for run, spec in tokenizers.items())
+    text = "These runs have different tokenizers, so their losses per token do not compare; Compare gives bits per byte"
+    return html.Markup(f'<p class="wb-warn" role="status">{html.escape(f"{text} ({words}).")}</p>')
+
+
+def _stops(context: Context, run: RunDir | None) -> bool:
+    """Whether a stop of the run is under way."""
+    stop = context.jobs.stop_of(run.name) if run else None
+    return stop is not None and not stop.done
 
 
 def _focus(context: Context, name: str) -> RunDir | None:
@@ -177,8 +197,8 @@ def _pane(monitor: Monitor, ask: Ask, run: RunDir, collected: Answer, sample_at:
         collected.stamped("settings", (stamps, all_rows), lambda: diff.table(chosen, all_rows=all_rows))
 
 
-def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
-    """Which buttons make sense now."""
+def buttons(state: RunState | None, *, read_only: bool, launched: bool = False) -> dict[str, bool]:
+    """Which buttons make sense now. `launched`: the run's launcher is not known to be gone yet."""
     alive = state is not None and (state.alive or bool(state.processes))
     queued = state is not None and state.state == "queued"
     change = not read_only and state is not None
@@ -186,19 +206,21 @@ def buttons(state: RunState | None, *, read_only: bool) -> dict[str, bool]:
         "stop": change and (alive or queued),
         "kill": change and alive,
         "ask": change and state is not None and state.alive,
-        "resume": change and state is not None and may_resume(state),
+        "resume": change and state is not None and may_resume(state) and not launched,
         "edit": change,
         "use": state is not None,
     }
 
 
-def note(run: RunDir) -> dict[str, Any]:
+def note(run: RunDir, read_only: bool) -> dict[str, Any]:
     """What the note's fields show when a run is chosen."""
-    found = labels.read_labels(run)
+    found, foreign = labels.read_labels(run), labels.foreign_note(run)
     return {
         "run": run.name,
         "note": found.note,
         "digest": labels.note_digest(found.note),
+        "editable": not foreign and not read_only,
+        "info": foreign or SAVED,
         "tags": ", ".join(found.tags),
     }
 
@@ -213,7 +235,8 @@ def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, 
     if not name:
         return None if wanted.get("run") == run.name else {"run": run.name, "files": [], "file": "", "fresh": True}
     try:
-        news = logs.read_log(files[name], offset if same else None)
+        root = context.jobs.store.folder if name == logs.LAUNCHER else run.path
+        news = logs.read_log(files[name], offset if same else None, root)
     except UserError as error:
         news = {"lines": [], "open": str(error), "offset": 0, "fresh": True, "skipped": 0}
     known = wanted.get("files") == list(files)

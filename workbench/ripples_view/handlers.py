@@ -59,7 +59,8 @@ def look(context: Context, reports: Reports, asked: Mapping[str, Any], peak: Any
         return _changed(now | _blank(EMPTY if known else NOTHING_YET), seen)
     try:
         subject = subject_asked(context, asked)
-        found = reports.start_due(subject)
+        # Another site's link shows what there is, and a new analysis waits for a click.
+        found = reports.look(subject) if asked.get("link") else reports.start_due(subject)
         report = reports.read(found.file) if found.file is not None else None
     except UserError as error:
         return _changed(now | _blank(html.problem(str(error))), seen)

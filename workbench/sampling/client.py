@@ -21,6 +21,7 @@ from workbench.jobs.spawn import child_environment
 from workbench.sampling.generation import Generation
 from workbench.sampling.settings import Settings
 
+SAMPLING = "sampling"  # what the ledger of devices says of it
 KEPT = 12  # generations whose tokens can still be looked at
 WAITING = 8  # that may wait for one device
 CLOSED_SECONDS = 15.0  # a page that has not asked for so long is taken for closed
@@ -100,6 +101,11 @@ class Desk:
     @property
     def process(self) -> subprocess.Popen[str] | None:
         return self._connection.process if self._connection else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a generation goes on, or waits."""
+        return bool(self._active)
 
     def start(self, generation: Generation) -> None:
         """UserError when too many wait already, or no process can be started."""
@@ -257,6 +263,18 @@ class Sampler:
         generation, desk = self.get(id)
         desk.seen(generation)
         return {**generation.since(counts), "before": desk.before(generation)}
+
+    def at_work(self) -> dict[str, str]:
+        """The devices on which something is being generated."""
+        with self._lock:
+            return {device: SAMPLING for device, desk in self._desks.items() if desk.busy}
+
+    def release(self, devices: Sequence[str]) -> None:
+        """Ends the processes that keep models on these devices while nobody generates there."""
+        with self._lock:
+            idle = [desk for device, desk in self._desks.items() if device in devices and not desk.busy]
+        for desk in idle:
+            desk.close()
 
     def close(self) -> None:
         for desk in self._desks.values():

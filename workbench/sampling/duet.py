@@ -26,6 +26,7 @@ class _Voice:
     pane: int
     tokenizer: Tokenizer
     stream: Stream
+    before: list[int]  # what the next token is drawn after
     seconds: float = 0.0
 
 
@@ -64,8 +65,9 @@ def _opened(
     except UserError as error:
         yield _problem(pane, error)
         return
-    going.append(_Voice(pane, ready.tokenizer, stream))
-    yield {"event": "begin", "pane": pane, **_introduction(ready, prompt)}
+    introduction = _introduction(ready, prompt)
+    going.append(_Voice(pane, ready.tokenizer, stream, [*introduction["prompt_ids"]]))
+    yield {"event": "begin", "pane": pane, **introduction}
 
 
 def _stream(ready: Ready, prompt: str, s: Settings) -> Stream:
@@ -99,12 +101,15 @@ def _next(voice: _Voice) -> Event:
     if token is None:
         return _end(voice)
     voice.seconds += time.perf_counter() - began
-    return {"event": "token", "pane": voice.pane, "seconds": voice.seconds, **_token(token, voice.tokenizer)}
+    drawn = _token(token, voice.tokenizer, voice.before)
+    voice.before.append(token.id)
+    return {"event": "token", "pane": voice.pane, "seconds": voice.seconds, **drawn}
 
 
-def _token(token: Token, tokenizer: Tokenizer) -> Event:
-    likeliest = [[id, piece(tokenizer, id), logprob] for id, logprob in token.likeliest]
-    return {"token": token.id, "bytes": piece(tokenizer, token.id), "logprob": token.logprob, "likeliest": likeliest}
+def _token(token: Token, tokenizer: Tokenizer, before: Sequence[int]) -> Event:
+    likeliest = [[id, piece(tokenizer, id, before), logprob] for id, logprob in token.likeliest]
+    data = None if token.data is None else token.data.hex()
+    return {"token": token.id, "bytes": data, "logprob": token.logprob, "likeliest": likeliest}
 
 
 def _end(voice: _Voice) -> Event:
@@ -117,9 +122,12 @@ def _problem(pane: int, error: UserError) -> Event:
     return {"event": "problem", "pane": pane, "text": str(error)}
 
 
-def piece(tokenizer: Tokenizer, id: int) -> str | None:
-    """A token's bytes in hexadecimal, for a token may hold half a character; None for end-of-text."""
-    return None if id == tokenizer.eot_id else tokenizer.decode_bytes([id]).hex()
+def piece(tokenizer: Tokenizer, id: int, before: Sequence[int]) -> str | None:
+    """What a token adds to the text before it, in hexadecimal, for that may be half a character; None for end-of-text.
+
+    Alone it is another text where the tokenizer spells spaces as a sign of their own.
+    """
+    return None if id == tokenizer.eot_id else tokenizer.continuation(id, before).hex()
 
 
 @torch.no_grad()
@@ -139,7 +147,7 @@ def likeliest(ready: Ready, fingerprint: str, ids: Sequence[int], text: bytes) -
     logprobs = torch.log_softmax(ready.model.logits(hidden)[0].float(), 0)  # (V,)
     best, best_ids = torch.topk(logprobs, min(LIKELIEST, len(logprobs)))
     found = [
-        [id, piece(ready.tokenizer, id), value] for id, value in zip(best_ids.tolist(), best.tolist(), strict=True)
+        [id, piece(ready.tokenizer, id, own), value] for id, value in zip(best_ids.tolist(), best.tolist(), strict=True)
     ]
     return {"likeliest": found, "seen": len(seen), "context": len(own), "dropped": dropped}
 

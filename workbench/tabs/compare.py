@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,9 @@ from workbench.compare.view import results_view, tasks_view
 from workbench.context import Context
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.sampling.choices import choices
-from workbench.tabs.sample import ONLY_HUB
+from workbench.tabs.sample import ONLY_HUB, free_device
 
-POLL_SECONDS, REFRESH_SECONDS = 2.0, 3.0
+POLL_SECONDS, IDLE_SECONDS = 2.0, 15.0
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-task]");
   if (button) trigger("click", { task: button.dataset.task, action: button.dataset.action });
@@ -59,15 +59,19 @@ def build(context: Context, page: Page) -> None:
     def clicked(event: gr.EventData) -> Any:
         return act(context, event._data)
 
-    poll = page.friendly(partial(polled, context, results))
+    poll = partial(polled, context, results)
     look = page.friendly(partial(selected, results))
-    page.timer("compare", POLL_SECONDS).tick(poll, [shown, stamp], [shown, view, tasks, stamp], **QUIET)
+    timer = page.timer("compare", POLL_SECONDS)
+    seen = [shown, view, tasks, stamp, timer]
+    timer.tick(page.friendly(poll), [shown, stamp], seen, **QUIET)
+    page.on_open("compare", poll, [shown, stamp], seen)
     listed = gr.State(choices(context))
-    page.timer("compare", REFRESH_SECONDS).tick(
-        page.friendly(partial(refreshed, context)), [listed, fields["models"]],
-        [fields["models"], fields["protocol"], listed], **QUIET,
-    )  # fmt: skip
-    begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks], **ACTION)
+    models, lists = fields["models"], [fields["models"], fields["protocol"], listed]
+    page.on_open("compare", _opened(context, page), [page.port("compare"), models, fields["device"], listed],
+                 [*lists, fields["device"]])  # fmt: skip
+    for field in (models, fields["protocol"]):
+        field.focus(page.friendly(partial(refreshed, context)), listed, lists, **QUIET)
+    begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks, timer], **ACTION)
     begun.then(None, [fields["models"], fields["protocol"]], None, js=_ADDRESS, **PRIVATE)
     tasks.click(page.friendly(clicked), None, tasks, **ACTION)
     shown.input(look, shown, view, **QUIET)
@@ -102,14 +106,14 @@ def _form(context: Context) -> dict[str, Any]:
             "precision": precision}  # fmt: skip
 
 
-def begin(context: Context, values: Mapping[str, Any]) -> tuple[str, str]:
-    """Starts an evaluation for each model; the commands and the tasks as markup. UserError where one cannot start."""
+def begin(context: Context, values: Mapping[str, Any]) -> tuple[str, str, Any]:
+    """Starts an evaluation for each model; the commands, the tasks and a quick timer. UserError where one cannot."""
     context.changes()
     found = plans(context, **values)
     start(context, found)
     lines = html.join(html.Markup(f"<pre>{html.escape(shlex.join(plan.argv))}</pre>") for plan in found)
     commands = html.Markup(f'<details class="wb-commands"><summary>The commands</summary>{lines}</details>')
-    return commands, tasks_view(context.jobs.tasks.list(KIND))
+    return commands, tasks_view(context.jobs.tasks.list(KIND)), gr.Timer(value=POLL_SECONDS)
 
 
 def act(context: Context, data: Mapping[str, Any]) -> str:
@@ -125,29 +129,41 @@ def act(context: Context, data: Mapping[str, Any]) -> str:
 
 
 def polled(context: Context, results: Results, key: str | None, stamp: str) -> list[Any]:
-    """The list of sets, the comparison and the tasks, each where it changed; and the stamp of what the page has now."""
-    found = sets(results.read())
+    """The list of sets, the comparison and the tasks, each where it changed; the stamp of what the page has now, and
+    the timer, which goes slowly while nothing is evaluated."""
+    found, tasks = sets(results.read()), context.jobs.tasks.list(KIND)
     chosen = _find(found, key)
     known = [(one.label, one.key) for one in found]
-    fresh = [repr(known), results_view(chosen), tasks_view(context.jobs.tasks.list(KIND))]
+    seconds = POLL_SECONDS if any(task.running for task in tasks) else IDLE_SECONDS
+    fresh = [repr(known), results_view(chosen), tasks_view(tasks), str(seconds)]
     now = [hashlib.sha256(part.encode("utf-8", "replace")).hexdigest()[:16] for part in fresh]
-    before = [*stamp.split(" "), "", "", ""]
-    if now == before[:3]:
-        return [gr.skip()] * 4
-    values = [gr.update(choices=known, value=chosen.key if chosen else None), *fresh[1:]]
+    before = [*stamp.split(" "), "", "", "", ""]
+    if now == before[:4]:
+        return [gr.skip()] * 5
+    values = [gr.update(choices=known, value=chosen.key if chosen else None), *fresh[1:3], gr.Timer(value=seconds)]
     changed = [value if new != old else gr.skip() for value, new, old in zip(values, now, before, strict=False)]
-    return [*changed, " ".join(now)]
+    return [*changed[:3], " ".join(now), changed[3]]
 
 
-def refreshed(context: Context, listed: list[Any], models: list[str]) -> Any:
-    """New checkpoints, folders and runs in the lists; nothing when there are none."""
+def _opened(context: Context, page: Page) -> Callable[..., Any]:
+    def opened(port: str | None, models: Any, device: Any, listed: list[Any], request: gr.Request) -> Any:
+        """What can be chosen now, and what is chosen unless a person or a link did."""
+        asked = "models" in page.request(port) or "models" in request.query_params
+        lists = refreshed(context, listed, choose=not asked and models in (None, [], [ONLY_HUB[0]]))
+        return *(lists if isinstance(lists, tuple) else [gr.skip()] * 3), free_device(context, device)
+
+    return opened
+
+
+def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
+    """New checkpoints, folders and runs in the lists; nothing when there are none. `choose`: also the first model."""
     known = choices(context)
-    if [tuple(item) for item in listed or []] == known:
+    choose = choose and known[0][1] != ONLY_HUB[0]
+    if [tuple(item) for item in listed or []] == known and not choose:
         return gr.skip()
     texts = gr.update(choices=[("no text", ""), *protocols(context)])
-    if models == [ONLY_HUB[0]] and known[0][1] != ONLY_HUB[0]:
-        return gr.update(choices=known, value=[known[0][1]]), texts, known
-    return gr.update(choices=known), texts, known
+    models = gr.update(choices=known, value=[known[0][1]]) if choose else gr.update(choices=known)
+    return models, texts, known
 
 
 def selected(results: Results, key: str | None) -> str:

@@ -22,7 +22,6 @@ from workbench.page import PRIVATE, QUIET, Page
 from workbench.tokenizing.choose import tokenizer_of
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
-TICK_SECONDS = 3.0
 MOST_RUNS = 500  # in a list to choose from
 LINK_SOURCE = "(...v) => { window.workbench.url({source: v[0], run: null, step: null}); return v; }"
 LINK_STEP = "(...v) => { window.workbench.url({run: v[0], step: v[1], source: null}); return v; }"
@@ -42,9 +41,10 @@ def build(context: Context, page: Page) -> None:
     _listen_order(context, page, reading, c)
     _listen_step(context, page, reading, c)
     c.seen = gr.State([])
-    page.timer("data", TICK_SECONDS).tick(
-        page.friendly(partial(refresh, context)), c.seen, [c.seen, c.run, c.of], **QUIET
-    )
+    lists = [c.seen, c.run, c.of]
+    page.on_open("data", partial(refresh, context), c.seen, lists)
+    for field in (c.run, c.of):
+        field.focus(page.friendly(partial(refresh, context)), c.seen, lists, **QUIET)
 
 
 # The parts
@@ -206,7 +206,10 @@ def _listen_step(context: Context, page: Page, reading: handlers.Reading, c: Sim
 
 
 def _open(context: Context, reading: handlers.Reading, source: str, column: str, ids: str) -> Iterator[Any]:
-    """Resolves the source anew, telling how far it is, and shows its first file; or says why not in its place."""
+    """Resolves the source anew, telling how far it is, and shows its first file; or says why not in its place.
+
+    What was shown of another source goes at once: it must not stand below the name of this one.
+    """
     try:
         data = handlers.data_of(context, source, column)
         tokenizer = reading.tokenizers.get(tokenizer_of(context, ids))
@@ -215,9 +218,14 @@ def _open(context: Context, reading: handlers.Reading, source: str, column: str,
                 facts = html.card(found.manifest.source, documents.facts(found))
                 yield facts, *_shown(found, data, 1, None, 0, 1)
             else:
-                yield html.note(found), *[gr.skip()] * 9
+                yield html.note(found), *_nothing()
     except UserError as error:
-        yield html.problem(str(error)), *[gr.skip()] * 9
+        yield html.problem(str(error)), *_nothing()
+
+
+def _nothing() -> tuple[Any, ...]:
+    """No place in any source, for all the components that show one."""
+    return "", 1, gr.Dropdown([], value=None), 0, "", gr.Radio([], value=None), 1, "", ""
 
 
 def _browse(
@@ -257,11 +265,11 @@ def _shown(
 
 
 def _window(*given: Any) -> tuple[Any, ...]:
-    """`handlers.window`, with what is in the way said above the window."""
+    """`handlers.window`, with what is in the way said above where the window was."""
     try:
         return handlers.window(*given)
     except UserError as error:
-        return html.problem(str(error)), *[gr.skip()] * 4
+        return html.problem(str(error)), "", *[gr.skip()] * 3
 
 
 def _batch(*given: Any) -> tuple[Any, ...]:
@@ -283,7 +291,10 @@ def _asked(page: Page, port: str) -> Any:
 
 
 def _answer_source(context: Context, reading: handlers.Reading, page: Page, port: str, *source: str) -> Iterator[Any]:
-    if "source" in page.request(port):
+    request = page.request(port)
+    if "source" in request and request.get("link"):
+        yield html.note("Another site's link asks for this source; press Open to read it."), *_nothing()
+    elif "source" in request:
         yield from _open(context, reading, *source)
     else:
         yield gr.skip()

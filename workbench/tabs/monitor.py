@@ -15,15 +15,15 @@ from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.monitor import actions, skeletons
 from workbench.monitor.export import export
-from workbench.monitor.poll import Ask, Monitor, answer
+from workbench.monitor.poll import SAVED, Ask, Monitor, answer
 from workbench.page import ACTION, QUIET, Page
 
-TICK_SECONDS = 1.5
+TICK_SECONDS, IDLE_SECONDS = 1.5, 15.0  # while something is at work, and while nothing is
 ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
-MARKUP = ("head", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
+MARKUP = ("head", "mixed", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Parts:
     note: gr.Textbox
     tags: gr.Textbox
     note_of: gr.JSON
+    timer: gr.Timer
 
     def all(self) -> list[Any]:
-        fields = [self.slider, self.note, self.tags, self.note_of]
+        fields = [self.slider, self.note, self.tags, self.note_of, self.timer]
         return [self.board, self.chart, *self.markup.values(), *self.buttons.values(), *fields]
 
     def updates(self, found: Mapping[str, Any]) -> list[Any]:
@@ -54,16 +55,18 @@ class Parts:
         if "buttons" in found:
             allowed = found["buttons"]
             changed |= {self.buttons[name]: gr.Button(interactive=allowed[NEEDS[name]]) for name in self.buttons}
-            changed |= {field: gr.Textbox(interactive=allowed["edit"]) for field in (self.note, self.tags)}
+            changed[self.tags] = gr.Textbox(interactive=allowed["edit"])
         if "slider" in found:
             count, at = found["slider"]["count"], found["slider"]["at"]
             changed[self.slider] = gr.Slider(maximum=max(2, count), value=max(1, at), visible=count > 1)
         if "note" in found:
-            editable = found["buttons"]["edit"] if "buttons" in found else None
-            extra = {} if editable is None else {"interactive": editable}
-            changed[self.note] = gr.Textbox(value=found["note"]["note"], **extra)
-            changed[self.tags] = gr.Textbox(value=found["note"]["tags"], **extra)
-            changed[self.note_of] = {key: found["note"][key] for key in ("run", "digest")}
+            of = found["note"]
+            extra = {"interactive": found["buttons"]["edit"]} if "buttons" in found else {}
+            changed[self.note] = gr.Textbox(value=of["note"], interactive=of["editable"], info=of["info"])
+            changed[self.tags] = gr.Textbox(value=of["tags"], **extra)
+            changed[self.note_of] = {key: of[key] for key in ("run", "digest")}
+        if "busy" in found:
+            changed[self.timer] = gr.Timer(value=TICK_SECONDS if found["busy"] else IDLE_SECONDS)
         return [changed.get(part, gr.skip()) for part in self.all()]
 
 
@@ -87,17 +90,19 @@ def build(context: Context, page: Page) -> None:
             buttons, confirm = _buttons()
             markup["stop"] = _markup("wb-monitor-stop")
             markup["alerts"] = _markup("wb-monitor-alerts")
+            markup["mixed"] = _markup("wb-monitor-mixed")
             chart = LiveChart(context, url=True, label="Curves of the chosen runs", elem_id="wb-monitor-chart")
             with gr.Accordion("Ranks and devices", open=True, elem_id="wb-monitor-ranks"):
                 markup["ranks"] = _markup("wb-monitor-who")
             with gr.Tabs(elem_id="wb-monitor-panes"):
                 slider, all_rows, note, tags, note_of = _panes(context, markup)
-    parts = Parts(board, chart, {name: markup[name] for name in MARKUP}, buttons, slider, note, tags, note_of)
+    timer = page.timer("monitor", TICK_SECONDS)
+    parts = Parts(board, chart, {name: markup[name] for name in MARKUP}, buttons, slider, note, tags, note_of, timer)
     poll = dict(
         fn=page.friendly(partial(_poll, monitor, parts)), inputs=[ask, slider, all_rows], outputs=parts.all(), js=ASK,
         **QUIET,
     )  # fmt: skip
-    page.timer("monitor", TICK_SECONDS).tick(**poll)
+    timer.tick(**poll)
     board.pick(trigger_mode="always_last", **poll)
     slider.change(trigger_mode="always_last", **poll)
     all_rows.change(**poll)
@@ -153,7 +158,7 @@ def _panes(
                            elem_id="wb-sample-at", buttons=[])  # fmt: skip
         markup["samples"] = _markup("wb-monitor-samples")
     with tab("notes", "Notes"):
-        note = gr.Textbox(label="Note (notes.md)", lines=6, max_lines=20, info="Saved when you leave the field.",
+        note = gr.Textbox(label="Note (notes.md)", lines=6, max_lines=20, info=SAVED,
                           elem_id="wb-note", interactive=False)  # fmt: skip
         tags = gr.Textbox(label="Tags", info="Words with commas between them; the list's search finds them.",
                           elem_id="wb-tags", interactive=False)  # fmt: skip

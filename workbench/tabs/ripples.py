@@ -305,7 +305,7 @@ def asked(page: Page, fields: list[str], text: str) -> list[Any]:
         given = {name: value for name, value in given.items() if value is not None}
         blank = {"reference": "", "dataset": "", "column": "", "steps": ""}
         values = [given.get(name, blank.get(name)) for name in fields]
-        values += [json.dumps(given), gr.skip()]
+        values += [json.dumps(given | ({"link": True} if request.get("link") else {})), gr.skip()]
     part = str(request.get("part") or ("one" if "run" in given else ""))
     values.append(gr.Tabs(selected=part) if part in ("one", "pair", "study") else gr.skip())
     values += [str(request[key]) if request.get(key) else gr.skip() for key in ("first", "second", "study")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,9 @@ from workbench.context import Context
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.sampling.answers import server_functions
 from workbench.sampling.choices import choices, resolve, short
-from workbench.sampling.client import Sampler
+from workbench.sampling.client import SAMPLING, Sampler
 from workbench.sampling.settings import LIMITS, MAX_PROMPT, clamped, prompt_within
 
-REFRESH_SECONDS = 3.0
 ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
 HELP = {
     "max_new_tokens": "how many at most; a text may end sooner by itself",
@@ -37,6 +36,7 @@ _START = '<div class="wb-sample"><p class="wb-muted">Choose two models, write a 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     sampler = Sampler()
+    context.jobs.devices.add(sampler)
     known = choices(context)
     first, second = defaults(known)
     with gr.Row(equal_height=False):
@@ -77,9 +77,10 @@ def build(context: Context, page: Page) -> None:
         page.friendly(partial(asked, context)), page.port("sample"),
         [model_a, model_b, prompt, numbers["seed"]], **QUIET,
     )  # fmt: skip
-    page.timer("sample", REFRESH_SECONDS).tick(
-        page.friendly(partial(refreshed, context)), listed, [model_a, model_b, listed], **QUIET
-    )
+    lists = [model_a, model_b, device, listed]
+    page.on_open("sample", _opened(context, page), [page.port("sample"), model_a, device, listed], lists)
+    for model in (model_a, model_b):
+        model.focus(page.friendly(partial(refreshed, context)), listed, [model_a, model_b, listed], **QUIET)
 
 
 def begin(context: Context, sampler: Sampler, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,14 +93,16 @@ def begin(context: Context, sampler: Sampler, values: Mapping[str, Any]) -> dict
               for spec in [resolve(context, values[name])]]  # fmt: skip
     if not models:
         raise UserError("no model is chosen; choose one or two above the prompt")
-    if values["device"] not in devices(context):
-        raise UserError(f"there is no device {values['device']!r}; choose from: {', '.join(devices(context))}")
+    device, known = values["device"], devices(context)
+    if device not in known:
+        raise UserError(f"there is no device {device!r}; choose from: {', '.join(known)}")
+    context.jobs.devices.take(device, known, but=SAMPLING)  # generations wait for each other
     settings, words = clamped(values, values["stop"])
     prompt, word = prompt_within(values["prompt"])
     if values["running"]:
         with contextlib.suppress(UserError):  # it was of an earlier server, or is long forgotten
             sampler.stop(values["running"])
-    generation = sampler.start(models, prompt, settings, values["device"])
+    generation = sampler.start(models, prompt, settings, device)
     words += [word] if word else []
     notice = html.Markup("".join(html.note(text) for text in words))
     used = {name: getattr(settings, name) for name in LIMITS}
@@ -126,14 +129,35 @@ def asked(context: Context, text: str) -> list[Any]:
     return [*models, prompt, seed]
 
 
-def refreshed(context: Context, listed: list[Any]) -> Any:
-    """New checkpoints and folders in both lists; nothing when there are none. The first ones of all are chosen."""
+def _opened(context: Context, page: Page) -> Callable[..., Any]:
+    def opened(port: str | None, model_a: Any, device: Any, listed: list[Any], request: gr.Request) -> Any:
+        """What can be chosen now, and what is chosen unless a person or a link did."""
+        asked = "model_a" in page.request(port) or "model_a" in request.query_params
+        lists = refreshed(context, listed, choose=not asked and model_a in (None, "", ONLY_HUB[0]))
+        a, b, known = lists if isinstance(lists, tuple) else (gr.skip(), gr.skip(), gr.skip())
+        return a, b, free_device(context, device), known
+
+    return opened
+
+
+def free_device(context: Context, device: Any) -> Any:
+    """The device to begin with: that which stands there, unless somebody is at work on it."""
+    free = device if device in devices(context) and device not in context.jobs.devices.held() else None
+    free = free or context.jobs.devices.free(devices(context))
+    return gr.skip() if free == device else gr.update(value=free)
+
+
+def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
+    """New checkpoints and folders in both lists; nothing when there are none. `choose`: also the models to begin with.
+
+    Asked for when the tab is opened and when a list is: looking through the roots is not for a timer.
+    """
     before, known = [tuple(item) for item in listed or []], choices(context)
+    first, second = defaults(known)
+    if choose and (first, second) != ONLY_HUB:
+        return gr.update(choices=known, value=first), gr.update(choices=known, value=second or None), known
     if before == known:
         return gr.skip()
-    if defaults(before) == ONLY_HUB != defaults(known):
-        first, second = defaults(known)
-        return gr.update(choices=known, value=first), gr.update(choices=known, value=second or None), known
     return gr.update(choices=known), gr.update(choices=known), known
 
 

@@ -21,8 +21,7 @@ from workbench.tokenizing.trained import BESIDE_RUNS, places, trained
 from workbench.tokenizing.training import BUDGETS, KIND, Order
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
-TICK_SECONDS = 1.0
-FIRST_SECONDS = 0.3
+TICK_SECONDS, IDLE_SECONDS = 1.0, 15.0
 SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones do not. 3.14159 \u00fcber na\u00efve"
 WORD = " unbelievably"
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
@@ -117,7 +116,7 @@ def _train_part(context: Context, c: SimpleNamespace) -> None:
                 c.use = gr.Button(
                     "Use it in a new run", variant="primary", min_width=80, elem_id="wb-tok-use", elem_classes="wb-act"
                 )
-    c.seen = gr.State(("", ""))
+    c.seen = gr.State(("", "", ""))
 
 
 def _compare_part(context: Context, c: SimpleNamespace) -> None:
@@ -142,9 +141,7 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
         [c.text.change, c.tokenizer.change], look, [c.tokenizer, c.text], [c.summary, c.tokens],
         trigger_mode="always_last", **QUIET,
     )  # fmt: skip
-    first = page.timer("tokenizer", FIRST_SECONDS)  # shows the tokens of the text that stands there, then rests
-    once = page.friendly(lambda spec, text: (*show.look(context, bench, spec, text), gr.Timer(active=False)))
-    first.tick(once, [c.tokenizer, c.text], [c.summary, c.tokens, first], **QUIET)
+    page.on_open("tokenizer", partial(show.look, context, bench), [c.tokenizer, c.text], [c.summary, c.tokens])
     page.port("tokenizer").change(
         page.friendly(partial(_asked, page)), page.port("tokenizer"), [c.parts, c.text, c.tokenizer], **QUIET
     )
@@ -159,7 +156,8 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
 
 def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     form = {getattr(c, name) for name in FORM}
-    lists = [c.seen, c.tasks, c.task, c.trained, c.own, c.tokenizer, c.several]
+    timer = page.timer("tokenizer", TICK_SECONDS)
+    lists = [c.seen, c.tasks, c.task, timer, c.trained, c.own, c.tokenizer, c.several]
 
     def order(values: dict[Any, Any]) -> Order:
         return Order(**{name: values[getattr(c, name)] for name in FORM})
@@ -171,9 +169,9 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     c.start.click(page.friendly(lambda values: _start(context, order(values))), form, [c.said, *lists], **PRIVATE)
     for button, act in ((c.stop, training.stop), (c.again, training.again), (c.forget, training.forget)):
         button.click(page.friendly(partial(_act, context, act)), c.task, lists, **PRIVATE)
-    page.timer("tokenizer", TICK_SECONDS).tick(
-        page.friendly(partial(refresh, context)), [c.seen, c.task, c.own], lists, **QUIET
-    )
+    looked = [c.seen, c.task, c.own]
+    timer.tick(page.friendly(partial(poll, context)), looked, lists, **QUIET)
+    page.on_open("tokenizer", partial(refresh, context), looked, lists)
     c.use.click(page.friendly(partial(_use, context, page)), c.own, page.outputs("train"), **PRIVATE)
     c.view.click(page.friendly(partial(_view, context)), c.own, [c.parts, c.tokenizer], **PRIVATE)
 
@@ -213,7 +211,7 @@ def _start(context: Context, order: Order) -> tuple[Any, ...]:
     try:
         task = training.start(context, order)
     except UserError as error:
-        return html.problem(str(error)), *[gr.skip()] * 7
+        return html.problem(str(error)), *[gr.skip()] * 8
     return html.note(f"{task.label} was started; it goes on without this page."), *refresh(context, None, task.id, None)
 
 
@@ -227,19 +225,37 @@ def _act(context: Context, act: Callable[[Context, str], Any], id: str | None) -
 def refresh(context: Context, seen: Any, task: str | None, own: str | None) -> Any:
     """New lists where something changed since `seen`; None: all of them. A choice that is gone becomes the newest."""
     tasks, found = context.jobs.tasks.list(KIND), trained(context)
-    now = (str(show.task_list(tasks)) + str(show.task_choices(tasks)), str(show.trained_list(found)))
-    before = tuple(seen) if seen else ("", "")
+    now = (*_told(tasks), str(show.trained_list(found)))
+    before = tuple(seen) if seen else ("", "", "")
     if now == before:
         return gr.skip()
     chosen = task if task in [t.id for t in tasks] else _newest(tasks)
-    news: list[Any] = [now, show.task_list(tasks), gr.Dropdown(show.task_choices(tasks), value=chosen)]
-    if now[1] == before[1]:
+    pace = gr.Timer(value=TICK_SECONDS if any(t.running for t in tasks) else IDLE_SECONDS)
+    news: list[Any] = [now, show.task_list(tasks), gr.Dropdown(show.task_choices(tasks), value=chosen), pace]
+    if now[2] == before[2]:
         return *news, *[gr.skip()] * 4
     kept = own if own in [str(t.path) for t in found] else _first(found)
     names = show.choices(context)
     return (
         *news, show.trained_list(found), gr.Dropdown(_own(found), value=kept), gr.Dropdown(names), gr.Dropdown(names)
     )  # fmt: skip
+
+
+def poll(context: Context, seen: Any, task: str | None, own: str | None) -> Any:
+    """`refresh` where a training got on or ended. What lies in the roots is looked through only when one ended."""
+    before = tuple(seen) if seen else ("", "", "")
+    told = _told(context.jobs.tasks.list(KIND))
+    if told == before[:2]:
+        return gr.skip()
+    if told[1] != before[1]:
+        return refresh(context, seen, task, own)
+    tasks = context.jobs.tasks.list(KIND)
+    return (*told, before[2]), show.task_list(tasks), *[gr.skip()] * 6
+
+
+def _told(tasks: list[Any]) -> tuple[str, str]:
+    """What is said of trainings: how far they are, and which there are in which state."""
+    return str(show.task_list(tasks)), str(show.task_choices(tasks))
 
 
 def _use(context: Context, page: Page, own: str | None) -> list[Any]:

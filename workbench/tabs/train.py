@@ -15,13 +15,15 @@ from workbench.context import Context
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.train import draft as drafts
 from workbench.train import fields as form
-from workbench.train import fill, handlers, show
+from workbench.train import fill, handlers, measure, show
 from workbench.train import queue as queues
 from workbench.train.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.train.handlers import Parts
 from workbench.train.presets import preset_choices
 
 QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
+MEASURE_SECONDS = 2.0
+IDLE_SECONDS = 15.0  # while nothing waits or runs
 SAVE_FILE = """(text) => {
   const file = JSON.parse(text || "{}");
   if (!file.name) return;
@@ -37,8 +39,9 @@ def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     parts, made = compose(context)
     _wire_form(context, page, parts, made)
-    _wire_launch(context, page, parts, made)
-    _wire_queue(context, page, made)
+    queued = _wire_launch(context, page, parts, made)
+    _wire_measure(context, page, parts, made)
+    _wire_queue(context, page, made, queued)
 
 
 def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
@@ -59,7 +62,7 @@ def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
                 made |= _files()
             with gr.Column(scale=4, min_width=300, elem_classes="wb-train-side"):
                 made["suggest"] = _launch_card(context, fields, parts)
-                _outlook(parts)
+                _outlook(parts, made)
         made |= _queue(context)
         _hidden(parts)
     return parts, made
@@ -112,8 +115,13 @@ def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Butt
     return suggest
 
 
-def _outlook(parts: Parts) -> None:
+def _outlook(parts: Parts, made: dict[str, Any]) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
+    with gr.Row():
+        made["measure"] = gr.Button("Measure a few real steps", size="sm", elem_id="train-measure", min_width=120)
+        made["measure_stop"] = gr.Button("Stop measuring", size="sm", elem_id="train-measure-stop", min_width=120,
+                                         visible=False)  # fmt: skip
+    made["measured"] = gr.HTML("", elem_id="train-measured")
     parts.schedule = gr.HTML("", elem_id="train-schedule")
     parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=form.RESETS)
     parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on",
@@ -190,7 +198,8 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     suggest.click(page.friendly(name), parts.form, parts.filling, **ACTION)
 
 
-def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
+def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> Any:
+    """Returns the event after which the queue has changed."""
     welcome = made["welcome"]
     to_monitor = page.outputs("monitor")
     run = parts.fields.inputs[RUN]
@@ -200,45 +209,76 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
         selected, request = page.go("monitor", runs=name)
         return {to_monitor[0]: selected, to_monitor[1]: request, welcome: gr.Row(visible=False), **updates}
 
+    def start_first() -> Any:
+        selected, request = page.go("monitor", runs=handlers.launch_first(context))
+        return {to_monitor[0]: selected, to_monitor[1]: request, welcome: gr.Row(visible=False),
+                run: drafts.free_name(context, FIRST_PRESET), parts.filled: secrets.token_hex(4)}  # fmt: skip
+
     def queue_up(data: dict[Any, Any]) -> Any:
         name, updates = handlers.launch(context, parts, False, data)
         gr.Info(f"{name} is queued; what you change now changes nothing in it.", title="Queued")
         return {welcome: gr.Row(visible=False), **updates}
 
-    def arrive(filled: str | None, request: gr.Request) -> Any:
+    def arrive(filled: str | None, port: str | None, request: gr.Request) -> Any:
         """The first look at the form: whether the folder is new, a name that is free now, and everything looked at.
 
-        An address that fills the form names the run itself.
+        An address or another tab that fills the form names the run itself.
         """
         if filled:
             return {welcome: gr.Row(visible=_is_new(context))}
-        asked = {"from_run", "from_job", "preset"} & set(request.query_params)
+        asked = {"from_run", "from_job", "preset"} & {*request.query_params, *page.request(port)}
         name = {} if asked else {run: drafts.free_name(context, FIRST_PRESET)}
         return {welcome: gr.Row(visible=_is_new(context)), parts.filled: secrets.token_hex(4), **name}
 
     after = [run, parts.filled, welcome]
-    gr.on(
-        [parts.start.click, parts.welcome_start.click],
-        page.friendly(start),
-        parts.form,
-        [*to_monitor, *after],
-        **ACTION,
-    )
-    parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
-    page.on_open("train", arrive, parts.filled, after)
+    parts.start.click(page.friendly(start), parts.form, [*to_monitor, *after], **ACTION)
+    parts.welcome_start.click(page.friendly(start_first), None, [*to_monitor, *after], **ACTION)
+    page.on_open("train", arrive, [parts.filled, page.port("train")], after)
+    return parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
 
 
-def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
+def _wire_measure(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
+    """A few real steps of the form's run, beside the estimate; looked at often only while it is under way."""
+    timer = page.timer("train", MEASURE_SECONDS)
+    outputs = [made["measured"], made["measure"], made["measure_stop"], timer]
+
+    def state() -> list[Any]:
+        task = measure.newest(context)
+        going = task is not None and task.running
+        return [measure.view(task), gr.Button(visible=not going), gr.Button(visible=going),
+                gr.Timer(value=MEASURE_SECONDS if going else IDLE_SECONDS)]  # fmt: skip
+
+    def poll(shown: str) -> Any:
+        now = state()
+        return now if now[0] != shown else gr.skip()
+
+    def begin(data: dict[Any, Any]) -> list[Any]:
+        measure.start(context, handlers.draft_of(parts, data))
+        return state()
+
+    def end() -> list[Any]:
+        measure.stop(context)
+        return state()
+
+    made["measure"].click(page.friendly(begin), parts.form, outputs, **ACTION)
+    made["measure_stop"].click(page.friendly(end), None, outputs, **ACTION)
+    timer.tick(page.friendly(poll), made["measured"], outputs, **QUIET)
+    page.on_open("train", state, None, outputs)
+
+
+def _wire_queue(context: Context, page: Page, made: dict[str, Any], queued: Any) -> None:
     table, pause, runs = made["queue"], made["pause"], made["runs"]
     go = page.outputs("monitor")
     copy = page.port("train")
+    timer = page.timer("train", QUEUE_SECONDS)
 
     def state() -> dict[Any, Any]:
         words = "Continue the queue" if context.jobs.paused else "Pause the queue"
-        return {table: queues.queue(context), pause: gr.Button(words)}
+        pace = gr.Timer(value=QUEUE_SECONDS if context.jobs.queue() else IDLE_SECONDS)
+        return {table: queues.queue(context), pause: gr.Button(words), timer: pace}
 
     def poll(shown: str) -> Any:
-        """What has changed, or nothing to do for the browser."""
+        """What has changed, or nothing to do for the browser; slowly while nothing waits or runs."""
         now = state()
         return now if now[table] != shown else gr.skip()
 
@@ -265,9 +305,10 @@ def _wire_queue(context: Context, page: Page, made: dict[str, Any]) -> None:
         job = queues.resume(context, str((event._data or {}).get("id", "")), processes)
         return page.go("monitor", runs=job.run)
 
-    page.timer("train", QUEUE_SECONDS).tick(page.friendly(poll), table, [table, pause], **QUIET)
+    timer.tick(page.friendly(poll), table, [table, pause, timer], **QUIET)
+    queued.then(page.friendly(state), None, [table, pause, timer], **QUIET)
     page.timer("train", RUNS_SECONDS).tick(page.friendly(poll_runs), runs, runs, **QUIET)
-    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, runs])
-    table.click(page.friendly(act), None, [table, pause, *go, copy], **ACTION)
-    pause.click(page.friendly(toggle), None, [table, pause], **ACTION)
+    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, timer, runs])
+    table.click(page.friendly(act), None, [table, pause, timer, *go, copy], **ACTION)
+    pause.click(page.friendly(toggle), None, [table, pause, timer], **ACTION)
     runs.click(page.friendly(resume), made["processes"], go, **ACTION)

@@ -15,7 +15,7 @@ from workbench.tokenizing.choose import Tokenizers, tokenizer_of
 from workbench.tokenizing.merges import Stories
 from workbench.tokenizing.tokens import coloured, summary, tokens_of
 from workbench.tokenizing.trained import Trained, trained
-from workbench.tokenizing.training import Order, command_of, out_of
+from workbench.tokenizing.training import Order, command_of, in_words, out_of
 
 SHOWN_TASKS = 8
 BADGES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped", "lost": "lost"}
@@ -80,7 +80,7 @@ def task_list(tasks: list[Task]) -> html.Markup:
 
 def _progress(task: Task) -> html.Markup:
     if task.state == "failed" or task.state == "lost":
-        return html.Markup(f'<span class="wb-bad">{html.escape(task.error)}</span>')
+        return html.Markup(f'<span class="wb-bad">{html.escape(in_words(task.error))}</span>')
     if task.state == "stopped":
         return html.escape("stopped; nothing was left behind")
     if task.state == "done":

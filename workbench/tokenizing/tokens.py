@@ -31,7 +31,8 @@ def tokens_of(tokenizer: Tokenizer, text: str) -> Tokens:
     """The tokens of a text, of at most MOST_CHARS characters; ids as `tokenizer inspect` prints them."""
     shown = text[:MOST_CHARS]
     ids = tokenizer.encode(shown)
-    return Tokens(ids, [tokenizer.decode_bytes([i]) for i in ids], len(text) - len(shown))
+    pieces = [tokenizer.continuation(id, ids[:n]) for n, id in enumerate(ids)]
+    return Tokens(ids, pieces, len(text) - len(shown))
 
 
 def characters(piece: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ BUDGETS = {
     "share of all documents (0 to 1)": "--share",
 }  # fmt: skip
 MOST_SPECIALS = 64
+OPTION = re.compile(r"--[a-z-]+")
+FIELDS = {
+    "--vocab-size": "vocabulary size", "--pattern": "pattern", "--seed": "seed", "--special": "special tokens",
+    "--documents": "documents", "--bytes": "bytes of text", "--share": "share of all documents", "--out": "the folder",
+    "--source": "source",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,19 @@ class Order:
 
 
 def command_of(context: Context, order: Order) -> list[str]:
-    """The command, after everything the engine would refuse is refused. UserError with the reason."""
+    """The command, after everything the engine would refuse is refused. UserError with the reason in our words."""
+    try:
+        return _command_of(context, order)
+    except UserError as error:
+        raise UserError(in_words(str(error))) from None
+
+
+def in_words(text: str) -> str:
+    """A line of the command line in the words of the form, which has no options."""
+    return OPTION.sub(lambda found: FIELDS.get(found[0], found[0]), text)
+
+
+def _command_of(context: Context, order: Order) -> list[str]:
     from mygpt2.tokenizer.corpus import Budget
     from mygpt2.tokenizer.create import Recipe
 

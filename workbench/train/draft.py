@@ -14,6 +14,7 @@ from typing import Any
 
 from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.config.batch import batch_problem, lanes_problem
+from mygpt2.data.find import find
 from mygpt2.errors import UserError
 from mygpt2.planning import Plan, plan
 from mygpt2.run_dir import check_name
@@ -81,6 +82,8 @@ def check(context: Context, draft: Draft) -> Checked:
     config = _read_settings(context, draft, found, tell)
     _check_run(context, draft.run, tell)
     processes = _check_machine(context, draft, config, tell)
+    if config:
+        _check_files(config, tell)
     if config and processes:
         _check_division(config, processes, tell)
     if config:
@@ -108,8 +111,10 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
 
 
 def busy(context: Context, draft: Draft) -> list[str]:
-    """The runs that hold a chosen device now, for which this one would have to wait."""
-    return [job.run for job in context.jobs.queue() if job.state in HOLDING and {*job.spec.devices} & {*draft.devices}]
+    """Who is at work on a chosen device now, for whom this run would have to wait."""
+    jobs = [job for job in context.jobs.queue() if job.state in HOLDING and {*job.spec.devices} & {*draft.devices}]
+    others = (who for device, who in context.jobs.devices.held().items() if device in draft.devices)
+    return list(dict.fromkeys([*(f"run {job.run}" for job in jobs), *others]))
 
 
 def estimate(context: Context, checked: Checked) -> Plan | str:
@@ -170,10 +175,35 @@ def _read_settings(context: Context, draft: Draft, found: Checked, tell: Tell) -
     except UserError as error:
         tell(str(error), PRESET)
         return None
+    changed = {change.name for change in reading.changes}
     for line in dict.fromkeys(reading.lines):
-        tell(line, *(name for name, lines in reading.problems.items() if line in lines))
+        fields = [name for name, lines in reading.problems.items() if line in lines]
+        tell(_of_processes(line, draft), *([name for name in fields if name in changed] or fields))
     found.changes.extend(reading.changes)
     return reading.config
+
+
+def _of_processes(line: str, draft: Draft) -> str:
+    """A line on a batch that does not divide, said for as many processes as are chosen: its advice must hold."""
+    texts = {**forms.preset_texts(draft.preset), **draft.values}
+    try:
+        tokens, block = (int(str(texts[name])) for name in ("train.batch_tokens", "model.block_size"))
+        micro = int(str(texts["train.micro_batch"])) if texts["train.micro_batch"] else None
+        alone, together = (batch_problem(tokens, block, micro, n) for n in (1, parse_processes(draft.processes)))
+    except (ValueError, ZeroDivisionError, UserError):
+        return line
+    return line.replace(alone, together) if alone and together else line
+
+
+def _check_files(config: RunConfig, tell: Tell) -> None:
+    """A file or folder that training cannot read would end the run once it has come out of the queue."""
+    path = Path(config.data.source)
+    if not path.is_absolute() or not path.exists():
+        return
+    try:
+        find(path)
+    except UserError as error:
+        tell(str(error), "data.source")
 
 
 def _check_run(context: Context, name: str, tell: Tell) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mygpt2.cli import Parser
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.run_dir import rank_states
 from mygpt2.verbs import train
 from workbench import forms
 from workbench.context import Context
@@ -41,6 +43,20 @@ def from_job(context: Context, job: Job) -> Loaded:
     train.add_arguments(parser)
     args, settings = parser.parse_known_args(words[words.index("mygpt2.launch") + 1 :])
     return Loaded(args.preset, forms.texts(load_config(args.preset, args.config, settings)), [])
+
+
+def machine_of(context: Context, request: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None]:
+    """The devices and the number of processes that a run or job had, as far as they are to be had here."""
+    job, ranks = None, []
+    if "from_job" in request:
+        job = context.jobs.store.get(str(request["from_job"]))
+    elif "from_run" in request:
+        run = context.run(str(request["from_run"]))
+        job, ranks = context.jobs.job_of(run.name), rank_states(run)
+    devices = job.spec.devices if job else tuple(dict.fromkeys(rank.device for rank in ranks))
+    count = len(ranks) or (job.spec.nproc if job else None)
+    here = bool(devices) and set(devices) <= set(context.jobs.slots)
+    return devices if here else (), count if here or not devices else None
 
 
 def from_upload(file: str | None) -> Loaded:

@@ -62,7 +62,7 @@ class Parts:
     def refreshed(self) -> list[Any]:
         """The outputs of `refresh`."""
         return [*self.fields.folds.values(), self.shown, self.reasons, self.estimate,
-                self.schedule, self.changes, self.command, self.start, self.queue_up, self.welcome_start]  # fmt: skip
+                self.schedule, self.changes, self.command, self.start, self.queue_up]  # fmt: skip
 
 
 def draft_of(parts: Parts, data: Data) -> Draft:
@@ -92,7 +92,6 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
         parts.command: checked.command_line,
         parts.start: gr.Button(interactive=ready),
         parts.queue_up: gr.Button(interactive=ready),
-        parts.welcome_start: gr.Button(interactive=ready),
     }
 
 
@@ -184,7 +183,11 @@ def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Upd
     }
     message = next((words for key, words in told.items() if key in request), "")
     run = drafts.free_name(context, stem) if "tokenizer" not in request else None
-    return filled(context, parts, loaded, run, message)
+    devices, processes = fill.machine_of(context, request)
+    own = parts.fields.inputs
+    machine: Updates = {own[DEVICES]: list(devices)} if devices else {}
+    machine |= {own[NPROC]: str(processes)} if processes else {}
+    return filled(context, parts, loaded, run, message) | machine
 
 
 def upload(context: Context, parts: Parts, file: str | None) -> Updates:
@@ -208,6 +211,15 @@ def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[s
     job = drafts.launch(context, draft, at_once)
     run = parts.fields.inputs[RUN]
     return job.run, {run: drafts.free_name(context, job.run), parts.filled: secrets.token_hex(4)}
+
+
+def launch_first(context: Context) -> str:
+    """Starts the newcomer's run, whatever the form holds by now; its name."""
+    devices = drafts.first_devices(context)
+    values = fill.from_preset(drafts.FIRST_PRESET).values
+    processes = str(drafts.first_processes(drafts.FIRST_PRESET, devices))
+    name = drafts.free_name(context, drafts.FIRST_PRESET)
+    return drafts.launch(context, Draft(drafts.FIRST_PRESET, values, name, devices, processes), True).run
 
 
 def suggest_name(context: Context, parts: Parts, data: Data) -> Updates:

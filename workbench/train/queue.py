@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mygpt2.config import load_config
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
@@ -16,6 +15,7 @@ from workbench.context import Context
 from workbench.html import STATES, Markup, badge, empty, escape, join, table
 from workbench.jobs import Job
 from workbench.jobs.policy import check_resumable, may_resume
+from workbench.jobs.reading import came_to_nothing
 from workbench.jobs.records import WAITING
 from workbench.train.draft import parse_processes
 
@@ -33,14 +33,15 @@ def queue(context: Context) -> Markup:
     if not active and not ended:
         return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
     waiting = [job.id for job in active if job.state in WAITING]
-    rows = [_row(job, waiting, context.read_only) for job in (*active, *ended)]
+    held = context.jobs.devices.held() if waiting else {}
+    rows = [_row(context, job, waiting, held) for job in (*active, *ended)]
     headers = ("run", "state", "on", "settings", "why", "")
     return join([head, table(headers, rows, caption="queue and the last that ended")])
 
 
-def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
+def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> tuple[Any, ...]:
     buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
-    if not read_only:
+    if not context.read_only:
         if job.id in waiting:
             place = waiting.index(job.id)
             buttons += [_button("up", job, "Up", f"Move {job.run} up")] if place else []
@@ -50,12 +51,17 @@ def _row(job: Job, waiting: Sequence[str], read_only: bool) -> tuple[Any, ...]:
     on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
     what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
     word = WORDS.get(job.state, job.state)
-    return job.run, badge(word) if word in STATES else word, on, what, _why(job), join(buttons)
+    nothing = came_to_nothing(RunDir(context.runs / job.run)) if job.state == "finished" else ""
+    why = Markup(f'<span class="wb-bad">diverged: {escape(nothing)}</span>') if nothing else _why(job, held)
+    return job.run, badge(word) if word in STATES else word, on, what, why, join(buttons)
 
 
-def _why(job: Job) -> str:
+def _why(job: Job, held: Mapping[str, str]) -> str:
     if job.state == "waiting":
         return f"{job.reason}; again at {time.strftime('%H:%M:%S', time.localtime(job.not_before))}"
+    before = dict.fromkeys(held[device] for device in job.spec.devices if device in held)
+    if job.state == "queued" and before:
+        return f"waits for {', '.join(before)}"
     return job.reason
 
 
@@ -120,8 +126,8 @@ def resume(context: Context, name: str, processes: str) -> Job:
     state = state_of(run)
     check_resumable(run.name, state)
     count = parse_processes(processes) if str(processes or "").strip() else None
+    config = context.configuration(run)
     if count:
-        config = load_config(None, run.config_file)
         train, block = config.train, config.model.block_size
         problem = batch_problem(train.batch_tokens, block, train.micro_batch, count)
         problem = problem or lanes_problem(train.batch_tokens // block, config.data.lanes, count)

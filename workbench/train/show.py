@@ -14,6 +14,10 @@ LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "
          "disk.peak", "time.speed", "time.total")  # fmt: skip
 REASONED = ("length.passes", "time.total")  # these say at once where they come from, or why they are unknown
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
+# What the first run takes, as it was measured on two cores of either kind of processor.
+FIRST_RUN_TAKES = (
+    "on two cores about two and a half minutes with bfloat16 units (AVX-512 or AMX), about five without (AVX2)"
+)
 LONGEST = 120  # characters of a value in a list
 
 
@@ -117,7 +121,8 @@ def estimate(plan: Plan | str) -> Markup:
 
 def _figure(figure: Figure) -> Markup:
     told = figure.key in REASONED and (figure.value is None or figure.section == "time")
-    basis = f"<small>{escape(figure.basis)}</small>" if told else ""
+    said = figure.basis.replace("--measure does", "the button below measures it")
+    basis = f"<small>{escape(said)}</small>" if told else ""
     row = f"<dt>{escape(figure.label)}</dt><dd>{escape(figure.text)}{basis}</dd>"
     return Markup(f'<div title="{escape(figure.basis)}">{row}</div>')
 
@@ -149,10 +154,10 @@ def schedule(rates: Rates) -> Markup:
     )
 
 
-def welcome(parameters: int, minutes: str = "about three minutes on two cores") -> Markup:
+def welcome(parameters: int) -> Markup:
     """The newcomer's panel, while the folder has no run."""
     size = f"{parameters / 1e6:.0f}-million-parameter"
     return Markup(
-        f"<h2>Start here</h2><p>A {escape(size)} model on built-in text, {escape(minutes)}. "
+        f"<h2>Start here</h2><p>A {escape(size)} model on built-in text: {escape(FIRST_RUN_TAKES)}. "
         "It runs on its own from then on: this page, the browser and the server may all be closed.</p>"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
 
 BATCH = 524_288
@@ -44,6 +45,12 @@ class Folder:
 
     def run(self, name: str) -> RunDir:
         return RunDir.open(self.runs, name)
+
+    def path(self, text: str, what: str) -> Path:
+        """Only what lies in the folder of the runs."""
+        if not Path(text).resolve().is_relative_to(self.runs):
+            raise UserError(f"the {what} {text} lies outside")
+        return Path(text)
 
 
 def new_run(folder: Path, name: str, state: str = "stopped") -> RunDir:

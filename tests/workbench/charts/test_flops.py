@@ -1,5 +1,7 @@
 """FLOPs per token from a configuration are the trainer's own."""
 
+import json
+
 import pytest
 
 from mygpt2.config import load_config, to_toml
@@ -27,3 +29,15 @@ def test_a_damaged_configuration_has_no_figure(tmp_path):
     new_run(tmp_path, "r").config_file.write_text("nonsense")
     assert flops_per_token(Folder(tmp_path), {"runs": ["r"]}) == {"r": None}
     assert flops_per_token(Folder(tmp_path), None) == {}
+
+
+def test_a_tokenizer_that_a_configuration_names_is_read_inside_the_roots_only(tmp_path):
+    runs, outside = tmp_path / "runs", tmp_path / "tokenizer.json"
+    runs.mkdir()
+    content = json.dumps({"model": {"vocab": {str(i): i for i in range(500)}}})
+    outside.write_text(content)
+    (runs / "tokenizer.json").write_text(content)
+    run = new_run(runs, "r")
+    for place, known in ((outside, False), (runs / "tokenizer.json", True)):
+        run.config_file.write_text(to_toml(load_config("tiny", None, ["--data.tokenizer", str(place)])))
+        assert (flops_per_token(Folder(runs), {"runs": ["r"]})["r"] is not None) == known

@@ -197,6 +197,15 @@ def test_alerts_of_the_job_runner_come_once(folder, run):
     assert "marks" not in ask(folder, reply["cursor"])
 
 
+@pytest.mark.parametrize("file", ["metrics_file", "events_file"])
+def test_a_link_out_of_the_run_is_a_problem_in_words_and_shows_nothing(folder, run, tmp_path, file):
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_text('{"step": 1, "attempt": 1, "loss": 4.0, "kind": "save"}\n')
+    getattr(run, file).symlink_to(elsewhere)
+    (reply,) = points(folder, {"wants": [{"run": "r"}], "columns": ["loss"]})
+    assert set(reply) == {"run", "problem"} and "link out of the run's folder" in reply["problem"]
+
+
 @pytest.mark.parametrize("name", ["", "nobody", "../r", "/etc", "a;touch x", "<img onerror=1>", None, 7, {}])
 def test_a_run_that_is_none_is_a_problem_in_words(folder, run, name):
     (reply,) = points(folder, {"wants": [{"run": name}], "columns": ["loss"]})

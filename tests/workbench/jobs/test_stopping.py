@@ -129,3 +129,21 @@ def test_a_rank_of_another_machine_is_said_to_be_out_of_reach(run):
 def test_an_unknown_way_to_stop_is_refused(run):
     with pytest.raises(UserError, match="allowed: save, now, kill"):
         StopJob(run, "gently")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [{"state": "finished"}, {"state": "queued"}, {"state": 7}, {"attempt": 9}, None])
+@pytest.mark.parametrize("how", ["save", "now", "kill"])
+def test_a_run_whose_status_is_wrong_is_stopped_all_the_same(run, said, how):
+    """It was "not running", and trained on."""
+    from workbench.monitor.poll import buttons
+
+    listens = str(run.control_dir / "stop")
+    with running(POLITE, listens) as zero:
+        at_work(run, zero.pid)
+        record = json.loads(run.status_file.read_text())
+        run.status_file.write_text("{" if said is None else json.dumps({**record, **said}))
+        allowed = buttons(state_of(run), read_only=False)
+        assert allowed["stop"] and allowed["kill"] and not allowed["resume"]
+        stop = StopJob(run, how, grace=30.0)
+        assert stop.start().wait(60) and stop.stopped
+        zero.wait(60)

@@ -267,12 +267,14 @@ def test_the_newest_alert_comes_first_and_of_one_run_only_its_own(tmp_path):
 def test_a_run_that_diverges_raises_an_error_early_and_what_it_leaves_out_a_warning(folder):
     with running() as rank:
         run, writer = folder.run(step=10)
-        writer.config('[data]\ntokenizer = "gpt2:8192"\n')
         record_rank(run, 0, rank.pid)
+        assert folder.look() == [], "seen before it has written its configuration"
+        writer.config('[data]\ntokenizer = "gpt2:8192"\n')
         for step, loss in enumerate((8.3, 20.0, 90.0, 400.0), 1):
             train(writer, [step], loss=loss)
         writer.event("alert", level="warning", about="left_out", step=3, message="50.00% left out at step 3: 400 empty")
         assert sorted(folder.look(2)) == [("divergence", "a", 4), ("left_out", "a", 3)]
+        assert any("9.01" in alert.text for alert in folder.log.all())
         levels = {alert.kind: alert.level for alert in folder.log.all()}
         assert levels == {"divergence": "error", "left_out": "warning"}
         writer.close()
@@ -292,3 +294,14 @@ def test_one_run_that_cannot_be_watched_does_not_end_the_watch_over_others(folde
 
     monkeypatch.setattr(module, "state_of", broken)
     assert sorted(folder.look(2)) == [("save", "a", 50), ("save", "c", 50)]
+
+
+def test_an_error_of_another_rank_is_told_with_the_end_of_that_ranks_log(folder):
+    run, writer = folder.run(step=20)
+    run.log_file(0).write_text("of rank 0\n")
+    run.log_file(1).write_text("Traceback\nValueError: no such column\n")
+    writer.event("alert", level="error", message="rank 1: ValueError: no such column", rank=1)
+    writer.finish("failed", 70, "rank 1: ValueError: no such column")
+    assert [kind for kind, _, _ in folder.look(3)] == ["crash"]
+    (alert,) = folder.log.all()
+    assert alert.text == "rank 1: ValueError: no such column" and alert.log_tail[-1] == "ValueError: no such column"

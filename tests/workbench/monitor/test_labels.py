@@ -6,6 +6,7 @@ import pytest
 
 from mygpt2.errors import UserError
 from tests.workbench.monitor.folders import run_folder
+from workbench.monitor import labels
 from workbench.monitor.labels import (
     MAX_NOTE,
     note_digest,
@@ -59,3 +60,23 @@ def test_star_and_tags_do_not_disturb_each_other(run):
     assert toggle_star(run) is True
     assert read_labels(run).star and read_labels(run).tags == ("keep",)
     assert toggle_star(run) is False and read_labels(run).tags == ("keep",)
+
+
+@pytest.mark.parametrize("data", [b"x" * 150_000, b"caf\xe9 au lait", "\U0001f600".encode() * 150_000])
+def test_a_note_that_the_page_has_only_a_part_of_is_never_written(tmp_path, data):
+    """One of 150,000 characters was saved as the 99,990 that the page had."""
+    run = run_folder(tmp_path, "a")
+    run.notes_file.write_bytes(data)
+    shown = labels.read_note(run)
+    with pytest.raises(UserError, match="edit the file itself"):
+        labels.write_note(run, shown[:99_990], labels.note_digest(shown))
+    assert run.notes_file.read_bytes() == data and labels.foreign_note(run)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 100_000, "\U0001f600" * 100_000, "one\r\ntwo"])
+def test_a_note_that_fits_is_the_pages_to_write(tmp_path, text):
+    run = run_folder(tmp_path, "a")
+    run.notes_file.write_bytes(text.encode())
+    assert labels.foreign_note(run) == ""
+    assert labels.write_note(run, "new", labels.note_digest(labels.read_note(run)))
+    assert run.notes_file.read_text() == "new"

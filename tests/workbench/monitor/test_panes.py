@@ -161,6 +161,9 @@ def test_a_failed_run_says_in_one_sentence_which_rank_and_why(tmp_path):
         replace_json(run.exit_file, {**record, "reason": reason})
         shown = head.head(head.glance(run, state_of(run), []))
         assert '<p class="wb-run-reason">rank 1: ValueError: no such column</p>' in shown
+    replace_json(run.exit_file, {**record, "rank": 0, "reason": "data.source: there is no such file"})
+    shown = head.head(head.glance(run, state_of(run), []))
+    assert '<p class="wb-run-reason">data.source: there is no such file</p>' in shown, "the same on every rank"
 
 
 def test_what_is_left_out_is_counted_on_the_page(tmp_path):

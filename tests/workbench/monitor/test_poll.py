@@ -12,7 +12,7 @@ from mygpt2.run_dir import RunWriter, state_of
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.monitor.folders import run_folder
 from workbench.context import Context
-from workbench.jobs import Jobs
+from workbench.jobs import Jobs, JobSpec
 from workbench.monitor import actions, labels
 from workbench.monitor import index as index_module
 from workbench.monitor.export import export
@@ -293,3 +293,32 @@ def test_a_folder_that_cannot_be_understood_is_listed_and_hides_no_other(context
     first = monitor.index.changes()
     assert {row["name"]: row["state"] for row in first["rows"]} == {"a": "finished", "b": "lost", "c": "finished"}
     assert monitor.index.changes(first["mark"])["rows"] == [], "and costs nothing while it does not change"
+
+
+def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
+    run_folder(context.runs, "a")
+    page = Page(context, focus="a", runs=["a"])
+    assert page.poll()["busy"] is False
+    with running() as process:
+        live = run_folder(context.runs, "live", state="running")
+        record_rank(live, 0, process.pid)
+        assert page.poll()["busy"] is True
+    assert page.poll()["busy"] is False
+    context.jobs.store.prepare()
+    context.jobs.submit(JobSpec("b", ("true",)))
+    assert page.poll()["busy"] is True, "what waits may start at any moment"
+
+
+def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
+    for name, spec in (("a", "gpt2:8192"), ("b", "gpt2:8192"), ("c", "gpt2"), ("d", "")):
+        run_folder(context.runs, name, toml=f'[data]\ntokenizer = "{spec}"\n' if spec else "")
+    assert Page(context, focus="a", runs=["a", "b", "d"]).poll()["mixed"] == ""
+    page = Page(context, focus="a", runs=["a", "b", "c"]).poll()
+    assert "losses per token do not compare" in page["mixed"] and "c: gpt2)" in page["mixed"]
+    assert {row["name"]: row["tokenizer"] for row in page["board"]["list"]["rows"]}["b"] == "gpt2:8192"
+
+
+def test_a_run_whose_launcher_is_not_known_to_be_gone_cannot_be_resumed_yet(context):
+    """Its job is still in the queue: the button was on, and the click refused."""
+    state = state_of(run_folder(context.runs, "a", state="stopped"))
+    assert buttons(state, read_only=False)["resume"] and not buttons(state, read_only=False, launched=True)["resume"]

@@ -1,0 +1,231 @@
+"""The board: what ends one rank ends all of them, soon, with one explanation and time for the first to save.
+
+Ranks talk in collectives, and a rank that fails cannot know which one the others are in: an exchange of flags reaches
+them only between two steps. So the failing rank writes its sentence into the rendezvous store, which works while every
+collective is broken, and shuts its connections: the others' collective fails at once, and they find the sentence there.
+Whoever dies without a word (SIGKILL, out of memory) shuts its connections by dying.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from mygpt2.errors import EXIT_DEFECT, TryAgain
+from mygpt2.failures import Failure, PeerFailed, Stopped, failure_of
+
+if TYPE_CHECKING:
+    from mygpt2.distributed import Place
+
+NOBODY = -1  # the rank of a failure that nobody put a name to
+LOOK_S = 0.5  # how often a rank looks at the board
+COME_S, LEAVE_S = 3.0, 12.0  # until a rank that computes is interrupted, until one that hangs is ended
+SILENCE_S = 3.0  # how long a broken exchange waits for an explanation
+CONNECT_S = 10.0
+
+
+class Board:
+    """Of the ranks of one attempt. `dead` names a rank that is known to have died, `stuck` is called before a rank is
+    ended whose main thread does not come back; both are for whoever knows the run folder."""
+
+    def __init__(self, store: dist.Store, place: Place) -> None:
+        self.store, self.rank, self.size, self.lead = store, place.rank, place.size, place.rank == 0
+        self.dead: Callable[[], Failure | None] = lambda: None
+        self.stuck: Callable[[Failure], None] = lambda failure: None
+        self.patient = False  # something is being saved: nobody interrupts that
+        self.host = False  # of the store
+        self._connections: set[int] = set()
+        self._failure: Failure | None = None
+        self._reading = threading.RLock()  # a signal may come while it is held
+        self._known = threading.Event()  # the main thread knows that it is over
+        self._over = threading.Event()
+        self._main = threading.main_thread().ident
+        self._watcher = threading.Thread(target=self._watch, name="board", daemon=True)
+
+    @classmethod
+    def join(cls, place: Place, env: Mapping[str, str], timeout: timedelta, check: Callable[[], None]) -> Board:
+        """The board of this attempt, once every rank is there. `check` may raise while they come.
+
+        torchrun keeps one store over its in-place restarts, and gloo finds the dead attempt's addresses in it
+        (pytorch/pytorch#135712): without the prefix about half of the restarts fail.
+        """
+        ends = time.monotonic() + timeout.total_seconds()
+        board = cls(dist.PrefixStore(f"attempt{place.restart}", _connect(place, env, ends, check)), place)
+        board.host = place.rank == 0 and not _has_agent(env)
+        board.store.set_timeout(timeout)
+        board.store.add("joined", 1)
+        while board.store.add("joined", 0) < place.size:
+            check()
+            if (failure := board.read()) is not None:
+                raise PeerFailed(failure)
+            if time.monotonic() > ends:
+                raise TryAgain(f"only {board.store.add('joined', 0)} of {place.size} ranks came; start all of them")
+            time.sleep(0.02)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR2"):
+            signal.signal(signal.SIGUSR2, board._interrupted)
+        board._watcher.start()
+        return board
+
+    def connect(self, make: Callable[[], None]) -> None:
+        """Runs `make`, which opens connections to the other ranks, and notes them."""
+        before = _sockets()
+        make()
+        self._connections |= _sockets() - before
+
+    def read(self) -> Failure | None:
+        """Why it is over, if it is."""
+        with contextlib.suppress(RuntimeError, OSError), self._reading:  # the store may have gone with its host
+            if self._failure is None and self.store.check(["failure"]):
+                self._failure = Failure.from_json(self.store.get("failure"))
+                self.store.add("heard", 1)
+        return self._failure
+
+    def explain(self, problem: BaseException) -> Failure:
+        """The failure behind an exception: another rank's if that was first, else this one's, of which the others hear.
+
+        From here on there is no exchange any more.
+        """
+        self._known.set()
+        own = failure_of(problem, self.rank, self.size)
+        failure = self.read() or self._silent(problem)
+        if failure is None or failure.rank == self.rank:
+            failure = own
+        with contextlib.suppress(RuntimeError, OSError):
+            self.store.compare_set("failure", "", failure.to_json())
+            failure = self.read() or failure
+            if self.lead:
+                self.store.set("lead knows", "1")
+        self._hang_up()
+        return failure
+
+    def _silent(self, problem: BaseException) -> Failure | None:
+        """Who may be behind an exception that only says that an exchange, or the launcher, has ended."""
+        broken = isinstance(problem, dist.DistError) or (
+            type(problem) is RuntimeError and any(word in str(problem) for word in ("gloo", "NCCL", "peer"))
+        )
+        if not broken and not isinstance(problem, Stopped):
+            return None
+        ends = time.monotonic() + (SILENCE_S if broken else 0.0)
+        while (failure := self.read() or self.dead()) is None and time.monotonic() < ends:
+            time.sleep(0.05)
+        if failure is None and broken:
+            return Failure(
+                NOBODY, EXIT_DEFECT, "another rank ended without a word, perhaps killed for lack of memory", silent=True
+            )
+        return failure
+
+    def first(self, what: str) -> bool:
+        """Whether this rank is the first to do something that only one has to do."""
+        with contextlib.suppress(RuntimeError, OSError):
+            return bool(self.store.add(what, 1) == 1)
+        return True
+
+    def close(self) -> None:
+        """The end of this rank. After a failure the first rank is waited for: while all ranks live, torchrun does not
+        send the signals that would end its last save."""
+        failure = self.read()
+        if self.lead:
+            with contextlib.suppress(RuntimeError, OSError):
+                self.store.set("over", "1")
+                if self.host:
+                    self._let_all_hear()
+        elif failure is not None:
+            self._wait_for_lead()
+        self._over.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+
+    def _let_all_hear(self) -> None:
+        """Before this process goes, and the store with it, those who live have looked at the board."""
+        ends = time.monotonic() + SILENCE_S
+        if (failure := self.read()) is not None:
+            while self.store.add("heard", 0) < self.size - failure.silent and time.monotonic() < ends:
+                time.sleep(0.02)
+
+    def _wait_for_lead(self) -> None:
+        ends = time.monotonic() + LEAVE_S
+        with contextlib.suppress(RuntimeError, OSError):
+            while not self.store.check(["over"]):
+                lead = self.dead()
+                if (lead and lead.rank == 0) or (time.monotonic() > ends and not self.store.check(["lead knows"])):
+                    return
+                time.sleep(0.05)
+
+    # Ranks that do not notice by themselves
+
+    def _watch(self) -> None:
+        while (failure := self.read()) is None:
+            if self._over.wait(LOOK_S):
+                return
+        if self._known.wait(LOOK_S):
+            return
+        self._hang_up()
+        if self._known.wait(COME_S) or self._over.is_set():
+            return
+        while self.patient:
+            if self._over.wait(LOOK_S):
+                return
+        if hasattr(signal, "SIGUSR2") and self._main is not None:
+            signal.pthread_kill(self._main, signal.SIGUSR2)
+        if self._known.wait(LEAVE_S - COME_S) or self._over.is_set():
+            return
+        self.stuck(failure)
+        os._exit(failure.code)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        failure = self.read()
+        if failure is not None and not self._known.is_set() and not self._over.is_set():
+            raise PeerFailed(failure)
+
+    def _hang_up(self) -> None:
+        """Shuts the connections: whoever waits at their other end, or here, gets an error instead."""
+        connections, self._connections = self._connections, set()
+        for descriptor in connections:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as ours:
+                ours.getpeername()  # OSError for a socket that listens: gloo would abort
+                ours.shutdown(socket.SHUT_RDWR)
+        if dist.is_available() and dist.is_initialized() and dist.get_backend() == "nccl":
+            dist.distributed_c10d._abort_process_group()
+
+
+def _connect(place: Place, env: Mapping[str, str], ends: float, check: Callable[[], None]) -> dist.TCPStore:
+    """The rendezvous store: torchrun's, or the first rank's. Ranks may start before it does."""
+    host = "127.0.0.1" if place.local_size == place.size else env["MASTER_ADDR"]  # a machine may not know its own name
+    while True:
+        check()
+        try:
+            return dist.TCPStore(
+                host, int(env["MASTER_PORT"]), place.size, is_master=place.rank == 0 and not _has_agent(env),
+                timeout=timedelta(seconds=CONNECT_S), wait_for_workers=False, multi_tenant=True,
+            )  # fmt: skip
+        except (dist.DistNetworkError, dist.DistStoreError) as problem:
+            if time.monotonic() > ends:
+                raise TryAgain(f"no rendezvous at {host}:{env['MASTER_PORT']}: {problem}") from None
+
+
+def _has_agent(env: Mapping[str, str]) -> bool:
+    """Whether torchrun keeps the store."""
+    return env.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True"
+
+
+def _sockets() -> set[int]:
+    """Descriptors of this process's sockets; empty where the system does not list them."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/dev/fd" if not Path("/proc/self/fd").is_dir() else "/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    found.add(int(name))
+    return found

@@ -1,0 +1,99 @@
+"""What every byte of an HTTP connection passes: a floor under its speed, and an end when the client is closed.
+
+httpx limits each read by itself, so a server that sends a byte now and then holds a request for ever, in its head as in
+its body. Here a read ends as well when the last PERIOD brought less than FLOOR bytes a second, or at once on `closed`.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+import httpx
+
+FLOOR = 1000.0  # bytes a second; a modem has five times as much
+SLICE = 0.5  # seconds after which a read looks whether the client was closed
+
+
+class Watched(httpcore.NetworkStream):
+    """One connection. `period`: seconds over which the speed is taken, beginning with an answer's first byte."""
+
+    def __init__(self, inner: httpcore.NetworkStream, period: float, closed: threading.Event) -> None:
+        self._inner, self._period, self._closed = inner, period, closed
+        self._since: float | None = None
+        self._bytes = 0
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        until = time.monotonic() + (self._period if timeout is None else timeout)
+        while True:
+            if self._closed.is_set():
+                raise httpcore.ReadError("the client was closed")
+            try:
+                data = self._inner.read(max_bytes, max(0.001, min(SLICE, until - time.monotonic())))
+            except httpcore.ReadTimeout:
+                if time.monotonic() >= until:
+                    raise
+                continue
+            self._count(len(data))
+            return data
+
+    def _count(self, size: int) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self._bytes = now, 0
+        self._bytes += size
+        seconds = now - self._since
+        if seconds >= self._period:
+            if size and self._bytes < FLOOR * seconds:
+                raise httpcore.ReadTimeout(f"{self._bytes} bytes in {seconds:.0f} s")
+            self._since, self._bytes = now, 0
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._since = None  # a new request: its answer is measured anew
+        self._inner.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return Watched(self._inner.start_tls(ssl_context, server_hostname, timeout), self._period, self._closed)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, inner: httpcore.NetworkBackend, period: float, closed: threading.Event) -> None:
+        self._inner, self._period, self._closed = inner, period, closed
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        return Watched(stream, self._period, self._closed)
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
+
+def watched(client: httpx.Client, period: float, closed: threading.Event) -> httpx.Client:
+    """Put every connection of a client, through proxies as well, under watch.
+
+    httpx has no public way to give its pools a network backend, which httpcore has: a test holds the attributes.
+    """
+    for transport in {client._transport, *client._mounts.values()}:
+        if isinstance(transport, httpx.HTTPTransport):
+            pool: Any = transport._pool
+            pool._network_backend = _Backend(pool._network_backend, period, closed)
+    return client

@@ -1,0 +1,91 @@
+"""Why a rank ends before its time, in a form that every rank, the terminal and the run folder can be told."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.run_dir.atomic import WAIT_AND_SEE, cannot_write
+
+MOST = 500  # characters of what an exception says that nobody wrote for a person
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`rank` is the one that met it; `code` is the exit code of every rank; `text` is one sentence, and says which rank
+    where that is of use. A `defect` is the mistake of nobody but the program: a stack is in that rank's log. `silent`
+    is the end of a rank that could not say anything: another one speaks for it."""
+
+    rank: int
+    code: int
+    text: str
+    defect: bool = False
+    silent: bool = False
+
+    @property
+    def state(self) -> str:
+        """The run's state after it."""
+        return "stopped" if self.code in (EXIT_TRY_AGAIN, EXIT_STOPPED) else "failed"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Failure:
+        return cls(**json.loads(text))
+
+
+class PeerFailed(BaseException):
+    """Another rank met a problem and said so; this one ends with the same code. The message is that rank's.
+
+    It may come at any moment, and whoever retries after an Exception must not retry after this.
+    """
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.text)
+        self.failure = failure
+        self.exit_code = failure.code
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop was asked for while there was nothing to finish and nothing to save."""
+
+
+def failure_of(problem: BaseException, rank: int = 0, size: int = 1) -> Failure:
+    """What an exception on this rank means for all of them."""
+    if isinstance(problem, PeerFailed):
+        return problem.failure
+    code, text = _meaning(problem)
+    here = f"rank {rank}: " if size > 1 and (rank or code == EXIT_DEFECT) and _depends_on_the_rank(problem) else ""
+    return Failure(rank, code, here + text, code == EXIT_DEFECT and not hasattr(problem, "exit_code"))
+
+
+def _meaning(problem: BaseException) -> tuple[int, str]:
+    words = " ".join(str(problem).split())
+    if isinstance(problem, Stopped):
+        return EXIT_STOPPED, "stopped on request while it was starting"
+    if isinstance(problem, KeyboardInterrupt):
+        return EXIT_STOPPED, "interrupted twice: ended without saving"
+    if _out_of_memory(problem):
+        return EXIT_USAGE, f"out of memory: lower train.micro_batch or model.block_size ({words[:200]})"
+    if isinstance(problem, OSError) and problem.errno in WAIT_AND_SEE:
+        error = cannot_write(Path(str(problem.filename or "a file")), problem)
+        return error.exit_code, str(error)
+    if code := getattr(problem, "exit_code", 0):
+        return int(code), str(problem)
+    return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}"
+
+
+def _out_of_memory(problem: BaseException) -> bool:
+    if isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM):
+        return True
+    text = "" if not isinstance(problem, RuntimeError) else str(problem)
+    return type(problem).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+
+
+def _depends_on_the_rank(problem: BaseException) -> bool:
+    """Whether it matters on which rank it happened; sums over the ranks and requests are the same everywhere."""
+    return not getattr(problem, "shared", False) and not isinstance(problem, KeyboardInterrupt)

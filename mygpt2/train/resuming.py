@@ -1,0 +1,184 @@
+"""Going on with a run: from which checkpoint, what may have been changed since, and what a change will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_of, sweep
+from mygpt2.config.fields import settings
+from mygpt2.config.schema import RunConfig
+from mygpt2.config.values import toml_value
+from mygpt2.data.batch import CURSOR_FIELDS
+from mygpt2.distributed import World
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.train.schedule import share
+
+FIXED = ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.bias")
+LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose settings can change what is learned
+HARMLESS = (
+    "data.threads", "data.prefetch_steps", "data.token_cache", "data.cache_gb", "data.cache_dir", "data.outage_minutes",
+    "data.max_quarantine", "data.fork", "data.validation_tokens", "train.micro_batch", "train.device", "train.compile",
+    "train.deterministic", "train.stall_minutes", "train.max_skips",
+)  # fmt: skip
+NOTICEABLE = 0.02  # a jump of the rate, as a share of its peak, that is told
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from. `changes` holds (before, now) of every setting that differs, `notices` what they do."""
+
+    checkpoint: Checkpoint
+    changes: dict[str, tuple[Any, Any]]
+    notices: list[str]
+
+    @property
+    def learning(self) -> dict[str, tuple[Any, Any]]:
+        """The changes that make the rest of the run another one: config.toml alone no longer repeats it."""
+        return {
+            name: pair for name, pair in self.changes.items()
+            if name.partition(".")[0] in LEARNING and name not in HARMLESS
+        }  # fmt: skip
+
+    def token_offset(self, config: RunConfig) -> int:
+        """Tokens trained on so far beyond what the steps would make with the present batch."""
+        tokens, step = self.checkpoint.state.get("tokens"), self.checkpoint.step
+        return tokens - step * config.train.batch_tokens if isinstance(tokens, int) else 0
+
+    def lines(self) -> list[str]:
+        """The changes in words."""
+        return [f"{name} was {_show(old)} and is {_show(new)}" for name, (old, new) in self.learning.items()]
+
+
+def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World) -> Resumed | None:
+    """The newest whole checkpoint, checked against the configuration; None for a run that begins.
+
+    Rank 0 reads and verifies it and tells the others which one it is; each rank verifies what it reads, once.
+    UserError when the run cannot go on like this, TryAgain when its checkpoints cannot be read just now.
+    """
+    chosen: Checkpoint | None = None
+
+    def first() -> None:
+        nonlocal chosen
+        if not world.lead:
+            return
+        sweep(run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
+        chosen, skipped = load_to_go_on(run.checkpoints_dir)
+        for broken in skipped:
+            print(f"passing over {broken.path.name}: {broken.reason}")
+            if writer:
+                writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
+        if chosen:
+            _check(chosen, config, run)
+
+    world.lead_first(first)
+    step = int(world.sum([chosen.step if chosen else -1] if world.lead else [0], torch.int64)[0])
+    if step < 0:
+        return None
+    if chosen is None:
+        chosen = load(next(path for path in candidates(run.checkpoints_dir) if step_of(path.name) == step))
+    changes = dict(_changes(_config(chosen), config))
+    return Resumed(chosen, changes, list(_notices(chosen, config, changes)))
+
+
+def _check(checkpoint: Checkpoint, config: RunConfig, run: RunDir) -> None:
+    """UserError for a checkpoint whose state is none, for another model, and for a run that is past its end."""
+    if (problem := _state_problem(checkpoint.state)) is not None:
+        raise BrokenCheckpoint(f"{checkpoint.path}: state.json {problem}; restore it, or train under another --run")
+    before = _config(checkpoint).get("model", {})
+    for name in FIXED:
+        key = name.partition(".")[2]
+        now = getattr(config.model, key)
+        if key in before and before[key] != now:
+            raise UserError(
+                f"--{name} {toml_value(now)}: run {run.name!r} has {name} = {_show(before[key])} since its first step, "
+                f"and a run keeps its model; leave {name} out, or start another run with --run NAME"
+            )
+    if checkpoint.step > config.train.steps:
+        raise UserError(
+            f"--train.steps {config.train.steps}: run {run.name!r} is at step {checkpoint.step} already; give more "
+            f"than {checkpoint.step} to go on, or start a shorter run with --run NAME"
+        )
+
+
+def _state_problem(state: Mapping[str, Any]) -> str | None:
+    """Why a checkpoint's state cannot be used, or None."""
+    kinds: dict[str, type] = {
+        "data": dict,
+        "schedule": dict,
+        "best": dict,
+        "precision": str,
+        "skips": int,
+        "ranks": int,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(state.get(name), kind):
+            return f"has no {name} that can be used"
+    data = state["data"]
+    try:
+        cursor = np.array(data["cursor"], dtype=np.int64)
+        quarantine = [int(block) for block in data["quarantine"]]
+        sound = cursor.shape[1:] == (len(CURSOR_FIELDS),) and min(quarantine, default=0) >= 0
+    except (KeyError, TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound or not isinstance(data.get("fingerprint"), dict) or "schema" not in data:
+        return "has no position in the data that can be used"
+    return None if {"step", "loss"} <= state["best"].keys() else "does not say which step was the best"
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings a checkpoint was written with, by section."""
+    found = checkpoint.state.get("config")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+
+
+def _changes(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Settings that differ from those the checkpoint was written with; ones it does not know did not change."""
+    for name, setting in settings().items():
+        section = before.get(setting.section, {})
+        now = getattr(getattr(config, setting.section), setting.key)
+        if setting.key in section and section[setting.key] != now:
+            yield name, (section[setting.key], now)
+
+
+def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+    """What the changes do to the learning rate, and how to have it otherwise."""
+    causes = [n for n in changes if n.startswith(("schedule.", "optimizer.")) or n == "train.steps"]
+    try:
+        before = RunConfig.model_validate(checkpoint.state.get("config"))
+    except ValidationError:  # of another version
+        return
+    step, steps = checkpoint.step, before.train.steps
+    if not causes or step >= config.train.steps:
+        return
+    was, will = share(before.schedule, min(step, steps) - 1, steps), share(config.schedule, step, config.train.steps)
+    jumps, flat = [], "--schedule.name constant --schedule.warmup_steps 0"
+    for rate in ("lr", "muon_lr") if "muon" in (before.optimizer.name, config.optimizer.name) else ("lr",):
+        peak, new_peak = (getattr(each.optimizer, rate) for each in (before, config))
+        flat += f" --optimizer.{rate} {peak * was:.6g}"
+        if abs(new_peak * will - peak * was) > NOTICEABLE * max(peak, new_peak):
+            jumps.append(
+                f"{rate} was {peak * was:.3g} in step {step} and will be {new_peak * will:.3g} in the next one"
+            )
+    if not jumps:
+        return
+    yield f"the learning rate jumps, because of {', '.join(causes)}: {', '.join(jumps)}"
+    if will <= was:
+        return
+    yield f"to keep the rate that it had, give {flat} instead"
+    decay = steps - 1 - round(before.schedule.decay_share * steps)
+    if before.schedule.name in ("wsd", "trapezoid") and step > decay:
+        yield (
+            f"to extend it from before its decay, copy a checkpoint of step {decay} or earlier, where one was kept "
+            "(checkpoint.keep_every), into the folder checkpoints/ of a new run, and train that for the new train.steps"
+        )
+
+
+def _show(value: Any) -> str:
+    return "unset" if value is None else toml_value(value)

@@ -1,0 +1,100 @@
+"""What ends one rank ends all: one sentence that names it, the last good step saved, a true exit.json, its code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from mygpt2.errors import UserError
+from tests.life import harness, together
+
+PLACES = {
+    "opening the data": ("mygpt2.train.setup", "_data"),
+    "building": ("mygpt2.train.setup", "_model"),
+    "the first batch": ("mygpt2.data.loader", "Loader.poll"),
+    "a step": ("mygpt2.train.step", "TrainStep._accumulate"),
+    "the update": ("mygpt2.train.optim", "Optimizer.step"),
+    "validation": ("mygpt2.train.evaluate", "Evaluations.loss"),
+    "sampling": ("mygpt2.train.trainer", "Trainer._sample"),
+    "a save": ("mygpt2.train.trainer", "Trainer._write_checkpoint"),
+    "the last save": ("mygpt2.train.trainer", "Trainer._check_saved"),
+}
+CALL = {"a step": 4, "the update": 4, "validation": 2}  # which call fails, else the first
+KINDS = {
+    "defect": (lambda: ZeroDivisionError("division by zero"), 70, "ZeroDivisionError: division by zero"),
+    "user": (lambda: UserError("documents.bin holds the id 70000"), 2, "documents.bin holds the id 70000"),
+    "disk": (lambda: OSError(errno.ENOSPC, "No space left on device", "x.bin"), 75, "x.bin: No space left on device"),
+}
+
+
+def break_at(rank, victim, place, kind):
+    """In a rank's process: makes one call fail there, or the process die there."""
+    if rank != int(victim):
+        return
+    module, name = PLACES[place]
+    owner = __import__(module, fromlist=["x"])
+    *classes, name = name.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    original, calls = getattr(owner, name), []
+
+    def broken(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == CALL.get(place, 1):
+            if kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise KINDS[kind][0]()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, broken)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A corpus, a warm cache, and the losses of six undisturbed steps on two ranks."""
+    folder = tmp_path_factory.mktemp("failures")
+    source = harness.corpus(folder / "corpus", files=1, documents=120)
+    values = together.settings(source, folder / "cache")
+    assert together.ends(together.start(values, folder / "runs", "calm", folder / "calm")) == [0, 0]
+    return folder, values, harness.losses(folder / "runs" / "calm")
+
+
+CASES = [(place, victim, "defect") for place in PLACES for victim in (0, 1)] + [
+    ("the first batch", 1, "user"), ("a step", 1, "disk"), ("a step", 0, "killed"), ("a step", 1, "killed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "victim", "kind"), CASES)
+def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_the_last_good_step(
+    prepared, place, victim, kind
+):
+    folder, values, calm = prepared
+    runs, out = folder / "runs", folder / "broken"
+    shutil.rmtree(runs / "broken", ignore_errors=True)
+    meddle = (__name__, "break_at", str(victim), place, kind)
+    codes = together.ends(together.start(values, runs, "broken", out, meddle=meddle))
+    _, code, cause = KINDS.get(kind, (None, 70, f"rank {victim} (pid"))
+    assert codes == [-9 if kind == "killed" and rank == victim else code for rank in (0, 1)]
+    said = [line for rank in (0, 1) for line in (folder / f"broken-{rank}-err").read_text().splitlines()]
+    errors = [line for line in said if line.startswith("error: ")]
+    assert len(errors) == 1 and cause in errors[0] and (f"rank {victim}" in errors[0] or (victim, kind) == (0, "user"))
+    assert not any("Traceback" in line or "gloo" in line for line in said)
+    if (victim, kind) == (0, "killed"):
+        return  # nobody is left who may write in the run's folder
+    run = runs / "broken"
+    ended, status = (json.loads((run / name).read_text()) for name in ("exit.json", "status.json"))
+    assert (ended["code"], ended["rank"], ended["state"]) == (code, victim, status["state"])
+    assert cause in ended["reason"] and status["state"] == ("stopped" if code == 75 else "failed")
+    if kind == "defect":
+        assert "Traceback" in (run / "logs" / f"rank-{victim}.log").read_text()
+    steps = harness.losses(run) if (run / "metrics.jsonl").stat().st_size else {}
+    saved = [int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")]
+    if place != "the update" and place != "a save":
+        assert max(saved, default=0) == max(steps, default=0), "the last good step is saved"
+    assert together.ends(together.start(values, runs, "broken", out)) == [0, 0]
+    assert harness.losses(run) == calm

@@ -1,0 +1,103 @@
+"""`train` on a damaged run folder goes on, or says in a sentence why not; it never begins anew over checkpoints."""
+
+import json
+import shutil
+import signal
+
+import pytest
+
+from mygpt2.__main__ import main
+from mygpt2.run_dir import RunDir, read_metrics
+from tests.run_dir import damage
+from tests.train.test_attempt import cache, source, train  # noqa: F401 (fixtures)
+
+STATE = "checkpoints/step-00000003/state.json"
+MANIFEST = "checkpoints/step-00000003/MANIFEST.json"
+GOES_ON = [
+    ("status.json", "junk"), ("status.json", "link out"), ("status.json", "huge"), ("exit.json", "nested"),
+    ("ranks/0.json", "pid"), ("ranks", "full"), ("attempts", "full"), ("control", "full"), ("metrics.jsonl", "junk"),
+    ("events.jsonl", "100 MB line"), (".lock", "text"), ("checkpoints/validation.json", "pipe"), ("trace", "missing"),
+    ("config.toml", "missing"),
+]  # fmt: skip
+REFUSED = [
+    ("config.toml", "junk", "config.toml: not TOML"), ("config.toml", "pipe", "is a named pipe, not a file"),
+    ("config.toml", "link out", "a link out of the run's folder"), ("config.toml", "100 MB line", "at most"),
+    ("config.toml", "folder", "is a folder, not a file"), ("metrics.jsonl", "link out", "a link out of the run's"),
+    ("events.jsonl", "pipe", "is a named pipe, not a file"), ("samples.jsonl", "folder", "is a folder, not a file"),
+    (".lock", "link out", "a link out of the run's folder"), ("logs", "link out", "a link out of the run's folder"),
+    ("ranks", "file", "ranks"), ("attempts", "circle", "attempts"), ("checkpoints", "link out", "a link out of"),
+    ("checkpoints", "file", "checkpoints"), (STATE, "junk", "state.json"), (STATE, "pipe", "is not a regular file"),
+    (MANIFEST, "text", "MANIFEST.json is not readable"), (MANIFEST, "missing", "MANIFEST.json is missing"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(source, cache, tmp_path_factory):  # noqa: F811
+    """A run of three steps, made once and copied for each damage."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    words = [*settings(source, cache), "--train.steps", "3", "--runs", str(runs), "--run", "run"]
+    with handlers_kept():
+        assert main(["train", "--preset", "tiny", *words]) == 0
+    return runs / "run"
+
+
+def settings(source, cache):  # noqa: F811
+    from tests.life import harness
+
+    changes = {
+        **harness.SETTINGS, "data.source": source, "data.cache_dir": cache, "schedule.warmup_steps": 2,
+        "sample.prompts": "[]", "data.validation_fraction": 0.0, "log.trace": "false",
+    }  # fmt: skip
+    return [word for key, value in changes.items() for word in (f"--{key}", str(value))]
+
+
+class handlers_kept:
+    def __enter__(self):
+        self.kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
+        signal.signal(signal.SIGALRM, self.give_up)
+        signal.alarm(120)
+
+    def __exit__(self, *_):
+        signal.alarm(0)
+        for number, handler in self.kept.items():
+            signal.signal(number, handler)
+
+    def give_up(self, number, frame):
+        raise AssertionError("it waits")
+
+
+@pytest.fixture
+def resume(trained, tmp_path, capfd):
+    """resume(file, damage) -> (exit code, what was said on stderr, the run)."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.json").write_text("{}")
+
+    def go(name, how):
+        run = RunDir(tmp_path / "runs" / "run")
+        shutil.copytree(trained, run.path)
+        (damage.TO_FOLDERS if (run.path / name).is_dir() else damage.TO_RECORDS)[how](run.path / name, outside)
+        with handlers_kept():
+            code = main(["train", "--runs", str(run.path.parent), "--run", "run", "--train.steps", "4"])
+        assert (outside / "secret.json").read_text() == "{}" and len(list(outside.iterdir())) == 1
+        return code, capfd.readouterr().err, run
+
+    return go
+
+
+@pytest.mark.parametrize("name, how", GOES_ON)
+def test_a_damage_that_costs_nothing_is_no_hindrance(resume, name, how):
+    code, said, run = resume(name, how)
+    assert (code, said) == (0, "")
+    assert read_metrics(run)["step"].tolist()[-1] == 4
+    ended = json.loads((run.path / "exit.json").read_text())
+    assert ended["code"] == 0 and ended["attempt"] >= 2
+
+
+@pytest.mark.parametrize("name, how, words", REFUSED)
+def test_a_damage_that_matters_is_told_in_a_sentence(resume, name, how, words):
+    code, said, run = resume(name, how)
+    assert code in (2, 75) and said.startswith("error: ") and words in said and "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    if name != "metrics.jsonl":
+        assert read_metrics(run)["step"].tolist() == [1, 2, 3]
