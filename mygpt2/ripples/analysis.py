@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from mygpt2.ripples.attribution import attribute
-from mygpt2.ripples.candidates import compare, measure, place_in_file, regression
+from mygpt2.ripples.candidates import Candidate, compare, measure, measure_events, place_in_file, regression
 from mygpt2.ripples.detrend import detrend_curve
 from mygpt2.ripples.figures import figures, thinned
 from mygpt2.ripples.forecast import Profile, buffer_sizes, curve, forecast
 from mygpt2.ripples.grid import make_grid
-from mygpt2.ripples.layout import FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUMENTS, Layout
+from mygpt2.ripples.layout import EVENTS, FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUMENTS, Layout
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import fit_nulls
-from mygpt2.ripples.repetition import Repetition, repetition
+from mygpt2.ripples.repetition import Repetition, recurring, repetition
 from mygpt2.ripples.runs import DAMAGED, block_size, open_trace, read_config
 from mygpt2.ripples.spectrum import Transform, fit_line
-from mygpt2.ripples.study import ALPHA, Study, study
+from mygpt2.ripples.study import ALPHA, NORMAL, Study, study
 from mygpt2.ripples.told import Told, silent
 from mygpt2.ripples.tracing import Traced, gather
 from mygpt2.ripples.verdict import words
@@ -52,8 +52,10 @@ def analyse(
 
     Keys: significant, period_steps, period_tokens, period_ci (in `period_ci_unit`: tokens where they are known),
     period_ci_steps, amplitude, amplitude_ci, p_value, share_of_file, part_of_file, share_of_slow_variance, candidates,
-    repetition, attribution, forecast, validation, drift, between_steps, detection_limit, verdict, notes, can_say,
-    layout, signal, figures (thinned for display). None stands for what cannot be said.
+    repetition, attribution, forecast, validation, drift, between_steps, detection_limit, pulses, verdict, notes,
+    can_say, layout, signal, figures (thinned for display). None stands for what cannot be said. `pulses`, where what
+    recurs is no wave: kind (pulse; again, as data that is read again and again; wave, of a shape with many harmonics),
+    main (whether it is the period above), period_steps, height, height_ci, width_steps, first_step, p_value, cause.
     """
     log = log.between(first, last)
     if layout is not None:
@@ -67,12 +69,16 @@ def analyse(
     line = done.fitted.line
     cells = np.arange(len(done.y))
     rest = done.y - (line.at(cells - done.main[0]) if done.significant and done.whole else 0.0)
+    rest = np.where(done.grid.weight > 0, rest, 0.0)
     waves = {} if traced is None else {name: _waves(done, wave) for name, wave in traced.waves.items()}
     candidates = measure(done.kept, done.grid, done.y, done.transform, done.found.null, waves)
+    events = measure_events(done.kept, done.grid, done.raw, done.transform, done.found.null)
+    candidates = [events.get(c.name, c) for c in candidates]
     if done.significant:
         low, high = report["period_ci_steps"]
         candidates = compare(candidates, report["period_steps"], (low, high))
     again = _repetition(done, rest)
+    report["pulses"] = _pulses(done, candidates)
     kept_layout = _assumed(done.kept.layout, report, again)
     share, part = place_in_file(kept_layout, report["period_tokens"] if done.significant else None)
     report |= {
@@ -81,11 +87,11 @@ def analyse(
         "validation": _validation(done) if done.significant else None,
         "figures": figures(done, rest, traced) | {"validation": _validation_figure(done)},
     }  # fmt: skip
-    if done.significant and report["period_tokens"]:
+    if done.significant and report["period_tokens"] and done.recurs is None:
         _forecast(report, done, kept_layout)
     if attribution and done.kept.run is not None and not damage:
         trace = _trace(done)
-        period = report["period_steps"] if done.significant else None
+        period = report["period_steps"] if done.significant and done.recurs is None else None
         report["attribution"] = attribute(trace, done.kept, done.trend, period, told) if trace else None
     report["verdict"] = words(report)
     finite: Report = _plain(report)
@@ -97,7 +103,7 @@ def _empty(log: Log) -> Report:
     nothing = dict.fromkeys((
         "period_steps", "period_tokens", "period_ci", "period_ci_steps", "period_ci_unit", "amplitude", "amplitude_ci",
         "p_value", "share_of_file", "part_of_file", "share_of_slow_variance", "repetition", "attribution", "validation",
-        "between_steps", "detection_limit", "forecast_larger", "signal",
+        "between_steps", "detection_limit", "forecast_larger", "signal", "pulses",
     ))  # fmt: skip
     return {
         "schema": SCHEMA, "name": log.name, "significant": False, "can_say": False, **nothing, "candidates": [],
@@ -137,7 +143,7 @@ def _statistics(log: Log, done: Study) -> Report:
         "period_ci": [low * factor, high * factor], "period_ci_steps": [low, high],
         "period_ci_unit": "tokens" if per_step else "steps",
         "amplitude": line.amplitude, "amplitude_ci": list(fitted.amplitude_interval),
-        "share_of_slow_variance": _slow_share(done) if done.significant else None,
+        "share_of_slow_variance": _slow_share(done) if done.significant and done.recurs is None else None,
         "between_steps": None if done.whole else [float(done.grid.steps(x)) for x in done.main],
         "drift": segments, "detection_limit": _limit(done),
         "signal": {
@@ -192,12 +198,37 @@ def _waves(done: Study, wave: np.ndarray) -> np.ndarray:
     return done.grid.average(wave.real) + 1j * done.grid.average(wave.imag)
 
 
+def _pulses(done: Study, candidates: list[Candidate]) -> Report | None:
+    """What recurs in step and is no wave, beside the ripple or as it. `cause`: what is known to be done so often."""
+    comb = done.comb
+    if comb is None or not done.significant:
+        return None
+    unit, per_step = done.grid.steps_per_cell, done.kept.tokens_per_step
+    period = comb.line.period * unit
+    slack = NORMAL * comb.height_error
+    causes = [
+        c.name for c in candidates if c.name in EVENTS and c.period_steps and abs(c.period_steps / period - 1) < 1e-3
+    ]
+    return {
+        "kind": comb.kind, "main": done.recurs is not None, "period_steps": period,
+        "period_tokens": period * per_step if per_step else None, "height": comb.height,
+        "height_ci": [comb.height - slack, comb.height + slack], "width_steps": comb.width * unit,
+        "first_step": float(done.grid.steps(comb.start)), "p_value": comb.p_value,
+        "cause": " and ".join(causes) or None,
+    }  # fmt: skip
+
+
 def _repetition(done: Study, rest: Floats) -> Repetition | None:
     per_step, unit = done.kept.tokens_per_step, done.grid.steps_per_cell
+    comb = done.comb
+    if comb is not None and comb.kind == "again" and done.significant:
+        return recurring(done.raw, done.transform.weight, comb.line.period, comb.p_value)
     whole = done.kept.layout.pass_tokens
     lag = whole / per_step / unit if whole and per_step else None
-    period = done.fitted.line.period if done.significant and done.whole else None
-    return repetition(rest, done.grid.weight, done.found.null, pass_cells=lag, period_cells=period)
+    period = done.fitted.line.period if done.significant and done.whole and done.recurs is None else None
+    drifting = () if done.whole else [segment.period for segment in done.segments]
+    null = done.found.null
+    return repetition(rest, done.transform, null, pass_cells=lag, period_cells=period, drifting=drifting)
 
 
 def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> Report | None:
@@ -210,7 +241,8 @@ def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> R
     files = round(tokens / layout.file_tokens) if tokens and layout.file_tokens else None
     exact = files and abs(tokens / layout.file_tokens / files - 1) < 0.02 if tokens and layout.file_tokens else False
     found = again.to_json() | {"lag_steps": steps, "lag_tokens": tokens, "passes": total}
-    return found | {"files": files if exact else None}
+    first, last = (float(x * unit) for x in again.lags)
+    return found | {"files": files if exact else None, "lags_steps": [first, last]}
 
 
 def _assumed(layout: Layout, report: Report, again: Repetition | None) -> Layout:

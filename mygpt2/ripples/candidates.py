@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from mygpt2.ripples.comb import FEWEST_CYCLES, comb_score, fold, spectrum
 from mygpt2.ripples.grid import Grid
-from mygpt2.ripples.layout import Layout
+from mygpt2.ripples.layout import EVENTS, Layout
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import Null
 from mygpt2.ripples.spectrum import Transform
@@ -93,19 +94,33 @@ def measure(
     return found
 
 
+def measure_events(log: Log, grid: Grid, y: Floats, transform: Transform, null: Null) -> dict[str, Candidate]:
+    """The candidates of what is done at intervals, by name, tested on all harmonics: what an event does is short."""
+    found = {}
+    for name, steps, unit in log.layout.periods():
+        cells = steps / grid.steps_per_cell
+        if name in EVENTS and unit == "steps" and len(grid) >= FEWEST_CYCLES * cells and cells >= 6:
+            p = math.exp(-comb_score(transform, spectrum(transform, y, null), cells)[0])
+            amplitude = float(np.ptp(fold(y, transform.weight, cells)[0])) / 2
+            tokens = steps * log.tokens_per_step if log.tokens_per_step else None
+            found[name] = Candidate(name, tokens, steps, "all harmonics", min(1.0, p), amplitude)
+    return found
+
+
 def _untested(name: str, tokens: float | None, steps: float | None, reason: str) -> Candidate:
     return Candidate(name, tokens, steps, "", None, None, reason=reason)
 
 
 def compare(candidates: list[Candidate], period_steps: float, interval_steps: tuple[float, float]) -> list[Candidate]:
-    """The candidates with how the found period stands to them; of those that fit, the nearest only."""
+    """The candidates with how the found period stands to them; of those that fit, the nearest, and what equals it."""
     slack = max(TOLERANCE, (interval_steps[1] - interval_steps[0]) / period_steps)
     known = [(c, period_steps / c.period_steps) for c in candidates if c.period_steps]
     near = [(abs(math.log(ratio)), c.name) for c, ratio in known if abs(ratio - 1) <= slack]
-    best = min(near)[1] if near else None
+    best = min(near)[0] + 1e-9 if near else -1.0
+    fitting = {name for distance, name in near if distance <= best}
     named = {c.name: ratio for c, ratio in known}
     return [
-        Candidate(**{**c.__dict__, "ratio": named.get(c.name), "fits": c.name == best and c.p_value is not None})
+        Candidate(**{**c.__dict__, "ratio": named.get(c.name), "fits": c.name in fitting and c.p_value is not None})
         for c in candidates
     ]
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mygpt2.ripples.jumps import falls
 from mygpt2.ripples.log import Curve, Floats, Log
 
 DEGREE = 4
@@ -62,6 +63,8 @@ def with_kinks(columns: Floats, x: Floats, y: Floats) -> Floats:
     `x` (n,) is where the points are.
     """
     at = _scaled(x)
+    if (stairs := falls(columns, y[None])[0]) is not None:
+        columns = np.column_stack([columns, stairs])
     return np.column_stack([columns, *(np.maximum(0.0, at - knot) for knot in kinks(columns, x, y[None])[0])])
 
 
@@ -110,9 +113,14 @@ def without_trend(columns: Floats, x: Floats, y: Floats, bends: bool = True) -> 
     q = np.linalg.qr(columns)[0]
     rest = y - (y @ q) @ q.T
     at = _scaled(x)
-    for row, knots in enumerate(kinks(columns, x, y) if bends else ()):
-        if knots:
+    if not bends:
+        return rest
+    for row, (knots, stairs) in enumerate(zip(kinks(columns, x, y), falls(columns, y), strict=True)):
+        if stairs is not None:
+            wide = with_kinks(columns, x, y[row])
+        elif knots:
             wide = np.column_stack([columns, *(np.maximum(0.0, at - knot) for knot in knots)])
+        if knots or stairs is not None:
             own = np.linalg.qr(wide)[0]
             rest[row] = y[row] - own @ (own.T @ y[row])
     return rest

@@ -15,6 +15,8 @@ from mygpt2.errors import UserError
 FINEWEB_DOCUMENTS, FINEWEB_DOCUMENT_TOKENS, FINEWEB_ROW_GROUP = 731_000, 1030.0, 1000
 DATASETS = ("fineweb-edu",)
 
+EVENTS = ("the evaluation interval", "the saving interval")  # of what is done now and then, and is no property of data
+
 Unit = Literal["tokens", "steps"]
 
 
@@ -60,8 +62,8 @@ class Layout:
             ("a row group", group * lanes if group else None, "tokens"),
             ("a window", window, "tokens"),
             ("a buffer refill", held if self.order in (None, "buffer") else None, "tokens"),
-            ("the evaluation interval", self.eval_interval, "steps"),
-            ("the saving interval", self.save_interval, "steps"),
+            (EVENTS[0], self.eval_interval, "steps"),
+            (EVENTS[1], self.save_interval, "steps"),
         ]
         return [(name, float(period), unit) for name, period, unit in found if period]
 

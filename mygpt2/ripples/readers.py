@@ -15,7 +15,7 @@ from mygpt2.errors import UserError
 from mygpt2.ripples.console import AT_EVALUATION
 from mygpt2.ripples.events import PREFIX, event_files, read_event_files
 from mygpt2.ripples.layout import Layout
-from mygpt2.ripples.log import Log, make_curve, make_log, spacing
+from mygpt2.ripples.log import Curve, Floats, Log, make_curve, make_log, spacing
 from mygpt2.ripples.runs import read_run
 from mygpt2.ripples.tables import Table, read_table
 from mygpt2.ripples.told import Told, silent
@@ -33,6 +33,7 @@ LOSSES = (
 VALIDATIONS = ("val_loss", "val/loss", "eval/loss", "eval_loss", "validation_loss", "valid_loss", "loss/val")
 RATES = ("lr", "learning_rate", "train/lr", "train/learning_rate")
 SHARE = 0.5  # a column of the same meaning that holds so few of the numbers of another is a summary of it
+RARER = 3.0  # than the log's rows
 SHOWN = 12  # names in a message
 _MEAN_OF = re.compile(r"_?mean_of_(\d+)_steps$")
 _AGAIN = re.compile(r" \((\d+)\)$")
@@ -91,7 +92,8 @@ def _log(path: Path, table: Table, column: str | None, batch_tokens: float | Non
         validation=curve,
         averaged=int(mean[1]) if mean else 1,
         layout=Layout(
-            eval_interval=_interval(table, "eval_steps") or spacing(curve), save_interval=_interval(table, "save_steps")
+            eval_interval=_interval(table, "eval_steps") or _evaluations(curve, steps[present]),
+            save_interval=_interval(table, "save_steps"),
         ),
         notes=tuple(notes),
     )
@@ -108,6 +110,12 @@ def _interval(table: Table, key: str) -> int | None:
     """A whole number of steps that stands beside the records, as in the Trainer's state."""
     value = (table.found or {}).get(key)
     return int(value) if isinstance(value, int | float) and 1 < value < 1e9 else None
+
+
+def _evaluations(curve: Curve | None, step: Floats) -> int | None:
+    """The steps between evaluations, where these are rarer than what is logged."""
+    found = spacing(curve)
+    return found if found and len(step) > 1 and found >= RARER * abs(np.median(np.diff(step))) else None
 
 
 def _others(counts: dict[str, int], chosen: str, column: str | None) -> list[str]:

@@ -7,11 +7,12 @@ while, or drifts, is found in windows.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from mygpt2.ripples.comb import Comb, find_comb
 from mygpt2.ripples.detrend import against, basis, detrend, without_trend, without_warmup
 from mygpt2.ripples.grid import Grid, make_grid
 from mygpt2.ripples.local import Estimate, estimate
@@ -23,6 +24,7 @@ from mygpt2.ripples.told import Told, silent
 
 FEWEST_POINTS = 64
 ALPHA = 0.05
+NORMAL = 1.959964  # of a two-sided interval at 95 %
 SAME_PERIOD = 0.04  # neighbouring windows whose periods differ by less are one stretch
 
 
@@ -62,10 +64,17 @@ class Study:
     main: tuple[int, int]
     fitted: Estimate
     fit_power: Found  # the search of the main stretch
+    raw: Floats  # y with everything that recurs
+    comb: Comb | None  # what recurs and is no wave; `y` and `windows` are without it unless it is the main line
 
     @property
     def significant(self) -> bool:
         return self.p_value < ALPHA
+
+    @property
+    def recurs(self) -> Comb | None:
+        """The comb where it is the main line."""
+        return self.comb if self.comb is not None and self.fitted.line is self.comb.line else None
 
     @property
     def whole(self) -> bool:
@@ -106,6 +115,13 @@ def study(log: Log, reference: Log | None = None, seed: int = 0, told: Told = si
     y = grid.average(residual)
     transform = Transform(grid.weight)
     found = search(transform, y)
+    comb = find_comb(transform, y, found.null, known_periods(kept, grid))
+    whole, cells = y, np.arange(len(y), dtype=np.float64)
+    if comb is not None and persists(y, grid.weight, comb.line):
+        y = np.where(grid.weight > 0, y - comb.line.at(cells), 0.0)
+        found = search(transform, y)
+    else:
+        comb = None
     law = law_of(transform, found.null.power, _trend(grid, kept, reference is None), seed, told)
     whole_p = law.chance(found.score)
     windows = slide(y, grid.weight, told)
@@ -118,10 +134,33 @@ def study(log: Log, reference: Log | None = None, seed: int = 0, told: Told = si
     main, fitted, power = (0, len(y)), first, found
     if segments and window_p < ALPHA and whole_p >= ALPHA:
         main, fitted, power = _of_segment(y, grid.weight, segments, seed)
+    if comb is not None and (p >= ALPHA or _variance(comb.line, cells) > _variance(fitted.line, cells)):
+        y, p, main, segments = whole, comb.p_value, (0, len(whole)), []
+        fitted, found = _of_comb(comb, replace(found, power=transform.reduction(y) / 2), transform)
+        power = found
     return Study(
         kept, skipped, spikes, residual, trend, grid, y, transform, found, law, whole_p, p, windows, segments, main,
-        fitted, power,
+        fitted, power, whole, comb,
     )  # fmt: skip
+
+
+def known_periods(log: Log, grid: Grid) -> tuple[float, ...]:
+    """Of what is done at intervals, in cells."""
+    found = (log.layout.eval_interval, log.layout.save_interval)
+    return tuple(dict.fromkeys(steps / grid.steps_per_cell for steps in found if steps))
+
+
+def _variance(line: Line, cells: Floats) -> float:
+    return float(np.var(line.at(cells)))
+
+
+def _of_comb(comb: Comb, rest: Found, transform: Transform) -> tuple[Estimate, Found]:
+    """The comb as the main line, judged by the null of what is left without it."""
+    place = min(round(comb.line.frequency * transform.size), len(rest.null.power) - 1)
+    error = NORMAL * math.sqrt(2 * float(rest.null.power[place]) / transform.total)
+    amplitude = comb.line.amplitude
+    fitted = Estimate(comb.line, comb.period_interval, (max(0.0, amplitude - error), amplitude + error))
+    return fitted, replace(rest, frequency=comb.line.frequency, score=comb.score, harmonics=comb.harmonics)
 
 
 def _trend(grid: Grid, kept: Log, bends: bool) -> Trend:

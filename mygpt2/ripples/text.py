@@ -49,10 +49,17 @@ def _repetition(report: dict[str, Any]) -> Iterator[str]:
     if found:
         lag = size(found["lag_tokens"]) if found["lag_tokens"] else f"{found['lag_steps']:.5g} steps"
         one, two = found["thirds"]
-        word = "yes" if found["found"] else "no sign of it"
+        if found["found"]:
+            yield (
+                f"yes: correlation {found['correlation']:+.2f} at {lag}, {found['near_by']:+.2f} near by, {one:+.2f} "
+                f"and {two:+.2f} at a third and two thirds of it; {chance(found['p_value'])}"
+            )
+            return
+        first, last = found["lags_steps"]
         yield (
-            f"{word}: correlation {found['correlation']:+.2f} at {lag}, {found['near_by']:+.2f} near by, {one:+.2f} "
-            f"and {two:+.2f} at a third and two thirds of it; {chance(found['p_value'])}"
+            f"no sign of it at any lag from {first:,.0f} to {last:,.0f} steps, where a correlation of "
+            f"{found['limit']:.2f} would have been seen; the likest, {lag}, has {found['correlation']:+.2f}, against "
+            f"{found['near_by']:+.2f} near by"
         )
 
 

@@ -29,8 +29,56 @@ def words(report: dict[str, Any]) -> str:
     """The verdict of a report whose statistics are done."""
     if not report["significant"]:
         return " ".join(filter(None, [_nothing(report), _again(report)]))
-    parts = [_line(report), _origin(report), _drift(report), _validation(report), _again(report), _remedy(report)]
+    recurs = report["pulses"]
+    parts = (
+        [pulses(report), _origin(report), _validation(report), _again(report), remedy_of_pulses(recurs)]
+        if recurs and recurs["main"]
+        else [_line(report), _origin(report), _drift(report), _validation(report), _again(report), _remedy(report),
+              pulses(report), remedy_of_pulses(recurs)]
+    )  # fmt: skip
     return " ".join(filter(None, parts))
+
+
+def pulses(report: dict[str, Any]) -> str:
+    """What recurs and is no wave, in a sentence or two."""
+    found = report["pulses"]
+    if not found:
+        return ""
+    steps, (low, high) = found["period_steps"], report["period_ci_steps"]
+    between = f" [{low:.6g}, {high:.6g}]" if found["main"] else ""
+    tokens = f" ({size(found['period_tokens'])})" if found["period_tokens"] else ""
+    every = f"every {steps:.6g} steps{between}{tokens}"
+    p = chance(found["p_value"])
+    if found["kind"] == "pulse":
+        least, most = found["height_ci"]
+        long = f"{found['width_steps']:.3g} step{'s' if found['width_steps'] >= 2 else ''} long"
+        text = (
+            f"Pulses of {found['height']:+.3f} nats [{least:+.3f}, {most:+.3f}], {long}, {every}, the first at step "
+            f"{found['first_step']:.0f}; {p}."
+        )
+    else:
+        word = "the same rough stretch of loss" if found["kind"] == "again" else "a curve of many harmonics"
+        text = f"The same comes again {every}: {word}; {p}."
+    if not found["main"] and found["cause"]:
+        text += f" That is {found['cause']}."
+    return text
+
+
+def remedy_of_pulses(found: dict[str, Any] | None) -> str:
+    """What to do about pulses; no order of the data takes them away."""
+    if not found or found["kind"] != "pulse":
+        return ""
+    if found["cause"]:
+        what = "saves" if "saving" in found["cause"] else "evaluates"
+        return (
+            f"No order of the data removes them: they come with what the program does when it {what}. See that the "
+            "model goes back to training mode, that random numbers and the position in the data are as before, and "
+            "that no step is trained, logged or averaged differently just after it."
+        )
+    return (
+        "Look for what the program does so often (evaluating, saving, logging, opening a file): a shuffle of the data "
+        "does not remove what comes with the step's number."
+    )
 
 
 def _nothing(report: dict[str, Any]) -> str:
@@ -70,8 +118,8 @@ def _origin(report: dict[str, Any]) -> str:
     share, layout = report["share_of_file"], report["layout"]
     prefix = f"{layout['assumed']}: " if layout["assumed"] else ""
     if fits:
-        said = f"{prefix}Its period is that of {fits[0]['name']} ({chance(fits[0]['p_value'])})."
-        return said
+        names = " and ".join(c["name"] for c in fits)
+        return f"{prefix}Its period is that of {names} ({chance(fits[0]['p_value'])})."
     if share is not None:
         turn = f" Were they read in turn, {share * layout['streams']:.3g} files." if layout["assumed"] else ""
         if share >= 0.98:
@@ -80,7 +128,8 @@ def _origin(report: dict[str, Any]) -> str:
         exact = f", 1/{part} of one" if part else ""
         inside = "structure inside the file; no period of the layout itself fits."
         return f"{prefix}{share:.3f} of a file{exact}: {inside}{turn}"
-    if any(c["p_value"] is not None for c in report["candidates"]):
+    recurs = report["pulses"]
+    if any(c["p_value"] is not None for c in report["candidates"]) or (recurs and recurs["main"]):
         return "None of the known periods fits it."
     return "The layout of the data is not known; --dataset or --file-tokens would tell where it comes from."
 

@@ -33,6 +33,9 @@ def _numbers(report: Report) -> list[tuple[str, Any]]:
     found = bool(report["significant"])
     limit, signal = report.get("detection_limit"), report.get("signal") or {}
     rows: list[tuple[str, Any]] = []
+    recurs = report.get("pulses") or {}
+    if recurs:
+        rows += _pulses(recurs)
     if found:
         unit = " tokens" if report["period_ci_unit"] == "tokens" else " steps"
         low, high = report["period_ci"]
@@ -58,6 +61,19 @@ def _numbers(report: Report) -> list[tuple[str, Any]]:
     return rows
 
 
+def _pulses(found: Report) -> list[tuple[str, Any]]:
+    """What recurs and is no wave."""
+    kind = {"pulse": "pulses", "again": "the same rough stretch again", "wave": "a curve of many harmonics"}
+    rows: list[tuple[str, Any]] = [(kind.get(found["kind"], "recurs"), f"every {steps(found['period_steps'])} steps")]
+    if found["kind"] == "pulse":
+        long = f"{found['width_steps']:.3g} step{'s' if found['width_steps'] >= 2 else ''}"
+        rows.append(("height (nats), length", f"{found['height']:+.3g} {interval(found['height_ci'])}, {long}"))
+        rows.append(("first at step", f"{found['first_step']:,.0f}"))
+    cause = found["cause"] or "nothing that is known to be done so often"
+    rows.append(("cause", cause))
+    return rows
+
+
 def _validation(found: Report | None) -> str:
     if found is None:
         return "not measured often enough to say"
@@ -66,6 +82,9 @@ def _validation(found: Report | None) -> str:
 
 
 def _remedy(report: Report) -> str:
+    recurs = report.get("pulses") or {}
+    if recurs.get("main") and recurs.get("kind") == "pulse":
+        return f"no order of the data: see what is done at {recurs['cause']}" if recurs["cause"] else "see the verdict"
     rows = report.get("forecast") or []
     best = next((row for row in rows if not row["periodic"]), None)
     if best is None:
