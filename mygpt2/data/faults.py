@@ -60,7 +60,7 @@ def _may_speak(now: float) -> bool:
 class OutageClock:
     """How long the outage of one read has lasted, against its budget; begins with the first failure.
 
-    An outage that lasts is said on the console: after SAY_AFTER seconds, and then once in SAY_EVERY for all readers.
+    One that lasts, or will, SAY_AFTER seconds is said on the console, and then once in SAY_EVERY for all readers.
     """
 
     def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -76,8 +76,6 @@ class OutageClock:
             self._since = self._now() if began is None else began
         self.failures += 1
         self.reason = reason
-        if self.spent_s >= SAY_AFTER and _may_speak(self._now()):
-            print(f"waiting for data: {self}", file=sys.stderr, flush=True)
 
     def recovered(self) -> None:
         """A read succeeded: the next failure begins a new outage."""
@@ -103,7 +101,10 @@ class OutageClock:
         """
         pause = min(30.0, 0.5 * 2.0 ** min(self.failures, 10)) * random.uniform(0.5, 1.0)
         pause = max(pause, (retry_after or 0.0) * random.uniform(1.0, 1.1))
-        return max(0.0, min(pause, self.budget_s - self.spent_s))
+        pause = max(0.0, min(pause, self.budget_s - self.spent_s))
+        if self.spent_s + pause >= SAY_AFTER and _may_speak(self._now()):
+            print(f"waiting for data: {self}", file=sys.stderr, flush=True)
+        return pause
 
     def __str__(self) -> str:
         return f"{self.reason}, retrying, {self.spent_s:.0f} s of {self.budget_s:.0f} s"

@@ -238,7 +238,6 @@ class HubClient:
                 return self._patience.run(ask, first=attempt == 0)
             except _Trouble as error:
                 trouble = error
-                began = self._clock.now() if attempt == 0 else began
                 if self._clock.now() - began >= self._budget_s:
                     break
         raise Outage(trouble.reason, self._patience.remaining, began) from trouble
@@ -299,11 +298,12 @@ class _Patience:
 
     def run(self, ask: Callable[[], T], first: bool) -> T:
         if not self._outage.failures:
+            began = self._clock.now()
             try:
                 return ask()
             except _Trouble as trouble:
                 if trouble.shared or not first:  # what befell one answer only is simply asked for again
-                    self._note(trouble, prober=False)
+                    self._note(trouble, began, prober=False)
                 raise
         while not self._one.acquire(timeout=0.2):
             if self._closed.is_set():
@@ -320,10 +320,11 @@ class _Patience:
     def _probe(self, ask: Callable[[], T]) -> T:
         if self._clock.wait(self._closed, max(0.0, self._not_before - self._clock.now())):
             raise Outage("closed")
+        began = self._clock.now()
         try:
             result = ask()
         except _Trouble as trouble:
-            self._note(trouble, prober=True)
+            self._note(trouble, began, prober=True)
             raise
         except (Refused, Changed):
             self._outage.recovered()  # no is an answer, too
@@ -331,10 +332,10 @@ class _Patience:
         self._outage.recovered()
         return result
 
-    def _note(self, trouble: _Trouble, prober: bool) -> None:
+    def _note(self, trouble: _Trouble, began: float, prober: bool) -> None:
         """Failures count one after the other only: those of many threads at one moment are one failure."""
         if prober or not self._outage.failures:
-            self._outage.failed(trouble.reason)
+            self._outage.failed(trouble.reason, began)
         # Never past the budget, which is for the loader to end; a hub that wants more is asked once more at its end.
         pause = self._outage.pause_s(trouble.retry_after)
         self._not_before = max(self._not_before, self._clock.now() + pause)
