@@ -103,7 +103,8 @@ def _results(run: RunDir, step: int) -> Rows:
 
 def _measured(run: RunDir) -> list[tuple[int, dict[str, Any]]]:
     """(step, record) of what was measured while the run trained and of what `eval` left in its folder."""
-    files = [read_json(path) or {} for path in sorted(run.evals_dir.glob("*.json"))]
+    names = [name for name in run.names(run.evals_dir) if name.endswith(".json")]
+    files = [read_json(run.evals_dir / name, run.path) or {} for name in names]
     found = [(record["details"].get("step"), record) for record in files if isinstance(record.get("details"), dict)]
     found += [(event.get("step"), event) for event in read_events(run, ["eval"])]
     found += [(event.get("step"), {"hellaswag": event}) for event in read_events(run, ["hellaswag"])]

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def _show(each: RunDir, *, as_json: bool) -> int:
     )
     cells = dict(zip(COLUMNS, _cells(row), strict=True))
     _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
-    details = [*_details(each, state, command), *_left_out(left_out)]
+    details = [*_details(each, state, command), *_left_out(left_out), *_unreadable(each)]
     _print_table([(f"  {label}", _line(text)) for label, text in details])
     for event in events[-8:]:
         print(f"  {_event_line(event)}")
@@ -181,6 +181,23 @@ def _left_out(event: dict[str, Any] | None) -> list[tuple[str, str]]:
     share = event.get("share")
     most = f", at most {share:.2%} of a kind" if type(share) is float and 0 <= share <= 1 else ""
     return [("left out", f"{', '.join(told)}{most} (until step {event.get('step', '?')})")] if told else []
+
+
+def _unreadable(each: RunDir) -> Iterator[tuple[str, str]]:
+    """What is there and cannot be read: nothing of it is shown, and that is not the same as if there were nothing."""
+    from mygpt2.checkpoint.store import candidates
+
+    for path in (each.config_file, each.status_file, each.metrics_file, each.command_file, each.notes_file):
+        try:
+            each.reader(path).close()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield "unreadable", f"{path.name} {error.strerror or error}"
+    try:
+        candidates(each.checkpoints_dir)
+    except UserError as error:
+        yield "unreadable", str(error)
 
 
 def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[str, str]]:

@@ -17,6 +17,11 @@ from tests.run_dir import damage
 
 STATES = {"queued", "starting", "running", "saving", "stopped", "finished", "failed", "lost"}
 SECRET = "what-lies-outside"
+UNREADABLE = {
+    f"{file}: {how}"
+    for file in ("config.toml", "metrics.jsonl", "command.json")
+    for how in ("pipe", "link out", "folder")
+} | {"checkpoints: link out", "events.jsonl: pipe"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,9 @@ def test_each_is_shown_verified_and_stopped_in_words(folders):
             wrong = code not in (0, 2, 75) or "Traceback" in err or SECRET in out + err or not (out + err).strip()
             if wrong or not all(line.isprintable() or "\t" in line for line in (out + err).splitlines()):
                 failed.append((what, words[0], code, (err or out)[-300:]))
+            told = "unreadable" in out or "unreadable" in err
+            if words[0] == "show" and len(words) == 2 and what in UNREADABLE and not told:
+                failed.append((what, "is not told as unreadable", out[-300:]))
     assert not failed, failed[:5]
 
 
