@@ -85,13 +85,19 @@ def interface_towards(host: str, port: int) -> str | None:
     """The network interface by which this machine reaches `host`; None where that cannot be told."""
     import psutil
 
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, port))  # sends nothing
-        own = probe.getsockname()[0]
+    with contextlib.suppress(OSError):
+        own = _source(host, port)
         for name, addresses in psutil.net_if_addrs().items():
             if any(address.address == own for address in addresses):
                 return name
     return None
+
+
+def _source(host: str, port: int) -> str:
+    """The address that this machine would send from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))  # sends nothing
+        return str(probe.getsockname()[0])
 
 
 def choose_interface(place: Place, env: Mapping[str, str]) -> str | None:

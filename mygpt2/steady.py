@@ -20,7 +20,8 @@ class Steady:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
-            reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError, ValueError):  # it flushes first
+                reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         if self._stream is not None:

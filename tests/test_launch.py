@@ -11,11 +11,14 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from mygpt2 import distributed
 from mygpt2.config import load_config
+from mygpt2.distributed import Place, choose_interface
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.launch import explain
 from mygpt2.launch_plan import LaunchPlan, plan_launch
@@ -133,7 +136,7 @@ def stop(*_):
     (folder / f"saved-{rank}").touch()
     (folder / "run" / "exit.json").write_text(json.dumps({"code": 85}))
     sys.exit(0)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[2] == "same" else stop)
 (folder / f"ready-{attempt}-{rank}").write_text(str(os.getpid()))
 if sys.argv[2] == "wait":
     signal.pause()
@@ -144,26 +147,29 @@ if sys.argv[2] == "die-once" and attempt == "0":
 if sys.argv[2] == "nan":
     (folder / "run" / "exit.json").write_text(json.dumps({"code": 70, "reason": "non-finite: loss nan"}))
     sys.exit(70)
+if sys.argv[2] == "same":
+    (folder / "run" / "exit.json").write_text(json.dumps({"code": 70, "step": 5, "rank": 0, "reason": "KeyError"}))
+    sys.exit(70)
 sys.exit(0 if sys.argv[2] == "die-once" else int(sys.argv[2]))
 """
 
 DRIVER = """
 import pathlib, sys
 from mygpt2.launch import Launcher, LaunchPlan, RunDir
-folder, role = sys.argv[1:]
+folder, role, restarts = sys.argv[1:]
 run = RunDir(pathlib.Path(folder) / "run")
-sys.exit(Launcher(LaunchPlan(2, 1, 1, 1), run, [f"{folder}/rank.py", folder, role]).run())
+sys.exit(Launcher(LaunchPlan(2, 1, 1, int(restarts)), run, [f"{folder}/rank.py", folder, role]).run())
 """
 
 
 @contextmanager
-def launched(folder: Path, role: str) -> Iterator[subprocess.Popen[str]]:
+def launched(folder: Path, role: str, restarts: int = 1) -> Iterator[subprocess.Popen[str]]:
     (folder / "rank.py").write_text(textwrap.dedent(RANK))
     (folder / "run" / "control").mkdir(parents=True)
     (folder / "run" / "config.toml").touch()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), role], env=env, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, str(folder), role, str(restarts)], env=env, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
@@ -232,3 +238,47 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:
         ranks = [psutil.Process(pid) for pid in pids]
         process.kill()
         assert psutil.wait_procs(ranks, timeout=10)[1] == []
+
+
+EARLY = """
+import os, signal, sys, torch.distributed.run
+from mygpt2.launch import Launcher, LaunchPlan, RunDir
+import pathlib
+torch.distributed.run.run = lambda args: os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+Launcher(LaunchPlan(2, 1, 1, 1), RunDir(pathlib.Path(sys.argv[1]) / "run"), ["rank.py"]).run()
+"""
+
+
+def test_a_stop_before_there_are_ranks_ends_the_launcher_at_once(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY, str(tmp_path), "SIGINT"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (EXIT_STOPPED, "")
+    assert list(tmp_path.iterdir()) == [], "nothing is left of it"
+
+
+def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tmp_path: Path) -> None:
+    with launched(tmp_path, "same", restarts=3) as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_DEFECT
+    assert "in the same way as before; giving up" in errors
+    assert list(tmp_path.glob("ready-1-*")) and not list(tmp_path.glob("ready-2-*"))
+
+
+def test_one_machine_need_not_know_its_own_name() -> None:
+    assert "--local-addr=127.0.0.1" in plan().torchrun_options()
+    name = choose_interface(Place(0, 2, 0, 2), {})
+    assert name is not None and any(a.address == "127.0.0.1" for a in psutil.net_if_addrs()[name])
+
+
+def test_several_machines_talk_by_the_interface_that_leads_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"lo": "127.0.0.1", "eth0": "10.1.0.5", "ib0": "10.2.0.5"}
+    sources = {"10.2.0.1": "10.2.0.5", "n0": "127.0.0.1", "127.0.0.1": "127.0.0.1", "192.0.2.1": "10.1.0.5"}
+    found = {name: [SimpleNamespace(address=address)] for name, address in addresses.items()}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+    monkeypatch.setattr(distributed, "_source", lambda host, port: sources[host])
+    place = Place(0, 4, 0, 2)
+    assert choose_interface(place, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
+    own_name_is_loopback = {"MASTER_ADDR": "n0", "MASTER_PORT": "4000"}  # as Debian's /etc/hosts has it on the first
+    assert choose_interface(place, own_name_is_loopback) == "eth0"

@@ -98,3 +98,63 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
         assert max(saved, default=0) == max(steps, default=0), "the last good step is saved"
     assert together.ends(together.start(values, runs, "broken", out)) == [0, 0]
     assert harness.losses(run) == calm
+
+
+def busy(rank, how):
+    """Rank 1 fails while rank 0 is somewhere that no broken exchange reaches: it computes, or it hangs for good."""
+    import time
+
+    from mygpt2 import board
+    from mygpt2.train.trainer import Trainer
+
+    board.LOOK_S, board.COME_S, board.LEAVE_S = 0.02, 0.1, 0.5
+
+    def elsewhere(self):
+        if rank == 1:
+            raise KeyError("a token")
+        if how == "hangs":
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        time.sleep(60)
+
+    Trainer._sample = elsewhere
+
+
+@pytest.mark.parametrize(("how", "what"), [("computes", "step 4 is saved"), ("hangs", "rank 0 hung")])
+def test_a_first_rank_that_is_busy_is_interrupted_and_one_that_hangs_is_ended(prepared, how, what):
+    folder, values, _ = prepared
+    shutil.rmtree(folder / "runs" / "busy", ignore_errors=True)
+    values = {**values, "checkpoint.interval": 100}
+    codes = together.ends(
+        together.start(values, folder / "runs", "busy", folder / "busy", meddle=(__name__, "busy", how))
+    )
+    assert codes == [70, 70]
+    ended = json.loads((folder / "runs" / "busy" / "exit.json").read_text())
+    assert (ended["code"], ended["rank"]) == (70, 1)
+    assert ended["reason"].startswith("rank 1: KeyError") and what in ended["reason"]
+    errors = [line for line in (folder / "busy-0-err").read_text().splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and what in errors[0]
+    assert (folder / "runs" / "busy" / "checkpoints" / "step-00000004").exists() == (how == "computes")
+
+
+def silent(rank):
+    """Rank 1 never comes to the rendezvous; the first is stopped meanwhile."""
+    if rank == 1:
+        os._exit(70)
+    from mygpt2.train.signals import Requests
+
+    listen = Requests.listen
+
+    def listen_and_be_stopped(self):
+        listen(self)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+    Requests.listen = listen_and_be_stopped
+
+
+def test_a_rank_that_never_comes_does_not_keep_the_first_from_being_stopped(prepared):
+    folder, values, _ = prepared
+    out = folder / "silent"
+    codes = together.ends(together.start(values, folder / "runs", "silent", out, meddle=(__name__, "silent")))
+    assert codes == [85, 70]
+    assert not (folder / "runs" / "silent").exists()
