@@ -230,3 +230,20 @@ def test_a_request_for_a_step_opens_the_step_part_and_one_for_a_source_the_other
 
 def test_documents_can_be_told_apart():
     assert len({document(n) for n in range(400)}) == 400
+
+
+@pytest.mark.parametrize("other", ["/etc", "nothing.txt", "empty"])
+def test_nothing_of_an_earlier_source_stands_below_the_error_of_another(other, tmp_path, monkeypatch):
+    """The files, histograms and texts of the source before it stayed, below the name of one that cannot be opened."""
+    context, reading = context_of(tmp_path), handlers.Reading()
+    monkeypatch.setattr(reading, "library", Library(tmp_path / "cache"))
+    source = parquet_folder(context.data_roots[0] / "d")
+    (context.data_roots[0] / "empty").mkdir()
+    *_, shown = tab._open(context, reading, str(source), "text", "gpt2")
+    *_, failed = tab._open(context, reading, other, "text", "gpt2")
+    assert "wb-problem" in failed[0] and len(failed) == len(shown) == 10
+    files, _, file, _, where, radio, _, plots, text = failed[1:]
+    assert (
+        (str(files), str(where), str(plots), str(text)) == ("", "", "", "") and not file.choices and not radio.choices
+    )
+    assert "wb-table" in shown[1], "while there was something there"

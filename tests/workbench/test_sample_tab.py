@@ -132,3 +132,31 @@ def test_a_device_that_trains_is_neither_chosen_nor_taken(context: Context, samp
         with pytest.raises(UserError, match="cuda:0 is at work for run trains; wait for it, or choose from: cpu"):
             begin(context, sampler, {**PRESSED, "device": "cuda:0"})
         begin(context, sampler, PRESSED)
+
+
+class Asked:
+    """The request of a page, as far as the handler looks at it."""
+
+    def __init__(self, **query: str) -> None:
+        self.query_params = query
+
+
+def test_a_tab_that_is_opened_offers_what_there_is_now_and_chooses_for_nobody_who_has_chosen(context: Context) -> None:
+    """The models to begin with were those of the server's start, for some seconds or for good."""
+    from workbench.tabs import compare, sample
+
+    with gr.Blocks():
+        page = Page()
+    nobody, hub = Page.ask(), [("gpt2 · OpenAI, from the hub", "gpt2")]
+    opened = sample._opened(context, page)
+    a, b, device, known = opened(nobody, "gpt2", "cuda:0", hub, Asked())
+    assert (a["value"], b["value"], device) == ("first", "other", gr.skip()) and known[0][1] == "first"
+    for port, model, request in ((nobody, "other", Asked()), (Page.ask(model_a="other"), "gpt2", Asked()),
+                                 (nobody, "gpt2", Asked(model_a="other"))):  # fmt: skip
+        a, _, _, _ = opened(port, model, "cuda:0", hub, request)
+        assert "value" not in a and a["choices"] == known
+    opened = compare._opened(context, page)
+    models, _, _, device = opened(nobody, ["gpt2"], "cuda:0", hub, Asked())
+    assert models["value"] == ["first"] and device == gr.skip()
+    models, *_ = opened(nobody, ["other"], "cuda:0", hub, Asked())
+    assert "value" not in models

@@ -250,3 +250,12 @@ def test_a_copied_run_brings_its_devices_and_processes(tmp_path: Path) -> None:
     record_rank(run, 1, os.getpid(), device="cuda:7")
     form.apply(handlers.answer_request(form.context, form.parts, Page.ask(from_run="old"), form.data))
     assert (form[DEVICES], form[NPROC]) == (["cuda:0"], "1"), "of another machine: they are not to be had here"
+
+
+def test_a_settings_file_that_is_a_link_out_of_its_run_fills_no_form(form: Form, tmp_path: Path) -> None:
+    run = RunDir(make_run(form.context.runs, "old", 2))
+    secret = tmp_path / "secret.toml"
+    run.config_file.rename(secret)
+    run.config_file.symlink_to(secret)
+    with pytest.raises(UserError, match="is a link out of the run"):
+        handlers.answer_request(form.context, form.parts, Page.ask(from_run="old"), form.data)
