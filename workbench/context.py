@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from mygpt2.data.trace import read_manifest
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.inside import SMALL_BYTES, names_inside, open_inside
+from mygpt2.run_dir.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door
@@ -118,6 +119,24 @@ class Context:
                 except UserError as error:
                     raise UserError(f"run {run.name!r} names {name}={value[:200]!r}: {error}") from None
         return config
+
+    def checkpoint(self, path: Path) -> Path:
+        """A checkpoint of a run, once nothing of it leads out of the run and its tokenizer may be typed here."""
+        run, name = path.parents[1], f"{path.parents[1].name}/{path.name}"
+        try:
+            for inside in names_inside(path, run):
+                if not (path / inside).is_dir():
+                    open_inside(path / inside, run).close()
+            spec = json.loads(read_inside(path / "state.json", run))["tokenizer"]["spec"]
+        except OSError as error:
+            raise UserError(f"checkpoint {name} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return path  # the engine says what is wrong with it
+        try:
+            forms.NAMING["data.tokenizer"](self, str(spec))
+        except UserError as error:
+            raise UserError(f"checkpoint {name} names its tokenizer: {error}") from None
+        return path
 
     def traced_files(self, run: RunDir) -> None:
         """UserError where a run's trace leads out of its folder, or names data that nobody may type here."""

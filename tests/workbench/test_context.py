@@ -148,3 +148,23 @@ def test_settings_inside_the_roots_are_read_and_a_link_to_others_is_not(context:
     run.config_file.symlink_to(tmp_path / "outside" / "config.toml")
     with pytest.raises(UserError, match="link out of the run's folder"):
         context.configuration(run)
+
+
+@pytest.mark.parametrize("damage", ["tokenizer", "weights", "state", "folder"])
+def test_a_checkpoint_that_leads_out_of_its_run_is_not_loaded(context: Context, tmp_path: Path, damage: str) -> None:
+    outside = tmp_path / "outside" / "secret.txt"
+    path = make_run(context.runs, "one", 2) / "checkpoints" / "step-00000002"
+    path.mkdir(parents=True, exist_ok=True)
+    spec = str(outside) if damage == "tokenizer" else "gpt2:300"
+    (path / "state.json").write_text(json.dumps({"tokenizer": {"spec": spec}}))
+    (path / "model.safetensors").write_bytes(b"weights")
+    assert damage == "tokenizer" or context.checkpoint(path) == path
+    if damage == "folder":
+        path.rename(tmp_path / "outside" / "step")
+        path.symlink_to(tmp_path / "outside" / "step")
+    elif damage != "tokenizer":
+        file = path / {"weights": "model.safetensors", "state": "state.json"}[damage]
+        file.unlink()
+        file.symlink_to(outside)
+    with pytest.raises(UserError, match=r"checkpoint one/step-00000002 (cannot be read|names its tokenizer)"):
+        context.checkpoint(path)

@@ -41,10 +41,10 @@ def resolve(context: Context, text: Any) -> str:
         if path not in known:
             steps = ", ".join(f"{step_of(p.name):,}" for p in known) or "none yet"
             raise UserError(f"run {run.name} has no checkpoint of step {step_of(path.name):,}; there are: {steps}")
-        return str(path)
+        return str(context.checkpoint(path))
     spec = context.model(text)
     newest = checkpoints_of(Path(spec)) if Path(spec).is_absolute() else []
-    return str(newest[0]) if newest else spec
+    return str(context.checkpoint(newest[0])) if newest else spec
 
 
 def checkpoints_of(run: Path) -> list[Path]:
