@@ -20,6 +20,7 @@ from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
 from workbench.jobs.policy import may_resume
+from workbench.jobs.records import HOLDING, WAITING
 from workbench.monitor import diff, head, labels, logs, panes
 from workbench.monitor.devices import DeviceWatch
 from workbench.monitor.histories import Histories
@@ -131,14 +132,14 @@ def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = F
         collected.made("alerts", panes.alerts(alerts, ""))
         collected.made("buttons", buttons(None, read_only=context.read_only))
     else:
-        launched = run.name in context.jobs.at_work()
-        state = starting(state_of(run), launched)
+        job = next((job.state for job in context.jobs.queue() if job.run == run.name), "")
+        state = starting(state_of(run), job in HOLDING)
         events = monitor.histories.events(run)
         collected.made("head", head.head(head.glance(run, state, events)))
         collected.made("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
         collected.made("stop", head.stop_report(context.jobs.stop_of(run.name)))
         collected.made("alerts", panes.alerts(alerts, run.name))
-        collected.made("buttons", buttons(state, read_only=context.read_only, launched=launched))
+        collected.made("buttons", buttons(state, read_only=context.read_only, job=job))
         collected.stamped("note", run.name, lambda: note(run, context.read_only))
         _pane(monitor, ask, run, collected, sample_at, all_rows)
         if ask.pane == "log":
@@ -197,16 +198,17 @@ def _pane(monitor: Monitor, ask: Ask, run: RunDir, collected: Answer, sample_at:
         collected.stamped("settings", (stamps, all_rows), lambda: diff.table(chosen, all_rows=all_rows))
 
 
-def buttons(state: RunState | None, *, read_only: bool, launched: bool = False) -> dict[str, bool]:
-    """Which buttons make sense now. `launched`: the run's launcher is not known to be gone yet."""
-    alive = state is not None and (state.alive or bool(state.processes))
-    queued = state is not None and state.state == "queued"
+def buttons(state: RunState | None, *, read_only: bool, job: str = "") -> dict[str, bool]:
+    """Which buttons make sense now. `job`: the state of the run's place in the queue, if it has one: whose launcher is
+    not known to be gone, or who is to be started again, can be stopped and not resumed."""
+    alive = state is not None and (state.alive or bool(state.processes) or job in HOLDING)
+    queued = state is not None and (state.state == "queued" or job in WAITING)
     change = not read_only and state is not None
     return {
         "stop": change and (alive or queued),
         "kill": change and alive,
         "ask": change and state is not None and state.alive,
-        "resume": change and state is not None and may_resume(state) and not launched,
+        "resume": change and state is not None and may_resume(state) and not job,
         "edit": change,
         "use": state is not None,
     }

@@ -318,7 +318,10 @@ def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
     assert {row["name"]: row["tokenizer"] for row in page["board"]["list"]["rows"]}["b"] == "gpt2:8192"
 
 
-def test_a_run_whose_launcher_is_not_known_to_be_gone_cannot_be_resumed_yet(context):
-    """Its job is still in the queue: the button was on, and the click refused."""
+@pytest.mark.parametrize(("job", "on"), [("", {"resume"}), ("running", {"stop", "kill"}), ("claimed", {"stop", "kill"}),
+                                         ("waiting", {"stop"}), ("queued", {"stop"})])  # fmt: skip
+def test_a_stopped_run_that_has_a_place_in_the_queue_can_be_stopped_and_not_resumed(context, job, on):
+    """Its launcher ends in a moment, or it is started again in a minute: Resume was on, and the click refused."""
     state = state_of(run_folder(context.runs, "a", state="stopped"))
-    assert buttons(state, read_only=False)["resume"] and not buttons(state, read_only=False, launched=True)["resume"]
+    found = buttons(state, read_only=False, job=job)
+    assert {name for name in ("stop", "kill", "resume") if found[name]} == on
