@@ -1,6 +1,7 @@
 """The ripple laboratory against planted lines and against noise that has none, and its speed.
 
     python benchmarks/ripples.py study [--out study.jsonl] [--series 200] [--steps 20000] [--processes 2]
+    python benchmarks/ripples.py events [--series 40] [--seed 0] [--processes 2]
     python benchmarks/ripples.py times [--steps 100000 1000000]
 
 Power: a line of 0.005 nats in 20 cycles, on a falling loss with noise of 0.04 nats that remembers (0.5), must be found
@@ -10,6 +11,10 @@ False alarms: 5 +- 3 in 100 of autoregressive series of several kinds and length
 whose Fourier phases are drawn anew: of a noise that is neither Gaussian nor autoregressive, and of random walks.
 Each series' result is written to --out as it comes; the same command goes on where another was stopped, and what an
 other version of the laboratory found is not counted.
+Events: pulses of period 50 to 200 (height 0.15 to 0.25 nats, 1 to 5 steps, 2,000 to 10,000 steps) must be named with
+their period and, where it is an evaluation or saving interval, that cause, 19 times in 20; data that is read again at
+correlations from 0.4, 1.3 to 6.3 passes, 9 times in 10, without a false alarm in 20 of noise, waves, saws and pulses;
+stairs of a rate lowered 2 to 4 times, without a column of it, may be called a ripple 3 times in 40.
 Times: 100,000 steps under 2 s, 1,000,000 under 20 s, memory in proportion, each in a process of its own. By the clock,
 and by the processor time of the process: on a busy machine only the latter means much.
 """
@@ -37,7 +42,7 @@ import mygpt2.ripples
 from mygpt2.cli import guarded
 from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bar
-from mygpt2.ripples import analyse, make_log
+from mygpt2.ripples import Layout, Log, analyse, make_log
 from mygpt2.ripples.study import study
 
 NOISE, MEMORY, LINE, CYCLES = 0.04, 0.5, 0.005, 20
@@ -191,6 +196,97 @@ def alarms(found: dict[tuple[str, int, int], Result], wanted: list[tuple[str, in
         yield f"false alarms, {kind}", share, 0.02 <= share <= 0.08
 
 
+def logged(loss: np.ndarray, **more: Layout) -> Log:
+    return make_log("made", np.arange(1, len(loss) + 1), loss, **more)
+
+
+def pulses(rng: np.random.Generator, number: int) -> bool:
+    """Pulses at the evaluation interval, at the saving interval, or at neither."""
+    steps, period, width = (
+        int(rng.choice([2000, 3000, 5000, 10000])),
+        int(rng.integers(50, 201)),
+        rng.choice([1, 1, 2, 5]),
+    )
+    height, memory = rng.choice([0.25, 0.25, 0.15, -0.25]), float(rng.choice([0, 0.5, 0.8]))
+    up = (np.arange(steps) - rng.integers(period)) % period < width
+    layout, cause = (
+        (Layout(eval_interval=period, save_interval=5 * period), "the evaluation interval"),
+        (Layout(eval_interval=2 * period, save_interval=period), "the saving interval"),
+        (Layout(eval_interval=period + 37), None),
+    )[number % 3]
+    report = analyse(logged(descent(steps) + autoregressive(steps, rng, (memory,)) + height * up, layout=layout))
+    found = report["pulses"]
+    right = report["significant"] and found is not None and abs(found["period_steps"] / period - 1) < 0.01
+    return bool(right and found["cause"] == cause and not (report["repetition"] or {"found": False})["found"])
+
+
+def read_again(rng: np.random.Generator, number: int) -> bool:
+    """Batches that come again and share 0.4 to 0.8 of the noise's variance; every third with a faint ripple."""
+    steps, passes = int(rng.choice([1500, 3000, 6000, 12000])), float(rng.choice([1.3, 1.5, 2, 2.5, 3, 4, 6.3]))
+    share, memory = float(rng.choice([0.4, 0.5, 0.65, 0.8])), (float(rng.choice([0, 0.5])),)
+    length = int(steps / passes)
+    batches = np.tile(autoregressive(length, rng, memory), int(passes) + 1)[:steps]
+    loss = descent(steps) + np.sqrt(share) * batches + np.sqrt(1 - share) * autoregressive(steps, rng, memory)
+    if number % 3 == 0:
+        loss += 0.01 * np.sin(2 * np.pi * np.arange(steps) / (length / 7.3))
+    found = analyse(logged(loss))["repetition"]
+    return bool(found and found["found"] and abs(found["lag_steps"] / length - 1) < 0.01)
+
+
+def not_read_again(rng: np.random.Generator, number: int) -> bool:
+    """Whether noise, a wave, one that drifts, a saw or pulses that die away are taken for data that is read again."""
+    steps, turn = int(rng.choice([1500, 3000, 6000, 12000])), rng.uniform(30, 300)
+    t = np.arange(steps)
+    made = (
+        lambda: np.zeros(steps),
+        lambda: 0.03 * np.sin(2 * np.pi * t / turn),
+        lambda: 0.08 * np.sin(2 * np.pi * (t / 60 + 0.3 * (t / steps) ** 2 * steps / 60)),
+        lambda: 0.1 * (t / turn % 1 - 0.5),
+        lambda: 0.3 * np.exp(-(t % int(turn + 70)) / 10),
+    )[number % 5]()
+    memory = (float(rng.choice([0, 0.5, 0.9])),)
+    found = analyse(logged(descent(steps) + autoregressive(steps, rng, memory) + made))["repetition"]
+    return bool(found and found["found"])
+
+
+def stairs(rng: np.random.Generator, number: int) -> bool:
+    """Whether a loss that falls where its rate is lowered is called a ripple; half of them at even distances."""
+    steps, falls = int(rng.choice([1500, 3000, 6000, 20000])), int(rng.integers(2, 5))
+    t, depth, time_ = np.arange(steps), rng.uniform(0.05, 0.4), float(rng.choice([1, 20, 60]))
+    memory, factor = (float(rng.choice([0, 0.5, 0.8])),), float(rng.choice([0.5, 0.8, 1.0]))
+    places = np.arange(1, falls + 1) / (falls + 1) if number % 2 else np.sort(rng.uniform(0.15, 0.95, falls))
+    loss = descent(steps) + rng.choice([0.5, 1.0]) * autoregressive(steps, rng, memory)
+    for i, place in enumerate(places):
+        loss += depth * factor**i * np.expm1(-np.maximum(0, t - place * steps) / time_)
+    return bool(analyse(logged(loss))["significant"])
+
+
+EVENTS: dict[str, tuple[Callable[[np.random.Generator, int], bool], float, bool]] = {
+    "pulses named, with their cause": (pulses, 0.95, True), "data read again, found": (read_again, 0.9, True),
+    "taken for data read again": (not_read_again, 0.0, False), "stairs called a ripple": (stairs, 0.075, False),
+}  # fmt: skip
+
+
+def event(job: tuple[str, int, int]) -> tuple[str, bool]:
+    """(kind, what was said of a series); the same on any machine and in any order."""
+    kind, number, seed = job
+    return kind, EVENTS[kind][0](np.random.default_rng([list(EVENTS).index(kind), number, seed, 77]), number)
+
+
+def run_events(args: argparse.Namespace) -> int:
+    left = [(kind, number, args.seed) for kind in EVENTS for number in range(args.series)]
+    count, start = dict.fromkeys(EVENTS, 0), multiprocessing.get_context("spawn")
+    with interruptible(), Bar("events", "series") as bar, start.Pool(args.processes, _quiet) as pool:
+        for done, (kind, said) in enumerate(pool.imap_unordered(event, left), 1):
+            count[kind] += said
+            bar.to(done, len(left))
+    shares = {kind: count[kind] / args.series for kind in EVENTS}
+    return told([
+        (f"{kind} (mark {mark:g})", shares[kind], shares[kind] >= mark if least else shares[kind] <= mark)
+        for kind, (_, mark, least) in EVENTS.items()
+    ])  # fmt: skip
+
+
 def run_times(args: argparse.Namespace) -> int:
     start = multiprocessing.get_context("spawn")  # a process's peak of memory never falls
     results: list[tuple[str, float, bool]] = []
@@ -238,6 +334,11 @@ def main() -> int:
     whole.add_argument("--steps", type=int, default=20_000, help="of the series with a line (20000)")
     whole.add_argument("--processes", type=int, default=2)
     whole.set_defaults(run=run_study)
+    short = parts.add_parser("events", help="pulses, data read again, rates lowered in steps")
+    short.add_argument("--series", type=int, default=40, help="of each kind (40)")
+    short.add_argument("--seed", type=int, default=0)
+    short.add_argument("--processes", type=int, default=2)
+    short.set_defaults(run=run_events)
     clock = parts.add_parser("times", help="seconds and memory of long logs")
     clock.add_argument("--steps", type=int, nargs="+", default=list(LIMITS))
     clock.set_defaults(run=run_times)

@@ -205,14 +205,15 @@ def _pulses(done: Study, candidates: list[Candidate]) -> Report | None:
         return None
     unit, per_step = done.grid.steps_per_cell, done.kept.tokens_per_step
     period = comb.line.period * unit
-    slack = NORMAL * comb.height_error
+    whole = done.grid.average(done.kept.loss - done.trend)  # with what was held back of spikes
+    height, slack = comb.height_of(whole, done.grid.weight), NORMAL * comb.height_error
     causes = [
         c.name for c in candidates if c.name in EVENTS and c.period_steps and abs(c.period_steps / period - 1) < 1e-3
     ]
     return {
         "kind": comb.kind, "main": done.recurs is not None, "period_steps": period,
-        "period_tokens": period * per_step if per_step else None, "height": comb.height,
-        "height_ci": [comb.height - slack, comb.height + slack], "width_steps": comb.width * unit,
+        "period_tokens": period * per_step if per_step else None, "height": height,
+        "height_ci": [height - slack, height + slack], "width_steps": comb.width * unit,
         "first_step": float(done.grid.steps(comb.start)), "p_value": comb.p_value,
         "cause": " and ".join(causes) or None,
     }  # fmt: skip

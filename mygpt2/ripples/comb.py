@@ -69,6 +69,12 @@ class Comb:
         slack = max(0.5, self.width / 2) / max(1.0, self.cycles - 1)
         return self.line.period - slack, self.line.period + slack
 
+    def height_of(self, y: Floats, weight: Floats) -> float:
+        """The mean height of the pulse in another series (n,) of the same cells."""
+        profile, _ = fold(y, weight, self.line.period)
+        at = (int(self.start) + np.arange(self.width)) % len(profile)
+        return float(np.mean(profile[at]) - np.median(profile))
+
 
 def find_comb(transform: Transform, y: Floats, null: Null, known: tuple[float, ...] = ()) -> Comb | None:
     """The comb of y (n,) that stands out, None where none does. `known`: periods in cells that are no surprise, tried

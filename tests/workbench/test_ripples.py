@@ -115,6 +115,18 @@ def test_report_is_shown_with_every_figure_and_its_verdict_first(context, report
     assert "<title>Loss</title>" in parts["loss"] and "wb-is-shade" in parts["loss"] and parts["of"] == []
 
 
+def test_pulses_are_shown_with_their_period_cause_and_remedy(context, reports):
+    rows = planted(steps=1600, amplitude=0).splitlines()
+    for i in range(1, len(rows)):
+        cells = rows[i].split(",")
+        cells[-1] = str(float(cells[-1]) + (0.25 if i % 80 == 3 else 0))
+        rows[i] = ",".join([*cells, "3.1" if i % 80 == 2 else ""])
+    rows[0] += ",val_loss"
+    parts, _ = analysed(context, reports, {"run": write(context, "pulses.csv", "\n".join(rows) + "\n")})
+    assert "Pulses of +0.2" in parts["verdict"] and "every 80" in parts["verdict"]
+    assert "the evaluation interval" in parts["verdict"] and "no order of the data" in parts["verdict"]
+
+
 def test_crest_of_the_ripple_is_what_is_shaded(context, reports):
     analysed(context, reports, {"run": write(context, "log.csv", planted())})
     report = reports.read(reports.look(subject_of(context, "log.csv")).file)
