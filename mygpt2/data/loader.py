@@ -32,10 +32,10 @@ from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.data.resume import check_state, starting_cursor
-from mygpt2.data.seals import SourceWatch
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+from mygpt2.data.watch import SourceWatch
 from mygpt2.machine import available_cores
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,

@@ -14,10 +14,10 @@ from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.manifest import Manifest
-from mygpt2.data.seals import SourceWatch
 from mygpt2.data.sources import open_reader, open_settled, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
+from mygpt2.data.watch import SourceWatch
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores, cache_folder

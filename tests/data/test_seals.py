@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.data.local import resolve_local
-from mygpt2.data.seals import REST, SealFile, SourceWatch, label_of, seal
+from mygpt2.data.seals import REST, SealFile, label_of, seal
 from mygpt2.data.sources import open_reader
-from mygpt2.errors import UserError
+from mygpt2.data.watch import SourceWatch
+from mygpt2.errors import TryAgain, UserError
 from tests.data.corpus import EOT, Ranks, config, texts, write_jsonl, write_parquet, write_tokens, write_txt
 
 CODECS = ["none", "snappy", "zstd", "gzip", "lz4", "brotli"]
@@ -226,3 +227,10 @@ def test_after_a_change_that_was_said_the_cached_tokens_are_not_those_of_the_old
     expected = batches("b", "two")
     assert batches("a", "three") == expected != before
     assert len(said) == 1 and "part-1.parquet: row group 0" in said[0]
+
+
+def test_a_record_that_cannot_be_read_now_is_not_taken_for_nothing(tmp_path):
+    source = write_parquet(tmp_path / "source")
+    (tmp_path / "run" / "data.checksums").mkdir(parents=True)  # as with EIO: it is there and cannot be read
+    with pytest.raises(TryAgain, match=r"cannot be read .* the data cannot be compared"):
+        watch(source, config(source), tmp_path / "a", tmp_path / "run", resumed=True)
