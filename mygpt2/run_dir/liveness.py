@@ -18,6 +18,7 @@ from mygpt2.run_dir.records import checked
 ACTIVE = ("starting", "running", "saving")
 ENDED = ("stopped", "finished", "failed")
 FRESH_SECONDS = 60.0  # beats come every 2 s; a loaded machine or a suspended one may miss many
+CLOCKS_DIFFER_SECONDS = 86400.0  # between two machines, at most: one of them may be in the wrong time zone
 STARTING_SECONDS = 180.0  # a launcher may import and connect for that long before its first rank is recorded
 
 
@@ -102,7 +103,7 @@ def state_of(run: RunDir, *, now: float | None = None) -> RunState:
         ended = None  # of an earlier attempt, kept until this one has begun
     ranks = rank_states(run)
     current = [rank for rank in ranks if rank.attempt == attempt]
-    beat, moved = _heartbeat(run, status), status.get("progress")
+    beat, moved = _heartbeat(run, status, now), status.get("progress")
     age = None if beat is None else now - beat
     state, reason = _judge(str(status.get("state") or ""), attempt, ended, current, age)
     if not reason and state == "lost":
@@ -150,9 +151,12 @@ def _seconds(age: float | None) -> str:
     return "an unknown time" if age is None else f"{age:.0f} s"
 
 
-def _heartbeat(run: RunDir, status: dict[str, Any]) -> float | None:
-    """The later of the time written and the file's own: with a full disk the writer can only touch the file."""
+def _heartbeat(run: RunDir, status: dict[str, Any], now: float) -> float | None:
+    """The later of the time written and the file's own: with a full disk the writer can only touch the file.
+
+    A time of the days to come is none: it would keep a dead run alive until then.
+    """
     times = [status.get("heartbeat")]
     with contextlib.suppress(OSError):
         times.append(run.status_file.stat().st_mtime if status else None)
-    return max((t for t in times if t is not None), default=None)
+    return max((t for t in times if t is not None and t < now + CLOCKS_DIFFER_SECONDS), default=None)

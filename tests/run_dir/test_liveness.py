@@ -97,6 +97,19 @@ def test_another_machines_run_is_judged_by_its_heartbeat_alone(run):
         assert state_of(run, now=now + FRESH_SECONDS + 10).state == "lost"
 
 
+def test_a_heartbeat_of_the_days_to_come_keeps_no_run_alive(run):
+    begin(run)
+    status = read_json(run.status_file) or {}
+    with running() as rank:
+        record_rank(run, 0, rank.pid, host="elsewhere", start="x")
+        now = status["heartbeat"]
+        replace_json(run.status_file, {**status, "heartbeat": now + 1e8})
+        os.utime(run.status_file, (now + 1e8, now + 1e8))
+        assert state_of(run, now=now).state == "lost"
+        replace_json(run.status_file, {**status, "heartbeat": now + 3600})  # the other machine's clock is ahead
+        assert state_of(run, now=now).state == "running"
+
+
 def test_starting_before_any_rank_is_recorded_has_a_longer_grace(run):
     begin(run, state="starting")
     now = (read_json(run.status_file) or {})["heartbeat"]
