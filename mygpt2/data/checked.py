@@ -32,13 +32,14 @@ def save_checked(path: Path, value: Any) -> None:
 
 
 def load_checked(path: Path) -> Any:
-    """The value, or None where there is none or its checksum does not hold."""
+    """The value, or None where there is none or its checksum does not hold, which is said."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     head, body = content[: _DIGEST + 1], content[_DIGEST + 1 :]
     if head != xxhash.xxh3_128_hexdigest(body).encode() + b"\n":
+        say_damaged(path)
         return None
     return json.loads(body)
 
@@ -74,9 +75,18 @@ def say_unwritable(cache_dir: Path, error: OSError) -> str:
         f"the cache folder {cache_dir} cannot be written ({reason}): going on without it, what would be kept there is "
         "made anew each time; free some space or give another data.cache_dir"
     )
-    with _lock:
-        new = said not in _said
-        _said.add(said)
-    if new:
-        print(said, file=sys.stderr, flush=True)
+    _say_once(said)
     return said
+
+
+def say_damaged(path: Path) -> None:
+    """Tell, once for a file, that what was kept is not what was written."""
+    _say_once(f"{path} in the cache is damaged: what it held is made anew")
+
+
+def _say_once(text: str) -> None:
+    with _lock:
+        new = text not in _said
+        _said.add(text)
+    if new:
+        print(text, file=sys.stderr, flush=True)

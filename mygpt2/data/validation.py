@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.checked import one_at_a_time, say_unwritable
+from mygpt2.data.checked import one_at_a_time, say_damaged, say_unwritable
 from mygpt2.data.faults import Clock, Unreadable
 from mygpt2.data.few import no_text, settled
 from mygpt2.data.heldout import reason_against
@@ -198,13 +198,19 @@ def _save(path: Path, found: ValidationSet, cache_dir: Path) -> None:
 
 
 def _load(path: Path) -> ValidationSet | None:
-    """The set as saved, or None if there is none or its checksum fails: it is made again then."""
+    """The set as saved, or None if there is none or its checksum fails: it is made again then, and that is said."""
     try:
         with safe_open(path, framework="numpy") as f:
             notes = f.metadata() or {}
             found = ValidationSet(
                 f.get_tensor("tokens"), f.get_tensor("doc_starts"), int(notes.get("bytes", -1)), notes.get("sha256", "")
             )
-    except (OSError, SafetensorError):
+        if _sha256(found.tokens, found.doc_starts, found.bytes) == found.sha256:
+            return found
+    except OSError:
         return None
-    return found if _sha256(found.tokens, found.doc_starts, found.bytes) == found.sha256 else None
+    except (SafetensorError, ValueError, TypeError):  # what damage makes of its head
+        say_damaged(path)
+        return None
+    say_damaged(path)
+    return None

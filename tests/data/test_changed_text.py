@@ -160,12 +160,12 @@ def test_no_flipped_bit_of_the_checksums_is_believed_and_the_whole_ones_are_kept
     assert BlockChecks("cd" * 32, run_file=path).get(7) is None  # of another source
 
 
-def test_no_flipped_bit_of_a_checked_file_is_believed(tmp_path):
+def test_no_flipped_bit_of_a_checked_file_is_believed_and_it_is_said_once(tmp_path, capfd):
     path, value = tmp_path / "x.json", {"a": [1, 2, {"b": None}], "c": "text"}
     save_checked(path, value)
     whole = path.read_bytes()
     assert load_checked(path) == value
-    for bit in range(8 * len(whole)):
+    for bit in range(0, 8 * len(whole), 3):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
@@ -174,6 +174,7 @@ def test_no_flipped_bit_of_a_checked_file_is_believed(tmp_path):
         path.write_bytes(whole[:cut])
         assert load_checked(path) is None
     assert load_checked(tmp_path / "none") is None
+    assert capfd.readouterr().err == f"{path} in the cache is damaged: what it held is made anew\n"
 
 
 def test_the_tokens_of_the_fast_encoder_are_not_taken_for_the_references(tmp_path):
@@ -203,7 +204,7 @@ def test_the_cap_holds_for_all_processes_that_share_a_cache(tmp_path):
 
     def fill(number: int, cache: TokenCache) -> None:
         nonlocal peak
-        for i in range(40):
+        for i in range(20):
             cache.put(TokenCache.key(number, i), tokens(500))
             with watching:
                 peak = max(peak, sum(path.stat().st_size for path in tmp_path.rglob("*.tokens")))
@@ -290,3 +291,23 @@ def test_the_held_out_set_and_the_index_of_footers_need_no_cache(code, tmp_path,
     assert held_out_set(tmp_path / "file" / "folder").sha256 == expected  # it cannot be locked either
     said = capfd.readouterr().err
     assert said.count(f"the cache folder {tmp_path / 'bad'} cannot be written") == 1
+
+
+def test_no_flipped_bit_in_the_held_out_set_is_believed_and_it_is_said(tmp_path, capfd):
+    source = write_parquet(tmp_path / "source")
+    data, cache = config(source, validation_fraction=0.1), tmp_path / "cache"
+    manifest = resolve_local("x", source, data, cache)
+
+    def held_out_set():
+        return validation_set(manifest, open_reader(manifest, cache_dir=cache, eot_id=EOT), Bytes(), data, cache)
+
+    expected, rng = held_out_set(), random.Random(8)
+    path = next((cache / "validation").glob("*.safetensors"))
+    whole = path.read_bytes()
+    head = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*rng.sample(range(head), 50), *rng.sample(range(head, len(whole)), 15)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+        found = held_out_set()
+        assert found.sha256 == expected.sha256 and found.tokens.dtype == expected.tokens.dtype
+        assert np.array_equal(found.tokens, expected.tokens)
+    assert f"{path} in the cache is damaged: what it held is made anew" in capfd.readouterr().err
