@@ -56,7 +56,9 @@ def serve(work: Callable[[], Any], warm_up: int = 2) -> None:
         before, began = cpu_times(), time.perf_counter()
         value = work()
         seconds = time.perf_counter() - began
-        print(json.dumps({"s": seconds, "other": other_load(before, cpu_times()), "value": value}), flush=True)
+        after = cpu_times()
+        answer = {"s": seconds, "cpu": after[2] - before[2], "other": other_load(before, after), "value": value}
+        print(json.dumps(answer), flush=True)
     print(json.dumps({"peak_rss": peak_rss()}), flush=True)
 
 
@@ -68,10 +70,14 @@ class Engine:
     command: list[str]
     seconds: list[float] = field(default_factory=list)
     other: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     peak_rss: int = 0
+    env: dict[str, str] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.env
+        )
         self._read()
 
     def go(self) -> None:
@@ -79,6 +85,7 @@ class Engine:
         answer = self._read()
         self.seconds.append(answer["s"])
         self.other.append(answer["other"])
+        self.cpu.append(answer["cpu"])
 
     def end(self) -> None:
         self._tell("end")
@@ -119,6 +126,7 @@ def compare(engines: list[Engine], rounds: int) -> dict[str, Any]:
             "median_s": statistics.median(engine.seconds),
             "ratio": statistics.median(a / b for a, b, _, _ in pairs),
             "ratio_clean": statistics.median(clean) if clean else None,
+            "ratio_cpu": statistics.median(a / b for a, b in zip(base.cpu, engine.cpu, strict=True) if b),
             "clean_rounds": len(clean),
             "peak_rss_mb": engine.peak_rss / 1e6,
             "memory_ratio": engine.peak_rss / base.peak_rss,
