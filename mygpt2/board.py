@@ -89,7 +89,6 @@ class Board:
         with contextlib.suppress(RuntimeError, OSError), self._reading:  # the store may have gone with its host
             if self._failure is None and self.store.check(["failure"]):
                 self._failure = Failure.from_json(self.store.get("failure"))
-                self.store.add("heard", 1)
         return self._failure
 
     def explain(self, problem: BaseException) -> Failure:
@@ -139,20 +138,17 @@ class Board:
         if self.lead:
             with contextlib.suppress(RuntimeError, OSError):
                 self.store.set("over", "1")
-                if self.host:
-                    self._let_all_hear()
         elif failure is not None:
             self._wait_for_lead()
         self._over.set()
         if self._watcher.is_alive():
             self._watcher.join()
-
-    def _let_all_hear(self) -> None:
-        """Before this process goes, and the store with it, those who live have looked at the board."""
-        ends = time.monotonic() + SILENCE_S
-        if (failure := self.read()) is not None:
-            while self.store.add("heard", 0) < self.size - failure.silent and time.monotonic() < ends:
-                time.sleep(0.02)
+        with contextlib.suppress(RuntimeError, OSError):
+            self.store.add("left", 1)
+            ends = time.monotonic() + LEAVE_S
+            others = self.size - (failure is not None and failure.silent)
+            while self.host and self.store.add("left", 0) < others and time.monotonic() < ends:
+                time.sleep(0.02)  # the store goes with this process, and the others still ask it
 
     def _wait_for_lead(self) -> None:
         ends = time.monotonic() + LEAVE_S

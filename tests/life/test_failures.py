@@ -60,7 +60,7 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     source = harness.corpus(folder / "corpus", files=1, documents=120)
     values = together.settings(source, folder / "cache")
-    assert together.ends(together.start(values, folder / "runs", "calm", folder / "calm")) == [0, 0]
+    assert together.ends(together.start(together.train(values, folder / "runs", "calm"), folder / "calm")) == [0, 0]
     return folder, values, harness.losses(folder / "runs" / "calm")
 
 
@@ -75,9 +75,10 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
 ):
     folder, values, calm = prepared
     runs, out = folder / "runs", folder / "broken"
+    words = together.train(values, runs, "broken")
     shutil.rmtree(runs / "broken", ignore_errors=True)
     meddle = (__name__, "break_at", str(victim), place, kind)
-    codes = together.ends(together.start(values, runs, "broken", out, meddle=meddle))
+    codes = together.ends(together.start(words, out, meddle=meddle))
     _, code, cause = KINDS.get(kind, (None, 70, f"rank {victim} (pid"))
     assert codes == [-9 if kind == "killed" and rank == victim else code for rank in (0, 1)]
     said = [line for rank in (0, 1) for line in (folder / f"broken-{rank}-err").read_text().splitlines()]
@@ -96,7 +97,7 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     saved = [int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")]
     if place != "the update" and place != "a save":
         assert max(saved, default=0) == max(steps, default=0), "the last good step is saved"
-    assert together.ends(together.start(values, runs, "broken", out)) == [0, 0]
+    assert together.ends(together.start(words, out)) == [0, 0]
     assert harness.losses(run) == calm
 
 
@@ -124,9 +125,8 @@ def test_a_first_rank_that_is_busy_is_interrupted_and_one_that_hangs_is_ended(pr
     folder, values, _ = prepared
     shutil.rmtree(folder / "runs" / "busy", ignore_errors=True)
     values = {**values, "checkpoint.interval": 100}
-    codes = together.ends(
-        together.start(values, folder / "runs", "busy", folder / "busy", meddle=(__name__, "busy", how))
-    )
+    words = together.train(values, folder / "runs", "busy")
+    codes = together.ends(together.start(words, folder / "busy", meddle=(__name__, "busy", how)))
     assert codes == [70, 70]
     ended = json.loads((folder / "runs" / "busy" / "exit.json").read_text())
     assert (ended["code"], ended["rank"]) == (70, 1)
@@ -154,7 +154,28 @@ def silent(rank):
 
 def test_a_rank_that_never_comes_does_not_keep_the_first_from_being_stopped(prepared):
     folder, values, _ = prepared
-    out = folder / "silent"
-    codes = together.ends(together.start(values, folder / "runs", "silent", out, meddle=(__name__, "silent")))
+    words = together.train(values, folder / "runs", "silent")
+    codes = together.ends(together.start(words, folder / "silent", meddle=(__name__, "silent")))
     assert codes == [85, 70]
     assert not (folder / "runs" / "silent").exists()
+
+
+def break_evaluation(rank, victim):
+    from mygpt2.evals import session
+
+    def broken(*args, **kwargs):
+        raise UserError("the text holds the id 70000")
+
+    if rank == int(victim):
+        session.evaluate = broken
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_evaluation_that_fails_on_one_rank_ends_on_all_with_its_sentence(prepared, victim):
+    folder, values, _ = prepared
+    words = ["eval", "--model", "calm", "--runs", str(folder / "runs"), "--protocol", "run", "--device", "cpu"]
+    os.environ["MYGPT2_CACHE"] = values["data.cache_dir"]
+    codes = together.ends(together.start(words, folder / "eval", meddle=(__name__, "break_evaluation", str(victim))))
+    assert codes == [2, 2]
+    said = "".join((folder / f"eval-{rank}-err").read_text() for rank in (0, 1))
+    assert said == f"error: {'rank 1: ' if victim else ''}the text holds the id 70000\n"

@@ -34,9 +34,13 @@ def settings(source: Path, cache: Path, **changes: Any) -> dict[str, Any]:
     return {**harness.SETTINGS, **small, **{key.replace("__", "."): value for key, value in changes.items()}}
 
 
-def rank_main(
-    rank: int, size: int, port: int, values: dict[str, Any], runs: Path, name: str, meddle: tuple[str, ...], out: Path
-) -> None:
+def train(values: dict[str, Any], runs: Path, name: str) -> list[str]:
+    """The words of `mygpt2 train`."""
+    options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    return ["train", "--preset", "tiny", "--runs", str(runs), "--run", name, *options]
+
+
+def rank_main(rank: int, size: int, port: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
     """One rank's whole process: what it prints goes to files `out`-<rank>-out and -err, `meddle` is called first."""
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{out}-{rank}-{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
@@ -44,32 +48,22 @@ def rank_main(
         "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    if size == 1:
-        del os.environ["RANK"]
     import torch
 
-    from mygpt2.cli import guarded
-    from mygpt2.config import load_config
-    from mygpt2.train import attempt
+    from mygpt2.__main__ import main
 
     torch.set_num_threads(1)
     if meddle:
         module, function, *arguments = meddle
         getattr(importlib.import_module(module), function)(rank, *arguments)
-    config = load_config("tiny", None, values)
-    code = guarded(lambda: attempt.main(config, name, runs, "auto", ["train"]))
+    code = main(words)
     sys.stdout.flush()
     os._exit(code)
 
 
-def start(
-    values: dict[str, Any], runs: Path, name: str, out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()
-) -> list[Any]:
-    port = free_port()
-    ranks = [
-        FORKS.Process(target=rank_main, args=(rank, size, port, values, runs, name, meddle, out))
-        for rank in range(size)
-    ]
+def start(words: list[str], out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()) -> list[Any]:
+    rest = size, free_port(), words, out, meddle
+    ranks = [FORKS.Process(target=rank_main, args=(rank, *rest)) for rank in range(size)]
     for rank in ranks:
         rank.start()
     return ranks
