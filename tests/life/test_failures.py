@@ -25,6 +25,7 @@ PLACES = {
     "the last save": ("mygpt2.train.trainer", "Trainer._check_saved"),
 }
 CALL = {"a step": 4, "the update": 4, "validation": 2}  # which call fails, else the first
+RESUMED = ("building", "a step", "the update", "a save", "the last save")  # cases whose run is then trained to its end
 KINDS = {
     "defect": (lambda: ZeroDivisionError("division by zero"), 70, "ZeroDivisionError: division by zero"),
     "user": (lambda: UserError("documents.bin holds the id 70000"), 2, "documents.bin holds the id 70000"),
@@ -97,8 +98,9 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     saved = [int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")]
     if place != "the update" and place != "a save":
         assert max(saved, default=0) == max(steps, default=0), "the last good step is saved"
-    assert together.ends(together.start(words, out)) == [0, 0]
-    assert harness.losses(run) == calm
+    if victim == 1 and place in RESUMED:
+        assert together.ends(together.start(words, out)) == [0, 0]
+        assert harness.losses(run) == calm
 
 
 def busy(rank, how):
