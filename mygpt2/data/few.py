@@ -153,7 +153,7 @@ def no_text(manifest: Manifest, reasons: Counter[str]) -> UserError:
     )
     column = f" data.text_column={manifest.text_column} or" if manifest.kind in ("parquet", "jsonl") else ""
     return UserError(
-        f"data.source={shown(manifest.source)} holds no document with text ({why}); check{column} the files, or give "
+        f"data.source={shown(manifest.source)} holds no text to learn from ({why}); check{column} the files, or give "
         "another source"
     )
 

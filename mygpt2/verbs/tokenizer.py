@@ -190,7 +190,11 @@ def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
     caches = cache_folder(data.cache_dir)
     with progress_bar(f"resolve {data.source}", "parts") as advance:
         manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
-    manifest, reader = open_settled(manifest, data, cache_dir=caches, eot_id=0)  # ids are refused, however separated
+    if manifest.kind == "tokens":
+        raise UserError(
+            f"data.source={data.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
+        )
+    manifest, reader = open_settled(manifest, data, cache_dir=caches, eot_id=0)
     for note in manifest.notes:
         print(f"note: {note}", file=sys.stderr)
     try:

@@ -263,7 +263,7 @@ def test_paths_are_printed_as_a_shell_takes_them_and_nothing_is_prepared_from_no
     )  # fmt: skip
     (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": ""}\n')
     code, said, err = run(capsys, "prepare", tmp_path / "b.jsonl", "--out", tmp_path / "none")
-    assert code == 2 and "holds no document with text (1 not text, 1 empty)" in err and not said
+    assert code == 2 and "holds no text to learn from (1 not text, 1 empty)" in err and not said
     assert not [p for p in (tmp_path / "none").iterdir() if p.name != ".lock"]
 
 

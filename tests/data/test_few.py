@@ -111,7 +111,7 @@ def test_prepared_tokens_of_a_small_source_are_its_whole_documents(tmp_path):
 @pytest.mark.parametrize("text", ["x", "", "\n\n"])
 def test_what_cannot_be_divided_is_said(text, tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
-    with pytest.raises(UserError, match=r"too little to train on; give at least 100|holds no document with text"):
+    with pytest.raises(UserError, match=r"too little to train on; give at least 100|holds no text to learn from"):
         data, manifest, reader = opened(tmp_path / "a.jsonl", tmp_path / "c")
         validation_set(manifest, reader, Decoding(), data, tmp_path / "c")
 

@@ -148,7 +148,7 @@ def test_nothing_held_out_says_what_to_do(tmp_path):
 
 
 def test_a_source_without_text_is_told_so_and_nothing_of_fractions(tmp_path):
-    with pytest.raises(UserError, match=r"holds no document with text \(2 empty, 1 not text\)"):
+    with pytest.raises(UserError, match=r"holds no text to learn from \(2 empty, 1 not text\)"):
         validation_set(manifest(1), Blocks([["", "\n", None]]), Bytes(), DATA, tmp_path)
 
 
