@@ -26,6 +26,9 @@ from mygpt2.board import Board
 from mygpt2.errors import UserError
 from mygpt2.failures import PeerFailed
 
+# PyTorch 2.13's name; before, the function was called otherwise.
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 T = TypeVar("T")
 
 
@@ -190,7 +193,7 @@ class World:
 
     def gather_tensors(self, everyones: torch.Tensor, mine: torch.Tensor) -> None:
         """Fills `everyones` with the flat tensors of all ranks, one after the other, on the device: one exchange."""
-        dist.all_gather_into_tensor(everyones.view(torch.uint8), mine.view(torch.uint8))
+        all_gather_single(everyones.view(torch.uint8), mine.view(torch.uint8))
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from mygpt2 import distributed
 from mygpt2.config.schema import OptimizerConfig
 from mygpt2.distributed import Place, World
 from mygpt2.model import GPT, GPTConfig
@@ -165,14 +165,14 @@ def rank_main(rank, port, folder):
     torch.set_num_threads(1)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     world = World(Place(rank, 2, rank, 2), CPU, timeout_s=60, env=env)
-    count, plain = 0, dist.all_gather_into_tensor
+    count, plain = 0, distributed.all_gather_single
 
     def counted(*args, **kwargs):
         nonlocal count
         count += 1
         return plain(*args, **kwargs)
 
-    dist.all_gather_into_tensor = counted  # in this process of its own
+    distributed.all_gather_single = counted  # in this process of its own
     model = GPT(SHAPE, seed=1)
     optimizer = Optimizer(model, OptimizerConfig(name="muon"), CPU, world)
     for step in range(3):
