@@ -22,8 +22,7 @@ import httpx
 from huggingface_hub import get_token
 
 from mygpt2.data.faults import Clock, Outage, OutageClock
-from mygpt2.data.wire import watched
-from mygpt2.errors import UserError
+from mygpt2.data.wire import http_client, watched
 
 T = TypeVar("T")
 
@@ -36,7 +35,6 @@ MOST_REDIRECTS = 5
 MOST_JSON = 64 << 20  # bytes of an answer, unpacked; a list of 100,000 files has some 10 million
 MOST_RANGE = 2 << 30  # bytes asked for at once: of a row group or a footer, and far above what they have
 OUTAGE_S = 30 * 60.0  # budget where the caller has none
-HERE = ("127.0.0.1", "localhost", "[::1]")  # never through a proxy
 _RATE_LIMIT = re.compile(
     r";\s*r\s*=\s*(?P<left>\d{1,9})\s*;\s*t\s*=\s*(?P<reset>\d{1,9})"
 )  # IETF draft: "api";r=0;t=55
@@ -92,7 +90,7 @@ class HubClient:
         logger = logging.getLogger("httpx")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)  # it logs every address at INFO, signatures included
-        self._http = watched(_http(timeout_s), timeout_s, self._closed)
+        self._http = watched(http_client(timeout_s), timeout_s, self._closed)
 
     def close(self) -> None:
         """End all waiting at once; requests raise Outage from now on. Safe while other threads use the client."""
@@ -241,31 +239,6 @@ class HubClient:
                 if self._clock.now() - began >= self._budget_s:
                     break
         raise Outage(trouble.reason, self._patience.remaining, began) from trouble
-
-
-def _http(timeout_s: float) -> httpx.Client:
-    try:
-        return httpx.Client(
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s), pool=None),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
-            headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
-            mounts={f"all://{host}": None for host in HERE},
-        )
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise proxy_advice(error) from error
-
-
-def proxy_advice(error: Exception) -> UserError:
-    """What to do about a proxy in the environment that httpx refuses."""
-    if isinstance(error, ImportError):
-        return UserError(
-            "the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY) and the package for it is not installed; "
-            "run `pip install 'httpx[socks]'`, name an HTTP proxy, or unset the variable"
-        )
-    return UserError(
-        f"the proxy that the environment names cannot be used ({error}); allowed: http://HOST:PORT or "
-        "socks5://HOST:PORT in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them"
-    )
 
 
 def _limited(r: httpx.Response) -> bytes:

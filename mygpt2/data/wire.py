@@ -15,7 +15,10 @@ from typing import Any
 import httpcore
 import httpx
 
+from mygpt2.errors import UserError
+
 FLOOR = 1000.0  # bytes a second; a modem has five times as much
+HERE = ("127.0.0.1", "localhost", "[::1]")  # never through a proxy
 SLICE = 0.5  # seconds after which a read looks whether the client was closed
 
 
@@ -97,3 +100,29 @@ def watched(client: httpx.Client, period: float, closed: threading.Event) -> htt
             pool: Any = transport._pool
             pool._network_backend = _Backend(pool._network_backend, period, closed)
     return client
+
+
+def http_client(timeout_s: float) -> httpx.Client:
+    """A client with the proxies that the environment names, except to this machine. UserError for a bad one."""
+    try:
+        return httpx.Client(
+            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s), pool=None),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
+            headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
+            mounts={f"all://{host}": None for host in HERE},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise proxy_advice(error) from error
+
+
+def proxy_advice(error: Exception) -> UserError:
+    """What to do about a proxy in the environment that httpx refuses."""
+    if isinstance(error, ImportError):
+        return UserError(
+            "the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY) and the package for it is not installed; "
+            "run `pip install 'httpx[socks]'`, name an HTTP proxy, or unset the variable"
+        )
+    return UserError(
+        f"the proxy that the environment names cannot be used ({error}); allowed: http://HOST:PORT or "
+        "socks5://HOST:PORT in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them"
+    )

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars
 
-from mygpt2.data.hub_client import proxy_advice
+from mygpt2.data.wire import proxy_advice
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.model.huggingface import CONFIG, INDEX, WEIGHTS, is_huggingface, weight_files
 
