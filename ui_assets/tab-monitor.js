@@ -16,17 +16,14 @@ window.workbench.monitor = (() => {
   let runs = []; // overlaid in the chart, in this order
   let chosen = ""; // the run that the rest of the page is about
   let colours = {}; // name -> 1..8, as the chart says
-  let list = null;
-  let pick = () => {};
-  let first = true;
+  let mixed = false; // whether the runs have several tokenizers
+  let list = null, pick = () => {}, first = true;
   let request = 0; // counts what was asked of this tab from outside
   let view = chartKeys(window.workbench.params()); // of the chart, as asked from outside and not yet passed on
 
   // ---- what is asked and what comes
 
-  function pane() {
-    return PANES.find((name) => document.getElementById(`wb-pane-${name}`)?.offsetParent) || "log";
-  }
+  const pane = () => PANES.find((name) => document.getElementById(`wb-pane-${name}`)?.offsetParent) || "log";
 
   function chartKeys(given) {
     return Object.fromEntries(VIEW.filter((key) => given[key] !== undefined).map((key) => [key, given[key]]));
@@ -90,9 +87,7 @@ window.workbench.monitor = (() => {
     if (!shown.length) return;
     const at = shown.indexOf(chosen);
     const next = shown[at < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, at + by))];
-    if (next === chosen) return;
-    show(next);
-    items.get(next)?.scrollIntoView({ block: "nearest" });
+    if (next !== chosen) { show(next); items.get(next)?.scrollIntoView({ block: "nearest" }); }
   }
 
   // ---- the list
@@ -102,7 +97,10 @@ window.workbench.monitor = (() => {
       const known = new Set(news.names);
       for (const name of [...rows.keys()]) if (!known.has(name)) { rows.delete(name); items.get(name)?.remove(); items.delete(name); }
     }
-    for (const row of news.rows) { rows.set(row.name, row); if (items.has(row.name)) fill(items.get(row.name), row); }
+    for (const row of news.rows) rows.set(row.name, row);
+    const were = mixed;
+    mixed = tokenizers([...rows.keys()]).size > 1;
+    for (const row of mixed === were ? news.rows : rows.values()) if (items.has(row.name)) fill(items.get(row.name), row);
     mark = news.mark;
     if (first && rows.size) {
       first = false;
@@ -135,8 +133,7 @@ window.workbench.monitor = (() => {
   function draw() {
     if (!list) return;
     const shown = visible();
-    const box = list.querySelector(".wb-runs-list");
-    const wanted = new Set(shown);
+    const box = list.querySelector(".wb-runs-list"), wanted = new Set(shown);
     for (const [name, item] of items) if (!wanted.has(name)) { item.remove(); }
     shown.forEach((name, at) => {
       if (!items.has(name)) { items.set(name, make(name)); fill(items.get(name), rows.get(name)); }
@@ -160,9 +157,7 @@ window.workbench.monitor = (() => {
     else say(mark === "" ? "Looking for runs …" : "");
   }
 
-  function tokenizers(names) {
-    return new Set(names.map((name) => rows.get(name)?.tokenizer).filter(Boolean));
-  }
+  const tokenizers = (names) => new Set(names.map((name) => rows.get(name)?.tokenizer).filter(Boolean));
 
   function say(text) {
     const place = list?.querySelector(".wb-runs-count");
@@ -179,8 +174,7 @@ window.workbench.monitor = (() => {
   function make(name) {
     const item = element("li", "wb-run");
     item.dataset.run = name;
-    const label = element("label", "wb-run-tick");
-    const box = element("input");
+    const label = element("label", "wb-run-tick"), box = element("input");
     box.type = "checkbox";
     box.setAttribute("aria-label", `Show ${name} in the chart`);
     box.addEventListener("change", () => tick(name, box.checked));
@@ -200,8 +194,7 @@ window.workbench.monitor = (() => {
     const known = /^[a-z]+$/.test(row.state) ? row.state : "lost";
     title.append(element("span", `wb-badge wb-${known}`, row.state));
     if (row.diverged) title.append(element("span", "wb-badge wb-failed", "diverged"));
-    const bar = element("span", "wb-run-bar");
-    const done = element("span");
+    const bar = element("span", "wb-run-bar"), done = element("span");
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
     bar.append(done);
     const parts = [title, bar, element("span", "wb-run-facts", facts(row))];
@@ -212,7 +205,7 @@ window.workbench.monitor = (() => {
   function facts(row) {
     const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
     const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
-    if (row.tokenizer && tokenizers([...rows.keys()]).size > 1) parts.push(row.tokenizer.split("/").at(-1));
+    if (row.tokenizer && mixed) parts.push(row.tokenizer.split("/").at(-1));
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
     if (row.eta !== null) parts.push(`${span(row.eta)} left`);
     if (row.started) parts.push(`${span(Math.max(0, Date.now() / 1000 - row.started))} ago`);
@@ -232,9 +225,7 @@ window.workbench.monitor = (() => {
   // `trigger` is what asks the server anew; the first question is asked at once, not at the first tick.
   function mountList(host, props, watch, trigger) {
     list = host.querySelector(".wb-runs");
-    pick = trigger;
-    mark = "";
-    digests = {};
+    [pick, mark, digests] = [trigger, "", {}];
     items.clear();
     const asked = window.workbench.params();
     if (!chosen && asked.runs && (!asked.tab || asked.tab === "monitor")) select(asked.runs.split(","), asked.focus, true);
@@ -329,8 +320,7 @@ window.workbench.monitor = (() => {
   }
 
   function follow() {
-    const host = tail.host;
-    const box = host?.querySelector("[data-log=text]");
+    const host = tail.host, box = host?.querySelector("[data-log=text]");
     if (box && host.querySelector("[data-log=follow]").checked) box.scrollTop = box.scrollHeight;
   }
 
