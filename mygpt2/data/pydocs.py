@@ -42,20 +42,14 @@ HARVEST = 1
 """Part of the cache's key: a change of what is harvested from the same packages raises it."""
 
 ROOTS = (
-    "torch", "numpy", "pandas", "matplotlib", "plotly", "gradio", "datasets", "huggingface_hub", "tokenizers",
+    "torch", "numpy", "pandas", "matplotlib", "plotly", "gradio", "huggingface_hub", "tokenizers",
     "tiktoken", "safetensors", "pyarrow", "pydantic", "scipy", "psutil", "pyyaml", "regex", "tqdm",
 )  # fmt: skip
-"""The project's direct dependencies. What they depend on is read as well; what is installed besides is not."""
+"""Dependencies of the project. What they depend on is read as well; what is installed besides is not."""
 
 SCHEMA = pa.schema(
-    [
-        ("text", pa.string()),
-        ("id", pa.string()),
-        ("dump", pa.string()),
-        ("url", pa.string()),
-        ("date", pa.string()),
-        ("file_path", pa.string()),
-        ("language", pa.string()),
+    [(name, pa.string()) for name in ("text", "id", "dump", "url", "date", "file_path", "language")]
+    + [
         ("language_score", pa.float64()),
         ("token_count", pa.int64()),
         ("score", pa.float64()),
