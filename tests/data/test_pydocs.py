@@ -138,7 +138,7 @@ def test_other_versions_are_another_corpus(package, tmp_path):
 
 def test_an_interrupted_harvest_leaves_nothing_that_would_be_used(package, tmp_path, monkeypatch):
     monkeypatch.setattr(pydocs, "_write_parquet", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(TryAgain, match="No space left.*MYGPT2_CACHE"):
+    with pytest.raises(TryAgain, match=r"No space left.*MYGPT2_CACHE"):
         pydocs.harvest(tmp_path)
     assert not [p for p in (tmp_path / "pydocs").iterdir() if p.is_dir()]
 
