@@ -1,7 +1,8 @@
 // The cursor over the panels: where it is, what it reads there, clicks, and the keys that move it and zoom.
 
 const version = new URL(import.meta.url).search;
-const { curves, onAxis, MARGIN } = await import(`./chart-draw.js${version}`);
+const { onAxis } = await import(`./chart-axes.js${version}`);
+const { curves, MARGIN } = await import(`./chart-draw.js${version}`);
 const { reading, tip } = await import(`./chart-tools.js${version}`);
 
 // `held`: a drag is under way.

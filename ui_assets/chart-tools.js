@@ -1,7 +1,8 @@
 // The chart's own controls, its list of runs and what the cursor reads. Plain HTML with labels; no round trip.
 
 const version = new URL(import.meta.url).search;
-const { PANELS, X_AXES, duration, marksOf, number } = await import(`./chart-draw.js${version}`);
+const { duration } = await import(`./chart-axes.js${version}`);
+const { PANELS, X_AXES, marksOf, number } = await import(`./chart-draw.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
 const { WIDTHS } = await import(`./chart-smooth.js${version}`);
 

@@ -5,7 +5,8 @@ const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { assignColours } = await import(`./chart-colours.js${version}`);
-const { PANELS, curves, figure, interpolateAt, onAxis, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { onAxis } = await import(`./chart-axes.js${version}`);
+const { PANELS, curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
 

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-const { LOOKS, figure, logTicks, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
+const { logTicks } = await import("../../ui_assets/chart-axes.js");
+const { LOOKS, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
 const { assignColours } = await import("../../ui_assets/chart-colours.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 

@@ -17,7 +17,7 @@ from workbench.charts.view import read_view
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
     "chart.js", "chart-feed.js", "chart-cursor.js", "chart-colours.js", "chart-series.js", "chart-smooth.js",
-    "chart-draw.js", "chart-tools.js", "chart-export.js",
+    "chart-axes.js", "chart-draw.js", "chart-tools.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
