@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
 from mygpt2.data.manifest import Manifest
+from mygpt2.run_dir.inside import names_inside, open_inside, read_inside
 
 SCHEMA = pa.schema(
     [
@@ -38,6 +39,7 @@ SCHEMA = pa.schema(
     ]
 )
 STEPS_PER_FILE = 200
+MANIFEST_BYTES = 256 << 20  # a million row groups take 60 MB
 ROWS_PER_FILE = 200_000
 MOST_ROWS = 10 * ROWS_PER_FILE  # that wait in memory
 MANIFEST = "manifest.json"
@@ -131,11 +133,15 @@ class TraceFile:
 
 
 def trace_files(run_dir: Path) -> list[TraceFile]:
-    """All trace files of a run, by attempt, first step and rank."""
-    found = []
-    for path in (Path(run_dir) / "trace").glob("*.parquet"):
-        if match := _NAME.fullmatch(path.name):
-            found.append(TraceFile(path, *map(int, match.groups())))
+    """All trace files of a run, by attempt, first step and rank. OSError where a link leads out of the run's folder."""
+    folder, found = Path(run_dir) / "trace", []
+    try:
+        names = names_inside(folder, Path(run_dir))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            found.append(TraceFile(folder / name, *map(int, match.groups())))
     return sorted(found, key=lambda f: (f.attempt, f.first, f.rank))
 
 
@@ -154,7 +160,8 @@ def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Tab
         stop = min(x for x in (file.last, last, None if superseded is None else superseded - 1) if x is not None)
         if max(first, file.first) <= stop:
             limits = [("step", ">=", first), ("step", "<=", stop)]
-            tables.append(pq.read_table(file.path, filters=limits, partitioning=None))
+            with open_inside(file.path, Path(run_dir)) as content:
+                tables.append(pq.read_table(content, filters=limits, partitioning=None))
     return pa.concat_tables(tables, promote_options="default").sort_by([("step", "ascending"), ("slot", "ascending")])
 
 
@@ -189,7 +196,8 @@ def documents_of_step(run_dir: Path, step: int) -> list[TracedRow]:
 
 def read_manifest(run_dir: Path) -> Manifest:
     """The manifest that the blocks of the newest part of the trace refer to."""
-    content: dict[str, Any] = json.loads((Path(run_dir) / "trace" / MANIFEST).read_text())
+    path = Path(run_dir) / "trace" / MANIFEST
+    content: dict[str, Any] = json.loads(read_inside(path, Path(run_dir), most=MANIFEST_BYTES))
     return Manifest.from_dict(content)
 
 

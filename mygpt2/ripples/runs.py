@@ -19,6 +19,7 @@ from mygpt2.errors import UserError
 from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Curve, Log, make_curve, make_log, spacing
 from mygpt2.ripples.told import Told, silent
+from mygpt2.run_dir.inside import open_inside
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 
@@ -157,10 +158,11 @@ class Trace:
         for number, file in enumerate(files):
             told("trace", number, len(files), "files")
             stop = min([start for attempt, start in begins.items() if attempt > file.attempt], default=file.last + 1)
-            table = pq.read_table(
-                file.path, columns=["step", "lane", "loss", "block", "document"], partitioning=None,
-                filters=[("step", "<", stop)],
-            )  # fmt: skip
+            with open_inside(file.path, self.run) as content:
+                table = pq.read_table(
+                    content, columns=["step", "lane", "loss", "block", "document"], partitioning=None,
+                    filters=[("step", "<", stop)],
+                )  # fmt: skip
             if len(table):
                 yield _rows(table)
 

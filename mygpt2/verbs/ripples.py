@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", metavar="RUN|LOG", help="compare with a run that had the same batches instead")
     parser.add_argument("--column", metavar="NAME", help="column of the loss, where it is not found by itself")
     parser.add_argument("--batch-tokens", metavar="N", type=float, help="tokens of a step, where the log has none")
+    parser.add_argument("--no-attribution", action="store_true", help="open no data that the run's trace names")
     known = parser.add_argument_group("the layout of the data, where the log does not say")
     known.add_argument("--dataset", metavar="NAME", help="a published layout: fineweb-edu")
     known.add_argument("--file-tokens", metavar="N", type=float, help="tokens of a file")
@@ -69,7 +70,10 @@ def _report(args: argparse.Namespace, steps: tuple[float | None, float | None], 
         return compare_runs(log.between(*steps), _open(args, args.compare, told).between(*steps))
     reference = None if args.against is None else _open(args, args.against, told)
     layout = _layout(args, log)
-    return analyse(log, reference=reference, first=steps[0], last=steps[1], layout=layout, told=told)
+    return analyse(
+        log, reference=reference, first=steps[0], last=steps[1], layout=layout, attribution=not args.no_attribution,
+        told=told,
+    )  # fmt: skip
 
 
 def _check(args: argparse.Namespace) -> None:

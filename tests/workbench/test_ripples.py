@@ -8,6 +8,8 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.__main__ import main
@@ -354,3 +356,44 @@ def test_many_pages_at_once_start_one_analysis_and_see_no_error(context, reports
     assert all("Analysing log.csv" in answer["status"] for answer in answers)
     handlers.stop(context, reports, asked)
     settled(context, reports, asked)
+
+
+def test_data_that_a_trace_names_outside_the_roots_is_not_opened(context, reports, tmp_path, monkeypatch):
+    config = small_config(parquet_folder(context.data_roots[0] / "data"))
+    run = traced_run(context.runs, "of-others", config, tmp_path / "cache")
+    started = []
+    monkeypatch.setattr(context.jobs.tasks, "start", lambda kind, words, **how: started.append(words))
+    reports.start(handlers.subject_asked(context, {"run": "of-others"}))
+    outside = parquet_folder(tmp_path / "outside") / "part-0.parquet"
+    manifest = json.loads((run.trace_dir / "manifest.json").read_text())
+    manifest["files"][0][3] = str(outside)
+    (run.trace_dir / "manifest.json").write_text(json.dumps(manifest))
+    reports.start(handlers.subject_asked(context, {"run": "of-others"}))
+    assert ["--no-attribution" in words for words in started] == [False, True]
+
+
+def test_the_verb_opens_no_data_where_it_is_told_so(context, monkeypatch):
+    make_run(context.runs, "one", steps=100, state="finished")
+    asked = []
+
+    def analyse(log, *, attribution, **how):
+        asked.append(attribution)
+        raise UserError("looked at")
+
+    monkeypatch.setattr("mygpt2.ripples.analyse", analyse)
+    for words in ([], ["--no-attribution"]):
+        assert main(["ripples", str(context.runs / "one"), *words]) == 2
+    assert asked == [True, False]
+
+
+def test_a_forged_trace_is_told_in_place_of_the_step(context, tmp_path):
+    config = small_config(parquet_folder(context.data_roots[0] / "data"))
+    run = traced_run(context.runs, "of-others", config, tmp_path / "cache")
+    file = next(run.trace_dir.glob("*.parquet"))
+    table = pq.read_table(file)
+    blocks = pa.array([[10**6 for _ in row] for row in table["block"].to_pylist()], table["block"].type)
+    pq.write_table(table.set_column(table.schema.get_field_index("block"), "block", blocks), file)
+    assert teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."
+    file.rename(tmp_path / file.name)
+    file.symlink_to(tmp_path / file.name)
+    assert teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."

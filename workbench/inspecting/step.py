@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.checkpoint import step_of
 from mygpt2.config import RunConfig, load_config
 from mygpt2.data.manifest import Manifest
 from mygpt2.data.sources import resolve
@@ -148,8 +149,12 @@ def _found(manifest: Manifest, config: RunConfig, library: Library) -> Manifest:
 
 def _warning(run: RunDir, manifest: Manifest, tokenizer: Tokenizer) -> str:
     """What the newest checkpoint says against the data or the tokenizer that is here now; empty where all is well."""
-    states = sorted(run.checkpoints_dir.glob("step-*/state.json"))
-    then = ((read_json(states[-1]) or {}).get("data") or {}).get("fingerprint") or {} if states else {}
+    names = [name for name in run.names(run.checkpoints_dir) if step_of(name) is not None]
+    state = read_json(run.checkpoints_dir / names[-1] / "state.json", run.path) if names else None
+    then: Any = state or {}
+    for key in ("data", "fingerprint"):
+        then = then.get(key)
+        then = then if isinstance(then, dict) else {}
     changed = [
         name
         for name, now in (("data", manifest.fingerprint), ("tokenizer", tokenizer.fingerprint))

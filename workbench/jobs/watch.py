@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mygpt2.checkpoint import step_of
+from mygpt2.checkpoint.store import newest, size_bytes
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
 from mygpt2.run_dir.values import number, whole
@@ -228,8 +230,6 @@ class Watch:
 
 def checkpoint_words(run: RunDir) -> str:
     """Which checkpoint is whole, in words. Reads its manifest and the sizes of its files."""
-    from mygpt2.checkpoint.store import newest, step_of
-
     found, _ = newest(run.checkpoints_dir)
     if found is None:
         return "there is no whole checkpoint"
@@ -256,10 +256,8 @@ def _stamp(run: RunDir) -> tuple[int, ...]:
 
 
 def _newest_checkpoint_bytes(run: RunDir) -> int:
-    with_steps = sorted(run.checkpoints_dir.glob("step-*"))
-    if not with_steps:
-        return 0
-    return sum(_size(path) for path in with_steps[-1].glob("*"))
+    names = [name for name in run.names(run.checkpoints_dir) if step_of(name) is not None]
+    return size_bytes(run.checkpoints_dir / names[-1]) if names else 0
 
 
 def _size(path: Path) -> int:

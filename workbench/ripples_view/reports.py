@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir import state_of
+from mygpt2.run_dir import RunDir, state_of
 from workbench.context import Context
 from workbench.jobs import Task
 from workbench.ripples_view.subject import Subject, folder
@@ -104,7 +104,16 @@ class Reports:
         self._forget(subject)
         self._tidy()
         label = f"ripples of {subject.name}"
-        return self._context.jobs.tasks.start(KIND, command(subject, file), label=label, result=file)
+        words = command(subject, file, own_data=self._own_data(subject))
+        return self._context.jobs.tasks.start(KIND, words, label=label, result=file)
+
+    def _own_data(self, subject: Subject) -> bool:
+        """Whether the trace names nothing but data that may be typed here; one who made the folder may name any."""
+        try:
+            self._context.traced_files(RunDir(subject.path))
+        except UserError:
+            return False
+        return True
 
     def stop(self, subject: Subject) -> None:
         """Ends the analysis under way, if there is one."""
@@ -164,11 +173,12 @@ class Reports:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def command(subject: Subject, file: Path) -> list[str]:
-    """The one command that makes the report, as a person could type it."""
+def command(subject: Subject, file: Path, own_data: bool = True) -> list[str]:
+    """The one command that makes the report, as a person could type it. `own_data`: what a trace names may be read."""
     words = [sys.executable, "-m", "mygpt2", "ripples", str(subject.path), *options_of(subject.options)]
     if subject.reference is not None:
         words += ["--compare" if subject.pair else "--against", str(subject.reference)]
+    words += [] if own_data or subject.pair else ["--no-attribution"]
     page = [] if subject.pair else ["--html", str(file.with_suffix(".html"))]
     return [*words, *page, "--json", str(file)]
 

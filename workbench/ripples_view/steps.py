@@ -7,6 +7,7 @@ from typing import Any
 
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
 from mygpt2.errors import UserError
+from mygpt2.ripples.runs import DAMAGED
 from workbench.context import Context
 
 MOST_NAMED = 3
@@ -50,7 +51,7 @@ def teller(context: Context) -> Callable[..., Any]:
             return about_step(context, str(asked.get("run", "")), asked.get("step"))
         except UserError as error:
             return str(error)
-        except (OSError, ValueError, KeyError):
+        except DAMAGED:
             return "The trace of this run cannot be read."
 
     return ripples_step

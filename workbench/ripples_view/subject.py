@@ -178,7 +178,7 @@ def _stat(path: Path) -> tuple[int, str]:
     """(bytes, what changes when it does) of a log, of what is read of a run folder, or of a folder of event files."""
     run = RunDir(path)
     read = [path] if not path.is_dir() else [run.metrics_file] if run.exists() else event_files(path)
-    traces = sorted(entry.name for entry in run.trace_dir.glob("*.parquet"))
+    traces = [name for name in run.names(run.trace_dir) if name.endswith(".parquet")]
     try:
         stats = [(file.name, stat.st_size, stat.st_mtime_ns) for file in read for stat in [file.stat()]]
     except OSError:

@@ -305,3 +305,16 @@ def test_an_error_of_another_rank_is_told_with_the_end_of_that_ranks_log(folder)
     assert [kind for kind, _, _ in folder.look(3)] == ["crash"]
     (alert,) = folder.log.all()
     assert alert.text == "rank 1: ValueError: no such column" and alert.log_tail[-1] == "ValueError: no such column"
+
+
+def test_the_disk_alert_counts_no_checkpoint_that_is_a_link(folder, tmp_path):
+    run, writer = folder.run(step=50)
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "model.safetensors").write_bytes(b"x" * 1000)
+    (run.checkpoints_dir / "step-00000040").mkdir(parents=True)
+    (run.checkpoints_dir / "step-00000040" / "model.safetensors").write_bytes(b"x" * 10)
+    assert module._newest_checkpoint_bytes(run) == 10
+    (run.checkpoints_dir / "step-00000050").symlink_to(outside)
+    assert module._newest_checkpoint_bytes(run) == 0
+    writer.close()
