@@ -60,29 +60,44 @@ def failure_of(problem: BaseException, rank: int = 0, size: int = 1) -> Failure:
         return problem.failure
     code, text = _meaning(problem)
     here = f"rank {rank}: " if size > 1 and (rank or code == EXIT_DEFECT) and _depends_on_the_rank(problem) else ""
-    return Failure(rank, code, here + text, code == EXIT_DEFECT and not hasattr(problem, "exit_code"))
+    return Failure(rank, code, here + text, code == EXIT_DEFECT and not _code(problem))
 
 
 def _meaning(problem: BaseException) -> tuple[int, str]:
-    words = " ".join(str(problem).split())
+    words = _words(problem)
     if isinstance(problem, Stopped):
         return EXIT_STOPPED, "stopped on request while it was starting"
     if isinstance(problem, KeyboardInterrupt):
         return EXIT_STOPPED, "interrupted twice: ended without saving"
     if _out_of_memory(problem):
-        return EXIT_USAGE, f"out of memory: lower train.micro_batch or model.block_size ({words[:200]})"
+        detail = f" ({words[:200]})" if words else ""
+        return EXIT_USAGE, f"out of memory: lower train.micro_batch or model.block_size{detail}"
     if isinstance(problem, OSError) and problem.errno in WAIT_AND_SEE:
         error = cannot_write(Path(str(problem.filename or "a file")), problem)
         return error.exit_code, str(error)
-    if code := getattr(problem, "exit_code", 0):
-        return int(code), str(problem)
-    return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}"
+    if code := _code(problem):
+        return code, str(problem)
+    return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}" if words else type(problem).__name__
+
+
+def _words(problem: BaseException) -> str:
+    """What an exception says, in one line; one that cannot be asked must not hide that it happened."""
+    try:
+        return " ".join(str(problem).split())
+    except Exception:
+        return "it has no words"
+
+
+def _code(problem: BaseException) -> int:
+    """The exit code that an exception of this package brings; those of other packages mean something else by theirs."""
+    code = getattr(problem, "exit_code", 0)
+    return code if type(problem).__module__.partition(".")[0] == __package__ and isinstance(code, int) else 0
 
 
 def _out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM):
         return True
-    text = "" if not isinstance(problem, RuntimeError) else str(problem)
+    text = "" if not isinstance(problem, RuntimeError) else _words(problem)
     return type(problem).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
 
 

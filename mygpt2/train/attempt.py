@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 
@@ -222,11 +223,17 @@ class _Life:
             self._note(problem)
 
     def _note(self, problem: BaseException) -> None:
-        """The stack, for whoever looks for the defect: in the rank's log, or where there is none, on stderr."""
+        """The stack, for whoever looks for the defect: in the rank's log, or before there is one, in a file that is
+        named."""
         stack = "".join(traceback.format_exception(problem))
         if self.log:
             self.log.write(stack)
-        else:
+            return
+        try:
+            with NamedTemporaryFile("w", prefix="mygpt2-", suffix=".log", errors="replace", delete=False) as file:
+                file.write(stack)
+            print(f"the stack of rank {self.place.rank} is in {file.name}", file=sys.stderr)
+        except OSError:
             print(stack, end="", file=sys.stderr)
 
     def _dead(self) -> Failure | None:

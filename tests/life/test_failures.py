@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
 from mygpt2.errors import UserError
+from mygpt2.failures import failure_of
 from tests.life import harness, together
 
 PLACES = {
@@ -101,6 +103,38 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     if victim == 1 and place in RESUMED:
         assert together.ends(together.start(words, out)) == [0, 0]
         assert harness.losses(run) == calm
+
+
+class Wordless(Exception):
+    exit_code = "two"
+
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "text"),
+    [
+        (Wordless(), 70, "rank 1: Wordless: it has no words"),
+        (AssertionError(), 70, "rank 1: AssertionError"),
+        (MemoryError(), 2, "rank 1: out of memory: lower train.micro_batch or model.block_size"),
+    ],
+)
+def test_an_exception_that_says_nothing_of_use_is_told_all_the_same(problem, code, text):
+    failure = failure_of(problem, rank=1, size=2)
+    assert (failure.code, failure.text, failure.defect) == (code, text, code == 70)
+
+
+def test_a_defect_before_there_is_a_log_leaves_its_stack_in_a_file_and_a_sentence(mygpt2, monkeypatch, tmp_path):
+    from mygpt2.train import attempt
+
+    monkeypatch.setattr(attempt, "_ended_already", lambda *_: {}["not there"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = mygpt2("train", "--preset", "tiny", "--run", "early")
+    first, second = ended.err.splitlines()
+    assert ended.code == 70 and second == "error: KeyError: 'not there'"
+    assert first.startswith("the stack of rank 0 is in ")
+    assert "Traceback" in Path(first.removeprefix("the stack of rank 0 is in ")).read_text()
 
 
 def busy(rank, how):
