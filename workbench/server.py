@@ -121,6 +121,9 @@ def application(blocks: gr.Blocks, options: Options, port: int, door: security.D
         css=look.css(),
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    # Before its own launch, which is not used here, Gradio takes any path that a request names for an upload: it would
+    # copy the file into its cache and hand it to the handler.
+    blocks.has_launched = True
     kept, early = shelf.front(root_path=options.root_path)
     served = shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early)
     cookie = f"workbench-{port}"

@@ -189,6 +189,29 @@ def test_a_file_that_names_an_address_does_not_make_the_server_fetch_it(
     assert not fetched and answer.status_code in (200, 500)
 
 
+@pytest.mark.parametrize("path", ["{0}/secret.toml", "{1}/../{0}/secret.toml", "/dev/zero"])
+def test_a_request_that_names_a_file_nobody_uploaded_is_refused(
+    client: Any, blocks: Any, tmp_path: Path, path: str
+) -> None:
+    """An upload is told to a handler by its path; any other path would be copied into the cache, and read."""
+    from gradio.utils import get_upload_folder
+
+    (tmp_path / "secret.toml").write_text("[train]\nsteps = 77123\n")
+    before = set(Path(get_upload_folder()).rglob("*"))
+    forged = {"path": path.format(tmp_path, get_upload_folder()), "meta": {"_type": "gradio.FileData"}}
+    for number, button in ((number, function) for number, function in blocks.fns.items() if _takes_a_file(function)):
+        rest = [None] * (len(button.inputs) - 1)
+        body = {"data": [forged, *rest], "fn_index": number, "session_hash": "a"}
+        answer = client.post("/gradio_api/run/predict", json=body)
+        assert answer.status_code >= 400 and "77123" not in answer.text
+    assert client.post("/gradio_api/run/configuration", json={"data": [forged]}).status_code == 500
+    assert set(Path(get_upload_folder()).rglob("*")) == before
+
+
+def _takes_a_file(function: Any) -> bool:
+    return bool(function.inputs) and type(function.inputs[0]).__name__ == "UploadButton"
+
+
 def test_serves_judges_whole_paths() -> None:
     assert serves("GET", "/") and not serves("POST", "/") and not serves("GET", "/x") and not serves("GET", "/\n")
 

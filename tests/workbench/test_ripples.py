@@ -231,6 +231,8 @@ def test_uploads_are_kept_by_content_and_capped(context, monkeypatch, tmp_path):
     assert choice.startswith(IMPORT) and take_in(context, source) == choice
     assert (f"{choice.rsplit('/', 1)[1]} · imported", choice) in choices(context)
     assert subject_of(context, choice).path.read_text() == planted()
+    with pytest.raises(UserError, match="upload it again"):  # uploads go after an hour
+        take_in(context, tmp_path / "gone.csv")
     monkeypatch.setattr(subjects, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match="at most"):
         take_in(context, source)

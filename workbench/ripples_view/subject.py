@@ -79,7 +79,10 @@ def take_in(context: Context, uploaded: str | Path) -> str:
     """Keeps an uploaded log under its name and content; its choice. UserError for one that is too large."""
     context.changes()
     source = Path(uploaded)
-    size = source.stat().st_size
+    try:
+        size = source.stat().st_size
+    except OSError as error:
+        raise UserError(f"{source.name} cannot be read ({error.strerror}); upload it again") from None
     if size > MOST_BYTES:
         raise UserError(
             f"{source.name} has {size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} MB can be uploaded; put it in a "
