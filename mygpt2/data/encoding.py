@@ -59,7 +59,11 @@ _LLM_C = {
 }
 _CONTROL = bytes({*range(0, 32), 127} - {*b"\t\n\v\f\r\b\x1b"})
 _PRINTABLE = bytes([*range(32, 127), *b"\t\n\r"])
-_SHIFTED = re.compile(rb"\x1b\$[@B]|\x1b\([JI]")  # ISO-2022-JP, which spells Japanese in ASCII bytes
+_SHIFTED = (  # encodings that spell Japanese, Korean and Chinese in ASCII bytes
+    ("ISO-2022-JP", re.compile(rb"\x1b\$[@B]|\x1b\([JI]")),
+    ("ISO-2022-KR", re.compile(rb"\x1b\$\)C")),
+    ("ISO-2022-CN", re.compile(rb"\x1b\$\)[AG]")),
+)
 
 
 def foreign(head: bytes, kind: str) -> str | None:
@@ -135,8 +139,8 @@ class TextCheck:
             )
 
     def _look_at_head(self, head: bytes) -> None:
-        if head and _SHIFTED.search(head):
-            self.no_text = "written in ISO-2022-JP; save it as UTF-8, with `iconv -f ISO-2022-JP -t UTF-8`"
+        if shifted := next((name for name, escape in _SHIFTED if escape.search(head)), None):
+            self.no_text = f"written in {shifted}; save it as UTF-8, with `iconv -f {shifted} -t UTF-8`"
         elif (wide := _wide(head)) is not None:
             self.no_text = (
                 f"not UTF-8 text: it looks like {wide} without a byte order mark; save it as UTF-8, with "

@@ -26,9 +26,12 @@ FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized
 OWN = ("prepare.json",)  # beside the shards that `data prepare` writes
 SHOWN = 3
 
-_SEPARATED = r"(?:^|[/_. 0-9-]){}(?:[/_. 0-9-]|$)"
+_SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"
 _TRAIN = re.compile(_SEPARATED.format("train(?:ing)?"), re.IGNORECASE)
-_HELD_OUT = re.compile(_SEPARATED.format("(?:test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)"), re.IGNORECASE)
+_HELD_OUT = re.compile(
+    _SEPARATED.format("test(?:ing)?|val(?:id(?:ation)?)?|dev(?:test)?|eval(?:uation)?|hold[_-]?out|held[_-]?out"),
+    re.IGNORECASE,
+)
 _ADVICE = {
     "pt": "a checkpoint holds weights and no data; `python -m mygpt2 import` takes it",
     "json": "if it holds an object a line, let its name end in .jsonl",
@@ -104,7 +107,7 @@ def _training_split(names: list[str]) -> tuple[list[str], list[str]]:
     if not others:
         return names, []
     if not any(map(_TRAIN.search, names)):
-        return names, [f"all splits are read, none is named train: {listed(others)}"] if len(others) > 1 else []
+        return names, [f"all splits are read, none is named train: {listed(others)}"] if len(names) > 1 else []
     left = [name for name in names if name not in set(others)]
     return left, [f"only the split train is read; {_files(len(others))} of other splits are not: {listed(others)}"]
 

@@ -24,11 +24,11 @@ from mygpt2.data.encoding import as_utf8, text_of
 from mygpt2.data.faults import Outage, Unreadable
 from mygpt2.data.manifest import Manifest, SourceFile
 from mygpt2.data.textfiles import LineRange, split_text, text_range
-from mygpt2.data.unpack import Changed, Damaged, whole
+from mygpt2.data.unpack import ALWAYS_ALLOWED, MOST_RATIO, Changed, Damaged, whole
 
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
 # What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
-MOST_GROWTH, ALWAYS_ALLOWED, MOST_TEXT = 32, 64 << 20, 1 << 30
+MOST_GROWTH, MOST_TEXT = 32, 1 << 30
 AT_ONCE = 16 << 20  # bytes that rows decoded together may come to
 # The machine or the file server is in trouble, not the file.
 _TRANSIENT = frozenset(
@@ -114,11 +114,15 @@ class ParquetReader(LocalReader):
 def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, stop: int = -1) -> list[Any]:
     """The texts of rows [start, stop) of a row group, of all of it where stop is -1.
 
-    What lies before them is decoded too: parquet has no way round it. Where one stored text may stand for many rows,
-    few are decoded at once and what they come to is bounded, so that a few hundred bytes cannot fill the memory.
+    What lies before them is decoded too: parquet has no way round it. What pages may unpack to is bounded; where one
+    stored text may stand for many rows, few are decoded at once and what they come to is bounded as well. So a few
+    hundred bytes cannot fill the memory.
     """
     rows = source.metadata.row_group(group).num_rows
-    stored = _stored(source.metadata, group, column)
+    chunk = _chunk(source.metadata, group, column)
+    stored, packed = int(chunk.total_uncompressed_size), int(chunk.total_compressed_size)
+    if stored > (limit := max(ALWAYS_ALLOWED, MOST_RATIO * packed)):
+        raise Damaged(_too_much(packed, limit))
     repeats = stored * rows > ALWAYS_ALLOWED and _repeats(source.metadata, group, column)
     if stop < 0 and not repeats:
         return column_texts(source.read_row_group(group, columns=[column], use_threads=False).column(0))
@@ -134,7 +138,7 @@ def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, s
             part = part.dictionary_decode() if isinstance(part, pa.DictionaryArray) else part
             size += part.nbytes
             if repeats and size > limit:
-                raise Damaged(f"{stored:,} bytes in it become more than {limit >> 20} MB of text; write it again")
+                raise Damaged(_too_much(stored, limit))
             texts.extend(column_texts(part))
         at += len(batch)
         if at >= stop:
@@ -147,8 +151,8 @@ def _chunk(metadata: pq.FileMetaData, group: int, column: str) -> pq.ColumnChunk
     return metadata.row_group(group).column(place)
 
 
-def _stored(metadata: pq.FileMetaData, group: int, column: str) -> int:
-    return int(_chunk(metadata, group, column).total_uncompressed_size)
+def _too_much(size: int, limit: int) -> str:
+    return f"{size:,} bytes in it become more than {limit >> 20} MB of text; write it again"
 
 
 def _repeats(metadata: pq.FileMetaData, group: int, column: str) -> bool:

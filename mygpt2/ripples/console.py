@@ -1,8 +1,8 @@
 """What training programs write to their consoles: lines with a step and a loss among other words.
 
-nanoGPT, llm.c (console and main.log), modded-nanogpt, nanochat, Megatron-LM, torchtitan, litgpt and this engine write
-the step in each line; the Transformers Trainer prints a dict without one, beside a bar that counts steps. Everything
-else in the file (progress bars, warnings, the program's own source) is passed over.
+nanoGPT, llm.c (console and main.log), modded-nanogpt, nanochat, Megatron-LM, GPT-NeoX, torchtitan, litgpt and this
+engine write the step in each line, OLMo in a line above; the Transformers Trainer prints a dict without one, beside a
+bar that counts steps. Everything else in the file (progress bars, warnings, the program's own source) is passed over.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _VALIDATION = re.compile(
     rf"\b(?:(?:val|valid|validation|eval|test)[ _/]?loss|loss[ _/](?:val|eval)|tel)\s*[:=|]?\s*{_NUMBER}", re.I
 )
 _LOSS = re.compile(
-    rf"(?<![\w/])(?:train(?:ing)?[ _/](?:loss|ce_?loss|crossentropyloss)|loss[ _/]train|lm loss|trl|loss)\s*[:=|]?\s*"
-    rf"{_NUMBER}",
+    rf"(?<![\w/])(?:train(?:ing)?[ _/](?:loss|ce[ _]?loss|crossentropyloss)|loss[ _/]train|lm[ _]loss|trl|loss)\s*"
+    rf"[:=|]?\s*{_NUMBER}",
     re.I,
 )
 _RATE = re.compile(rf"\b(?:lr|learning[ _]rate)\s*[:=|]?\s*{_NUMBER}", re.I)
@@ -42,13 +42,14 @@ def console_records(lines: Iterable[str]) -> list[Record]:
     found: list[Record] = []
     dicts: list[Record] = []
     step = bar = None
+    above = False  # OLMo's `[step=3/40]` was the last step told: what is indented below belongs to it
     for line in lines:
         line = line[:LONGEST_LINE]
         if "loss" not in line and "Loss" not in line and "trl:" not in line and "tel:" not in line:
             if "/" in line and (count := _BAR.search(line)):
                 bar = int(count[1])
             elif (at := _STEP.search(line[:200])) is not None:
-                step = int(at[1] or at[2])
+                step, above = int(at[1] or at[2]), line.rstrip().endswith("]")
             continue
         if "\x1b" in line:
             line = _COLOUR.sub("", line)
@@ -60,9 +61,10 @@ def console_records(lines: Iterable[str]) -> list[Record]:
         if (record := _line(line)) is None:
             continue
         if "step" not in record:
-            if "loss" in record or step is None:  # a word about a loss, not a step's
-                continue
+            if step is None or ("loss" in record and not (above and line[:1].isspace())):
+                continue  # a word about a loss, not a step's
             record["step"] = step
+            above = above and "loss" not in record
         step = record["step"]
         found.append(record)
     return found if len(found) >= len(dicts) else _numbered(dicts)

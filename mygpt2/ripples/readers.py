@@ -21,7 +21,10 @@ from mygpt2.ripples.tables import Table, read_table
 from mygpt2.ripples.told import Told, silent
 from mygpt2.run_dir.paths import RunDir
 
-STEPS = ("step", "_step", "global_step", "trainer/global_step", "train/global_step", "iteration", "iter", "update")
+STEPS = (
+    "step", "_step", "global_step", "trainer/global_step", "train/global_step", "iteration", "iter",
+    "num_updates", "update",
+)  # fmt: skip
 TOKENS = (
     "tokens", "total_tokens", "num_tokens", "train/tokens", "tokens_seen", "train/total_tokens",
     "num_input_tokens_seen", "train/num_input_tokens_seen",

@@ -187,7 +187,17 @@ def _json(path: Path, size: int, told: Told) -> Table | None:
         raise UserError(f"{path} holds no list of records; give {FORMATS}")
     if value and all(isinstance(row, list) and len(row) == 3 for row in value):
         return _from_records(path, [{"time": row[0], "step": row[1], "value": row[2]} for row in value])
-    return _from_records(path, [row for row in value if isinstance(row, dict)], found)
+    return _from_records(path, [_flat(row) for row in value if isinstance(row, dict)], found)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """{"train": {"loss": 3}} as {"train/loss": 3}, the name that others write."""
+    if not any(isinstance(item, dict) for item in row.values()):
+        return row
+    flat: dict[str, Any] = {}
+    for name, item in row.items():
+        flat |= {f"{name}/{inner}": x for inner, x in item.items()} if isinstance(item, dict) else {name: item}
+    return flat
 
 
 def _whole(path: Path, size: int) -> Any:

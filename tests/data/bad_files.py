@@ -125,7 +125,7 @@ for _ending, _make in GOOD.items():
         BAD[f"{_ending}: {_what}"] = _file(f"a.{_ending}", _content)
 
 for _encoding in ("latin-1", "cp1252", "shift-jis", "utf-16", "utf-16-le", "utf-32", "utf-32-be", "euc-jp", "gb18030",
-                  "koi8-r", "cp437", "iso2022_jp", "utf-7", "utf-8-sig", "cp037"):  # fmt: skip
+                  "koi8-r", "cp437", "iso2022_jp", "iso2022_kr", "utf-7", "utf-8-sig", "cp037"):  # fmt: skip
     _text = "\n\n".join(f"Text {i}, déjà naïve, 日本語テキスト, русский. " * 4 for i in range(60))
     _lines = "".join(json.dumps({"text": part}, ensure_ascii=False) + "\n" for part in _text.split("\n\n"))
     BAD[f"txt: in {_encoding}"] = _file("a.txt", _text.encode(_encoding, "ignore"))
@@ -244,6 +244,12 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     options = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}, "write_statistics": False}
     (folder / "a.parquet").write_bytes(parquet(table(pa.array(["x" * (1 << 18)] * 400)), row_group_size=400, **options))
+
+
+@bad("parquet: pages as a bomb")
+def _(folder: Path) -> None:
+    options = {"use_dictionary": False, "compression": "brotli", "row_group_size": 600, "write_statistics": False}
+    (folder / "a.parquet").write_bytes(parquet(table(pa.array(["x" * (1 << 20)] * 600)), **options))
 
 
 @bad("txt.gz: a bomb")

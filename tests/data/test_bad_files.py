@@ -103,6 +103,7 @@ SAID = {
     "txt: in utf-16-le": r"looks like UTF-16LE without a byte order mark",
     "jsonl: in utf-32-be": r"looks like UTF-32BE without a byte order mark",
     "txt: in iso2022_jp": r"written in ISO-2022-JP",
+    "txt: in iso2022_kr": r"written in ISO-2022-KR",
     "txt: noise": r"not UTF-8|binary",
     "txt: zeros behind": r"50% of it are zero bytes",
     "txt: a pdf": r"a\.txt is a PDF; convert it",
@@ -209,6 +210,8 @@ def test_only_the_training_split_of_a_copy_is_read(folder, tmp_path):
     (folder / "data" / "train-00000-of-00001.parquet").unlink()
     documents, manifest = documents_of(folder, tmp_path)
     assert len(documents) == 100 and manifest.notes[0].startswith("all splits are read, none is named train")
+    (folder / "data" / "test-00000-of-00001.parquet").rename(folder / "data" / "more.parquet")
+    assert documents_of(folder, tmp_path)[1].notes[0].startswith("all splits are read, none is named train: data/val")
 
 
 @pytest.mark.parametrize("names, read", [
@@ -216,6 +219,9 @@ def test_only_the_training_split_of_a_copy_is_read(folder, tmp_path):
     (["fineweb_train_1.txt", "fineweb_val_0.txt"], ["fineweb_train_1.txt"]),
     (["dev/a.txt", "train/a.txt", "train/test-of-time.txt"], ["train/a.txt", "train/test-of-time.txt"]),
     (["test.txt", "other.txt"], ["other.txt", "test.txt"]),
+    (["my-trainset.txt", "testset.txt", "devtest.txt"], ["my-trainset.txt"]),
+    (["holdout/a.txt", "held_out_2.txt", "heldout.txt", "train/a.txt", "threshold.txt"],
+     ["threshold.txt", "train/a.txt"]),
 ])  # fmt: skip
 def test_a_split_is_a_word_of_a_name(names, read, folder, tmp_path):
     for name in names:

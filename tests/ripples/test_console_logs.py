@@ -55,6 +55,20 @@ PROGRAMS = {
         " [2026-01-02 03:04:05] iteration {i:8d}/ 500000 | consumed samples: 25600 | time per iteration (ms): 1234.5"
         " | learning rate: 1.500000E-04 | lm loss: {x:.6E} | loss scale: 1.0 | grad norm: 0.31 |\n"
     ),
+    "GPT-NeoX": lines(
+        "  samples/sec: 100.1 | iteration {i:8d}/ 500000 | elapsed time per iteration (ms): 330.5 | learning rate: "
+        "6.000E-04 | approx flops per GPU: 50TFLOPS | lm_loss: {x:.6E} | loss scale: 1.0 |\n"
+    ),
+    "OLMo": lines(
+        "2026-02-01 10:00:00.000\tnode:0\tolmo.train:970\tINFO\t[step={i}/1500]\n    train/CrossEntropyLoss={x}\n"
+        "    train/Perplexity=9.1\n    optim/total_grad_norm=0.5\n",
+        every="evaluated\n    eval/CrossEntropyLoss=9.0\n",
+    ),
+    "OLMo-core": lines("... INFO [step={i}/1500,epoch=1]\n    optim/LR=0.1\n    train/CE loss={x}\n    train/PPL=9\n"),
+    "fairseq": lines(
+        '2026-01-01 10:00 | INFO | train_inner | {{"epoch": 1, "update": 0.3, "loss": "{x}", "num_updates": "{i}"}}\n'
+    ),
+    "records within records": lines('{{"step": {i}, "train": {{"loss": {x}}}, "eval": null}}\n'),
     "torchtitan": lines("\x1b[32m[rank0]: step: {i:2d}  \x1b[33mloss: {x:7.4f}  memory:  0.5GiB  tps: 12,345\x1b[0m\n"),
     "this engine": lines(
         "step {i:>3}/40   5%  loss {x:.4f}  lr 6.00e-04  norm 0.31  12,345 tok/s  wait 0.1%  left 0:42\n"
