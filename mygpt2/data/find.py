@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {
     ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens", ".npy": "tokens"
 }  # fmt: skip
 FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized .bin or .npy"
-OWN = ("prepare.json",)  # beside the shards that `data prepare` writes
+OWN = ("made.json", "prepare.json")  # beside the built-in text, and the shards that `data prepare` writes
 SHOWN = 3
 
 _SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"
