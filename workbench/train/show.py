@@ -16,7 +16,7 @@ REASONED = ("length.passes", "time.total")  # these say at once where they come 
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
 # What the first run takes, as it was measured on two cores of either kind of processor.
 FIRST_RUN_TAKES = (
-    "on two cores about two and a half minutes with bfloat16 units (AVX-512 or AMX), about five without (AVX2)"
+    "on two cores about two minutes with bfloat16 units (AVX-512 or AMX), about four without (AVX2)"
 )
 LONGEST = 120  # characters of a value in a list
 
