@@ -10,11 +10,11 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from mygpt2.config.schema import TrainConfig
-from mygpt2.planning import Machine, compiling, plan
+from mygpt2.planning import Machine, compiling, plan, trial
 from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.trial import shortened
 
-HERE: dict[str, Any] = {"device": "cpu", "precision": "fp32", "cores": 2}
+HERE: dict[str, Any] = {"device": "cpu", "precision": "bf16", "cores": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,13 @@ def test_a_processor_compiles_long_runs_only_and_the_reason_says_how_long(steps:
     assert chosen is on and "of steps here" in why and ("do not pay" in why) is not on
 
 
-def test_the_presets_on_two_old_cores() -> None:
+@pytest.mark.parametrize("preset", ["tiny", "gpt2"])
+def test_a_processor_without_bfloat16_never_compiles_by_itself(preset: str) -> None:
+    chosen, why = compile_choice(load_config(preset), 8192, **{**HERE, "precision": "fp32"})
+    assert not chosen and "float32" in why
+
+
+def test_the_presets_on_two_cores() -> None:
     assert not compile_choice(load_config("tiny"), 4096, **HERE)[0]
     assert compile_choice(load_config("small"), 8192, **HERE)[0]
 
@@ -66,10 +72,14 @@ def test_without_a_compiler_nothing_is_compiled_and_the_reason_says_so(monkeypat
 
 
 def test_a_plan_says_that_the_first_step_waits(machine: Machine) -> None:
-    texts = [n.text for n in plan(load_config("gpt2"), world_size=1, runs=None, machine=machine).notices]
-    assert any("train.compile=auto is on" in text for text in texts)
+    config = load_config("gpt2", overrides={"train.compile": "true"})
+    texts = [n.text for n in plan(config, world_size=1, runs=None, machine=machine).notices]
+    assert any("train.compile=true is on" in text for text in texts)
 
 
-def test_steps_that_are_measured_are_compiled_as_the_run_would_be() -> None:
-    for preset, word in (("gpt2", "true"), ("tiny", "false")):
-        assert shortened(load_config(preset), 1, "cpu")[0].train.compile == word
+@pytest.mark.parametrize(("on", "word"), [(True, "true"), (False, "false")])
+def test_steps_that_are_measured_are_compiled_as_the_run_would_be(
+    on: bool, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "compile_choice", lambda *given, **more: (on, "of the whole run"))
+    assert shortened(load_config("tiny"), 1, "cpu")[0].train.compile == word

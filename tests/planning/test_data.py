@@ -43,9 +43,7 @@ def test_documents_held_out_are_not_trained_on(tmp_path):
     assert found.tokens == 7.5e9 and "held out" in found.basis
 
 
-@pytest.mark.parametrize(
-    "source", ["someone/something", "fineweb-edu:nonsense", "./nowhere", "~nobody/x", "pydocs"]
-)
+@pytest.mark.parametrize("source", ["someone/something", "fineweb-edu:nonsense", "./nowhere", "~nobody/x", "pydocs"])
 def test_what_was_never_read_is_unknown(source, tmp_path):
     found = size_of(source, tmp_path)
     assert found.tokens is None and found.basis.startswith("unknown")

@@ -15,9 +15,7 @@ LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "
 REASONED = ("length.passes", "time.total")  # these say at once where they come from, or why they are unknown
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
 # What the first run takes, as it was measured on two cores of either kind of processor.
-FIRST_RUN_TAKES = (
-    "on two cores about two minutes with bfloat16 units (AVX-512 or AMX), about four without (AVX2)"
-)
+FIRST_RUN_TAKES = "on two cores about two minutes with bfloat16 units (AVX-512 or AMX), about four without (AVX2)"
 LONGEST = 120  # characters of a value in a list
 
 
