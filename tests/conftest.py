@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-
 # Left out by `.ci/run --fast`: training processes, statistics, hundreds of damaged files.
 SLOW = (
     "life/", "data/test_bad_files.py", "data/test_hostile_hub.py", "data/test_hub_faults.py", "evals/test_eval_verb.py",
