@@ -46,6 +46,8 @@ class Board:
         self.stuck: Callable[[Failure], None] = lambda failure: None
         self.patient = False  # something is being saved: nobody interrupts that
         self.host = False  # of the store
+        self._check: Callable[[], None] = lambda: None
+        self._ends = float("inf")
         self._connections: set[int] = set()
         self._failure: Failure | None = None
         self._reading = threading.RLock()  # a signal may come while it is held
@@ -65,21 +67,28 @@ class Board:
         board = cls(dist.PrefixStore(f"attempt{place.restart}", _connect(place, env, ends, check)), place)
         board.host = place.rank == 0 and not _has_agent(env)
         board.store.set_timeout(timeout)
-        board.store.add("joined", 1)
-        while board.store.add("joined", 0) < place.size:
-            check()
-            if (failure := board.read()) is not None:
-                raise PeerFailed(failure)
-            if time.monotonic() > ends:
-                raise TryAgain(f"only {board.store.add('joined', 0)} of {place.size} ranks came; start all of them")
-            time.sleep(0.02)
+        board._check, board._ends = check, ends
+        board._meet("joined")
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR2"):
             signal.signal(signal.SIGUSR2, board._interrupted)
         board._watcher.start()
         return board
 
+    def _meet(self, where: str) -> None:
+        """Waits until every rank is there. Unlike in a collective, the end of one is heard meanwhile."""
+        self.store.add(where, 1)
+        while (there := self.store.add(where, 0)) < self.size:
+            self._check()
+            if (failure := self.read()) is not None:
+                raise PeerFailed(failure)
+            if time.monotonic() > self._ends:
+                raise TryAgain(f"only {there} of {self.size} ranks came; start all of them")
+            time.sleep(0.02)
+
     def connect(self, make: Callable[[], None]) -> None:
-        """Runs `make`, which opens connections to the other ranks, and notes them."""
+        """Runs `make`, which opens connections to the other ranks, and notes them. It cannot be interrupted, so nobody
+        begins before all are ready."""
+        self._meet("ready")
         before = _sockets()
         make()
         self._connections |= _sockets() - before

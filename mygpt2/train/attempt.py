@@ -53,7 +53,6 @@ def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: li
     place = Place.from_environment(os.environ)
     requests = Requests()
     requests.listen()
-    use_threads(place)
     failure, cause = None, None
     with steady_console(), ExitStack() as logs:
         life = _Life(RunDir(Path(runs_dir) / run_name), place, requests, logs)
@@ -87,11 +86,12 @@ class _Life:
         """Everything from meeting the other ranks to the last save; returns the exit code."""
         stall = 60 * config.train.stall_minutes
         self.board = join(self.place, timeout_s=stall, check=self.requests.check)
+        if self.board:
+            self.board.dead, self.board.stuck = self._dead, self._stuck
         with one_fate(self.board):
+            use_threads(self.place)
             device = choose_device(config.train.device, self.place)
             world = self.world = World(self.place, device, timeout_s=stall, board=self.board)
-            if self.board:
-                self.board.dead, self.board.stuck = self._dead, self._stuck
             done = world.lead_first(lambda: _ended_already(config, self.run, resume, self.place))
             if done is not None:
                 return done
@@ -238,7 +238,7 @@ class _Life:
 
     def _dead(self) -> Failure | None:
         """A rank of this attempt that is no more, though it did not say why."""
-        for rank in rank_states(self.run):
+        for rank in rank_states(self.run) if self.number else []:
             if rank.attempt == self.number and rank.alive is False and rank.rank != self.place.rank and rank.process:
                 words = (
                     f"rank {rank.rank} (pid {rank.process.pid}) died without a word, perhaps killed for lack of memory"
@@ -248,11 +248,13 @@ class _Life:
 
     def _stuck(self, failure: Failure) -> None:
         """Called from another thread, just before this process is ended because its main thread does not come back."""
+        if self.place.rank != 0:
+            return
+        text = f"{failure.text}; rank 0 hung{', so the last step is not saved' if self.trainer else ''}"
         if self.writer:
-            text = f"{failure.text}; rank 0 hung, so the last step is not saved"
             with contextlib.suppress(BaseException):
                 self._write_end(failure.code, replace(failure, text=text))
-            print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {text}", file=sys.stderr, flush=True)
 
 
 def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) -> int | None:

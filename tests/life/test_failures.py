@@ -26,6 +26,7 @@ PLACES = {
     "a save": ("mygpt2.train.trainer", "Trainer._write_checkpoint"),
     "the last save": ("mygpt2.train.trainer", "Trainer._check_saved"),
 }
+BEFORE = {"choosing a device": ("mygpt2.train.attempt", "choose_device")}  # there is no run's folder yet
 CALL = {"a step": 4, "the update": 4, "validation": 2}  # which call fails, else the first
 RESUMED = ("building", "a step", "the update", "a save", "the last save")  # cases whose run is then trained to its end
 KINDS = {
@@ -39,7 +40,7 @@ def break_at(rank, victim, place, kind):
     """In a rank's process: makes one call fail there, or the process die there."""
     if rank != int(victim):
         return
-    module, name = PLACES[place]
+    module, name = (PLACES | BEFORE)[place]
     owner = __import__(module, fromlist=["x"])
     *classes, name = name.split(".")
     for part in classes:
@@ -103,6 +104,18 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     if victim == 1 and place in RESUMED:
         assert together.ends(together.start(words, out)) == [0, 0]
         assert harness.losses(run) == calm
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_fails_before_they_are_connected_ends_all_with_its_sentence(prepared, victim):
+    folder, values, _ = prepared
+    meddle = (__name__, "break_at", str(victim), "choosing a device", "user")
+    codes = together.ends(
+        together.start(together.train(values, folder / "runs", "never"), folder / "never", meddle=meddle)
+    )
+    assert codes == [2, 2] and not (folder / "runs" / "never").exists()
+    said = "".join((folder / f"never-{rank}-err").read_text() for rank in (0, 1))
+    assert said == f"error: {'rank 1: ' if victim else ''}documents.bin holds the id 70000\n"
 
 
 class Wordless(Exception):
