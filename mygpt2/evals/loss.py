@@ -53,9 +53,14 @@ class LossResult:
         error = "" if self.stderr is None else f" ± {self.stderr:.4f}"
         by_byte = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
         return (
-            f"{self.loss:.4f}{error} nats per token, {by_byte}perplexity {self.perplexity:.2f} "
+            f"{self.loss:.4f}{error} nats per token, {by_byte}perplexity {_shown(self.perplexity)} "
             f"({self.tokens:,} targets of {self.documents:,} documents)"
         )
+
+
+def _shown(perplexity: float) -> str:
+    """Two decimals, of what has no more than nine digits before them: a diverged model's would fill lines."""
+    return f"{perplexity:.2f}" if perplexity < 1e9 else f"{perplexity:.3g}"
 
 
 def evaluate(

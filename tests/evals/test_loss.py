@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,13 @@ def measure(
         for r in range(size)
     ]
     return results[-1]
+
+
+def test_a_diverged_models_perplexity_fills_no_lines() -> None:
+    found = measure(uniform(), text())
+    assert "perplexity 257.00 (" in str(found)
+    lost = replace(found, loss=690.8, perplexity=math.exp(690.8))
+    assert "perplexity 1.02e+300 (" in str(lost) and len(str(lost)) < 120
 
 
 def test_a_uniform_model_loses_the_logarithm_of_its_vocabulary() -> None:

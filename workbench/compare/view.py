@@ -9,6 +9,7 @@ from workbench import html
 from workbench.compare.groups import CHANCE, METRICS, SCORINGS, Bar, Set, accuracy_bars, against_best, bars
 from workbench.html import Markup, escape
 from workbench.jobs import Task
+from workbench.monitor.words import fixed
 
 STATES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped", "lost": "lost"}
 SHOWN_ENDED = 6
@@ -39,7 +40,7 @@ def _loss_table(chosen: Set, shown: Sequence[Bar]) -> Markup:
             continue
         loss = result.loss
         rows.append((
-            result.model, _pm(loss.loss, loss.stderr), _figure(loss.perplexity, 2), _figure(loss.bits_per_byte, 4),
+            result.model, _pm(loss.loss, loss.stderr), fixed(loss.perplexity, 2), fixed(loss.bits_per_byte, 4),
             words, f"{loss.tokens:,}", loss.window, result.precision, _digest(loss.token_sha256), _when(result.time),
         ))  # fmt: skip
     headers = ("model", "loss ± error", "perplexity", "bits per byte", "against the best", "tokens", "window",
@@ -185,10 +186,6 @@ def _percent(bar: Bar) -> str:
 
 def _pm(value: float, error: float | None) -> str:
     return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:,.{digits}f}"
 
 
 def _digest(sha: str) -> Markup:

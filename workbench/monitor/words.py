@@ -33,7 +33,9 @@ def brief(value: Any) -> str:
 
 def fixed(value: Any, digits: int = 4) -> str:
     found = number(value)
-    return NA if found is None else f"{found:,.{digits}f}"
+    if found is None:
+        return NA
+    return f"{found:,.{digits}f}" if abs(found) < 1e12 else f"{found:.3g}"  # a diverged model's perplexity fills lines
 
 
 def percent(value: Any, digits: int = 1) -> str:

@@ -13,7 +13,7 @@ from mygpt2.run_dir.stop import Outcome
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.monitor.folders import run_folder
 from workbench.jobs import Alert
-from workbench.monitor import diff, head, panes
+from workbench.monitor import diff, head, panes, words
 from workbench.monitor.devices import DeviceWatch, parse_devices
 from workbench.monitor.index import row_of
 
@@ -187,3 +187,7 @@ def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
         assert ("diverged" in shown) == ("is no result" in shown) == diverged
         assert row_of(run, state_of(run))["diverged"] == diverged
     assert "1186, is no result: guessing every token alike costs 9.01, and this run began at 4.9" in shown
+
+
+def test_a_diverged_models_perplexity_fills_no_table():
+    assert [words.fixed(x, 2) for x in (257.001, 1.0142e300, None)] == ["257.00", "1.01e+300", "n/a"]
