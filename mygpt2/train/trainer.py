@@ -287,9 +287,10 @@ class Trainer:
         failure = self.checkpointer.failure if self.checkpointer else None
         if failure is not None:
             self._gave_up = True
+            first = "free some space" if "space" in failure or "quota" in failure else "mend that"
             raise TryAgain(
-                f"the checkpoint of step {self.progress.step} could not be saved ({failure}); "
-                "free some space, then run the same command: it goes on from the last checkpoint that was"
+                f"the checkpoint of step {self.progress.step} could not be saved ({failure}); {first}, then run the "
+                "same command: it goes on from the last checkpoint that was"
             )
 
     def rescue(self) -> str:
