@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
 from mygpt2.data.manifest import Manifest
+from mygpt2.run_dir.atomic import read_json
 from mygpt2.run_dir.inside import names_inside, open_inside, read_inside
 
 SCHEMA = pa.schema(
@@ -108,12 +109,15 @@ class TraceWriter:
 
 
 def _save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json; that of other data, from before a fork, is kept under its fingerprint."""
+    """Write manifest.json; that of other data, from before a fork, is kept under its fingerprint.
+
+    One that is damaged, or no file of this folder, says nothing that could be kept and is replaced.
+    """
     path = folder / MANIFEST
-    if path.exists():
-        then = json.loads(path.read_text())["fingerprint"]
-        if then == manifest.fingerprint:
-            return
+    then = str((read_json(path, most=MANIFEST_BYTES) or {}).get("fingerprint", ""))
+    if then == manifest.fingerprint:
+        return
+    if re.fullmatch("[0-9a-f]{12,}", then):
         os.replace(path, folder / f"manifest-{then[:12]}.json")
     handle, aside = tempfile.mkstemp(dir=folder, suffix=".part")
     with os.fdopen(handle, "w") as f:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -133,3 +135,19 @@ def test_a_trace_from_before_offsets_were_kept_is_read_beside_a_newer_one(tmp_pa
         write(run, tmp_path, 2, range(4, 6))
     offsets = read_trace(tmp_path)["offset"].to_pylist()
     assert offsets[:24] == [None] * 24 and None not in offsets[24:]
+
+
+@pytest.mark.parametrize("content", ["nonsense", '{"fingerprint": 7}', '{"fingerprint": "../../out"}', "[1]", "link"])
+def test_a_damaged_manifest_is_replaced_and_leads_nowhere(tmp_path, content):
+    path, elsewhere = tmp_path / "run" / "trace" / "manifest.json", tmp_path / "elsewhere.json"
+    path.parent.mkdir(parents=True)
+    elsewhere.write_text('{"fingerprint": "0123456789abcdef"}')
+    if content == "link":
+        path.symlink_to(elsewhere)
+    else:
+        path.write_text(content)
+    source = memory(blocks=4)
+    TraceWriter(path.parent, 1, 0, source.manifest)
+    assert json.loads(path.read_text())["fingerprint"] == source.manifest.fingerprint and not path.is_symlink()
+    assert sorted(p.name for p in tmp_path.rglob("*.json")) == ["elsewhere.json", "manifest.json"]
+    assert "0123456789abcdef" in elsewhere.read_text()
