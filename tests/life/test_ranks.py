@@ -19,16 +19,16 @@ def place(tmp_path_factory):
 def test_a_killed_rank_is_restarted_in_place_and_the_result_is_the_same(place):
     """Without a store prefix per attempt about half of these restarts fail with gloo."""
     source, runs, cache = place
-    changes = {"train__steps": 120, "model__dropout": 0.0}
+    changes = {"train__steps": 60, "model__dropout": 0.0}
     harness.run(harness.command(source, runs, "calm", ranks=2, **changes), cache)
     words = harness.command(source, runs, "killed", ranks=2, launcher=["--max-restarts=2"], **changes)
     process = harness.start(words, cache)
-    for target in (20, 70):
+    for target in (20, 45):
         assert harness.wait_for(lambda target=target: harness.last_step(runs / "killed") >= target, process)
         os.kill(harness.rank_pids(runs / "killed")[1], signal.SIGKILL)
         before = harness.rank_pids(runs / "killed")
         harness.wait_for(lambda before=before: harness.rank_pids(runs / "killed") != before, process)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output[-3000:]
     assert harness.losses(runs / "killed") == harness.losses(runs / "calm")
 
@@ -78,7 +78,7 @@ def test_ranks_that_starve_wait_together_and_no_collective_times_out(place, tmp_
     env["PYTHONPATH"] = f"{starve}{os.pathsep}{env['PYTHONPATH']}"
     import subprocess
 
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     waits = [json.loads(line)["data_wait_ms"] for line in (runs / "starved" / "metrics.jsonl").read_text().splitlines()]
     assert len(waits) == 20
