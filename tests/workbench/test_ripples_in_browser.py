@@ -82,8 +82,14 @@ def test_finished_run_its_peaks_its_steps_and_its_files(server, browser_page):
     assert "file part-0.parquet, row group 0, first document 0" in line.inner_text()
     plot = page.locator("#wb-ripples-chart .wb-chart-panel-loss .wb-chart-plot")
     plot.scroll_into_view_if_needed()
-    plot.hover(position={"x": 400, "y": 120})
-    page.wait_for_function("!document.querySelector('#wb-ripples-step p').textContent.startsWith('Step 1:')")
+    page.wait_for_function("document.querySelector('#wb-ripples-chart .wb-chart').chart.panels.get('loss').drawn")
+    moved = "!document.querySelector('#wb-ripples-step p').textContent.startsWith('Step 1:')"
+    for x in range(400, 460):  # a hand does not rest either: a movement while the chart is drawn anew may be lost
+        plot.hover(position={"x": x, "y": 120})
+        page.wait_for_timeout(100)
+        if page.evaluate(moved):
+            break
+    page.wait_for_function(moved)
     assert re.match(r"Step \d+", line.inner_text())
 
     with page.expect_download() as saved:
