@@ -1,8 +1,8 @@
 // One panel as a Plotly figure: which lines, at which resolution, in which colours. Reads a series, changes nothing.
 
 const version = new URL(import.meta.url).search;
-const { envelope, interpolate, lowerBound } = await import(`./chart-series.js${version}`);
-const { faint, smoothed, widthOf } = await import(`./chart-smooth.js${version}`);
+const { envelope, interpolate } = await import(`./chart-series.js${version}`);
+const { faint, lowerBound, smoothed, widthOf } = await import(`./chart-smooth.js${version}`);
 const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
 
 export const PANELS = {

@@ -1,7 +1,7 @@
 // A run's points in the browser: decoding, what a resume overwrote, and the few points worth drawing.
 // Pure functions and one class; nothing here knows of the page.
 
-const { Smoother } = await import(`./chart-smooth.js${new URL(import.meta.url).search}`);
+const { Smoother, lowerBound } = await import(`./chart-smooth.js${new URL(import.meta.url).search}`);
 
 const NUMBER = { f4: Float32Array, f8: Float64Array };
 
@@ -20,18 +20,6 @@ export function expand(coded, n) {
   let at = 0;
   for (const [first, count, rise] of coded) for (let i = 0; i < count; i++) values[at++] = first + i * rise;
   return values;
-}
-
-// The first index whose value is not below `wanted`.
-export function lowerBound(values, wanted, n = values.length) {
-  let low = 0;
-  let high = n;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle] < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 // The index nearest to `wanted`, or -1.

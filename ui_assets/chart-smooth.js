@@ -85,7 +85,7 @@ export class Smoother {
       if (i === from || i >= fresh) {
         [s0, s1, s2, t0, t1] = [0, 0, 0, 0, 0];
         centre = steps[i];
-        if (i === from) left = lowest(steps, low, n);
+        if (i === from) left = lowerBound(steps, low, n);
         while (left < n && steps[left] < low) left++;
         for (right = left; right < n && steps[right] <= high; right++) add(right, 1);
         fresh = i + Math.max(64, right - left);
@@ -115,12 +115,13 @@ function lineAt(s0, s1, s2, t0, t1) {
   return spread > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / spread : t0 / s0;
 }
 
-function lowest(steps, wanted, n) {
+// The first index whose value is not below `wanted`.
+export function lowerBound(values, wanted, n = values.length) {
   let low = 0;
   let high = n;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (steps[middle] < wanted) low = middle + 1;
+    if (values[middle] < wanted) low = middle + 1;
     else high = middle;
   }
   return low;
