@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 def make_corpus(folder: Path, files: int, groups: int) -> None:
     """FineWeb-like parquet: documents of log-normal length, 4.6 kB on average, joined from built-in ones."""
-    from mygpt2.data.pydocs import harvest
+    from mygpt2.data.sources.pydocs.corpus import harvest
 
     source = harvest(Path(os.environ.get("MYGPT2_CACHE", Path.home() / ".cache" / "mygpt2")))
     pieces = [t for p in sorted(source.glob("*.parquet")) for t in pq.read_table(p, columns=["text"])[0].to_pylist()]

@@ -66,7 +66,7 @@ def plant(folder: Path, documents: int, files: int = FILES, seed: int = 1) -> No
 
 def built_in(folder: Path, cache: Path, files: int, documents: int) -> None:
     """The beginnings of some files of the built-in corpus, spread over it, with their row groups made smaller."""
-    from mygpt2.data.pydocs import harvest
+    from mygpt2.data.sources.pydocs.corpus import harvest
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [p for p in sorted(harvest(cache).glob("*.parquet")) if pq.read_metadata(p).num_rows >= documents]
@@ -119,8 +119,8 @@ KINDS = {
 
 def study(args: argparse.Namespace, name: str, kind: Kind) -> tuple[Path, dict[str, Path]]:
     """The corpus and the run folders under the three orders; what is there already is not made again."""
+    from mygpt2.files import read_json
     from mygpt2.machine import cache_folder
-    from mygpt2.run_dir.atomic import read_json
 
     corpus = args.folder / f"{name}-{kind.files}x{kind.documents}"
     if not corpus.exists():

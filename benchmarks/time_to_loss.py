@@ -33,7 +33,7 @@ def prepare(folder: Path) -> None:
 
     from mygpt2.config.schema import DataConfig
     from mygpt2.data.heldout import held_out
-    from mygpt2.data.sources import open_reader, resolve
+    from mygpt2.data.sources.resolve import open_reader, resolve
     from mygpt2.data.validation import validation_set
     from mygpt2.machine import cache_folder
     from mygpt2.tokenizer import load_tokenizer

@@ -30,10 +30,10 @@ from typing import Any
 from paired import Engine, compare, peak_rss, serve
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.machine import cache_folder
-from mygpt2.tokenizer.corpus import Budget, Read, documents
 from mygpt2.tokenizer.patterns import GPT4, SHARED
+from mygpt2.tokenizer.training.corpus import Budget, Read, documents
 
 LEARNERS = {"mygpt2": "ffbpe", "tokenizers": "tokenizers", "rustbpe": "rustbpe", "minibperust": "MiniBpeRust"}
 TURN = 64  # documents
@@ -59,7 +59,7 @@ def learner(name: str, texts: list[str], vocab_size: int) -> Callable[[], str]:
     """Learns once; returns a digest of the merges."""
 
     def ours() -> Any:
-        from mygpt2.tokenizer.train import learn
+        from mygpt2.tokenizer.training.learn import learn
 
         return learn([texts], "gpt4", vocab_size - 256).merges
 
@@ -140,8 +140,8 @@ def learning(args: argparse.Namespace) -> list[tuple[str, float, str, float]]:
 
 
 def encoding(args: argparse.Namespace) -> list[tuple[str, float, str, float]]:
-    from mygpt2.tokenizer.save import Place, save, tokenizer_json
-    from mygpt2.tokenizer.train import learn
+    from mygpt2.tokenizer.training.learn import learn
+    from mygpt2.tokenizer.training.save import Place, save, tokenizer_json
 
     texts = corpus(20)
     seen, new = texts[::2], texts[1::2]

@@ -63,12 +63,12 @@ def our_step(shape: str, compile: bool):
     import torch
 
     from mygpt2.config.schema import OptimizerConfig
+    from mygpt2.device import choose
     from mygpt2.distributed import Place, World
     from mygpt2.model import GPT, GPTConfig, LossModule
     from mygpt2.train.guard import Guard
     from mygpt2.train.hardware import keep_memory_warm, use_threads
     from mygpt2.train.optim import Optimizer
-    from mygpt2.train.precision import choose
     from mygpt2.train.step import TrainStep
 
     L, H, C, T, V, B = SHAPES[shape]
@@ -93,7 +93,7 @@ def our_step(shape: str, compile: bool):
 def describe(env: dict[str, str]) -> tuple[str, str]:
     """The arithmetic that `auto` takes in processes with this environment, and the kind of processor in words."""
     code = (
-        "import torch; from mygpt2.train.precision import choose; p = choose('auto', torch.device('cpu'));"
+        "import torch; from mygpt2.device import choose; p = choose('auto', torch.device('cpu'));"
         "print(p.name); print(torch.backends.cpu.get_cpu_capability(), 'instructions,', p.name, 'because', p.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)

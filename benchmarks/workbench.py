@@ -230,8 +230,8 @@ def model(folder: Path, seed: int) -> Path:
     from safetensors.torch import save_file
 
     from mygpt2.config import load_config
+    from mygpt2.exchange.huggingface import config_json, to_huggingface
     from mygpt2.model import GPT, GPTConfig
-    from mygpt2.model.huggingface import config_json, to_huggingface
     from mygpt2.tokenizer import load_tokenizer
     from mygpt2.tokenizer.folder import write_tokenizer
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
-from mygpt2.run_dir.atomic import WAIT_AND_SEE, cannot_write
+from mygpt2.files import WAIT_AND_SEE, cannot_write
 
 MOST = 500  # characters of what an exception says that nobody wrote for a person
 

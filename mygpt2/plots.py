@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.files import replace_file
 from mygpt2.run_dir.metrics import Metrics, read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 

@@ -48,7 +48,7 @@ class ProgressFile:
         rate = more / seconds if seconds > 0 and more > 0 else None
         left = (total - done) / rate if rate and total is not None and total >= done else None
         record = {"title": title, "done": done, "total": total, "unit": unit, "rate": rate, "seconds_left": left}
-        from mygpt2.run_dir.atomic import replace_json  # here, as nobody needs it who only wants a bar
+        from mygpt2.files import replace_json  # here, as nobody needs it who only wants a bar
 
         with contextlib.suppress(OSError):
             replace_json(self._path, {**record, "time": now})

@@ -13,10 +13,11 @@ import pytest
 SLOW = (
     "life/", "data/test_bad_files.py", "data/test_hostile_hub.py", "data/test_hub_faults.py", "evals/test_eval_verb.py",
     "evals/test_harness_agreement.py", "planning/test_trial.py", "ripples/test_closed_loop.py",
-    "ripples/test_recurring.py", "ripples/test_search.py", "run_dir/test_damage.py", "test_export_verb.py",
-    "test_launch.py", "test_orphans.py", "tokenizer/test_train.py", "train/test_attempt.py",
+    "ripples/test_recurring.py", "ripples/test_search.py", "run_dir/test_damage.py", "exchange/test_export_verb.py",
+    "launch/", "test_orphans.py", "tokenizer/test_train.py", "train/test_attempt.py",
     "train/test_changed_data.py", "train/test_endings.py", "train/test_resuming.py", "train/test_step.py",
-    "workbench/jobs/test_life.py", "workbench/sampling/", "workbench/test_api.py", "workbench/test_data_step.py",
+    "workbench/jobs/test_life.py", "workbench/tabs/sample/", "workbench/tabs/data/test_data_step.py",
+    "workbench/test_api.py",
 )  # fmt: skip
 
 

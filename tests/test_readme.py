@@ -13,7 +13,7 @@ import pytest
 
 from mygpt2.__main__ import VERBS, main
 from mygpt2.config import load_config
-from mygpt2.launch import _launch_parser
+from mygpt2.launch.torchrun import _launch_parser
 from mygpt2.verbs import data, tokenizer, train
 
 ROOT = Path(__file__).parents[1]

@@ -11,13 +11,13 @@ import gradio as gr
 
 from mygpt2.config import from_toml as read_toml
 from mygpt2.errors import UserError
+from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.run_dir import list_runs, read_records, state_of
-from mygpt2.run_dir.inside import SMALL_BYTES, read_inside
 from workbench import forms
 from workbench.context import Context
 from workbench.jobs import How
 from workbench.paging import metrics_page
-from workbench.train import draft as drafts
+from workbench.tabs.train import draft as drafts
 
 PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
 

@@ -40,7 +40,7 @@ def build(context: Context) -> gr.Blocks:
         with gr.Tabs(selected=first, elem_id="wb-tabs") as page.tabs:
             for name in TABS:
                 with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as opened[name]:
-                    import_module(f"workbench.tabs.{name}").build(context, page)
+                    import_module(f"workbench.tabs.{name}.tab").build(context, page)
         for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
             _follow(page, tab, name)
         timer = gr.Timer(SUMMARY_SECONDS)

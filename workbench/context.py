@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mygpt2.config import RunConfig, load_config
-from mygpt2.data.hub_client import DEFAULT_ENDPOINT
-from mygpt2.data.hub_names import parse_name
-from mygpt2.data.manifest import Manifest
+from mygpt2.data.sources.hub.client import DEFAULT_ENDPOINT
+from mygpt2.data.sources.hub.names import parse_name
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.trace import read_manifest
 from mygpt2.errors import UserError
+from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from mygpt2.inside import open_inside
+from mygpt2.records import checked, is_whole, tame
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.inside import open_inside
-from mygpt2.run_dir.records import checked, is_whole, tame
 from mygpt2.run_dir.writer import METRIC_KEYS
 
 MAX_ROWS = 5000

@@ -17,8 +17,8 @@ from mygpt2.checkpoint import store
 from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import encode_json, write
 from mygpt2.checkpoint.layout import UnreadableCheckpoint
-from mygpt2.run_dir.atomic import read_json, replace_file
-from mygpt2.run_dir.records import is_number
+from mygpt2.files import read_json, replace_file
+from mygpt2.records import is_number
 
 if TYPE_CHECKING:
     from torch import Tensor

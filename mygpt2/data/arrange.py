@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.order import BlockOrder, permutation, random_words
 from mygpt2.data.packing import TokenBlock, Window, arrange, incidents
+from mygpt2.data.sources.manifest import Manifest
 
 Load = Callable[[Iterable[int]], dict[int, TokenBlock]]
 

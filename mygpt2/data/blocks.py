@@ -20,10 +20,10 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checks import BlockChecks, content_check
 from mygpt2.data.conveyor import Stopped
-from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.heldout import hashes_of
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
+from mygpt2.data.sources.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import BlockTokenizer, fast_name
 from mygpt2.errors import TryAgain
 

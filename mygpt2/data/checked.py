@@ -17,7 +17,7 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.files import replace_file
 
 _DIGEST = 32  # hex digits of XXH3-128
 _said: set[str] = set()

@@ -19,10 +19,10 @@ import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
-from mygpt2.data.faults import Unreadable
 from mygpt2.data.heldout import RANGE, content_hash, reason_against
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.scan import Dependable, Reader, scan, spread
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError, shown
 
 PLENTY = 50  # held-out documents to be expected, from where on nobody has to look: e^-50 is the chance of none

@@ -11,12 +11,12 @@ import numpy as np
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.blocks import BlockReader
-from mygpt2.data.faults import Unreadable
 from mygpt2.data.heldout import reason_against
 from mygpt2.data.loader import Loader
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.scan import scan, spread
 from mygpt2.data.shape import choose_shape
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
 from mygpt2.data.validation import ValidationSet, check_disjoint

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.order import BlockOrder
+from mygpt2.data.sources.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,17 @@ from mygpt2.data.blocks import BlockMaker, BlockPool, BlockReader
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checks import BlockChecks
 from mygpt2.data.conveyor import Conveyor, Stopped
-from mygpt2.data.faults import Clock
 from mygpt2.data.few import settled
 from mygpt2.data.lane import LaneFeed, TokenEstimate
-from mygpt2.data.manifest import EARLIER, Manifest, check_quarantine
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
 from mygpt2.data.resume import check_state, starting_cursor
 from mygpt2.data.shape import block_order, choose_shape
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources.faults import Clock
+from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.manifest import EARLIER, Manifest, check_quarantine
+from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
-from mygpt2.data.watch import SourceWatch
 from mygpt2.machine import available_cores
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,

@@ -20,15 +20,15 @@ from filelock import FileLock, Timeout
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.blocks import BlockReader
-from mygpt2.data.faults import Clock, Unreadable
 from mygpt2.data.few import no_text
-from mygpt2.data.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.packing import TokenBlock
 from mygpt2.data.scan import scan
+from mygpt2.data.sources.faults import Clock, Unreadable
+from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
 from mygpt2.errors import UserError, shown
-from mygpt2.run_dir.atomic import read_json, replace_json
+from mygpt2.files import read_json, replace_json
 
 Progress = Callable[[int, int], None]
 """Called with (blocks done, tokens written)."""

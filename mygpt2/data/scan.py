@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
-from mygpt2.data.faults import Clock, Outage, OutageClock, Unreadable
-from mygpt2.data.manifest import Manifest
-from mygpt2.data.unpack import Changed
+from mygpt2.data.sources.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.sources.local.unpack import Changed
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import TryAgain, shown
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.order import WHOLE, BlockOrder
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
 
 MOST_LANES = 64  # more lanes mix more documents into a batch, but the first batch needs a block of each

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
-from mygpt2.data.manifest import Manifest
-from mygpt2.run_dir.atomic import read_json
-from mygpt2.run_dir.inside import names_inside, open_inside, read_inside
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.files import read_json
+from mygpt2.inside import names_inside, open_inside, read_inside
 
 SCHEMA = pa.schema(
     [

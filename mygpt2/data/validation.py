@@ -20,14 +20,14 @@ from safetensors.numpy import save
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import one_at_a_time, say_damaged, say_unwritable
-from mygpt2.data.faults import Clock, Unreadable
 from mygpt2.data.few import no_text, settled
 from mygpt2.data.heldout import reason_against
-from mygpt2.data.manifest import Manifest
 from mygpt2.data.scan import Dependable, Reader, scan, spread
+from mygpt2.data.sources.faults import Clock, Unreadable
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import check_ids
 from mygpt2.errors import UserError, shown
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.files import replace_file
 
 if TYPE_CHECKING:
     from mygpt2.tokenizer import Tokenizer

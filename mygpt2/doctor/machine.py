@@ -60,7 +60,7 @@ def check_devices() -> list[Finding]:
     import psutil
     import torch
 
-    from mygpt2.train.precision import choose
+    from mygpt2.device import choose
 
     if torch.cuda.is_available():
         device = torch.device("cuda")

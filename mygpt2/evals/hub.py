@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.faults import Clock, Unreadable
-from mygpt2.data.formats import TOKENS_HEADER
-from mygpt2.data.hub import HubSource, hub_cache
-from mygpt2.data.hub_client import HubClient
-from mygpt2.data.hub_names import glob_escape
-from mygpt2.data.hub_parquet import Footers, HubParquetReader
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.scan import scan
+from mygpt2.data.sources.faults import Clock, Unreadable
+from mygpt2.data.sources.hub.client import HubClient
+from mygpt2.data.sources.hub.dataset import HubSource, hub_cache
+from mygpt2.data.sources.hub.names import glob_escape
+from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
+from mygpt2.data.sources.local.formats import TOKENS_HEADER
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import HubProtocol, header_tokens
 from mygpt2.evals.stream import TokenStream, joined, make_stream, split_at
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.files import replace_file
 from mygpt2.tokenizer import Tokenizer
 
 READ_AHEAD = 4  # row groups

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir.atomic import replace_file
+from mygpt2.files import replace_file
 from mygpt2.run_dir.lines import LineWriter
 
 SCHEMA = 1

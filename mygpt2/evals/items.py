@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.data.encoding import as_utf8
-from mygpt2.data.unpack import Damaged, whole
+from mygpt2.data.sources.local.encoding import as_utf8
+from mygpt2.data.sources.local.unpack import Damaged, whole
 from mygpt2.errors import UserError, shown
 from mygpt2.machine import home_path
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from mygpt2.data.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
+from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
 from mygpt2.errors import UserError
 
 WINDOW = 1024  # GPT-2's context: with another one the same model has another loss

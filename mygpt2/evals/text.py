@@ -13,9 +13,9 @@ from mygpt2.checkpoint import read_state
 from mygpt2.checkpoint.format import MANIFEST
 from mygpt2.config import RunConfig, load_config
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.formats import tokens_layout
-from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, open_settled, resolve
+from mygpt2.data.sources.local.formats import tokens_layout
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.hub import Progress, documents_in_order, hub_stream

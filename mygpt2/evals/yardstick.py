@@ -8,8 +8,8 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.evals.loss import LossResult
+from mygpt2.files import read_json, replace_json
 from mygpt2.machine import home_path
-from mygpt2.run_dir.atomic import read_json, replace_json
 
 SCHEMA = 1
 
@@ -59,7 +59,7 @@ def _model(spec: str) -> str:
     if folder.is_dir():
         states = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.glob("*.safetensors"))]
         return f"{folder.resolve()} {states}"
-    from mygpt2.model.hub import hub_model
+    from mygpt2.exchange.hub import hub_model
 
     on_hub = hub_model(spec)
     return str(on_hub) if on_hub else spec

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.hub_names import FINEWEB_EDU, parse_name
+from mygpt2.data.sources.hub.names import FINEWEB_EDU, parse_name
 from mygpt2.errors import UserError
 from mygpt2.planning.speed import Observed
 from mygpt2.planning.vocabulary import GPT2_IDS

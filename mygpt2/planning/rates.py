@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.planning.figures import Rates
-from mygpt2.train.schedule import decay_begins, share
+from mygpt2.schedule import decay_begins, share
 
 POINTS = 240
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mygpt2.data.manifest import Manifest, SourceFile
+from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.errors import UserError
 from mygpt2.ripples.forecast import Profile, forecast
 from mygpt2.ripples.layout import Layout

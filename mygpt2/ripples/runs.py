@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.config.toml import MAX_BYTES, from_toml
-from mygpt2.data.manifest import Manifest
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.trace import read_manifest, trace_files
 from mygpt2.errors import UserError
+from mygpt2.inside import open_inside
 from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Curve, Log, make_curve, make_log, spacing
 from mygpt2.ripples.told import Told, silent
-from mygpt2.run_dir.inside import open_inside
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 

@@ -1,7 +1,7 @@
 """The run folder: the only interface between a trainer and whoever watches it. Does not import torch."""
 
+from mygpt2.inside import open_inside, read_inside
 from mygpt2.run_dir.control import ControlFiles
-from mygpt2.run_dir.inside import open_inside, read_inside
 from mygpt2.run_dir.lines import Follower, LineWriter, last_record, parse_lines, read_records
 from mygpt2.run_dir.liveness import ACTIVE, ENDED, RankState, RunState, rank_states, state_of
 from mygpt2.run_dir.lock import RunLock

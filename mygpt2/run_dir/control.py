@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir.inside import append_inside
+from mygpt2.inside import append_inside
 from mygpt2.run_dir.paths import RunDir
 
 REQUESTS = ("stop", "save", "sample")

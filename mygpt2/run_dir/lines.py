@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mygpt2.run_dir.atomic import finite
-from mygpt2.run_dir.inside import append_inside, open_inside
-from mygpt2.run_dir.records import checked, tame
+from mygpt2.files import finite
+from mygpt2.inside import append_inside, open_inside
+from mygpt2.records import checked, tame
 
 MAX_PENDING_BYTES = 8 << 20
 MAX_LINE_BYTES = MAX_PENDING_BYTES  # no writer makes a longer one

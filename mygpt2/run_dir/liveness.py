@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mygpt2.run_dir.atomic import read_json
+from mygpt2.files import read_json
+from mygpt2.inside import SMALL_BYTES
+from mygpt2.records import checked
 from mygpt2.run_dir.belonging import belongs
-from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process
-from mygpt2.run_dir.records import checked
 
 ACTIVE = ("starting", "running", "saving")
 ENDED = ("stopped", "finished", "failed")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mygpt2.records import is_number, is_whole
 from mygpt2.run_dir.lines import Follower, parse_lines, read_records
 from mygpt2.run_dir.paths import RunDir
-from mygpt2.run_dir.records import is_number, is_whole
 from mygpt2.run_dir.writer import METRIC_KEYS
 
 Columns = dict[str, NDArray[Any]]

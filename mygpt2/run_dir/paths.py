@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mygpt2.errors import TryAgain, UserError
-from mygpt2.run_dir.atomic import cannot_write
-from mygpt2.run_dir.inside import DOCUMENT_BYTES, names_inside, open_inside, read_inside
+from mygpt2.files import cannot_write
+from mygpt2.inside import DOCUMENT_BYTES, names_inside, open_inside, read_inside
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RUNS = Path("runs")

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from mygpt2.errors import EXIT_USAGE, UserError
-from mygpt2.run_dir.atomic import cannot_write, encode_json, overwrite, replace_file, replace_json
+from mygpt2.files import cannot_write, encode_json, overwrite, replace_file, replace_json
+from mygpt2.inside import SMALL_BYTES
 from mygpt2.run_dir.command import describe_command
-from mygpt2.run_dir.inside import SMALL_BYTES
 from mygpt2.run_dir.lines import LineWriter
 from mygpt2.run_dir.liveness import ENDED, rank_states, state_of
 from mygpt2.run_dir.lock import RunLock

@@ -28,9 +28,9 @@ from mygpt2.config import RunConfig, to_toml, without_fork
 from mygpt2.distributed import Place, World, choose_device, join, one_fate
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
 from mygpt2.failures import Failure, failure_of
+from mygpt2.files import cannot_write, read_json
 from mygpt2.orphans import STARTED
 from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, rank_states, write_rank
-from mygpt2.run_dir.atomic import cannot_write, read_json
 from mygpt2.steady import steady_console
 from mygpt2.train.guard import NONFINITE
 from mygpt2.train.hardware import use_threads

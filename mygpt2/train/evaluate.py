@@ -8,6 +8,7 @@ from typing import Any
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.validation import ValidationSet
+from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.evals import hellaswag, yardstick
@@ -18,7 +19,6 @@ from mygpt2.evals.stream import TokenStream, held_out_stream
 from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
 from mygpt2.tokenizer import Tokenizer
-from mygpt2.train.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _yardstick(
     found = world.lead_first(lambda: yardstick.find(cache_dir, spec, text.sha256))
     if found is not None or not config.eval.measure_yardstick:
         return found
-    from mygpt2.model.load import load_model
+    from mygpt2.exchange.load import load_model
 
     other = world.lead_first(lambda: load_model(spec))
     if other.tokenizer.fingerprint != tokenizer.fingerprint:

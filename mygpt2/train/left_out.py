@@ -17,7 +17,7 @@ import numpy as np
 
 from mygpt2.data.batch import Batch
 from mygpt2.data.loader import Loader
-from mygpt2.data.manifest import check_quarantine
+from mygpt2.data.sources.manifest import check_quarantine
 from mygpt2.distributed import World
 from mygpt2.train.record import Recorder
 

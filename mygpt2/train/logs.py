@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from mygpt2.run_dir.atomic import cannot_write
+from mygpt2.files import cannot_write
 from mygpt2.steady import Steady
 
 Log = Steady

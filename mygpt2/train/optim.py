@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mygpt2.config.schema import OptimizerConfig
+from mygpt2.device import multiplies_bfloat16
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.train.muon import Muon
-from mygpt2.train.precision import multiplies_bfloat16
 
 Named = list[tuple[str, nn.Parameter]]
 

@@ -18,7 +18,7 @@ from mygpt2.data.batch import CURSOR_FIELDS
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
-from mygpt2.train.schedule import share
+from mygpt2.schedule import share
 
 FIXED = ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.bias")
 LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose settings can change what is learned

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.device import Precision
 from mygpt2.generate.engine import generate
 from mygpt2.model import GPT
 from mygpt2.run_dir import RunWriter
 from mygpt2.tokenizer import Tokenizer
-from mygpt2.train.precision import Precision
 
 
 def write_samples(

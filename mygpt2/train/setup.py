@@ -13,11 +13,12 @@ from mygpt2.checkpoint import Checkpoint, Checkpointer
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
-from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, open_settled, resolve
+from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
-from mygpt2.data.watch import SourceWatch
+from mygpt2.device import Precision, choose
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores, cache_folder
@@ -26,16 +27,15 @@ from mygpt2.planning.compiling import compile_choice
 from mygpt2.planning.flops import fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
 from mygpt2.train.guard import Guard
 from mygpt2.train.hardware import keep_memory_warm, peak_flops
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.precision import Precision, choose
 from mygpt2.train.profile import profiler_for
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
-from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
 from mygpt2.train.step import TrainStep

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mygpt2.device import Precision
 from mygpt2.distributed import World, no_sync
 from mygpt2.train.guard import Guard
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.precision import Precision
 
 IGNORED = -100
 

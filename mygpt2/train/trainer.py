@@ -17,18 +17,18 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
 from mygpt2.data.trace import TraceWriter
+from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import EXIT_OK, EXIT_STOPPED, TryAgain
 from mygpt2.model import GPT, state_for_checkpoint
 from mygpt2.run_dir import ControlFiles, RunDir
+from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer
 from mygpt2.train.evaluate import Evaluations
 from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.precision import Precision
 from mygpt2.train.record import Recorder
 from mygpt2.train.samples import write_samples
-from mygpt2.train.schedule import Schedule
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import TrainStep, to_device
 

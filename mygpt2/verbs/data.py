@@ -15,7 +15,7 @@ from mygpt2.machine import home_path
 from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
-    from mygpt2.data.manifest import Manifest
+    from mygpt2.data.sources.manifest import Manifest
 
 TAKES_SETTINGS = True  # --data.text_column and the like
 ACTIONS = ("inspect", "fetch", "prepare")
@@ -128,7 +128,7 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
 
 
 def _foretell(config: RunConfig) -> int:
-    from mygpt2.data.sources import resolve
+    from mygpt2.data.sources.resolve import resolve
     from mygpt2.machine import cache_folder
     from mygpt2.ripples.footer import footer_forecast, forecast_lines, read_groups
 
@@ -150,8 +150,8 @@ def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Ca
     if manifest.revision is None:
         yield local_footer
         return
-    from mygpt2.data.hub import HubSource, hub_cache
-    from mygpt2.data.hub_parquet import Footers
+    from mygpt2.data.sources.hub.dataset import HubSource, hub_cache
+    from mygpt2.data.sources.hub.parquet import Footers
 
     hub = HubSource(config.data.source, config.data, caches)
     footers = Footers(hub_cache(caches), hub.client)
@@ -164,7 +164,7 @@ def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Ca
 @contextmanager
 def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, Any, Any, Path]]:
     """(manifest, reader, tokenizer, cache folder) of the configured source: as training has it, or every document."""
-    from mygpt2.data.sources import open_reader, open_settled, resolve
+    from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
     from mygpt2.machine import cache_folder
     from mygpt2.tokenizer import load_tokenizer
 
@@ -183,9 +183,9 @@ def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, 
 
 
 def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
-    from mygpt2.data.fetch import check_space, fetch_file, fetch_text
-    from mygpt2.data.hub import HubSource, hub_cache
-    from mygpt2.data.hub_parquet import Footers
+    from mygpt2.data.sources.hub.dataset import HubSource, hub_cache
+    from mygpt2.data.sources.hub.fetch import check_space, fetch_file, fetch_text
+    from mygpt2.data.sources.hub.parquet import Footers
     from mygpt2.machine import cache_folder
 
     source = config.data.source

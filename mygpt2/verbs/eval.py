@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from mygpt2.evals.session import Session
+    from mygpt2.verbs.evaluation import Session
 
     with interruptible():
         session = Session(args)

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mygpt2.model.export import check_target, export_folder
-    from mygpt2.model.load import load_model
+    from mygpt2.exchange.export import check_target, export_folder
+    from mygpt2.exchange.load import load_model
 
     to = home_path(args.to)
     check_target(to)  # complain before gigabytes are read

@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mygpt2.model.export import check_target, export_folder
-    from mygpt2.model.legacy import load_legacy
-    from mygpt2.model.load import described
+    from mygpt2.exchange.export import check_target, export_folder
+    from mygpt2.exchange.legacy import load_legacy
+    from mygpt2.exchange.load import described
     from mygpt2.tokenizer import load_tokenizer
     from mygpt2.tokenizer.folder import tokenizer_of
 

@@ -93,7 +93,7 @@ def _say(text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from mygpt2.run_dir.atomic import replace_file
+    from mygpt2.files import replace_file
 
     try:
         replace_file(path, text.encode())

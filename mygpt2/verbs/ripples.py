@@ -130,7 +130,7 @@ def _layout(args: argparse.Namespace, log: Log) -> Layout:
 
 
 def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
-    from mygpt2.run_dir.atomic import replace_file, replace_json
+    from mygpt2.files import replace_file, replace_json
 
     try:
         if args.json is not None:

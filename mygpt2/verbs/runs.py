@@ -157,8 +157,8 @@ def _show(each: RunDir, *, as_json: bool) -> int:
 
 def _last_events(each: RunDir) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The last 20 events, and the last that counts what was left out of the data; the file is read in pieces."""
+    from mygpt2.records import checked, tame
     from mygpt2.run_dir.lines import Follower, parse_lines
-    from mygpt2.run_dir.records import checked, tame
 
     follower = Follower(each.events_file)
     last: deque[dict[str, Any]] = deque(maxlen=20)

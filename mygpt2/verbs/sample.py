@@ -169,8 +169,8 @@ def _as_text(sample: dict[str, Any]) -> str:
 
 def _engine(spec: str, args: argparse.Namespace) -> Engine:
     """The model by that name, ready, its origin printed."""
+    from mygpt2.exchange.load import load_model
     from mygpt2.generate import Engine
-    from mygpt2.model.load import load_model
 
     device = _device(args.device)
     loaded = load_model(spec, args.runs)
@@ -193,7 +193,7 @@ def _device(name: str) -> str:
 
 
 def _write(option: str, path: Path, text: str) -> None:
-    from mygpt2.run_dir.atomic import replace_file
+    from mygpt2.files import replace_file
 
     try:
         replace_file(path, text.encode("utf-8", "replace"))

@@ -19,7 +19,7 @@ from mygpt2.progress import Bars, progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.blocks import BlockReader
-    from mygpt2.data.manifest import Manifest
+    from mygpt2.data.sources.manifest import Manifest
 
 TAKES_SETTINGS = True  # --data.text_column and the like
 ACTIONS = ("train", "inspect", "compare")
@@ -72,9 +72,9 @@ def _train(args: argparse.Namespace) -> int:
             raise UserError(f"tokenizer train needs {name}; see python -m mygpt2 tokenizer --help")
     if args.tokenizer:
         raise UserError(f"--tokenizer {args.tokenizer[0]}: train makes a new one; give --out for its place")
-    from mygpt2.tokenizer.corpus import Budget
-    from mygpt2.tokenizer.create import Recipe, create
-    from mygpt2.tokenizer.save import Place
+    from mygpt2.tokenizer.training.corpus import Budget
+    from mygpt2.tokenizer.training.create import Recipe, create
+    from mygpt2.tokenizer.training.save import Place
 
     budget = Budget(args.documents, args.bytes, args.share)
     recipe = Recipe(args.vocab_size, args.pattern, tuple(args.special), budget, args.seed)
@@ -99,7 +99,7 @@ def _ids(specials: dict[str, int]) -> Iterator[str]:
 
 def _inspect(args: argparse.Namespace) -> int:
     from mygpt2.tokenizer import load_tokenizer
-    from mygpt2.tokenizer.replay import replay, shown
+    from mygpt2.tokenizer.training.replay import replay, shown
 
     if args.text is None and args.tokenizer and len(args.tokenizer) == 2:
         args.text = args.tokenizer.pop()  # `--tokenizer T TEXT`: the option, which compare gives several, took both
@@ -133,7 +133,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from mygpt2.tokenizer import load_tokenizer
-    from mygpt2.tokenizer.compare import compare, kinds
+    from mygpt2.tokenizer.training.compare import compare, kinds
 
     if not args.tokenizer:
         raise UserError(
@@ -167,7 +167,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _prose(data: DataConfig) -> list[str]:
     """A megabyte of the source, the same each time, that no tokenizer was learnt from: held out for validation."""
-    from mygpt2.tokenizer.corpus import Budget, Read, documents
+    from mygpt2.tokenizer.training.corpus import Budget, Read, documents
 
     with _opened(data) as (manifest, reader):
         batches = documents(manifest, reader, data, Budget(bytes=PROSE_BYTES), 0, Read(), validation=True)
@@ -184,7 +184,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 @contextmanager
 def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
-    from mygpt2.data.sources import open_settled, resolve
+    from mygpt2.data.sources.resolve import open_settled, resolve
     from mygpt2.machine import cache_folder
 
     caches = cache_folder(data.cache_dir)
@@ -206,7 +206,7 @@ def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
 @contextmanager
 def _bars() -> Iterator[Any]:
     """Two bars on a terminal, one after the other: reading and splitting, then merging."""
-    from mygpt2.tokenizer.create import Progress
+    from mygpt2.tokenizer.training.create import Progress
 
     class Told(Progress):
         def reading(self, done: int, all: int, unit: str) -> None:

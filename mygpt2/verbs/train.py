@@ -82,7 +82,7 @@ def resolve(args: argparse.Namespace) -> Request:
 
 def _own_config(args: argparse.Namespace) -> Path | None:
     """The configuration of the run that is to go on; None for a run that begins. UserError if it cannot be read."""
-    from mygpt2.run_dir.atomic import read_json
+    from mygpt2.files import read_json
     from mygpt2.run_dir.paths import RunDir
 
     run = RunDir(args.runs / args.run)

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.batch import Batch, loader_state, merge_cursors
-from mygpt2.data.faults import Clock
 from mygpt2.data.loader import Loader
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.faults import Clock
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 
 EOT = 256
 

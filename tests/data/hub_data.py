@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.data.faults import Clock
+from mygpt2.data.sources.faults import Clock
 
 REPO = "HuggingFaceFW/fineweb-edu"
 SOURCE = "fineweb-edu-10BT"

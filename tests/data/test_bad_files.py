@@ -15,9 +15,9 @@ import pytest
 import zstandard
 
 from mygpt2.__main__ import main
-from mygpt2.data.faults import Unreadable
 from mygpt2.data.loader import Loader
-from mygpt2.data.sources import open_reader, open_settled, resolve
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer
@@ -247,17 +247,17 @@ def test_numpy_shards_and_wide_ids_give_the_documents_of_a_bin(width, folder, tm
 
 def test_a_footer_cannot_promise_more_rows_than_anyone_writes(folder, tmp_path, monkeypatch):
     pq.write_table(pa.table({"text": TEXTS}), folder / "a.parquet")
-    monkeypatch.setattr("mygpt2.data.local.MOST_ROWS", 79)
+    monkeypatch.setattr("mygpt2.data.sources.local.folder.MOST_ROWS", 79)
     with pytest.raises(UserError, match=r"promises 80 rows and 80 texts; allowed: as many of both, at most 79"):
         documents_of(folder, tmp_path)
 
 
 def test_a_line_that_has_no_end_is_said_and_not_searched_again_and_again(folder, tmp_path, monkeypatch):
     (folder / "a.jsonl").write_bytes(jsonl() * 30 + b'{"text": "' + b"x" * 400_000)
-    monkeypatch.setattr("mygpt2.data.textfiles.LONGEST_LINE", 100_000)
+    monkeypatch.setattr("mygpt2.data.sources.local.textfiles.LONGEST_LINE", 100_000)
     with pytest.raises(Unreadable, match="a line of more than 0 MB"):
         documents_of(folder, tmp_path)
-    monkeypatch.setattr("mygpt2.data.describe.LONGEST_LINE", 100_000)
+    monkeypatch.setattr("mygpt2.data.sources.local.describe.LONGEST_LINE", 100_000)
     (folder / "a.jsonl").write_bytes(b'{"text": "' + b"x" * (2 << 20))
     with pytest.raises(UserError, match="begins with a line of more than 0 MB"):
         documents_of(folder, tmp_path)
@@ -294,7 +294,7 @@ def test_a_small_file_does_not_become_gigabytes(tmp_path):
     script = (
         "import sys, resource; from pathlib import Path\n"
         "from tests.data.bad_files import BAD\n"
-        "from mygpt2.data.sources import open_settled, resolve\n"
+        "from mygpt2.data.sources.resolve import open_settled, resolve\n"
         "from mygpt2.errors import UserError\n"
         "from tests.data.corpus import config\n"
         "top = Path(sys.argv[1])\n"

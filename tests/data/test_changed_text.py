@@ -17,11 +17,11 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import load_checked, save_checked
 from mygpt2.data.checks import BlockChecks, content_check
 from mygpt2.data.heldout import hashes_of
-from mygpt2.data.hub import resolve_hub
-from mygpt2.data.hub_client import HubClient
-from mygpt2.data.local import resolve_local
 from mygpt2.data.packing import REFERENCE, TokenBlock
-from mygpt2.data.sources import open_reader
+from mygpt2.data.sources.hub.client import HubClient
+from mygpt2.data.sources.hub.dataset import resolve_hub
+from mygpt2.data.sources.local.folder import resolve_local
+from mygpt2.data.sources.resolve import open_reader
 from mygpt2.data.validation import validation_set
 from tests.data.corpus import EOT, Bytes, Ranks, config, memory, sha256, write_parquet
 from tests.data.hub_data import REPO, parquet

@@ -18,7 +18,7 @@ from mygpt2.__main__ import main
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.prepare import damaged_shards, prepare
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, document, fineweb_edu
@@ -109,7 +109,7 @@ def test_a_killed_preparation_goes_on_and_ends_with_identical_files(folder, tmp_
         "import os, signal, sys; from pathlib import Path\n"
         "from mygpt2.config.schema import DataConfig\n"
         "from mygpt2.data.prepare import prepare\n"
-        "from mygpt2.data.sources import open_reader, resolve\n"
+        "from mygpt2.data.sources.resolve import open_reader, resolve\n"
         "from tests.data.hub_data import Bytes\n"
         "folder, out, cache, last = sys.argv[1:]\n"
         "data = DataConfig(source=folder, encoder='tiktoken')\n"
@@ -246,8 +246,8 @@ def test_fetch_takes_formats_that_are_not_read_from_the_hub(tmp_path, capsys, mo
 
 @pytest.mark.parametrize("name", ["../x.jsonl", "a/../../x.jsonl", "/x.jsonl", "a//x.jsonl", "..\\x.jsonl"])
 def test_a_listed_name_cannot_lead_out_of_the_folder(name, tmp_path):
-    from mygpt2.data.fetch import place_of
-    from mygpt2.data.manifest import SourceFile
+    from mygpt2.data.sources.hub.fetch import place_of
+    from mygpt2.data.sources.manifest import SourceFile
 
     with pytest.raises(UserError, match="has no place in --out"):
         place_of(SourceFile(name, 1, "x"), tmp_path)

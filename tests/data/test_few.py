@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.data.faults import Unreadable
 from mygpt2.data.few import cut
 from mygpt2.data.heldout import reason_against
-from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, open_settled, resolve
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import TryAgain, UserError
 from tests.data.corpus import EOT, WRITERS, Bytes, Ranks, config, sha256

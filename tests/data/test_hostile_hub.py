@@ -10,13 +10,14 @@ import httpx
 import pytest
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data import faults, hub_client
-from mygpt2.data.faults import Outage
-from mygpt2.data.hub import open_hub, resolve_hub
-from mygpt2.data.hub_client import Changed, HubClient
 from mygpt2.data.loader import Loader
 from mygpt2.data.scan import scan
-from mygpt2.data.wire import Watched
+from mygpt2.data.sources import faults
+from mygpt2.data.sources.faults import Outage
+from mygpt2.data.sources.hub import client as hub_client
+from mygpt2.data.sources.hub.client import Changed, HubClient
+from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.hub.wire import Watched
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import Bytes, FastClock, parquet
 from tests.fake_hub import FakeHub, Fault
@@ -222,7 +223,7 @@ def test_every_connection_is_under_watch(hub, proxy, monkeypatch):
     assert len(transports) >= (2 if proxy else 1)
     for transport in transports:
         assert isinstance(transport, httpx.HTTPTransport)
-        assert type(transport._pool._network_backend).__module__ == "mygpt2.data.wire"
+        assert type(transport._pool._network_backend).__module__ == "mygpt2.data.sources.hub.wire"
     client.json(f"api/datasets/{REPO}")
     stream = client._http._transport._pool.connections[0]._connection._network_stream
     assert isinstance(stream, Watched)
@@ -254,7 +255,7 @@ class Paced(httpcore.NetworkStream):
 )
 def test_the_floor_under_the_speed_is_for_trickles_only(pieces, slow, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("mygpt2.data.wire.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mygpt2.data.sources.hub.wire.time.monotonic", lambda: clock[0])
     stream = Watched(Paced(pieces, clock), 30.0, threading.Event())
     stream.write(b"GET / HTTP/1.1")
     if slow:

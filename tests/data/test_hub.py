@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.hub import open_hub, resolve_hub
-from mygpt2.data.hub_client import HubClient
-from mygpt2.data.hub_names import common_folder, glob_regex, parse_name, patterns_of
+from mygpt2.data.sources.hub.client import HubClient
+from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, FastClock, document, fineweb_edu, parquet
 from tests.fake_hub import FakeHub, Fault

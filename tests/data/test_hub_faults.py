@@ -9,10 +9,10 @@ import time
 import pytest
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.faults import Outage, Unreadable
-from mygpt2.data.hub import open_hub, resolve_hub
-from mygpt2.data.hub_client import Changed, HubClient, Refused
 from mygpt2.data.loader import Loader
+from mygpt2.data.sources.faults import Outage, Unreadable
+from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
+from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, FastClock, document, fineweb_edu
 from tests.fake_hub import FakeHub, Fault

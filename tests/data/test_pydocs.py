@@ -7,7 +7,8 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.data import prose, pydocs
+from mygpt2.data.sources.pydocs import corpus as pydocs
+from mygpt2.data.sources.pydocs import prose
 from mygpt2.errors import TryAgain, UserError
 
 SOURCE = '''# Copyright: nobody in particular, all rights reserved, and so on for more than eighty characters

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.data.local import resolve_local
-from mygpt2.data.seals import REST, SealFile, label_of, seal
-from mygpt2.data.sources import open_reader
-from mygpt2.data.watch import SourceWatch
+from mygpt2.data.sources.local.folder import resolve_local
+from mygpt2.data.sources.local.seals import REST, SealFile, label_of, seal
+from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.resolve import open_reader
 from mygpt2.errors import TryAgain, UserError
 from tests.data.corpus import EOT, Ranks, config, texts, write_jsonl, write_parquet, write_tokens, write_txt
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.data.faults import Unreadable
-from mygpt2.data.manifest import Manifest
-from mygpt2.data.sources import open_reader, resolve
-from mygpt2.data.textfiles import LineRange, split_text
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.local.textfiles import LineRange, split_text
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
 from tests.data.corpus import (
     EOT,

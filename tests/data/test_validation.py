@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.faults import Clock, Outage, Unreadable
 from mygpt2.data.heldout import held_out
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.faults import Clock, Outage, Unreadable
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.validation import IGNORED, check_disjoint, spread, validation_set, windows
 from mygpt2.errors import TryAgain, UserError
 

@@ -20,11 +20,12 @@ import torch
 
 from mygpt2 import checkpoint
 from mygpt2.config import RunConfig, to_toml
-from mygpt2.evals import hellaswag, session
+from mygpt2.evals import hellaswag
 from mygpt2.evals.scorer import GPTScorer
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import load_tokenizer
+from mygpt2.verbs import evaluation as session
 from tests.conftest import Ended
 from tests.evals.made_up import write_jsonl
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from mygpt2.device import choose
 from mygpt2.evals.hellaswag import score, summary, tabulate
 from mygpt2.evals.items import load_items
 from mygpt2.evals.scorer import GPTScorer
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.tokenizer import load_tokenizer
-from mygpt2.train.precision import choose
 from tests.evals.made_up import write_jsonl
 from tests.evals.models import Alone
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mygpt2.device import choose
 from mygpt2.errors import UserError
 from mygpt2.evals.choices import harness_query, harness_text, rows_of
 from mygpt2.evals.hellaswag import Table, against, correct, header, lines, score, summary, tabulate
@@ -23,7 +24,6 @@ from mygpt2.evals.items import load_items
 from mygpt2.evals.scorer import GPTScorer
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
-from mygpt2.train.precision import choose
 from tests.evals.made_up import records, write_jsonl
 from tests.evals.models import Alone, Bigram, Rank, random_bigram
 from tests.fake_hub import FakeHub

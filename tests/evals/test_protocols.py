@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mygpt2.data.hub_client import HubClient
+from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.evals import text as texts
 from mygpt2.evals.hub import hub_stream

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from mygpt2 import checkpoint
 from mygpt2.__main__ import main
 from mygpt2.config import RunConfig
+from mygpt2.exchange.load import load_model
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
-from mygpt2.model.load import load_model
 from mygpt2.run_dir import RunDir
 from mygpt2.terminal import printable, side_by_side
 from mygpt2.tokenizer import load_tokenizer

@@ -11,9 +11,9 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from mygpt2.config.schema import RunConfig
+from mygpt2.files import read_json, replace_json
 from mygpt2.planning.machine import Machine
 from mygpt2.run_dir import RunDir, RunWriter, write_rank
-from mygpt2.run_dir.atomic import read_json, replace_json
 
 SMALL = {
     "model.n_layer": 2, "model.n_head": 2, "model.n_embd": 32, "model.block_size": 32, "data.tokenizer": "gpt2:512",

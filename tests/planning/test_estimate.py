@@ -13,8 +13,8 @@ from mygpt2.errors import UserError
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.planning import Machine, Plan, plan, speed
 from mygpt2.planning.machine import Gpu
+from mygpt2.schedule import share
 from mygpt2.tokenizer import load_tokenizer
-from mygpt2.train.schedule import share
 from tests.planning.conftest import config_of
 
 

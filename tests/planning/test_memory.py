@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mygpt2.config.schema import ModelConfig, OptimizerConfig, RunConfig
+from mygpt2.device import choose
 from mygpt2.distributed import Place, World
 from mygpt2.evals.scorer import GPTScorer
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import Shape, optimizer_bytes, rank_memory
 from mygpt2.train.guard import Guard
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.precision import choose
 from mygpt2.train.step import TrainStep
 
 VOCAB = 1000  # not a multiple of 64: the padded rows take memory too

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.signal import lfilter
 
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.trace import SCHEMA
 from mygpt2.ripples import Log, make_log
 

@@ -9,10 +9,10 @@ import pytest
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.arrange import ReplaceOne
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import TokenBlock
-from mygpt2.data.sources import resolve
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.resolve import resolve
 from mygpt2.errors import UserError
 from mygpt2.ripples.footer import footer_forecast, forecast_lines, local_footer, read_groups
 from mygpt2.ripples.forecast import Profile, buffer_factor, convolved, forecast

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mygpt2.files import replace_json
 from mygpt2.run_dir import Process, RunDir
-from mygpt2.run_dir.atomic import replace_json
 
 OBEDIENT = "import time; print(flush=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
+from mygpt2.files import read_json
 from mygpt2.run_dir import Follower, LineWriter, RunDir, last_record, open_inside, read_inside, read_records
-from mygpt2.run_dir.atomic import read_json
 
 
 @pytest.fixture

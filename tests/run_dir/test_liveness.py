@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from mygpt2.files import read_json, replace_json
 from mygpt2.run_dir import Process, RunWriter, state_of, write_queued
-from mygpt2.run_dir.atomic import read_json, replace_json
 from mygpt2.run_dir.liveness import FRESH_SECONDS, STARTING_SECONDS
 from mygpt2.run_dir.process import start_of
 from tests.run_dir.processes import record_rank, running

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
+from mygpt2.files import finite, read_json, replace_file
 from mygpt2.run_dir import Process, RunWriter, next_attempt, read_records, write_rank
-from mygpt2.run_dir.atomic import finite, read_json, replace_file
 from mygpt2.run_dir.command import describe_command, redact, redact_argv
 from mygpt2.run_dir.lines import LineWriter
 from mygpt2.run_dir.writer import METRIC_KEYS

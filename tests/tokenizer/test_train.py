@@ -18,18 +18,18 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.sources import open_reader, resolve
+from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer
 from mygpt2.tokenizer.bpe import HFTokenizer
-from mygpt2.tokenizer.corpus import Budget, Read, documents
-from mygpt2.tokenizer.create import Progress, Recipe, create
 from mygpt2.tokenizer.fast import probe_fast_encoder
 from mygpt2.tokenizer.patterns import PATTERNS, SHARED, for_scanner, pre_tokenizer, scanner
 from mygpt2.tokenizer.ranks import LONGEST_RUN
-from mygpt2.tokenizer.save import Place, save, tokenizer_json
-from mygpt2.tokenizer.train import learn
+from mygpt2.tokenizer.training.corpus import Budget, Read, documents
+from mygpt2.tokenizer.training.create import Progress, Recipe, create
+from mygpt2.tokenizer.training.learn import learn
+from mygpt2.tokenizer.training.save import Place, save, tokenizer_json
 from tests.tokenizer import reference
 from tests.tokenizer.test_gpt2 import strange_texts
 
@@ -341,7 +341,7 @@ def test_without_the_fast_library_the_same_is_learnt_by_the_plain_one(
     pattern: str, corpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = learn([corpus[:10], corpus[10:40]], pattern, 300)
-    monkeypatch.setattr("mygpt2.tokenizer.train.find_spec", lambda name: None)
+    monkeypatch.setattr("mygpt2.tokenizer.training.learn.find_spec", lambda name: None)
     told: list[int] = []
     plain = learn([corpus[:10], corpus[10:40]], pattern, 300, lambda done, wanted: told.append(done))
     assert (fast.library, plain.library) == ("ffbpe", "tokenizers")
@@ -351,7 +351,7 @@ def test_without_the_fast_library_the_same_is_learnt_by_the_plain_one(
 def test_a_fast_library_that_learns_something_else_is_not_believed(
     corpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mygpt2.tokenizer.train as train
+    import mygpt2.tokenizer.training.learn as train
 
     honest = train._merges_of
     expected = learn([corpus[:20]], "gpt4", 50).merges
@@ -361,7 +361,7 @@ def test_a_fast_library_that_learns_something_else_is_not_believed(
 
 
 def test_a_problem_in_the_text_ends_the_plain_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mygpt2.tokenizer.train.find_spec", lambda name: None)
+    monkeypatch.setattr("mygpt2.tokenizer.training.learn.find_spec", lambda name: None)
 
     def broken() -> Iterator[list[str]]:
         yield ["some text"]

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from mygpt2 import device as precision
 from mygpt2.errors import UserError
-from mygpt2.train import precision
 from mygpt2.train.guard import Guard, NonFinite
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mygpt2.data.faults import Unreadable
+from mygpt2.data.sources.faults import Unreadable
 from mygpt2.errors import UserError
 from mygpt2.train.left_out import LeftOut
 from tests.data.corpus import Memory, Ranks, config, memory, texts

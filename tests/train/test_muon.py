@@ -11,11 +11,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from mygpt2 import device as precision
 from mygpt2 import distributed
 from mygpt2.config.schema import OptimizerConfig
 from mygpt2.distributed import Place, World
 from mygpt2.model import GPT, GPTConfig
-from mygpt2.train import muon, optim, precision
+from mygpt2.train import muon, optim
 from mygpt2.train.muon import Muon, deal, orthogonalise, piles
 from mygpt2.train.optim import Optimizer
 

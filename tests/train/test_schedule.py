@@ -6,7 +6,7 @@ import math
 import pytest
 
 from mygpt2.config.schema import ScheduleConfig
-from mygpt2.train.schedule import Schedule, share
+from mygpt2.schedule import Schedule, share
 
 DECAYING = ["cosine", "linear", "wsd", "trapezoid"]
 

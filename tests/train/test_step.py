@@ -11,11 +11,11 @@ import torch.multiprocessing as mp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from mygpt2.config.schema import OptimizerConfig
+from mygpt2.device import Precision
 from mygpt2.distributed import Place, World
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.train.guard import Guard, NonFinite
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.precision import Precision
 from mygpt2.train.step import TrainStep, step_seed
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=97)

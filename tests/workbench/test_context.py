@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mygpt2.data.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
 from tests.workbench.conftest import make_run

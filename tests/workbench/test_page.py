@@ -116,8 +116,8 @@ def test_a_foreign_link_fills_the_form_and_is_marked(
 
 
 def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.ripples_view import handlers
-    from workbench.tabs import data
+    from workbench.tabs.data import tab as data
+    from workbench.tabs.ripples import handlers
 
     opened: list[Any] = []
     monkeypatch.setattr(data, "_open", lambda *given: iter([opened.append(given)]))

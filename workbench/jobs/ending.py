@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
+from mygpt2.files import read_json, replace_json
 from mygpt2.run_dir import RunDir, RunLock, RunState, last_record, next_attempt, state_of
-from mygpt2.run_dir.atomic import read_json, replace_json
 from mygpt2.run_dir.values import whole
 from workbench.jobs.reading import reached
 from workbench.jobs.spawn import tail

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from mygpt2.errors import UserError
+from mygpt2.files import read_json
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
-from mygpt2.run_dir.atomic import read_json
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog
 from workbench.jobs.command import resume_command

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
-from mygpt2.run_dir.atomic import read_json, replace_json
+from mygpt2.files import read_json, replace_json
 from workbench.jobs.records import ENDED, ID, Job, JobSpec
 
 KEPT = 300

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mygpt2.config import RunConfig, config_hash, load_config, plan_batch
 from mygpt2.config.batch import legal_ranks
 from mygpt2.errors import UserError
-from mygpt2.launch_plan import CPU_PROCESSES
+from mygpt2.launch.plan import CPU_PROCESSES
 from mygpt2.machine import available_cores
 from mygpt2.run_dir import check_name
 from workbench.jobs.command import train_command

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import EXIT_STOPPED, UserError
+from mygpt2.files import read_json, replace_json
 from mygpt2.run_dir import Process
-from mygpt2.run_dir.atomic import read_json, replace_json
 from mygpt2.run_dir.values import number
 from workbench.jobs import runner, spawn
 from workbench.jobs.records import ID

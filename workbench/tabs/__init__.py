@@ -1,1 +1,1 @@
-"""One module per tab: `build(context, page)` and its handlers."""
+"""A package per tab; its tab.py has `build(context, page)` and the handlers. Below it Gradio is not needed."""

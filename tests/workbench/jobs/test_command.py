@@ -13,7 +13,7 @@ from mygpt2.cli import Parser
 from mygpt2.config import config_hash, load_config, preset_names, to_toml
 from mygpt2.config.fields import settings as all_settings
 from mygpt2.errors import UserError
-from mygpt2.launch import _launch_parser
+from mygpt2.launch.torchrun import _launch_parser
 from mygpt2.run_dir import RunDir, RunLock, RunWriter, write_rank
 from mygpt2.verbs import train
 from workbench.jobs import resume_command, shown, train_command

@@ -163,7 +163,7 @@ def test_settings_become_a_run_of_that_configuration(jobs):
 
 def test_the_number_of_processes_is_the_launchers_own_choice():
     from mygpt2.config import load_config
-    from mygpt2.launch_plan import plan_launch
+    from mygpt2.launch.plan import plan_launch
 
     for config in (load_config("tiny"), load_config("tiny", None, {"train.device": "cpu"}), load_config("gpt2")):
         for devices in (0, 1, 3, 8):

@@ -135,7 +135,7 @@ def test_an_unknown_way_to_stop_is_refused(run):
 @pytest.mark.parametrize("how", ["save", "now", "kill"])
 def test_a_run_whose_status_is_wrong_is_stopped_all_the_same(run, said, how):
     """It was "not running", and trained on."""
-    from workbench.monitor.poll import buttons
+    from workbench.tabs.monitor.poll import buttons
 
     listens = str(run.control_dir / "stop")
     with running(POLITE, listens) as zero:

@@ -1,0 +1,1 @@
+"""Text that can be read block by block, in any order: local files, the hub, the built-in corpus."""

@@ -1,0 +1,188 @@
+"""Parquet files on the hub: footers read once and kept, row groups read by one range request for the text alone."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.data.checked import say_unwritable
+from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
+from mygpt2.data.sources.local.folder import check_text_column, is_text
+from mygpt2.data.sources.local.formats import row_texts
+from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.errors import TryAgain, UserError
+from mygpt2.files import replace_file
+
+FIRST_TAIL = 256 * 1024  # bytes: holds the footer of most files; FineWeb-Edu's are larger, which the first file teaches
+LEAST_TAIL = 64 * 1024
+KEPT_IN_MEMORY = 64  # parsed footers
+FETCHES = 3  # of bytes that turn out to be no parquet
+
+
+class Footers:
+    """Footers by file: in memory, on disk under the content's identity, or by one request (two where it is large)."""
+
+    def __init__(self, cache: Path, client: HubClient) -> None:
+        self._cache_dir, self._folder, self._client = cache.parent, cache / "footers", client
+        self._share = 0.0  # largest footer seen as a share of its file
+        self._parsed: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, file: SourceFile) -> pq.FileMetaData:
+        """Raises Outage, Refused and Changed as the client does, UserError for what is no parquet."""
+        with self._lock:
+            if file.identity in self._parsed:
+                self._parsed.move_to_end(file.identity)
+                return self._parsed[file.identity]
+        raw = self._load(file) or self._fetch(file)
+        try:
+            metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + raw))  # a file that is nothing but a footer
+        except (pa.ArrowException, OSError) as error:
+            raise Changed(f"the footer of {file.name} cannot be read") from error
+        with self._lock:
+            self._share = max(self._share, len(raw) / file.size)
+            self._parsed[file.identity] = metadata
+            while len(self._parsed) > KEPT_IN_MEMORY:
+                self._parsed.popitem(last=False)
+        return metadata
+
+    def _path(self, file: SourceFile) -> Path:
+        return self._folder / file.identity[:2] / f"{file.identity}.footer"
+
+    def _load(self, file: SourceFile) -> bytes | None:
+        """The footer as kept on disk; None if it is not there or damaged (the compression has a checksum)."""
+        try:
+            raw = zlib.decompress(self._path(file).read_bytes())
+        except (OSError, zlib.error):
+            return None
+        return raw if raw[-4:] == b"PAR1" and _footer_size(raw) == len(raw) else None
+
+    def _fetch(self, file: SourceFile) -> bytes:
+        guess = int(self._share * 1.15 * file.size) + 4096 if self._share else FIRST_TAIL
+        guess = min(file.size, max(guess, LEAST_TAIL))
+        tail = self._range(file, file.size - guess, file.size)
+        if tail[-4:] != b"PAR1" or not 12 <= _footer_size(tail) <= file.size:
+            raise UserError(f"{file.name} is named like parquet and is none; choose another source or configuration")
+        missing = _footer_size(tail) - len(tail)
+        if missing > 0:
+            tail = self._range(file, file.size - len(tail) - missing, file.size - len(tail)) + tail
+        raw = tail[-_footer_size(tail) :]
+        path = self._path(file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, zlib.compress(raw, 1))
+        except OSError as error:
+            say_unwritable(self._cache_dir, error)
+        return raw
+
+    def _range(self, file: SourceFile, start: int, stop: int) -> bytes:
+        return self._client.range(file.location, start, stop, size=file.size, identity=file.identity)
+
+
+def _footer_size(tail: bytes) -> int:
+    """Bytes of a footer with its length and magic, from a file's last eight bytes."""
+    return int.from_bytes(tail[-8:-4], "little") + 8
+
+
+def text_column(metadata: pq.FileMetaData, name: str, file: str) -> int:
+    """Index of the column chunk that holds the text. UserError naming the columns if there is none of this name."""
+    schema = metadata.schema.to_arrow_schema()
+    if name not in schema.names:
+        texts = [field.name for field in schema if is_text(field.type)]
+        raise UserError(
+            f"data.text_column={name} of {file} is not there; columns with text: {', '.join(texts[:20]) or 'none'}; "
+            "set data.text_column to the one with the text"
+        )
+    check_text_column(schema, name, file)
+    return next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == name)
+
+
+class HubParquetReader:
+    """Reads the texts of a row group by one range request. Thread-safe."""
+
+    def __init__(self, manifest: Manifest, client: HubClient, footers: Footers) -> None:
+        self._manifest, self._client, self._footers = manifest, client, footers
+
+    def read(self, block: int) -> list[Any]:
+        """The text column of a block. Raises Outage for what may pass, Unreadable for what will not."""
+        file = self._manifest.file_of(block)
+        problem = ""
+        try:
+            for _ in range(FETCHES):  # bytes that make no parquet are fetched again: the way may have damaged them
+                try:
+                    return self._read(file, block)
+                except (pa.ArrowException, OSError) as error:
+                    problem = " ".join(str(error).split())[:200]
+        except Changed as error:
+            raise Unreadable(block, f"{file.name}: {error}") from error
+        except Refused as error:
+            if error.status in (401, 403):
+                raise TryAgain(
+                    f"the hub denies access to {file.name} of {self._manifest.source} ({error.status}); "
+                    "check HF_TOKEN and the dataset's conditions, then start the same command again"
+                ) from error
+            raise Unreadable(block, f"{file.name}: {error}") from error
+        raise Unreadable(block, f"{file.name}: no parquet, however often it is fetched ({problem})")
+
+    def _read(self, file: SourceFile, block: int) -> list[Any]:
+        row = self._manifest.blocks[block]
+        metadata = self._footers.get(file)
+        column = text_column(metadata, self._manifest.text_column, file.name)
+        start, stop = chunk_range(metadata, int(row["part"]), column)
+        raw = self._client.range(file.location, start, stop, size=file.size, identity=file.identity)
+        source = pa.PythonFile(Sparse(file.size, [(start, raw)]), mode="r")
+        parquet = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
+        texts = row_texts(parquet, int(row["part"]), self._manifest.text_column)
+        if len(texts) != row["rows"]:
+            raise OSError(f"{len(texts)} rows where the footer promises {row['rows']}")
+        return texts
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def chunk_range(metadata: pq.FileMetaData, row_group: int, column: int) -> tuple[int, int]:
+    """First and last + 1 byte of a column chunk."""
+    chunk = metadata.row_group(row_group).column(column)
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+        start = min(start, chunk.dictionary_page_offset)
+    return start, start + chunk.total_compressed_size
+
+
+class Sparse(io.RawIOBase):
+    """A file of which only some byte ranges are there; reading elsewhere is an error."""
+
+    def __init__(self, size: int, parts: list[tuple[int, bytes]]) -> None:
+        super().__init__()
+        self._size, self._parts, self._at = size, parts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size < 0 else min(self._size, self._at + size)
+        for start, part in self._parts:
+            if start <= self._at and stop <= start + len(part):
+                found = part[self._at - start : stop - start]
+                self._at = stop
+                return found
+        raise OSError(f"bytes {self._at} to {stop} were not fetched")

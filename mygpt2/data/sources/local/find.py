@@ -1,0 +1,201 @@
+"""Which files of a path are read, and what is passed over and why: nothing is in silence.
+
+Folders that are links are read as well, each folder once. Not read are files of other formats, names that begin with a
+dot or an underscore (marks of other programs), and, where a folder holds files named `train`, those of the other
+splits: of a copy of a hub dataset what the hub's name would give.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mygpt2.data.sources.local.unpack import COMPRESSION
+from mygpt2.data.sources.manifest import Kind
+from mygpt2.errors import UserError, shown
+
+KINDS: dict[str, Kind] = {
+    ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens", ".npy": "tokens"
+}  # fmt: skip
+FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized .bin or .npy"
+OWN = ("made.json", "prepare.json")  # beside the built-in text, and the shards that `data prepare` writes
+SHOWN = 3
+
+_SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"
+_TRAIN = re.compile(_SEPARATED.format("train(?:ing)?"), re.IGNORECASE)
+_HELD_OUT = re.compile(
+    _SEPARATED.format("test(?:ing)?|val(?:id(?:ation)?)?|dev(?:test)?|eval(?:uation)?|hold[_-]?out|held[_-]?out"),
+    re.IGNORECASE,
+)
+_ADVICE = {
+    "pt": "a checkpoint holds weights and no data; `python -m mygpt2 import` takes it",
+    "json": "if it holds an object a line, let its name end in .jsonl",
+    "csv": "convert it to parquet or jsonl",
+}
+_ADVICE["pth"] = _ADVICE["ckpt"] = _ADVICE["safetensors"] = _ADVICE["pt"]
+_ADVICE["tsv"] = _ADVICE["csv"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a source, all of one kind, in order. `root` is what their names are relative to."""
+
+    root: Path
+    kind: Kind
+    paths: list[Path]
+    notes: list[str] = field(default_factory=list)
+
+
+def kind_of(path: Path) -> Kind | None:
+    """The format that a name's ending tells, in capitals or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSION:
+        kind = KINDS.get(suffixes[-2]) if len(suffixes) > 1 else None
+        return kind if kind in ("jsonl", "txt") else None
+    return KINDS.get(suffixes[-1]) if suffixes else None
+
+
+def find(path: Path) -> Found:
+    """The files that a path means. UserError where there is none, or of several formats."""
+    if path.is_file():
+        kind = kind_of(path)
+        if kind is None:
+            advice = _ADVICE.get(path.suffix.lower()[1:], "rename or convert the file")
+            raise UserError(f"data.source={shown(path)} has no known format; allowed: {FORMATS}; {advice}")
+        return Found(path.parent, kind, [path])
+    if not path.is_dir():
+        raise UserError(
+            f"data.source={shown(path)} is {_nature(path)}; allowed: a file or folder of {FORMATS}; give one of these"
+        )
+    walk = _Walk(path)
+    names = sorted(walk.names())
+    kinds = Counter(kind for name in names if (kind := kind_of(Path(name))))
+    if len(kinds) > 1 and not any(name.lower().endswith(".bin") for name in names):
+        kinds.pop("tokens", None)  # arrays beside text, of whatever
+    read = [name for name in names if kind_of(Path(name)) in kinds]
+    walk.passed_over += [name for name in names if kind_of(Path(name)) not in kinds]
+    read, notes = _training_split(read)
+    if not read:
+        raise UserError(
+            f"data.source={shown(path)} is a folder without {FORMATS} files{walk.contents()}; give the folder that "
+            "holds them"
+        )
+    kinds = Counter(kind for name in read if (kind := kind_of(Path(name))))
+    if len(kinds) > 1:
+        held = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        raise UserError(
+            f"data.source={shown(path)} mixes formats ({held} files); allowed: one per source; give a folder with one"
+        )
+    return Found(path, next(iter(kinds)), [path / name for name in read], notes + walk.notes())
+
+
+def _nature(path: Path) -> str:
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "a pipe, which can be read only once"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "neither a file nor a folder"
+
+
+def _training_split(names: list[str]) -> tuple[list[str], list[str]]:
+    """(what is trained on, a note): with files named `train`, those named like another split are left out."""
+    others = [name for name in names if _HELD_OUT.search(name) and not _TRAIN.search(name)]
+    if not others:
+        return names, []
+    if not any(map(_TRAIN.search, names)):
+        return names, [f"all splits are read, none is named train: {listed(others)}"] if len(names) > 1 else []
+    left = [name for name in names if name not in set(others)]
+    return left, [f"only the split train is read; {_files(len(others))} of other splits are not: {listed(others)}"]
+
+
+class _Walk:
+    """All files below a folder by their names relative to it, and what was met that is not read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen: set[tuple[int, int]] = set()
+        self.passed_over: list[str] = []
+        self._hidden: list[str] = []
+        self._special: list[str] = []
+        self._closed: list[str] = []
+        self._again: list[str] = []
+
+    def names(self) -> Iterator[str]:
+        """Names of the files of known formats. Real folders first: a link to one of them adds nothing."""
+        links = [""]
+        while links:
+            links.sort()
+            folders = [links.pop(0)]
+            if not self._mark(folders[0]):
+                self._again.append(folders.pop())
+            while folders:
+                yield from self._inside(folders.pop(), folders, links)
+
+    def _mark(self, folder: str) -> bool:
+        """Note a folder; False for one that was met before."""
+        status = os.stat(self._root / folder)
+        identity = status.st_dev, status.st_ino
+        new = identity not in self._seen
+        self._seen.add(identity)
+        return new
+
+    def _inside(self, folder: str, folders: list[str], links: list[str]) -> Iterator[str]:
+        """The files of a folder; folders inside it are added to the lists of what is still to be visited."""
+        try:
+            entries = list(os.scandir(self._root / folder))
+        except OSError as error:
+            self._closed.append(f"{folder or '.'} ({error.strerror})")
+            return
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            is_folder = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+            if entry.name.startswith((".", "_")):
+                if _holds_data(entry) if is_folder else kind_of(Path(name)):
+                    self._hidden.append(name)
+            elif is_folder and entry.is_symlink():
+                links.append(name)
+            elif is_folder:
+                if self._mark(name):
+                    folders.append(name)
+            elif not os.path.isfile(entry) if entry.is_symlink() else not entry.is_file():
+                self._special.append(name)
+            elif kind_of(Path(name)):
+                yield name
+            elif entry.name not in OWN:
+                self.passed_over.append(name)
+
+    def contents(self) -> str:
+        """What else lies there, for an error message."""
+        found = "; ".join(self.notes())
+        return f" ({found})" if found else ""
+
+    def notes(self) -> list[str]:
+        """A line for each reason for which something is not read."""
+        endings = Counter(Path(name).suffix.lower() or "without an ending" for name in self.passed_over)
+        counted = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+        groups = (
+            (self.passed_over, f"of other formats ({counted})"),
+            (self._hidden, "whose names begin with . or _"),
+            (self._special, "that are no files (pipes, devices, links that lead nowhere)"),
+            (self._closed, "that cannot be opened"),
+            (self._again, "that are links to folders read already"),
+        )
+        return [f"not read: {len(names):,} {why}: {listed(sorted(names))}" for names, why in groups if names]
+
+
+def _holds_data(folder: os.DirEntry[str]) -> bool:
+    return any(kind_of(Path(name)) for _, _, names in os.walk(folder) for name in names)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" + "s" * (count != 1)
+
+
+def listed(names: list[str]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(shown, names[:SHOWN])) + more

@@ -1,0 +1,260 @@
+"""Resolving a local file or folder: which files, which blocks, and what cannot be used.
+
+Blocks are row groups, byte ranges or token ranges. What is wrong with the files is said here, at the opening, with
+their names: as an error where hardly anything could be read, as a note of the manifest where the rest can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.checked import keep_checked, load_checked
+from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe, read_whole
+from mygpt2.data.sources.local.find import find, listed
+from mygpt2.data.sources.local.formats import tokens_layout
+from mygpt2.data.sources.local.unpack import compression_of
+from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.errors import UserError, shown
+
+BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
+LEAST_BLOCK = ONE_DOCUMENT
+SMALL_SET = 128  # blocks a small set is cut into, as far as they stay above LEAST_BLOCK
+BLOCK_TOKENS = 1 << 20
+MOST_ROWS = 100_000_000  # of a row group: ten times what any writer makes
+READERS = 16
+
+Blocks = list[tuple[int, int, int, int, int]]  # rows of the block table
+
+
+def resolve_local(source: str, path: Path, data: DataConfig, cache_dir: Path) -> Manifest:
+    """The manifest of a file or folder. UserError when it cannot be used."""
+    found = find(path)
+    kind = found.kind
+    with ThreadPoolExecutor(min(READERS, len(found.paths))) as pool:
+        described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))
+        files = [d.file for d in described]
+        if kind == "parquet":
+            blocks, notes = _parquet_blocks(files, data.text_column, cache_dir, pool)
+        elif kind == "tokens":
+            blocks, notes = _token_blocks(files)
+        else:
+            notes = _encoding_notes(described)
+            if kind == "jsonl":
+                notes += _key_notes(described, data.text_column)
+            blocks, more = _byte_blocks(files, whole_small_files=kind == "txt")
+            notes += more
+    if not blocks:
+        raise UserError(
+            f"data.source={shown(source)} holds no data: its {len(files)} {kind} files are empty; give another folder"
+        )
+    table = make_blocks(*np.array(blocks, dtype=np.int64).T)
+    return Manifest(source, kind, None, data.text_column, tuple(files), table, (*found.notes, *notes))
+
+
+def _encoding_notes(described: list[Described]) -> list[str]:
+    """What is told of files that are damaged or not UTF-8 everywhere. UserError where that is most of them."""
+    odd = [d for d in described if d.complaint]
+    if not odd:
+        return []
+    lost = [d for d in odd if d.lost]
+    if 2 * len(lost) >= sum(d.file.size > 0 for d in described):
+        more = f" (so are {len(lost) - 1:,} other files)" if len(lost) > 1 else ""
+        raise UserError(f"{shown(lost[0].file.location)} {lost[0].complaint}{more}")
+    return [
+        f"{len(odd):,} of {len(described):,} files are damaged or not UTF-8 throughout "
+        f"({listed([d.file.name for d in odd])}) and what cannot be read is left out: {shown(odd[0].file.name)} "
+        f"{odd[0].complaint}"
+    ]
+
+
+def _parquet_blocks(
+    files: list[SourceFile], column: str, cache_dir: Path, pool: ThreadPoolExecutor
+) -> tuple[Blocks, list[str]]:
+    """A block for each row group; several for a large one."""
+    index = FooterIndex(cache_dir)
+    groups = list(pool.map(lambda file: index.row_groups(file, column), files))
+    index.save()
+    total = sum(size for group in groups for _, size in group)
+    part_bytes = max(LEAST_BLOCK * 4, min(2 * BLOCK_BYTES, total // (SMALL_SET // 2)))
+    blocks: Blocks = []
+    divided = 0
+    for number, row_groups in enumerate(groups):
+        for part, (rows, size) in enumerate(row_groups):
+            if rows == 0:
+                continue
+            if size <= 2 * part_bytes or rows == 1:
+                blocks.append((number, part, 0, -1, rows))
+                continue
+            divided += 1
+            step = -(-rows // -(-size // part_bytes))
+            blocks.extend((number, part, at, min(at + step, rows), min(step, rows - at)) for at in range(0, rows, step))
+    note = (
+        f"{divided} row groups are large for this set and are read in parts, each of which decodes its row group up to "
+        "its place; files with row groups of about 1,000 documents are read faster"
+    )
+    return blocks, [note] if divided else []
+
+
+class FooterIndex:
+    """Rows and text bytes of row groups, kept by the file's content identity so that a footer is parsed once."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._path, self._cache_dir = cache_dir / "footers.json", cache_dir
+        self._known: dict[str, list[list[int]]] = load_checked(self._path) or {}
+        self._new = False
+
+    def row_groups(self, file: SourceFile, column: str) -> list[list[int]]:
+        """[rows, uncompressed bytes of the text column] of every row group."""
+        key = f"{file.identity}/{column}"
+        if key not in self._known:
+            self._known[key] = _row_groups(file, column)
+            self._new = True
+        return self._known[key]
+
+    def save(self) -> None:
+        if self._new:
+            keep_checked(self._path, self._known, self._cache_dir)
+
+
+def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
+    where = shown(file.location)
+    try:
+        metadata = pq.read_metadata(file.location)
+        schema = metadata.schema.to_arrow_schema()
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where} is not a readable parquet file ({reason}); remove it or fetch it again") from error
+    check_text_column(schema, column, where)
+    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    for number, group in enumerate(groups):
+        rows, values = group.num_rows, group.column(place).num_values
+        if not 0 <= rows == values <= MOST_ROWS:
+            raise UserError(
+                f"{where} is not a usable parquet file (row group {number} promises {rows:,} rows and {values:,} "
+                f"texts; allowed: as many of both, at most {MOST_ROWS:,}); write it again with smaller row groups"
+            )
+    return [[group.num_rows, group.column(place).total_uncompressed_size] for group in groups]
+
+
+def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
+    """UserError unless the file has one column of the name and it holds text, or nothing."""
+    if column not in schema.names:
+        raise UserError(
+            f"data.text_column={column} is not in {where}; columns there: {_names(schema.names)}; "
+            "set data.text_column to the one with the text"
+        )
+    if schema.names.count(column) > 1:
+        raise UserError(
+            f"{where} has {schema.names.count(column)} columns named {column}, and which one is meant cannot be told; "
+            "write it with different names"
+        )
+    if not is_text(schema.field(column).type):
+        texts = [field.name for field in schema if is_text(field.type) and not pa.types.is_null(field.type)]
+        advice = f"columns with text: {_names(texts)}; set data.text_column to one of them"
+        raise UserError(
+            f"data.text_column={column} of {where} holds {str(schema.field(column).type)[:100]}, not text; "
+            f"{advice if texts else 'no column holds text; give another file'}"
+        )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """An Arrow type whose values are strings, bytes that may be UTF-8, or nothing at all, as in a shard of nulls."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text(kind.storage_type)
+    t = pa.types
+    kinds = (
+        t.is_string, t.is_large_string, t.is_string_view, t.is_binary, t.is_large_binary, t.is_binary_view, t.is_null
+    )  # fmt: skip
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Blocks, list[str]]:
+    """Byte ranges; small text files together in a block, a document each; a compressed file is one block."""
+    size = sum(file.size for file in files)
+    step = max(LEAST_BLOCK, min(BLOCK_BYTES, size // SMALL_SET))
+    blocks: Blocks = []
+    together = 0  # bytes of the small files in the last block, 0 when it is not one of small files
+    for number, file in enumerate(files):
+        if file.size == 0:
+            together = 0
+        elif read_whole(file) and not (
+            whole_small_files and file.size <= LEAST_BLOCK and not compression_of(file.name)
+        ):
+            blocks.append((number, 0, 0, -1, -1))
+            together = 0
+        elif whole_small_files and file.size <= LEAST_BLOCK:
+            if together and together + file.size <= step:
+                first, *rest, count = blocks.pop()
+                blocks.append((first, rest[0], rest[1], rest[2], count + 1))
+            else:
+                blocks.append((number, 0, 0, -1, 1))
+                together = 0
+            together += file.size
+        else:
+            cuts = range(0, file.size, step)
+            blocks.extend((number, i, at, min(at + step, file.size), -1) for i, at in enumerate(cuts))
+            together = 0
+    alone = sum(stop < 0 and rows < 0 for *_, stop, rows in blocks)
+    note = (
+        f"{alone} files that are compressed or in UTF-16 are one block each: not random-access, held in memory whole "
+        "while being read"
+    )
+    return blocks, [note] if alone else []
+
+
+def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
+    counts = []
+    for file in files:
+        try:
+            counts.append(tokens_layout(file.location).count)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{shown(file.location)} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the "
+                "published layout with magic 20240520, uint32 ids with magic 20240801, or a .npy array of either; "
+                "write it again"
+            ) from error
+    step = max(LEAST_BLOCK, min(BLOCK_TOKENS, sum(counts) // SMALL_SET))
+    blocks = [
+        (number, i, at, min(at + step, count), -1)
+        for number, count in enumerate(counts)
+        for i, at in enumerate(range(0, count, step))
+    ]
+    return blocks, []
+
+
+def _key_notes(described: list[Described], key: str) -> list[str]:
+    """What is told of jsonl files that begin without the key. UserError where the first file does."""
+    held = [d for d in described if d.first is not None]
+    odd = [d for d in held if not isinstance(d.first, dict) or key not in d.first]
+    if not odd:
+        return []
+    first = odd[0]
+    where = shown(first.file.location)
+    if first is held[0]:
+        if not isinstance(first.first, dict):
+            raise UserError(f"{where} does not begin with a line of JSON: {first.first}")
+        raise UserError(
+            f"data.text_column={key} is not a key of the first line of {where}; keys there: "
+            f"{_names(first.first)}; set data.text_column to the one with the text"
+        )
+    there = f"keys there: {_names(first.first)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
+    return [
+        f"{len(odd):,} of {len(held):,} files begin without the key {key} ({listed([d.file.name for d in odd])}; "
+        f"{there}); lines without it are left out"
+    ]
+
+
+def _names(names: Iterable[str]) -> str:
+    """Column names or keys for a message."""
+    found = [shown(name) for name in names]
+    return ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "") or "none"

@@ -1,0 +1,304 @@
+"""Reading the blocks of local files: parquet row groups, byte ranges of jsonl and txt, token ranges of .bin files.
+
+Every reader's `read(block)` is thread-safe and gives the documents of one block, in file order; what is not text
+comes as None. A file that is not what the manifest describes any more is Unreadable, not silently something else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.data.sources.faults import Outage, Unreadable
+from mygpt2.data.sources.local.encoding import as_utf8, text_of
+from mygpt2.data.sources.local.textfiles import LineRange, split_text, text_range
+from mygpt2.data.sources.local.unpack import ALWAYS_ALLOWED, MOST_RATIO, Changed, Damaged, whole
+from mygpt2.data.sources.manifest import Manifest, SourceFile
+
+OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
+# What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
+MOST_GROWTH, MOST_TEXT = 32, 1 << 30
+AT_ONCE = 16 << 20  # bytes that rows decoded together may come to
+# The machine or the file server is in trouble, not the file.
+_TRANSIENT = frozenset(
+    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
+)
+
+TOKENS_MAGIC, TOKENS_VERSION, TOKENS_HEADER = 20240520, 1, 1024  # the published layout: 256 int32, then uint16
+WIDE_MAGIC, WIDE_VERSION = 20240801, 7  # llm.c's for Llama 3: uint32
+
+
+class LocalReader:
+    """What the readers of local files share: the check that the file is still the same, and the naming of faults."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def read(self, block: int) -> list[Any]:
+        """The documents of a block. Unreadable when the file is damaged or changed, Outage when the system fails."""
+        with _faults(block):
+            for file in self.manifest.files_of(block):
+                _check_unchanged(file)
+            row = self.manifest.blocks[block]
+            documents = self._documents(row)
+            if row["rows"] >= 0 and len(documents) != row["rows"]:
+                raise Damaged(f"{len(documents)} documents where {int(row['rows'])} were promised")
+            return documents
+
+    def close(self) -> None:
+        """Let go of open files."""
+
+    def _documents(self, row: np.void) -> list[Any]:
+        raise NotImplementedError
+
+    def _path(self, row: np.void) -> str:
+        return self.manifest.files[int(row["file"])].location
+
+
+@contextmanager
+def _faults(block: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise Outage(f"{error.strerror}: {error.filename}") from error
+        raise Unreadable(block, _first_line(error)) from error
+    except MemoryError as error:
+        raise Unreadable(block, "it does not fit into memory; write it with smaller parts") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # Damaged, and what a torn file makes of lengths
+        raise Unreadable(block, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_unchanged(file: SourceFile) -> None:
+    status = os.stat(file.location)
+    if status.st_size != file.size or (file.mtime_ns and status.st_mtime_ns != file.mtime_ns):
+        raise Changed(f"{file.name} was changed since the run began")
+
+
+class ParquetReader(LocalReader):
+    """Row groups, or rows of a large one. Page checksums are verified where the file has them."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self._local = threading.local()  # an open parquet file is not safe to share between threads
+
+    def _documents(self, row: np.void) -> list[Any]:
+        source, group = self._open(self._path(row)), int(row["part"])
+        return row_texts(source, group, self.manifest.text_column, int(row["start"]), int(row["stop"]))
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        files: OrderedDict[str, pq.ParquetFile] = self._local.__dict__.setdefault("files", OrderedDict())
+        if path not in files:
+            files[path] = pq.ParquetFile(path, page_checksum_verification=True)
+            if len(files) > OPEN_FILES:
+                files.popitem(last=False)[1].close()
+        files.move_to_end(path)
+        return files[path]
+
+
+def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, stop: int = -1) -> list[Any]:
+    """The texts of rows [start, stop) of a row group, of all of it where stop is -1.
+
+    What lies before them is decoded too: parquet has no way round it. What pages may unpack to is bounded; where one
+    stored text may stand for many rows, few are decoded at once and what they come to is bounded as well. So a few
+    hundred bytes cannot fill the memory.
+    """
+    rows = source.metadata.row_group(group).num_rows
+    chunk = _chunk(source.metadata, group, column)
+    stored, packed = int(chunk.total_uncompressed_size), int(chunk.total_compressed_size)
+    if stored > (limit := max(ALWAYS_ALLOWED, MOST_RATIO * packed)):
+        raise Damaged(_too_much(packed, limit))
+    repeats = stored * rows > ALWAYS_ALLOWED and _repeats(source.metadata, group, column)
+    if stop < 0 and not repeats:
+        return column_texts(source.read_row_group(group, columns=[column], use_threads=False).column(0))
+    stop = rows if stop < 0 else stop
+    at_once = max(1, min(stop - start, AT_ONCE // max(1, stored))) if repeats else stop - start
+    limit = min(MOST_TEXT, max(ALWAYS_ALLOWED, MOST_GROWTH * stored))
+    texts: list[Any] = []
+    at = size = 0
+    for batch in source.iter_batches(batch_size=at_once, row_groups=[group], columns=[column], use_threads=False):
+        low, high = max(start - at, 0), min(stop - at, len(batch))
+        if low < high:
+            part = batch.column(0).slice(low, high - low)
+            part = part.dictionary_decode() if isinstance(part, pa.DictionaryArray) else part
+            size += part.nbytes
+            if repeats and size > limit:
+                raise Damaged(_too_much(stored, limit))
+            texts.extend(column_texts(part))
+        at += len(batch)
+        if at >= stop:
+            break
+    return texts
+
+
+def _chunk(metadata: pq.FileMetaData, group: int, column: str) -> pq.ColumnChunkMetaData:
+    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    return metadata.row_group(group).column(place)
+
+
+def _too_much(size: int, limit: int) -> str:
+    return f"{size:,} bytes in it become more than {limit >> 20} MB of text; write it again"
+
+
+def _repeats(metadata: pq.FileMetaData, group: int, column: str) -> bool:
+    """Whether a row group is stored so that a text may appear in more rows than it is written."""
+    return any("DICTIONARY" in name or name == "DELTA_BYTE_ARRAY" for name in _chunk(metadata, group, column).encodings)
+
+
+def column_texts(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The strings of an Arrow column; None for nulls and for bytes that are not UTF-8."""
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = column.cast(pa.large_binary()).to_pylist()
+    return [text_of(value) if isinstance(value, bytes) else value for value in values]
+
+
+class JsonlReader(LocalReader):
+    """Lines of JSON objects. A line belongs to the block where it starts; one that is no object counts as not text."""
+
+    def _documents(self, row: np.void) -> list[Any]:
+        if int(row["stop"]) < 0:
+            content = as_utf8(whole(self._path(row)))
+        else:
+            with open(self._path(row), "rb") as f:
+                content = LineRange(f).read(int(row["start"]), int(row["stop"]))
+            content = content.removeprefix(b"\xef\xbb\xbf") if row["start"] == 0 else content
+        key = self.manifest.text_column
+        return [json_text(line, key) for line in content.split(b"\n") if line and not line.isspace()]
+
+
+def json_text(line: bytes, key: str) -> Any:
+    """The value of `key` in a line of JSON, or None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # RecursionError: brackets in brackets without end
+        return None
+    return record.get(key) if isinstance(record, dict) else None
+
+
+class TextReader(LocalReader):
+    """Small files are a document each; larger ones are cut at blank lines, see `textfiles`."""
+
+    def _documents(self, row: np.void) -> list[Any]:
+        first, path = int(row["file"]), self._path(row)
+        if int(row["stop"]) >= 0:
+            with open(path, "rb") as f:
+                content = text_range(f, int(row["start"]), int(row["stop"]))
+            return split_text(as_utf8(content) if row["start"] == 0 else content)
+        if int(row["rows"]) < 0:
+            return split_text(as_utf8(whole(path)))
+        files = self.manifest.files[first : first + int(row["rows"])]
+        return [text_of(as_utf8(whole(file.location))) for file in files]
+
+
+class TokensReader(LocalReader):
+    """Token ranges of pre-tokenized files, cut into documents at end-of-text, which may stand before or after.
+
+    A document belongs to the block where it starts. One that runs on to the next end-of-text in the following block is
+    read to there; if the following block has none, it is cut at the border, so that memory stays bounded.
+    """
+
+    def __init__(self, manifest: Manifest, eot_id: int) -> None:
+        super().__init__(manifest)
+        self._eot = eot_id
+
+    def _documents(self, row: np.void) -> list[Any]:
+        start, stop = int(row["start"]), int(row["stop"])
+        file = tokens_layout(self._path(row))
+        before = file.read(start - 1, start) if start else np.empty(0, file.dtype)
+        own = file.read(start, stop)
+        ends = np.flatnonzero(own == self._eot)
+        if start and before[0] != self._eot and len(ends):
+            own = own[ends[0] + 1 :]  # the beginning belongs to the block before
+        if len(own) and own[-1] != self._eot and stop < file.count:
+            own = np.concatenate([own, self._continued(file, stop, min(file.count, 2 * stop - start))])
+        cuts = np.flatnonzero(own == self._eot)
+        pieces = np.split(own, cuts)
+        return [piece for piece in (p[1:] if len(p) and p[0] == self._eot else p for p in pieces) if len(piece)]
+
+    def _continued(self, file: TokenFile, start: int, stop: int) -> np.ndarray:
+        """The tokens up to the first end-of-text of the next block; none where that block has none."""
+        following = file.read(start, stop)
+        ends = np.flatnonzero(following == self._eot)
+        return following[: ends[0]] if len(ends) else following[:0]
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """Where the ids lie in a pre-tokenized file: `count` of `dtype` behind `offset` bytes."""
+
+    path: str
+    offset: int
+    count: int
+    dtype: str = "<u2"
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The ids [start, stop). Damaged when they are not there."""
+        size = np.dtype(self.dtype).itemsize
+        tokens = np.fromfile(self.path, self.dtype, stop - start, offset=self.offset + size * start)
+        if len(tokens) != stop - start:
+            raise Changed("the file is shorter than it was")
+        return tokens
+
+
+def tokens_layout(path: str) -> TokenFile:
+    """The layout of a file: llm.c's with its header, a numpy array, or bare uint16. Damaged when the size does not fit.
+
+    Source of the headers: dev/data/data_common.py of karpathy/llm.c.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as f:
+        if f.read(6) == b"\x93NUMPY":
+            return _numpy_layout(f, path, size)
+    header = np.fromfile(path, "<i4", 3) if size >= TOKENS_HEADER else np.zeros(3, np.int32)
+    known = {TOKENS_MAGIC: (TOKENS_VERSION, "<u2"), WIDE_MAGIC: (WIDE_VERSION, "<u4")}
+    if int(header[0]) not in known:
+        return _bare_layout(path, size)
+    version, dtype = known[int(header[0])]
+    if header[1] != version:
+        raise Damaged(f"layout version {header[1]}; only version {version} is known")
+    width = np.dtype(dtype).itemsize
+    if TOKENS_HEADER + width * int(header[2]) != size:
+        raise Damaged(f"the header promises {header[2]} tokens, the file has {(size - TOKENS_HEADER) / width:g}")
+    return TokenFile(path, TOKENS_HEADER, int(header[2]), dtype)
+
+
+def _bare_layout(path: str, size: int) -> TokenFile:
+    if size % 2:
+        raise Damaged(f"{size} bytes are no whole number of uint16 tokens")
+    first = np.fromfile(path, "<u2", 4096)
+    if len(first) >= 32 and not first.any():
+        raise Damaged("it begins with zeros alone, as a file that was not written to its end")
+    high = first[1::2]
+    if len(high) >= 32 and high.max() <= 3 and first[::2].max() > 3:  # ids below 262,144
+        raise Damaged("every second number is nearly 0, as in ids of 32 bits without a header")
+    return TokenFile(path, 0, size // 2)
+
+
+def _numpy_layout(f: BinaryIO, path: str, size: int) -> TokenFile:
+    """A .npy file of ids. No object arrays, which are pickles."""
+    f.seek(0)
+    version = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(f)
+    if dtype not in (np.dtype("<u2"), np.dtype("<u4")) or len(shape) != 1:
+        raise Damaged(f"it is a numpy array of {dtype} and shape {shape}; ids are one row of uint16 or uint32")
+    if f.tell() + shape[0] * dtype.itemsize != size:
+        raise Damaged(f"its header promises {shape[0]} tokens, the file has {(size - f.tell()) / dtype.itemsize:g}")
+    return TokenFile(path, f.tell(), shape[0], dtype.str)

@@ -1,0 +1,1 @@
+"""The built-in corpus: the documentation of Python and of the packages that this project installs."""

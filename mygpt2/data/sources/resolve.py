@@ -1,0 +1,81 @@
+"""From what a person writes as `data.source` to a manifest, and from a manifest to a reader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.sources.hub.names import ALLOWED
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.errors import UserError, shown
+from mygpt2.machine import home_path
+
+if TYPE_CHECKING:
+    from mygpt2.data.blocks import BlockReader
+
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
+
+
+def resolve(
+    source: str, data: DataConfig, *, cache_dir: Path, progress: Callable[[int, int], None] | None = None
+) -> Manifest:
+    """The manifest of a source. What exists as a path is taken as one, before any name of the hub.
+
+    UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach. `progress(done, all)` is
+    called while something slow is done for the first time: harvesting `pydocs`, reading footers on the hub.
+    """
+    if source == "pydocs":
+        from mygpt2.data.sources.local.folder import resolve_local
+        from mygpt2.data.sources.pydocs.corpus import harvest
+
+        return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
+    path = home_path(source)
+    if path.exists():
+        from mygpt2.data.sources.local.folder import resolve_local
+
+        return resolve_local(source, path, data, cache_dir)
+    if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
+        raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
+    from mygpt2.data.sources.hub.dataset import resolve_hub
+
+    return resolve_hub(source, data, cache_dir, progress=progress)
+
+
+def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_id: int) -> tuple[Manifest, BlockReader]:
+    """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
+    from mygpt2.data.few import settle
+
+    reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
+    try:
+        settled = settle(manifest, reader, data, cache_dir)
+    except BaseException:
+        reader.close()
+        raise
+    if settled.pieces:
+        reader = open_reader(settled, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
+    return settled, reader
+
+
+def open_reader(
+    manifest: Manifest, *, cache_dir: Path, eot_id: int, outage_minutes: float | None = None
+) -> BlockReader:
+    """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
+    if manifest.pieces:
+        from mygpt2.data.few import InPieces
+
+        uncut = replace(manifest, pieces=0)
+        whole = open_reader(uncut, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=outage_minutes)
+        return InPieces(whole, manifest.pieces)
+    if manifest.revision is not None:
+        from mygpt2.data.sources.hub.dataset import open_hub
+
+        return open_hub(manifest, cache_dir, outage_minutes=outage_minutes)
+    from mygpt2.data.sources.local.formats import JsonlReader, ParquetReader, TextReader, TokensReader
+
+    if manifest.kind == "tokens":
+        return TokensReader(manifest, eot_id)
+    return {"parquet": ParquetReader, "jsonl": JsonlReader, "txt": TextReader}[manifest.kind](manifest)

@@ -1,0 +1,1 @@
+"""Learning a byte-pair tokenizer from a source, and looking at what was learnt."""

@@ -1,0 +1,284 @@
+"""How a launch is planned, and that signals, deaths and exit codes of ranks end as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from mygpt2 import distributed
+from mygpt2.config import load_config
+from mygpt2.distributed import Place, choose_interface
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
+from mygpt2.launch.plan import LaunchPlan, plan_launch
+from mygpt2.launch.torchrun import explain
+from mygpt2.run_dir import RunDir, read_events
+
+ROOT = Path(__file__).parents[2]
+TINY = load_config("tiny")
+
+
+def plan(
+    env: dict[str, str] | None = None, *, config=TINY, nproc=None, restarts=None, cores=8, devices=0
+) -> LaunchPlan:  # type: ignore[no-untyped-def]
+    return plan_launch(
+        config, env or {}, nproc, restarts, cores=cores, devices=lambda: devices, hostnames=lambda _: ["node7", "node8"]
+    )
+
+
+def test_one_process_per_device_or_two_on_a_cpu_but_never_more_than_cores() -> None:
+    assert plan(devices=4).nproc == 4
+    assert plan(devices=0).nproc == 2
+    assert plan(devices=0, cores=1).nproc == 1
+    assert plan(devices=8, nproc=2).nproc == 2
+    assert plan(devices=4, config=load_config("tiny", None, ["--train.device", "cpu"])).nproc == 2
+
+
+def test_the_chosen_processes_divide_the_batch() -> None:
+    assert plan(devices=6).nproc == 4
+    assert plan(devices=6, config=load_config("tiny", None, ["--train.batch_tokens", "7680"])).nproc == 6
+
+
+def test_cores_are_shared_by_the_processes_unless_threads_are_given() -> None:
+    assert plan(cores=8).threads == 4
+    assert plan(cores=2, nproc=4).threads == 1
+    assert plan({"OMP_NUM_THREADS": "3"}).threads == 3
+
+
+def test_one_node_stands_alone_and_restarts() -> None:
+    single = plan()
+    assert single.torchrun_options()[0] == "--standalone" and single.max_restarts == 3
+    assert plan(restarts=7).max_restarts == 7
+
+
+def test_several_nodes_meet_at_the_first_and_leave_restarts_to_the_scheduler() -> None:
+    env = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "n0", "MASTER_PORT": "4000", "RDZV_ID": "job9"}
+    multi = plan(env)
+    assert multi == LaunchPlan(2, 4, 2, 0, "n0:4000", False, "job9")
+    options = multi.torchrun_options()
+    assert "--standalone" not in options
+    for option in ("--nnodes=2", "--rdzv-endpoint=n0:4000", "--rdzv-id=job9", "--rdzv-conf=is_host=false"):
+        assert option in options
+
+
+def test_slurm_says_the_same_in_its_own_words() -> None:
+    slurm = {"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "12"}
+    assert plan(slurm) == LaunchPlan(2, 4, 2, 0, "node7:29500", True, "12")
+    assert plan(slurm | {"SLURM_RESTART_COUNT": "3"}).job == "12-3"
+    assert plan(slurm | {"NNODES": "1"}).host is None, "the plain variables win"
+
+
+@pytest.mark.parametrize(
+    ("env", "part"),
+    [
+        ({"NNODES": "two"}, "NNODES=two must be a whole number from 1 up"),
+        ({"NNODES": "2"}, "several nodes need MASTER_ADDR"),
+        ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "n"}, "NODE_RANK=2 must be below NNODES=2"),
+        ({"NNODES": "2", "MASTER_ADDR": "n", "MASTER_PORT": "x"}, "MASTER_PORT=x must be"),
+        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS=0 must be"),
+    ],
+)
+def test_a_bad_environment_is_one_line(env: dict[str, str], part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        plan(env)
+
+
+def test_the_exit_code_tells_why_ranks_ended() -> None:
+    assert explain({0: EXIT_USAGE, 1: EXIT_DEFECT}, stopping=False)[0] == EXIT_USAGE
+    assert explain({0: EXIT_STOPPED, 1: EXIT_TRY_AGAIN}, stopping=False)[0] == EXIT_TRY_AGAIN
+    assert explain({0: EXIT_STOPPED, 1: EXIT_STOPPED}, stopping=False)[0] == EXIT_STOPPED
+    assert explain({0: EXIT_STOPPED, 1: EXIT_DEFECT}, stopping=True)[0] == EXIT_STOPPED
+    assert explain({0: -15, 1: -15}, stopping=True)[0] == EXIT_STOPPED, "stopped before there was anything to save"
+    assert explain({0: EXIT_STOPPED, 1: EXIT_DEFECT}, stopping=False) == (EXIT_DEFECT, "rank 1 exited 70")
+    assert explain({0: EXIT_DEFECT, 1: -9}, stopping=False) == (EXIT_DEFECT, "rank 1 was killed by SIGKILL")
+
+
+def script(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / "launch_train.sh"), *args], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHON": sys.executable, **env},
+    )  # fmt: skip
+
+
+def test_the_script_shows_the_command_it_would_run(tmp_path: Path) -> None:
+    done = script(
+        "--nproc", "2", "--runs", str(tmp_path), "--data.source", "a b", "--dry-run-launch", OMP_NUM_THREADS="1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("OMP_NUM_THREADS=1 torchrun --standalone --nnodes=1 --nproc-per-node=2 ")
+    assert " -m -- mygpt2 train " in done.stdout and "--data.source 'a b' --run tiny-" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_reported_once_before_any_rank_starts(tmp_path: Path) -> None:
+    done = script("--nproc", "3", "--runs", str(tmp_path))
+    assert (done.returncode, done.stdout) == (EXIT_USAGE, "")
+    assert done.stderr == "error: batch_tokens=8192 is not a multiple of 3 ranks x 256 = 768; nearest: 7680, 8448\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# A rank for the launcher: says it is ready, then behaves as its role asks. It saves for `save` seconds when stopped.
+RANK = """
+import ctypes, json, os, pathlib, signal, sys, time
+folder, rank, attempt = pathlib.Path(sys.argv[1]), int(os.environ["RANK"]), os.environ.get("MYGPT2_RESTART", "0")
+ctypes.CDLL(None).prctl(1, 9)
+def stop(*_):
+    (folder / f"saved-{rank}").touch()
+    (folder / "run" / "exit.json").write_text(json.dumps({"code": 85}))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[2] == "same" else stop)
+(folder / f"ready-{attempt}-{rank}").write_text(str(os.getpid()))
+if sys.argv[2] == "wait":
+    signal.pause()
+if sys.argv[2] == "die-once" and attempt == "0":
+    while not (folder / "ready-0-0").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else signal.pause()
+if sys.argv[2] == "nan":
+    (folder / "run" / "exit.json").write_text(json.dumps({"code": 70, "reason": "non-finite: loss nan"}))
+    sys.exit(70)
+if sys.argv[2] == "same":
+    (folder / "run" / "exit.json").write_text(json.dumps({"code": 70, "step": 5, "rank": 0, "reason": "KeyError"}))
+    sys.exit(70)
+sys.exit(0 if sys.argv[2] == "die-once" else int(sys.argv[2]))
+"""
+
+DRIVER = """
+import pathlib, sys
+from mygpt2.launch.torchrun import Launcher, LaunchPlan, RunDir
+folder, role, restarts = sys.argv[1:]
+run = RunDir(pathlib.Path(folder) / "run")
+sys.exit(Launcher(LaunchPlan(2, 1, 1, int(restarts)), run, [f"{folder}/rank.py", folder, role]).run())
+"""
+
+
+@contextmanager
+def launched(folder: Path, role: str, restarts: int = 1) -> Iterator[subprocess.Popen[str]]:
+    (folder / "rank.py").write_text(textwrap.dedent(RANK))
+    (folder / "run" / "control").mkdir(parents=True)
+    (folder / "run" / "config.toml").touch()
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(folder), role, str(restarts)], env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(*files: Path, process: subprocess.Popen[str]) -> list[int]:
+    """The pids that the ranks wrote, once all have."""
+    waiting = set(files)
+    while waiting := {file for file in waiting if not (file.exists() and file.read_text())}:
+        with pytest.raises(subprocess.TimeoutExpired):  # it still runs
+            process.wait(0.02)
+    return [int(file.read_text()) for file in files]
+
+
+@pytest.mark.parametrize("code", [0, EXIT_USAGE, EXIT_TRY_AGAIN])
+def test_ranks_that_end_on_purpose_are_not_restarted(code: int, tmp_path: Path) -> None:
+    with launched(tmp_path, str(code)) as process:
+        assert process.wait(60) == code
+    assert not list(tmp_path.glob("ready-1-*"))
+
+
+def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
+    with launched(tmp_path, "die-once") as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 0
+    assert "rank 1 was killed by SIGKILL; restart 1 of 1" in errors
+    assert len(list(tmp_path.glob("ready-1-*"))) == 2
+    (event,) = read_events(RunDir(tmp_path / "run"))
+    assert {key: event[key] for key in ("kind", "rank", "signal", "message")} == {
+        "kind": "crash", "rank": 1, "signal": "SIGKILL", "message": "rank 1 was killed by SIGKILL",
+    }  # fmt: skip
+
+
+def test_a_run_that_stopped_before_a_non_finite_value_is_not_restarted(tmp_path: Path) -> None:
+    with launched(tmp_path, "nan") as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_DEFECT
+    assert "would only meet it again" in errors and not list(tmp_path.glob("ready-1-*"))
+
+
+def test_a_defect_that_comes_back_is_given_up(tmp_path: Path) -> None:
+    with launched(tmp_path, "70") as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_DEFECT
+    assert "exited 70; 1 restarts used, giving up" in errors
+
+
+def test_stop_lets_every_rank_save_and_a_save_request_lets_them_run(tmp_path: Path) -> None:
+    with launched(tmp_path, "wait") as process:
+        wait_for(tmp_path / "ready-0-0", tmp_path / "ready-0-1", process=process)
+        process.send_signal(signal.SIGUSR1)
+        while not (tmp_path / "run" / "control" / "save").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == EXIT_STOPPED
+    assert (tmp_path / "saved-0").exists() and (tmp_path / "saved-1").exists()
+    assert json.loads((tmp_path / "run" / "exit.json").read_text()) == {"code": 85}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a rank finds out within a second by itself")
+def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:
+    with launched(tmp_path, "wait") as process:
+        pids = wait_for(tmp_path / "ready-0-0", tmp_path / "ready-0-1", process=process)
+        ranks = [psutil.Process(pid) for pid in pids]
+        process.kill()
+        assert psutil.wait_procs(ranks, timeout=10)[1] == []
+
+
+EARLY = """
+import os, signal, sys, torch.distributed.run
+from mygpt2.launch.torchrun import Launcher, LaunchPlan, RunDir
+import pathlib
+torch.distributed.run.run = lambda args: os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+Launcher(LaunchPlan(2, 1, 1, 1), RunDir(pathlib.Path(sys.argv[1]) / "run"), ["rank.py"]).run()
+"""
+
+
+def test_a_stop_before_there_are_ranks_ends_the_launcher_at_once(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY, str(tmp_path), "SIGINT"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (EXIT_STOPPED, "")
+    assert list(tmp_path.iterdir()) == [], "nothing is left of it"
+
+
+def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tmp_path: Path) -> None:
+    with launched(tmp_path, "same", restarts=3) as process:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_DEFECT
+    assert "in the same way as before; giving up" in errors
+    assert list(tmp_path.glob("ready-1-*")) and not list(tmp_path.glob("ready-2-*"))
+
+
+def test_one_machine_need_not_know_its_own_name() -> None:
+    assert "--local-addr=127.0.0.1" in plan().torchrun_options()
+    name = choose_interface(Place(0, 2, 0, 2), {})
+    assert name is not None and any(a.address == "127.0.0.1" for a in psutil.net_if_addrs()[name])
+
+
+def test_several_machines_talk_by_the_interface_that_leads_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"lo": "127.0.0.1", "eth0": "10.1.0.5", "ib0": "10.2.0.5"}
+    sources = {"10.2.0.1": "10.2.0.5", "n0": "127.0.0.1", "127.0.0.1": "127.0.0.1", "192.0.2.1": "10.1.0.5"}
+    found = {name: [SimpleNamespace(address=address)] for name, address in addresses.items()}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+    monkeypatch.setattr(distributed, "_source", lambda host, port: sources[host])
+    place = Place(0, 4, 0, 2)
+    assert choose_interface(place, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
+    own_name_is_loopback = {"MASTER_ADDR": "n0", "MASTER_PORT": "4000"}  # as Debian's /etc/hosts has it on the first
+    assert choose_interface(place, own_name_is_loopback) == "eth0"

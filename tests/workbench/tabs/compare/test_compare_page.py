@@ -1,0 +1,78 @@
+"""The compare tab in a real Chromium: two small models on a local text, their progress, their chart, their export."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench.conftest import RunningServer, Start
+from tests.workbench.tabs.sample.places import small_place
+
+LINES = ".wb-chart-lines .wb-line:not(.wb-axis)"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    _, data = small_place(folder)
+    documents = [f"Document {number} of a text that is measured. " * (number % 5 + 1) for number in range(40)]
+    (data / "texts").mkdir()
+    for number, text in enumerate(documents):
+        (data / "texts" / f"{number:02}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Start, place: Path) -> RunningServer:
+    cache = {"MYGPT2_CACHE": str(place / "cache")}
+    return workbench_server(place / "runs", "--data-root", str(place / "data"), env=cache)
+
+
+def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Callable[..., Any], place: Path) -> None:
+    page = new_page()
+    page.goto(f"{server.url}?tab=compare&models=first,other&protocol=texts")
+    page.wait_for_selector("#wb-compare-evaluate", state="visible")
+    page.get_by_text("Nothing has been evaluated yet").wait_for()
+    page.wait_for_function("document.querySelector('#wb-compare-models').innerText.includes('other')")
+    page.click("#wb-compare-evaluate")
+    page.wait_for_function("document.querySelectorAll('.wb-eval').length === 2")
+    assert "models=first%2Cother" in page.url and "protocol=texts" in page.url
+    assert page.get_by_role("button", name="Stop: first/step-00000005 on texts").is_visible()
+    page.click("#wb-compare-command summary")
+    assert "-m mygpt2 eval --model" in page.inner_text("#wb-compare-command")
+    page.close()  # the evaluations go on without it
+
+    page = new_page()
+    page.goto(f"{server.url}?tab=compare")
+    page.wait_for_function(f"document.querySelectorAll({LINES!r}).length === 2", timeout=180_000)
+    page.wait_for_function("document.querySelectorAll('.wb-eval .wb-finished').length === 2", timeout=180_000)
+    view = page.inner_text("#wb-compare-view")
+    assert "Loss in nats per token" in view and "best" in view and "SHA-256 of the tokens" in view
+    assert page.locator(".wb-whisker").count() == 2  # several documents: errors are known
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert {row["model"] for row in rows} == {"first/step-00000005", "other"}
+    assert float(rows[0]["loss"]) < float(rows[1]["loss"]) and rows[0]["token_sha256"] == rows[1]["token_sha256"]
+    assert list((place / "runs" / "first" / "evals").glob("step-00000005-*.json"))
+
+    page.get_by_role("button", name="Remove from the list: other on texts").click()
+    page.wait_for_function("document.querySelectorAll('.wb-eval').length === 1")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_wrong_text_is_a_word_and_starts_nothing(server: RunningServer, browser_page: Any, place: Path) -> None:
+    page = browser_page
+    before = sorted((place / "runs" / ".workbench" / "tasks").glob("*")) if (place / "runs").exists() else []
+    page.goto(f"{server.url}?tab=compare&models=first&protocol=../../etc/passwd")
+    page.wait_for_selector("#wb-compare-evaluate", state="visible")
+    page.wait_for_function("document.querySelector('#wb-compare-protocol input').value.includes('passwd')")
+    page.click("#wb-compare-evaluate")
+    page.get_by_text("is outside the folders of this workbench").wait_for()
+    assert sorted((place / "runs" / ".workbench" / "tasks").glob("*")) == before

@@ -1,0 +1,177 @@
+"""From the form to evaluations: what is refused, what is run, and one at a time on a device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from mygpt2.errors import UserError
+from tests.workbench.tabs.sample.places import small_place
+from workbench.context import Context
+from workbench.jobs import Jobs
+from workbench.page import Page
+from workbench.tabs.compare.results import Results
+from workbench.tabs.compare.start import KIND, plans, start
+from workbench.tabs.compare.tab import IDLE_SECONDS, act, asked, begin, exported, polled
+from workbench.tabs.compare.turn import WAITS
+
+CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
+                          "device": "cpu", "precision": "fp32"}  # fmt: skip
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    monkeypatch.setenv("MYGPT2_CACHE", str(tmp_path / "cache"))
+    runs, data = small_place(tmp_path)
+    (data / "text.txt").write_text("A text to measure. " * 30)
+    jobs = Jobs(runs, ["cpu"])
+    yield Context(runs, (data,), jobs=jobs)
+    for task in jobs.tasks.list():
+        if task.running:
+            jobs.tasks.stop(task.id, grace=0)
+    until(lambda: not any(task.running for task in jobs.tasks.list()))
+
+
+def until(done: Callable[[], bool], seconds: float = 180) -> None:
+    ended, limit = threading.Event(), time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < limit, "it did not happen"
+        ended.wait(0.05)
+
+
+def planned(context: Context, **changes: Any) -> list[Any]:
+    return plans(context, **{**CHOSEN, **changes})
+
+
+def test_a_plan_is_the_command_a_person_could_type(context: Context) -> None:
+    run, folder = planned(context)
+    assert run.argv[:4] == (sys.executable, "-m", "mygpt2", "eval")
+    assert run.result.parent == context.runs / "first" / "evals" and run.result.name.startswith("step-00000005-")
+    assert folder.result.parent == context.runs / ".workbench" / "evals"
+    for plan in (run, folder):
+        assert plan.argv[plan.argv.index("--json") + 1] == str(plan.result)
+        assert plan.argv[plan.argv.index("--protocol") + 1] == str(context.data_roots[0] / "text.txt")
+    assert planned(context)[0].result == run.result  # the same again is the same file, and is taken up again
+    assert planned(context, precision="bf16")[0].result != run.result
+    assert len(planned(context, models=["first", "first/step-00000005", "first"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": []}, "0 models are chosen"),
+        ({"models": ["../x"]}, "outside the folders"),
+        ({"models": ["<img onerror=1>"]}, "not allowed"),
+        ({"protocol": ""}, "nothing to evaluate"),
+        ({"protocol": "/etc/passwd"}, "outside the folders"),
+        ({"protocol": "missing.txt"}, "no text here"),
+        ({"protocol": "run:none"}, "no run"),
+        ({"hellaswag": "../x.jsonl"}, "outside the folders"),
+        ({"hellaswag": "missing.jsonl"}, "does not exist"),
+        ({"device": "cuda:7"}, "no device"),
+        ({"precision": "fp8; rm"}, "not known"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_and_nothing_is_written(
+    context: Context, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as refused:
+        planned(context, **changes)
+    assert "\n" not in str(refused.value)
+    assert context.jobs.tasks.list() == [] and not list((context.runs / "first" / "evals").iterdir())
+
+
+def test_hellaswag_with_few_items_is_in_the_command(context: Context) -> None:
+    (context.data_roots[0] / "h.jsonl").write_text("{}\n")
+    argv = planned(context, protocol="", hellaswag="h.jsonl", items=12.7)[0].argv
+    assert argv[argv.index("--limit") + 1] == "12" and "--protocol" not in argv
+    for all_of_them in (0, None, -3, 99_999_999, "x", float("inf")):
+        assert "--limit" not in planned(context, hellaswag="h.jsonl", items=all_of_them)[0].argv
+
+
+def test_a_read_only_page_starts_and_stops_nothing(context: Context) -> None:
+    reading = Context(context.runs, context.data_roots, jobs=context.jobs, read_only=True)
+    for attempt in (lambda: begin(reading, CHOSEN), lambda: act(reading, {"task": "x", "action": "stop"})):
+        with pytest.raises(UserError, match="read-only"):
+            attempt()
+    assert context.jobs.tasks.list() == []
+
+
+def test_a_model_that_is_being_evaluated_is_not_started_twice_and_can_be_stopped(context: Context) -> None:
+    found = planned(context, models=["first"])
+    [task] = start(context, found)
+    with pytest.raises(UserError, match="being evaluated already"):
+        start(context, found)
+    act(context, {"task": task.id, "action": "stop"})
+    until(lambda: not context.jobs.tasks.get(task.id).running)
+    assert context.jobs.tasks.get(task.id).state in ("stopped", "done")  # done if it was quicker
+    act(context, {"task": task.id, "action": "forget"})
+    assert context.jobs.tasks.list(KIND) == []
+
+
+def test_an_evaluation_writes_its_result_where_the_run_keeps_them(context: Context) -> None:
+    [task] = start(context, planned(context, models=["first"]))
+    until(lambda: not context.jobs.tasks.get(task.id).running)
+    ended = context.jobs.tasks.get(task.id)
+    assert ended.state == "done", ended.log
+    assert ended.result["loss"] > 0 and ended.result["details"]["run"] == str(context.runs / "first")
+    assert ended.result_file is not None and ended.result_file.parent == context.runs / "first" / "evals"
+
+
+def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(tmp_path: Path) -> None:
+    lock, order, gate = tmp_path / "cpu.lock", tmp_path / "order", tmp_path / "gate"
+    code = ("import pathlib, sys, time\nwith open(sys.argv[1], 'a') as f: f.write(sys.argv[2])\n"
+            "while sys.argv[2] == 'a' and not pathlib.Path(sys.argv[3]).exists(): time.sleep(0.02)\n"
+            "with open(sys.argv[1], 'a') as f: f.write(sys.argv[2].upper())")  # fmt: skip
+
+    def run(name: str) -> subprocess.Popen[bytes]:
+        import os
+
+        turn = [sys.executable, "-m", "workbench.tabs.compare.turn", "--lock", str(lock), "--device", "cpu", "--"]
+        environment = {**os.environ, "MYGPT2_PROGRESS": str(tmp_path / f"{name}.json")}
+        command = [*turn, sys.executable, "-c", code, str(order), name, str(gate)]
+        return subprocess.Popen(command, env=environment)
+
+    first = run("a")
+    until(lambda: order.exists() and order.read_text() == "a")
+    second = run("b")
+    until(lambda: (tmp_path / "b.json").exists())
+    assert json.loads((tmp_path / "b.json").read_text())["title"] == WAITS and order.read_text() == "a"
+    gate.touch()
+    assert first.wait(60) == second.wait(60) == 0
+    assert order.read_text() == "aAbB"
+
+
+def test_a_poll_without_news_sends_nothing(context: Context) -> None:
+    results = Results(context.runs)
+    _, view, tasks, stamp, pace = polled(context, results, None, "")
+    assert pace.value == IDLE_SECONDS, "nothing is evaluated: nothing to be quick about"
+    assert "press Evaluate" in view and "wb-evals" in tasks
+    assert polled(context, results, None, stamp) == [gr.skip()] * 5
+    folder = context.runs / "first" / "evals"
+    (folder / "x.json").write_text(json.dumps({"model": "m", "protocol": "p", "loss": 3.0, "token_sha256": "s"}))
+    box, view, tasks, stamp, pace = polled(context, results, None, stamp)
+    assert box["value"] == "text s" and "wb-table" in view and tasks == pace == gr.skip()
+    saved = json.loads(exported(results, "csv", "text s"))
+    assert saved["name"] == "comparison.csv" and "m,measured,p,3.0" in saved["text"]
+
+
+def test_nothing_to_save_is_said(context: Context) -> None:
+    with pytest.raises(UserError, match="no result to save yet"):
+        exported(Results(context.runs), "json", None)
+
+
+def test_a_link_fills_the_models_and_the_text(context: Context) -> None:
+    models, text = asked(context, Page.ask(models="first, other", protocol="texts"))
+    assert models["value"] == ["first", "other"] and text["value"] == "texts"
+    models, text = asked(context, Page.ask())
+    assert "value" not in models and "value" not in text

@@ -1,0 +1,291 @@
+"""The monitor tab in a real browser, over real run folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mygpt2.files import replace_json
+from mygpt2.run_dir import RunDir, RunWriter, state_of
+from tests.workbench.conftest import make_run
+from workbench.tabs.monitor import labels
+
+BAD = "<img src=x onerror=alert(1)>"
+LIMIT = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three runs with text that must never become markup."""
+    folder = tmp_path_factory.mktemp("monitor") / "runs"
+    make_run(folder, "alpha", 40, sample=f" {BAD} tail")
+    make_run(folder, "beta", 60, state="stopped", settings=("--train.seed", "7"), seed=1)
+    failed = RunDir(make_run(folder, "gamma", 20, state="failed", seed=2))
+    alpha = RunDir(folder / "alpha")
+    lines = "".join(f"step {number} loss {5 - number / 100:.2f}\n" for number in range(200))
+    alpha.log_file(0).write_text(f"{lines}{BAD} needle\n 10%\r 20%")
+    labels.write_note(alpha, f"a note {BAD} about warmup", labels.note_digest(""))
+    with RunWriter(alpha, 1) as writer:
+        writer.sample(step=20, prompt="The", text=" earlier text", seed=1)
+        writer.finish("finished", 0, "finished")
+    replace_json(alpha.evals_dir / "x.json", {"model": BAD, "protocol": "run", "loss": 4.25})
+    failed.log_file(0).write_text(f"Traceback: {BAD}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server, runs):
+    return workbench_server(runs)
+
+
+def go(page, server, address=""):
+    page.goto(f"{server.url}?tab=monitor{address}")
+    page.wait_for_selector("#wb-monitor .wb-run")
+    page.wait_for_selector("#wb-monitor-head h2")
+
+
+def listed(page):
+    return page.locator("#wb-monitor .wb-run-name").all_inner_texts()
+
+
+def address(page, key):
+    return page.evaluate("key => new URL(location.href).searchParams.get(key)", key)
+
+
+def open_run(page, name):
+    page.locator(f'.wb-run[data-run="{name}"] button').click()
+
+
+def head_is(page, name):
+    page.locator("#wb-monitor-head h2", has_text=re.compile(f"^{name}$")).wait_for(timeout=LIMIT)
+
+
+def test_list_search_sort_selection_and_address(browser_page, server):
+    page = browser_page
+    go(page, server)
+    assert sorted(listed(page)) == ["alpha", "beta", "gamma"]
+    assert "stopped" in page.locator('.wb-run[data-run="beta"]').inner_text()
+
+    search = page.get_by_label("Search runs")
+    for typed, expected in (("warmup", ["alpha"]), ("stop", ["beta"]), ("FAIL gam", ["gamma"]), ("nothing", [])):
+        search.fill(typed)
+        assert listed(page) == expected, typed
+    search.fill("")
+    page.get_by_label("Sort by").select_option("name")
+    assert listed(page) == ["alpha", "beta", "gamma"]
+
+    open_run(page, "alpha")
+    head_is(page, "alpha")
+    assert address(page, "runs") == "alpha"
+    page.get_by_label("Show beta in the chart").check()
+    page.wait_for_function("() => new URL(location.href).searchParams.get('runs') === 'alpha,beta'")
+    page.locator("#wb-monitor-chart .wb-chart-runs").get_by_text("beta").first.wait_for()
+
+    page.locator("body").click(position={"x": 5, "y": 5})
+    page.keyboard.press("]")
+    head_is(page, "beta")
+    assert address(page, "runs") == "alpha,beta" and address(page, "focus") == "beta"
+    page.keyboard.press("]")
+    head_is(page, "gamma")
+    assert address(page, "runs") == "gamma" and address(page, "focus") is None
+    page.keyboard.press("[")
+    head_is(page, "beta")
+
+
+def test_a_deep_link_shows_its_runs_and_axis(new_page, server):
+    page = new_page()
+    go(page, server, "&runs=beta,alpha&focus=alpha&x=tokens")
+    head_is(page, "alpha")
+    assert page.get_by_label("Show beta in the chart").is_checked()
+    assert page.get_by_label("Show alpha in the chart").is_checked()
+    assert not page.get_by_label("Show gamma in the chart").is_checked()
+    page.wait_for_function("() => document.querySelector('#wb-monitor-chart select')?.value === 'tokens'")
+    page.wait_for_timeout(2500)  # a tick later it is still what was asked for
+    assert address(page, "runs") == "beta,alpha" and address(page, "x") == "tokens"
+
+
+def test_a_new_run_appears_and_changes_no_selection(new_page, server, runs):
+    page = new_page()
+    go(page, server, "&runs=alpha,beta")
+    head_is(page, "alpha")
+    make_run(runs, "newcomer", 5)
+    page.locator('.wb-run[data-run="newcomer"]').wait_for(timeout=LIMIT)
+    assert address(page, "runs") == "alpha,beta" and page.get_by_label("Show alpha in the chart").is_checked()
+    assert page.locator("#wb-monitor-head h2").inner_text() == "alpha"
+
+
+def test_text_of_others_is_text_in_every_pane(new_page, server):
+    page = new_page()
+    go(page, server, "&runs=alpha")
+    head_is(page, "alpha")
+    log = page.locator("[data-log=text]")
+    log.get_by_text("needle").wait_for(timeout=LIMIT)
+    assert BAD in log.inner_text() and log.inner_text().rstrip().endswith("20%") and "10%" not in log.inner_text()
+    page.get_by_label("Search the log").fill("NEEDLE")
+    assert page.locator(".wb-log-line").count() == 1 and page.locator(".wb-log-line mark").inner_text() == "needle"
+    page.get_by_label("Search the log").fill("")
+    assert page.locator(".wb-log-line").count() == 202
+
+    page.get_by_role("tab", name="Samples").click()
+    samples = page.locator("#wb-monitor-samples")
+    samples.get_by_text(f"{BAD} tail").wait_for(timeout=LIMIT)
+    slider = page.locator("#wb-sample-at input[type=range]")
+    slider.focus()
+    slider.press("ArrowLeft")
+    samples.get_by_text("earlier text").wait_for(timeout=LIMIT)
+    assert "seed 1" in samples.inner_text()
+
+    page.get_by_role("tab", name="Notes").click()
+    assert page.locator("#wb-note textarea").input_value() == f"a note {BAD} about warmup"
+    page.get_by_role("tab", name="Results").click()
+    page.locator("#wb-monitor-results").get_by_text(BAD).wait_for(timeout=LIMIT)
+    open_run(page, "gamma")
+    page.locator("#wb-monitor-alerts .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
+    assert page.locator("#wb-monitor img").count() == 0
+
+
+def test_settings_show_what_differs_and_exports_are_whole(new_page, server):
+    page = new_page()
+    go(page, server, "&runs=alpha,beta")
+    head_is(page, "alpha")
+    page.get_by_role("tab", name="Settings").click()
+    table = page.locator("#wb-monitor-settings")
+    table.get_by_text("train.seed").wait_for(timeout=LIMIT)
+    assert "model.n_layer" not in table.inner_text()
+    page.get_by_label("Also settings that are the same").check()
+    table.get_by_text("model.n_layer").wait_for(timeout=LIMIT)
+
+    page.get_by_role("tab", name="Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="All points as CSV").click()
+    text = Path(download.value.path()).read_text()
+    assert download.value.suggested_filename == "alpha.csv" and len(text.splitlines()) == 41
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report as one HTML file").click()
+    assert "&lt;img src=x" in Path(download.value.path()).read_text()
+
+
+def test_note_tags_and_star_are_saved_in_the_run_folder(new_page, server, runs):
+    page = new_page()
+    go(page, server, "&runs=beta")
+    head_is(page, "beta")
+    page.get_by_role("tab", name="Notes").click()
+    note = page.locator("#wb-note textarea")
+    page.wait_for_function("() => document.querySelector('#wb-note textarea')?.disabled === false")
+    note.fill("typed in the page")
+    tags = page.locator("#wb-tags textarea, #wb-tags input").first
+    tags.fill("one, two")
+    open_run(page, "gamma")  # leaving the field saves, for the run it was typed for
+    head_is(page, "gamma")
+    page.locator('.wb-run[data-run="beta"] .wb-mon-tag').first.wait_for(timeout=LIMIT)
+    beta = RunDir(runs / "beta")
+    assert labels.read_note(beta) == "typed in the page" and labels.read_labels(beta).tags == ("one", "two")
+    assert labels.read_note(RunDir(runs / "gamma")) == ""
+    page.get_by_role("button", name="★ Star").click()
+    page.locator('.wb-run[data-run="gamma"] .wb-run-star').wait_for(timeout=LIMIT)
+    page.get_by_text("gamma is starred").first.wait_for(timeout=LIMIT)
+    assert labels.read_labels(RunDir(runs / "gamma")).star
+
+
+def test_two_runs_are_taken_along_to_another_tab(new_page, server):
+    page = new_page()
+    go(page, server, "&runs=alpha")
+    head_is(page, "alpha")
+    page.locator("#wb-do-pair:not([disabled])").click()
+    page.get_by_text("tick a second one in the list").first.wait_for(timeout=LIMIT)
+    page.get_by_label("Show beta in the chart").check()
+    page.locator("#wb-do-pair").click()
+    page.wait_for_function("() => new URL(location.href).searchParams.get('tab') === 'ripples'", timeout=LIMIT)
+    page.wait_for_function("""() => {
+        const box = document.querySelector('#wb-port-ripples textarea, #wb-port-ripples input');
+        return /"first": "alpha", "second": "beta"/.test(box?.value);
+    }""")
+
+
+def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page, server):
+    page = new_page(viewport={"width": 390, "height": 844})
+    go(page, server, "&runs=gamma")
+    head_is(page, "gamma")
+    page.locator("#wb-monitor-alerts .wb-mon-alert").first.wait_for(timeout=LIMIT)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for part in ("#wb-monitor-head", "#wb-do-save", "#wb-do-kill", "#wb-monitor-alerts"):
+        box = page.locator(part).bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, part
+
+
+def test_without_a_run_the_page_says_what_to_do(new_page, workbench_server, tmp_path):
+    page = new_page()
+    page.goto(f"{workbench_server(tmp_path / 'none').url}?tab=monitor")
+    page.get_by_role("button", name="Go to Train").click(timeout=LIMIT)
+    page.wait_for_function("() => new URL(location.href).searchParams.get('tab') === 'train'")
+
+
+TINY = (
+    "--model.n_layer", "1", "--model.n_head", "1", "--model.n_embd", "16", "--model.block_size", "64",
+    "--train.batch_tokens", "256", "--train.steps", "100000", "--eval.interval", "0", "--sample.interval", "0",
+    "--checkpoint.interval", "100000", "--data.validation_fraction", "0", "--data.tokenizer", "gpt2:1000",
+    "--log.plot_interval", "0",
+)  # fmt: skip
+
+
+@pytest.fixture
+def living(runs, tmp_path):
+    """A real run of two ranks, as somebody starts it in a terminal."""
+    text = tmp_path / "text.jsonl"
+    words = "the quick brown fox jumps over the lazy dog and runs away again "
+    text.write_text("".join(json.dumps({"text": f"{number} {words * 20}"}) + "\n" for number in range(300)))
+    command = [sys.executable, "-m", "mygpt2.launch", "--nproc", "2", "--run", "living", "--runs", str(runs),
+               "--data.source", str(text), *TINY]  # fmt: skip
+    root = Path(__file__).parents[4]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "MYGPT2_CACHE": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+                               start_new_session=True, cwd=root)  # fmt: skip
+    run = RunDir(runs / "living")
+    deadline = time.monotonic() + 180
+    while not run.metrics_file.exists() or not run.metrics_file.read_bytes().count(b"\n"):
+        assert process.poll() is None and time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.2)
+    yield run
+    for each in state_of(run).processes:
+        each.send(signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def test_a_run_of_two_ranks_is_killed_after_a_question_and_every_rank_is_reported(new_page, server, living):
+    page = new_page()
+    go(page, server, "&runs=living")
+    head_is(page, "living")
+    page.locator("#wb-monitor-head .wb-running").wait_for(timeout=LIMIT)
+    pids = {str(process.pid) for process in state_of(living).processes}
+    assert len(pids) == 2
+    page.wait_for_function("n => document.querySelectorAll('#wb-monitor-who .wb-good').length === n", arg=2)
+    before = page.locator("#wb-monitor-head .wb-mon-progress-text").inner_text()
+    page.wait_for_function("text => document.querySelector('.wb-mon-progress-text')?.innerText !== text", arg=before)
+
+    page.locator("#wb-do-kill").click()
+    page.locator("#wb-do-kill-no").click()
+    page.locator("#wb-confirm-kill").wait_for(state="hidden", timeout=LIMIT)
+    assert len(state_of(living).processes) == 2, "nothing happens before the question is answered"
+    page.locator("#wb-do-kill").click()
+    page.locator("#wb-do-kill-yes").click()
+    page.locator("#wb-monitor-stop").get_by_text("every process is gone").wait_for(timeout=LIMIT)
+    page.locator("#wb-monitor-stop summary").click()
+    report = page.locator("#wb-monitor-stop").inner_text()
+    assert re.search(r"rank 0 \(pid \d+\): killed", report) and re.search(r"rank 1 \(pid \d+\): killed", report)
+    assert state_of(living).processes == []
+    page.locator("#wb-do-resume:not([disabled])").wait_for(timeout=LIMIT)

@@ -1,0 +1,193 @@
+"""Alerts, events, samples, results, settings and the head: what they say, and that all of it is text."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from mygpt2.files import replace_json
+from mygpt2.run_dir import state_of
+from mygpt2.run_dir.stop import Outcome
+from tests.run_dir.processes import record_rank, running
+from tests.workbench.tabs.monitor.folders import run_folder
+from workbench.jobs import Alert
+from workbench.tabs.monitor import diff, head, panes, words
+from workbench.tabs.monitor.devices import DeviceWatch, parse_devices
+from workbench.tabs.monitor.index import row_of
+
+BAD = "<img src=x onerror=alert(1)>"
+
+
+def alert(run="a", *, kind="crash", level="error", time=0.0, text="rank 1 exited with -9", tail=()):
+    return Alert(f"{run}/{kind}/{time}", level, kind, run, 7, time, text, tuple(tail))
+
+
+def assert_all_text(markup):
+    assert "<img" not in markup and "&lt;img" in markup
+
+
+def test_nothing_of_a_run_becomes_markup(tmp_path):
+    run = run_folder(tmp_path, "a", toml=f'[data]\nsource = "{BAD}"\n')
+    replace_json(run.evals_dir / "x.json", {"model": BAD, "protocol": BAD, "loss": 1.0})
+    replace_json(run.command_file, {"versions": {BAD: BAD}, "host": BAD, "git": {"commit": BAD}})
+    sample = {"step": 1, "prompt": BAD, "text": BAD, "seed": BAD}
+    for markup in (
+        panes.alerts([alert(text=BAD, tail=[BAD])], "a"),
+        panes.alerts([alert(text=BAD), alert("b", text=BAD)], "c"),
+        panes.events([{"kind": BAD, BAD: BAD, "message": BAD}]),
+        panes.samples(panes.moments([sample]), 1),
+        panes.results(run),
+        diff.table([run], all_rows=True),
+    ):
+        assert_all_text(markup)
+    status = {"state": BAD, "phase": BAD, "step": 3, "steps": 9, "attempt": 1, "message": BAD, "loss": BAD, "eta": BAD}
+    run.exit_file.unlink()
+    replace_json(run.status_file, {**status, "state": "running"})
+    record = {"pid": 999999, "start": BAD, "host": BAD, "device": BAD, "attempt": 1}
+    replace_json(run.rank_file(0), record)
+    state = state_of(run)
+    assert_all_text(head.head(head.glance(run, state, [{"kind": "eval", "loss": BAD, "step": BAD}])))
+    assert_all_text(head.ranks(state, []))
+
+
+def test_alerts_of_the_run_and_the_folder_come_before_those_of_others():
+    shown = panes.alerts([alert("b", time=3.0), alert("", kind="disk", time=2.0), alert("a", time=1.0)], "a")
+    assert shown.index("disk") < shown.index("Other runs") < shown.index('data-wb-run="b"')
+    assert shown.count('class="wb-mon-alert ') == 2
+
+
+def test_a_crash_shows_the_end_of_its_log():
+    shown = panes.alerts([alert(tail=["Traceback", "boom"])], "a")
+    assert re.search(r"<pre[^>]*>Traceback\nboom</pre>", shown)
+
+
+def test_samples_of_a_step_are_those_of_its_last_attempt():
+    old = {"step": 5, "attempt": 1, "prompt": "p", "text": "old"}
+    new = [{"step": 5, "attempt": 2, "prompt": p, "text": f"new {p}"} for p in ("p", "q")]
+    timeline = panes.moments([old, {"step": 3, "text": "first"}, *new, {"text": "no step"}])
+    assert [(step, [s["text"] for s in found]) for step, found in timeline] == [(3, ["first"]), (5, ["new p", "new q"])]
+    assert "Step 5, 2 of 2" in panes.samples(timeline, 99) and "first" in panes.samples(timeline, -1)
+
+
+def test_results_show_hellaswag_where_there_is_one(tmp_path):
+    run = run_folder(tmp_path, "a")
+    swag = {"completion": {"acc_norm": 0.2955, "acc": 0.28}, "harness": {"acc_norm": 0.29}}
+    replace_json(run.evals_dir / "x.json", {"model": "a/step-9", "loss": 3.28123, "stderr": 0.01, "hellaswag": swag})
+    (run.evals_dir / "broken.json").write_text("{")
+    shown = panes.results(run)
+    assert "3.2812" in shown and "29.55 %" in shown and "1 results" in shown and "broken" not in shown
+
+
+def test_only_settings_that_differ_are_shown_unless_asked(tmp_path):
+    first = run_folder(tmp_path, "a", toml="[train]\nsteps = 5\nseed = 1\n[optimizer]\nlr = 0.1\n")
+    second = run_folder(tmp_path, "b", toml="[train]\nsteps = 5\nseed = 2\n")
+    found = [diff.facts(first), diff.facts(second)]
+    assert dict(diff.differences(found, all_rows=False)) == {"train.seed": ["1", "2"], "optimizer.lr": ["0.1", "–"]}
+    assert ("train.steps", ["5", "5"]) in diff.differences(found, all_rows=True)
+
+
+def test_differences_of_code_versions_tokenizer_and_data_are_settings_too(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        run = run_folder(tmp_path, name)
+        replace_json(run.command_file, {"git": {"commit": f"c-{name}", "changed": False}, "versions": {"torch": name}})
+        checkpoint = run.checkpoints_dir / "step-00000003"
+        checkpoint.mkdir()
+        state = {"tokenizer": {"fingerprint": f"t-{name}"}, "data": {"fingerprint": {"data": f"d-{name}", "lanes": 4}}}
+        (checkpoint / "state.json").write_text(json.dumps(state))
+        runs.append(run)
+    rows = dict(diff.differences([diff.facts(run) for run in runs], all_rows=False))
+    assert rows == {
+        "code: git commit": ["c-a", "c-b"], "version: torch": ["a", "b"], "tokenizer: hash": ["t-a", "t-b"],
+        "data fingerprint: data": ["d-a", "d-b"],
+    }  # fmt: skip
+
+
+def test_the_head_says_how_far_how_fast_and_what_is_not_known(tmp_path):
+    with running() as process:
+        run = run_folder(tmp_path, "a", state="running")
+        record_rank(run, 0, process.pid)
+        state = state_of(run)
+        shown = head.head(head.glance(run, state, [{"kind": "eval", "loss": 4.4444, "step": 2}]))
+        table = head.ranks(state, [])
+    assert 'aria-valuenow="30"' in shown and "step 3 of 10, 30 %" in shown and "4.4444 (step 2)" in shown
+    text = re.sub("<[^>]+>", " ", shown)
+    assert re.search(r"Data wait\s+10\.0 %", text) and re.search(r"MFU\s+n/a", text)
+    assert str(process.pid) in table and "runs" in table
+
+
+class Stop:
+    how, done, stopped = "kill", True, False
+    lines = (f"rank 0: {BAD}",)
+    outcomes = (Outcome("rank 0", 3, "still running", False),)
+
+
+def test_a_stop_that_left_something_behind_says_so():
+    shown = head.stop_report(Stop())
+    assert "not everything ended" in shown and "wb-bad" in shown
+    assert_all_text(shown)
+    assert head.stop_report(None) == ""
+
+
+def test_devices_as_the_driver_tells_them_and_what_it_does_not_know():
+    text = (
+        "0, NVIDIA H100 80GB HBM3, 97, 61234, 81559, 54, 612.30\n1, Tesla <T4>, [N/A], 0, 15360, 30, [N/A]\nnonsense\n"
+    )
+    first, second = parse_devices(text)
+    assert (first.name, first.load, first.memory_used, first.watts) == ("cuda:0", 0.97, 61234 * 2**20, 612.3)
+    assert second.load is None and second.watts is None
+
+
+@pytest.mark.parametrize("command", [["/nonexistent/tool"], ["false"]])
+def test_a_driver_tool_that_fails_is_no_devices_and_no_error(command):
+    watch = DeviceWatch(command)
+    assert watch.devices() == []
+    watch._ask()
+    assert watch.devices() == []
+
+
+def test_a_harmless_alert_of_another_run_stands_on_no_other_page():
+    assert "No alerts." in panes.alerts([alert("b", kind="spike", level="warning")], "a")
+    assert "spike" in panes.alerts([alert("b", kind="spike", level="warning")], "b")
+    assert 'data-wb-run="b"' in panes.alerts([alert("b", level="error")], "a")
+
+
+def test_a_failed_run_says_in_one_sentence_which_rank_and_why(tmp_path):
+    run = run_folder(tmp_path, "a", state="failed")
+    record = {"attempt": 1, "state": "failed", "code": 70, "reason": "ValueError: no such column", "rank": 1}
+    for reason in ("ValueError: no such column", "rank 1: ValueError: no such column"):
+        replace_json(run.exit_file, {**record, "reason": reason})
+        shown = head.head(head.glance(run, state_of(run), []))
+        assert '<p class="wb-run-reason">rank 1: ValueError: no such column</p>' in shown
+    replace_json(run.exit_file, {**record, "rank": 0, "reason": "data.source: there is no such file"})
+    shown = head.head(head.glance(run, state_of(run), []))
+    assert '<p class="wb-run-reason">data.source: there is no such file</p>' in shown, "the same on every rank"
+
+
+def test_what_is_left_out_is_counted_on_the_page(tmp_path):
+    run = run_folder(tmp_path, "a")
+    counts = {"empty": 390, "not_text": 10, "too_long": 0, "blocks": 1, "cache_entries": 2, "log_lines": 1200}
+    event = {"kind": "left_out", "counts": counts, "of": {"documents": 800, "blocks": 40}, "share": 0.5}
+    shown = head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 1}}, event]))
+    words = ("Left out so far: 400 of 800 documents (390 empty, 10 not text); 1 of 40 blocks that cannot be read; "
+             "2 cached blocks, damaged and made anew; 1,200 lines of the logs, without room on the disk.")  # fmt: skip
+    assert words in shown
+    assert "Left out" not in head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 0}}]))
+
+
+def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
+    toml = '[data]\ntokenizer = "gpt2:8192"\n'
+    sound, broken = (run_folder(tmp_path, name, toml=toml, steps=30) for name in ("sound", "broken"))
+    with broken.metrics_file.open("a") as file:
+        file.writelines(json.dumps({"attempt": 1, "step": n, "loss": 1186.0}) + "\n" for n in range(31, 61))
+    for run, diverged in ((sound, False), (broken, True)):
+        shown = head.head(head.glance(run, state_of(run), []))
+        assert ("diverged" in shown) == ("is no result" in shown) == diverged
+        assert row_of(run, state_of(run))["diverged"] == diverged
+    assert "1186, is no result: guessing every token alike costs 9.01, and this run began at 4.9" in shown
+
+
+def test_a_diverged_models_perplexity_fills_no_table():
+    assert [words.fixed(x, 2) for x in (257.001, 1.0142e300, None)] == ["257.00", "1.01e+300", "n/a"]

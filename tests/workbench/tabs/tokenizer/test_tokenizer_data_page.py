@@ -1,0 +1,150 @@
+"""Tokenizer and data tabs in a real browser: train, stop, start again, look, replay, use; the documents of a step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.workbench.tabs.data.data_runs import batches_of, parquet_folder, slow_text, small_config, traced_run
+
+MARKUP = "<img src=x onerror=window.hacked=1>"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data root with a small text, a large one and parquet; a runs folder with one prepared run."""
+    folder = tmp_path_factory.mktemp("page")
+    root, runs = folder / "root", folder / "runs"
+    root.mkdir()
+    dice = random.Random(0)
+    words = ["".join(dice.choice("abcdefgh") for _ in range(dice.randrange(2, 9))) for _ in range(300)]
+    (root / "words.txt").write_text("\n\n".join(" ".join(dice.choices(words, k=60)) for _ in range(200)))
+    (root / "large.txt").write_text(slow_text())
+    traced_run(runs, "prepared", small_config(parquet_folder(root / "docs", groups=4, rows=6)), folder / "cache")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server, place):
+    environment = {"MYGPT2_CACHE": str(place / "cache")}
+    return workbench_server(place / "runs", "--data-root", str(place / "root"), env=environment)
+
+
+def part(page, name):
+    """Opens a part of the tab, and waits for it."""
+    page.get_by_role("tab", name=name, exact=True).last.click()
+
+
+def field(page, name):
+    return page.locator(f"#{name} textarea, #{name} input").first
+
+
+def ids_of(page, selector):
+    return [int(text) for text in page.locator(selector).evaluate_all("els => els.map(e => e.dataset.t.split(' ')[0])")]
+
+
+def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place, mygpt2):
+    page = browser_page
+    page.goto(f"{server.url}?tab=tokenizer&text=naive na\u00efve text")
+    page.wait_for_selector("#wb-tok-view .wb-tok")
+    assert page.get_by_label("Text", exact=True).input_value() == "naive na\u00efve text"
+    part(page, "Train")
+    assert "No tokenizer of your own yet" in page.inner_text("#wb-tok-trained")
+
+    def start(source, size, name):
+        field(page, "wb-tok-source").fill(source)
+        field(page, "wb-tok-size").fill(str(size))
+        field(page, "wb-tok-name").fill(name)
+        page.wait_for_function(
+            "name => document.querySelector('#wb-tok-said').innerText.includes('/' + name)", arg=name
+        )
+        page.click("#wb-tok-start")
+
+    field(page, "wb-tok-name").fill("../" + MARKUP)
+    page.wait_for_selector("#wb-tok-said .wb-problem")
+    assert "is not allowed" in page.inner_text("#wb-tok-said") and page.locator("#wb-tok-said img").count() == 0
+
+    start("large.txt", 60000, "big")
+    page.wait_for_selector("#wb-tok-tasks .wb-bar")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-stopped")
+    assert not (place / "runs" / ".workbench" / "tokenizers" / "big").exists()
+    page.get_by_role("button", name="Start again").click()
+    page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-running")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('#wb-tok-tasks .wb-badge.wb-stopped').length === 2")
+
+    start("words.txt", 300, "mine")
+    page.wait_for_selector("#wb-tok-trained table")
+    made = place / "runs" / ".workbench" / "tokenizers" / "mine"
+    assert str(made) in page.inner_text("#wb-tok-trained")
+    page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-finished")
+
+    page.get_by_role("button", name="Look at its tokens").click()
+    page.wait_for_selector("#wb-tok-summary >> text=mine, 300 ids")
+    text = f"abcd efgh {MARKUP} \U0001f642"
+    page.get_by_label("Text", exact=True).fill(text)
+    page.wait_for_selector(f"#wb-tok-summary >> text={len(text.encode())} bytes")
+    printed = mygpt2("tokenizer", "inspect", text, "--tokenizer", str(made)).out.splitlines()
+    assert ids_of(page, "#wb-tok-view .wb-tok") == [int(line.split()[0]) for line in printed[1:]]
+    page.focus("#wb-tok-view .wb-tok >> nth=0")
+    page.keyboard.press("ArrowRight")
+    told = page.inner_text("#wb-tok-view .wb-tok-detail")
+    assert told.startswith(f"id {ids_of(page, '#wb-tok-view .wb-tok')[1]} ") and "bytes:" in told.replace(
+        "byte:", "bytes:"
+    )
+    page.get_by_role("button", name="Replay the merges").click()
+    page.wait_for_selector("#wb-merges .wb-piece")
+    page.get_by_role("button", name="One merge on").click()
+    page.wait_for_selector("#wb-merges .wb-new")
+    assert "merge 1 of" in page.inner_text("#wb-merges")
+
+    part(page, "Train")
+    page.click("#wb-tok-use")
+    page.wait_for_function("path => document.querySelector('#wb-port-train textarea, #wb-port-train input')"
+                           ".value.includes(path)", arg=str(made))  # fmt: skip
+    assert page.locator("button[role=tab][aria-selected=true]").first.inner_text() == "Train"
+    assert page.evaluate("window.hacked") is None
+
+
+def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_page, place):
+    page = browser_page
+    page.goto(f"{server.url}?tab=data&run=prepared&step=3")
+    page.wait_for_selector(".wb-row")
+    assert "Step 3 of prepared" in page.inner_text("#wb-step-facts")
+    config = small_config(place / "root" / "docs")
+    batch = batches_of(config, place / "cache", 3)[2]
+    shown = {}
+    for number in (1, 2):
+        if number == 2:
+            page.click("#wb-row_page-on")
+            page.wait_for_selector("#wb-step-facts >> text=page 2 of 2")
+            page.wait_for_selector(".wb-ids[data-slot='4']", state="attached")
+        for cell in page.locator(".wb-ids").all():
+            shown[int(cell.get_attribute("data-slot"))] = [int(word) for word in cell.text_content().split()]
+    assert [shown[slot] for slot in range(len(batch))] == batch.tolist()
+
+    part(page, "A source")
+    field(page, "wb-data-source").fill("docs")
+    page.click("#wb-data-open")
+    page.wait_for_selector("#wb-data-hist svg")
+    assert "tab=data" in page.url and "source=docs" in page.url and "run=" not in page.url
+    page.locator("#wb-data-documents label").first.click()
+    page.wait_for_selector("#wb-data-text pre")
+    assert "<img src=x onerror=" in page.inner_text("#wb-data-text pre")
+    field(page, "wb-data-part").fill("2")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=row group 2, 6 documents")
+
+    for bad in ("../page", "/etc", MARKUP):
+        field(page, "wb-data-source").fill(bad)
+        page.click("#wb-data-open")
+        page.wait_for_function("bad => document.querySelector('#wb-data-facts .wb-problem')?.innerText.includes(bad)",
+                               arg=bad)  # fmt: skip
+
+    part(page, "Training order")
+    field(page, "wb-order-source").fill("docs")
+    page.click("#wb-order-show")
+    page.wait_for_selector("#wb-order table")
+    assert page.evaluate("window.hacked") is None

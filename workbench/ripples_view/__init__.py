@@ -1,1 +1,0 @@
-"""What the ripples tab shows and does: subjects, their cached analyses, figures, steps and studies."""

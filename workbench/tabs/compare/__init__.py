@@ -1,0 +1,1 @@
+"""Compare: evaluations as tasks, read back from their files, compared only where they compare."""

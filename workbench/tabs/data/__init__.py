@@ -1,0 +1,1 @@
+"""Data: sources, their documents, their order, and the batch of a step."""

@@ -1,0 +1,95 @@
+"""Numbers about the documents of a block: lengths, and the numeric columns that stand beside the text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mygpt2.data.sources.hub.parquet import Sparse, chunk_range
+from mygpt2.data.sources.local.textfiles import LineRange
+from mygpt2.data.sources.local.unpack import compression_of
+from workbench.tabs.data.library import Opened
+
+MOST_COLUMNS = 6
+
+
+def figures_of(opened: Opened, block: int) -> dict[str, np.ndarray]:
+    """Name to one float per document (NaN: none): characters or tokens first, then the numeric columns."""
+    documents = opened.read(block)
+    if opened.manifest.kind == "tokens":
+        return {"tokens": np.array([len(ids) for ids in documents], float)}
+    lengths = np.array([len(text) if isinstance(text, str) else np.nan for text in documents], float)
+    columns = {"characters": lengths}
+    try:
+        beside = _beside(opened, block)
+    except Exception:  # whatever is wrong with these columns, the text beside them can be shown
+        beside = {}
+    columns.update({name: values for name, values in beside.items() if len(values) == len(documents)})
+    return columns
+
+
+def _beside(opened: Opened, block: int) -> dict[str, np.ndarray]:
+    manifest = opened.manifest
+    if manifest.kind == "jsonl":
+        return _json_numbers(opened, block)
+    if manifest.kind != "parquet":
+        return {}
+    row, file = manifest.blocks[block], manifest.file_of(block)
+    group = int(row["part"])
+    if opened.footers is not None and opened.client is not None:
+        metadata = opened.footers.get(file)
+        names = _numeric(metadata.schema.to_arrow_schema())
+        wanted = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
+        ranges = [chunk_range(metadata, group, i) for i in wanted]
+        parts = [
+            (a, opened.client.range(file.location, a, b, size=file.size, identity=file.identity)) for a, b in ranges
+        ]
+        source = pq.ParquetFile(pa.PythonFile(Sparse(file.size, parts), mode="r"), metadata=metadata, pre_buffer=False)
+        return _floats(source, group, names, 0, -1)
+    with pq.ParquetFile(file.location) as source:
+        return _floats(source, group, _numeric(source.schema_arrow), int(row["start"]), int(row["stop"]))
+
+
+def _numeric(schema: pa.Schema) -> list[str]:
+    kinds = (pa.types.is_integer, pa.types.is_floating)
+    return [field.name for field in schema if any(kind(field.type) for kind in kinds)][:MOST_COLUMNS]
+
+
+def _floats(source: pq.ParquetFile, group: int, names: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+    if not names:
+        return {}
+    table = source.read_row_group(group, columns=names, use_threads=False)
+    if stop >= 0:
+        table = table.slice(start, stop - start)
+    return {
+        name: np.array([np.nan if v is None else float(v) for v in table.column(name).to_pylist()]) for name in names
+    }
+
+
+def _json_numbers(opened: Opened, block: int) -> dict[str, np.ndarray]:
+    """Numbers that the lines of a jsonl block have beside their text; a key counts when half of the lines have it."""
+    row, file = opened.manifest.blocks[block], opened.manifest.file_of(block)
+    if compression_of(file.name):
+        return {}
+    with open(file.location, "rb") as f:
+        content = LineRange(f).read(int(row["start"]), int(row["stop"]))
+    records = [_record(line) for line in content.split(b"\n") if line and not line.isspace()]
+    seen: dict[str, int] = {}
+    for record in records:
+        for key in record:
+            seen[key] = seen.get(key, 0) + 1
+    names = [key for key, count in seen.items() if 2 * count >= len(records)][:MOST_COLUMNS]
+    return {name: np.array([record.get(name, np.nan) for record in records], float) for name in names}
+
+
+def _record(line: bytes) -> dict[str, float]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}

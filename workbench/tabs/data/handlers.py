@@ -1,0 +1,101 @@
+"""What the data tab answers, over plain values: a document, a page of a window, a page of a step's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mygpt2.config import load_config
+from mygpt2.config.schema import DataConfig
+from mygpt2.errors import UserError
+from workbench import html
+from workbench.context import Context
+from workbench.tabs.data import documents, order, show, step
+from workbench.tabs.data.library import Library
+from workbench.tabs.tokenizer.choose import Tokenizers, tokenizer_of
+
+
+class Reading:
+    """What the tab's handlers share; made once per server."""
+
+    def __init__(self) -> None:
+        self.library = Library()
+        self.tokenizers = Tokenizers()
+
+
+def document(
+    context: Context, reading: Reading, source: str, column: str, ids: str, file: Any, part: Any, number: Any
+) -> html.Markup:
+    """One document, whole."""
+    data = data_of(context, source, column)
+    opened = reading.library.open(data, reading.tokenizers.get(tokenizer_of(context, ids)))
+    blocks = documents.blocks_of_file(opened.manifest, whole(file, 0))
+    place = whole(part, 0)
+    if not 0 <= place < len(blocks):
+        raise UserError(f"part {place} is outside 0 .. {len(blocks) - 1} of this file")
+    return show.document(*documents.whole_document(opened, int(blocks[place]), whole(number, -1)))
+
+
+def window(
+    context: Context, reading: Reading, by: int, following: bool, first: bool, run: str | None, preset: str,
+    source: str, lane: Any, epoch: Any, window: Any, page: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """A page of a lane's window of a run, or of a preset over a source."""
+    if run:
+        config = context.configuration(context.run(run))
+    else:
+        config = load_config(preset, None, {"data": {"source": context.source(source)}})
+    tokenizer = reading.tokenizers.get(config.data.tokenizer)
+    plan = order.plan_of(reading.library.open(config.data, tokenizer), config)
+    at = whole(epoch, 0), whole(window, 0)
+    if following:
+        at, page = plan.order.following(whole(lane, 0), *at), 1
+    page = 1 if first or following else whole(page, 1) + by
+    found = order.window_page(plan, whole(lane, 0), *at, page)
+    shape = f"{plan.lanes} lanes, windows of up to {plan.order.window} blocks, seed {plan.order.seed}"
+    cut = "; cut into rows, which are shuffled once more" if plan.order.shuffled else ""
+    note = f"{shape}{cut}; page {found.page.page} of {found.page.pages} of this window"
+    return html.note(note), show.window(found, whole(lane, 0)), *at, found.page.page
+
+
+def batch(
+    context: Context, reading: Reading, by: int, steps: int, first: bool, run: str | None, number: Any, page: Any
+) -> tuple[Any, ...]:
+    """A page of the rows of a step, rebuilt; what is in the way is said in its place."""
+    if not run:
+        raise UserError("no run is chosen; choose one, then a step")
+    chosen = context.run(run)
+    context.traced_files(chosen)
+    context.configuration(chosen)
+    traced = step.traced(chosen, reading.library, reading.tokenizers)
+    at = max(1, whole(number, 1) + steps)
+    page = 1 if first else whole(page, 1) + by
+    shown, held, loss, found = step.rows_of_step(traced, at, page)
+    low, high = step.step_range(traced.run)
+    facts = html.card(
+        f"Step {at} of {run}",
+        [
+            ("documents in the batch", f"{held:,}"),
+            ("mean loss of its rows", f"{loss:.4f}"),
+            ("rows shown", f"slots {found[0].slot} to {found[-1].slot}, page {shown.page} of {shown.pages}"),
+            ("steps in the trace", f"{low:,} to {high:,}"),
+            ("source", traced.opened.manifest.source),
+            ("tokenizer", traced.tokenizer.name),
+        ],
+    )
+    warning = html.problem(traced.warning) if traced.warning else html.Markup("")
+    return html.join([warning, facts]), show.rows(found, traced.tokenizer), shown.page, at
+
+
+def data_of(context: Context, source: str, column: str) -> DataConfig:
+    column = str(column or "").strip() or "text"
+    if len(column) > 200:
+        raise UserError(f"text column: {len(column)} characters are too many; give the name of a column")
+    return DataConfig(source=context.source(source), text_column=column)
+
+
+def whole(value: Any, otherwise: int) -> int:
+    """A number from the page as it can be used; what is none is `otherwise`."""
+    try:
+        return int(value) if abs(int(value)) < 2**53 else otherwise
+    except (TypeError, ValueError, OverflowError):
+        return otherwise

@@ -1,0 +1,1 @@
+"""Monitor: what a run does, as functions over run folders."""

@@ -1,0 +1,1 @@
+"""Ripples: subjects, their cached analyses, figures, steps and studies."""

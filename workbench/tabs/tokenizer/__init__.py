@@ -1,0 +1,1 @@
+"""Tokenizer: choosing, training, comparing, showing."""

@@ -1,0 +1,79 @@
+"""How well tokenizers compress several kinds of text, beside GPT-2: what `tokenizer compare` prints, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from mygpt2.config.schema import DataConfig
+from mygpt2.data.sources.resolve import open_reader, resolve
+from mygpt2.errors import UserError
+from mygpt2.machine import cache_folder
+from mygpt2.tokenizer import Tokenizer
+from mygpt2.tokenizer.training.compare import Row, compare, kinds
+from mygpt2.tokenizer.training.corpus import Budget, Read, documents
+from mygpt2.verbs.tokenizer import PROSE_BYTES
+from workbench import html
+
+MOST_TOKENIZERS = 6
+MOST_BLOCKS = 512  # read in search of a megabyte of held-out prose
+MODULES = (argparse, json.decoder, threading)  # the verb's choice: Python code that is everywhere
+
+
+def chosen(specs: list[str]) -> list[str]:
+    """GPT-2 first, each once. UserError when there are too many."""
+    names = ["gpt2", *(name for name in dict.fromkeys(specs) if name != "gpt2")]
+    if len(names) > MOST_TOKENIZERS + 1:
+        raise UserError(f"{len(names) - 1} tokenizers are chosen; at most {MOST_TOKENIZERS} beside GPT-2")
+    return names
+
+
+def held_out_prose(source: str, text_column: str = "text") -> Iterator[tuple[str, list[str]]]:
+    """(what is being done, texts found so far): documents of a source that no tokenizer was learnt from.
+
+    Ends with a megabyte, or after MOST_BLOCKS blocks.
+    """
+    yield f"resolving {source}", []
+    data = DataConfig(source=source, text_column=text_column or "text", outage_minutes=0.5)
+    caches = cache_folder()
+    manifest = resolve(source, data, cache_dir=caches)
+    read = Read()
+    texts: list[str] = []
+    with closing(open_reader(manifest, cache_dir=caches, eot_id=0)) as reader:
+        for batch in documents(manifest, reader, data, Budget(bytes=PROSE_BYTES), 0, read, validation=True):
+            texts += batch
+            yield f"{read.bytes:,} bytes of held-out prose from {read.blocks} of {len(manifest)} blocks", texts
+            if read.blocks >= MOST_BLOCKS:
+                return
+
+
+def compared(tokenizers: list[Tokenizer], prose: list[str]) -> list[Row]:
+    return compare(tokenizers, kinds(prose, MODULES))
+
+
+def table(names: list[str], tokenizers: list[Tokenizer], rows: list[Row]) -> html.Markup:
+    """Bytes per token; in brackets how many fewer tokens than GPT-2 takes for the same text."""
+    headers = [
+        "kind of text",
+        "bytes",
+        *(f"{n} ({t.vocab_size:,} ids)" for n, t in zip(names, tokenizers, strict=True)),
+    ]
+    lines = [[row.kind, f"{row.bytes:,}", *_cells(row)] for row in rows]
+    return html.table(
+        headers, lines, range(1, len(headers)), "bytes per token; in brackets against GPT-2, more is better"
+    )
+
+
+def _cells(row: Row) -> list[Any]:
+    base = row.tokens[0]
+    return [f"{row.bytes / base:.2f}", *(_cell(row.bytes, tokens, base) for tokens in row.tokens[1:])]
+
+
+def _cell(size: int, tokens: int, base: int) -> html.Markup:
+    gain = base / tokens - 1
+    kind = "wb-good" if gain > 0.005 else "wb-bad" if gain < -0.005 else "wb-muted"
+    return html.Markup(f'{size / tokens:.2f} <span class="{kind}">({gain:+.1%})</span>')

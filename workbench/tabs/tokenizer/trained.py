@@ -1,0 +1,86 @@
+"""Where tokenizers made here are put, and which ones there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mygpt2.errors import UserError
+from mygpt2.files import read_json
+from mygpt2.run_dir.paths import NAME
+from workbench.context import Context
+
+BESIDE_RUNS = "beside the runs"
+DEPTH = 3  # folders below a data root that are looked into
+MOST_FOLDERS = 2000  # of all roots together: the list must be quick in a home folder as well
+MOST_LISTED = 100
+REPORT, TOKENIZER = "tokenizer_report.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tokenizer that was learnt here, with its report's figures where they are."""
+
+    path: Path
+    report: dict[str, Any]
+    time: float
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def own_folder(context: Context) -> Path:
+    return context.runs / ".workbench" / "tokenizers"
+
+
+def places(context: Context) -> list[str]:
+    """What may be chosen as the place of a new tokenizer."""
+    return [BESIDE_RUNS, *(str(root) for root in context.data_roots if root != context.runs)]
+
+
+def new_place(context: Context, place: str, name: str) -> Path:
+    """The folder of a new tokenizer. UserError for a name or place that is not allowed, or one that is taken."""
+    from mygpt2.tokenizer.training.save import Place
+
+    name, place = str(name or "").strip(), str(place or BESIDE_RUNS)
+    if not NAME.fullmatch(name) or name.endswith(".json"):
+        raise UserError(
+            f"name {name!r} is not allowed; use 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit and not "
+            "ending in .json"
+        )
+    if place not in places(context):
+        raise UserError(f"place {place!r} is not one of this workbench's; allowed: {', '.join(places(context))}")
+    root = own_folder(context) if place == BESIDE_RUNS else Path(place)
+    out = context.path(str(root / name), "the new tokenizer's folder")  # links on the way are followed and judged
+    Place.of(out)
+    return out
+
+
+def trained(context: Context) -> list[Trained]:
+    """Tokenizers learnt here or found in the data roots, newest first."""
+    found: dict[Path, Trained] = {}
+    budget = iter(range(MOST_FOLDERS))
+    for root in dict.fromkeys((own_folder(context), *context.data_roots)):
+        for folder in _folders(root, DEPTH, budget):
+            report, file = folder / REPORT, folder / TOKENIZER
+            if report.is_file() and file.is_file():
+                found[folder] = Trained(folder, read_json(report) or {}, file.stat().st_mtime)
+    return sorted(found.values(), key=lambda t: t.time, reverse=True)[:MOST_LISTED]
+
+
+def _folders(root: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
+    """Folders below a root, no links, no hidden ones, until the budget is used up."""
+    try:
+        entries = sorted((e for e in os.scandir(root) if e.is_dir(follow_symlinks=False)), key=lambda e: e.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith((".", "_")) or next(budget, None) is None:
+            continue
+        yield Path(entry.path)
+        if depth > 1:
+            yield from _folders(Path(entry.path), depth - 1, budget)

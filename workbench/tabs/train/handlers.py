@@ -1,0 +1,229 @@
+"""What the Train tab answers: values of its components in, updates of some of them out.
+
+`data` is keyed by component. One handler, `refresh`, writes every note, so that no two answers can mix.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from mygpt2.config import to_toml
+from mygpt2.config.fields import settings
+from mygpt2.errors import UserError
+from mygpt2.planning import Plan
+from workbench.context import Context
+from workbench.forms import Loaded
+from workbench.page import Page
+from workbench.tabs.train import draft as drafts
+from workbench.tabs.train import fill, show
+from workbench.tabs.train.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
+from workbench.tabs.train.fields import Fields, fold_label
+
+Data = Mapping[Any, Any]
+Updates = dict[Any, Any]
+
+
+@dataclass
+class Parts:
+    """The components that handlers read and write. `shown` holds which notes are on the page, `filled` changes when
+    the form was written by the server, `file` is a TOML on its way to the browser."""
+
+    fields: Fields
+    shown: Any = None
+    filled: Any = None
+    file: Any = None
+    message: Any = None
+    reasons: Any = None
+    estimate: Any = None
+    schedule: Any = None
+    changes: Any = None
+    command: Any = None
+    start: Any = None
+    queue_up: Any = None
+    welcome_start: Any = None
+
+    @property
+    def form(self) -> set[Any]:
+        """All inputs of a draft."""
+        return set(self.fields.inputs.values())
+
+    @property
+    def filling(self) -> list[Any]:
+        """The outputs of a handler that fills the form."""
+        return [*self.fields.inputs.values(), self.message, self.filled]
+
+    @property
+    def refreshed(self) -> list[Any]:
+        """The outputs of `refresh`."""
+        return [*self.fields.folds.values(), self.shown, self.reasons, self.estimate,
+                self.schedule, self.changes, self.command, self.start, self.queue_up]  # fmt: skip
+
+
+def draft_of(parts: Parts, data: Data) -> Draft:
+    """The page's values as a draft."""
+    own = parts.fields.inputs
+    devices = data.get(own[DEVICES]) or []
+    return Draft(
+        preset=str(data.get(own[PRESET]) or ""),
+        values=parts.fields.texts(data),
+        run=str(data.get(own[RUN]) or "").strip(),
+        devices=[str(device) for device in devices] if isinstance(devices, list | tuple) else [str(devices)],
+        processes=str(data.get(own[NPROC]) or ""),
+    )
+
+
+def refresh(context: Context, parts: Parts, data: Data) -> Updates:
+    """After every change: notes at fields, what it will take, the command, and whether Start is on."""
+    checked = drafts.check(context, draft_of(parts, data))
+    plan = drafts.estimate(context, checked)
+    ready = not checked.reasons
+    return {
+        **_notes(parts, data, checked),
+        parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
+        parts.estimate: show.estimate(plan),
+        parts.schedule: show.schedule(plan.rates) if isinstance(plan, Plan) else "",
+        parts.changes: show.changes(checked),
+        parts.command: checked.command_line,
+        parts.start: gr.Button(interactive=ready),
+        parts.queue_up: gr.Button(interactive=ready),
+    }
+
+
+def _notes(parts: Parts, data: Data, checked: Checked) -> Updates:
+    """All notes, for the page's script, and the folds that are other than those on the page."""
+    changes = {change.name: change for change in checked.changes}
+    notes = {name: str(text) for name in parts.fields.inputs
+             if (text := show.note(name, checked.problems.get(name, ()), changes.get(name)))}  # fmt: skip
+    now: dict[str, Any] = {"notes": notes} if notes else {}
+    for section in parts.fields.folds:
+        inside = [s.name for s in settings().values() if s.section == section and not s.essential]
+        problems, changed = (sum(n in found for n in inside) for found in (checked.problems, changes))
+        if problems or changed:
+            now[f"fold {section}"] = [problems, changed]
+    before = _dictionary(data.get(parts.shown))
+    updates: Updates = {parts.shown: json.dumps(now)}
+    for section, fold in parts.fields.folds.items():
+        key = f"fold {section}"
+        if now.get(key) == before.get(key):
+            continue
+        problems, changed = now.get(key, (0, 0))
+        label = fold_label(section, problems, changed)
+        had = _had_problems(before.get(key))
+        updates[fold] = gr.Accordion(label=label, open=True) if problems and not had else gr.Accordion(label=label)
+    return updates
+
+
+def _had_problems(counts: Any) -> bool:
+    return isinstance(counts, list) and bool(counts) and bool(counts[0])
+
+
+def _dictionary(text: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, message: str = "") -> Updates:
+    """Updates that fill the form. `run`: the new name of the run, None to leave it."""
+    own = parts.fields.inputs
+    updates: Updates = {own[PRESET]: loaded.preset, **parts.fields.values(loaded.values)}
+    if run is not None:
+        updates[own[RUN]] = run
+    left = "; ".join(loaded.left_out)
+    words = " ".join(part for part in (message, f"Not taken: {left}." if left else "") if part)
+    updates[parts.message] = show.status(words)
+    return {**updates, parts.filled: secrets.token_hex(4)}
+
+
+def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
+    """Another preset: its values, and its name for a run that had no name of its own."""
+    now = draft_of(parts, data)
+    run = drafts.free_name(context, now.preset) if drafts.is_suggested(now.run) else None
+    return filled(context, parts, fill.from_preset(now.preset), run)
+
+
+def choose_devices(parts: Parts, data: Data) -> Any:
+    """Other GPUs: one process on each. On anything else the number stays."""
+    now = draft_of(parts, data)
+    if drafts.device_kind(now.devices) != "cuda":
+        return gr.skip()
+    return str(drafts.first_processes(now.preset, now.devices))
+
+
+def reset(context: Context, parts: Parts, name: str, data: Data) -> Updates:
+    """One setting as in the preset, or with `*` all of them."""
+    texts = fill.from_preset(draft_of(parts, data).preset).values
+    if name != "*":
+        if name not in texts:
+            raise UserError(f"{name!r} is not a setting")
+        texts = {name: texts[name]}
+    return {**parts.fields.values(texts), parts.filled: secrets.token_hex(4)}
+
+
+def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Updates:
+    """What another tab, or the address, asked for."""
+    now = draft_of(parts, data)
+    request = Page.request(text)
+    found = fill.from_request(context, request, dict(now.values), now.preset)
+    if found is None:
+        return {parts.message: gr.skip()}
+    loaded, stem = found
+    told = {
+        "from_run": f"Copied from run {stem}: change what you like, then start or queue it.",
+        "from_job": f"Copied from {stem}: change what you like, then start or queue it.",
+        "tokenizer": "The new run uses this tokenizer.",
+    }
+    message = next((words for key, words in told.items() if key in request), "")
+    run = drafts.free_name(context, stem) if "tokenizer" not in request else None
+    devices, processes = fill.machine_of(context, request)
+    own = parts.fields.inputs
+    machine: Updates = {own[DEVICES]: list(devices)} if devices else {}
+    machine |= {own[NPROC]: str(processes)} if processes else {}
+    return filled(context, parts, loaded, run, message) | machine
+
+
+def upload(context: Context, parts: Parts, file: str | None) -> Updates:
+    """A TOML file into the form, bad values and all."""
+    loaded = fill.from_upload(file)
+    return filled(context, parts, loaded, None, "The file's settings are in the form.")
+
+
+def download(context: Context, parts: Parts, data: Data) -> str:
+    """The form as the TOML file that the command line reads, for the browser to save."""
+    checked = drafts.check(context, draft_of(parts, data))
+    if checked.config is None:
+        raise UserError("the settings are not sound yet: " + "; ".join(line for line, _ in checked.reasons))
+    name = f"{checked.draft.run or 'settings'}.toml" if RUN not in checked.problems else "settings.toml"
+    return json.dumps({"name": name, "text": to_toml(checked.config), "nonce": secrets.token_hex(4)})
+
+
+def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[str, Updates]:
+    """Starts or queues the form's run; the name, and a form ready for the next. UserError with every reason why not."""
+    draft = draft_of(parts, data)
+    job = drafts.launch(context, draft, at_once)
+    run = parts.fields.inputs[RUN]
+    return job.run, {run: drafts.free_name(context, job.run), parts.filled: secrets.token_hex(4)}
+
+
+def launch_first(context: Context) -> str:
+    """Starts the newcomer's run, whatever the form holds by now; its name."""
+    devices = drafts.first_devices(context)
+    values = fill.from_preset(drafts.FIRST_PRESET).values
+    processes = str(drafts.first_processes(drafts.FIRST_PRESET, devices))
+    name = drafts.free_name(context, drafts.FIRST_PRESET)
+    return drafts.launch(context, Draft(drafts.FIRST_PRESET, values, name, devices, processes), True).run
+
+
+def suggest_name(context: Context, parts: Parts, data: Data) -> Updates:
+    """A free name after the one there is."""
+    now = draft_of(parts, data)
+    run = parts.fields.inputs[RUN]
+    return {run: drafts.free_name(context, now.run or now.preset), parts.filled: secrets.token_hex(4)}

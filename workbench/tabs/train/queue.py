@@ -1,0 +1,143 @@
+"""The queue and the runs that can go on, as tables whose buttons name an action and what it is done to."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mygpt2.config.batch import batch_problem, lanes_problem
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
+from mygpt2.run_dir.values import whole
+from workbench.context import Context
+from workbench.html import STATES, Markup, badge, empty, escape, join, table
+from workbench.jobs import Job
+from workbench.jobs.policy import check_resumable, may_resume
+from workbench.jobs.reading import came_to_nothing
+from workbench.jobs.records import WAITING
+from workbench.tabs.train.draft import parse_processes
+
+ENDED_SHOWN = 5
+RUNS_SHOWN = 50
+WORDS = {"waiting": "queued", "claimed": "starting"}
+
+
+def queue(context: Context) -> Markup:
+    """What waits and runs, first first, and the last that ended, with why."""
+    active = context.jobs.queue()
+    ended = [job for job in context.jobs.history(ENDED_SHOWN) if job.run not in {a.run for a in active}]
+    pause = "The queue is paused: nothing waiting is started." if context.jobs.paused else ""
+    head = Markup(f'<p class="wb-warn">{pause}</p>') if pause else ""
+    if not active and not ended:
+        return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
+    waiting = [job.id for job in active if job.state in WAITING]
+    held = context.jobs.devices.held() if waiting else {}
+    rows = [_row(context, job, waiting, held) for job in (*active, *ended)]
+    headers = ("run", "state", "on", "settings", "why", "")
+    return join([head, table(headers, rows, caption="queue and the last that ended")])
+
+
+def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> tuple[Any, ...]:
+    buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
+    if not context.read_only:
+        if job.id in waiting:
+            place = waiting.index(job.id)
+            buttons += [_button("up", job, "Up", f"Move {job.run} up")] if place else []
+            buttons += [_button("down", job, "Down", f"Move {job.run} down")] if place + 1 < len(waiting) else []
+            buttons.append(_button("cancel", job, "Cancel", f"Take {job.run} out of the queue"))
+        buttons.append(_button("copy", job, "Copy", f"Copy {job.run} into the form"))
+    on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
+    what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
+    word = WORDS.get(job.state, job.state)
+    nothing = came_to_nothing(RunDir(context.runs / job.run)) if job.state == "finished" else ""
+    why = Markup(f'<span class="wb-bad">diverged: {escape(nothing)}</span>') if nothing else _why(job, held)
+    return job.run, badge(word) if word in STATES else word, on, what, why, join(buttons)
+
+
+def _why(job: Job, held: Mapping[str, str]) -> str:
+    if job.state == "waiting":
+        return f"{job.reason}; again at {time.strftime('%H:%M:%S', time.localtime(job.not_before))}"
+    before = dict.fromkeys(held[device] for device in job.spec.devices if device in held)
+    if job.state == "queued" and before:
+        return f"waits for {', '.join(before)}"
+    return job.reason
+
+
+def _settings(job: Job) -> str:
+    """What distinguishes the job's command: its preset and overrides."""
+    words = list(job.spec.argv)
+    text = shlex.join(words[words.index("--preset") + 1 :]) if "--preset" in words else "as before"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _button(action: str, job: Job, text: str, label: str) -> Markup:
+    return button(action, job.id, text, label)
+
+
+def button(action: str, target: str, text: str, label: str) -> Markup:
+    """A button of a table: its click carries the action and its target."""
+    return Markup(
+        f'<button type="button" class="wb-small" data-act="{escape(action)}" data-id="{escape(target)}" '
+        f'aria-label="{escape(label)}">{escape(text)}</button>'
+    )
+
+
+def act(context: Context, action: str, id: str) -> None:
+    """Moves or cancels a waiting job. UserError for what is not possible (any more)."""
+    context.changes()
+    if action not in ("up", "down", "cancel"):
+        raise UserError(f"{action!r} cannot be done to a job; allowed: up, down, cancel")
+    if action == "cancel":
+        context.jobs.cancel(str(id))
+    else:
+        context.jobs.move(str(id), -1 if action == "up" else 1)
+
+
+def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
+    """The latest runs that ended before their last step and are not queued again, newest first."""
+    queued = {job.run for job in context.jobs.queue()}
+    runs = sorted((run for run in list_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
+    found = ((run, state_of(run)) for run in runs[:RUNS_SHOWN])
+    return [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
+
+
+def resume_table(context: Context) -> Markup:
+    """The runs that can go on, each with its button."""
+    rows = []
+    for run, state in resumable(context):
+        step, steps = whole(state.status.get("step")), whole(state.status.get("steps"))
+        at = "n/a" if step is None or steps is None else f"{step:,} of {steps:,}"
+        why = state.reason or str((state.exit or {}).get("reason") or state.status.get("message") or "")
+        go = "" if context.read_only else button("resume", run.name, "Resume", f"Resume {run.name}")
+        rows.append((run.name, badge(state.state), at, len(rank_states(run)) or "n/a", why, go))
+    if not rows:
+        return empty("No run of this folder was stopped, failed or got lost.")
+    return table(
+        ("run", "state", "step", "processes", "why it ended", ""), rows, numeric={2, 3}, caption="runs to resume"
+    )
+
+
+def resume(context: Context, name: str, processes: str) -> Job:
+    """Goes on with a run, on as many processes as asked or, with none given, as before. UserError when it cannot."""
+    context.changes()
+    run = context.run(name)
+    state = state_of(run)
+    check_resumable(run.name, state)
+    count = parse_processes(processes) if str(processes or "").strip() else None
+    config = context.configuration(run)
+    if count:
+        train, block = config.train, config.model.block_size
+        problem = batch_problem(train.batch_tokens, block, train.micro_batch, count)
+        problem = problem or lanes_problem(train.batch_tokens // block, config.data.lanes, count)
+        if problem:
+            raise UserError(problem)
+    return context.jobs.resume_run(run.name, count)
+
+
+def _changed(run: RunDir) -> float:
+    try:
+        return run.status_file.stat().st_mtime
+    except OSError:
+        return 0.0

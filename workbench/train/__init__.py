@@ -1,1 +1,0 @@
-"""The Train tab's parts: the draft a person is making, what it will take, the queue, and their markup."""
