@@ -1,4 +1,4 @@
-"""Every command line of the README is taken by the parser of the program it names."""
+"""Every command line of the README and of docs/ is taken by the parser of the program it names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from mygpt2.launch.torchrun import _launch_parser
 from mygpt2.verbs import data, tokenizer, train
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
+TEXT = "\n".join(
+    path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")) if path.name != "CHANGELOG.md"
+)
 LINES = [line.strip() for line in TEXT.splitlines() if line.startswith("    ")]
 SPANS = [span for line in TEXT.splitlines() if not line.startswith("    ") for span in re.findall(r"`([^`]+)`", line)]
 PROGRAMS = ("python -m mygpt2 ", "./launch_train.sh", "./launch_workbench.sh")

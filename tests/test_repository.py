@@ -114,8 +114,9 @@ def test_every_dependency_is_used_by_the_product_and_says_for_what() -> None:
         assert re.search(rf'^    "{re.escape(package)}[^\n]*",? +# \w', text, re.MULTILINE), f"{package} has no reason"
 
 
-def test_the_readme_names_files_that_exist() -> None:
+def test_the_documents_name_files_that_exist() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
     text = (ROOT / "README.md").read_text("utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
     assert "./launch_train.sh" in text and ".ci/run" in text
