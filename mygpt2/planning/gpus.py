@@ -39,6 +39,8 @@ GPUS = {
     "H100": Published(989e12, 80, 9.0),
     "A100 40GB": Published(312e12, 40, 8.0),
     "A100": Published(312e12, 80, 8.0),
+    "A40": Published(149.7e12, 48, 8.6),
+    "A10": Published(125e12, 24, 8.6),
     "L40S": Published(362e12, 48, 8.9),
     "L40": Published(181e12, 48, 8.9),
     "L4": Published(121e12, 24, 8.9),
