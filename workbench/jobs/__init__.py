@@ -3,11 +3,10 @@
 from mygpt2.config import config_hash
 from workbench.jobs.alerts import Alert
 from workbench.jobs.command import resume_command, shown, train_command
-from workbench.jobs.jobs import Jobs
+from workbench.jobs.devices import default_devices, default_nproc, default_slots, device_environment
+from workbench.jobs.jobs import Jobs, submit_config
 from workbench.jobs.records import Job, JobSpec
-from workbench.jobs.spawn import default_slots, device_environment
 from workbench.jobs.stopping import How, StopJob
-from workbench.jobs.submit import default_devices, default_nproc, submit_config
 from workbench.jobs.tasks import RESULT, Task, TaskProgress, Tasks
 
 __all__ = [

@@ -10,19 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from mygpt2.config import RunConfig, config_hash, plan_batch
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
 from workbench.jobs import spawn
-from workbench.jobs.alerts import Alert, AlertLog
-from workbench.jobs.command import resume_command
-from workbench.jobs.devices import Ledger
+from workbench.jobs.alerts import Alert, AlertLog, folder_of
+from workbench.jobs.command import resume_command, train_command
+from workbench.jobs.devices import check_slots, default_devices, default_nproc, default_slots
 from workbench.jobs.ending import last_attempt, record_unbegun
+from workbench.jobs.ledger import Ledger
 from workbench.jobs.policy import check_resumable
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
 from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
-from workbench.jobs.submit import default_devices
 from workbench.jobs.supervisor import Supervisor
 from workbench.jobs.tasks import Tasks
 
@@ -39,7 +40,7 @@ class Jobs:
 
     def __init__(self, runs: Path, slots: Sequence[str] | None = None) -> None:
         self.runs = Path(runs).absolute()
-        self.slots = tuple(slots) if slots else tuple(spawn.default_slots())
+        self.slots = tuple(slots) if slots else tuple(default_slots())
         self.store = Store(self.runs)
         self.tasks = Tasks(self.store.folder / "tasks")
         self._alerts = AlertLog(self.store.folder / "alerts.jsonl")
@@ -94,7 +95,7 @@ class Jobs:
 
     def _checked(self, spec: JobSpec) -> JobSpec:
         check_name(spec.run)
-        spawn.check_slots(spec.devices, self.slots)
+        check_slots(spec.devices, self.slots)
         if not spec.argv or any("\0" in word for word in spec.argv):
             raise UserError("the command is empty or holds a character that no command can; choose other values")
         if not 1 <= spec.nproc <= NPROC_LIMIT:
@@ -262,8 +263,35 @@ class Jobs:
     # Alerts
 
     def alerts(self, run: str | None = None) -> list[Alert]:
-        """Alerts of a run, or of all runs and the folder, newest first."""
-        return self._alerts.all(run)
+        """Alerts of a run, or of all runs and the folder, newest first; not of a removed run whose name another has."""
+        found = self._alerts.all(run)
+        runs = {name: RunDir(self.runs / name) for name in {alert.run for alert in found if alert.folder}}
+        here = {name: folder_of(run) for name, run in runs.items() if run.path.exists()}
+        return [alert for alert in found if not alert.folder or here.get(alert.run, alert.folder) == alert.folder]
+
+
+def submit_config(
+    jobs: Jobs,
+    config: RunConfig,
+    preset: str | None,
+    run: str,
+    nproc: int | None = None,
+    devices: Sequence[str] | None = None,
+    *,
+    at_once: bool = False,
+) -> Job:
+    """Queues a run of this configuration: the one way in for the form, the API and studies.
+
+    Everything is checked before anything is written; UserError says what not.
+    """
+    check_name(run)
+    ranks = nproc or default_nproc(config, jobs.slots)
+    plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, ranks, config.data.lanes)
+    chosen = tuple(devices or default_devices(jobs.slots, ranks))
+    if config.train.device in ("auto", "cuda") and chosen[0].startswith("cuda") and ranks > len(chosen):
+        raise UserError(f"{ranks} processes need {ranks} devices, and {len(chosen)} are chosen: {', '.join(chosen)}")
+    argv = train_command(config, preset, run, jobs.runs, ranks)
+    return jobs.submit(JobSpec(run, tuple(argv), chosen, ranks, config_hash(config)), at_once)
 
 
 def _refuse_link(run: RunDir) -> None:

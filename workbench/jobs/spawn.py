@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 import mygpt2
-from mygpt2.errors import UserError
 from mygpt2.run_dir import Process, RunDir, open_inside
 from mygpt2.run_dir.command import is_secret_name
 
@@ -44,16 +43,6 @@ def child_environment(
     root = str(Path(mygpt2.__file__).resolve().parents[1])
     paths = [part for part in kept.get("PYTHONPATH", "").split(os.pathsep) if part and part != root]
     return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "PYTHONUNBUFFERED": "1", **added}
-
-
-def device_environment(devices: Sequence[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Which CUDA devices the child sees: cuda:0 is the first of those this process sees."""
-    numbers = [int(device.removeprefix("cuda:")) for device in devices if device.startswith("cuda:")]
-    if not numbers:
-        return {}
-    seen = [d for d in (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-    names = [seen[number] if number < len(seen) else str(number) for number in numbers]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names)}
 
 
 @contextlib.contextmanager
@@ -146,28 +135,3 @@ def tail(
 def log_of(run: RunDir, rank: int, lines: int = 40, end: int | None = None) -> list[str]:
     """The last lines of a rank's log."""
     return tail(run.log_file(rank), lines, end, root=run.path)
-
-
-def default_slots() -> list[str]:
-    """Names of the devices here, found without loading torch: cuda:0 ..., mps, or cpu."""
-    import platform
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        count = len([d for d in visible.split(",") if d and d != "-1"])
-    else:
-        count = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdecimal()])
-    if count:
-        return [f"cuda:{number}" for number in range(count)]
-    return ["mps"] if (platform.system(), platform.machine()) == ("Darwin", "arm64") else ["cpu"]
-
-
-def check_slots(devices: Sequence[str], slots: Sequence[str]) -> None:
-    """UserError unless every device is a slot, each once."""
-    if not devices:
-        raise UserError(f"no device was chosen; choose from: {', '.join(slots)}")
-    for device in devices:
-        if device not in slots:
-            raise UserError(f"there is no device {device!r}; choose from: {', '.join(slots)}")
-    if len(set(devices)) != len(devices):
-        raise UserError(f"a device was chosen twice: {', '.join(devices)}; choose each once")

@@ -10,17 +10,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mygpt2.run_dir import Process, RunDir, state_of
 from workbench.jobs import spawn
-from workbench.jobs.alerts import AlertLog, new_alert
-from workbench.jobs.devices import Ledger
-from workbench.jobs.ending import End, how_it_ended, last_attempt, last_step, record_unbegun
-from workbench.jobs.policy import Verdict, next_jobs, verdict
+from workbench.jobs.alerts import AlertLog
+from workbench.jobs.devices import device_environment
+from workbench.jobs.ending import how_it_ended, last_attempt, last_step, record_unbegun
+from workbench.jobs.ledger import Ledger
+from workbench.jobs.policy import next_jobs, verdict
 from workbench.jobs.records import HOLDING, WAITING, Job
 from workbench.jobs.store import Store
 from workbench.jobs.tasks import Tasks
@@ -190,7 +191,7 @@ class Supervisor:
             self._start(claimed)
 
     def _start(self, job: Job) -> None:
-        added = {spawn.JOB: job.id, **spawn.device_environment(job.spec.devices)}
+        added = {spawn.JOB: job.id, **device_environment(job.spec.devices)}
         environment = spawn.child_environment(added, secrets=(*spawn.HUB_SECRETS, *spawn.TRACKER_SECRETS))
         try:
             child = spawn.start_detached(
@@ -262,36 +263,15 @@ class Supervisor:
             what = verdict(job, end, step)
             fields: dict[str, Any] = {"code": end.code, "reason": what.reason, "launcher": None}
             fields |= {"failures": what.failures, "best_step": max(step, job.best_step)}
-            self._tell_end(job, run, end, what, step)  # first: said twice is said once, and a crash here loses nothing
+            if what.state in ("failed", "stopped"):
+                record_unbegun(run, what.state, what.reason)
+            printed = spawn.tail(self._store.log_file(job))
+            self._watch.launch_ended(job, end, what, step, printed)  # first: a crash here loses nothing
             if what.state == "waiting":
                 fields["not_before"] = self.now() + what.delay
             else:
                 fields["ended"] = self.now()
             self._store.change(job.id, HOLDING, state=what.state, **fields)
-
-    def _tell_end(self, job: Job, run: RunDir, end: End, what: Verdict, step: int) -> None:
-        """The alert of an end nobody asked for, unless the run's own files tell it; those are the watch's to read."""
-        attempt = last_attempt(run)
-        began = attempt > job.attempt_before
-        at = f"{attempt}" if began else f"{job.id}-{job.launches}"  # as the watch would name the death of this attempt
-        printed = spawn.tail(self._store.log_file(job))
-        if what.state in ("failed", "stopped"):
-            record_unbegun(run, what.state, what.reason)
-        if job.asked:
-            return
-        if end.state == "died":
-            self._alert(job, "error", "crash", what.reason, at, step, spawn.log_of(run, 0) or printed)
-        elif end.state == "again":
-            again = f"; it is started again in {what.delay:.0f} s" if what.state == "waiting" else ""
-            level = "warning" if again else "error"
-            self._alert(job, level, "outage", what.reason + again, f"{at}-{what.state}", step, printed)
-        elif what.state == "failed" and not began:
-            self._alert(job, "error", "failed", f"{job.run} did not start: {what.reason}", at, None, printed)
-
-    def _alert(
-        self, job: Job, level: str, kind: str, text: str, at: str, step: int | None, lines: Sequence[str]
-    ) -> None:
-        self._alerts.add(new_alert(level, kind, job.run, text, at=at, step=step, when=self.now(), log_tail=lines))
 
     # Writing
 
@@ -302,5 +282,5 @@ class Supervisor:
     def _end(self, job: Job, states: tuple[str, ...], state: str, reason: str) -> None:
         if self._change(job, states, state=state, reason=reason, ended=self.now()):
             if state == "failed":
-                self._alert(job, "error", "failed", f"{job.run}: {reason}", f"{job.id}-{job.launches}", None, ())
+                self._watch.not_launched(job, reason)
             record_unbegun(RunDir(self._runs / job.run), state, reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.files import read_json, replace_json
 from mygpt2.run_dir import Process
 from mygpt2.run_dir.values import number
-from workbench.jobs import runner, spawn
+from workbench.jobs import spawn, task_parent
+from workbench.jobs.devices import device_environment
 from workbench.jobs.records import ID
 
 RESULT = "{result}"  # in argv: the path of the task's own result.json
@@ -87,11 +89,12 @@ class Tasks:
 
     def start(
         self, kind: str, argv: Sequence[str], *, label: str, result: Path | None = None, devices: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        turn: bool = False,
     ) -> Task:  # fmt: skip
         """Starts a command. `result`: the JSON file it will write; a word {result} in argv is the task's own.
 
-        `devices`: those it will be at work on; `environment`: what is added to ours. UserError when it cannot start.
+        `devices`: those it will be at work on, of which it sees no others. `turn`: it waits there for the tasks that do
+        the same. UserError when it cannot start.
         """
         id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         folder = self._folder / id
@@ -105,25 +108,29 @@ class Tasks:
             folder.mkdir(mode=0o700, parents=True)
             with spawn.held(folder / "log.txt") as log:  # first: whoever reads the record sees a task that runs
                 replace_json(folder / "task.json", record)
-                self._launch(id, folder, log, words, record, environment or {})
+                self._launch(id, folder, log, words, record, turn)
         except (OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(f"{label} could not be started: {getattr(error, 'strerror', None) or error}") from None
         self.prune()
         return self.get(id)
 
-    def _launch(
-        self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any], more: Mapping[str, str]
-    ) -> None:
+    def _launch(self, id: str, folder: Path, log: int, words: list[str], record: dict[str, Any], turn: bool) -> None:
         own = {spawn.TASK: id, spawn.PROGRESS: str(folder / "progress.json")}
-        environment = spawn.child_environment({**more, **own})
+        environment = spawn.child_environment({**device_environment(record["devices"]), **own})
+        turns = [word for device in record["devices"] if turn for word in ("--turn", str(self._lock_of(device)))]
         # By its path, not as a module: it needs nothing of this package, whose import takes half a second.
-        command = [sys.executable, "-P", str(Path(runner.__file__).resolve()), str(folder), *words]
+        parent = str(Path(task_parent.__file__).resolve())
+        command = [sys.executable, "-P", parent, str(folder), *turns, "--", *words]
         child = spawn.start_held(command, log, environment, os.getcwd())
         with self._lock:
             self._children[id] = child
         process = Process.of(child.pid)
         replace_json(folder / "task.json", {**record, "process": process.to_json() if process else None})
+
+    def _lock_of(self, device: str) -> Path:
+        """What the tasks hold that take turns on a device; beside the folders of tasks, and no task itself."""
+        return self._folder / f"{re.sub(r'[^a-z0-9]+', '-', device)}.lock"
 
     def list(self, kind: str | None = None) -> list[Task]:
         """All tasks, or those of one kind, newest first."""

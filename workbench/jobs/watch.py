@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
 from mygpt2.run_dir.values import number, whole
 from mygpt2.train.guard import NONFINITE
-from workbench.jobs.alerts import Alert, AlertLog, new_alert
+from workbench.jobs.alerts import Alert, AlertLog, folder_of, new_alert
 from workbench.jobs.detect import Detector, stalled
-from workbench.jobs.ending import last_step
+from workbench.jobs.ending import End, last_attempt, last_step
+from workbench.jobs.policy import Verdict
 from workbench.jobs.reading import vocabulary_of
+from workbench.jobs.records import Job
 from workbench.jobs.spawn import log_of
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ class _Watched:
     events: Follower
     detector: Detector = field(default_factory=Detector)
     stamp: tuple[int, ...] = ()
+    folder: str = ""
     settled: bool = False  # it has ended and everything was said
     ended_before: bool = False  # it had ended at the look before, too
     untold: Alert | None = None  # a rank's own word on its end, which may only be a consequence of another's
@@ -91,10 +95,10 @@ class Watch:
         """Looks at one run; returns the size of its newest checkpoint while it is at work."""
         self.inspected += 1
         state = state_of(run, now=self._clock())
-        known = self._known.get(run.name)
-        if known is None:
+        known, folder = self._known.get(run.name), folder_of(run)
+        if known is None or known.folder not in ("", folder):  # also another folder under the name of a removed one
             known = self._known[run.name] = self._first_sight(run, state)
-        known.stamp, known.settled = stamp, False
+        known.stamp, known.settled, known.folder = stamp, False, folder
         self._events(run, known)
         caught_up = self._metrics(run, known)
         if state.alive:
@@ -135,20 +139,19 @@ class Watch:
         when = self._clock() if when is None else when
         if self._clock() - when > OLD_SECONDS:
             return None
-        nonfinite = self._alerts.has(f"{run.name}/nonfinite/{attempt}")
+        nonfinite = self._alerts.has(f"{run.name}/nonfinite/{attempt}", folder_of(run))
+        alert = partial(_alert, run, when=when)
         if kind == "alert" and message.startswith(NONFINITE):
             if nonfinite:  # told before; looking for a whole checkpoint reads all of it
                 return None
             text = f"{message.removeprefix(NONFINITE)}; {checkpoint_words(run)}"
-            return new_alert("error", "nonfinite", run.name, text, at=f"{attempt}", step=_step(run), when=when,
-                             log_tail=log_of(run, 0))  # fmt: skip
+            return alert("error", "nonfinite", text, f"{attempt}", _step(run), log_of(run, 0))
         if kind == "alert" and event.get("level") == "warning":  # the run goes on
             about = str(event.get("about") or "event")
-            return new_alert("warning", about, run.name, message, at=f"{attempt}-{step}", step=step, when=when)
+            return alert("warning", about, message, f"{attempt}-{step}", step)
         if kind == "alert":
             log_tail = log_of(run, whole(event.get("rank")) or 0)
-            known.untold = new_alert("error", "crash", run.name, message, at=f"{attempt}", step=_step(run), when=when,
-                                     log_tail=log_tail)  # fmt: skip
+            known.untold = alert("error", "crash", message, f"{attempt}", _step(run), log_tail)
             return None
         if kind == "crash" and not nonfinite:  # which ends the ranks with 70
             rank = whole(event.get("rank"))
@@ -156,14 +159,13 @@ class Watch:
             if known.untold and rank == 0 and event.get("signal") is None:
                 message = f"{message}: {known.untold.text}"
             known.untold = None
-            return new_alert("error", "crash", run.name, message, at=f"{attempt}", step=step, when=when, log_tail=lines)
+            return alert("error", "crash", message, f"{attempt}", step, lines)
         if kind == "save_failed":
             text = f"the checkpoint of step {step} was not saved: {event.get('reason', '')}"
-            return new_alert("warning", "save", run.name, text, at=f"{attempt}-{step}", step=step, when=when)
+            return alert("warning", "save", text, f"{attempt}-{step}", step)
         if kind == "skipped" and event.get("loss") is None:
             text = f"step {step} was skipped: its loss is not finite"
-            at = f"skip-{attempt}-{(step or 0) // 100}"
-            return new_alert("warning", "nonfinite", run.name, text, at=at, step=step, when=when)
+            return alert("warning", "nonfinite", text, f"skip-{attempt}-{(step or 0) // 100}", step)
         return None
 
     def _metrics(self, run: RunDir, known: _Watched) -> bool:
@@ -175,10 +177,32 @@ class Watch:
             for finding in known.detector.row(row):
                 level = "error" if finding.kind in ("nonfinite", "divergence") else "warning"
                 at = f"{whole(row.get('attempt'))}-{finding.step}"
-                self._alerts.add(
-                    new_alert(level, finding.kind, run.name, finding.text, at=at, step=finding.step, when=finding.time)
-                )
+                self._alerts.add(_alert(run, level, finding.kind, finding.text, at, finding.step, when=finding.time))
         return not lines
+
+    # What the queue says of its launches
+
+    def launch_ended(self, job: Job, end: End, what: Verdict, step: int, printed: Sequence[str]) -> None:
+        """The alert of an end nobody asked for, unless the run's own files tell it, which are read here as well."""
+        run = RunDir(self._runs / job.run)
+        attempt = last_attempt(run)
+        began = attempt > job.attempt_before
+        at = f"{attempt}" if began else f"{job.id}-{job.launches}"  # an attempt dies once
+        if job.asked:
+            return
+        if end.state == "died":
+            self._add(run, "error", "crash", what.reason, at, step, log_of(run, 0) or printed)
+        elif end.state == "again":
+            again = f"; it is started again in {what.delay:.0f} s" if what.state == "waiting" else ""
+            level = "warning" if again else "error"
+            self._add(run, level, "outage", what.reason + again, f"{at}-{what.state}", step, printed)
+        elif what.state == "failed" and not began:
+            self._add(run, "error", "failed", f"{job.run} did not start: {what.reason}", at, None, printed)
+
+    def not_launched(self, job: Job, reason: str) -> None:
+        """A job whose command was never started."""
+        run = RunDir(self._runs / job.run)
+        self._add(run, "error", "failed", f"{job.run}: {reason}", f"{job.id}-{job.launches}", None)
 
     # What can be seen of it
 
@@ -211,8 +235,7 @@ class Watch:
     def _add(
         self, run: RunDir, level: str, kind: str, text: str, at: str, step: Any, lines: Sequence[str] = ()
     ) -> None:
-        alert = new_alert(level, kind, run.name, text, at=at, step=whole(step), when=self._clock(), log_tail=lines)
-        self._alerts.add(alert)
+        self._alerts.add(_alert(run, level, kind, text, at, whole(step), lines, when=self._clock()))
 
     def _disk(self, checkpoint: int) -> None:
         """Room for two more checkpoints of the largest run at work, and for everything else."""
@@ -226,6 +249,20 @@ class Watch:
             text = f"{room}; below {limit / 1e9:.1f} GB checkpoints may not be saved"
             self._alerts.add(new_alert("error", "disk", "", text, at=f"{self._clock():.0f}", when=self._clock()))
         self._low = free < (1.5 * limit if self._low else limit)
+
+
+def _alert(
+    run: RunDir,
+    level: str,
+    kind: str,
+    text: str,
+    at: str,
+    step: int | None,
+    lines: Sequence[str] = (),
+    *,
+    when: float | None,
+) -> Alert:
+    return new_alert(level, kind, run.name, text, at=at, step=step, when=when, log_tail=lines, folder=folder_of(run))
 
 
 def checkpoint_words(run: RunDir) -> str:

@@ -13,7 +13,6 @@ from tests.workbench.jobs.helpers import job, spec
 from workbench.jobs import Jobs, default_devices, default_nproc, submit_config
 from workbench.jobs.records import Job
 from workbench.jobs.store import KEPT, Store
-from workbench.jobs.submit import submit_settings
 
 
 @pytest.fixture
@@ -152,12 +151,11 @@ def test_a_configuration_that_does_not_divide_is_refused_before_anything_is_writ
 def test_settings_become_a_run_of_that_configuration(jobs):
     from mygpt2.config import config_hash, load_config
 
-    job = submit_settings(jobs, jobs.runs, "tiny", "a", {"optimizer.lr": 1e-3, "train": {"steps": 99}})
+    settings = {"optimizer.lr": 1e-3, "train": {"steps": 99}}
+    job = submit_config(jobs, load_config("tiny", None, settings), "tiny", "a")
     config = load_config("tiny", None, ["--optimizer.lr", "0.001", "--train.steps", "99"])
     assert job.spec.config_hash == config_hash(config)
     assert job.argv[-4:] == ("--optimizer.lr", "0.001", "--train.steps", "99")
-    with pytest.raises(UserError, match="nearest n_head"):
-        submit_settings(jobs, jobs.runs, "tiny", "b", {"model.n_head": 3})
     assert order(jobs) == ["a"]
 
 

@@ -12,6 +12,7 @@ from mygpt2.run_dir import Process
 from tests.run_dir.processes import running
 from tests.workbench.jobs.helpers import PYTHON, until
 from workbench.jobs import spawn
+from workbench.jobs.devices import check_slots, default_slots, device_environment
 
 
 def test_secrets_stay_behind_except_the_hubs():
@@ -44,16 +45,16 @@ def test_the_engine_is_importable_by_the_child_whatever_its_folder():
 )
 def test_a_child_sees_its_devices_among_those_the_server_sees(devices, seen, expected):
     environ = {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}
-    assert spawn.device_environment(devices, environ).get("CUDA_VISIBLE_DEVICES") == expected
+    assert device_environment(devices, environ).get("CUDA_VISIBLE_DEVICES") == expected
 
 
 def test_slots_are_the_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert spawn.default_slots() == ["cuda:0", "cuda:1"]
+    assert default_slots() == ["cuda:0", "cuda:1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert spawn.default_slots() in (["cpu"], ["mps"])
+    assert default_slots() in (["cpu"], ["mps"])
     with pytest.raises(UserError, match="choose from: cpu"):
-        spawn.check_slots(["cuda:1"], ["cpu"])
+        check_slots(["cuda:1"], ["cpu"])
 
 
 def test_the_log_is_held_as_long_as_the_child_or_a_child_of_it_lives(tmp_path):

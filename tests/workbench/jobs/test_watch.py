@@ -9,6 +9,7 @@ import pytest
 
 from mygpt2.run_dir import RunDir, RunWriter
 from tests.run_dir.processes import record_rank, running
+from workbench.jobs import Jobs
 from workbench.jobs import watch as module
 from workbench.jobs.alerts import AlertLog, new_alert
 from workbench.jobs.watch import Watch
@@ -151,6 +152,21 @@ def test_a_kill_on_request_is_no_crash(folder):
     writer.close()
     record_kill(run)
     assert folder.look(3) == []
+
+
+def test_a_run_made_again_under_the_name_of_a_removed_one_has_alerts_of_its_own(folder):
+    jobs = Jobs(folder.runs, ["cpu"])
+    for number in (1, 2):
+        folder.clock.now += 10
+        run, writer = folder.run(step=20)
+        writer.command(["train"])
+        writer.event("crash", step=20, rank=1, signal="SIGKILL", message=f"killed, run {number}")
+        writer.finish("failed", 70, "x")
+        folder.look(3)
+        assert [alert.text for alert in jobs.alerts()] == [f"killed, run {number}"]
+        assert jobs.alerts("a") == jobs.alerts()
+        shutil.rmtree(run.path)
+    assert len(folder.log.all()) == 2
 
 
 def test_a_stall_is_told_once_and_again_after_it_got_on(folder):

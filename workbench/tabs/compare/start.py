@@ -32,11 +32,6 @@ class Plan:
     result: Path
     device: str
 
-    def command(self, lock: Path) -> list[str]:
-        """What is started: the command, once the device's lock is held."""
-        return [sys.executable, "-m", "workbench.tabs.compare.turn", "--lock", str(lock), "--device", self.device, "--",
-                *self.argv]  # fmt: skip
-
 
 def protocols(context: Context) -> list[tuple[str, str]]:
     """(label, value) of the texts: held-out sets of runs, the published ones, and none."""
@@ -89,10 +84,9 @@ def start(context: Context, found: Sequence[Plan]) -> list[Task]:
         context.jobs.devices.take(plan.device, devices(context), but=KIND)  # evaluations wait for each other
     started = []
     for plan in found:
-        lock = own_folder(context) / f"{re.sub(r'[^a-z0-9]+', '-', plan.device)}.lock"
         plan.result.parent.mkdir(exist_ok=True)
-        command, held = plan.command(lock), (plan.device,)
-        started.append(tasks.start(KIND, command, label=plan.label, result=plan.result, devices=held))
+        more: dict[str, Any] = {"result": plan.result, "devices": [plan.device], "turn": True}
+        started.append(tasks.start(KIND, plan.argv, label=plan.label, **more))
     return started
 
 
@@ -141,7 +135,7 @@ def result_file(context: Context, spec: str, measure: str) -> Path:
 
 
 def own_folder(context: Context) -> Path:
-    """Results of models that have no run, and the locks of devices."""
+    """Results of models that have no run."""
     folder = context.runs / ".workbench" / "evals"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -21,10 +21,9 @@ from mygpt2.run_dir import check_name
 from workbench import forms
 from workbench.context import Context
 from workbench.jobs import Job, shown, train_command
-from workbench.jobs.jobs import NPROC_LIMIT
+from workbench.jobs.devices import check_slots, default_nproc, device_environment
+from workbench.jobs.jobs import NPROC_LIMIT, submit_config
 from workbench.jobs.records import HOLDING
-from workbench.jobs.spawn import check_slots, device_environment
-from workbench.jobs.submit import default_nproc, submit_config
 
 FIRST_PRESET = "tiny"
 TRACKERS = {"log.tensorboard": "tensorboard", "log.wandb": "wandb", "log.trackio": "trackio"}

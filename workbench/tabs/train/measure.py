@@ -10,7 +10,7 @@ from typing import Any
 from mygpt2.errors import UserError
 from workbench.context import Context
 from workbench.html import Markup, badge, escape, join
-from workbench.jobs import RESULT, Task, device_environment
+from workbench.jobs import RESULT, Task
 from workbench.jobs.command import overrides
 from workbench.tabs.train import draft as drafts
 from workbench.tabs.train.draft import Draft
@@ -36,9 +36,7 @@ def start(context: Context, draft: Draft) -> Task:
             str(context.runs), "--json", RESULT, "--preset", draft.preset, *words]  # fmt: skip
     on = f"{checked.processes} x {drafts.device_kind(draft.devices)}"
     label = f"{shlex.join([draft.preset, *words])} on {on}"
-    return context.jobs.tasks.start(
-        KIND, argv, label=label, devices=draft.devices, environment=device_environment(draft.devices)
-    )
+    return context.jobs.tasks.start(KIND, argv, label=label, devices=draft.devices)
 
 
 def stop(context: Context) -> None:

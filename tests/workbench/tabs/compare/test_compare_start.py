@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -18,11 +17,11 @@ from mygpt2.errors import UserError
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
 from workbench.jobs import Jobs
+from workbench.jobs.task_parent import WAITS
 from workbench.page import Page
 from workbench.tabs.compare.results import Results
 from workbench.tabs.compare.start import KIND, plans, start
 from workbench.tabs.compare.tab import IDLE_SECONDS, act, asked, begin, exported, polled
-from workbench.tabs.compare.turn import WAITS
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
                           "device": "cpu", "precision": "fp32"}  # fmt: skip
@@ -127,27 +126,29 @@ def test_an_evaluation_writes_its_result_where_the_run_keeps_them(context: Conte
     assert ended.result_file is not None and ended.result_file.parent == context.runs / "first" / "evals"
 
 
-def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(tmp_path: Path) -> None:
-    lock, order, gate = tmp_path / "cpu.lock", tmp_path / "order", tmp_path / "gate"
+def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(
+    context: Context, tmp_path: Path
+) -> None:
+    order, gate = tmp_path / "order", tmp_path / "gate"
     code = ("import pathlib, sys, time\nwith open(sys.argv[1], 'a') as f: f.write(sys.argv[2])\n"
             "while sys.argv[2] == 'a' and not pathlib.Path(sys.argv[3]).exists(): time.sleep(0.02)\n"
             "with open(sys.argv[1], 'a') as f: f.write(sys.argv[2].upper())")  # fmt: skip
+    tasks = context.jobs.tasks
 
-    def run(name: str) -> subprocess.Popen[bytes]:
-        import os
-
-        turn = [sys.executable, "-m", "workbench.tabs.compare.turn", "--lock", str(lock), "--device", "cpu", "--"]
-        environment = {**os.environ, "MYGPT2_PROGRESS": str(tmp_path / f"{name}.json")}
-        command = [*turn, sys.executable, "-c", code, str(order), name, str(gate)]
-        return subprocess.Popen(command, env=environment)
+    def run(name: str) -> str:
+        command = [sys.executable, "-c", code, str(order), name, str(gate)]
+        return tasks.start(KIND, command, label=name, devices=["cpu"], turn=True).id
 
     first = run("a")
     until(lambda: order.exists() and order.read_text() == "a")
-    second = run("b")
-    until(lambda: (tmp_path / "b.json").exists())
-    assert json.loads((tmp_path / "b.json").read_text())["title"] == WAITS and order.read_text() == "a"
+    second, third = run("b"), run("c")
+    until(lambda: all(tasks.get(id).progress for id in (second, third)))
+    assert tasks.get(second).progress.title == WAITS and order.read_text() == "a"
+    tasks.stop(third)
+    until(lambda: not tasks.get(third).running)
     gate.touch()
-    assert first.wait(60) == second.wait(60) == 0
+    until(lambda: not any(tasks.get(id).running for id in (first, second)))
+    assert [tasks.get(id).state for id in (first, second, third)] == ["done", "done", "stopped"]
     assert order.read_text() == "aAbB"
 
 
