@@ -114,3 +114,14 @@ def signature(pid: int) -> str | None:
     """A short name-safe digest of a process's start, for file names."""
     start = start_of(pid)
     return hashlib.sha256(start.encode()).hexdigest()[:8] if start else None
+
+
+def descendants(process: Process) -> list[Process]:
+    """Everything a process started, directly or not, that still runs."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        if process.alive():
+            children = psutil.Process(process.pid).children(recursive=True)
+            return [found for child in children if (found := Process.of(child.pid))]
+    return []

@@ -1,30 +1,51 @@
-"""Stopping a run: first a request, then signals, and in the end certainty about every process."""
+"""Stopping a run: first a request, then signals, and in the end certainty about every process.
+
+`stop` waits for the end; `BackgroundStop` is the same in a thread, for whoever has a page to serve meanwhile.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from mygpt2.errors import UserError
+from mygpt2.files import replace_json
 from mygpt2.run_dir.control import ControlFiles
-from mygpt2.run_dir.liveness import RunState, rank_states, state_of
-from mygpt2.run_dir.lock import holder
+from mygpt2.run_dir.liveness import ENDED, RunState, state_of
+from mygpt2.run_dir.lock import RunLock, holder
 from mygpt2.run_dir.paths import RunDir
-from mygpt2.run_dir.process import Process
+from mygpt2.run_dir.process import Process, descendants
+from mygpt2.run_dir.values import whole
+from mygpt2.run_dir.writer import SCHEMA, next_attempt
 
 GRACE_SECONDS = 60.0
 KILL_SECONDS = 10.0
+LOOK_SECONDS = 0.2
+KILLED = 128 + signal.SIGKILL  # the exit code that a shell reports
+LAUNCHER, HELPER, TRAINER = "launcher", "helper process", "trainer"
+
+How = Literal["save", "now", "kill"]
+HOWS: tuple[How, ...] = ("save", "now", "kill")
+Find = Callable[[], tuple[Process | None, list[Process]]]  # the launcher, if known, and further processes of the run
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one process. `who` is "launcher", "rank <r>" or, of one that no rank's record names, "trainer"."""
+    """What became of one process. `who` is "launcher", "rank <r>", "helper process" (what those started) or, of one
+    that no rank's record names, "trainer"."""
 
     who: str
     pid: int
     result: str
     gone: bool
+
+    def __str__(self) -> str:
+        return f"{self.who} (pid {self.pid}): {self.result}"
 
 
 @dataclass(frozen=True)
@@ -40,126 +61,328 @@ class StopReport:
         return not self.final.alive and not self.held and all(outcome.gone for outcome in self.outcomes)
 
 
+def stop(
+    run: RunDir,
+    how: How = "save",
+    *,
+    find: Find = lambda: (None, []),
+    patience: float | None = None,
+    grace: float = GRACE_SECONDS,
+    on_progress: Callable[[RunState], None] = lambda state: None,
+    say: Callable[[str], None] = lambda line: None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> StopReport:
+    """Ends a run and waits for it. UserError for an unknown `how`.
+
+    save: asks it to finish its step, save and end; waits `patience` seconds (None: as long as it takes).
+    now: SIGTERM to the launchers (torchrun passes it on) or the ranks, `grace` seconds for a last checkpoint, then
+    SIGKILL. kill: SIGKILL at once. SIGKILL goes to launchers and to every rank whose start time still matches: torchrun
+    puts each rank in a session of its own, so killing its process group would leave orphans.
+
+    `find` is asked again and again for processes that no record names; `on_progress` hears the run's state while it is
+    waited for, `say` what else happens.
+    """
+    if how not in HOWS:
+        raise UserError(f"there is no way {how!r} to stop a run; allowed: {', '.join(HOWS)}")
+    return _Stop(run, find, on_progress, say, sleep, clock).run_through(how, patience, grace)
+
+
+def at_work(run: RunDir) -> bool:
+    """Whether there is anybody to stop, whatever the run says of itself: its files may be damaged, or of yesterday."""
+    state = state_of(run)
+    return state.alive or any(process.alive() for process in _recorded(run, state)) or holder(run)[0]
+
+
+def where(state: RunState) -> str:
+    """How far a run is, in a line."""
+    return f"{state.state}, {state.status.get('phase', '?')}, step {state.status.get('step', '?')}"
+
+
+def record_unbegun(run: RunDir, word: str, reason: str) -> None:
+    """Writes down how a queued run ended that never began. A run that has had an attempt speaks for itself."""
+    state = state_of(run)
+    if state.state == "queued" and next_attempt(run) == 1:
+        replace_json(run.status_file, {**state.status, "state": word, "phase": word, "message": reason})
+
+
+def record_kill(run: RunDir) -> None:
+    """Writes down that a run was killed on request. Only for a run of which nobody is left: its lock is taken."""
+    if not run.exists() or not state_of(run).status:
+        return
+    with contextlib.suppress(UserError, OSError), RunLock(run).acquire(patience=1.0):
+        state = state_of(run)
+        if state.state in ENDED:
+            return
+        now, word, reason = time.time(), "stopped", "killed on request; the run goes on from its last checkpoint"
+        attempt, step = whole(state.status.get("attempt")), state.status.get("step")
+        ended = {"attempt": attempt, "state": word, "code": KILLED, "reason": reason, "step": step, "time": now}
+        if attempt:
+            replace_json(run.attempt_dir(attempt) / "exit.json", {"schema": SCHEMA, **ended})
+        replace_json(run.exit_file, {"schema": SCHEMA, **ended}, durable=True)  # then the status, as the trainer does
+        status = {**state.status, "state": word, "phase": word, "eta": None, "message": reason}
+        replace_json(run.status_file, {**status, "heartbeat": now, "progress": now})
+
+
+class BackgroundStop:
+    """A stop under way, in a thread of its own. `lines` grows until `done`; then `stopped` and `report` tell the end.
+
+    `find` as for `stop`; no function at all for a run that only waited in a queue and has left it.
+    """
+
+    def __init__(
+        self, run: RunDir, how: How, find: Find | None = lambda: (None, []), grace: float = GRACE_SECONDS
+    ) -> None:
+        if how not in HOWS:
+            raise UserError(f"there is no way {how!r} to stop a run; allowed: {', '.join(HOWS)}")
+        self.run, self.how = run.name, how
+        self.report: StopReport | None = None
+        self.attempt = 0  # the run's last one when the stop was over
+        self._run, self._find, self._grace = run, find, grace
+        self._lines: list[str] = []
+        self._where = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._guarded, name=f"stop {run.name}", daemon=True)
+
+    @property
+    def lines(self) -> list[str]:
+        """What happened so far, a line each."""
+        return list(self._lines)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.report.outcomes if self.report else []
+
+    @property
+    def done(self) -> bool:
+        return self._ended.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is over and no process of the run is left that this machine can see."""
+        return self.done and self.report is not None and self.report.stopped
+
+    def start(self) -> BackgroundStop:
+        self._thread.start()
+        return self
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it ended within that time."""
+        return self._ended.wait(seconds)
+
+    def _guarded(self) -> None:
+        try:
+            self._work()
+        except (UserError, OSError) as error:
+            self._lines.append(f"could not stop it: {error}")
+        except Exception as error:  # whoever watches must see the end of every stop, a defect's too
+            self._lines.append(f"a defect while stopping: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._ended.set()
+
+    def _work(self) -> None:
+        opening = {
+            "save": "asked to finish the step, save and end",
+            "now": f"sending SIGTERM; {self._grace:.0f} s for a last checkpoint",
+            "kill": "sending SIGKILL to the launcher and every rank",
+        }[self.how]
+        if self._find is None:
+            self._lines.append("it waited in the queue and was taken out")
+            report = StopReport([], state_of(self._run))
+        else:
+            self._lines.append(opening)
+            report = stop(
+                self._run, self.how, find=self._find, grace=self._grace, on_progress=self._tell, say=self._lines.append
+            )
+        self.attempt = next_attempt(self._run) - 1
+        self._lines += [str(outcome) for outcome in report.outcomes]
+        reason = f" ({report.final.reason})" if report.final.reason else ""
+        left = [outcome.who for outcome in report.outcomes if not outcome.gone]
+        still = f"; still there: {', '.join(left)}" if left else ""
+        self._lines.append(f"run {self.run}: {report.final.state}{reason}{still}")
+        self.report = report
+
+    def _tell(self, state: RunState) -> None:
+        """Keeps one line about where the run is, that moves on: not one per step."""
+        if self._lines[-1] == self._where:
+            self._lines.pop()
+        self._where = where(state)
+        self._lines.append(self._where)
+
+
 @dataclass
-class _Target:
+class _Member:
+    """One process of the run. An empty result: nothing became of it yet."""
+
     who: str
     process: Process
     result: str = ""
 
 
-def stop(
-    run: RunDir,
-    *,
-    now: bool = False,
-    patience: float | None = None,
-    grace: float = GRACE_SECONDS,
-    on_progress: Callable[[RunState], None] = lambda state: None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> StopReport:
-    """Asks a run to save and end, and waits `patience` seconds (None: as long as it takes).
+class _Stop:
+    """One stop. Members are looked up anew again and again: a launcher may restart its ranks meanwhile."""
 
-    With `now` signals follow at once: SIGTERM to the launchers (torchrun passes it on) or the ranks, `grace` seconds
-    for a last checkpoint, then SIGKILL to launchers and to every recorded rank whose start time still matches:
-    torchrun puts each rank in a session of its own, so killing its process group would leave orphans.
-    """
-    targets = _targets(run)
-    for target in targets:
-        if target.process.local and not target.process.alive():
-            target.result = "was gone already"
-    before = state_of(run)
-    if not _anybody(run, before, targets):
-        return StopReport(_outcomes(targets), before)
-    ControlFiles(run).request("stop")
-    waiting = _Waiting(run, targets, on_progress, sleep, clock)
-    if not now:
-        waiting.until_gone(patience, "ended as asked")
-    else:
-        _terminate(targets)
-        waiting.until_gone(grace, "ended after SIGTERM")
-        for target in _living(targets):
-            _signal(target, signal.SIGKILL)
-        waiting.until_gone(KILL_SECONDS, "killed")
-    report = StopReport(_outcomes(targets), state_of(run), holder(run)[0])
-    if report.stopped:
-        ControlFiles(run).clear("stop")
-    return report
+    def __init__(
+        self,
+        run: RunDir,
+        find: Find,
+        on_progress: Callable[[RunState], None],
+        say: Callable[[str], None],
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.run, self.find, self.on_progress, self.say = run, find, on_progress, say
+        self.sleep, self.clock = sleep, clock
+        self.members: dict[Process, _Member] = {}
 
+    @property
+    def living(self) -> list[_Member]:
+        return [member for member in self.members.values() if member.process.alive()]
 
-def at_work(run: RunDir) -> bool:
-    """Whether there is anybody to stop, whatever the run says of itself: its files may be damaged, or of yesterday."""
-    return _anybody(run, state_of(run), _targets(run))
+    def run_through(self, how: How, patience: float | None, grace: float) -> StopReport:
+        state = self._look()
+        for member in self.members.values():
+            if member.process.local and not member.process.alive():
+                member.result = "was gone already"
+        if how == "kill":
+            self._kill()
+        elif not (state.alive or self.living or holder(self.run)[0]):
+            pass  # nobody to ask
+        elif self._begins():
+            for member in self._terminate():
+                self.say(f"{member.who} (pid {member.process.pid}) has no rank at work yet: sending SIGTERM")
+            self._end_who_is_left(self._wait(grace, "ended after SIGTERM"), grace)
+        else:
+            ControlFiles(self.run).request("stop")
+            if how == "save" and not self._wait(patience, "ended as asked"):
+                return self._report(state_of(self.run))
+            if how == "now":
+                self._terminate()
+            self._end_who_is_left(how == "save" or self._wait(grace, "ended after SIGTERM"), grace)
+        if not self.living:
+            record_unbegun(self.run, "stopped", "stopped before it began")
+            if how == "kill":
+                self._record_kill()
+        report = self._report(state_of(self.run))
+        if report.stopped:
+            ControlFiles(self.run).clear("stop")
+        return report
 
+    def _look(self) -> RunState:
+        """Adds everybody who is there by now: launchers, ranks, and what those started."""
+        launcher, others = self.find()
+        if launcher:
+            self.members.setdefault(launcher, _Member(LAUNCHER, launcher))
+        state = self._look_at_records()
+        children = [child for member in self.living for child in descendants(member.process)]
+        for process in [*children, *others]:
+            self.members.setdefault(process, _Member(HELPER, process))
+        return state
 
-def _anybody(run: RunDir, state: RunState, targets: list[_Target]) -> bool:
-    return state.alive or bool(_living(targets)) or holder(run)[0]
+    def _look_at_records(self) -> RunState:
+        state = state_of(self.run)
+        for process, who in _recorded(self.run, state).items():
+            known = self.members.setdefault(process, _Member(who, process))
+            known.who = who if known.who == HELPER else known.who  # it has written its record since
+        return state
 
+    def _begins(self) -> bool:
+        """Whether a launcher is there and no rank yet: the attempt that is about to begin would clear the request."""
+        return any(m.who == LAUNCHER for m in self.living) and not any(m.who.startswith("rank") for m in self.living)
 
-def _targets(run: RunDir) -> list[_Target]:
-    """Launchers first, each once, then the ranks, then who holds the folder without being recorded as a rank."""
-    ranks = rank_states(run)
-    launchers = {rank.launcher: None for rank in ranks if rank.launcher}
-    found = [
-        *(_Target("launcher", process) for process in launchers if process),
-        *(_Target(f"rank {rank.rank}", rank.process) for rank in ranks if rank.process),
-    ]
-    owner = holder(run)[1]
-    return (
-        found if owner is None or owner in [target.process for target in found] else [*found, _Target("trainer", owner)]
-    )
+    def _terminate(self) -> list[_Member]:
+        """One SIGTERM reaches every rank: through the launcher where it lives, directly where it does not."""
+        living = [member for member in self.living if member.who != HELPER]
+        reached = [member for member in living if member.who == LAUNCHER] or living
+        for member in reached:
+            self._send(member, signal.SIGTERM)
+        return reached
 
+    def _send(self, member: _Member, number: signal.Signals) -> None:
+        try:
+            member.process.send(number)
+        except PermissionError:
+            member.result = f"not allowed to send {number.name}; it belongs to another user"
 
-def _living(targets: list[_Target]) -> list[_Target]:
-    return [target for target in targets if target.process.alive()]
+    def _wait(self, seconds: float | None, result: str) -> bool:
+        """Waits for all processes of this machine (and the word of other machines) and notes how each went.
 
-
-def _terminate(targets: list[_Target]) -> None:
-    """One SIGTERM reaches every rank: through the launcher where it lives, directly where it does not."""
-    living = _living(targets)
-    launchers = [target for target in living if target.who == "launcher"]
-    for target in launchers or living:
-        _signal(target, signal.SIGTERM)
-
-
-def _signal(target: _Target, number: signal.Signals) -> None:
-    try:
-        target.process.send(number)
-    except PermissionError:
-        target.result = f"not allowed to send {number.name}; it belongs to another user"
-
-
-@dataclass
-class _Waiting:
-    run: RunDir
-    targets: list[_Target]
-    on_progress: Callable[[RunState], None]
-    sleep: Callable[[float], None]
-    clock: Callable[[], float]
-
-    def until_gone(self, seconds: float | None, result: str) -> bool:
-        """Waits for all processes of this machine (and the word of other machines) and notes how each went."""
+        A new attempt is asked again: it has cleared the request.
+        """
         deadline = None if seconds is None else self.clock() + seconds
+        attempt = None
         while True:
-            living = [target for target in self.targets if target.process.alive()]  # asked once: it changes meanwhile
-            for target in self.targets:
-                if target.process.local and not target.result and target not in living:
-                    target.result = result
-            state = state_of(self.run)
-            remote = state.alive and any(not target.process.local for target in self.targets)
-            unrecorded = not self.targets and (state.alive or holder(self.run)[0])
+            state = self._look_at_records()
+            attempt, before = state.status.get("attempt"), attempt
+            if before is not None and attempt != before:
+                ControlFiles(self.run).request("stop")
+            crew = [member for member in self.members.values() if member.who != HELPER]
+            living = [member for member in crew if member.process.alive()]  # asked once: it changes meanwhile
+            for member in crew:
+                if member.process.local and not member.result and member not in living:
+                    member.result = result
+            remote = state.alive and any(not member.process.local for member in crew)
+            unrecorded = not crew and (state.alive or holder(self.run)[0])
             if not living and not remote and not unrecorded:
                 return True
             if deadline is not None and self.clock() >= deadline:
                 return False
             self.on_progress(state)
-            self.sleep(0.2)
+            self.sleep(LOOK_SECONDS)
+
+    def _end_who_is_left(self, gently: bool, grace: float) -> None:
+        """Who does not listen; or else, `gently`, who was started at the last moment, and helpers that linger."""
+        self._look()
+        if gently and (left := self.living):
+            for member in left:
+                self._send(member, signal.SIGTERM)
+            self._wait_gone(left, min(grace, KILL_SECONDS), "ended after SIGTERM")
+        self._kill()
+
+    def _kill(self) -> None:
+        """SIGKILL to everybody, and to whoever was started meanwhile."""
+        deadline = self.clock() + KILL_SECONDS
+        while left := self.living:
+            for member in left:
+                self._send(member, signal.SIGKILL)
+            self._wait_gone(left, 1.0, "killed")
+            if self.clock() >= deadline:
+                return
+            self._look()
+
+    def _wait_gone(self, members: list[_Member], seconds: float, result: str) -> None:
+        deadline = self.clock() + seconds
+        while any(member.process.alive() for member in members) and self.clock() < deadline:
+            self.sleep(LOOK_SECONDS)
+        for member in members:
+            if not member.process.alive():
+                member.result = result
+
+    def _record_kill(self) -> None:
+        remote = [member for member in self.members.values() if not member.process.local]
+        for member in remote:
+            self.say(f"{member.who} is on {member.process.host}: only that machine can kill it")
+        if not remote:
+            record_kill(self.run)
+
+    def _report(self, state: RunState) -> StopReport:
+        outcomes = []
+        for member in self.members.values():
+            process, gone = member.process, not member.process.alive()
+            unknown = f"on {process.host}: not visible from here, asked to stop"
+            result = member.result or (unknown if not process.local else "ended" if gone else "still running")
+            if member.result or not gone or member.who != HELPER:  # helpers that end with the others are no news
+                outcomes.append(Outcome(member.who, process.pid, result, gone))
+        return StopReport(outcomes, state, holder(self.run)[0])
 
 
-def _outcomes(targets: list[_Target]) -> list[Outcome]:
-    outcomes = []
-    for target in targets:
-        process, gone = target.process, not target.process.alive()
-        unknown = f"on {process.host}: not visible from here, asked to stop"
-        result = target.result or (unknown if not process.local else "ended" if gone else "still running")
-        outcomes.append(Outcome(target.who, process.pid, result, gone))
-    return outcomes
+def _recorded(run: RunDir, state: RunState) -> dict[Process, str]:
+    """Who the run folder names, each once: launchers, ranks, and who holds the folder without being one of them."""
+    found = {rank.launcher: LAUNCHER for rank in state.ranks if rank.launcher}
+    for rank in state.ranks:
+        if rank.process:
+            found.setdefault(rank.process, f"rank {rank.rank}")
+    if owner := holder(run)[1]:
+        found.setdefault(owner, TRAINER)
+    return found

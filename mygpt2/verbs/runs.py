@@ -235,7 +235,7 @@ def _line(text: str) -> str:
 
 
 def _stop(each: RunDir, args: argparse.Namespace) -> int:
-    from mygpt2.run_dir.stop import at_work, stop
+    from mygpt2.run_dir.stop import at_work, stop, where
 
     if not at_work(each):
         from mygpt2.run_dir.liveness import state_of
@@ -247,18 +247,18 @@ def _stop(each: RunDir, args: argparse.Namespace) -> int:
 
     def tell(state: Any) -> None:
         nonlocal said
-        line = f"  {state.state}, {state.status.get('phase', '?')}, step {state.status.get('step', '?')}"
+        line = f"  {where(state)}"
         if line != said:
             print(line, flush=True)
             said = line
 
     try:
-        report = stop(each, now=args.now, grace=args.grace, on_progress=tell)
+        report = stop(each, "now" if args.now else "save", grace=args.grace, on_progress=tell)
     except KeyboardInterrupt:
         print(f"\n{each.name} was asked to stop and will, once its step is done", file=sys.stderr)
         return EXIT_OK
     for outcome in report.outcomes:
-        print(f"  {outcome.who} (pid {outcome.pid}): {outcome.result}")
+        print(f"  {outcome}")
     if report.held and not report.outcomes:
         print("  a trainer that recorded no process holds the folder: end it by hand")
     print(

@@ -8,8 +8,8 @@ import pytest
 from mygpt2.run_dir import RunDir, RunWriter, state_of, stop
 from mygpt2.run_dir.belonging import belongs
 from mygpt2.run_dir.process import Process
+from mygpt2.run_dir.stop import BackgroundStop
 from tests.run_dir.processes import OBEDIENT, record_rank
-from workbench.jobs.stopping import StopJob
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_a_process_of_something_else_is_never_signalled(run, start, words):
     bystander = start(*words)
     forged(run, bystander)
     assert state_of(run).state == "lost" and not state_of(run).processes
-    assert stop(run, now=True, grace=0.0).stopped
+    assert stop(run, "now", grace=0.0).stopped
     for how in ("now", "kill"):
-        assert StopJob(run, how, grace=0.0).start().wait(60)
+        assert BackgroundStop(run, how, grace=0.0).start().wait(60)
     assert bystander.poll() is None
 
 

@@ -103,7 +103,7 @@ def test_now_sends_sigterm_and_then_kills_the_deaf(run):
     with running(OBEDIENT) as obedient, running(DEAF) as deaf:
         record_rank(run, 0, obedient.pid)
         record_rank(run, 1, deaf.pid)
-        report = stop(run, now=True, grace=1)
+        report = stop(run, "now", grace=1)
         assert {o.who: o.result for o in report.outcomes} == {"rank 0": "ended after SIGTERM", "rank 1": "killed"}
         assert report.stopped and obedient.wait() == -signal.SIGTERM and deaf.wait() == -signal.SIGKILL
 
@@ -120,7 +120,7 @@ def test_a_living_launcher_gets_the_sigterm_alone_and_everything_left_is_killed(
             if clock.now > 1060.1:  # the grace is over and it was killed
                 rank.wait(timeout=20)
 
-        report = stop(run, now=True, clock=clock, sleep=sleep)
+        report = stop(run, "now", clock=clock, sleep=sleep)
         assert {o.who: o.result for o in report.outcomes} == {"launcher": "ended after SIGTERM", "rank 0": "killed"}
         assert rank.wait() == -signal.SIGKILL
 
@@ -129,7 +129,7 @@ def test_a_reused_pid_is_never_signalled(run):
     begin(run)
     with running() as innocent:
         record_rank(run, 0, innocent.pid, start="another boot:7")
-        report = stop(run, now=True, grace=0)
+        report = stop(run, "now", grace=0)
         assert [o.result for o in report.outcomes] == ["was gone already"] and innocent.poll() is None
         assert not Process(innocent.pid, "another boot:7", Process.current().host).send(signal.SIGKILL)
         assert innocent.poll() is None
@@ -140,7 +140,7 @@ def test_a_run_of_another_machine_is_asked_and_reported_as_such(run):
     with running() as rank:
         record_rank(run, 0, rank.pid, host="elsewhere")
         clock = Clock()
-        report = stop(run, now=True, grace=3, clock=clock, sleep=clock.sleep)
+        report = stop(run, "now", grace=3, clock=clock, sleep=clock.sleep)
         assert "on elsewhere: not visible from here" in report.outcomes[0].result and not report.stopped
         assert rank.poll() is None and ControlFiles(run).poll() == {"stop"}
 

@@ -1,21 +1,18 @@
-"""How a launch ended, told from the run folder; and the last word on a run that could not say it itself."""
+"""How a launch ended, told from the run folder."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
-from mygpt2.files import read_json, replace_json
-from mygpt2.run_dir import RunDir, RunLock, RunState, last_record, next_attempt, state_of
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.files import read_json
+from mygpt2.run_dir import RunDir, last_record, next_attempt
+from mygpt2.run_dir.stop import KILLED
 from mygpt2.run_dir.values import whole
 from workbench.jobs.reading import reached
 from workbench.jobs.spawn import tail
-
-KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -64,34 +61,3 @@ def how_it_ended(run: RunDir, attempt_before: int, code: int | None, log: Path) 
 
 def _tells(line: str) -> bool:
     return line.startswith(("error: ", "launch: ")) and not line.startswith("launch: run ")
-
-
-def record_kill(run: RunDir) -> None:
-    """Writes down that a run was killed on request. Only for a run of which nobody is left: its lock is taken."""
-    if not run.exists() or not state_of(run).status:
-        return
-    with contextlib.suppress(UserError, OSError), RunLock(run).acquire(patience=1.0):
-        state = state_of(run)
-        if state.state in ("stopped", "finished", "failed"):
-            return
-        reason = "killed on request; the run goes on from its last checkpoint"
-        _write_end(run, state, "stopped", KILLED, reason)
-
-
-def record_unbegun(run: RunDir, word: str, reason: str) -> None:
-    """Writes down how a queued run ended that never began. A run that has had an attempt speaks for itself."""
-    state = state_of(run)
-    if state.state == "queued" and last_attempt(run) == 0:
-        replace_json(run.status_file, {**state.status, "state": word, "phase": word, "message": reason})
-
-
-def _write_end(run: RunDir, state: RunState, word: str, code: int, reason: str) -> None:
-    """exit.json first, then status.json, as the trainer does."""
-    now = time.time()
-    attempt, step = whole(state.status.get("attempt")), state.status.get("step")
-    record = {"schema": 1, "attempt": attempt, "state": word, "code": code, "reason": reason, "step": step, "time": now}
-    if attempt:
-        replace_json(run.attempt_dir(attempt) / "exit.json", record)
-    replace_json(run.exit_file, record, durable=True)
-    status = {**state.status, "state": word, "phase": word, "eta": None, "message": reason}
-    replace_json(run.status_file, {**status, "heartbeat": now, "progress": now})

@@ -14,15 +14,15 @@ from mygpt2.config import RunConfig, config_hash, plan_batch
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
+from mygpt2.run_dir.stop import BackgroundStop, How, record_unbegun
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog, folder_of
 from workbench.jobs.command import resume_command, train_command
 from workbench.jobs.devices import check_slots, default_devices, default_nproc, default_slots
-from workbench.jobs.ending import last_attempt, record_unbegun
+from workbench.jobs.ending import last_attempt
 from workbench.jobs.ledger import Ledger
 from workbench.jobs.policy import check_resumable
 from workbench.jobs.records import HOLDING, RESTARTS, WAITING, Job, JobSpec
-from workbench.jobs.stopping import How, StopJob
 from workbench.jobs.store import Store
 from workbench.jobs.supervisor import Supervisor
 from workbench.jobs.tasks import Tasks
@@ -46,7 +46,7 @@ class Jobs:
         self._alerts = AlertLog(self.store.folder / "alerts.jsonl")
         self.devices = Ledger(self.runs, self.store, self.tasks)
         self._supervisor = Supervisor(self.runs, self.store, self.slots, self._alerts, self.tasks, self.devices)
-        self._stops: dict[str, StopJob] = {}
+        self._stops: dict[str, BackgroundStop] = {}
         self._lock = threading.Lock()
 
     # The server's life
@@ -217,7 +217,7 @@ class Jobs:
             raise UserError(f"run {run!r} is {state.state}, so it cannot {what}; resume it first")
         ControlFiles(folder).request(what)
 
-    def stop(self, run: str, how: How) -> StopJob:
+    def stop(self, run: str, how: How) -> BackgroundStop:
         """Ends a run in the background; `.lines` tells what happened to every rank and the launcher.
 
         save: after its step, saved, however long that takes. now: SIGTERM, and SIGKILL after a grace. kill: SIGKILL.
@@ -231,7 +231,7 @@ class Jobs:
             with self.store.locked():
                 waited = self._leave_queue(run, how)
             find = None if waited else lambda: self._find(run)
-            stop = self._stops[run] = StopJob(folder, how, find)
+            stop = self._stops[run] = BackgroundStop(folder, how, find)
         return stop.start()
 
     def _leave_queue(self, run: str, how: How) -> bool:
@@ -245,10 +245,10 @@ class Jobs:
                 record_unbegun(RunDir(self.runs / run), "stopped", "taken out of the queue")
         return waited
 
-    def stop_of(self, run: str) -> StopJob | None:
+    def stop_of(self, run: str) -> BackgroundStop | None:
         """The latest stop of a run that this server was asked for, until the run goes on again, whoever starts it."""
         stop = self._stops.get(run)
-        if stop and stop.done and stop.final and last_attempt(RunDir(self.runs / run)) > stop.attempt:
+        if stop and stop.done and stop.report and last_attempt(RunDir(self.runs / run)) > stop.attempt:
             self._stops.pop(run, None)
             return None
         return stop

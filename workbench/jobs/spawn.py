@@ -105,15 +105,6 @@ def marked(name: str, value: str) -> list[Process]:
     return [process for _, process in sorted(found, key=lambda item: (item[0], item[1].pid))]
 
 
-def descendants(process: Process) -> list[Process]:
-    """Everything a process started, directly or not, that still runs."""
-    with contextlib.suppress(psutil.Error):
-        if process.alive():
-            children = psutil.Process(process.pid).children(recursive=True)
-            return [found for child in children if (found := Process.of(child.pid))]
-    return []
-
-
 def tail(
     log: Path, lines: int = 40, end: int | None = None, within: int = 1 << 16, root: Path | None = None
 ) -> list[str]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.run_dir import Process, RunDir, state_of
+from mygpt2.run_dir.stop import record_unbegun
 from workbench.jobs import spawn
 from workbench.jobs.alerts import AlertLog
 from workbench.jobs.devices import device_environment
-from workbench.jobs.ending import how_it_ended, last_attempt, last_step, record_unbegun
+from workbench.jobs.ending import how_it_ended, last_attempt, last_step
 from workbench.jobs.ledger import Ledger
 from workbench.jobs.policy import next_jobs, verdict
 from workbench.jobs.records import HOLDING, WAITING, Job

@@ -7,9 +7,9 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import Process, RunDir, RunLock, RunWriter, state_of, write_queued
+from mygpt2.run_dir.stop import KILLED, BackgroundStop
 from tests.run_dir.processes import DEAF, OBEDIENT, POLITE, record_rank, running
-from workbench.jobs.ending import KILLED, how_it_ended
-from workbench.jobs.stopping import StopJob
+from workbench.jobs.ending import how_it_ended
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_save_waits_for_those_who_listen_and_says_how_each_ended(run):
     listens = str(run.control_dir / "stop")
     with running(POLITE, listens) as zero, running(POLITE, listens) as one:
         at_work(run, zero.pid, one.pid)
-        stop = StopJob(run, "save")
+        stop = BackgroundStop(run, "save")
         assert ended(stop) == {"rank 0": "ended as asked", "rank 1": "ended as asked"}
     assert stop.stopped and any("asked to finish the step" in line for line in stop.lines)
     assert not (run.control_dir / "stop").exists()
@@ -43,7 +43,7 @@ def test_save_waits_for_those_who_listen_and_says_how_each_ended(run):
 def test_now_ends_the_deaf_by_force_after_the_grace(run):
     with running(OBEDIENT) as zero, running(DEAF) as one:
         at_work(run, zero.pid, one.pid)
-        stop = StopJob(run, "now", grace=0.5)
+        stop = BackgroundStop(run, "now", grace=0.5)
         assert ended(stop) == {"rank 0": "ended after SIGTERM", "rank 1": "killed"}
         assert stop.stopped and one.wait(5) == -signal.SIGKILL
 
@@ -51,7 +51,7 @@ def test_now_ends_the_deaf_by_force_after_the_grace(run):
 def test_kill_ends_the_launcher_and_every_rank_and_writes_that_down(run):
     with running(DEAF) as launcher, running(DEAF) as zero, running(DEAF) as one:
         at_work(run, zero.pid, one.pid, launcher=launcher.pid)
-        stop = StopJob(run, "kill")
+        stop = BackgroundStop(run, "kill")
         assert ended(stop) == {"launcher": "killed", "rank 0": "killed", "rank 1": "killed"}
     assert stop.stopped
     status, record = (json.loads(path.read_text()) for path in (run.status_file, run.exit_file))
@@ -65,7 +65,7 @@ def test_kill_reaches_those_who_are_recorded_nowhere(run):
     with running(DEAF) as launcher, running(DEAF) as stray:
         at_work(run)
         found = (Process.of(launcher.pid), [Process.of(stray.pid)])
-        stop = StopJob(run, "kill", lambda: found)
+        stop = BackgroundStop(run, "kill", lambda: found)
         assert ended(stop) == {"launcher": "killed", "helper process": "killed"}
         assert stray.wait(5) == -signal.SIGKILL
 
@@ -74,7 +74,7 @@ def test_a_reused_pid_is_never_signalled(run):
     with running(DEAF) as bystander, running(DEAF) as rank:
         at_work(run, rank.pid)
         record_rank(run, 1, bystander.pid, start="another boot:1")
-        stop = StopJob(run, "kill")
+        stop = BackgroundStop(run, "kill")
         assert ended(stop) == {"rank 0": "killed", "rank 1": "was gone already"}
         assert bystander.poll() is None
 
@@ -83,9 +83,9 @@ def test_a_launcher_without_a_rank_yet_is_ended_by_a_signal(run):
     """A control file would be cleared by the attempt that is about to begin."""
     write_queued(run)
     with running(OBEDIENT) as launcher:
-        stop = StopJob(run, "save", lambda: (Process.of(launcher.pid), []))
+        stop = BackgroundStop(run, "save", lambda: (Process.of(launcher.pid), []))
         assert ended(stop) == {"launcher": "ended after SIGTERM"}
-    assert stop.stopped and stop.final.state == "stopped", "no longer queued"
+    assert stop.stopped and stop.report.final.state == "stopped", "no longer queued"
 
 
 def test_a_new_attempt_is_asked_again(run):
@@ -99,7 +99,7 @@ def test_a_new_attempt_is_asked_again(run):
     forgot = run.path / "forgot"
     with running(code, str(run.control_dir / "stop"), str(forgot)) as rank:
         at_work(run, rank.pid)
-        stop = StopJob(run, "save").start()
+        stop = BackgroundStop(run, "save").start()
         while not forgot.exists():
             assert not stop.wait(0.02)
         status = json.loads(run.status_file.read_text())
@@ -112,15 +112,15 @@ def test_a_run_that_has_ended_is_only_reported(run):
     with RunLock(run), RunWriter(run, 1) as writer:
         writer.finish("finished", 0, "finished")
     for how in ("save", "now", "kill"):
-        stop = StopJob(run, how)
-        assert ended(stop) == {} and stop.final.state == "finished" and stop.stopped
+        stop = BackgroundStop(run, how)
+        assert ended(stop) == {} and stop.report.final.state == "finished" and stop.stopped
 
 
 def test_a_rank_of_another_machine_is_said_to_be_out_of_reach(run):
     with running(DEAF) as rank:
         at_work(run, rank.pid)
         record_rank(run, 1, rank.pid, host="elsewhere")
-        stop = StopJob(run, "kill")
+        stop = BackgroundStop(run, "kill")
         ended(stop)
     assert any("rank 1 is on elsewhere" in line for line in stop.lines)
     assert not run.exit_file.exists(), "what another machine does is not for this one to write down"
@@ -128,7 +128,7 @@ def test_a_rank_of_another_machine_is_said_to_be_out_of_reach(run):
 
 def test_an_unknown_way_to_stop_is_refused(run):
     with pytest.raises(UserError, match="allowed: save, now, kill"):
-        StopJob(run, "gently")  # type: ignore[arg-type]
+        BackgroundStop(run, "gently")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("said", [{"state": "finished"}, {"state": "queued"}, {"state": 7}, {"attempt": 9}, None])
@@ -144,6 +144,27 @@ def test_a_run_whose_status_is_wrong_is_stopped_all_the_same(run, said, how):
         run.status_file.write_text("{" if said is None else json.dumps({**record, **said}))
         allowed = buttons(state_of(run), read_only=False)
         assert allowed["stop"] and allowed["kill"] and not allowed["resume"]
-        stop = StopJob(run, how, grace=30.0)
+        stop = BackgroundStop(run, how, grace=30.0)
         assert stop.start().wait(60) and stop.stopped
         zero.wait(60)
+
+
+def test_a_kill_of_a_run_whose_processes_had_died_writes_that_down(run):
+    with running() as zero:
+        at_work(run, zero.pid)
+    stop = BackgroundStop(run, "kill")
+    assert ended(stop) == {"rank 0": "was gone already"} and stop.stopped
+    assert json.loads(run.exit_file.read_text())["code"] == KILLED
+
+
+def test_what_the_processes_started_is_ended_with_them_and_told_only_if_it_had_to_be(run):
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    with running(code) as zero:
+        at_work(run, zero.pid)
+        stop = BackgroundStop(run, "now", grace=5.0)
+        assert ended(stop) == {"rank 0": "ended after SIGTERM", "helper process": "ended after SIGTERM"}
+    assert stop.stopped

@@ -142,7 +142,7 @@ def test_an_ordinary_end_is_no_alert(folder, state):
 
 
 def test_a_kill_on_request_is_no_crash(folder):
-    from workbench.jobs.ending import record_kill
+    from mygpt2.run_dir.stop import record_kill
 
     with running() as rank:
         run, writer = folder.run(step=7)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.run_dir import RunDir, RunState, last_record
+from mygpt2.run_dir.stop import BackgroundStop
 from mygpt2.run_dir.values import whole
 from workbench import html
-from workbench.jobs import StopJob
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
 from workbench.tabs.monitor import words
 from workbench.tabs.monitor.devices import Device, resident_bytes
@@ -177,7 +177,7 @@ def _device(device: Device) -> tuple[str, ...]:
 HOW = {"save": "Stop and save", "now": "Stop now", "kill": "Kill"}
 
 
-def stop_report(stop: StopJob | None) -> html.Markup:
+def stop_report(stop: BackgroundStop | None) -> html.Markup:
     """What happened to every rank so far; empty when nobody asked."""
     if stop is None:
         return html.Markup("")
