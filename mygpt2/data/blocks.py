@@ -12,37 +12,25 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.cache import TokenCache
-from mygpt2.data.checks import BlockChecks, content_check
-from mygpt2.data.conveyor import Stopped
+from mygpt2.data.checked import BlockChecks, content_check
 from mygpt2.data.heldout import hashes_of
 from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
-from mygpt2.data.sources.faults import Clock, Outage, OutageClock, Unreadable
+from mygpt2.data.scan import BlockReader, Stopped, patiently
+from mygpt2.data.sources.faults import Clock, OutageClock, Unreadable
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import BlockTokenizer, fast_name
-from mygpt2.errors import TryAgain
 
 CLOSE_S = 5.0  # for which the end of a loader waits for reads under way
 CHANGED = (
     "its text is not the one that was read before: the file was changed or is damaged; restore it, or take it as it is "
     "with --data.fork true"
 )
-
-
-class BlockReader(Protocol):
-    """Reads the documents of a block: texts, or arrays of ids for the kind `tokens`. Thread-safe.
-
-    Raises Unreadable for permanent faults, Outage when the source does not answer.
-    """
-
-    def read(self, block: int) -> list[Any]: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -74,15 +62,15 @@ class BlockMaker:
         self._manifest, self._reader, self._tokenizer, self._data = manifest, reader, tokenizer, data
         self._cache, self._clock, self._stop = cache, clock, stop
         self._checks = checks or BlockChecks(manifest.fingerprint)
-        self._outages: dict[int, OutageClock] = {}
+        self._outages: set[OutageClock] = set()
         # Blocks without a training document, not worth reading again; those in quarantine from the start.
         self._empty = {b: quarantined_block(b, "in quarantine", tokenizer.tokenizer.dtype) for b in known_bad}
 
     @property
     def waiting(self) -> str | None:
         """The longest outage at present."""
-        outages = sorted(list(self._outages.values()), key=lambda outage: -outage.spent_s)
-        return str(outages[0]) if outages else None
+        outages = self._outages.copy()
+        return str(max(outages, key=lambda outage: outage.spent_s)) if outages else None
 
     @property
     def all_empty(self) -> bool:
@@ -148,17 +136,12 @@ class BlockMaker:
 
     def _read(self, block: int) -> TokenBlock | ReadBlock:
         """The documents of a block, or what stands for an unreadable one."""
-        outage = OutageClock(self._data.outage_minutes * 60.0, self._clock.now)
         try:
-            while True:
-                try:
-                    return self._checked(block)
-                except Outage as fault:
-                    self._await_source(block, outage, fault)
+            return patiently(
+                lambda: self._checked(block), self._manifest, self._data, self._clock, self._stop, self._outages
+            )
         except Unreadable as fault:
             return quarantined_block(block, fault.reason, self._tokenizer.tokenizer.dtype)
-        finally:
-            self._outages.pop(block, None)
 
     def _checked(self, block: int) -> ReadBlock:
         """The documents of a block. Unreadable when they are not those that were read before, twice."""
@@ -168,19 +151,6 @@ class BlockMaker:
             if self._checks.agrees(block, content_check(hashes)):
                 return ReadBlock(documents, hashes)
         raise Unreadable(block, CHANGED)
-
-    def _await_source(self, block: int, outage: OutageClock, fault: Outage) -> None:
-        """Sleep until the next try; TryAgain when the budget is spent."""
-        outage.failed(fault.reason, fault.began)
-        self._outages[block] = outage
-        if outage.expired:
-            raise TryAgain(
-                f"{self._manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; "
-                f"data.outage_minutes={self._data.outage_minutes:g} allows no more; start the same command again "
-                "when the source answers"
-            )
-        if self._clock.wait(self._stop, outage.pause_s(fault.retry_after)):
-            raise Stopped
 
 
 class BlockPool:

@@ -6,11 +6,9 @@ import threading
 from collections import deque
 from typing import Generic, TypeVar
 
+from mygpt2.data.scan import Stopped
+
 T = TypeVar("T")
-
-
-class Stopped(Exception):
-    """The loader was closed."""
 
 
 class Conveyor(Generic[T]):

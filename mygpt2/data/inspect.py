@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.blocks import BlockReader
-from mygpt2.data.heldout import reason_against
+from mygpt2.data.heldout import chosen
 from mygpt2.data.loader import Loader
-from mygpt2.data.scan import scan, spread
+from mygpt2.data.scan import BlockReader, scan, spread
 from mygpt2.data.shape import choose_shape
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import Manifest
@@ -63,9 +62,9 @@ def _sampled(
     everything = config.data.model_copy(update={"validation_fraction": 0.0})
     readable = _documents(manifest, reader, config, blocks, left_out)
     for found in readable.values():
-        reasons = [reason_against(document, everything) for document in found]
-        left_out.update(f"documents {reason.replace('_', ' ')}" for reason in reasons if reason)
-        kept = [document for document, reason in zip(found, reasons, strict=True) if not reason]
+        numbers, others = chosen(found, everything)
+        left_out += Counter({f"documents {reason.replace('_', ' ')}": count for reason, count in others.items()})
+        kept = [found[number] for number in numbers]
         if manifest.kind == "tokens":
             check_ids(kept, tokenizer, config.data)
             text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in kept)
@@ -81,16 +80,8 @@ def _documents(
     manifest: Manifest, reader: BlockReader, config: RunConfig, blocks: list[int], unreadable: Counter[str]
 ) -> dict[int, list[Any]]:
     """The documents of some blocks; unreadable ones are missing, and counted with their reasons."""
-    found = scan(
-        reader,
-        blocks,
-        lambda _, documents: documents,
-        source=manifest.source,
-        outage_minutes=config.data.outage_minutes,
-        threads=4,
-    )
     documents = {}
-    for block, result in found:
+    for block, result in scan(reader, manifest, blocks, config.data, threads=4):
         if isinstance(result, Unreadable):
             unreadable[f"unreadable ({manifest.describe(block)}: {result.reason})"] += 1
         else:
@@ -101,8 +92,8 @@ def _documents(
 def shape(manifest: Manifest, config: RunConfig) -> str:
     """The lanes and the window that a run with this configuration has."""
     sequences = config.train.batch_tokens // config.model.block_size
-    chosen = choose_shape(config.data, manifest, sequences, 1)
-    return f"{chosen.lanes} x window {chosen.window}, for batches of {sequences} x {config.model.block_size} tokens"
+    found = choose_shape(config.data, manifest, sequences, 1)
+    return f"{found.lanes} x window {found.window}, for batches of {sequences} x {config.model.block_size} tokens"
 
 
 def first_documents(

@@ -1,4 +1,4 @@
-"""The coverage ledger: from a checkpoint's data state and the manifest, what was read how often."""
+"""The coverage ledger: from a checkpoint's data state and the manifest, what was read how often (`data inspect`)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ class Coverage:
     def share(self) -> float:
         """Unique blocks of all blocks."""
         return self.unique / self.blocks
+
+    def __str__(self) -> str:
+        documents = "" if self.unique_documents is None else f", {self.unique_documents:,} documents"
+        again = "" if self.repeated_documents is None else f" ({self.repeated_documents:,} documents)"
+        epochs = f"{min(self.lane_epochs):.2f} to {max(self.lane_epochs):.2f}"
+        return (
+            f"{self.tokens:,} tokens; {self.unique:,} of {self.blocks:,} blocks ({self.share:.0%}){documents}, "
+            f"{self.in_part:,} in part, {self.reads - self.unique:,} read again{again}, {self.quarantined:,} in "
+            f"quarantine; epochs of the lanes {epochs}"
+        )
 
 
 def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:

@@ -20,16 +20,16 @@ import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.arrange import Arranger, InOrder, ReplaceOne, Shuffled
-from mygpt2.data.batch import Batch
-from mygpt2.data.blocks import BlockMaker, BlockPool, BlockReader
+from mygpt2.data.batch import Batch, check_state, starting_cursor
+from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.cache import TokenCache
-from mygpt2.data.checks import BlockChecks
-from mygpt2.data.conveyor import Conveyor, Stopped
-from mygpt2.data.few import settled
+from mygpt2.data.checked import BlockChecks
+from mygpt2.data.conveyor import Conveyor
+from mygpt2.data.heldout import settled
 from mygpt2.data.lane import LaneFeed, TokenEstimate
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import LaneStream, TokenBlock, Window
-from mygpt2.data.resume import check_state, starting_cursor
+from mygpt2.data.scan import BlockReader, Stopped
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.local.watch import SourceWatch

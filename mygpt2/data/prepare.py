@@ -19,10 +19,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.blocks import BlockReader
-from mygpt2.data.few import no_text
+from mygpt2.data.heldout import no_text
 from mygpt2.data.packing import TokenBlock
-from mygpt2.data.scan import scan
+from mygpt2.data.scan import BlockReader, scan
 from mygpt2.data.sources.faults import Clock, Unreadable
 from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
 from mygpt2.data.sources.manifest import Manifest
@@ -194,15 +193,8 @@ def _go_on(
     clock: Clock | None,
 ) -> None:
     encoder = BlockTokenizer(tokenizer, data.model_copy(update={"validation_fraction": 0.0}))
-    found = scan(
-        reader,
-        range(state.next_block, len(manifest)),
-        encoder.texts,
-        source=manifest.source,
-        outage_minutes=data.outage_minutes,
-        threads=threads,
-        clock=clock,
-    )
+    blocks = range(state.next_block, len(manifest))
+    found = scan(reader, manifest, blocks, data, threads=threads, work=encoder.texts, clock=clock)
     writer: _ShardWriter | None = None
     for block, result in found:
         writer = writer or _ShardWriter(out, len(state.shards), block)
@@ -262,20 +254,3 @@ class _ShardWriter:
             self._path.name, self.tokens, self._documents, self._digest.hexdigest(), self._first_block, next_block,
             dict(self._left_out), self.unreadable,
         )  # fmt: skip
-
-
-def damaged_shards(out: Path) -> list[str]:
-    """Names of the shards whose tokens do not have the recorded checksum, or are missing."""
-    state = read_json(out / STATE) or {}
-    bad = []
-    for shard in state.get("shards", ()):
-        path = out / shard["name"]
-        digest = hashlib.sha256()
-        if path.is_file():
-            with open(path, "rb") as f:
-                f.seek(TOKENS_HEADER)
-                while chunk := f.read(1 << 22):
-                    digest.update(chunk)
-        if digest.hexdigest() != shard["sha256"]:
-            bad.append(shard["name"])
-    return bad

@@ -1,4 +1,4 @@
-"""Reading many blocks in a given order, some ahead, through outages: what preparing and validation have in common."""
+"""Reading blocks: one through outages, and many in a given order, some ahead."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
+from mygpt2.config.schema import DataConfig
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.sources.local.unpack import Changed
 from mygpt2.data.sources.manifest import Manifest
@@ -16,10 +17,53 @@ from mygpt2.errors import TryAgain, shown
 T = TypeVar("T")
 
 
-class Reader(Protocol):
-    """What is needed of a source: the documents of block i, as texts or, for a pre-tokenized source, as ids."""
+class BlockReader(Protocol):
+    """Reads the documents of a block: texts, or arrays of ids for the kind `tokens`. Thread-safe.
+
+    Raises Unreadable for permanent faults, Outage when the source does not answer.
+    """
 
     def read(self, block: int, /) -> list[Any]: ...
+
+    def close(self) -> None: ...
+
+
+class Stopped(Exception):
+    """Nobody waits for the result any more."""
+
+
+def patiently(
+    read: Callable[[], T],
+    manifest: Manifest,
+    data: DataConfig,
+    clock: Clock,
+    stop: Event,
+    outages: set[OutageClock] | None = None,
+) -> T:
+    """What `read` returns, tried again while the source is out of reach; `outages` holds the one that is waited out.
+
+    TryAgain when it lasts longer than data.outage_minutes, Stopped when `stop` is set meanwhile.
+    """
+    outage = OutageClock(data.outage_minutes * 60.0, clock.now)
+    try:
+        while True:
+            try:
+                return read()
+            except Outage as fault:
+                outage.failed(fault.reason, fault.began)
+                if outages is not None:
+                    outages.add(outage)
+                if outage.expired:
+                    raise TryAgain(
+                        f"{manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; "
+                        f"data.outage_minutes={data.outage_minutes:g} allows no more; start the same command again "
+                        "when the source answers, or raise data.outage_minutes"
+                    ) from fault
+                if clock.wait(stop, outage.pause_s(fault.retry_after)):
+                    raise Stopped from fault
+    finally:
+        if outages is not None:
+            outages.discard(outage)
 
 
 class Dependable:
@@ -29,8 +73,8 @@ class Dependable:
     property of the data: TryAgain.
     """
 
-    def __init__(self, reader: Reader, manifest: Manifest) -> None:
-        self._reader, self._manifest = reader, manifest
+    def __init__(self, reader: BlockReader, manifest: Manifest) -> None:
+        self._reader, self._manifest, self.close = reader, manifest, reader.close
 
     def read(self, block: int) -> list[Any]:
         try:
@@ -66,30 +110,30 @@ def spread(n: int) -> Iterator[int]:
 
 
 def scan(
-    reader: Reader,
+    reader: BlockReader,
+    manifest: Manifest,
     blocks: Iterable[int],
-    work: Callable[[int, list[Any]], T],
+    data: DataConfig,
     *,
-    source: str,
-    outage_minutes: float,
     threads: int,
+    work: Callable[[int, list[Any]], Any] = lambda _, documents: documents,
     clock: Clock | None = None,
-) -> Iterator[tuple[int, T | Unreadable]]:
-    """(block, `work(block, documents)`) in the order of `blocks`, or (block, why it is unreadable).
+) -> Iterator[tuple[int, Any]]:
+    """(block, `work(block, documents)`) in the order of `blocks`, or (block, the Unreadable that says why not).
 
     `work` runs in the threads that read. Raises TryAgain when the source is out for longer than its budget. What ends
     it before its time (a stop, Ctrl-C, an outage) closes the reader: a process cannot end while a thread waits for it.
     """
     clock, stop = clock or Clock(), Event()
 
-    def one(block: int) -> T | Unreadable:
+    def one(block: int) -> Any:
         try:
-            return work(block, _read(reader, block, source, outage_minutes, clock, stop))
+            return work(block, patiently(lambda: reader.read(block), manifest, data, clock, stop))
         except Unreadable as fault:
             return fault
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scan")
-    pending: deque[tuple[int, Future[T | Unreadable]]] = deque()
+    pending: deque[tuple[int, Future[Any]]] = deque()
     try:
         for block in blocks:
             pending.append((block, pool.submit(one, block)))
@@ -102,26 +146,8 @@ def scan(
     except GeneratorExit:  # whoever reads has enough
         raise
     except BaseException:
-        getattr(reader, "close", _nothing)()
+        reader.close()
         raise
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _nothing() -> None:
-    """What closing a reader means that has nothing to close."""
-
-
-def _read(reader: Reader, block: int, source: str, outage_minutes: float, clock: Clock, stop: Event) -> list[Any]:
-    outage = OutageClock(outage_minutes * 60, clock.now)
-    while True:
-        try:
-            return reader.read(block)
-        except Outage as fault:
-            outage.failed(fault.reason, fault.began)
-            if outage.expired or clock.wait(stop, outage.pause_s(fault.retry_after)):
-                raise TryAgain(
-                    f"source={source} stayed out of reach for {outage_minutes:g} minutes ({fault.reason}); "
-                    "start the same command again later, or raise data.outage_minutes"
-                ) from fault

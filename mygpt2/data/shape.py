@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mygpt2.config.batch import around, divisors, lanes_problem
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.sources.manifest import Manifest
@@ -28,33 +29,28 @@ class Shape:
     share: int = 1
 
 
-def divisors(n: int) -> list[int]:
-    """All divisors, ascending."""
-    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
-    return sorted({*small, *(n // d for d in small)})
-
-
-def nearest(value: int, legal: list[int]) -> str:
-    """The legal values next to a given one, for an error message."""
-    below = [v for v in legal if v < value][-1:]
-    above = [v for v in legal if v > value][:1]
-    return ", ".join(map(str, below + above)) or "none"
-
-
 def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, world_size: int) -> Shape:
     """The shape for a source; UserError unless ranks divide V, V divides the batch and V <= its blocks."""
     blocks = len(manifest)
-    lanes = _choose_lanes(data, blocks, batch_sequences)
+    legal = [d for d in divisors(batch_sequences) if d <= blocks]
+    lanes = data.lanes or max(d for d in legal if d <= MOST_LANES)
+    if problem := lanes_problem(batch_sequences, lanes, ranks=1):
+        raise UserError(problem)
+    if lanes > blocks:
+        raise UserError(
+            f"data.lanes={lanes} is more than the {blocks} blocks of {data.source}; nearest legal: "
+            f"{_nearest(lanes, legal)}"
+        )
     if lanes % world_size:
-        legal_lanes = [d for d in divisors(batch_sequences) if d % world_size == 0 and d <= blocks]
+        fitting = [d for d in legal if d % world_size == 0]
         advice = (
-            f"or set data.lanes to one of {', '.join(map(str, legal_lanes[:8]))}"
-            if legal_lanes
+            f"or set data.lanes to one of {', '.join(map(str, fitting[:8]))}"
+            if fitting
             else f"({blocks} blocks and batches of {batch_sequences} sequences allow no lanes for {world_size} ranks)"
         )
         raise UserError(
             f"world_size={world_size} ranks cannot share {lanes} lanes evenly; "
-            f"nearest numbers of ranks: {nearest(world_size, divisors(lanes))}; {advice}"
+            f"nearest numbers of ranks: {_nearest(world_size, divisors(lanes))}; {advice}"
         )
     if data.order != "lanes":
         return Shape(lanes, 1)
@@ -76,18 +72,5 @@ def _power(limit: int) -> int:
     return 1 << (max(1, limit).bit_length() - 1)
 
 
-def _choose_lanes(data: DataConfig, blocks: int, batch_sequences: int) -> int:
-    if data.lanes is None:
-        return max(d for d in divisors(batch_sequences) if d <= min(MOST_LANES, blocks))
-    legal = [d for d in divisors(batch_sequences) if d <= blocks]
-    if data.lanes > blocks:
-        raise UserError(
-            f"data.lanes={data.lanes} is more than the {blocks} blocks of {data.source}; "
-            f"nearest legal: {nearest(data.lanes, legal)}"
-        )
-    if batch_sequences % data.lanes:
-        raise UserError(
-            f"data.lanes={data.lanes} does not divide the batch of {batch_sequences} sequences; "
-            f"nearest legal: {nearest(data.lanes, legal)}"
-        )
-    return data.lanes
+def _nearest(value: int, legal: list[int]) -> str:
+    return ", ".join(map(str, around(legal, value))) or "none"

@@ -20,9 +20,8 @@ from safetensors.numpy import save
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import one_at_a_time, say_damaged, say_unwritable
-from mygpt2.data.few import no_text, settled
-from mygpt2.data.heldout import reason_against
-from mygpt2.data.scan import Dependable, Reader, scan, spread
+from mygpt2.data.heldout import chosen, no_text, settled
+from mygpt2.data.scan import BlockReader, Dependable, scan, spread
 from mygpt2.data.sources.faults import Clock, Unreadable
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.tokenize import check_ids
@@ -62,7 +61,7 @@ class ValidationSet:
 
 def validation_set(
     manifest: Manifest,
-    reader: Reader,
+    reader: BlockReader,
     tokenizer: Tokenizer,
     data: DataConfig,
     cache_dir: Path,
@@ -115,31 +114,28 @@ def check_disjoint(validation: ValidationSet, documents: Iterator[np.ndarray]) -
 
 
 def _collect(
-    manifest: Manifest, reader: Reader, tokenizer: Tokenizer, data: DataConfig, progress: Progress | None, clock: Clock
+    manifest: Manifest,
+    reader: BlockReader,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    progress: Progress | None,
+    clock: Clock,
 ) -> ValidationSet:
     parts: list[np.ndarray] = []
     starts: list[int] = []
     size = text_bytes = 0
     left_out: Counter[str] = Counter()
-    blocks = scan(
-        Dependable(reader, manifest),
-        spread(len(manifest)),
-        lambda _, documents: documents,
-        source=manifest.source,
-        outage_minutes=data.outage_minutes,
-        threads=READ_AHEAD,
-        clock=clock,
-    )
-    for _, documents in blocks:
+    dependable = Dependable(reader, manifest)
+    for _, documents in scan(dependable, manifest, spread(len(manifest)), data, threads=READ_AHEAD, clock=clock):
         if isinstance(documents, Unreadable):
             left_out[f"part unreadable ({documents.reason})"] += 1
             continue  # the training loader reports it and leaves it out as well
-        reasons = [reason_against(document, data) for document in documents]
-        left_out.update(reason or "not_held_out" for reason in reasons)
-        chosen = [x for x, reason in zip(documents, reasons, strict=True) if reason == "held_out"]
+        numbers, others = chosen(documents, data, held_out=True)
+        left_out += others
+        found = [documents[number] for number in numbers]
         if manifest.kind == "tokens":
-            check_ids(chosen, tokenizer, data)
-        for ids, n_bytes in _tokenized(chosen, tokenizer):
+            check_ids(found, tokenizer, data)
+        for ids, n_bytes in _tokenized(found, tokenizer):
             if parts and size + len(ids) + 1 > data.validation_tokens:
                 return _finished(parts, starts, text_bytes, tokenizer)
             starts.append(size)

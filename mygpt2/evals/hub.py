@@ -99,10 +99,7 @@ def documents_in_order(
     def work(_: int, documents: list[Any]) -> list[np.ndarray]:
         return tokenizer.encode_batch([x for x in documents if isinstance(x, str) and x and not x.isspace()])
 
-    blocks = scan(
-        reader, range(len(manifest)), work, source=manifest.source, outage_minutes=data.outage_minutes,
-        threads=threads, clock=clock,
-    )  # fmt: skip
+    blocks = scan(reader, manifest, range(len(manifest)), data, threads=threads, work=work, clock=clock)
     for block, found in blocks:
         if isinstance(found, Unreadable):
             raise UserError(f"{manifest.describe(block)} cannot be read ({found.reason}); fetch or make it again")

@@ -112,7 +112,10 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
     with _opened(config) as (manifest, reader, tokenizer, caches):
         for label, value in describe(manifest, reader, tokenizer, config):
             print(f"{label:<12} {value}", flush=True)
-        print(f"{'lanes':<12} {shape(manifest, config)}\n\nfirst documents in training order", flush=True)
+        print(f"{'lanes':<12} {shape(manifest, config)}", flush=True)
+        if args.run is not None:
+            print(f"{'read so far':<12} {_coverage(args, manifest)}", flush=True)
+        print("\nfirst documents in training order", flush=True)
         ids = []
         for line, document in first_documents(manifest, reader, tokenizer, config, caches, args.documents):
             print(f"  {line}", flush=True)
@@ -125,6 +128,21 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
             )
             print(f"{'':<12} sha256 {found.sha256}\n{'':<12} {disjointness(found, ids)}")
     return 0
+
+
+def _coverage(args: argparse.Namespace, manifest: Manifest) -> str:
+    """What a run had read of its source at its newest checkpoint."""
+    from mygpt2.checkpoint.format import read_state
+    from mygpt2.checkpoint.store import candidates
+    from mygpt2.data.ledger import coverage
+    from mygpt2.run_dir.paths import RunDir
+
+    for path in candidates(RunDir.open(args.runs, args.run).checkpoints_dir):
+        try:
+            return f"{coverage(read_state(path)['data'], manifest)} (at {path.name})"
+        except (OSError, LookupError, TypeError, ValueError):  # damaged, deleted meanwhile, or of other data
+            continue
+    return "no checkpoint tells"
 
 
 def _foretell(config: RunConfig) -> int:

@@ -18,7 +18,7 @@ from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bars, progress_bar
 
 if TYPE_CHECKING:
-    from mygpt2.data.blocks import BlockReader
+    from mygpt2.data.scan import BlockReader
     from mygpt2.data.sources.manifest import Manifest
 
 TAKES_SETTINGS = True  # --data.text_column and the like

@@ -14,8 +14,7 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data import cache as cache_module
 from mygpt2.data import checked, validation
 from mygpt2.data.cache import TokenCache
-from mygpt2.data.checked import load_checked, save_checked
-from mygpt2.data.checks import BlockChecks, content_check
+from mygpt2.data.checked import BlockChecks, content_check, load_checked, save_checked
 from mygpt2.data.heldout import hashes_of
 from mygpt2.data.packing import REFERENCE, TokenBlock
 from mygpt2.data.sources.hub.client import HubClient

@@ -16,8 +16,10 @@ import pytest
 
 from mygpt2.__main__ import main
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.batch import loader_state
 from mygpt2.data.loader import Loader
-from mygpt2.data.prepare import damaged_shards, prepare
+from mygpt2.data.prepare import prepare
+from mygpt2.data.sources.local.formats import TOKENS_HEADER
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
@@ -95,7 +97,9 @@ def digests(out):
 def test_prepared_shards_hold_every_document_and_are_read_by_the_loader(folder, tmp_path):
     done = prepared(folder, tmp_path / "out", tmp_path / "c")
     assert done.complete and done.documents == 12 * ROWS and len(done.shards) > 2
-    assert damaged_shards(tmp_path / "out") == []
+    for shard in done.shards:
+        tokens = (tmp_path / "out" / shard.name).read_bytes()[TOKENS_HEADER:]
+        assert hashlib.sha256(tokens).hexdigest() == shard.sha256 and len(tokens) == 2 * shard.tokens
     manifest = resolve(str(tmp_path / "out"), DataConfig(), cache_dir=tmp_path / "c")
     assert manifest.kind == "tokens"
     reader = open_reader(manifest, cache_dir=tmp_path / "c", eot_id=256)
@@ -133,7 +137,7 @@ def test_a_lost_or_short_shard_is_made_again(folder, tmp_path):
     prepared(folder, out, tmp_path / "c")
     whole = digests(out)
     (out / "shard-00001.bin").write_bytes(b"short")
-    assert damaged_shards(out) == ["shard-00001.bin"]
+    assert digests(out) != whole
     prepared(folder, out, tmp_path / "c")
     assert digests(out) == whole
 
@@ -265,6 +269,25 @@ def test_paths_are_printed_as_a_shell_takes_them_and_nothing_is_prepared_from_no
     code, said, err = run(capsys, "prepare", tmp_path / "b.jsonl", "--out", tmp_path / "none")
     assert code == 2 and "holds no text to learn from (1 not text, 1 empty)" in err and not said
     assert not [p for p in (tmp_path / "none").iterdir() if p.name != ".lock"]
+
+
+def test_inspect_tells_how_much_of_its_source_a_run_has_read(folder, tmp_path, capsys):
+    run_dir = tmp_path / "runs" / "a"
+    for step in (2, 5):
+        (run_dir / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    (run_dir / "config.toml").write_text(f'[data]\nsource = "{folder}"\ntokenizer = "gpt2:512"\n')
+    words = ["inspect", "--run", "a", "--runs", tmp_path / "runs", "--documents", 1]
+    assert "read so far  no checkpoint tells" in run(capsys, *words)[1]
+    data = DataConfig(source=str(folder), encoder="tiktoken")
+    with Loader.open(data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path) as loader:
+        while (batch := loader.poll(1)) is None:
+            pass
+        state = {"data": loader_state(loader.fingerprint, batch.cursor, batch.quarantine)}
+    (run_dir / "checkpoints" / "step-00000002" / "state.json").write_text(json.dumps(state))
+    (run_dir / "checkpoints" / "step-00000005" / "state.json").write_text('{"data": {"fingerprint": []}}')
+    out = run(capsys, *words)[1]
+    assert "read so far  256 tokens; 0 of 12 blocks (0%), 0 documents, 12 in part, 0 read again" in out
+    assert "(at step-00000002)" in out
 
 
 def test_inspect_tells_what_it_leaves_out(tmp_path, capsys):

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.data.few import cut
-from mygpt2.data.heldout import reason_against
+from mygpt2.data.heldout import cut, reason_against
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve

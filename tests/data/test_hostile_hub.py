@@ -280,7 +280,7 @@ def test_a_stop_while_many_blocks_are_read_ends_the_reading(hub, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("mygpt2.data.scan.Future.result", stopped)
-        list(scan(reader, range(6), lambda _, documents: documents, source="x", outage_minutes=30, threads=3))
+        list(scan(reader, manifest, range(6), DataConfig(source="x", outage_minutes=30), threads=3))
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("scan"):
             thread.join(20)

@@ -15,7 +15,7 @@ from mygpt2.errors import UserError, shown
 from mygpt2.machine import home_path
 
 if TYPE_CHECKING:
-    from mygpt2.data.blocks import BlockReader
+    from mygpt2.data.scan import BlockReader
 
 _FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
 
@@ -47,7 +47,7 @@ def resolve(
 
 def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_id: int) -> tuple[Manifest, BlockReader]:
     """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
-    from mygpt2.data.few import settle
+    from mygpt2.data.heldout import settle
 
     reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
     try:
@@ -65,7 +65,7 @@ def open_reader(
 ) -> BlockReader:
     """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
     if manifest.pieces:
-        from mygpt2.data.few import InPieces
+        from mygpt2.data.heldout import InPieces
 
         uncut = replace(manifest, pieces=0)
         whole = open_reader(uncut, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=outage_minutes)

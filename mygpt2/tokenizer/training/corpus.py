@@ -11,10 +11,9 @@ from typing import Any
 import xxhash
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.few import settled
-from mygpt2.data.heldout import reason_against
+from mygpt2.data.heldout import chosen, settled
 from mygpt2.data.order import derive_key, permutation
-from mygpt2.data.scan import Reader, scan
+from mygpt2.data.scan import BlockReader, scan
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
@@ -63,7 +62,7 @@ class Read:
 
 def documents(
     manifest: Manifest,
-    reader: Reader,
+    reader: BlockReader,
     data: DataConfig,
     budget: Budget,
     seed: int,
@@ -86,11 +85,11 @@ def documents(
     key = derive_key("tokenizer", seed) & _SEED_BITS
     found = scan(
         reader,
+        manifest,
         map(int, permutation(len(manifest), "tokenizer", seed)),
-        lambda _, texts: _usable(texts, data, budget.share, key, validation),
-        source=manifest.source,
-        outage_minutes=data.outage_minutes,
+        data,
         threads=max(2, min(8, os.cpu_count() or 1)),
+        work=lambda _, texts: _usable(texts, data, budget.share, key, validation),
     )
     for _, block in found:
         read.blocks += 1
@@ -117,15 +116,10 @@ def documents(
 def _usable(
     texts: list[Any], data: DataConfig, share: float | None, key: int, validation: bool
 ) -> tuple[list[str], Counter[str]]:
-    kept, left_out = [], Counter[str]()
-    for text in texts:
-        reason = reason_against(text, data)
-        if validation:
-            reason = {"held_out": None, None: "not_held_out"}.get(reason, reason)
-        if reason is not None:
-            left_out[reason] += 1
-        elif share is None or xxhash.xxh3_64_intdigest(text.encode(), seed=key) < share * 2.0**64:
-            kept.append(text)
+    numbers, left_out = chosen(texts, data, held_out=validation)
+    kept = [texts[number] for number in numbers]
+    if share is not None:
+        kept = [text for text in kept if xxhash.xxh3_64_intdigest(text.encode(), seed=key) < share * 2.0**64]
     return kept, left_out
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.scan import Reader
+from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
 from mygpt2.tokenizer.base import whole_characters
@@ -52,7 +52,12 @@ class Progress:
 
 
 def create(
-    manifest: Manifest, reader: Reader, data: DataConfig, recipe: Recipe, place: Place, progress: Progress | None = None
+    manifest: Manifest,
+    reader: BlockReader,
+    data: DataConfig,
+    recipe: Recipe,
+    place: Place,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Learn a tokenizer and write its files; returns the report. Recipe and data decide tokenizer.json."""
     began, read, progress = time.perf_counter(), Read(), progress or Progress()

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.few import settled
-from mygpt2.data.heldout import reason_against
+from mygpt2.data.heldout import reason_against, settled
 from mygpt2.data.inspect import shortened, size
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.blocks import BlockReader
+from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import hub_cache
