@@ -68,7 +68,7 @@ def _follow(page: Page, tab: gr.Tab, name: str) -> None:
         lambda: page.timers_for(name),
         None,
         page.timers,
-        js=f"() => {{ window.workbench.url({{tab: '{name}'}}); return []; }}",
+        js=f"() => {{ window.workbench.url({{tab: '{name}'}}); window.workbench.live.opened('{name}'); return []; }}",
         **QUIET,
     )
     for event in page.openings(name):

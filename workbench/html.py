@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as _html
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -38,9 +39,11 @@ def card(title: str, rows: Sequence[tuple[Any, Any]], note: Any = "") -> Markup:
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Collection[int] = (), caption: str = ""
-) -> Markup:
-    """A table that scrolls sideways in its own box. `numeric`: columns set to the right."""
+    headers: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Collection[int] = (), caption: str = "",
+    keys: Sequence[str] = (),
+) -> Markup:  # fmt: skip
+    """A table that scrolls sideways in its own box. `numeric`: columns set to the right. `keys`: what tells rows apart
+    in a live view."""
 
     def cell(tag: str, column: int, value: Any) -> str:
         kind = ' class="wb-number"' if column in numeric else ""
@@ -48,11 +51,23 @@ def table(
         return f"<{tag}{kind}{scope}>{escape(value)}</{tag}>"
 
     head = "".join(cell("th", i, header) for i, header in enumerate(headers))
-    body = "".join("<tr>" + "".join(cell("td", i, value) for i, value in enumerate(row)) + "</tr>" for row in rows)
+    named = (f' data-key="{escape(key)}"' for key in keys) if keys else itertools.repeat("")
+    body = "".join(
+        f"<tr{name}>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>"
+        for row, name in zip(rows, named, strict=False)
+    )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Markup(
         f'<div class="wb-scroll" tabindex="0" role="region" aria-label="{escape(caption or "table")}">'
         f'<table class="wb-table">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def button(act: str, target: str, text: str, label: str, kind: str = "wb-small") -> Markup:
+    """A button of a part: its click carries the action and what it is done to, see `Page.live`."""
+    return Markup(
+        f'<button type="button" class="{kind}" data-act="{escape(act)}" data-id="{escape(target)}" '
+        f'aria-label="{escape(label)}">{escape(text)}</button>'
     )
 
 

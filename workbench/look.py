@@ -100,6 +100,5 @@ def colours(selector: str = ":root") -> str:
 
 def _assets(suffix: str) -> list[Path]:
     """workbench.* first: the others build on its colours and functions. chart.js is loaded by the chart itself."""
-    tabs = sorted(ASSETS.glob(f"tab-*{suffix}"))
-    extra = [ASSETS / "chart.css"] if suffix == ".css" and (ASSETS / "chart.css").is_file() else []
-    return [ASSETS / f"workbench{suffix}", *extra, *tabs]
+    shared = ["workbench.css", "chart.css"] if suffix == ".css" else ["workbench.js", "live.js"]
+    return [*(ASSETS / name for name in shared), *sorted(ASSETS.glob(f"tab-*{suffix}"))]

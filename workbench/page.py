@@ -6,13 +6,14 @@ import functools
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
 
 from mygpt2.errors import UserError
-from workbench.html import escape
+from workbench import live
+from workbench.html import Markup, escape
 
 TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -21,6 +22,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 QUIET: dict[str, Any] = {"queue": False, **HIDDEN, **PRIVATE}
 ACTION: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": None}  # only what is queued can show a toast
+
+_LIVE = "window.workbench.live.mount({ name: '%s', element, props, server, watch, trigger, events: ['apply', 'act'] });"
 
 log = logging.getLogger("workbench")
 
@@ -69,6 +72,42 @@ class Page:
         except ValueError:
             return {}
         return {key: value for key, value in found.items() if key != "nonce"} if isinstance(found, dict) else {}
+
+    def live(self, tab: str, view: live.View, fields: Mapping[str, Any] | None = None) -> gr.HTML:
+        """Keeps `tab` up to date while it is looked at: `view(asked, news)` puts into `news` what is to be seen.
+
+        `asked` is this component's value (an event sets it, and is answered at once) and what the tab's script adds.
+        Markup goes to the elements that `part` makes, `fields` are components of Gradio's that a view may change. Its
+        event `act` has the action and the id of a button with data-act and data-id in one of its parts; `now` asks
+        anew after an event that changes something.
+        """
+
+        def live_news(request: Any) -> dict[str, Any]:
+            return live.answered(view, request)
+
+        made = gr.HTML({}, html_template="", js_on_load=_LIVE % tab, server_functions=[live_news], label=f"live {tab}",
+                       apply_default_css=False, elem_id=f"wb-live-{tab}", elem_classes="wb-live")  # fmt: skip
+        if fields:
+
+            def apply(event: gr.EventData) -> Any:
+                given = event._data if isinstance(event._data, dict) else {}
+                new = {fields[name]: gr.update(**live.allowed(given[name])) for name in fields if name in given}
+                return new or gr.skip()
+
+            made.apply(self.friendly(apply), None, list(fields.values()), **QUIET)
+        return made
+
+    @staticmethod
+    def part(tab: str, name: str, *, elem_id: str | None = None, first: str = "") -> gr.HTML:
+        """The place of a part of the tab's live view, and what stands there before the first answer."""
+        content = Markup(f'<div data-live="{tab}.{name}">{first}</div>')
+        return gr.HTML(content, js_on_load=None, apply_default_css=False, elem_id=elem_id, label=name)
+
+    @staticmethod
+    def now(tab: str) -> dict[str, Any]:
+        """Arguments of an event that has the tab's live view ask anew."""
+        ask = f"() => {{ window.workbench.live.ask('{tab}'); return []; }}"
+        return {"fn": None, "inputs": None, "outputs": None, "js": ask, **QUIET}
 
     def timer(self, tab: str, seconds: float) -> gr.Timer:
         """Ticks only while `tab` is the selected one, and the page is visible."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -12,22 +11,19 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.errors import UserError
-from workbench import html
+from workbench import html, tasklist
 from workbench.context import Context
+from workbench.live import Asked, News
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
 from workbench.tabs.compare.results import Results
 from workbench.tabs.compare.start import ITEMS, KIND, PRECISIONS, devices, plans, protocols, start
-from workbench.tabs.compare.view import results_view, tasks_view
+from workbench.tabs.compare.view import results_view
 from workbench.tabs.sample.choices import choices
 from workbench.tabs.sample.tab import ONLY_HUB, free_device
 
-POLL_SECONDS, IDLE_SECONDS = 2.0, 15.0
-_CLICKS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-task]");
-  if (button) trigger("click", { task: button.dataset.task, action: button.dataset.action });
-});"""
+SHOWN_ENDED = 6  # evaluations
 _ADDRESS = """(models, protocol) => {
   window.workbench.url({ tab: "compare", models: (models || []).join(","), protocol });
   return [];
@@ -44,37 +40,32 @@ def build(context: Context, page: Page) -> None:
     fields = _form(context)
     evaluate = gr.Button("Evaluate", variant="primary", elem_id="wb-compare-evaluate")
     command = gr.HTML(elem_id="wb-compare-command")
-    tasks = gr.HTML(js_on_load=_CLICKS, apply_default_css=False, elem_id="wb-compare-tasks", label="Evaluations")
+    page.part("compare", "tasks", elem_id="wb-compare-tasks")
     shown = gr.Dropdown([], label="Results", info="of one text in one way of reading it; the newest first",
                         elem_id="wb-compare-set")  # fmt: skip
-    view = gr.HTML(results_view(None), apply_default_css=False, elem_id="wb-compare-view", label="Comparison")
+    page.part("compare", "view", elem_id="wb-compare-view", first=results_view(None))
     with gr.Row(elem_id="wb-compare-export"):
         saves = {kind: gr.Button(f"Save {kind.upper()}", size="sm", scale=0) for kind in ("csv", "json")}
-    stamp = gr.Textbox(visible="hidden", label="what the page has", elem_id="wb-compare-stamp")
     file = gr.Textbox(visible="hidden", label="file", elem_id="wb-compare-file")
+    live, now = page.live("compare", partial(look, context, results), {"set": shown}), page.now("compare")
 
     def pressed(values: dict[Any, Any]) -> Any:
         return begin(context, {name: values[field] for name, field in fields.items()})
 
-    def clicked(event: gr.EventData) -> Any:
-        return act(context, event._data)
+    def clicked(event: gr.EventData) -> None:
+        act(context, event._data)
 
-    poll = partial(polled, context, results)
-    look = page.friendly(partial(selected, results))
-    timer = page.timer("compare", POLL_SECONDS)
-    seen = [shown, view, tasks, stamp, timer]
-    timer.tick(page.friendly(poll), [shown, stamp], seen, **QUIET)
-    page.on_open("compare", poll, [shown, stamp], seen)
     listed = gr.State(choices(context))
     models, lists = fields["models"], [fields["models"], fields["protocol"], listed]
     page.on_open("compare", _opened(context, page), [page.port("compare"), models, fields["device"], listed],
                  [*lists, fields["device"]])  # fmt: skip
     for field in (models, fields["protocol"]):
         field.focus(page.friendly(partial(refreshed, context)), listed, lists, **QUIET)
-    begun = evaluate.click(page.friendly(pressed), set(fields.values()), [command, tasks, timer], **ACTION)
+    begun = evaluate.click(page.friendly(pressed), set(fields.values()), command, **ACTION)
     begun.then(None, [fields["models"], fields["protocol"]], None, js=_ADDRESS, **PRIVATE)
-    tasks.click(page.friendly(clicked), None, tasks, **ACTION)
-    shown.input(look, shown, view, **QUIET)
+    begun.then(**now)
+    live.act(page.friendly(clicked), None, None, **ACTION).then(**now)
+    shown.input(None, shown, live, js="(set) => ({ set })", **QUIET)
     for kind, button in saves.items():
         saved = button.click(page.friendly(partial(exported, results, kind)), shown, file, **ACTION)
         saved.success(None, file, None, js=_DOWNLOAD, **PRIVATE)
@@ -106,43 +97,34 @@ def _form(context: Context) -> dict[str, Any]:
             "precision": precision}  # fmt: skip
 
 
-def begin(context: Context, values: Mapping[str, Any]) -> tuple[str, str, Any]:
-    """Starts an evaluation for each model; the commands, the tasks and a quick timer. UserError where one cannot."""
+def begin(context: Context, values: Mapping[str, Any]) -> str:
+    """Starts an evaluation for each model; the commands. UserError where one cannot be started."""
     context.changes()
     found = plans(context, **values)
     start(context, found)
     lines = html.join(html.Markup(f"<pre>{html.escape(shlex.join(plan.argv))}</pre>") for plan in found)
-    commands = html.Markup(f'<details class="wb-commands"><summary>The commands</summary>{lines}</details>')
-    return commands, tasks_view(context.jobs.tasks.list(KIND)), gr.Timer(value=POLL_SECONDS)
+    return html.Markup(f'<details class="wb-commands"><summary>The commands</summary>{lines}</details>')
 
 
-def act(context: Context, data: Mapping[str, Any]) -> str:
-    """Stops a task or takes it off the list; the tasks as they are then."""
+def act(context: Context, data: Mapping[str, Any]) -> None:
+    """Stops a task or takes it off the list."""
     context.changes()
     tasks = context.jobs.tasks
-    task = tasks.get(str(data.get("task", "")))
-    if task.kind == KIND and data.get("action") == "stop":
+    task = tasks.get(str(data.get("id", "")))
+    if task.kind == KIND and data.get("act") == "stop":
         tasks.stop(task.id)
-    elif task.kind == KIND and data.get("action") == "forget":
+    elif task.kind == KIND and data.get("act") == "forget":
         tasks.forget(task.id)
-    return tasks_view(tasks.list(KIND))
 
 
-def polled(context: Context, results: Results, key: str | None, stamp: str) -> list[Any]:
-    """The list of sets, the comparison and the tasks, each where it changed; the stamp of what the page has now, and
-    the timer, which goes slowly while nothing is evaluated."""
+def look(context: Context, results: Results, asked: Asked, news: News) -> None:
+    """The evaluations, the sets of results, and the comparison of the one that was chosen."""
     found, tasks = sets(results.read()), context.jobs.tasks.list(KIND)
-    chosen = _find(found, key)
-    known = [(one.label, one.key) for one in found]
-    seconds = POLL_SECONDS if any(task.running for task in tasks) else IDLE_SECONDS
-    fresh = [repr(known), results_view(chosen), tasks_view(tasks), str(seconds)]
-    now = [hashlib.sha256(part.encode("utf-8", "replace")).hexdigest()[:16] for part in fresh]
-    before = [*stamp.split(" "), "", "", "", ""]
-    if now == before[:4]:
-        return [gr.skip()] * 5
-    values = [gr.update(choices=known, value=chosen.key if chosen else None), *fresh[1:3], gr.Timer(value=seconds)]
-    changed = [value if new != old else gr.skip() for value, new, old in zip(values, now, before, strict=False)]
-    return [*changed[:3], " ".join(now), changed[3]]
+    chosen = _find(found, asked.get("set"))
+    news.busy = any(task.running for task in tasks)
+    news.show("tasks", tasklist.listed(tasks, SHOWN_ENDED))
+    news.show("view", results_view(chosen))
+    news.set("set", choices=[(one.label, one.key) for one in found], value=chosen.key if chosen else None)
 
 
 def _opened(context: Context, page: Page) -> Callable[..., Any]:
@@ -164,10 +146,6 @@ def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
     texts = gr.update(choices=[("no text", ""), *protocols(context)])
     models = gr.update(choices=known, value=[known[0][1]]) if choose else gr.update(choices=known)
     return models, texts, known
-
-
-def selected(results: Results, key: str | None) -> str:
-    return results_view(_find(sets(results.read()), key))
 
 
 def exported(results: Results, kind: str, key: str | None) -> str:

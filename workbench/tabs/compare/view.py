@@ -1,18 +1,13 @@
-"""Results and running evaluations as markup. Nothing here knows of Gradio; every name is escaped by workbench.html."""
+"""Results as markup. Nothing here knows of Gradio; every name is escaped by workbench.html."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from workbench import html
 from workbench.html import Markup, escape
-from workbench.jobs import Task
 from workbench.tabs.compare.groups import CHANCE, METRICS, SCORINGS, Bar, Set, accuracy_bars, against_best, bars
-from workbench.tabs.monitor.words import fixed
-
-STATES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped", "lost": "lost"}
-SHOWN_ENDED = 6
+from workbench.words import fixed, minute
 
 
 def results_view(chosen: Set | None) -> Markup:
@@ -119,60 +114,6 @@ def _chart(title: str, shown: Sequence[Bar], low: float, high: float, ticks: Seq
     )
 
 
-def tasks_view(tasks: Sequence[Task]) -> Markup:
-    """Evaluations that go on, with their progress and a button each, then the last that ended."""
-    going = [task for task in tasks if task.running]
-    ended = [task for task in tasks if not task.running][:SHOWN_ENDED]
-    return Markup(f'<div class="wb-evals">{html.join(map(_task, [*going, *ended]))}</div>')
-
-
-def _task(task: Task) -> Markup:
-    words, share = progress_words(task)
-    bar = ""
-    if task.running:
-        now = "" if share is None else f' aria-valuenow="{100 * share:.0f}"'
-        bar = (
-            f'<span class="wb-going" role="progressbar" aria-valuemin="0" aria-valuemax="100"{now} '
-            f'aria-label="progress of {escape(task.label)}"><i style="width:{100 * (share or 0):.1f}%"></i></span>'
-        )
-    action = "stop" if task.running else "forget"
-    label = "Stop" if task.running else "Remove from the list"
-    error = f'<p class="wb-bad">{escape(task.error)}</p>' if task.error else ""
-    button = (
-        f'<button type="button" data-task="{escape(task.id)}" data-action="{action}" '
-        f'aria-label="{label}: {escape(task.label)}">{label}</button>'
-    )
-    return Markup(
-        f'<div class="wb-eval"><span>{html.badge(STATES.get(task.state, "lost"))} {escape(task.label)}</span>{bar}'
-        f'<span class="wb-muted">{escape(words)}</span>{button}{error}</div>'
-    )
-
-
-def progress_words(task: Task) -> tuple[str, float | None]:
-    """Where a task is, its rate and the time left; and its share from 0 to 1, None where that is not known."""
-    if not task.running:
-        return ("", None)
-    if task.progress is None:
-        return "loading the model", None
-    p = task.progress
-    parts = [p.title]
-    if p.total:
-        parts.append(f"{p.done:,.0f} of {p.total:,.0f} {p.unit}")
-    if p.rate:
-        parts.append(f"{p.rate:,.1f} {p.unit}/s")
-    if p.seconds_left is not None:
-        parts.append(f"{duration(p.seconds_left)} left")
-    return " · ".join(part.strip() for part in parts if part), p.share
-
-
-def duration(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _quoted(bar: Bar) -> Markup:
     return Markup(
         f'{escape(bar.label)} <span class="wb-quoted-word" title="{escape(bar.note)}">quoted, not measured</span>'
@@ -197,4 +138,4 @@ def _short(sha: str) -> str:
 
 
 def _when(stamp: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp)) if stamp else "earlier, as yardstick"
+    return minute(stamp) if stamp else "earlier, as yardstick"

@@ -12,9 +12,9 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES
 from mygpt2.run_dir import RunDir, read_events, read_inside, read_metrics, state_of
-from workbench import html
+from workbench import html, words
 from workbench.jobs import Alert
-from workbench.tabs.monitor import diff, panes, words
+from workbench.tabs.monitor import diff, panes
 from workbench.tabs.monitor.head import figures_of, glance
 from workbench.tabs.monitor.labels import read_labels
 

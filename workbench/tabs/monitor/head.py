@@ -9,9 +9,8 @@ from typing import Any
 from mygpt2.run_dir import RunDir, RunState, last_record
 from mygpt2.run_dir.stop import BackgroundStop
 from mygpt2.run_dir.values import whole
-from workbench import html
+from workbench import html, words
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
-from workbench.tabs.monitor import words
 from workbench.tabs.monitor.devices import Device, resident_bytes
 from workbench.tabs.monitor.index import eta_seconds
 

@@ -9,9 +9,8 @@ from mygpt2.files import read_json
 from mygpt2.inside import SMALL_BYTES, names_inside
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.values import whole
-from workbench import html
+from workbench import html, words
 from workbench.jobs import Alert
-from workbench.tabs.monitor import words
 
 SHOWN_ALERTS, SHOWN_TAILS, SHOWN_OTHERS, SHOWN_EVENTS = 30, 3, 5, 200
 MARKS = {"error": "wb-bad", "warning": "wb-warn", "info": "wb-muted"}

@@ -40,7 +40,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page.get_by_text("Nothing has been evaluated yet").wait_for()
     page.wait_for_function("document.querySelector('#wb-compare-models').innerText.includes('other')")
     page.click("#wb-compare-evaluate")
-    page.wait_for_function("document.querySelectorAll('.wb-eval').length === 2")
+    page.wait_for_function("document.querySelectorAll('.wb-task').length === 2")
     assert "models=first%2Cother" in page.url and "protocol=texts" in page.url
     assert page.get_by_role("button", name="Stop: first/step-00000005 on texts").is_visible()
     page.click("#wb-compare-command summary")
@@ -50,7 +50,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page = new_page()
     page.goto(f"{server.url}?tab=compare")
     page.wait_for_function(f"document.querySelectorAll({LINES!r}).length === 2", timeout=180_000)
-    page.wait_for_function("document.querySelectorAll('.wb-eval .wb-finished').length === 2", timeout=180_000)
+    page.wait_for_function("document.querySelectorAll('.wb-task .wb-finished').length === 2", timeout=180_000)
     view = page.inner_text("#wb-compare-view")
     assert "Loss in nats per token" in view and "best" in view and "SHA-256 of the tokens" in view
     assert page.locator(".wb-whisker").count() == 2  # several documents: errors are known
@@ -62,7 +62,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     assert list((place / "runs" / "first" / "evals").glob("step-00000005-*.json"))
 
     page.get_by_role("button", name="Remove from the list: other on texts").click()
-    page.wait_for_function("document.querySelectorAll('.wb-eval').length === 1")
+    page.wait_for_function("document.querySelectorAll('.wb-task').length === 1")
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.workbench.conftest import make_run
-from workbench.jobs import Task, TaskProgress
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Bar, against_best, bars, difference, sets
 from workbench.tabs.compare.results import Results
-from workbench.tabs.compare.view import duration, progress_words, results_view, tasks_view
+from workbench.tabs.compare.view import results_view
 
 SHA = "a" * 64
 EVIL = "<img src=x onerror=alert(1)>"
@@ -145,8 +144,6 @@ def test_names_are_text_in_every_view(place: Place) -> None:
     for one in place.sets():
         view = results_view(one)
         assert "<img" not in view and "&lt;img" in view
-    view = tasks_view([a_task(label=EVIL, error=EVIL, state="failed"), a_task(label=EVIL, title=EVIL)])
-    assert "<img" not in view and view.count("&lt;img") >= 4
 
 
 def test_hellaswag_shows_both_scorings_with_intervals(place: Place) -> None:
@@ -177,15 +174,3 @@ def test_csv_and_json_hold_every_figure_and_say_which_are_quoted(place: Place) -
     assert saved["results"][0]["model"] == "=cmd()" and saved["rows"][1]["kind"] == "quoted"
     place.add(items_result("a", 0.3))
     assert "acc_norm" in export.as_csv(place.sets()[0])
-
-
-def a_task(state: str = "running", label: str = "a on b", error: str = "", title: str = "loss") -> Task:
-    progress = TaskProgress(title, 300, 1200, "targets", 10.0, 90.0, 0.0) if state == "running" else None
-    return Task("20260101-000000-00000000", "eval", label, state, ("x",), 0.0, None, progress, (), None, None, error, 1)
-
-
-def test_a_running_evaluation_shows_progress_rate_and_time_left() -> None:
-    words, share = progress_words(a_task())
-    assert words == "loss · 300 of 1,200 targets · 10.0 targets/s · 1 min 30 s left" and share == 0.25
-    assert 'aria-valuenow="25"' in tasks_view([a_task()]) and "Stop: a on b" in tasks_view([a_task()])
-    assert [duration(seconds) for seconds in (5, 60, 7300)] == ["5 s", "1 min 0 s", "2 h 1 min"]

@@ -7,10 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from mygpt2.errors import UserError
@@ -18,10 +18,11 @@ from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.jobs.task_parent import WAITS
+from workbench.live import IDLE_SECONDS, answered
 from workbench.page import Page
 from workbench.tabs.compare.results import Results
 from workbench.tabs.compare.start import KIND, plans, start
-from workbench.tabs.compare.tab import IDLE_SECONDS, act, asked, begin, exported, polled
+from workbench.tabs.compare.tab import act, asked, begin, exported, look
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
                           "device": "cpu", "precision": "fp32"}  # fmt: skip
@@ -99,7 +100,7 @@ def test_hellaswag_with_few_items_is_in_the_command(context: Context) -> None:
 
 def test_a_read_only_page_starts_and_stops_nothing(context: Context) -> None:
     reading = Context(context.runs, context.data_roots, jobs=context.jobs, read_only=True)
-    for attempt in (lambda: begin(reading, CHOSEN), lambda: act(reading, {"task": "x", "action": "stop"})):
+    for attempt in (lambda: begin(reading, CHOSEN), lambda: act(reading, {"id": "x", "act": "stop"})):
         with pytest.raises(UserError, match="read-only"):
             attempt()
     assert context.jobs.tasks.list() == []
@@ -110,10 +111,10 @@ def test_a_model_that_is_being_evaluated_is_not_started_twice_and_can_be_stopped
     [task] = start(context, found)
     with pytest.raises(UserError, match="being evaluated already"):
         start(context, found)
-    act(context, {"task": task.id, "action": "stop"})
+    act(context, {"id": task.id, "act": "stop"})
     until(lambda: not context.jobs.tasks.get(task.id).running)
     assert context.jobs.tasks.get(task.id).state in ("stopped", "done")  # done if it was quicker
-    act(context, {"task": task.id, "action": "forget"})
+    act(context, {"id": task.id, "act": "forget"})
     assert context.jobs.tasks.list(KIND) == []
 
 
@@ -152,17 +153,18 @@ def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(
     assert order.read_text() == "aAbB"
 
 
-def test_a_poll_without_news_sends_nothing(context: Context) -> None:
-    results = Results(context.runs)
-    _, view, tasks, stamp, pace = polled(context, results, None, "")
-    assert pace.value == IDLE_SECONDS, "nothing is evaluated: nothing to be quick about"
-    assert "press Evaluate" in view and "wb-evals" in tasks
-    assert polled(context, results, None, stamp) == [gr.skip()] * 5
+def test_a_question_without_news_is_answered_with_nothing(context: Context) -> None:
+    view = partial(look, context, Results(context.runs))
+    first = answered(view, {})
+    assert first["pause"] == IDLE_SECONDS, "nothing is evaluated: nothing to be quick about"
+    assert "press Evaluate" in first["markup"]["view"] and "wb-tasks" in first["markup"]["tasks"]
+    assert answered(view, {"digests": first["digests"]})["digests"] == {}
     folder = context.runs / "first" / "evals"
     (folder / "x.json").write_text(json.dumps({"model": "m", "protocol": "p", "loss": 3.0, "token_sha256": "s"}))
-    box, view, tasks, stamp, pace = polled(context, results, None, stamp)
-    assert box["value"] == "text s" and "wb-table" in view and tasks == pace == gr.skip()
-    saved = json.loads(exported(results, "csv", "text s"))
+    news = answered(view, {"digests": first["digests"]})
+    assert news["fields"]["set"]["value"] == "text s" and "wb-table" in news["markup"]["view"]
+    assert "tasks" not in news["markup"]
+    saved = json.loads(exported(Results(context.runs), "csv", "text s"))
     assert saved["name"] == "comparison.csv" and "m,measured,p,3.0" in saved["text"]
 
 

@@ -53,11 +53,16 @@ def bytes_of(value: Any) -> str:
     return NA if found is None else size(found)
 
 
-def moment(value: Any) -> str:
-    """A time of the file in this machine's zone."""
+def minute(value: Any) -> str:
+    """A time in this machine's zone, without its seconds."""
+    return moment(value, "%Y-%m-%d %H:%M")
+
+
+def moment(value: Any, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time in this machine's zone."""
     found = number(value)
     try:
-        return NA if found is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found))
+        return NA if found is None else time.strftime(form, time.localtime(found))
     except (OverflowError, ValueError, OSError):
         return NA
 

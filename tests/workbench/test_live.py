@@ -1,0 +1,134 @@
+"""A live view: only what changed is sent, and patching it in leaves alone what a person is doing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from mygpt2.errors import UserError
+from workbench import html
+from workbench.live import News, allowed, answered
+from workbench.page import Page
+
+SCRIPT = Path(__file__).parents[2] / "ui_assets" / "live.js"
+
+
+def test_what_the_page_has_is_neither_sent_nor_made_again() -> None:
+    made: list[str] = []
+
+    def view(asked: Any, news: News) -> None:
+        news.show("cheap", f"<p>{asked.get('set')}</p>")
+        news.show("dear", lambda: made.append("once") or "<b>dear</b>", stamp="unchanged")
+        news.set("list", choices=["a"], value=asked.get("set"))
+        news.tell("enabled", {"button": True})
+
+    first = answered(view, {"asked": {"set": "a"}, "digests": {}})
+    assert first["markup"] == {"cheap": "<p>a</p>", "dear": "<b>dear</b>"} and made == ["once"]
+    assert first["fields"] == {"list": {"choices": ["a"], "value": "a"}} and first["data"]["enabled"]["button"]
+    again = answered(view, {"asked": {"set": "a"}, "digests": first["digests"]})
+    assert not any(again[kind] for kind in ("markup", "fields", "data", "digests")) and made == ["once"]
+    other = answered(view, {"asked": {"set": "b"}, "digests": first["digests"]})
+    assert other["markup"] == {"cheap": "<p>b</p>"} and list(other["fields"]) == ["list"] and not other["data"]
+    assert json.dumps(other)
+
+
+@pytest.mark.parametrize("request_", [None, 7, [], {"asked": 1, "digests": "x"}])
+def test_a_damaged_question_is_an_empty_one(request_: Any) -> None:
+    assert answered(lambda asked, news: news.show("a", asked), request_)["markup"] == {"a": {}}
+
+
+def test_what_goes_wrong_is_said_in_the_page_and_a_defect_without_its_inside(caplog: pytest.LogCaptureFixture) -> None:
+    def mistake(asked: Any, news: News) -> None:
+        raise UserError("<i>not</i> allowed")
+
+    def defect(asked: Any, news: News) -> None:
+        raise RuntimeError("the inside")
+
+    assert "&lt;i&gt;not" in answered(mistake, {})["problem"]
+    found = answered(defect, {})
+    assert "defect" in found["problem"] and "inside" not in found["problem"] and "the inside" in caplog.text
+
+
+def test_one_works_quickly_and_nothing_slowly() -> None:
+    def busy(asked: Any, news: News) -> None:
+        news.busy = True
+
+    assert answered(busy, {})["pause"] < 3 < answered(lambda asked, news: None, {})["pause"]
+
+
+def test_of_a_components_properties_only_a_few_come_by_way_of_the_page() -> None:
+    assert allowed({"value": 1, "choices": [], "elem_id": "x", "__type__": "y"}) == {"choices": [], "value": 1}
+    assert allowed("text") == {}
+
+
+def test_a_view_has_an_event_for_its_buttons_and_one_for_its_fields() -> None:
+    with gr.Blocks() as blocks:
+        page = Page()
+        box = gr.Dropdown([])
+        page.part("compare", "view", first=html.note("nothing yet"))
+        page.live("compare", lambda asked, news: None, {"set": box}).act(lambda: None)
+    targets = [name for event in blocks.get_config_file()["dependencies"] for _, name in event["targets"]]
+    assert {"apply", "act"} <= set(targets)
+
+
+@pytest.fixture
+def patching(new_page: Any) -> Any:
+    """now(markup) puts it into a part of an empty page, patched as a live view does."""
+    page = new_page()
+    page.set_content("<div id='part'></div>")
+    page.evaluate("window.workbench = {}")
+    page.add_script_tag(content=SCRIPT.read_text(encoding="utf-8"))
+
+    def now(markup: str) -> Any:
+        page.evaluate("text => window.workbench.live.patch(document.getElementById('part'), text)", markup)
+        assert page.inner_html("#part") == page.evaluate(
+            "text => { const t = document.createElement('template'); t.innerHTML = text; return t.innerHTML; }", markup
+        )
+        return page
+
+    return now
+
+
+def rows(*names: str, words: str = "x") -> str:
+    return (
+        "<ul>"
+        + "".join(f'<li data-key="{n}">{words} <button data-act="stop">{n}</button></li>' for n in names)
+        + "</ul>"
+    )
+
+
+def test_focus_stays_on_the_same_row_whatever_comes_and_goes_around_it(patching: Any) -> None:
+    page = patching(rows("a", "b", "c"))
+    page.evaluate("window.mine = document.querySelectorAll('button')[1]; mine.focus()")
+    for markup in (rows("a", "b", "c", words="later"), rows("b", "c"), rows("new", "b", "other", "c"), rows("b")):
+        patching(markup)
+        assert page.evaluate("document.activeElement === mine && mine.isConnected && mine.textContent") == "b", markup
+    patching(rows("a", "c"))
+    assert page.evaluate("document.activeElement.tagName") == "BODY", "gone with its row, and on no other"
+
+
+def test_selected_text_an_opened_fold_and_a_scrolled_box_stay(patching: Any) -> None:
+    def markup(number: int) -> str:
+        lines = "".join(f"<p>line {n}</p>" for n in range(40))
+        return (f"<p>{number} done</p><p>a long text</p><details><summary>more</summary><p>{number}</p></details>"
+                f'<div style="height: 50px; overflow: auto">{lines}</div>')  # fmt: skip
+
+    page = patching(markup(1))
+    page.evaluate("""() => { const p = document.querySelectorAll('#part > p')[1].firstChild;
+        getSelection().setBaseAndExtent(p, 2, p, 6); document.querySelector('#part div').scrollTop = 120; }""")
+    patching(markup(2))
+    assert page.evaluate("getSelection().toString()") == "long"
+    assert page.evaluate("document.querySelector('#part div').scrollTop") == 120
+    page.evaluate("document.querySelector('details').open = true")
+    page.evaluate("text => window.workbench.live.patch(document.getElementById('part'), text)", markup(3))
+    assert page.evaluate("document.querySelector('details').open") and "3" in page.inner_text("details")
+
+
+def test_an_element_of_another_kind_takes_its_place(patching: Any) -> None:
+    patching("<section>under way</section><p>one</p>")
+    patching("text &amp; <details><summary>done</summary></details>")
+    patching("")

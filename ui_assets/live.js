@@ -1,0 +1,104 @@
+// A tab's live view: asks the server what has changed since it asked last, and changes only that in the page.
+// A tab's own script may say more in the question (`ask`) and take data of the answer (`receive`): window.workbench[tab].
+window.workbench.live = (() => {
+  "use strict";
+  const LONGEST_MS = 30000, MOMENT_MS = 300; // between tries without an answer; between opening a tab and its question
+  const views = {};
+
+  const key = (node) => node?.dataset?.key || node?.id || "";
+  const alike = (one, two) => one.nodeName === two.nodeName && key(one) === key(two) && one.dataset?.act === two.dataset?.act;
+
+  function update(now, wanted) {
+    if (now.nodeType !== Node.ELEMENT_NODE) { if (now.data !== wanted.data) now.data = wanted.data; return; }
+    const theirs = now.nodeName === "DETAILS" ? "open" : ""; // whoever opened it decides
+    for (const { name } of [...now.attributes]) if (name !== theirs && !wanted.hasAttribute(name)) now.removeAttribute(name);
+    for (const { name, value } of wanted.attributes) if (name !== theirs && now.getAttribute(name) !== value) now.setAttribute(name, value);
+    children(now, wanted);
+  }
+
+  // What is the same stays as it is, with its focus, selection and scroll. Nodes are told apart by data-key or id.
+  function children(now, wanted) {
+    const keys = new Set([...wanted.childNodes].map(key).filter(Boolean));
+    for (const old of [...now.childNodes]) if (key(old) && !keys.has(key(old))) old.remove();
+    let at = now.firstChild;
+    for (const next of [...wanted.childNodes]) {
+      if (at && alike(at, next)) { update(at, next); at = at.nextSibling; continue; }
+      const moved = key(next) && [...now.children].find((old) => alike(old, next));
+      if (moved) { now.insertBefore(moved, at); update(moved, next); continue; }
+      if (at && !key(at)) { const after = at.nextSibling; at.replaceWith(next); at = after; } else now.insertBefore(next, at);
+    }
+    while (at) { const after = at.nextSibling; at.remove(); at = after; }
+  }
+
+  function patch(place, markup) {
+    const wanted = document.createElement("template");
+    wanted.innerHTML = markup;
+    children(place, wanted.content);
+  }
+
+  function mount({ name, element, props, server, watch, trigger }) {
+    const own = () => window.workbench[name] || {};
+    const place = (part) => document.querySelector(`[data-live="${name}.${part}"]`);
+    let had = {}, shown = new Set(), timer = 0, asked = 0, asking = false, again = false, failures = 0;
+    const enabled = {};
+    const visible = () => !document.hidden && element.offsetParent !== null;
+
+    async function ask() {
+      clearTimeout(timer);
+      if (!element.isConnected) return;
+      if (asking) { again = true; return; }
+      if (!visible()) return; // asked when it comes to the front
+      [asking, again, asked] = [true, false, Date.now()];
+      let pause;
+      try {
+        for (const part of shown) if (!place(part)?.live) { delete had[part]; shown.delete(part); } // put up anew, empty
+        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.() }, digests: had });
+        if (!answer?.digests) throw new Error("no answer");
+        receive(answer);
+        [failures, pause] = [0, 1000 * answer.pause];
+      } catch (error) {
+        console.error(error);
+        failures += 1;
+        pause = Math.min(LONGEST_MS, 1000 * 2 ** failures);
+        if (failures > 1) patch(element, '<p class="wb-bad" role="status">The server does not answer; asking again.</p>');
+      }
+      asking = false;
+      timer = setTimeout(ask, again ? 0 : pause);
+    }
+
+    function receive({ markup, fields, data, digests, problem }) {
+      patch(element, problem);
+      const taken = { ...digests };
+      for (const [part, text] of Object.entries(markup)) {
+        const where = place(part);
+        if (!where) { delete taken[part]; continue; }
+        patch(where, text);
+        where.live = true;
+        shown.add(part);
+      }
+      Object.assign(enabled, data.enabled);
+      for (const [id, on] of Object.entries(enabled)) { const button = document.getElementById(id); if (button) button.disabled = !on; }
+      if (Object.keys(fields).length) trigger("apply", fields);
+      Object.assign(had, taken);
+      own().receive?.(data);
+    }
+
+    function acted(event) { // a button in a part names an action and what it is done to
+      if (!element.isConnected) { document.removeEventListener("click", acted); return; }
+      const button = event.target.closest?.("[data-act]");
+      if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
+    }
+
+    views[name] = { ask, element };
+    document.addEventListener("click", acted);
+    watch("value", ask);
+    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && Date.now() - asked > MOMENT_MS) ask(); }).observe(element);
+    ask();
+  }
+
+  document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.ask(); });
+
+  const ask = (name) => views[name]?.ask();
+  const opened = (name) => setTimeout(ask, MOMENT_MS, name);
+  return { mount, ask, opened, patch };
+})();
