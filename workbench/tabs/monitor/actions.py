@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.run_dir.stop import How
 from workbench.context import Context
-from workbench.jobs import How
 from workbench.tabs.monitor import labels
 
 
