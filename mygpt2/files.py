@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -86,3 +87,14 @@ def read_json(path: Path, root: Path | None = None, *, most: int = DOCUMENT_BYTE
     except (OSError, ValueError, RecursionError):
         return None
     return tame(value) if isinstance(value, dict) else None
+
+
+def hub_checksum(path: Path, like: str) -> str:
+    """SHA-256 of a file as for Git LFS, or git's SHA-1 of a blob, whichever has the length of `like`."""
+    size = path.stat().st_size
+
+    def begin() -> Any:
+        return hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size)
+
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, begin).hexdigest()

@@ -46,24 +46,15 @@ def patiently(
     """
     outage = OutageClock(data.outage_minutes * 60.0, clock.now)
     try:
-        while True:
-            try:
-                return read()
-            except Outage as fault:
-                outage.failed(fault.reason, fault.began)
-                if outages is not None:
-                    outages.add(outage)
-                if outage.expired:
-                    raise TryAgain(
-                        f"{manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; "
-                        f"data.outage_minutes={data.outage_minutes:g} allows no more; start the same command again "
-                        "when the source answers, or raise data.outage_minutes"
-                    ) from fault
-                if clock.wait(stop, outage.pause_s(fault.retry_after)):
-                    raise Stopped from fault
-    finally:
-        if outages is not None:
-            outages.discard(outage)
+        return outage.wait_out(read, clock, stop, outages)
+    except Outage as fault:
+        if not outage.expired:
+            raise Stopped from fault
+        raise TryAgain(
+            f"{manifest.source}: {fault.reason}, out of reach for {outage.spent_s:.0f} s; "
+            f"data.outage_minutes={data.outage_minutes:g} allows no more; start the same command again "
+            "when the source answers, or raise data.outage_minutes"
+        ) from fault
 
 
 class Dependable:

@@ -6,13 +6,11 @@ resolved to a commit first, and everything else is asked for at that commit.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from httpx import InvalidURL
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
@@ -30,6 +28,7 @@ from huggingface_hub.utils import disable_progress_bars
 from mygpt2.data.sources.hub.wire import proxy_advice
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, is_huggingface, weight_files
+from mygpt2.files import hub_checksum
 
 GPT2_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -152,23 +151,13 @@ def _verify(folder: Path, model: HubModel) -> None:
         blob = path.resolve()
         if len(blob.name) not in (40, 64) or not re.fullmatch("[0-9a-f]+", blob.name):
             continue  # a file system without links keeps the files themselves here
-        if _identity(blob) != blob.name:
+        if hub_checksum(blob, blob.name) != blob.name:
             path.unlink()
             if blob != path:
                 blob.unlink(missing_ok=True)
             raise UserError(
                 f"{path.name} of {model} did not have the hub's checksum and was removed; start the same command again"
             )
-
-
-def _identity(path: Path) -> str:
-    """SHA-256 of the content as for Git LFS, or git's SHA-1 of a blob, whichever the name has the length of."""
-    size = path.stat().st_size
-    digest: Any = hashlib.sha256() if len(path.name) == 64 else hashlib.sha1(b"blob %d\0" % size)
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _advice(model: HubModel, endpoint: str, error: BaseException) -> UserError:

@@ -168,15 +168,10 @@ def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Ca
     if manifest.revision is None:
         yield local_footer
         return
-    from mygpt2.data.sources.hub.dataset import HubSource, hub_cache
-    from mygpt2.data.sources.hub.parquet import Footers
+    from mygpt2.data.sources.hub.dataset import HubSource
 
-    hub = HubSource(config.data.source, config.data, caches)
-    footers = Footers(hub_cache(caches), hub.client)
-    try:
-        yield lambda file: hub.patiently(lambda: footers.get(file))
-    finally:
-        hub.client.close()
+    with HubSource(config.data.source, config.data, caches) as hub:
+        yield hub.footer
 
 
 @contextmanager
@@ -201,9 +196,8 @@ def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, 
 
 
 def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
-    from mygpt2.data.sources.hub.dataset import HubSource, hub_cache
-    from mygpt2.data.sources.hub.fetch import check_space, fetch_file, fetch_text
-    from mygpt2.data.sources.hub.parquet import Footers
+    from mygpt2.data.sources.hub.dataset import HubSource
+    from mygpt2.data.sources.hub.fetch import check_space, fetch_file, fetch_text, place_of
     from mygpt2.machine import cache_folder
 
     source = config.data.source
@@ -213,22 +207,14 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
         raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")
     out = args.out or Path("data") / source.replace("/", "--").replace(":", "--").replace("@", "--")
     caches = cache_folder(config.data.cache_dir)
-    hub = HubSource(source, config.data, caches)
-    try:
-        manifest = hub.manifest(None) if args.text_only else None
-        files = (list(manifest.files) if manifest else hub.files())[: args.files]
+    with HubSource(source, config.data, caches) as hub:
+        files = (list(hub.manifest().files) if args.text_only else hub.files())[: args.files]
         there = sum(f.size for f in files if (out / f.name).is_file())
         total = sum(f.size for f in files)
         check_space(out, total - there)
-        footers = Footers(hub_cache(caches), hub.client)
         with _bytes_bar(total, out) as progress:
             for file in files:
-                if manifest:
-                    fetch_text(file, manifest, out, hub.client, footers, hub.patiently, progress)
-                else:
-                    fetch_file(file, out, hub.client, hub.patiently, progress)
-    finally:
-        hub.client.close()
+                (fetch_text if args.text_only else fetch_file)(file, place_of(file, out), hub, progress)
     print(f"{len(files)} files in {out}; train on them with --data.source {shlex.quote(str(out))}")
     return 0
 

@@ -220,7 +220,7 @@ def test_refusals_say_what_to_do(hub, tmp_path, status, code, words):
 
 
 def test_a_missing_column_names_those_there_are(hub, tmp_path):
-    with pytest.raises(UserError, match=r"text_column=body of .* is not there; columns with text: id, text;"):
+    with pytest.raises(UserError, match=r"text_column=body is not in .*; columns with text: id, text;"):
         resolve(hub, tmp_path, data=DataConfig(source=SOURCE, text_column="body"))
     with pytest.raises(UserError, match=r"text_column=score of .* holds double, not text"):
         resolve(hub, tmp_path, data=DataConfig(source=SOURCE, text_column="score"))

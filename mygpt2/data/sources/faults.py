@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
+T = TypeVar("T")
 SAY_AFTER, SAY_EVERY = 15.0, 60.0  # seconds
 _spoken: list[float] = []  # when the last word was
 _speaking = threading.Lock()
@@ -82,11 +84,6 @@ class OutageClock:
         self._since, self.failures, self.reason = None, 0, ""
 
     @property
-    def since(self) -> float | None:
-        """When the first failure in a row was, by the clock."""
-        return self._since
-
-    @property
     def spent_s(self) -> float:
         return 0.0 if self._since is None else self._now() - self._since
 
@@ -105,6 +102,31 @@ class OutageClock:
         if self.spent_s + pause >= SAY_AFTER and _may_speak(self._now()):
             print(f"waiting for data: {self}", file=sys.stderr, flush=True)
         return pause
+
+    def wait_out(
+        self,
+        ask: Callable[[], T],
+        clock: Clock,
+        stop: threading.Event,
+        waiting: set[OutageClock] | None = None,
+        hopeless: Callable[[Outage], bool] = lambda _: False,
+    ) -> T:
+        """`ask()`, again and again while it raises Outage; `waiting` holds this clock from the first one on.
+
+        The Outage comes out when the budget is spent, when it is `hopeless`, and at once when `stop` is set.
+        """
+        waiting = set() if waiting is None else waiting
+        try:
+            while True:
+                try:
+                    return ask()
+                except Outage as fault:
+                    self.failed(fault.reason, fault.began)
+                    waiting.add(self)
+                    if self.expired or hopeless(fault) or clock.wait(stop, self.pause_s(fault.retry_after)):
+                        raise
+        finally:
+            waiting.discard(self)
 
     def __str__(self) -> str:
         return f"{self.reason}, retrying, {self.spent_s:.0f} s of {self.budget_s:.0f} s"

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.data.sources.hub.parquet import Sparse, chunk_range
+from mygpt2.data.sources.hub.parquet import Sparse
 from mygpt2.data.sources.local.textfiles import LineRange
 from mygpt2.data.sources.local.unpack import compression_of
+from mygpt2.data.sources.parquet import chunk_range
 from workbench.tabs.data.library import Opened
 
 MOST_COLUMNS = 6
@@ -43,10 +44,8 @@ def _beside(opened: Opened, block: int) -> dict[str, np.ndarray]:
         metadata = opened.footers.get(file)
         names = _numeric(metadata.schema.to_arrow_schema())
         wanted = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
-        ranges = [chunk_range(metadata, group, i) for i in wanted]
-        parts = [
-            (a, opened.client.range(file.location, a, b, size=file.size, identity=file.identity)) for a, b in ranges
-        ]
+        ranges = [chunk_range(metadata.row_group(group).column(i)) for i in wanted]
+        parts = [(start, opened.client.part(file, start, stop)) for start, stop in ranges]
         source = pq.ParquetFile(pa.PythonFile(Sparse(file.size, parts), mode="r"), metadata=metadata, pre_buffer=False)
         return _floats(source, group, names, 0, -1)
     with pq.ParquetFile(file.location) as source:

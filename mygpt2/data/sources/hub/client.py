@@ -22,7 +22,8 @@ import httpx
 from huggingface_hub import get_token
 
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock
-from mygpt2.data.sources.hub.wire import http_client, watched
+from mygpt2.data.sources.hub.wire import http_client
+from mygpt2.data.sources.manifest import SourceFile
 
 T = TypeVar("T")
 
@@ -35,9 +36,7 @@ MOST_REDIRECTS = 5
 MOST_JSON = 64 << 20  # bytes of an answer, unpacked; a list of 100,000 files has some 10 million
 MOST_RANGE = 2 << 30  # bytes asked for at once: of a row group or a footer, and far above what they have
 OUTAGE_S = 30 * 60.0  # budget where the caller has none
-_RATE_LIMIT = re.compile(
-    r";\s*r\s*=\s*(?P<left>\d{1,9})\s*;\s*t\s*=\s*(?P<reset>\d{1,9})"
-)  # IETF draft: "api";r=0;t=55
+_USED_UP = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})")  # IETF draft, "api";r=0;t=55
 
 
 class Refused(Exception):
@@ -80,8 +79,9 @@ class HubClient:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self._clock = clock or Clock()
         self._closed = threading.Event()
-        self._patience = _Patience(self._clock, self._closed, budget_s)
-        self._budget_s = budget_s
+        self._outage = OutageClock(budget_s, self._clock.now)  # from a failure to the next success
+        self._not_before = 0.0
+        self._knocking = threading.Lock()
         self._tries = tries
         self._signed: dict[str, str] = {}  # where a file's address was redirected to
         self._token = get_token()
@@ -90,7 +90,7 @@ class HubClient:
         logger = logging.getLogger("httpx")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)  # it logs every address at INFO, signatures included
-        self._http = watched(http_client(timeout_s), timeout_s, self._closed)
+        self._http = http_client(timeout_s, self._closed)
 
     def close(self) -> None:
         """End all waiting at once; requests raise Outage from now on. Safe while other threads use the client."""
@@ -102,87 +102,70 @@ class HubClient:
     def json(self, path: str) -> tuple[Any, str | None]:
         """(JSON answer of an API path or address, address of the next page). Raises Refused, Outage."""
 
-        def ask() -> tuple[Any, str | None]:
-            url = urljoin(self.endpoint + "/", path)
-            for _ in range(MOST_REDIRECTS):
-                with self._open(url, {}) as r:
-                    if r.status_code in REDIRECTS:
-                        url = self._redirect(url, r)
-                        continue
-                    if r.status_code != 200:
-                        raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
-                    try:
-                        return json.loads(_limited(r)), r.links.get("next", {}).get("url")
-                    except (ValueError, RecursionError, httpx.DecodingError) as error:
-                        raise _Trouble("the hub's answer is no JSON") from error
-            raise _Trouble("the hub redirects without end")
+        def read(r: httpx.Response) -> tuple[Any, str | None]:
+            try:
+                return json.loads(_limited(r)), r.links.get("next", {}).get("url")
+            except (ValueError, RecursionError, httpx.DecodingError) as error:
+                raise _Trouble("the hub's answer is no JSON") from error
 
-        return self._patiently(ask)
+        return self._whole(path, read)
+
+    def text(self, path: str) -> str:
+        """A small file of text. Raises Refused, Outage."""
+        return self._whole(path, lambda r: _limited(r).decode(errors="replace"))
+
+    def _whole(self, path: str, read: Callable[[httpx.Response], T]) -> T:
+        def checked(r: httpx.Response) -> T:
+            if r.status_code != 200:
+                raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
+            return read(r)
+
+        return self._patiently(lambda: self._answer(urljoin(self.endpoint + "/", path), {}, checked)[0])
+
+    def part(self, file: SourceFile, start: int, stop: int) -> bytes:
+        """Bytes start .. stop of a file; see `range`."""
+        return self.range(file.location, start, stop, size=file.size, identity=file.identity)
 
     def range(self, url: str, start: int, stop: int, *, size: int, identity: str) -> bytes:
         """Bytes start .. stop of a file of `size` bytes whose ETag is `identity` ("": not checked).
 
         Raises Outage (may pass), Refused (404, 410, 401, 403) and Changed (other ETag or size): these do not pass.
         """
-
         if stop - start > MOST_RANGE:
             raise Changed(f"{stop - start:,} bytes of it belong together; allowed: {MOST_RANGE:,}")
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+
+        def body(r: httpx.Response) -> bytes:
+            return _body(r, start, stop, size)
 
         def ask() -> bytes:
             known = self._signed.get(url)
             if known is not None:
                 try:
-                    return self._follow(known, start, stop, size, "")[0]
+                    return self._answer(known, headers, body)[0]
                 except Refused:
                     self._signed.pop(url, None)  # the signature has run out
-            body, final = self._follow(url, start, stop, size, identity)
+            found, final = self._answer(url, headers, body, identity)
             if final != url:
                 self._signed[url] = final
-            return body
+            return found
 
         return self._patiently(ask)
 
-    def _follow(self, url: str, start: int, stop: int, size: int, identity: str) -> tuple[bytes, str]:
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
-        redirected = False
-        for _ in range(MOST_REDIRECTS):
+    def _answer(
+        self, url: str, headers: dict[str, str], read: Callable[[httpx.Response], T], identity: str = ""
+    ) -> tuple[T, str]:
+        """(what `read` makes of the answer behind all redirects, where that was)."""
+        for hop in range(MOST_REDIRECTS):
             with self._open(url, headers) as r:
-                etag = r.headers.get("X-Linked-ETag") or ("" if redirected else r.headers.get("ETag", ""))
+                etag = r.headers.get("X-Linked-ETag") or ("" if hop else r.headers.get("ETag", ""))
                 found = etag.removeprefix("W/").strip('"')
                 if identity and found and found != identity and (r.status_code in REDIRECTS or r.status_code < 300):
                     raise Changed(f"the hub has other bytes under this name (ETag {found[:12]}, not {identity[:12]})")
-                if r.status_code in REDIRECTS:
-                    url, redirected = self._redirect(url, r), True
-                    continue
-                return self._body(r, start, stop, size), url
+                if r.status_code not in REDIRECTS:
+                    return read(r), url
+                url = self._redirect(url, r)
         raise _Trouble("the hub redirects without end")
-
-    def _body(self, r: httpx.Response, start: int, stop: int, size: int) -> bytes:
-        """The body of an answer to a range request, if it is that range and whole."""
-        if r.status_code == 416:
-            raise Changed(f"the file is shorter than the {size} bytes it was listed with")
-        if r.status_code == 200:
-            raise _Trouble("the hub answers 200 where a part (206) was asked for", shared=False)
-        if r.status_code != 206:
-            raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
-        packed = r.headers.get("Content-Encoding", "identity")
-        if packed != "identity":
-            raise _Trouble(f"the hub or a proxy packs its answers ({packed[:20]})", shared=False)
-        told = r.headers.get("Content-Range", "")
-        if told.endswith(f"/{size}") is False and told.rpartition("/")[2].isdigit():
-            raise Changed(f"the file has {told.rpartition('/')[2]} bytes and was listed with {size}")
-        if told != f"bytes {start}-{stop - 1}/{size}":
-            raise _Trouble("the hub sends another range than the one asked for", shared=False)
-        parts = []
-        left = stop - start
-        for part in r.iter_raw():
-            parts.append(part)
-            left -= len(part)
-            if left < 0:
-                break
-        if left:
-            raise _Trouble(f"the hub sends {stop - start - left} of {stop - start} bytes", shared=False)
-        return b"".join(parts)
 
     @contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
@@ -199,7 +182,7 @@ class HubClient:
             with self._http.stream("GET", url, headers=headers, follow_redirects=False) as r:
                 got_answer = True
                 if r.status_code in TRANSIENT:
-                    raise _Trouble(f"the hub answers {r.status_code}", _wish(r.headers, self._clock))
+                    raise _Trouble(f"the hub answers {r.status_code}", _wish(r.headers))
                 yield r
         except httpx.TimeoutException as error:
             slow = "the hub sends too slowly" if got_answer else "the hub does not answer in time"
@@ -230,15 +213,82 @@ class HubClient:
         return target
 
     def _patiently(self, ask: Callable[[], T]) -> T:
+        """`ask`, several times where it meets trouble that may pass."""
         trouble, began = _Trouble(""), self._clock.now()
         for attempt in range(self._tries):
             try:
-                return self._patience.run(ask, first=attempt == 0)
+                return self._in_turn(ask, first=attempt == 0)
             except _Trouble as error:
                 trouble = error
-                if self._clock.now() - began >= self._budget_s:
+                if self._clock.now() - began >= self._outage.budget_s:
                     break
-        raise Outage(trouble.reason, self._patience.remaining, began) from trouble
+        left = max(0.0, self._not_before - self._clock.now()) if self._outage.failures else None
+        raise Outage(trouble.reason, left, began) from trouble
+
+    def _in_turn(self, ask: Callable[[], T], first: bool) -> T:
+        """`ask` at once while all is well; from a failure to the next success one at a time, after a pause."""
+        mine = False
+        while self._outage.failures and not mine:
+            if self._closed.is_set():
+                raise Outage("closed")
+            mine = self._knocking.acquire(timeout=0.2)
+        if mine and not self._outage.failures:  # whoever knocked before was let in
+            self._knocking.release()
+            mine = False
+        try:
+            if mine and self._clock.wait(self._closed, max(0.0, self._not_before - self._clock.now())):
+                raise Outage("closed")
+            began = self._clock.now()
+            try:
+                answer = ask()
+            except _Trouble as trouble:
+                # What befell one answer only is simply asked for again. Failures count one after the other only: those
+                # of many threads at one moment are one failure.
+                if mine or ((trouble.shared or not first) and not self._outage.failures):
+                    self._outage.failed(trouble.reason, began)
+                if mine or trouble.shared or not first:
+                    # Never past the budget, which is for the loader to end: a hub that wants more is asked at its end.
+                    pause = self._outage.pause_s(trouble.retry_after)
+                    self._not_before = max(self._not_before, self._clock.now() + pause)
+                raise
+            except (Refused, Changed):  # no is an answer, too
+                if mine:
+                    self._outage.recovered()
+                raise
+            if mine:
+                self._outage.recovered()
+            return answer
+        finally:
+            if mine:
+                self._knocking.release()
+
+
+def _body(r: httpx.Response, start: int, stop: int, size: int) -> bytes:
+    """The body of an answer to a range request, if it is that range and whole."""
+    if r.status_code == 416:
+        raise Changed(f"the file is shorter than the {size} bytes it was listed with")
+    if r.status_code == 200:
+        raise _Trouble("the hub answers 200 where a part (206) was asked for", shared=False)
+    if r.status_code != 206:
+        raise Refused(r.status_code, r.headers.get("X-Error-Code", ""))
+    packed = r.headers.get("Content-Encoding", "identity")
+    if packed != "identity":
+        raise _Trouble(f"the hub or a proxy packs its answers ({packed[:20]})", shared=False)
+    told = r.headers.get("Content-Range", "")
+    there = told.rpartition("/")[2]
+    if there.isdigit() and there != str(size):
+        raise Changed(f"the file has {there} bytes and was listed with {size}")
+    if told != f"bytes {start}-{stop - 1}/{size}":
+        raise _Trouble("the hub sends another range than the one asked for", shared=False)
+    parts, left = [], stop - start
+    for part in r.iter_raw():
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            break
+    if left:
+        raise _Trouble(f"the hub sends {stop - start - left} of {stop - start} bytes", shared=False)
+    return b"".join(parts)
 
 
 def _limited(r: httpx.Response) -> bytes:
@@ -255,75 +305,18 @@ def _limited(r: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-class _Patience:
-    """Lets requests through while all is well; one at a time, with pauses, from a failure to the next success."""
-
-    def __init__(self, clock: Clock, closed: threading.Event, budget_s: float) -> None:
-        self._clock, self._closed = clock, closed
-        self._one = threading.Lock()
-        self._outage = OutageClock(budget_s, clock.now)
-        self._not_before = 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds until the next try makes sense."""
-        return max(0.0, self._not_before - self._clock.now()) if self._outage.failures else None
-
-    def run(self, ask: Callable[[], T], first: bool) -> T:
-        if not self._outage.failures:
-            began = self._clock.now()
-            try:
-                return ask()
-            except _Trouble as trouble:
-                if trouble.shared or not first:  # what befell one answer only is simply asked for again
-                    self._note(trouble, began, prober=False)
-                raise
-        while not self._one.acquire(timeout=0.2):
-            if self._closed.is_set():
-                raise Outage("closed")
-            if not self._outage.failures:
-                return self.run(ask, first)
-        try:
-            if self._outage.failures:
-                return self._probe(ask)
-        finally:
-            self._one.release()
-        return self.run(ask, first)
-
-    def _probe(self, ask: Callable[[], T]) -> T:
-        if self._clock.wait(self._closed, max(0.0, self._not_before - self._clock.now())):
-            raise Outage("closed")
-        began = self._clock.now()
-        try:
-            result = ask()
-        except _Trouble as trouble:
-            self._note(trouble, began, prober=True)
-            raise
-        except (Refused, Changed):
-            self._outage.recovered()  # no is an answer, too
-            raise
-        self._outage.recovered()
-        return result
-
-    def _note(self, trouble: _Trouble, began: float, prober: bool) -> None:
-        """Failures count one after the other only: those of many threads at one moment are one failure."""
-        if prober or not self._outage.failures:
-            self._outage.failed(trouble.reason, began)
-        # Never past the budget, which is for the loader to end; a hub that wants more is asked once more at its end.
-        pause = self._outage.pause_s(trouble.retry_after)
-        self._not_before = max(self._not_before, self._clock.now() + pause)
-
-
-def _wish(headers: httpx.Headers, clock: Clock) -> float | None:
+def _wish(headers: httpx.Headers) -> float | None:
     """Seconds that an answer asks to wait: `Retry-After` (seconds or a date) or, at a used-up limit, `RateLimit`."""
     value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]+", value):
-        return LONGEST_WISH if len(value) > 9 else min(float(value), LONGEST_WISH)
-    if value:
-        try:
+    try:
+        if re.fullmatch(r"[0-9]+", value):
+            seconds = float(value)
+        elif value:
             until, now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", value))
-            return min(max(0.0, (until - now).total_seconds()), LONGEST_WISH)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    limit = _RATE_LIMIT.search(headers.get("RateLimit", ""))
-    return min(float(limit["reset"]), LONGEST_WISH) if limit and int(limit["left"]) == 0 else None
+            seconds = max(0.0, (until - now).total_seconds())
+        else:
+            used_up = _USED_UP.search(headers.get("RateLimit", ""))
+            return min(float(used_up[1]), LONGEST_WISH) if used_up else None
+        return min(seconds, LONGEST_WISH)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -11,12 +11,15 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
 
 from mygpt2.config.schema import DataConfig
@@ -24,8 +27,9 @@ from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock
 from mygpt2.data.sources.hub.client import OUTAGE_S, Changed, HubClient, Refused
 from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name, patterns_of
-from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader, text_column
+from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.parquet import check_text_column, text_chunk
 from mygpt2.errors import TryAgain, UserError
 
 T = TypeVar("T")
@@ -52,12 +56,8 @@ def resolve_hub(
 
     Raises UserError for what a person has to change, TryAgain when the hub stays out of reach.
     """
-    own = None if client else HubClient(clock=clock, budget_s=data.outage_minutes * 60)
-    try:
-        return HubSource(source, data, cache_dir, client or own, clock).manifest(progress)
-    finally:
-        if own:
-            own.close()
+    with HubSource(source, data, cache_dir, client, clock) as hub:
+        return hub.manifest(progress)
 
 
 def open_hub(
@@ -80,7 +80,10 @@ def hub_cache(cache_dir: Path) -> Path:
 
 
 class HubSource:
-    """A named dataset on the hub, and the steps from there to its files and to a manifest."""
+    """A named dataset on the hub, and the steps from there to its files and to a manifest.
+
+    As a context it closes the client that it made itself.
+    """
 
     def __init__(
         self,
@@ -89,8 +92,11 @@ class HubSource:
         cache_dir: Path,
         client: HubClient | None = None,
         clock: Clock | None = None,
+        pattern: str | None = None,
     ) -> None:
-        self.name = parse_name(source)
+        """`pattern`: of the files, in place of those of the configuration."""
+        name = parse_name(source)
+        self.name = replace(name, pattern=pattern or name.pattern)
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
             raise UserError(
                 f"source={source} is on the hub and HF_HUB_OFFLINE forbids to ask it; unset that, or give the path "
@@ -98,9 +104,18 @@ class HubSource:
             )
         self.data, self.cache = data, hub_cache(cache_dir)
         self.clock = clock or Clock()
+        self._own = client is None
         self.client = client or HubClient(clock=self.clock, budget_s=data.outage_minutes * 60)
+        self.footers = Footers(self.cache, self.client)
 
-    def manifest(self, progress: Progress | None) -> Manifest:
+    def __enter__(self) -> HubSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own:
+            self.client.close()
+
+    def manifest(self, progress: Progress | None = None) -> Manifest:
         info = self._info()
         commit = str(info["sha"])
         path = self._cache_path(commit)
@@ -126,6 +141,20 @@ class HubSource:
         info = self._info(whole=True)
         return self._listed(info, str(info["sha"]))[0]
 
+    def footer(self, file: SourceFile) -> pq.FileMetaData:
+        return self.patiently(lambda: self.footers.get(file))
+
+    def part(self, file: SourceFile, start: int, stop: int) -> bytes:
+        """Bytes start .. stop of a file."""
+        return self.patiently(lambda: self.client.part(file, start, stop))
+
+    def one_file(self, file: SourceFile) -> Manifest:
+        """A manifest of a parquet file by itself, a block for each row group."""
+        groups = range((metadata := self.footer(file)).num_row_groups)
+        rows = [metadata.row_group(g).num_rows for g in groups]
+        blocks = make_blocks(0, groups, 0, -1, rows)
+        return Manifest(self.name.source, "parquet", "", self.data.text_column, (file,), blocks)
+
     def _cache_path(self, commit: str) -> Path:
         name, endpoint = self.name, self.client.endpoint
         what = (LAYOUT, endpoint, name.source, self.data.text_column, commit)
@@ -141,9 +170,21 @@ class HubSource:
         return answer
 
     def _listed(self, info: dict[str, Any], commit: str) -> tuple[list[SourceFile], list[str]]:
-        """`_files`; UserError when what the server answers has not the hub's form."""
+        """The files that the configuration names, sorted, and notes.
+
+        UserError when what the server answers has not the hub's form.
+        """
+        root = f"{self.client.endpoint}/datasets/{self.name.repo}/resolve/{commit}/"
         try:
-            files, notes = self._files(info, commit)
+            patterns, notes = self._patterns(info, root)
+            accepts = [glob_regex(p) for p in patterns]
+            files = [
+                SourceFile(
+                    x["path"], int(x["size"]), str((x.get("lfs") or {}).get("oid") or x["oid"]), root + quote(x["path"])
+                )
+                for x in sorted(self._tree(commit, common_folder(patterns)), key=lambda x: x["path"])
+                if any(a.fullmatch(x["path"]) for a in accepts)
+            ]
             if any(f.size < 0 or ".." in f.name.split("/") or f.name.startswith("/") for f in files):
                 raise ValueError("names or sizes that no file has")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -153,22 +194,17 @@ class HubSource:
     def _not_the_hub(self, why: str) -> UserError:
         return UserError(f"{self.client.endpoint} does not answer like the hub ({why[:120]}); check HF_ENDPOINT")
 
-    def _files(self, info: dict[str, Any], commit: str) -> tuple[list[SourceFile], list[str]]:
-        """The files that the configuration names, sorted, and notes."""
+    def _patterns(self, info: dict[str, Any], root: str) -> tuple[list[str], list[str]]:
+        """Globs of the configuration's files, and notes; from the card, in the README where the answer has none."""
         names = [str(x.get("rfilename", "")) for x in info.get("siblings") or ()]
-        patterns, notes = [self.name.pattern or ""], list[str]()
-        if not self.name.pattern:
-            card = info.get("cardData") or (self._card(commit) if "README.md" in names else {})
-            patterns, notes = patterns_of(self.name, card, names)
-        accepts = [glob_regex(p) for p in patterns]
-        listed = self._tree(commit, common_folder(patterns))
-        chosen = sorted((x for x in listed if any(a.fullmatch(x["path"]) for a in accepts)), key=lambda x: x["path"])
-        root = f"{self.client.endpoint}/datasets/{self.name.repo}/resolve/{commit}/"
-        identities = [str((x.get("lfs") or {}).get("oid") or x["oid"]) for x in chosen]
-        return [
-            SourceFile(x["path"], int(x["size"]), identity, root + quote(x["path"]))
-            for x, identity in zip(chosen, identities, strict=True)
-        ], notes
+        if self.name.pattern:
+            return [self.name.pattern], []
+        card = info.get("cardData")
+        if not card and "README.md" in names:
+            _, _, head = self.patiently(lambda: self.client.text(f"{root}README.md")).partition("---\n")
+            with suppress(yaml.YAMLError):
+                card = yaml.safe_load(head.partition("\n---")[0])
+        return patterns_of(self.name, card if isinstance(card, dict) else {}, names)
 
     def _tree(self, commit: str, folder: str) -> list[dict[str, Any]]:
         """All files below a folder, with sizes and object ids; as many requests as the hub makes pages of it."""
@@ -184,19 +220,6 @@ class HubSource:
                 raise ValueError("a list of files without end")
         return listed
 
-    def _card(self, commit: str) -> dict[str, Any]:
-        """The YAML head of README.md."""
-        listed, _ = self._ask(f"api/datasets/{self.name.repo}/tree/{commit}")
-        size = next((int(x["size"]) for x in listed if x.get("path") == "README.md"), 0)
-        url = f"{self.client.endpoint}/datasets/{self.name.repo}/resolve/{commit}/README.md"
-        raw = self.patiently(lambda: self.client.range(url, 0, size, size=size, identity="")) if size else b""
-        _, _, head = raw.decode(errors="replace").partition("---\n")
-        try:
-            card = yaml.safe_load(head.partition("\n---")[0])
-        except yaml.YAMLError:
-            return {}
-        return card if isinstance(card, dict) else {}
-
     def _nothing_readable(self, paths: list[str]) -> NoReturn:
         found = sorted({"".join(PurePosixPath(p).suffixes[-2:]) for p in paths})[:5]
         raise UserError(
@@ -207,14 +230,14 @@ class HubSource:
 
     def _blocks(self, files: list[SourceFile], progress: Progress | None) -> tuple[np.ndarray, list[str]]:
         """((blocks, 5) int64: file, row group, 0, -1, rows; notes). One footer first: it tells the others' size."""
-        footers = Footers(self.cache, self.client)
+        column = self.data.text_column
 
         def one(i: int) -> tuple[list[tuple[int, int, int, int, int]], int]:
-            metadata = self.patiently(lambda: footers.get(files[i]))
-            column = text_column(metadata, self.data.text_column, files[i].name)
-            groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
-            largest = max((g.column(column).total_uncompressed_size for g in groups), default=0)
-            return [(i, g, 0, -1, group.num_rows) for g, group in enumerate(groups) if group.num_rows], largest
+            metadata = self.footer(files[i])
+            check_text_column(metadata.schema.to_arrow_schema(), column, files[i].name)
+            rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+            sizes = [text_chunk(metadata, g, column).total_uncompressed_size for g in range(len(rows))]
+            return [(i, g, 0, -1, n) for g, n in enumerate(rows) if n], max(sizes, default=0)
 
         blocks, largest = one(0)
         with ThreadPoolExecutor(FOOTER_THREADS) as pool:
@@ -239,21 +262,17 @@ class HubSource:
     def patiently(self, ask: Callable[[], T]) -> T:
         """Ask until the hub answers, within the outage budget; what it refuses becomes advice."""
         outage = OutageClock(self.data.outage_minutes * 60, self.clock.now)
-        while True:
-            try:
-                return ask()
-            except Refused as refusal:
-                raise UserError(self._advice(refusal)) from refusal
-            except Changed as change:
-                raise UserError(f"source={self.name.source}: {change}; start the same command again") from change
-            except Outage as problem:
-                outage.failed(problem.reason, problem.began)
-                if "cannot be reached" in problem.reason or outage.expired:
-                    raise TryAgain(
-                        f"source={self.name.source}: {problem.reason}; check the network and HF_ENDPOINT, or train on "
-                        "source=pydocs or a local folder; the same command may work later"
-                    ) from problem
-                self.clock.wait(Event(), outage.pause_s(problem.retry_after))
+        try:
+            return outage.wait_out(ask, self.clock, Event(), hopeless=lambda fault: "cannot be reached" in fault.reason)
+        except Refused as refusal:
+            raise UserError(self._advice(refusal)) from refusal
+        except Changed as change:
+            raise UserError(f"source={self.name.source}: {change}; start the same command again") from change
+        except Outage as problem:
+            raise TryAgain(
+                f"source={self.name.source}: {problem.reason}; check the network and HF_ENDPOINT, or train on "
+                "source=pydocs or a local folder; the same command may work later"
+            ) from problem
 
     def _advice(self, refusal: Refused) -> str:
         name, endpoint = self.name, self.client.endpoint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import glob
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -108,7 +110,7 @@ def _by_convention(name: HubName, files: list[str]) -> tuple[list[str], list[str
             _unknown_config(name, sorted({f.split("/")[0] for f in files if "/" in f}))
     train = [f for f in data if _TRAIN.search(f)]
     note = f"the dataset card names no configurations: {'files named train' if train else 'all files'} are read"
-    return [glob_escape(f) for f in train or data], [note]
+    return [glob.escape(f) for f in train or data], [note]
 
 
 def _unknown_config(name: HubName, known: list[str]) -> NoReturn:
@@ -123,38 +125,22 @@ def _unknown_config(name: HubName, known: list[str]) -> NoReturn:
     )
 
 
-def glob_escape(path: str) -> str:
-    return re.sub(r"([*?\[\]])", r"[\1]", path)
+_WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
     """A hub glob: `**` is anything, `*` and `?` stay within a folder, `[...]` is a set; a folder is all in it."""
     out = []
     for token in re.findall(r"\*\*/?|\*|\?|\[[^\]]*\]|[^*?\[]+|\[", pattern):
-        if token == "**/":
-            out.append("(?:.*/)?")
-        elif token == "**":
-            out.append(".*")
-        elif token == "*":
-            out.append("[^/]*")
-        elif token == "?":
-            out.append("[^/]")
-        elif token[0] == "[" and len(token) > 2:
-            inner = token[1:-1]
-            inner = f"^{inner[1:]}" if inner[0] == "!" else inner
-            out.append("[" + inner.replace("\\", "\\\\").replace("[", "\\[") + "]")
+        if token[0] == "[" and len(token) > 2:
+            inner = token[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+            out.append(f"[^{inner[1:]}]" if inner[0] == "!" else f"[{inner}]")
         else:
-            out.append(re.escape(token))
+            out.append(_WILD.get(token) or re.escape(token))
     return re.compile("".join(out) + "(?:/.*)?")
 
 
 def common_folder(patterns: list[str]) -> str:
     """The deepest folder that holds everything the patterns can match; "" for the whole repository."""
-    heads = [re.split(r"[*?\[]", p)[0] for p in patterns]
-    folders = [h.rpartition("/")[0].split("/") for h in heads]
-    common: list[str] = []
-    for parts in zip(*folders, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return "/".join(common)
+    heads = [re.split(r"[*?\[]", p)[0].rpartition("/")[0] for p in patterns]
+    return posixpath.commonpath(heads) if heads else ""

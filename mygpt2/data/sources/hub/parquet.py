@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from mygpt2.data.checked import say_unwritable
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
-from mygpt2.data.sources.local.folder import check_text_column, is_text
-from mygpt2.data.sources.local.formats import row_texts
 from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.parquet import check_text_column, chunk_range, row_texts, text_chunk
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import replace_file
 
@@ -67,42 +66,24 @@ class Footers:
 
     def _fetch(self, file: SourceFile) -> bytes:
         guess = int(self._share * 1.15 * file.size) + 4096 if self._share else FIRST_TAIL
-        guess = min(file.size, max(guess, LEAST_TAIL))
-        tail = self._range(file, file.size - guess, file.size)
-        if tail[-4:] != b"PAR1" or not 12 <= _footer_size(tail) <= file.size:
+        tail = self._client.part(file, max(0, file.size - max(guess, LEAST_TAIL)), file.size)
+        size = _footer_size(tail)
+        if tail[-4:] != b"PAR1" or not 12 <= size <= file.size:
             raise UserError(f"{file.name} is named like parquet and is none; choose another source or configuration")
-        missing = _footer_size(tail) - len(tail)
-        if missing > 0:
-            tail = self._range(file, file.size - len(tail) - missing, file.size - len(tail)) + tail
-        raw = tail[-_footer_size(tail) :]
+        if size > len(tail):
+            tail = self._client.part(file, file.size - size, file.size - len(tail)) + tail
         path = self._path(file)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, zlib.compress(raw, 1))
+            replace_file(path, zlib.compress(tail[-size:], 1))
         except OSError as error:
             say_unwritable(self._cache_dir, error)
-        return raw
-
-    def _range(self, file: SourceFile, start: int, stop: int) -> bytes:
-        return self._client.range(file.location, start, stop, size=file.size, identity=file.identity)
+        return tail[-size:]
 
 
 def _footer_size(tail: bytes) -> int:
     """Bytes of a footer with its length and magic, from a file's last eight bytes."""
     return int.from_bytes(tail[-8:-4], "little") + 8
-
-
-def text_column(metadata: pq.FileMetaData, name: str, file: str) -> int:
-    """Index of the column chunk that holds the text. UserError naming the columns if there is none of this name."""
-    schema = metadata.schema.to_arrow_schema()
-    if name not in schema.names:
-        texts = [field.name for field in schema if is_text(field.type)]
-        raise UserError(
-            f"data.text_column={name} of {file} is not there; columns with text: {', '.join(texts[:20]) or 'none'}; "
-            "set data.text_column to the one with the text"
-        )
-    check_text_column(schema, name, file)
-    return next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == name)
 
 
 class HubParquetReader:
@@ -134,28 +115,20 @@ class HubParquetReader:
 
     def _read(self, file: SourceFile, block: int) -> list[Any]:
         row = self._manifest.blocks[block]
+        group, column = int(row["part"]), self._manifest.text_column
         metadata = self._footers.get(file)
-        column = text_column(metadata, self._manifest.text_column, file.name)
-        start, stop = chunk_range(metadata, int(row["part"]), column)
-        raw = self._client.range(file.location, start, stop, size=file.size, identity=file.identity)
+        check_text_column(metadata.schema.to_arrow_schema(), column, file.name)
+        start, stop = chunk_range(text_chunk(metadata, group, column))
+        raw = self._client.part(file, start, stop)
         source = pa.PythonFile(Sparse(file.size, [(start, raw)]), mode="r")
         parquet = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
-        texts = row_texts(parquet, int(row["part"]), self._manifest.text_column)
+        texts = row_texts(parquet, group, column)
         if len(texts) != row["rows"]:
             raise OSError(f"{len(texts)} rows where the footer promises {row['rows']}")
         return texts
 
     def close(self) -> None:
         self._client.close()
-
-
-def chunk_range(metadata: pq.FileMetaData, row_group: int, column: int) -> tuple[int, int]:
-    """First and last + 1 byte of a column chunk."""
-    chunk = metadata.row_group(row_group).column(column)
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, chunk.dictionary_page_offset)
-    return start, start + chunk.total_compressed_size
 
 
 class Sparse(io.RawIOBase):

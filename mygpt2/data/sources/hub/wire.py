@@ -6,10 +6,8 @@ its body. Here a read ends as well when the last PERIOD brought less than FLOOR 
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import httpcore
@@ -59,53 +57,31 @@ class Watched(httpcore.NetworkStream):
         self._since = None  # a new request: its answer is measured anew
         self._inner.write(buffer, timeout)
 
+    def start_tls(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        return Watched(self._inner.start_tls(*args, **kwargs), self._period, self._closed)
+
     def close(self) -> None:
         self._inner.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return Watched(self._inner.start_tls(ssl_context, server_hostname, timeout), self._period, self._closed)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
 
 
-class _Backend(httpcore.NetworkBackend):
-    def __init__(self, inner: httpcore.NetworkBackend, period: float, closed: threading.Event) -> None:
-        self._inner, self._period, self._closed = inner, period, closed
+class _Backend(httpcore.SyncBackend):
+    def __init__(self, period: float, closed: threading.Event) -> None:
+        self._period, self._closed = period, closed
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        return Watched(stream, self._period, self._closed)
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        return Watched(super().connect_tcp(*args, **kwargs), self._period, self._closed)
 
 
-def watched(client: httpx.Client, period: float, closed: threading.Event) -> httpx.Client:
-    """Put every connection of a client, through proxies as well, under watch.
+def http_client(timeout_s: float, closed: threading.Event) -> httpx.Client:
+    """A client with the proxies that the environment names, except to this machine. UserError for a bad one.
 
     httpx has no public way to give its pools a network backend, which httpcore has: a test holds the attributes.
     """
-    for transport in {client._transport, *client._mounts.values()}:
-        if isinstance(transport, httpx.HTTPTransport):
-            pool: Any = transport._pool
-            pool._network_backend = _Backend(pool._network_backend, period, closed)
-    return client
-
-
-def http_client(timeout_s: float) -> httpx.Client:
-    """A client with the proxies that the environment names, except to this machine. UserError for a bad one."""
     try:
-        return httpx.Client(
+        client = httpx.Client(
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s), pool=None),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
             headers={"User-Agent": "mygpt2", "Accept-Encoding": "identity"},
@@ -113,6 +89,11 @@ def http_client(timeout_s: float) -> httpx.Client:
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise proxy_advice(error) from error
+    for transport in {client._transport, *client._mounts.values()}:  # those of proxies as well
+        if isinstance(transport, httpx.HTTPTransport):
+            pool: Any = transport._pool
+            pool._network_backend = _Backend(timeout_s, closed)
+    return client
 
 
 def proxy_advice(error: Exception) -> UserError:

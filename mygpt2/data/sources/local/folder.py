@@ -6,7 +6,6 @@ their names: as an error where hardly anything could be read, as a note of the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mygpt2.data.sources.local.find import find, listed
 from mygpt2.data.sources.local.formats import tokens_layout
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.parquet import check_text_column, names_shown, text_chunk
 from mygpt2.errors import UserError, shown
 
 BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
@@ -132,50 +132,17 @@ def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where} is not a readable parquet file ({reason}); remove it or fetch it again") from error
     check_text_column(schema, column, where)
-    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    for number, group in enumerate(groups):
-        rows, values = group.num_rows, group.column(place).num_values
+    found = []
+    for number in range(metadata.num_row_groups):
+        rows, chunk = metadata.row_group(number).num_rows, text_chunk(metadata, number, column)
+        values = chunk.num_values
+        found.append([rows, chunk.total_uncompressed_size])
         if not 0 <= rows == values <= MOST_ROWS:
             raise UserError(
                 f"{where} is not a usable parquet file (row group {number} promises {rows:,} rows and {values:,} "
                 f"texts; allowed: as many of both, at most {MOST_ROWS:,}); write it again with smaller row groups"
             )
-    return [[group.num_rows, group.column(place).total_uncompressed_size] for group in groups]
-
-
-def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
-    """UserError unless the file has one column of the name and it holds text, or nothing."""
-    if column not in schema.names:
-        raise UserError(
-            f"data.text_column={column} is not in {where}; columns there: {_names(schema.names)}; "
-            "set data.text_column to the one with the text"
-        )
-    if schema.names.count(column) > 1:
-        raise UserError(
-            f"{where} has {schema.names.count(column)} columns named {column}, and which one is meant cannot be told; "
-            "write it with different names"
-        )
-    if not is_text(schema.field(column).type):
-        texts = [field.name for field in schema if is_text(field.type) and not pa.types.is_null(field.type)]
-        advice = f"columns with text: {_names(texts)}; set data.text_column to one of them"
-        raise UserError(
-            f"data.text_column={column} of {where} holds {str(schema.field(column).type)[:100]}, not text; "
-            f"{advice if texts else 'no column holds text; give another file'}"
-        )
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """An Arrow type whose values are strings, bytes that may be UTF-8, or nothing at all, as in a shard of nulls."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    if isinstance(kind, pa.BaseExtensionType):
-        return is_text(kind.storage_type)
-    t = pa.types
-    kinds = (
-        t.is_string, t.is_large_string, t.is_string_view, t.is_binary, t.is_large_binary, t.is_binary_view, t.is_null
-    )  # fmt: skip
-    return any(is_kind(kind) for is_kind in kinds)
+    return found
 
 
 def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Blocks, list[str]]:
@@ -245,16 +212,10 @@ def _key_notes(described: list[Described], key: str) -> list[str]:
             raise UserError(f"{where} does not begin with a line of JSON: {first.first}")
         raise UserError(
             f"data.text_column={key} is not a key of the first line of {where}; keys there: "
-            f"{_names(first.first)}; set data.text_column to the one with the text"
+            f"{names_shown(first.first)}; set data.text_column to the one with the text"
         )
-    there = f"keys there: {_names(first.first)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
+    there = f"keys there: {names_shown(first.first)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
     return [
         f"{len(odd):,} of {len(held):,} files begin without the key {key} ({listed([d.file.name for d in odd])}; "
         f"{there}); lines without it are left out"
     ]
-
-
-def _names(names: Iterable[str]) -> str:
-    """Column names or keys for a message."""
-    found = [shown(name) for name in names]
-    return ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "") or "none"

@@ -23,13 +23,11 @@ import pyarrow.parquet as pq
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.local.encoding import as_utf8, text_of
 from mygpt2.data.sources.local.textfiles import LineRange, split_text, text_range
-from mygpt2.data.sources.local.unpack import ALWAYS_ALLOWED, MOST_RATIO, Changed, Damaged, whole
+from mygpt2.data.sources.local.unpack import Changed, Damaged, whole
 from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.parquet import row_texts
 
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
-# What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
-MOST_GROWTH, MOST_TEXT = 32, 1 << 30
-AT_ONCE = 16 << 20  # bytes that rows decoded together may come to
 # The machine or the file server is in trouble, not the file.
 _TRANSIENT = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
@@ -109,64 +107,6 @@ class ParquetReader(LocalReader):
                 files.popitem(last=False)[1].close()
         files.move_to_end(path)
         return files[path]
-
-
-def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, stop: int = -1) -> list[Any]:
-    """The texts of rows [start, stop) of a row group, of all of it where stop is -1.
-
-    What lies before them is decoded too: parquet has no way round it. What pages may unpack to is bounded; where one
-    stored text may stand for many rows, few are decoded at once and what they come to is bounded as well. So a few
-    hundred bytes cannot fill the memory.
-    """
-    rows = source.metadata.row_group(group).num_rows
-    chunk = _chunk(source.metadata, group, column)
-    stored, packed = int(chunk.total_uncompressed_size), int(chunk.total_compressed_size)
-    if stored > (limit := max(ALWAYS_ALLOWED, MOST_RATIO * packed)):
-        raise Damaged(_too_much(packed, limit))
-    repeats = stored * rows > ALWAYS_ALLOWED and _repeats(source.metadata, group, column)
-    if stop < 0 and not repeats:
-        return column_texts(source.read_row_group(group, columns=[column], use_threads=False).column(0))
-    stop = rows if stop < 0 else stop
-    at_once = max(1, min(stop - start, AT_ONCE // max(1, stored))) if repeats else stop - start
-    limit = min(MOST_TEXT, max(ALWAYS_ALLOWED, MOST_GROWTH * stored))
-    texts: list[Any] = []
-    at = size = 0
-    for batch in source.iter_batches(batch_size=at_once, row_groups=[group], columns=[column], use_threads=False):
-        low, high = max(start - at, 0), min(stop - at, len(batch))
-        if low < high:
-            part = batch.column(0).slice(low, high - low)
-            part = part.dictionary_decode() if isinstance(part, pa.DictionaryArray) else part
-            size += part.nbytes
-            if repeats and size > limit:
-                raise Damaged(_too_much(stored, limit))
-            texts.extend(column_texts(part))
-        at += len(batch)
-        if at >= stop:
-            break
-    return texts
-
-
-def _chunk(metadata: pq.FileMetaData, group: int, column: str) -> pq.ColumnChunkMetaData:
-    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
-    return metadata.row_group(group).column(place)
-
-
-def _too_much(size: int, limit: int) -> str:
-    return f"{size:,} bytes in it become more than {limit >> 20} MB of text; write it again"
-
-
-def _repeats(metadata: pq.FileMetaData, group: int, column: str) -> bool:
-    """Whether a row group is stored so that a text may appear in more rows than it is written."""
-    return any("DICTIONARY" in name or name == "DELTA_BYTE_ARRAY" for name in _chunk(metadata, group, column).encodings)
-
-
-def column_texts(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The strings of an Arrow column; None for nulls and for bytes that are not UTF-8."""
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        values = column.cast(pa.large_binary()).to_pylist()
-    return [text_of(value) if isinstance(value, bytes) else value for value in values]
 
 
 class JsonlReader(LocalReader):

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from mygpt2.data.sources.hub.parquet import chunk_range
 from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.parquet import chunk_range, text_chunk
 
 CHUNK = 4 << 20
 REST, WHOLE_FILE = "outside the text", "the whole file"
@@ -56,10 +56,9 @@ def pieces_of(manifest: Manifest, number: int) -> list[Piece]:
     if manifest.kind == "parquet":
         try:
             metadata = pq.read_metadata(file.location)
-            names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-            column = names.index(manifest.text_column)
             for group in sorted({int(part) for part in rows["part"]}):
-                pieces.append((*chunk_range(metadata, group, column), f"row group {group}"))
+                chunk = text_chunk(metadata, group, manifest.text_column)
+                pieces.append((*chunk_range(chunk), f"row group {group}"))
         except (OSError, ValueError, pa.ArrowException):  # no row group can be told: the file is one part
             pieces = []
     elif len(rows) and (rows["stop"] >= 0).all():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
+from mygpt2.data.sources.local.encoding import text_of
 from mygpt2.data.sources.local.unpack import Damaged
 
 DOCUMENT_BYTES = 8192  # paragraphs are put together up to this; some 2,000 tokens
@@ -83,13 +84,6 @@ def split_text(content: bytes) -> list[str | None]:
             stop = newline + 1 if newline >= 0 else stop
         piece = content[start:stop]
         if not piece.isspace():
-            documents.append(_text(piece))
+            documents.append(text_of(piece))
         start = stop
     return documents
-
-
-def _text(piece: bytes) -> str | None:
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return None
