@@ -215,9 +215,9 @@ def pulses(rng: np.random.Generator, number: int) -> bool:
         (Layout(eval_interval=period + 37), None),
     )[number % 3]
     report = analyse(logged(descent(steps) + autoregressive(steps, rng, (memory,)) + height * up, layout=layout))
-    found = report["pulses"]
-    right = report["significant"] and found is not None and abs(found["period_steps"] / period - 1) < 0.01
-    return bool(right and found["cause"] == cause and not (report["repetition"] or {"found": False})["found"])
+    found = report.pulses
+    right = report.significant and found is not None and abs(found["period_steps"] / period - 1) < 0.01
+    return bool(right and found["cause"] == cause and not (report.repetition or {"found": False})["found"])
 
 
 def read_again(rng: np.random.Generator, number: int) -> bool:
@@ -229,7 +229,7 @@ def read_again(rng: np.random.Generator, number: int) -> bool:
     loss = descent(steps) + np.sqrt(share) * batches + np.sqrt(1 - share) * autoregressive(steps, rng, memory)
     if number % 3 == 0:
         loss += 0.01 * np.sin(2 * np.pi * np.arange(steps) / (length / 7.3))
-    found = analyse(logged(loss))["repetition"]
+    found = analyse(logged(loss)).repetition
     return bool(found and found["found"] and abs(found["lag_steps"] / length - 1) < 0.01)
 
 
@@ -245,7 +245,7 @@ def not_read_again(rng: np.random.Generator, number: int) -> bool:
         lambda: 0.3 * np.exp(-(t % int(turn + 70)) / 10),
     )[number % 5]()
     memory = (float(rng.choice([0, 0.5, 0.9])),)
-    found = analyse(logged(descent(steps) + autoregressive(steps, rng, memory) + made))["repetition"]
+    found = analyse(logged(descent(steps) + autoregressive(steps, rng, memory) + made)).repetition
     return bool(found and found["found"])
 
 
@@ -258,7 +258,7 @@ def stairs(rng: np.random.Generator, number: int) -> bool:
     loss = descent(steps) + rng.choice([0.5, 1.0]) * autoregressive(steps, rng, memory)
     for i, place in enumerate(places):
         loss += depth * factor**i * np.expm1(-np.maximum(0, t - place * steps) / time_)
-    return bool(analyse(logged(loss))["significant"])
+    return bool(analyse(logged(loss)).significant)
 
 
 EVENTS: dict[str, tuple[Callable[[np.random.Generator, int], bool], float, bool]] = {

@@ -162,18 +162,18 @@ def judged(name: str, kind: Kind, corpus: Path, runs: dict[str, Path]) -> Iterat
     tokens, documents = training_tokens(corpus, runs["sequential"])
     layout = tokens / kind.files / CYCLES if name == "planted" else tokens
     found = reports["sequential"]
-    turns = max(1, min(kind.turns, round(layout / found["period_tokens"])))
+    turns = max(1, min(kind.turns, round(layout / found.period_tokens)))
     true = layout / turns
-    off = abs(found["period_tokens"] / true - 1)
-    yield f"{name}: file order, p", found["p_value"], found["significant"]
-    yield f"{name}: file order, semi-amplitude in nats", found["amplitude"], found["significant"]
+    off = abs(found.period_tokens / true - 1)
+    yield f"{name}: file order, p", found.p_value, found.significant
+    yield f"{name}: file order, semi-amplitude in nats", found.amplitude, found.significant
     yield f"{name}: turns of it in a {'cycle' if name == 'planted' else 'pass'}", turns, True
     yield f"{name}: error of the period", off, off <= 0.01
     left = amplitude_at(runs["buffer"], true, kind.last) / amplitude_at(runs["sequential"], true, kind.last)
     law = float(buffer_factor(kind.buffer, true / tokens * documents))
     yield f"{name}: what the law says the buffer leaves", law, True
     yield f"{name}: what it leaves, as a share of the law's", left / law, abs(left / law - 1) <= 0.15
-    p = reports["lanes"]["p_value"]
+    p = reports["lanes"].p_value
     yield f"{name}: lanes, p", p, p > 0.05
     share = amplitude_at(runs["lanes"], true, kind.last) / amplitude_at(runs["sequential"], true, kind.last)
     yield f"{name}: lanes at the same period, share of file order's", share, share < 0.1

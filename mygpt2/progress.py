@@ -94,6 +94,13 @@ class Bar:
         self.close()
 
 
+Progress = Callable[[str, int, int, str], None]  # what is done, how much of it, of how much, in which unit
+
+
+def silent(title: str, done: int, total: int, unit: str) -> None:
+    """Progress for those who only want the result."""
+
+
 class Bars:
     """A bar for each piece of work, one after another, as they are told of; `contextlib.closing` ends the last."""
 

@@ -72,8 +72,10 @@ def theme() -> gr.themes.Base:
 
 
 def css() -> str:
-    """All stylesheets, inlined into the page."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in _assets(".css"))
+    """All stylesheets, inlined into the page; the engine's figures take their colours from tab-ripples.css."""
+    from mygpt2.ripples.plot import STYLE
+
+    return "\n".join(path.read_text(encoding="utf-8") for path in (STYLE, *_assets(".css")))
 
 
 def head() -> str:

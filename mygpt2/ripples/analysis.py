@@ -1,4 +1,4 @@
-"""`analyse`: from a log to a report that holds everything a page, a text or another program needs. A pure function."""
+"""`analyse`: from a log to a report. A pure function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.attribution import attribute
 from mygpt2.ripples.candidates import Candidate, compare, measure, measure_events, place_in_file, regression
 from mygpt2.ripples.detrend import detrend_curve
@@ -18,18 +19,16 @@ from mygpt2.ripples.layout import EVENTS, FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUM
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import fit_nulls
 from mygpt2.ripples.repetition import Repetition, recurring, repetition
-from mygpt2.ripples.runs import DAMAGED, block_size, open_trace, read_config
+from mygpt2.ripples.report import Report, plain
+from mygpt2.ripples.runs import DAMAGED, Trace, block_size, open_trace, read_config
 from mygpt2.ripples.spectrum import Transform, fit_line
 from mygpt2.ripples.study import ALPHA, NORMAL, Study, study
-from mygpt2.ripples.told import Told, silent
 from mygpt2.ripples.tracing import Traced, gather
-from mygpt2.ripples.verdict import words
+from mygpt2.ripples.verdict import verdict
 from mygpt2.run_dir.paths import RunDir
 
-SCHEMA = 1
 FEWEST_VALIDATIONS = 32
 MOST_FILES, NEAR_WHOLE = 16, 0.05  # the length of a file is known to a hundredth: beyond, any pass is a whole number
-Report = dict[str, Any]
 
 
 def analyse(
@@ -41,83 +40,46 @@ def analyse(
     layout: Layout | None = None,
     seed: int = 0,
     attribution: bool = True,
-    told: Told = silent,
+    progress: Progress = silent,
 ) -> Report:
-    """The report on a log, JSON-ready: no NaN, no arrays.
+    """The report on a log.
 
     `reference`: a run in whose difference the ripple is sought. `first`, `last`: steps. `layout` replaces the log's.
     With a run folder that has a trace, candidates are tested on the place of every row, and `attribution` regresses
-    the rows' losses on their documents' properties. `told` hears how far it is. UserError for a range without steps;
-    bad numbers never raise.
-
-    Keys: significant, period_steps, period_tokens, period_ci (in `period_ci_unit`: tokens where they are known),
-    period_ci_steps, amplitude, amplitude_ci, p_value, share_of_file, part_of_file, share_of_slow_variance, candidates,
-    repetition, attribution, forecast, validation, drift, between_steps, detection_limit, pulses, verdict, notes,
-    can_say, layout, signal, figures (thinned for display). None stands for what cannot be said. `pulses`, where what
-    recurs is no wave: kind (pulse; again, as data that is read again and again; wave, of a shape with many harmonics),
-    main (whether it is the period above), period_steps, height, height_ci, width_steps, first_step, p_value, cause.
+    the rows' losses on their documents' properties. UserError for a range without steps; bad numbers never raise.
     """
     log = log.between(first, last)
     if layout is not None:
         log = replace(log, layout=layout)
-    done = study(log, reference, seed, told)
+    done = study(log, reference, seed, progress)
     if isinstance(done, str):
-        return _empty(log) | {"verdict": done}
-    traced, damage = _traced(done, told)
-    report = _statistics(log, done)
-    report["notes"] += damage
-    line = done.fitted.line
-    cells = np.arange(len(done.y))
-    rest = done.y - (line.at(cells - done.main[0]) if done.significant and done.whole else 0.0)
-    rest = np.where(done.grid.weight > 0, rest, 0.0)
-    waves = {} if traced is None else {name: _waves(done, wave) for name, wave in traced.waves.items()}
-    candidates = measure(done.kept, done.grid, done.y, done.transform, done.found.null, waves)
-    events = measure_events(done.kept, done.grid, done.raw, done.transform, done.found.null)
-    candidates = [events.get(c.name, c) for c in candidates]
-    if done.significant:
-        low, high = report["period_ci_steps"]
-        candidates = compare(candidates, report["period_steps"], (low, high))
-    again = _repetition(done, rest)
-    report["pulses"] = _pulses(done, candidates)
-    kept_layout = _assumed(done.kept.layout, report, again)
-    share, part = place_in_file(kept_layout, report["period_tokens"] if done.significant else None)
-    report |= {
-        "candidates": [c.to_json() for c in candidates], "repetition": _repetition_json(done, again, kept_layout),
-        "share_of_file": share, "part_of_file": part, "layout": asdict(kept_layout),
+        return Report(name=log.name, notes=list(log.notes), layout=asdict(log.layout), verdict=done)
+    trace = _trace(done)
+    traced, damage = _traced(trace, done, progress)
+    line, whole = done.fitted.line, done.significant and done.whole
+    rest = np.where(done.grid.weight > 0, done.y - (line.at(np.arange(len(done.y))) if whole else 0.0), 0.0)
+    candidates, again = _candidates(done, traced), _repetition(done, rest)
+    numbers = _statistics(log, done)
+    period = numbers["period_steps"] if done.significant and done.recurs is None else None
+    known = _assumed(done, again)
+    share, part = place_in_file(known, numbers["period_tokens"] if done.significant else None)
+    forecasts, larger, left = _forecast(done, known) if period else ([], None, {})
+    explained = None
+    if attribution and trace is not None and not damage:
+        explained = attribute(trace, done.kept, done.trend, period, progress)
+    found = numbers | {
+        "notes": _notes(log, done) + damage, "candidates": [c.to_json() for c in candidates],
+        "repetition": _repetition_json(done, again, known), "pulses": _pulses(done, candidates),
+        "share_of_file": share, "part_of_file": part, "layout": asdict(known), "attribution": explained,
         "validation": _validation(done) if done.significant else None,
-        "figures": figures(done, rest, traced) | {"validation": _validation_figure(done)},
+        "forecast": forecasts, "forecast_larger": larger,
+        "figures": figures(done, rest, traced) | {"validation": _validation_figure(done)} | left,
     }  # fmt: skip
-    if done.significant and report["period_tokens"] and done.recurs is None:
-        _forecast(report, done, kept_layout)
-    if attribution and done.kept.run is not None and not damage:
-        trace = _trace(done)
-        period = report["period_steps"] if done.significant and done.recurs is None else None
-        report["attribution"] = attribute(trace, done.kept, done.trend, period, told) if trace else None
-    report["verdict"] = words(report)
-    finite: Report = _plain(report)
-    return finite
+    return Report(**plain(found), verdict=verdict(Report(**found)))
 
 
-def _empty(log: Log) -> Report:
-    """The report of a log of which nothing can be said."""
-    nothing = dict.fromkeys((
-        "period_steps", "period_tokens", "period_ci", "period_ci_steps", "period_ci_unit", "amplitude", "amplitude_ci",
-        "p_value", "share_of_file", "part_of_file", "share_of_slow_variance", "repetition", "attribution", "validation",
-        "between_steps", "detection_limit", "forecast_larger", "signal", "pulses",
-    ))  # fmt: skip
-    return {
-        "schema": SCHEMA, "name": log.name, "significant": False, "can_say": False, **nothing, "candidates": [],
-        "forecast": [], "drift": [], "figures": {}, "notes": list(log.notes), "layout": asdict(log.layout),
-        "verdict": "",
-    }  # fmt: skip
-
-
-def _statistics(log: Log, done: Study) -> Report:
-    """The numbers of the search and of its line."""
-    per_step, unit = done.kept.tokens_per_step, done.grid.steps_per_cell
-    fitted, line = done.fitted, done.fitted.line
-    low, high = (float(x * unit) for x in fitted.period_interval)
-    factor = per_step or 1.0
+def _notes(log: Log, done: Study) -> list[str]:
+    """What was left out, held back or averaged."""
     notes = list(done.kept.notes)
     if done.skipped:
         notes.append(f"the first {done.skipped:,} points, up to step {done.kept.step[0]:.0f}, are left out as warm-up")
@@ -126,19 +88,27 @@ def _statistics(log: Log, done: Study) -> Report:
     if (missing := len(done.grid) - done.grid.points) > 0:
         notes.append(f"{100 * missing / len(done.grid):.0f} % of the steps between the first and the last are missing")
     if log.averaged > 1:
-        damped = 1 - float(np.sinc(log.averaged / (line.period * unit)))
+        damped = 1 - float(np.sinc(log.averaged / (done.fitted.line.period * done.grid.steps_per_cell)))
         notes.append(
             f"each value is the mean of {log.averaged} steps: that alone takes {100 * damped:.0f} % off such a ripple"
         )
-    order = len(done.found.null.coefficients)
+    return notes
+
+
+def _statistics(log: Log, done: Study) -> dict[str, Any]:
+    """The numbers of the search and of its line."""
+    per_step, unit = done.kept.tokens_per_step, done.grid.steps_per_cell
+    fitted, line = done.fitted, done.fitted.line
+    low, high = (float(x * unit) for x in fitted.period_interval)
+    factor = per_step or 1.0
     segments = [
         {"from_step": float(done.grid.steps(s.start)), "to_step": float(done.grid.steps(s.stop)),
          "period_steps": s.period * unit, "period_tokens": s.period * unit * per_step if per_step else None,
          "amplitude": s.amplitude, "p_value": s.p_value}
         for s in done.segments
     ]  # fmt: skip
-    return _empty(log) | {
-        "can_say": True, "significant": done.significant, "p_value": done.p_value, "notes": notes,
+    return {
+        "name": log.name, "can_say": True, "significant": done.significant, "p_value": done.p_value,
         "period_steps": line.period * unit, "period_tokens": line.period * unit * per_step if per_step else None,
         "period_ci": [low * factor, high * factor], "period_ci_steps": [low, high],
         "period_ci_unit": "tokens" if per_step else "steps",
@@ -149,7 +119,7 @@ def _statistics(log: Log, done: Study) -> Report:
         "signal": {
             "points": len(done.kept), "first_step": float(done.kept.step[0]), "last_step": float(done.kept.step[-1]),
             "tokens_per_step": per_step, "steps_per_cell": unit, "residual_sd": float(done.residual.std()),
-            "noise_sd": done.found.null.deviation, "null_order": order,
+            "noise_sd": done.found.null.deviation, "null_order": len(done.found.null.coefficients),
             "null_coefficients": done.found.null.coefficients.tolist(), "score": done.found.score,
             "whole_run_p": done.whole_p,
         },
@@ -180,25 +150,37 @@ def _limit(done: Study) -> dict[str, float]:
     return {"amplitude": amplitude, "period_steps": len(done.grid) / cycles * done.grid.steps_per_cell}
 
 
-def _trace(done: Study) -> Any:
+def _trace(done: Study) -> Trace | None:
     run = done.kept.run
     return None if run is None else open_trace(run, block_size(read_config(RunDir(run))))
 
 
-def _traced(done: Study, told: Told) -> tuple[Traced | None, list[str]]:
+def _traced(trace: Trace | None, done: Study, progress: Progress) -> tuple[Traced | None, list[str]]:
     """What the trace adds, and in words why it adds nothing where it is damaged."""
-    trace = _trace(done)
     try:
-        return (None if trace is None else gather(trace, done.kept, done.trend, told)), []
+        return (None if trace is None else gather(trace, done.kept, done.trend, progress)), []
     except DAMAGED as error:
         return None, [f"its trace cannot be read and is left out ({type(error).__name__})"]
 
 
-def _waves(done: Study, wave: np.ndarray) -> np.ndarray:
-    return done.grid.average(wave.real) + 1j * done.grid.average(wave.imag)
+def _candidates(done: Study, traced: Traced | None) -> list[Candidate]:
+    """Every known period, tested; beside it how the found one stands to it."""
+    grid, null = done.grid, done.found.null
+    waves = {
+        name: grid.average(wave.real) + 1j * grid.average(wave.imag)
+        for name, wave in (traced.waves if traced else {}).items()
+    }
+    found = measure(done.kept, grid, done.y, done.transform, null, waves)
+    events = measure_events(done.kept, grid, done.raw, done.transform, null)
+    found = [events.get(c.name, c) for c in found]
+    if not done.significant:
+        return found
+    unit = grid.steps_per_cell
+    low, high = (float(x * unit) for x in done.fitted.period_interval)
+    return compare(found, done.fitted.line.period * unit, (low, high))
 
 
-def _pulses(done: Study, candidates: list[Candidate]) -> Report | None:
+def _pulses(done: Study, candidates: list[Candidate]) -> dict[str, Any] | None:
     """What recurs in step and is no wave, beside the ripple or as it. `cause`: what is known to be done so often."""
     comb = done.comb
     if comb is None or not done.significant:
@@ -232,7 +214,7 @@ def _repetition(done: Study, rest: Floats) -> Repetition | None:
     return repetition(rest, done.transform, null, pass_cells=lag, period_cells=period, drifting=drifting)
 
 
-def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> Report | None:
+def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> dict[str, Any] | None:
     if again is None:
         return None
     per_step, unit = done.kept.tokens_per_step, done.grid.steps_per_cell
@@ -246,14 +228,15 @@ def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> R
     return found | {"files": files if exact else None, "lags_steps": [first, last]}
 
 
-def _assumed(layout: Layout, report: Report, again: Repetition | None) -> Layout:
-    """For a log of unknown data that reads a whole number of FineWeb-Edu's files again and again: that layout.
+def _assumed(done: Study, again: Repetition | None) -> Layout:
+    """The layout; for a log of unknown data that reads a whole number of FineWeb-Edu's files again and again, theirs.
 
     Whether its ranks read a file each or all of them one file after another, a log does not say.
     """
-    if layout.file_tokens or again is None or not again.found or not report["period_tokens"]:
+    layout, per_step = done.kept.layout, done.kept.tokens_per_step
+    if layout.file_tokens or again is None or not again.found or not per_step:
         return layout
-    tokens = again.lag * report["period_tokens"] / report["period_steps"] * _unit(report)
+    tokens = again.lag * done.grid.steps_per_cell * per_step
     file = FINEWEB_DOCUMENTS * FINEWEB_DOCUMENT_TOKENS
     files = round(tokens / file)
     if not 2 <= files <= MOST_FILES or abs(tokens / file - files) > NEAR_WHOLE:
@@ -264,11 +247,7 @@ def _assumed(layout: Layout, report: Report, again: Repetition | None) -> Layout
     )
 
 
-def _unit(report: Report) -> float:
-    return float(report["signal"]["steps_per_cell"])
-
-
-def _validation(done: Study) -> Report | None:
+def _validation(done: Study) -> dict[str, Any] | None:
     """Whether the validation curve has the line; None where it is not dense enough to say."""
     found = done.kept.validation
     if found is None:
@@ -291,7 +270,7 @@ def _validation(done: Study) -> Report | None:
     return {"p_value": p, "amplitude": amplitude, "points": int(inside.sum())}
 
 
-def _validation_figure(done: Study) -> Report | None:
+def _validation_figure(done: Study) -> dict[str, Any] | None:
     found = done.kept.validation
     if found is None or len(found.step) < 2:
         return None
@@ -299,26 +278,17 @@ def _validation_figure(done: Study) -> Report | None:
     return {"step": step, "loss": loss}
 
 
-def _forecast(report: Report, done: Study, layout: Layout) -> None:
-    low, high = done.fitted.amplitude_interval
-    profile = Profile(report["period_tokens"], done.fitted.line.coefficients, (low, high))
-    report["forecast"] = forecast(profile, layout)
-    if report["forecast"]:
-        held = layout.buffer_documents
-        sizes = buffer_sizes(profile, layout)
-        size = 10 * held if held else sizes[-1] if sizes else 0
-        report["forecast_larger"] = f"buffer of {size:,} documents"
-        report["figures"]["forecast"] = curve(profile, layout)
-
-
-def _plain(value: Any) -> Any:
-    """The same with Python's own types, and None for what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _forecast(done: Study, layout: Layout) -> tuple[list[dict[str, Any]], str | None, dict[str, Any]]:
+    """(what each order would leave, the row of a buffer ten times as large, the figure), empty without tokens."""
+    per_step, line = done.kept.tokens_per_step, done.fitted.line
+    if not per_step:
+        return [], None, {}
+    profile = Profile(
+        line.period * done.grid.steps_per_cell * per_step, line.coefficients, done.fitted.amplitude_interval
+    )
+    rows = forecast(profile, layout)
+    if not rows:
+        return [], None, {}
+    held, sizes = layout.buffer_documents, buffer_sizes(profile, layout)
+    size = 10 * held if held else sizes[-1] if sizes else 0
+    return rows, f"buffer of {size:,} documents", {"forecast": curve(profile, layout)}

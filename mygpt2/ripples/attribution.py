@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import special
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.runs import Rows, Trace
-from mygpt2.ripples.told import Told, silent
 
 COLUMNS = {"dump": "dump", "score": "score", "length": "token_count", "language score": "language_score"}
 MOST_ROWS = 60_000
@@ -38,10 +38,10 @@ class Table:
 
 
 def attribute(
-    trace: Trace, log: Log, trend: Floats, period_steps: float | None, told: Told = silent
+    trace: Trace, log: Log, trend: Floats, period_steps: float | None, progress: Progress = silent
 ) -> dict[str, Any] | None:
     """The regression, JSON-ready; None where the data has none of the columns or cannot be read here."""
-    table = _table(trace, log, trend, told)
+    table = _table(trace, log, trend, progress)
     if table is None or not table.columns or len(np.unique(table.group)) < FEWEST_GROUPS:
         return None
     names = [name for name, values in table.columns.items() for _ in range(values.shape[1])]
@@ -87,13 +87,13 @@ def _clustered(x: Floats, y: Floats, group: np.ndarray) -> tuple[Floats, Floats,
     return solution, inverse @ (scores.T @ scores) @ inverse * count / max(1, count - 1), count
 
 
-def _table(trace: Trace, log: Log, trend: Floats, told: Told) -> Table | None:
-    pieces = list(_sampled(trace, log, told))
+def _table(trace: Trace, log: Log, trend: Floats, progress: Progress) -> Table | None:
+    pieces = list(_sampled(trace, log, progress))
     if not pieces:
         return None
     wanted = np.unique(np.concatenate([rows.blocks for rows, _ in pieces]))
     try:
-        source = _Columns(trace, wanted, told)
+        source = _Columns(trace, wanted, progress)
     except (OSError, ValueError, LookupError, pa.ArrowException):
         return None
     parts = [source.means(rows) for rows, _ in pieces]
@@ -114,10 +114,10 @@ def _varying(values: Floats) -> Floats:
     return filled[:, spread > 1e-9] / spread[spread > 1e-9]
 
 
-def _sampled(trace: Trace, log: Log, told: Told) -> Iterator[tuple[Rows, np.ndarray]]:
+def _sampled(trace: Trace, log: Log, progress: Progress) -> Iterator[tuple[Rows, np.ndarray]]:
     """Rows of evenly spaced steps, some MOST_ROWS in all, with the index of each in the log."""
     every = 1
-    for piece in trace.pieces(told):
+    for piece in trace.pieces(progress):
         if every == 1:
             per_step = len(piece.step) / max(1, len(np.unique(piece.step)))
             every = max(1, round(per_step * len(log) / MOST_ROWS))
@@ -139,14 +139,14 @@ def _chosen(rows: Rows, places: np.ndarray) -> Rows:
 class _Columns:
     """The properties of every document of some blocks."""
 
-    def __init__(self, trace: Trace, blocks: np.ndarray, told: Told) -> None:
+    def __init__(self, trace: Trace, blocks: np.ndarray, progress: Progress) -> None:
         manifest = trace.manifest
         self._first: dict[int, int] = {}
         parts: dict[str, list[np.ndarray]] = {}
         at = 0
         opened: tuple[str, pq.ParquetFile | None] = ("", None)
         for number, block in enumerate(blocks.tolist() if manifest.kind == "parquet" else []):
-            told("documents' properties", number, len(blocks), "row groups")
+            progress("documents' properties", number, len(blocks), "row groups")
             row, path = manifest.blocks[block], manifest.file_of(block).location
             if not Path(path).is_file():
                 raise OSError(f"{path} is not on this machine")

@@ -44,11 +44,11 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_file())
 
 
-def read_event_files(paths: Sequence[Path], told: Callable[[int, int], None] = lambda done, all: None) -> Scalars:
+def read_event_files(paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, all: None) -> Scalars:
     """Every scalar of files that were written one after another, at full resolution.
 
     Of a step that was written twice the later value counts; a session that starts again at a step takes away what
-    earlier ones said of it and later steps, as TensorBoard does. `told`: bytes read, bytes in all. UserError for a
+    earlier ones said of it and later steps, as TensorBoard does. `progress`: bytes read, bytes in all. UserError for a
     file that cannot be read, or is no event file.
     """
     series: dict[str, dict[int, float]] = {}
@@ -64,13 +64,13 @@ def read_event_files(paths: Sequence[Path], told: Callable[[int, int], None] = l
             except (LookupError, ValueError, struct.error):
                 notes.append(f"a record of {path.name} cannot be read and is left out")
             if count % TOLD_EVERY == 0:
-                told(before + at, total)
+                progress(before + at, total)
         if raw and not at:
             raise UserError(f"{path} is no event file: its first record is damaged; give one that TensorBoard can read")
         if at < len(raw):
             notes.append(f"{path.name} is cut or damaged after {at:,} of {len(raw):,} bytes; what is before counts")
         before += len(raw)
-        told(before, total)
+        progress(before, total)
     steps = sorted({step for values in series.values() for step in values})
     if len(steps) * len(series) > MOST_CELLS:
         raise UserError(f"{paths[0]} has {len(series):,} names at {len(steps):,} steps; that is too much; give one run")

@@ -22,7 +22,7 @@ from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Floats
 from mygpt2.ripples.search import law_of, search
 from mygpt2.ripples.spectrum import Transform, fit_line
-from mygpt2.ripples.verdict import chance, megabytes, size
+from mygpt2.ripples.words import chance, megabytes, size
 
 LOSS = 3.3  # nats per token, what a small model reaches on web text
 BYTES_PER_TOKEN = 4.6  # of GPT-2 on English prose

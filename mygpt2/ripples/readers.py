@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from mygpt2.errors import UserError
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.console import AT_EVALUATION
 from mygpt2.ripples.events import PREFIX, event_files, read_event_files
 from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Curve, Floats, Log, make_curve, make_log, spacing
 from mygpt2.ripples.runs import read_run
 from mygpt2.ripples.tables import Table, read_table
-from mygpt2.ripples.told import Told, silent
 from mygpt2.run_dir.paths import RunDir
 
 STEPS = (
@@ -42,7 +42,9 @@ _MEAN_OF = re.compile(r"_?mean_of_(\d+)_steps$")
 _AGAIN = re.compile(r" \((\d+)\)$")
 
 
-def read_log(path: Path, *, column: str | None = None, batch_tokens: float | None = None, told: Told = silent) -> Log:
+def read_log(
+    path: Path, *, column: str | None = None, batch_tokens: float | None = None, progress: Progress = silent
+) -> Log:
     """The log at a path. `column` names the loss; `batch_tokens` gives the tokens of a step where none are logged.
 
     UserError for what cannot be read or holds no loss; odd numbers are not an error but end up in the notes.
@@ -50,16 +52,16 @@ def read_log(path: Path, *, column: str | None = None, batch_tokens: float | Non
     path = Path(path)
     if path.is_dir():
         if found := [] if RunDir(path).exists() else event_files(path):
-            return _log(path, _scalars(path, found, told), column, batch_tokens)
-        return read_run(path, told)
+            return _log(path, _scalars(path, found, progress), column, batch_tokens)
+        return read_run(path, progress)
     if path.name.startswith(PREFIX):
-        return _log(path, _scalars(path, [path], told), column, batch_tokens)
-    return _log(path, read_table(path, told), column, batch_tokens)
+        return _log(path, _scalars(path, [path], progress), column, batch_tokens)
+    return _log(path, read_table(path, progress), column, batch_tokens)
 
 
-def _scalars(path: Path, files: list[Path], told: Told) -> Table:
+def _scalars(path: Path, files: list[Path], progress: Progress) -> Table:
     """The table of event files; a step that has other scalars and no loss is no fault."""
-    found = read_event_files(files, lambda done, total: told(f"read {path.name}", done, total, "B"))
+    found = read_event_files(files, lambda done, total: progress(f"read {path.name}", done, total, "B"))
     everywhere = np.ones(len(found.step), bool)
     return Table({"step": found.step, **found.values}, {"step": everywhere, **found.logged}, found.notes)
 

@@ -17,9 +17,9 @@ from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.trace import read_manifest, trace_files
 from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Curve, Log, make_curve, make_log, spacing
-from mygpt2.ripples.told import Told, silent
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 
@@ -28,12 +28,12 @@ ORDERS = ("sequential", "buffer", "lanes")
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, pa.ArrowException)  # a trace
 
 
-def read_run(path: Path, told: Told = silent) -> Log:
+def read_run(path: Path, progress: Progress = silent) -> Log:
     """The log of a run folder, with its layout where a trace says it. UserError when it is no run's."""
     run = RunDir(Path(path))
     if not run.exists():
         raise UserError(f"{path} is not a run folder; give one that holds config.toml, or a log file")
-    told(f"read {run.name}", 0, 1, "runs")
+    progress(f"read {run.name}", 0, 1, "runs")
     metrics = read_metrics(run)
     config = read_config(run)
     evals = read_events(run, ("eval",))
@@ -149,14 +149,14 @@ class Trace:
     manifest: Manifest
     block_size: int
 
-    def pieces(self, told: Told = silent) -> Iterator[Rows]:
+    def pieces(self, progress: Progress = silent) -> Iterator[Rows]:
         """The rows that count, some hundred steps at a time, in the order of the files."""
         files = trace_files(self.run)
         begins: dict[int, int] = {}
         for file in files:
             begins[file.attempt] = min(file.first, begins.get(file.attempt, file.first))
         for number, file in enumerate(files):
-            told("trace", number, len(files), "files")
+            progress("trace", number, len(files), "files")
             stop = min([start for attempt, start in begins.items() if attempt > file.attempt], default=file.last + 1)
             with open_inside(file.path, self.run) as content:
                 table = pq.read_table(

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.log import Floats
 from mygpt2.ripples.null import Null, Nulls, fit_nulls
 from mygpt2.ripples.spectrum import FEWEST_CYCLES, HARMONICS, SHORTEST, Transform, harmonics_of, without_lines
-from mygpt2.ripples.told import Told, silent
 
 LONGEST_SURROGATE = 4096  # cells; the law of the highest score hardly changes with length, and how is known
 SURROGATE_CELLS = 260_000  # of all surrogates together
@@ -49,7 +49,7 @@ def search(transform: Transform, y: Floats) -> Found:
     return search_all(transform, y[None])[0]
 
 
-def search_all(transform: Transform, y: Floats, told: Told = silent) -> list[Found]:
+def search_all(transform: Transform, y: Floats, progress: Progress = silent) -> list[Found]:
     """The best line of each of y (B, n)."""
     found: list[Found] = []
     for part in _parts(transform, y):
@@ -60,7 +60,7 @@ def search_all(transform: Transform, y: Floats, told: Told = silent) -> list[Fou
             found.append(
                 Found(float(frequency), float(score), int(harmonics), power[row], best.scores[row], best.nulls.one(row))
             )
-        told("search", len(found), len(y), "series")
+        progress("search", len(found), len(y), "series")
     return found
 
 
@@ -177,7 +177,7 @@ class Law:
 Trend = Callable[[Floats], Floats]  # series (B, n) to what is left of them
 
 
-def law_of(transform: Transform, level: Floats, trend: Trend | None, seed: int = 0, told: Told = silent) -> Law:
+def law_of(transform: Transform, level: Floats, trend: Trend | None, seed: int = 0, progress: Progress = silent) -> Law:
     """The law for a series like this one, from surrogates with its null's power (m,): as red as that, drift and all.
 
     `trend`, if given, takes from surrogates (B, n) what was taken from the series. A series of more than
@@ -195,7 +195,7 @@ def law_of(transform: Transform, level: Floats, trend: Trend | None, seed: int =
         y = _surrogates(power, short, min(many, count - len(scores)), rng)
         y = (y if trend is None else trend(y)) * (short.weight > 0)
         scores += _searched(short, y, short.reduction(y) / 2).score.tolist()
-        told("surrogates", len(scores), count, "series")
+        progress("surrogates", len(scores), count, "series")
     return _gumbel(np.array(scores), math.log(_places(transform.n) / _places(n)))
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.log import Floats
 from mygpt2.ripples.search import Found, search, search_all
 from mygpt2.ripples.spectrum import SHORTEST, Transform, fit_line
-from mygpt2.ripples.told import Told, silent
 
 WINDOWS = 8  # of a run, side by side; they slide by a quarter of their length
 SHORTEST_WINDOW = 128  # cells
@@ -32,7 +32,7 @@ class Window:
         return fit_line(self.values, self.transform.weight, self.found.frequency).amplitude
 
 
-def slide(y: Floats, weight: Floats, told: Told = silent) -> list[Window]:
+def slide(y: Floats, weight: Floats, progress: Progress = silent) -> list[Window]:
     """The windows of a series, those with less than half of their cells left out; none for a short series.
 
     Every fourth one touches the one before: those share no data.
@@ -55,7 +55,7 @@ def slide(y: Floats, weight: Floats, told: Told = silent) -> list[Window]:
             transform = Transform(present)
             found.append(Window(start, start + length, transform, centred, search(transform, centred)))
     values = np.array([centred for _, centred in whole]).reshape(-1, length)
-    for (start, centred), best in zip(whole, search_all(full, values, told), strict=True):
+    for (start, centred), best in zip(whole, search_all(full, values, progress), strict=True):
         found.append(Window(start, start + length, full, centred, best))
     return sorted(found, key=lambda window: window.start)
 

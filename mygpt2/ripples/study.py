@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.comb import Comb, find_comb
 from mygpt2.ripples.detrend import against, basis, detrend, without_trend, without_warmup
 from mygpt2.ripples.grid import Grid, make_grid
@@ -20,7 +21,6 @@ from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.search import LONGEST_SURROGATE, Found, Law, Trend, law_of, search
 from mygpt2.ripples.sliding import Window, apart, drift, slide, without_drift
 from mygpt2.ripples.spectrum import Line, Transform, fit_line
-from mygpt2.ripples.told import Told, silent
 
 FEWEST_POINTS = 64
 ALPHA = 0.05
@@ -100,7 +100,7 @@ def why_not(log: Log, residual: Floats | None = None) -> str:
     return ""
 
 
-def study(log: Log, reference: Log | None = None, seed: int = 0, told: Told = silent) -> Study | str:
+def study(log: Log, reference: Log | None = None, seed: int = 0, progress: Progress = silent) -> Study | str:
     """The statistics, or in words why there are none."""
     if said := why_not(log):
         return said
@@ -122,10 +122,10 @@ def study(log: Log, reference: Log | None = None, seed: int = 0, told: Told = si
         found = search(transform, y)
     else:
         comb = None
-    law = law_of(transform, found.null.power, _trend(grid, kept, reference is None), seed, told)
+    law = law_of(transform, found.null.power, _trend(grid, kept, reference is None), seed, progress)
     whole_p = law.chance(found.score)
-    windows = slide(y, grid.weight, told)
-    window_p, segments = _segments(windows, seed, told)
+    windows = slide(y, grid.weight, progress)
+    window_p, segments = _segments(windows, seed, progress)
     first = _estimate(y, grid.weight, found, seed)
     lasts = persists(y, grid.weight, first.line)
     if not lasts:
@@ -209,13 +209,13 @@ def persists(y: Floats, weight: Floats, line: Line) -> bool:
     return min(slopes) > 0.05
 
 
-def _segments(windows: list[Window], seed: int, told: Told) -> tuple[float, list[Segment]]:
+def _segments(windows: list[Window], seed: int, progress: Progress) -> tuple[float, list[Segment]]:
     """(chance of the best of the windows that share no data, stretches that stand out one by one)."""
     alone = apart(windows)
     if not alone:
         return 1.0, []
     best = max(alone, key=lambda window: window.found.score)
-    law = law_of(best.transform, _typical([window.found.null.power for window in alone]), _drift, seed, told)
+    law = law_of(best.transform, _typical([window.found.null.power for window in alone]), _drift, seed, progress)
     chances = [law.chance(w.found.score) if persists(w.values, w.transform.weight, _line(w)) else 1.0 for w in alone]
     p = -math.expm1(len(alone) * math.log1p(-min(min(chances), 1 - 1e-12)))
     segments: list[Segment] = []

@@ -19,9 +19,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from mygpt2.errors import UserError
+from mygpt2.progress import Progress
 from mygpt2.ripples.console import console_records
 from mygpt2.ripples.textfile import FORMATS, checked_file, opened
-from mygpt2.ripples.told import Told
 
 TOLD_EVERY = 1 << 16  # lines between two words of progress
 LOOKED_AT = 200  # lines that tell a table from something else
@@ -44,7 +44,7 @@ class Table:
     found: dict[str, Any] | None = None
 
 
-def read_table(path: Path, told: Told) -> Table:
+def read_table(path: Path, progress: Progress) -> Table:
     """The table of a text file, by what its first lines look like. UserError in a sentence for what is none."""
     size = checked_file(path)
     with opened(path) as file:
@@ -55,25 +55,25 @@ def read_table(path: Path, told: Told) -> Table:
         with opened(path) as file:
             return _nanogpt(file)
     if head[0].lstrip()[:1] in "[{" and not head[0].lstrip().startswith("{'"):
-        if (table := _json(path, size, told)) is not None:
+        if (table := _json(path, size, progress)) is not None:
             return table
     elif _is_table(head):
-        return _csv(path, _separator(head), told)
+        return _csv(path, _separator(head), progress)
     with opened(path) as file:
-        records = console_records(_followed(file, path, told))
+        records = console_records(_followed(file, path, progress))
     if len(records) > 1:
         return _from_records(path, records)
     if head[0].lstrip()[:1] in "[{":
         raise UserError(f"{path} holds no list of records; give {FORMATS}")
-    return _csv(path, _separator(head), told)
+    return _csv(path, _separator(head), progress)
 
 
-def _followed(file: TextIO, path: Path, told: Told) -> Iterator[str]:
+def _followed(file: TextIO, path: Path, progress: Progress) -> Iterator[str]:
     """The lines of a file; how far it is, is told."""
     size = max(1, path.stat().st_size)
     for number, line in enumerate(file):
         if number % TOLD_EVERY == 0:
-            told(f"read {path.name}", min(file.buffer.tell(), size), size, "B")
+            progress(f"read {path.name}", min(file.buffer.tell(), size), size, "B")
         yield line
 
 
@@ -112,10 +112,10 @@ def _is_table(head: list[str]) -> bool:
     return 2 * len(cells) > len(rows) and 4 * int(np.isfinite(said).sum()) >= len(said) > 0
 
 
-def _csv(path: Path, separator: str, told: Told) -> Table:
+def _csv(path: Path, separator: str, progress: Progress) -> Table:
     read = _number if separator == "," else lambda cell: _decimal(cell, separator)
     with opened(path) as file:
-        rows = _rows(_followed(file, path, told), separator)
+        rows = _rows(_followed(file, path, progress), separator)
         try:
             header = _header(path, next(row for row in rows if any(cell.strip() for cell in row)))
             values, said = [array("d") for _ in header], [array("b") for _ in header]
@@ -163,7 +163,7 @@ def _quick(cell: str, read: Any) -> float:
         return float(read(cell))
 
 
-def _json(path: Path, size: int, told: Told) -> Table | None:
+def _json(path: Path, size: int, progress: Progress) -> Table | None:
     """A list of records or of TensorBoard's [time, step, value], an object that holds one, or a record a line; None
     where no line is one.
     """
@@ -171,7 +171,7 @@ def _json(path: Path, size: int, told: Told) -> Table | None:
     if value is None:
         value = []
         with opened(path) as file:
-            for line in _followed(file, path, told):
+            for line in _followed(file, path, progress):
                 if (record := _record(line)) is not None:
                     value.append(record)
         if not value:

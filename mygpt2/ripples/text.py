@@ -6,25 +6,26 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from mygpt2.ripples.verdict import chance, megabytes, size
+from mygpt2.ripples.report import Report
+from mygpt2.ripples.words import chance, megabytes, one_line, size
 
 WIDTH = 100
 
 
-def report_text(report: dict[str, Any]) -> str:
+def report_text(report: Report) -> str:
     """The verdict, then what it rests on, a section each."""
     return "\n".join(_lines(report))
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    yield shown(report["name"])
-    yield from textwrap.wrap(shown(report["verdict"]), WIDTH)
-    if report["can_say"]:
+def _lines(report: Report) -> Iterator[str]:
+    yield one_line(report.name)
+    yield from textwrap.wrap(one_line(report.verdict), WIDTH)
+    if report.can_say:
         yield from _section("candidates", _candidates(report))
         yield from _section("data read again", _repetition(report))
         yield from _section("what a row's documents explain", _attribution(report))
         yield from _section("forecast", _forecast(report))
-    yield from _section("notes", (shown(note) for note in report["notes"]))
+    yield from _section("notes", (one_line(note) for note in report.notes))
 
 
 def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
@@ -34,8 +35,8 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
         yield from (f"  {line}" for line in found)
 
 
-def _candidates(report: dict[str, Any]) -> Iterator[str]:
-    for c in report["candidates"]:
+def _candidates(report: Report) -> Iterator[str]:
+    for c in report.candidates:
         period = size(c["period_tokens"]) if c["period_tokens"] else ""
         steps = f"{c['period_steps']:,.5g} steps" if c["period_steps"] else ""
         said = c["reason"] or f"{chance(c['p_value'])}, {c['amplitude']:.4f} nats, on {c['tested_on']}"
@@ -44,8 +45,8 @@ def _candidates(report: dict[str, Any]) -> Iterator[str]:
         yield f"{c['name']:<28} {period:>22} {steps:>16}  {said}{ratio}{mark}"
 
 
-def _repetition(report: dict[str, Any]) -> Iterator[str]:
-    found = report["repetition"]
+def _repetition(report: Report) -> Iterator[str]:
+    found = report.repetition
     if found:
         lag = size(found["lag_tokens"]) if found["lag_tokens"] else f"{found['lag_steps']:.5g} steps"
         one, two = found["thirds"]
@@ -63,8 +64,8 @@ def _repetition(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _attribution(report: dict[str, Any]) -> Iterator[str]:
-    found = report["attribution"]
+def _attribution(report: Report) -> Iterator[str]:
+    found = report.attribution
     if not found:
         return
     yield f"{found['rows']:,} rows, {found['row_groups']:,} row groups; together R2 = {found['r2']:.3f}"
@@ -74,8 +75,8 @@ def _attribution(report: dict[str, Any]) -> Iterator[str]:
         yield f"without them {100 * found['ripple_left']:.0f} % of the ripple are left"
 
 
-def _forecast(report: dict[str, Any]) -> Iterator[str]:
-    for row in report["forecast"]:
+def _forecast(report: Report) -> Iterator[str]:
+    for row in report.forecast:
         memory = "" if row["memory_bytes"] is None else f"{megabytes(row['memory_bytes'])} MB"
         amplitude = f"{row['amplitude']:.5f} nats" if row["periodic"] else "none"
         yield f"{row['order']:<34} {amplitude:>14} {memory:>14}  {row['note']}"
@@ -83,14 +84,9 @@ def _forecast(report: dict[str, Any]) -> Iterator[str]:
 
 def comparison_text(report: dict[str, Any]) -> str:
     """A paired comparison as text."""
-    lines = textwrap.wrap(shown(report["verdict"]), WIDTH)
+    lines = textwrap.wrap(one_line(report["verdict"]), WIDTH)
     lines += ["", f"{'step':>10} {'difference':>11}  95 % interval"]
     lines += [
         f"{p['step']:>10.0f} {p['difference']:>+11.5f}  [{p['low']:+.5f}, {p['high']:+.5f}]" for p in report["curve"]
     ]
     return "\n".join(lines)
-
-
-def shown(text: str) -> str:
-    """Text from a log, on one line and without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

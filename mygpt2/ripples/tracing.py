@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mygpt2.progress import Progress, silent
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.runs import Trace
-from mygpt2.ripples.told import Told, silent
 
 BINS = 96  # of a file, for the profile
 
@@ -29,13 +29,13 @@ class Traced:
     rows: int
 
 
-def gather(trace: Trace, log: Log, trend: Floats, told: Told = silent) -> Traced | None:
+def gather(trace: Trace, log: Log, trend: Floats, progress: Progress = silent) -> Traced | None:
     """The sums over the trace's rows whose steps are in the log; None when there are none. `trend` is (n,)."""
     n = len(log)
     sums = {name: np.zeros(n, complex) for name in trace.places}
     count = np.zeros(n)
     bins = np.zeros((3, BINS))  # rows, losses, squares
-    for piece in trace.pieces(told):
+    for piece in trace.pieces(progress):
         at = np.searchsorted(log.step, piece.step)
         good = (at < n) & (log.step[np.minimum(at, n - 1)] == piece.step) & np.isfinite(piece.loss)
         if not good.any():

@@ -1,35 +1,18 @@
-"""The verdict in words: what was found, where it comes from, how sure that is, and what would remove it."""
+"""The verdict: what was found, where it comes from, how sure that is, and what would remove it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-
-def size(tokens: float) -> str:
-    """Tokens for a person."""
-    for limit, name in ((1e9, "billion"), (1e6, "million")):
-        if tokens >= 0.9995 * limit:
-            return f"{tokens / limit:.4g} {name} tokens"
-    return f"{tokens:,.0f} tokens"
+from mygpt2.ripples.report import Report
+from mygpt2.ripples.words import chance, megabytes, size
 
 
-def chance(p: float) -> str:
-    """A p-value for a person."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-
-
-def megabytes(count: float | None) -> str:
-    """Bytes as a number of MB; empty for None."""
-    if count is None:
-        return ""
-    return f"{count / 1e6:,.0f}" if count >= 1e7 or count == 0 else f"{count / 1e6:.2g}"
-
-
-def words(report: dict[str, Any]) -> str:
-    """The verdict of a report whose statistics are done."""
-    if not report["significant"]:
+def verdict(report: Report) -> str:
+    """The sentences of a report whose statistics are done."""
+    if not report.significant:
         return " ".join(filter(None, [_nothing(report), _again(report)]))
-    recurs = report["pulses"]
+    recurs = report.pulses
     parts = (
         [pulses(report), _origin(report), _validation(report), _again(report), remedy_of_pulses(recurs)]
         if recurs and recurs["main"]
@@ -39,12 +22,12 @@ def words(report: dict[str, Any]) -> str:
     return " ".join(filter(None, parts))
 
 
-def pulses(report: dict[str, Any]) -> str:
+def pulses(report: Report) -> str:
     """What recurs and is no wave, in a sentence or two."""
-    found = report["pulses"]
+    found = report.pulses
     if not found:
         return ""
-    steps, (low, high) = found["period_steps"], report["period_ci_steps"]
+    steps, (low, high) = found["period_steps"], report.period_ci_steps
     between = f" [{low:.6g}, {high:.6g}]" if found["main"] else ""
     tokens = f" ({size(found['period_tokens'])})" if found["period_tokens"] else ""
     every = f"every {steps:.6g} steps{between}{tokens}"
@@ -81,9 +64,9 @@ def remedy_of_pulses(found: dict[str, Any] | None) -> str:
     )
 
 
-def _nothing(report: dict[str, Any]) -> str:
-    limit = report["detection_limit"]
-    text = f"No significant ripple ({chance(report['p_value'])})."
+def _nothing(report: Report) -> str:
+    limit = report.detection_limit
+    text = f"No significant ripple ({chance(report.p_value)})."
     if limit:
         text += (
             f" One of more than {limit['amplitude']:.2g} nats at a period of {limit['period_steps']:.4g} steps would "
@@ -92,30 +75,30 @@ def _nothing(report: dict[str, Any]) -> str:
     return text
 
 
-def _line(report: dict[str, Any]) -> str:
-    steps = report["period_steps"]
-    low, high = report["period_ci_steps"]
-    where = f"{size(report['period_tokens'])} ({steps:.5g} steps)" if report["period_tokens"] else f"{steps:.5g} steps"
-    unit = report["period_ci_unit"]
-    a, b = report["period_ci"]
+def _line(report: Report) -> str:
+    steps = report.period_steps
+    low, high = report.period_ci_steps
+    where = f"{size(report.period_tokens)} ({steps:.5g} steps)" if report.period_tokens else f"{steps:.5g} steps"
+    unit = report.period_ci_unit
+    a, b = report.period_ci
     between = f"[{size(a)}, {size(b)}]" if unit == "tokens" else f"[{low:.5g}, {high:.5g}]"
-    amplitude, (least, most) = report["amplitude"], report["amplitude_ci"]
+    amplitude, (least, most) = report.amplitude, report.amplitude_ci
     text = (
         f"A ripple with a period of {where} {between}; semi-amplitude {amplitude:.4f} nats [{least:.4f}, {most:.4f}]; "
-        f"{chance(report['p_value'])}."
+        f"{chance(report.p_value)}."
     )
-    share = report["share_of_slow_variance"]
+    share = report.share_of_slow_variance
     if share is not None:
         text += f" It explains {100 * share:.0f} % of the slow variance."
-    if report["between_steps"]:
-        first, last = report["between_steps"]
+    if report.between_steps:
+        first, last = report.between_steps
         text += f" These numbers are for the steps {first:.0f} to {last:.0f}, where it is strongest."
     return text
 
 
-def _origin(report: dict[str, Any]) -> str:
-    fits = [c for c in report["candidates"] if c["fits"]]
-    share, layout = report["share_of_file"], report["layout"]
+def _origin(report: Report) -> str:
+    fits = [c for c in report.candidates if c["fits"]]
+    share, layout = report.share_of_file, report.layout
     prefix = f"{layout['assumed']}: " if layout["assumed"] else ""
     if fits:
         names = " and ".join(c["name"] for c in fits)
@@ -124,18 +107,18 @@ def _origin(report: dict[str, Any]) -> str:
         turn = f" Were they read in turn, {share * layout['streams']:.3g} files." if layout["assumed"] else ""
         if share >= 0.98:
             return f"{prefix}{share:.3f} files: no period of the layout fits.{turn}"
-        part = report["part_of_file"]
+        part = report.part_of_file
         exact = f", 1/{part} of one" if part else ""
         inside = "structure inside the file; no period of the layout itself fits."
         return f"{prefix}{share:.3f} of a file{exact}: {inside}{turn}"
-    recurs = report["pulses"]
-    if any(c["p_value"] is not None for c in report["candidates"]) or (recurs and recurs["main"]):
+    recurs = report.pulses
+    if any(c["p_value"] is not None for c in report.candidates) or (recurs and recurs["main"]):
         return "None of the known periods fits it."
     return "The layout of the data is not known; --dataset or --file-tokens would tell where it comes from."
 
 
-def _drift(report: dict[str, Any]) -> str:
-    segments = report["drift"]
+def _drift(report: Report) -> str:
+    segments = report.drift
     if len(segments) < 2:
         return ""
     told = [
@@ -145,8 +128,8 @@ def _drift(report: dict[str, Any]) -> str:
     return f"It drifts: {'; '.join(told[:6])}."
 
 
-def _validation(report: dict[str, Any]) -> str:
-    found = report["validation"]
+def _validation(report: Report) -> str:
+    found = report.validation
     if found is None:
         return ""
     if found["p_value"] < 0.05:
@@ -154,8 +137,8 @@ def _validation(report: dict[str, Any]) -> str:
     return f"Validation does not show it ({chance(found['p_value'])})."
 
 
-def _again(report: dict[str, Any]) -> str:
-    found = report["repetition"]
+def _again(report: Report) -> str:
+    found = report.repetition
     if not found or not found["found"]:
         return ""
     lag = size(found["lag_tokens"]) if found["lag_tokens"] else f"{found['lag_steps']:.5g} steps"
@@ -168,12 +151,12 @@ def _again(report: dict[str, Any]) -> str:
     return text
 
 
-def _remedy(report: dict[str, Any]) -> str:
-    rows = {row["order"]: row for row in report["forecast"]}
-    lanes = next((row for row in report["forecast"] if not row["periodic"]), None)
+def _remedy(report: Report) -> str:
+    rows = {row["order"]: row for row in report.forecast}
+    lanes = next((row for row in report.forecast if not row["periodic"]), None)
     if not lanes:
         return ""
-    larger = report["forecast_larger"]
+    larger = report.forecast_larger
     text = ""
     if larger in rows:
         row = rows[larger]

@@ -12,8 +12,9 @@ from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bars
 
 if TYPE_CHECKING:
+    from mygpt2.progress import Progress
     from mygpt2.ripples import Layout, Log
-    from mygpt2.ripples.told import Told
+    from mygpt2.ripples.report import Report
 
 EXAMPLES = """
 logs: a run of ours by name or folder, CSV, build-nanogpt's log.txt, exports of W&B (CSV, JSON) and TensorBoard (CSV,
@@ -52,27 +53,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     steps = _steps(args.steps)
     _check(args)
+    from mygpt2.ripples.report import Report
     from mygpt2.ripples.text import comparison_text, report_text
 
-    with interruptible(), closing(Bars()) as told:
-        report = _report(args, steps, told)
-    print(report_text(report) if args.compare is None else comparison_text(report))
+    with interruptible(), closing(Bars()) as progress:
+        report = _report(args, steps, progress)
+    print(report_text(report) if isinstance(report, Report) else comparison_text(report))
     _write(args, report)
     return 0
 
 
-def _report(args: argparse.Namespace, steps: tuple[float | None, float | None], told: Told) -> dict[str, Any]:
+def _report(
+    args: argparse.Namespace, steps: tuple[float | None, float | None], progress: Progress
+) -> Report | dict[str, Any]:
     """The analysis of a log, or the comparison of two."""
     from mygpt2.ripples import analyse, compare_runs
 
-    log = _open(args, args.log, told)
+    log = _open(args, args.log, progress)
     if args.compare is not None:
-        return compare_runs(log.between(*steps), _open(args, args.compare, told).between(*steps))
-    reference = None if args.against is None else _open(args, args.against, told)
+        return compare_runs(log.between(*steps), _open(args, args.compare, progress).between(*steps))
+    reference = None if args.against is None else _open(args, args.against, progress)
     layout = _layout(args, log)
     return analyse(
         log, reference=reference, first=steps[0], last=steps[1], layout=layout, attribution=not args.no_attribution,
-        told=told,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -105,7 +109,7 @@ def _steps(text: str | None) -> tuple[float | None, float | None]:
     return found
 
 
-def _open(args: argparse.Namespace, name: str, told: Told) -> Log:
+def _open(args: argparse.Namespace, name: str, progress: Progress) -> Log:
     """A log by its path, or a run by its name."""
     from mygpt2.ripples import read_log
     from mygpt2.run_dir.paths import NAME, RunDir
@@ -113,7 +117,7 @@ def _open(args: argparse.Namespace, name: str, told: Told) -> Log:
     path = Path(name)
     if not path.exists() and NAME.fullmatch(name):
         path = RunDir.open(args.runs, name).path
-    return read_log(path, column=args.column, batch_tokens=args.batch_tokens, told=told)
+    return read_log(path, column=args.column, batch_tokens=args.batch_tokens, progress=progress)
 
 
 def _layout(args: argparse.Namespace, log: Log) -> Layout:
@@ -129,15 +133,14 @@ def _layout(args: argparse.Namespace, log: Log) -> Layout:
     return found
 
 
-def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
+def _write(args: argparse.Namespace, report: Report | dict[str, Any]) -> None:
     from mygpt2.files import replace_file, replace_json
+    from mygpt2.ripples.html import report_html
 
     try:
         if args.json is not None:
-            replace_json(args.json, report)
-        if args.html is not None:
-            from mygpt2.ripples.html import report_html
-
+            replace_json(args.json, report if isinstance(report, dict) else report.to_json())
+        if args.html is not None and not isinstance(report, dict):
             replace_file(args.html, report_html(report).encode())
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written: {error.strerror}; choose another file") from None

@@ -31,10 +31,10 @@ BAD = {
 def test_nothing_is_claimed_of_a_log_that_says_nothing(case: str) -> None:
     loss, part = BAD[case]
     report = analyse(make_log("bad", np.arange(len(loss)), loss))
-    assert not report["significant"] and not report["can_say"]
-    assert report["p_value"] is None and report["period_steps"] is None
-    assert part in report["verdict"]
-    json.dumps(report, allow_nan=False)
+    assert not report.significant and not report.can_say
+    assert report.p_value is None and report.period_steps is None
+    assert part in report.verdict
+    json.dumps(report.to_json(), allow_nan=False)
     assert part in report_text(report).replace("\n", " ") and "<svg" not in report_html(report)
 
 
@@ -52,9 +52,9 @@ ODD = {
 @pytest.mark.parametrize("case", ODD)
 def test_odd_noise_is_no_ripple(case: str) -> None:
     report = analyse(log_of(ODD[case](descent(900) + noise(900, 3))))
-    assert report["can_say"] and not report["significant"], report["verdict"]
-    assert "No significant ripple" in report["verdict"]
-    json.dumps(report, allow_nan=False)
+    assert report.can_say and not report.significant, report.verdict
+    assert "No significant ripple" in report.verdict
+    json.dumps(report.to_json(), allow_nan=False)
 
 
 def test_a_ripple_is_found_through_gaps_and_the_gaps_are_told() -> None:
@@ -63,8 +63,8 @@ def test_a_ripple_is_found_through_gaps_and_the_gaps_are_told() -> None:
     kept = (np.arange(n) % 7 != 0) & ~((np.arange(n) > 500) & (np.arange(n) < 700))
     steps = np.arange(1, n + 1)
     report = analyse(make_log("gappy", steps[kept], loss[kept], tokens=steps[kept] * 1000.0))
-    assert report["significant"] and report["period_steps"] == pytest.approx(60, rel=0.02)
-    assert any("are missing" in note for note in report["notes"])
+    assert report.significant and report.period_steps == pytest.approx(60, rel=0.02)
+    assert any("are missing" in note for note in report.notes)
 
 
 def test_a_resumed_log_counts_its_later_steps() -> None:
@@ -73,9 +73,9 @@ def test_a_resumed_log_counts_its_later_steps() -> None:
     steps = np.r_[np.arange(600), np.arange(400, n)]
     twice = np.r_[loss[:600] + 5.0 * (np.arange(600) >= 400), loss[400:]]
     report = analyse(make_log("resumed", steps, twice))
-    assert report["significant"] and report["period_steps"] == pytest.approx(50, rel=0.02)
-    assert any("written again" in note for note in report["notes"])
-    assert not any("spikes" in note for note in report["notes"])
+    assert report.significant and report.period_steps == pytest.approx(50, rel=0.02)
+    assert any("written again" in note for note in report.notes)
+    assert not any("spikes" in note for note in report.notes)
 
 
 def test_every_tenth_step_logged_is_enough_for_a_long_period() -> None:
@@ -83,14 +83,14 @@ def test_every_tenth_step_logged_is_enough_for_a_long_period() -> None:
     loss = descent(n) + noise(n, 2) + wave(n, 700, 0.03)
     steps = np.arange(n)[::10]
     report = analyse(make_log("thin", steps, loss[::10]))
-    assert report["significant"] and report["period_steps"] == pytest.approx(700, rel=0.02)
-    assert report["period_tokens"] is None and report["period_ci_unit"] == "steps"
+    assert report.significant and report.period_steps == pytest.approx(700, rel=0.02)
+    assert report.period_tokens is None and report.period_ci_unit == "steps"
 
 
 def test_tokens_that_do_not_ascend_are_not_used() -> None:
     loss = descent(300) + noise(300, 2)
     report = analyse(make_log("odd", np.arange(300), loss, tokens=np.full(300, 7.0)))
-    assert report["can_say"] and any("in steps" in note for note in report["notes"])
+    assert report.can_say and any("in steps" in note for note in report.notes)
 
 
 def test_a_range_without_steps_is_an_error_that_says_which_there_are() -> None:
@@ -101,7 +101,7 @@ def test_a_range_without_steps_is_an_error_that_says_which_there_are() -> None:
 def test_the_limit_of_what_would_have_been_found_is_one() -> None:
     """At the amplitude told as just significant, a line at that period is found about half of the time."""
     n = 2000
-    limit = analyse(log_of(descent(n) + noise(n, 11)))["detection_limit"]
+    limit = analyse(log_of(descent(n) + noise(n, 11))).detection_limit
     clear = analyse(log_of(descent(n) + noise(n, 12) + wave(n, limit["period_steps"], 2 * limit["amplitude"])))
     faint = analyse(log_of(descent(n) + noise(n, 12) + wave(n, limit["period_steps"], 0.3 * limit["amplitude"])))
-    assert clear["significant"] and not faint["significant"]
+    assert clear.significant and not faint.significant

@@ -63,9 +63,9 @@ def test_a_planted_cycle_is_found_damped_and_gone(logs: dict[str, Log]) -> None:
     layout = logs["sequential"].layout
     true = layout.file_tokens / CYCLES
     found = analyse(logs["sequential"])
-    assert found["significant"] and found["period_tokens"] == pytest.approx(true, rel=0.02)
-    assert found["part_of_file"] == CYCLES and "structure inside the file" in found["verdict"]
+    assert found.significant and found.period_tokens == pytest.approx(true, rel=0.02)
+    assert found.part_of_file == CYCLES and "structure inside the file" in found.verdict
     left = amplitude(logs["buffer"], true) / amplitude(logs["sequential"], true)
     assert left == pytest.approx(buffer_factor(BUFFER, true / layout.document_tokens), rel=0.25)
-    assert analyse(logs["lanes"])["p_value"] > 0.05
+    assert analyse(logs["lanes"]).p_value > 0.05
     assert amplitude(logs["lanes"], true) < 0.15 * amplitude(logs["sequential"], true)

@@ -103,4 +103,4 @@ def test_a_reference_in_another_order_takes_the_shared_descent_away() -> None:
     mine = log_of(descent(steps) + bump + noise(steps, 1, sd=0.02) + wave(steps, 40, 0.02))
     its = log_of(descent(steps) + bump + noise(steps, 2, sd=0.02))
     report = analyse(mine, reference=its)
-    assert report["significant"] and report["period_steps"] == pytest.approx(40, rel=0.02)
+    assert report.significant and report.period_steps == pytest.approx(40, rel=0.02)

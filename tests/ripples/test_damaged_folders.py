@@ -75,11 +75,11 @@ def test_a_damaged_run_folder_is_analysed_as_far_as_it_goes(damage: str, whole: 
     DAMAGE[damage](run)
     log = read_log(run)
     report = analyse(log)
-    json.dumps(report, allow_nan=False)
-    assert report["can_say"] and report["verdict"]
+    json.dumps(report.to_json(), allow_nan=False)
+    assert report.can_say and report.verdict
     json.dumps(compare_runs(log, read_log(whole)), allow_nan=False)
     if damage in ("a trace that is cut", "a trace of noise"):
-        assert any("trace cannot be read" in note for note in report["notes"])
+        assert any("trace cannot be read" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("content", ["", "null\n", "x" * 5000, '{"step": 1}\n'])
@@ -92,7 +92,7 @@ def test_a_run_without_readable_metrics_gets_a_sentence(content: str, whole: Pat
     except UserError as error:
         assert "\n" not in str(error)
         return
-    assert not report["can_say"] and "nothing can be said" in report["verdict"]
+    assert not report.can_say and "nothing can be said" in report.verdict
 
 
 def test_the_interval_between_events_stands_in_for_a_configuration_that_is_gone(whole: Path, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def test_a_hostile_log_is_read_or_refused_in_a_sentence(name: str, tmp_path: Pat
     except UserError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
         return
-    json.dumps(report, allow_nan=False)
-    assert report["verdict"] and not report["significant"]
+    json.dumps(report.to_json(), allow_nan=False)
+    assert report.verdict and not report.significant
 
 
 @pytest.mark.parametrize(

@@ -19,30 +19,30 @@ def report(tmp_path_factory):
 
 
 def test_the_layout_is_known_from_the_trace(report) -> None:
-    layout = report["layout"]
+    layout = report.layout
     assert layout["files"] == 4 and layout["order"] == "sequential"
     assert layout["document_tokens"] == pytest.approx(64)
     assert layout["file_tokens"] == pytest.approx(300 * 64) and layout["set_tokens"] == pytest.approx(1200 * 64)
 
 
 def test_a_third_of_a_file_is_no_layout_period(report) -> None:
-    assert report["significant"] and report["period_steps"] == pytest.approx(12.5, rel=0.01)
-    assert report["share_of_file"] == pytest.approx(1 / 3, rel=0.01) and report["part_of_file"] == 3
-    file = next(c for c in report["candidates"] if c["name"] == "a file")
+    assert report.significant and report.period_steps == pytest.approx(12.5, rel=0.01)
+    assert report.share_of_file == pytest.approx(1 / 3, rel=0.01) and report.part_of_file == 3
+    file = next(c for c in report.candidates if c["name"] == "a file")
     assert file["tested_on"] == "the place of every row" and file["p_value"] > 0.001 and not file["fits"]
-    assert "structure inside the file" in report["verdict"]
+    assert "structure inside the file" in report.verdict
 
 
 def test_a_whole_files_ripple_fits_the_file(tmp_path: Path) -> None:
     report = analyse(read_log(run_folder(tmp_path / "whole", cycles=1)))
-    fits = [c["name"] for c in report["candidates"] if c["fits"]]
-    assert report["period_steps"] == pytest.approx(37.5, rel=0.02) and fits == ["a file"]
-    assert next(c for c in report["candidates"] if c["fits"])["p_value"] < 1e-6
-    assert "that of a file" in report["verdict"]
+    fits = [c["name"] for c in report.candidates if c["fits"]]
+    assert report.period_steps == pytest.approx(37.5, rel=0.02) and fits == ["a file"]
+    assert next(c for c in report.candidates if c["fits"])["p_value"] < 1e-6
+    assert "that of a file" in report.verdict
 
 
 def test_the_profile_by_place_in_the_file_has_the_planted_shape(report) -> None:
-    drawn = report["figures"]["by_place_in_file"]
+    drawn = report.figures["by_place_in_file"]
     place, mean = np.array(drawn["place"]), np.array(drawn["mean"], float)
     assert np.corrcoef(mean, np.sin(6 * np.pi * place))[0, 1] > 0.9
     assert 2 * np.mean(mean * np.sin(6 * np.pi * place)) == pytest.approx(0.1, abs=0.03)
@@ -50,12 +50,12 @@ def test_the_profile_by_place_in_the_file_has_the_planted_shape(report) -> None:
 
 def test_a_shuffled_order_leaves_nothing(tmp_path: Path) -> None:
     report = analyse(read_log(run_folder(tmp_path / "lanes", shuffled=True)))
-    assert not report["significant"] and report["p_value"] > 0.05
-    assert report["forecast"] == []
+    assert not report.significant and report.p_value > 0.05
+    assert report.forecast == []
 
 
 def test_what_the_documents_explain_is_told_by_property(report) -> None:
-    found = report["attribution"]
+    found = report.attribution
     best, *others = found["properties"]
     assert best["name"] == "score" and best["p_value"] < 1e-6
     assert all(item["partial_r2"] < best["partial_r2"] / 10 for item in others)
@@ -68,8 +68,8 @@ def test_a_run_without_a_trace_is_tested_on_time(tmp_path: Path) -> None:
     for file in (path / "trace").iterdir():
         file.unlink()
     report = analyse(read_log(path))
-    assert report["significant"] and report["attribution"] is None
-    assert {c["tested_on"] for c in report["candidates"]} <= {"time", ""}
+    assert report.significant and report.attribution is None
+    assert {c["tested_on"] for c in report.candidates} <= {"time", ""}
 
 
 def test_a_resumed_run_counts_the_later_attempt(tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_a_damaged_trace_or_configuration_is_done_without(tmp_path: Path) -> Non
     path = run_folder(tmp_path / "damaged")
     (path / "trace" / "manifest.json").write_text("{")
     (path / "config.toml").write_text("[model\n")
-    assert analyse(read_log(path))["significant"]
+    assert analyse(read_log(path)).significant

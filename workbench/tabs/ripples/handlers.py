@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.ripples import drawings
+from mygpt2.ripples.report import Report
 from workbench import html
 from workbench.context import Context
-from workbench.tabs.ripples import cards, figures, studies
+from workbench.tabs.ripples import cards, studies
 from workbench.tabs.ripples.peaks import Peak, peaks
 from workbench.tabs.ripples.reports import Reports
 from workbench.tabs.ripples.status import status
@@ -61,7 +63,7 @@ def look(context: Context, reports: Reports, asked: Mapping[str, Any], peak: Any
         subject = subject_asked(context, asked)
         # Another site's link shows what there is, and a new analysis waits for a click.
         found = reports.look(subject) if asked.get("link") else reports.start_due(subject)
-        report = reports.read(found.file) if found.file is not None else None
+        report = Report.of(reports.read(found.file)) if found.file is not None else None
     except UserError as error:
         return _changed(now | _blank(html.problem(str(error))), seen)
     now["of"] = [subject.name] if subject.run else []  # whose live chart is shown
@@ -78,10 +80,10 @@ def look(context: Context, reports: Reports, asked: Mapping[str, Any], peak: Any
     chosen = choose(here, peak if seen.get("report") == _digest(stamp) else None)
     now["peaks"] = {"choices": [(one.label, one.key) for one in here], "value": chosen.key if chosen else None}
     now["chart"] = {"runs": now["of"], "shade": chosen.shade if chosen else None}
-    now["loss"] = "" if subject.run else figures.loss(report, chosen)
+    now["loss"] = "" if subject.run else drawings.loss(report, chosen)
     if seen.get("report") != _digest(stamp):
         now["verdict"] = cards.verdict(report)
-        now["figures"] = html.join([figures.all_figures(report, here), cards.tables(report)])
+        now["figures"] = drawings.all_figures(report, here) + cards.tables(report)
     changed, after = _changed(now, seen)
     return changed, after | {"report": _digest(stamp)}
 

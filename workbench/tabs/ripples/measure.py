@@ -17,7 +17,7 @@ from typing import Any
 from mygpt2.cli import guarded
 from mygpt2.errors import UserError
 from mygpt2.files import replace_json
-from workbench.tabs.ripples.words import amount, chance
+from mygpt2.ripples.words import amount, chance
 
 ALPHA = 0.05
 FIELDS = ("significant", "can_say", "period_steps", "period_tokens", "amplitude", "amplitude_ci", "p_value",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.tabs.ripples.words import amount, chance, steps, tokens
+from mygpt2.ripples.report import Report
+from mygpt2.ripples.words import amount, chance, steps, tokens
 
 MOST, MOST_BELOW = 6, 2  # peaks of the periodogram beside the main one; of those that noise has as well
 APART = 0.07  # of the periodogram's axis between two peaks, so that each can be pressed
@@ -42,9 +43,9 @@ class Peak:
         return [(a, b) for a, b in found if b > a]
 
 
-def peaks(report: Mapping[str, Any]) -> list[Peak]:
+def peaks(report: Report) -> list[Peak]:
     """What was found first, then candidates that fit or stand out, then the periodogram's highest, each period once."""
-    figures = report.get("figures") or {}
+    figures = report.figures
     shown = (figures.get("periodogram") or {}).get("period_steps") or [1.0]
     apart = APART * math.log(max(shown) / min(shown))
     found: list[Peak] = []
@@ -53,19 +54,19 @@ def peaks(report: Mapping[str, Any]) -> list[Peak]:
         near = max(NEAR, apart if key.startswith("peak") else 0.0)
         if not period or any(abs(math.log(period / other.period)) < near for other in found):
             return
-        per_step = (report.get("signal") or {}).get("tokens_per_step")
+        per_step = (report.signal or {}).get("tokens_per_step")
         size = f", {tokens(period * per_step)} tokens" if per_step else ""
         label = f"{what}: {steps(period)} steps{size}, {amount(amplitude)} nats"
         begin = _crest(figures, period) if origin is None else origin
         found.append(Peak(key, label, period, amplitude or 0.0, begin, _height(figures, period)))
 
-    if report.get("significant"):
-        add("found", f"the ripple ({chance(report['p_value'])})", report["period_steps"], report["amplitude"],
+    if report.significant:
+        add("found", f"the ripple ({chance(report.p_value)})", report.period_steps, report.amplitude,
             _crest_of_line(report))  # fmt: skip
-    for number, part in enumerate(report.get("drift") or []):
+    for number, part in enumerate(report.drift):
         where = f"steps {part['from_step']:,.0f} to {part['to_step']:,.0f}"
         add(f"drift-{number}", where, part["period_steps"], part["amplitude"])
-    for number, known in enumerate(report.get("candidates") or []):
+    for number, known in enumerate(report.candidates):
         if known["p_value"] is not None and known["p_value"] < 0.05:
             what = f"{known['name']} ({chance(known['p_value'])})"
             add(f"known-{number}", what, known["period_steps"], known["amplitude"])
@@ -103,18 +104,18 @@ def _height(figures: Mapping[str, Any], period: float) -> float:
     return max((y for x, y in pairs if abs(math.log(x / period)) < NEAR / 2), default=0.0)
 
 
-def _crest_of_line(report: Mapping[str, Any]) -> float | None:
+def _crest_of_line(report: Report) -> float | None:
     """The step at which the upper half of the fitted line begins: its phase 0 is where its stretch begins."""
-    folded = (report.get("figures") or {}).get("folded")
+    folded = report.figures.get("folded")
     if not folded or not folded.get("fit"):
         return None
-    start = (report.get("between_steps") or [report["signal"]["first_step"]])[0]
+    start = (report.between_steps or [report.signal["first_step"]])[0]
     wave = folded["fit"][:-1]
     angle = math.atan2(
         sum(v * math.sin(2 * math.pi * i / len(wave)) for i, v in enumerate(wave)),
         sum(v * math.cos(2 * math.pi * i / len(wave)) for i, v in enumerate(wave)),
     )
-    return float(start + (angle / (2 * math.pi) - 0.25) * report["period_steps"])
+    return float(start + (angle / (2 * math.pi) - 0.25) * report.period_steps)
 
 
 def _crest(figures: Mapping[str, Any], period: float) -> float:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mygpt2.ripples.words import amount, chance, interval, steps, tokens
 from workbench import html
 from workbench.html import Markup, escape
 from workbench.tabs.ripples.measure import NAMES
 from workbench.tabs.ripples.studies import Part, Standing
-from workbench.tabs.ripples.words import amount, chance, interval, steps, tokens
 
 
 def study_view(at: Standing | None) -> Markup:

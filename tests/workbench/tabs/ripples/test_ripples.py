@@ -7,6 +7,7 @@ import math
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
+from mygpt2.ripples.report import Report
 from mygpt2.run_dir import RunDir, RunWriter, state_of, write_rank
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
@@ -113,7 +115,7 @@ def test_report_is_shown_with_every_figure_and_its_verdict_first(context, report
     for title in ("Periodogram", "Residual", "Folded", "Autocorrelation", "Forecast"):
         assert f"<title>{title}" in parts["figures"]
     assert parts["figures"].count("<desc>") == parts["figures"].count('<svg viewBox="0 0 1000')
-    assert "<title>Loss</title>" in parts["loss"] and "wb-is-shade" in parts["loss"] and parts["of"] == []
+    assert "<title>Loss</title>" in parts["loss"] and "fig-is-shade" in parts["loss"] and parts["of"] == []
 
 
 def test_pulses_are_shown_with_their_period_cause_and_remedy(context, reports):
@@ -130,8 +132,8 @@ def test_pulses_are_shown_with_their_period_cause_and_remedy(context, reports):
 
 def test_crest_of_the_ripple_is_what_is_shaded(context, reports):
     analysed(context, reports, {"run": write(context, "log.csv", planted())})
-    report = reports.read(reports.look(subject_of(context, "log.csv")).file)
-    for phase in (peaks(report)[0], peaks({**report, "significant": False})[0]):
+    report = Report.of(reports.read(reports.look(subject_of(context, "log.csv")).file))
+    for phase in (peaks(report)[0], peaks(replace(report, significant=False))[0]):
         assert abs(phase.period / PERIOD - 1) < 0.02
         middle = (phase.origin + phase.period / 4) % PERIOD
         assert min(middle, PERIOD - middle) < 2.0, phase
@@ -204,7 +206,7 @@ def test_run_at_work_is_analysed_again_when_it_has_grown_by_a_tenth(context, rep
 def test_logs_that_say_little_are_answered_with_a_sentence(context, reports, text, said):
     parts, _ = analysed(context, reports, {"run": write(context, "log.csv", text)})
     assert said in parts["verdict"]
-    assert "Nothing can be said" in parts["verdict"] and "wb-fig" not in parts["figures"] + parts["loss"]
+    assert "Nothing can be said" in parts["verdict"] and "<figure" not in parts["figures"] + parts["loss"]
 
 
 def test_log_that_cannot_be_read_is_told_in_the_engines_words(context, reports):

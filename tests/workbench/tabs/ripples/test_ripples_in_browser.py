@@ -66,7 +66,7 @@ def test_finished_run_its_peaks_its_steps_and_its_files(server, browser_page):
     assert abs(page.evaluate(shade) / PERIOD - 1) < 0.02
 
     # by pointer: another peak, and back by keyboard
-    peaks = page.locator("#wb-ripples-figures .wb-peak")
+    peaks = page.locator("#wb-ripples-figures .fig-peak")
     before, label = page.evaluate(shade), peaks.last.get_attribute("aria-label")
     peaks.last.click()
     page.wait_for_function(f"{shade} !== {before}")
@@ -123,7 +123,7 @@ def test_log_of_others_is_uploaded_and_analysed(server, place, browser_page):
     chooser.value.set_files(str(place / "others.csv"))
     page.wait_for_selector(VERDICT)
     assert "others.csv" in page.inner_text(VERDICT)
-    assert page.locator("#wb-ripples-loss svg path.wb-is-shade").count() == 1
+    assert page.locator("#wb-ripples-loss svg path.fig-is-shade").count() == 1
     assert "run=import" in page.url
     page.reload()
     page.wait_for_selector(VERDICT)

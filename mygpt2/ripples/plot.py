@@ -1,6 +1,8 @@
 """A figure as markup: curves in an SVG that stretches with its box, words beside it that do not.
 
-Colours are the stylesheet's, so that both themes fit; every figure has a title and a description in words.
+No script; every figure has a title and a description in words. Whoever shows one gives STYLE its colours, for light
+and dark: --fig-1, --fig-2, --fig-3 (curves), --fig-ink, --fig-dim, --fig-rule, --fig-edge, --fig-paper, --fig-good and
+--fig-accent.
 """
 
 from __future__ import annotations
@@ -8,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
 
-from workbench.html import Markup, escape
+from mygpt2.ripples.words import UNITS
 
 WIDTH, HEIGHT = 1000.0, 400.0
 Pairs = Sequence[tuple[float, float]]
+STYLE = Path(__file__).with_name("figures.css")
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,14 @@ class Plot:
                 continue
             words.append(f"{pen}{self.place(x, y)}")
             pen = "L"
-        self.shapes.append(f'<path class="wb-curve wb-is-{look}" d="{"".join(words)}"/>')
+        self.shapes.append(f'<path class="fig-curve fig-is-{look}" d="{"".join(words)}"/>')
         self._named(look, name)
 
     def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], look: str, name: str = "") -> None:
         """The area between two curves."""
         there = [self.place(x, y) for x, y in zip(xs, high, strict=True)]
         back = [self.place(x, y) for x, y in zip(reversed(xs), reversed(low), strict=True)]
-        self.shapes.append(f'<path class="wb-band wb-is-{look}" d="M{"L".join([*there, *back])}Z"/>')
+        self.shapes.append(f'<path class="fig-band fig-is-{look}" d="M{"L".join([*there, *back])}Z"/>')
         self._named(look, name)
 
     def vertical(self, x: float, look: str, name: str = "") -> None:
@@ -91,7 +96,7 @@ class Plot:
             left, right = (WIDTH * min(1.0, max(0.0, self.x.at(v))) for v in (a, b))
             if right > left:
                 parts.append(f"M{left:.1f} 0H{right:.1f}V{HEIGHT:.0f}H{left:.1f}Z")
-        self.shapes.append(f'<path class="wb-band wb-is-{look}" d="{"".join(parts)}"/>')
+        self.shapes.append(f'<path class="fig-band fig-is-{look}" d="{"".join(parts)}"/>')
 
     def cells(self, xs: Pairs, ys: Pairs, rows: Sequence[Sequence[float]]) -> None:
         """A picture: rows[i][j] is the value of column span xs[i], row span ys[j]; the largest is the darkest."""
@@ -105,7 +110,7 @@ class Plot:
                     y0, y1 = (HEIGHT * (1 - self.y.at(v)) for v in (d, c))
                     levels.setdefault(level, []).append(f"M{x0:.0f} {y0:.1f}H{x1:.0f}V{y1:.1f}H{x0:.0f}Z")
         self.shapes += [
-            f'<path class="wb-cell" fill-opacity="{level / 10:.1f}" d="{"".join(words)}"/>'
+            f'<path class="fig-cell" fill-opacity="{level / 10:.1f}" d="{"".join(words)}"/>'
             for level, words in sorted(levels.items())
         ]
 
@@ -116,10 +121,10 @@ class Plot:
             return
         style = f'style="left:{left:.2f}%;top:{top:.2f}%"'
         if peak is None:
-            self.over.append(f'<i class="wb-point wb-is-{look}" {style} title="{escape(label)}"></i>')
+            self.over.append(f'<i class="fig-dot fig-is-{look}" {style} title="{escape(label)}"></i>')
         else:
             self.over.append(
-                f'<button type="button" class="wb-point wb-peak" {style} data-peak="{escape(peak)}" '
+                f'<button type="button" class="fig-dot fig-peak" {style} data-peak="{escape(peak)}" '
                 f'aria-label="{escape(label)}" title="{escape(label)}"></button>'
             )
 
@@ -127,54 +132,46 @@ class Plot:
         if name and (look, name) not in self.legend:
             self.legend.append((look, name))
 
-    def figure(self, title: str, desc: str, note: str = "", *, wide: bool = False) -> Markup:
+    def figure(self, title: str, desc: str, note: str = "", *, wide: bool = False) -> str:
         """The whole figure."""
         keys = "".join(
-            f'<li><svg viewBox="0 0 20 6" aria-hidden="true"><path class="wb-curve wb-is-{look}" d="M0 3H20"/></svg>'
+            f'<li><svg viewBox="0 0 20 6" aria-hidden="true"><path class="fig-curve fig-is-{look}" d="M0 3H20"/></svg>'
             f"{escape(name)}</li>"
             for look, name in self.legend
         )
-        legend = f'<ul class="wb-fig-keys">{keys}</ul>' if keys else ""
-        below = f'<p class="wb-muted">{escape(note)}</p>' if note else ""
+        legend = f'<ul class="fig-keys">{keys}</ul>' if keys else ""
+        below = f'<p class="fig-note">{escape(note)}</p>' if note else ""
         svg = (
             f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" preserveAspectRatio="none" role="img" '
             f'aria-label="{escape(title)}: {escape(desc)}"><title>{escape(title)}</title><desc>{escape(desc)}</desc>'
             f"{self._grid()}{''.join(self.shapes)}</svg>"
         )
-        return Markup(
-            f'<figure class="wb-fig{" wb-fig-wide" if wide else ""}"><figcaption>{escape(title)}</figcaption>{legend}'
-            f'<span class="wb-fig-y">{escape(self.y.label)}</span>'
-            f'<div class="wb-fig-box">{svg}{"".join(self.over)}{self._ticks()}</div>'
-            f'<span class="wb-fig-x">{escape(self.x.label)}</span>{below}</figure>'
+        return (
+            f'<figure class="fig{" fig-wide" if wide else ""}"><figcaption>{escape(title)}</figcaption>{legend}'
+            f'<span class="fig-y">{escape(self.y.label)}</span>'
+            f'<div class="fig-box">{svg}{"".join(self.over)}{self._ticks()}</div>'
+            f'<span class="fig-x">{escape(self.x.label)}</span>{below}</figure>'
         )
 
     def _grid(self) -> str:
         across = "".join(f"M0 {HEIGHT * (1 - self.y.at(v)):.1f}H{WIDTH:.0f}" for v in self.y.ticks())
         up = "".join(f"M{WIDTH * self.x.at(v):.1f} 0V{HEIGHT:.0f}" for v in self.x.ticks())
-        return f'<path class="wb-grid" d="{across}{up}"/>'
+        return f'<path class="fig-grid" d="{across}{up}"/>'
 
     def _ticks(self) -> str:
-        x = "".join(
-            f'<span class="wb-tick wb-tick-x" aria-hidden="true" style="left:{100 * self.x.at(v):.2f}%">{short(v)}'
-            "</span>"
-            for v in self.x.ticks()
+        places = [("x", f"left:{100 * self.x.at(v):.2f}%", v) for v in self.x.ticks()]
+        places += [("y", f"top:{100 * (1 - self.y.at(v)):.2f}%", v) for v in self.y.ticks()]
+        return "".join(
+            f'<span class="fig-tick fig-tick-{axis}" aria-hidden="true" style="{at}">{short(v)}</span>'
+            for axis, at, v in places
         )
-        y = "".join(
-            f'<span class="wb-tick wb-tick-y" aria-hidden="true" style="top:{100 * (1 - self.y.at(v)):.2f}%">{short(v)}'
-            "</span>"
-            for v in self.y.ticks()
-        )
-        return x + y
 
 
 def short(x: float) -> str:
     """A tick's number."""
     if x == 0:
         return "0"
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(x) >= size * 0.9999:
-            return f"{x / size:.4g}{unit}"
-    return f"{x:.3g}"
+    return next((f"{x / size:.4g}{unit}" for size, unit in UNITS if abs(x) >= size * 0.9999), f"{x:.3g}")
 
 
 def _round(low: float, high: float, most: int = 5) -> list[float]:

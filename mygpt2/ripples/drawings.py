@@ -1,23 +1,39 @@
-"""The figures of a report. Every one has a title, a description in words, and axes in the report's own units."""
+"""The figures of a report as markup, for the page and for the exported file, in the report's own units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
-from workbench import html
-from workbench.html import Markup
-from workbench.tabs.ripples.peaks import Peak
-from workbench.tabs.ripples.plot import Axis, Plot, axis_of
-from workbench.tabs.ripples.words import amount, chance, memory, steps, tokens
+from mygpt2.ripples.plot import Axis, Plot, axis_of
+from mygpt2.ripples.report import Report
+from mygpt2.ripples.words import amount, chance, memory, steps
 
-Report = Mapping[str, Any]
+Shown = dict[str, Any]  # what one figure draws: see figures.py
 
 
-def all_figures(report: Report, known: Sequence[Peak]) -> Markup:
+class Period(Protocol):
+    """A period that can be chosen on a page: a button in the periodogram, stripes on the loss."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def period(self) -> float: ...
+
+    @property
+    def height(self) -> float: ...
+
+    def spans(self, first: float, last: float) -> list[tuple[float, float]]: ...
+
+
+def all_figures(report: Report, known: Sequence[Period] = ()) -> str:
     """Everything but the loss itself, in the order in which a person asks."""
-    drawn = report.get("figures") or {}
+    drawn = report.figures
     makers = (
         ("periodogram", lambda f: periodogram(f, known, report)), ("residual", residual),
         ("sliding", sliding), ("folded", lambda f: folded(f, report)),
@@ -25,14 +41,14 @@ def all_figures(report: Report, known: Sequence[Peak]) -> Markup:
         ("forecast", lambda f: forecast(f, report)),
     )  # fmt: skip
     parts = [make(drawn[name]) for name, make in makers if drawn.get(name)]
-    return Markup(f'<div class="wb-figs">{html.join(parts)}</div>') if any(parts) else Markup("")
+    return f'<div class="figs">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def loss(report: Report, shaded: Peak | None) -> Markup:
+def loss(report: Report, shaded: Period | None = None) -> str:
     """The loss of a log with its trend, and the chosen period shaded on it."""
-    series = (report.get("figures") or {}).get("series")
+    series = report.figures.get("series")
     if not series or not series["step"]:
-        return Markup("")
+        return ""
     x = axis_of(series["step"], "step")
     values = sorted(v for v in [*series["loss"], *series["trend"]] if v is not None)
     # Spikes would press everything else into a line: the axis leaves the highest two in a hundred out.
@@ -42,7 +58,7 @@ def loss(report: Report, shaded: Peak | None) -> Markup:
         plot.stripes(shaded.spans(x.low, x.high), "shade")
     plot.line(series["step"], series["loss"], "raw", "loss")
     plot.line(series["step"], series["trend"], "fit", "trend")
-    checked = report["figures"].get("validation")
+    checked = report.figures.get("validation")
     if checked:
         plot.line(checked["step"], checked["loss"], "other", "validation")
     what = f" with the period of {shaded.label} shaded" if shaded is not None else ""
@@ -52,7 +68,7 @@ def loss(report: Report, shaded: Peak | None) -> Markup:
     return plot.figure("Loss", desc, note, wide=True)
 
 
-def residual(shown: Report) -> Markup:
+def residual(shown: Shown) -> str:
     """The loss without its trend."""
     plot = Plot(axis_of(shown["step"], "step"), axis_of(shown["value"], "nats", pad=0.05))
     plot.line(shown["step"], shown["value"], "raw")
@@ -61,7 +77,7 @@ def residual(shown: Report) -> Markup:
     return plot.figure("Residual: the loss without its descent", desc)
 
 
-def periodogram(shown: Report, known: Sequence[Peak], report: Report) -> Markup:
+def periodogram(shown: Shown, known: Sequence[Period], report: Report) -> str:
     """Amplitude by period, with the null's mean and level; its peaks are buttons."""
     period, amplitude, level = shown["period_steps"], shown["amplitude"], shown["level"]
     most = max(amplitude, default=1.0)
@@ -74,19 +90,21 @@ def periodogram(shown: Report, known: Sequence[Peak], report: Report) -> Markup:
     plot.line(period, amplitude, "raw", "this loss")
     for peak in known:
         plot.dot(peak.period, min(peak.height, plot.y.high), f"Shade {peak.label}", peak=peak.key)
+    if report.significant and not known:
+        plot.vertical(report.period_steps, "fit", "the ripple")
     over = sum(a > b for a, b in zip(amplitude, level, strict=True))
-    found = f"the highest is at {steps(report['period_steps'])} steps" if report.get("period_steps") else ""
+    found = f"the highest is at {steps(report.period_steps)} steps" if report.period_steps else ""
     desc = (
         f"amplitude by period; {over} of {len(amplitude)} points are above the level that noise rarely reaches; {found}"
     )
-    return plot.figure("Periodogram", desc, "Press a point to shade its period on the loss.")
+    return plot.figure("Periodogram", desc, "Press a point to shade its period on the loss." if known else "")
 
 
-def sliding(shown: Report) -> Markup:
+def sliding(shown: Shown) -> str:
     """Amplitude by period and time."""
     edges, windows, rows = shown["period_steps"], shown["window_steps"], shown["amplitude"]
     if not windows:
-        return Markup("")
+        return ""
     x = axis_of([v for window in windows for v in window], "step")
     plot = Plot(x, axis_of(edges, "period (steps)", log=True))
     middles = [(a + b) / 2 for a, b in windows]
@@ -100,7 +118,7 @@ def sliding(shown: Report) -> Markup:
     return plot.figure("Sliding spectrum", desc, "Darker is a larger amplitude.")
 
 
-def folded(shown: Report, report: Report) -> Markup:
+def folded(shown: Shown, report: Report) -> str:
     """The residual by phase of the period that was found."""
     low = [a - b for a, b in zip(shown["mean"], shown["error"], strict=True)]
     high = [a + b for a, b in zip(shown["mean"], shown["error"], strict=True)]
@@ -108,17 +126,17 @@ def folded(shown: Report, report: Report) -> Markup:
     plot.band(shown["phase"], low, high, "raw")
     plot.line(shown["phase"], shown["mean"], "raw", "mean ± its error")
     plot.line(shown["fit_phase"], shown["fit"], "fit", "fitted wave")
-    name = f"Folded at {steps(report['period_steps'])} steps"
+    name = f"Folded at {steps(report.period_steps)} steps"
     desc = f"mean residual by phase, between {min(shown['mean']):.3g} and {max(shown['mean']):.3g} nats"
-    note = "" if report.get("significant") else "This period does not stand out from noise."
+    note = "" if report.significant else "This period does not stand out from noise."
     return plot.figure(name, desc, note)
 
 
-def by_place(shown: Report) -> Markup:
+def by_place(shown: Shown) -> str:
     """Loss above the trend by place in the file, and as two buffers would leave it."""
     there = [(p, m, e) for p, m, e in zip(shown["place"], shown["mean"], shown["error"], strict=True) if m is not None]
     if not there:
-        return Markup("")
+        return ""
     place, mean, error = (list(column) for column in zip(*there, strict=True))
     low, high = ([m + k * e for m, e in zip(mean, error, strict=True)] for k in (-1, 1))
     plot = Plot(Axis(0.0, 1.0, False, "place in the file, 0 to 1"), axis_of([*low, *high], "nats", pad=0.05))
@@ -131,7 +149,7 @@ def by_place(shown: Report) -> Markup:
     return plot.figure("Folded by place in the file", desc)
 
 
-def autocorrelation(shown: Report, report: Report) -> Markup:
+def autocorrelation(shown: Shown, report: Report) -> str:
     """How the residual is like itself, with the lag of one pass."""
     plot = Plot(
         axis_of(shown["lag_steps"], "lag (steps)", zero=True),
@@ -140,9 +158,9 @@ def autocorrelation(shown: Report, report: Report) -> Markup:
     error = shown["error"]
     plot.band([plot.x.low, plot.x.high], [-error, -error], [error, error], "limit", "± two errors of noise")
     plot.line(shown["lag_steps"], shown["value"], "raw", "residual")
-    if report.get("significant"):
+    if report.significant:
         plot.line(shown["lag_steps"], shown["without_line"], "other", "without the ripple")
-    again = report.get("repetition")
+    again = report.repetition
     desc = "correlation of the residual with itself by lag"
     note = ""
     if again:
@@ -155,16 +173,16 @@ def autocorrelation(shown: Report, report: Report) -> Markup:
     return plot.figure("Autocorrelation and repetition", desc, note)
 
 
-def forecast(shown: Report, report: Report) -> Markup:
+def forecast(shown: Shown, report: Report) -> str:
     """What a buffer of any size would leave, and the other orders, against memory."""
-    rows = [row for row in report.get("forecast") or [] if row["memory_bytes"]]
+    rows = [row for row in report.forecast if row["memory_bytes"]]
     sizes = [*shown["memory_bytes"], *(row["memory_bytes"] for row in rows)]
     top = max([*shown["amplitude"], *(row["amplitude"] for row in rows)], default=1.0)
     plot = Plot(
         axis_of(sizes, "memory (bytes)", log=True), Axis(-0.04 * top, 1.1 * top, False, "amplitude left (nats)")
     )
     plot.line(shown["memory_bytes"], shown["amplitude"], "raw", "shuffle buffer of any size")
-    now = next((row for row in report["forecast"] if row["memory_bytes"] is None), None)
+    now = next((row for row in report.forecast if row["memory_bytes"] is None), None)
     if now:
         plot.horizontal(now["amplitude"], "limit", "as measured")
     for row in rows:
@@ -172,22 +190,3 @@ def forecast(shown: Report, report: Report) -> Markup:
         plot.dot(row["memory_bytes"], row["amplitude"], words, look="main" if row["periodic"] else "good")
     desc = f"amplitude left against memory, from {amount(top)} nats down to none with lanes"
     return plot.figure("Forecast: amplitude against memory", desc, "Points are the orders of the table below.")
-
-
-def difference(report: Report) -> Markup:
-    """First minus second over the run, with its interval."""
-    curve = report["curve"]
-    at, mean, low, high = ([piece[key] for piece in curve] for key in ("step", "difference", "low", "high"))
-    plot = Plot(axis_of(at, "step"), axis_of([*low, *high], "nats", zero=True, pad=0.05))
-    plot.band(at, low, high, "raw", "interval at 95 %")
-    plot.line(at, mean, "raw", f"{report['first']} − {report['second']}")
-    plot.horizontal(0.0, "limit")
-    desc = f"the difference is {report['difference']:+.4f} nats over the last quarter"
-    return plot.figure("Difference over the run", desc, wide=True)
-
-
-def tokens_or_steps(found: Report) -> str:
-    """The period of a report, a candidate or a stretch, in tokens where they are known."""
-    if found.get("period_tokens"):
-        return f"{tokens(found['period_tokens'])} tokens ({steps(found['period_steps'])} steps)"
-    return f"{steps(found.get('period_steps'))} steps"
