@@ -68,16 +68,19 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and cpu_bf16_unit() is not None
 
 
-def choose(requested: str, device: torch.device) -> Precision:
-    """What `train.precision` means on this device. A wish the device cannot fulfil is refused, never replaced."""
+def choose(requested: str, device: torch.device, option: str = "train.precision=") -> Precision:
+    """What a precision means on this device. A wish the device cannot fulfil is refused, never replaced.
+
+    `option`: how the person gave it, for the message.
+    """
     if requested == "auto":
         return _automatic(device)
     if requested == "fp16" and device.type == "cpu":
-        raise UserError("train.precision=fp16 needs a GPU; on a CPU use auto, bf16 or fp32")
+        raise UserError(f"{option}fp16 needs a GPU; on a CPU use auto, bf16 or fp32")
     if requested == "tf32" and device.type != "cuda":
-        raise UserError(f"train.precision=tf32 exists on CUDA only, not on {device.type}; use auto or fp32")
+        raise UserError(f"{option}tf32 exists on CUDA only, not on {device.type}; use auto or fp32")
     if requested == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError("train.precision=bf16: this GPU has no bfloat16; use auto (fp16 with a loss scale) or fp32")
+        raise UserError(f"{option}bf16: this GPU has no bfloat16; use auto (fp16 with a loss scale) or fp32")
     return Precision(requested, "as asked")
 
 

@@ -1,26 +1,116 @@
-"""HellaSwag: which of four endings does the model find likeliest, counted under both protocols in one pass."""
+"""HellaSwag: which of four endings does the model find likeliest, counted under both protocols in one pass.
+
+The protocols are the two ways of asking that people quote, which differ in everything but the idea.
+
+completion   Karpathy's (build-nanogpt, llm.c, modded-nanogpt): the context as it is; " " + ending tokenized apart;
+             acc takes the least total nll, acc_norm the least mean nll per token of the ending.
+harness      EleutherAI's lm-evaluation-harness (hellaswag, version 1.0): the activity's label before the context,
+             bracketed marks of WikiHow removed; context and ending tokenized together and cut at the length of the
+             context alone; acc as above, acc_norm divides by the characters of the ending.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from mygpt2.data.validation import IGNORED
 from mygpt2.errors import UserError
-from mygpt2.evals.choices import PROTOCOLS, QUOTED, Row, rows_of
-from mygpt2.evals.itemfile import ItemFile
-from mygpt2.evals.items import ENDINGS, Item, items_sha256
-from mygpt2.evals.loss import TOKENS_AT_ONCE, Ranks
-from mygpt2.evals.scorer import Scorer
-from mygpt2.evals.stats import paired, share_error
+from mygpt2.evals.items import ENDINGS, Item, ItemFile, items_sha256
+from mygpt2.evals.loss import TOKENS_AT_ONCE, Ranks, Scorer
+from mygpt2.evals.protocols import Quoted
+from mygpt2.model.loss import IGNORE
 from mygpt2.tokenizer import Tokenizer
 
 WHOLE = 10_042  # items of the validation set; quoted figures are of all of them
 METRICS = ("acc", "acc_norm")
+PROTOCOLS = {"completion": "tokens", "harness": "characters"}
+"""The protocols, and what acc_norm divides by in each."""
+
+_SOURCE = "hellaswag.py of karpathy/build-nanogpt"
+QUOTED = {
+    "completion": {"acc": Quoted(0.2859, "GPT-2 124M", _SOURCE), "acc_norm": Quoted(0.2955, "GPT-2 124M", _SOURCE)},
+    "harness": {"acc": Quoted(0.2892, "GPT-2 124M", _SOURCE), "acc_norm": Quoted(0.3114, "GPT-2 124M", _SOURCE)},
+}
+
+_MARK = re.compile(r"\[.*?\]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Context and ending; the last `scored` tokens are the ending's. `length` is what acc_norm divides by."""
+
+    ids: np.ndarray
+    scored: int
+    length: int
+
+
+def harness_text(text: str) -> str:
+    """The harness's clean-up. What it leaves at the ends after removing marks stays, as there."""
+    return _MARK.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def harness_query(item: Item) -> str:
+    """The harness's context. `capitalize` also lowers the rest of ctx_b, as there."""
+    return harness_text(f"{item.activity_label}: {item.ctx_a} {item.ctx_b.capitalize()}")
+
+
+def rows_of(items: Sequence[Item], protocol: str, tokenizer: Tokenizer, block_size: int) -> list[list[Row]]:
+    """Four rows for each item, cut on the left to `block_size` + 1 tokens.
+
+    UserError when an ending alone does not fit the context.
+    """
+    rows = {"completion": _completion, "harness": _harness}[protocol](items, tokenizer)
+    return [[_fitted(row, block_size, number, protocol) for row in four] for number, four in enumerate(rows)]
+
+
+def _completion(items: Sequence[Item], tokenizer: Tokenizer) -> list[list[Row]]:
+    contexts = _contexts([item.ctx for item in items], tokenizer)
+    endings = tokenizer.encode_batch([f" {ending}" for item in items for ending in item.endings])
+    return [
+        [
+            Row(np.concatenate([context, ending]), len(ending), len(ending))
+            for ending in endings[ENDINGS * i : ENDINGS * (i + 1)]
+        ]
+        for i, context in enumerate(contexts)
+    ]
+
+
+def _harness(items: Sequence[Item], tokenizer: Tokenizer) -> list[list[Row]]:
+    queries = [harness_query(item) for item in items]
+    endings = [[harness_text(ending) for ending in item.endings] for item in items]
+    stems = [query.rstrip() for query in queries]  # blanks at the end of a context are counted to the ending
+    contexts = tokenizer.encode_batch(stems)
+    heads = _contexts(stems, tokenizer)
+    joint = tokenizer.encode_batch(
+        list(chain.from_iterable([f"{q} {e}" for e in four] for q, four in zip(queries, endings, strict=True)))
+    )
+    found = []
+    for i, four in enumerate(endings):
+        rests = [ids[len(contexts[i]) :] for ids in joint[ENDINGS * i : ENDINGS * (i + 1)]]
+        found.append([Row(np.concatenate([heads[i], r]), len(r), len(e)) for r, e in zip(rests, four, strict=True)])
+    return found
+
+
+def _contexts(texts: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Tokens of contexts; an empty one is end-of-text, so that an ending's first token has something to follow."""
+    end = np.array([tokenizer.eot_id], dtype=tokenizer.dtype)
+    return [ids if len(ids) else end for ids in tokenizer.encode_batch(texts)]
+
+
+def _fitted(row: Row, block_size: int, number: int, protocol: str) -> Row:
+    if row.scored > block_size:
+        raise UserError(
+            f"an ending of HellaSwag item {number} is {row.scored} tokens ({protocol}) and the model's context is "
+            f"{block_size}; choose a model with a longer context"
+        )
+    return Row(row.ids[-(block_size + 1) :], row.scored, row.length)
 
 
 @dataclass(frozen=True)
@@ -125,7 +215,7 @@ def _row_nll(scorer: Scorer, rows: Sequence[Row]) -> np.ndarray:
     """Σ nll (rows,) float64 of the endings alone. Rows are filled up on the right, which nothing before it can see."""
     width = max(len(row.ids) for row in rows) - 1
     inputs = np.zeros((len(rows), width), dtype=np.int64)
-    targets = np.full((len(rows), width), IGNORED, dtype=np.int64)
+    targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
     for i, row in enumerate(rows):
         last = len(row.ids) - 1
         inputs[i, :last] = row.ids[:-1]
@@ -162,3 +252,61 @@ def against(table: Table, nll: Mapping[str, np.ndarray], baseline: Mapping[int, 
         other = correct(np.array([o["nll"] for o in theirs]), np.array([o[unit] for o in theirs]), table.labels)
         found[protocol] = {metric: paired(mine[metric], other[metric])._asdict() for metric in METRICS}
     return found
+
+
+def share_error(share: float, n: int) -> float | None:
+    """Standard error of the mean of n zeros and ones; None for fewer than two."""
+    return math.sqrt(share * (1.0 - share) / (n - 1)) if n > 1 else None
+
+
+class Paired(NamedTuple):
+    """Two models on the same items. `difference` is the first's share of correct items less the second's."""
+
+    difference: float
+    stderr: float | None
+    better: int  # items that only the first gets right
+    worse: int  # items that only the second gets right
+    p_value: float  # McNemar's exact test, two-sided
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compares two boolean arrays (items,) of correct answers item by item."""
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    n = len(difference)
+    error = float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+    better, worse = int((first & ~second).sum()), int((second & ~first).sum())
+    return Paired(float(difference.mean()) if n else 0.0, error, better, worse, mcnemar(better, worse))
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p of `better` against `worse` discordant items under a fair coin, in whole numbers."""
+    n, few = better + worse, min(better, worse)
+    tail, term = 0, 1
+    for i in range(few + 1):
+        tail += term
+        term = term * (n - i) // (i + 1)
+    return min(1.0, 2 * tail / 2**n)
+
+
+def words(found: dict[str, Any]) -> str:
+    """Accuracies in percent with their standard errors, and what a baseline makes of them."""
+    lines = []
+    for protocol in PROTOCOLS:
+        own = found[protocol]
+        lines.append(
+            f"HellaSwag {protocol}: acc {_percent(own['acc'], own['acc_stderr'])}, "
+            f"acc_norm {_percent(own['acc_norm'], own['acc_norm_stderr'])} ({own['n']:,} items)"
+        )
+        for metric, figure in own.get("quoted", {}).items():
+            lines.append(f"  quoted: {figure['of']} {metric} {100 * figure['figure']:.2f} % ({figure['source']})")
+        for metric, test in found.get("against_baseline", {}).get(protocol, {}).items():
+            lines.append(
+                f"  {metric} against {found['baseline']['model']}: {100 * test['difference']:+.2f} points, "
+                f"paired error {100 * (test['stderr'] or 0.0):.2f}; right alone {test['better']} : {test['worse']}, "
+                f"McNemar p = {test['p_value']:.3g}"
+            )
+    return "\n".join(lines)
+
+
+def _percent(share: float, error: float | None) -> str:
+    return f"{100 * share:.2f} %" if error is None else f"{100 * share:.2f} ± {100 * error:.2f} %"

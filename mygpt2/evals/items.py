@@ -1,10 +1,15 @@
-"""HellaSwag's validation items, from the hub or from a local jsonl, parquet or Arrow file."""
+"""HellaSwag's validation items, from the hub or from a local jsonl, parquet or Arrow file; and what came of each.
+
+The outcomes are a file of one line each: what a run is resumed from, and what two models are compared by. While items
+are scored their lines are appended to parts, one per rank, beside the file. The file itself appears whole, in the order
+of the items, when all are done; so it is the same bytes however often scoring was interrupted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,13 @@ import pyarrow.parquet as pq
 from mygpt2.data.sources.local.encoding import as_utf8
 from mygpt2.data.sources.local.unpack import Damaged, whole
 from mygpt2.errors import UserError, shown
+from mygpt2.files import replace_file
 from mygpt2.machine import home_path
+from mygpt2.run_dir.lines import LineWriter
 
+SCHEMA = 1
+IDENTITY = ("schema", "kind", "weights_sha256", "items_sha256", "tokenizer", "block_size", "precision", "protocols")
+"""What must be equal in two headers for their lines to belong together."""
 HUB = ("Rowan/hellaswag", "data/validation-*.parquet")
 ENDINGS = 4
 FORMATS = ".jsonl, .parquet or .arrow"
@@ -35,23 +45,34 @@ class Item:
     label: int
 
 
+class _NotItems(ValueError):
+    """What is wrong with a file, beginning with its path."""
+
+
 def load_items(
-    where: str, cache_dir: Path, limit: int | None = None, progress: Callable[[int, int], None] | None = None
+    where: str,
+    cache_dir: Path,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    option: str = "--hellaswag ",
 ) -> list[Item]:
     """The items of `hub`, or of a path; `limit` takes that many, spread evenly (their order goes by source).
 
-    UserError that names the line and the field for a file that is not HellaSwag with labels.
+    UserError that names the line and the field, after `option`, for a file that is not HellaSwag with labels.
     """
-    if where == "hub":
-        from mygpt2.evals.hub import download
+    try:
+        if where == "hub":
+            from mygpt2.evals.hub import download
 
-        repo, pattern = HUB
-        path = download(repo, pattern, cache_dir / "evals" / "hellaswag-validation.parquet", cache_dir, progress)
-    else:
-        path = _file(home_path(where))
-    items = [_item(record, f"{path}, item {number}") for number, record in enumerate(_records(path), start=1)]
-    if not items:
-        raise UserError(f"--hellaswag {where} holds no items; give HellaSwag's validation set")
+            repo, pattern = HUB
+            path = download(repo, pattern, cache_dir / "evals" / "hellaswag-validation.parquet", cache_dir, progress)
+        else:
+            path = _file(home_path(where))
+        items = [_item(record, f"{path}, item {number}") for number, record in enumerate(_records(path), start=1)]
+        if not items:
+            raise _NotItems(f"{where} holds no items; give HellaSwag's validation set")
+    except _NotItems as error:
+        raise UserError(f"{option}{error}") from error
     return items if limit is None or limit >= len(items) else [items[i * len(items) // limit] for i in range(limit)]
 
 
@@ -66,13 +87,11 @@ def _file(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"--hellaswag {path} does not exist; give hub, or a {FORMATS} file of the validation set")
+        raise _NotItems(f"{path} does not exist; give hub, or a {FORMATS} file of the validation set")
     found = [p for p in sorted(path.rglob("*")) if p.suffix in (".jsonl", ".parquet", ".arrow") and p.is_file()]
     chosen = [p for p in found if "val" in str(p.relative_to(path))] or found
     if len(chosen) != 1:
-        raise UserError(
-            f"--hellaswag {path} is a folder with {len(chosen) or 'no'} {FORMATS} files; give the validation file"
-        )
+        raise _NotItems(f"{path} is a folder with {len(chosen) or 'no'} {FORMATS} files; give the validation file")
     return chosen[0]
 
 
@@ -86,15 +105,15 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         elif path.suffix == ".arrow":
             yield from _arrow(path).to_pylist()
         else:
-            raise UserError(f"--hellaswag {path} has no known format; give hub, or a {FORMATS} file")
+            raise _NotItems(f"{path} has no known format; give hub, or a {FORMATS} file")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"--hellaswag {shown(path)} is not UTF-8 ({error.reason} at {error.start:,}); save it as UTF-8, or give "
+        raise _NotItems(
+            f"{shown(path)} is not UTF-8 ({error.reason} at {error.start:,}); save it as UTF-8, or give "
             "the file as it was published"
         ) from error
     except (OSError, MemoryError, Damaged, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--hellaswag {path} cannot be read ({reason}); fetch it again or give another file") from error
+        raise _NotItems(f"{path} cannot be read ({reason}); fetch it again or give another file") from error
 
 
 def _arrow(path: Path) -> pa.Table:
@@ -111,9 +130,9 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--hellaswag {path}, line {number} is no JSON ({error}); fetch the file again") from error
+        raise _NotItems(f"{path}, line {number} is no JSON ({error}); fetch the file again") from error
     if not isinstance(record, dict):
-        raise UserError(f"--hellaswag {path}, line {number} is no JSON object; give HellaSwag's own file")
+        raise _NotItems(f"{path}, line {number} is no JSON object; give HellaSwag's own file")
     return record
 
 
@@ -122,14 +141,101 @@ def _item(record: dict[str, Any], place: str) -> Item:
     for key in ("activity_label", "ctx_a", "ctx_b", "ctx"):
         texts[key] = record.get(key)
         if not isinstance(texts[key], str):
-            raise UserError(f"--hellaswag {place} has no text {key}; give HellaSwag's own file, with all its fields")
+            raise _NotItems(f"{place} has no text {key}; give HellaSwag's own file, with all its fields")
     endings = record.get("endings")
     if not isinstance(endings, list) or len(endings) != ENDINGS or not all(isinstance(e, str) for e in endings):
-        raise UserError(f"--hellaswag {place} has no {ENDINGS} endings; give HellaSwag's own file")
+        raise _NotItems(f"{place} has no {ENDINGS} endings; give HellaSwag's own file")
     label = str(record.get("label", ""))
     if label not in ("0", "1", "2", "3"):
-        raise UserError(
-            f"--hellaswag {place} has label {label!r}, allowed: 0 to 3; give the validation set, the test set has none"
-        )
+        raise _NotItems(f"{place} has label {label!r}, allowed: 0 to 3; give the validation set, the test set has none")
     ind = record.get("ind")
     return Item(ind=ind if isinstance(ind, int) else -1, endings=tuple(endings), label=int(label), **texts)
+
+
+class ItemFile:
+    """Lines of one scoring. `known` holds what earlier attempts at the same scoring left, by item."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any], rank: int = 0) -> None:
+        self.path = path
+        self._header = {"schema": SCHEMA, **header}
+        self.known: dict[int, dict[str, Any]] = {}
+        for found in (path, *self._parts()):
+            head, lines = read_lines(found)
+            if same_scoring(head, self._header):
+                self.known |= lines
+        part = path.with_name(f"{path.name}.part-{rank}")
+        if not same_scoring(read_lines(part)[0], self._header):
+            part.unlink(missing_ok=True)  # of another model, or of a set that was changed
+        fresh = not part.exists()
+        try:
+            self._writer = LineWriter(part)
+        except OSError as error:
+            raise UserError(f"cannot write {part}: {error.strerror or error}; choose another folder") from error
+        if fresh:
+            self._writer.append(self._header)
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        for line in lines:
+            self._writer.append(line)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def finish(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Writes the whole file in one step and removes the parts. For one rank, when all are done."""
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in (self._header, *lines))
+        try:
+            replace_file(self.path, text.encode())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; the scores wait beside it, run the command again"
+            ) from error
+        for part in self._parts():
+            part.unlink(missing_ok=True)
+
+    def _parts(self) -> list[Path]:
+        prefix = f"{self.path.name}.part-"
+        if not self.path.parent.is_dir():
+            return []
+        return sorted(p for p in self.path.parent.iterdir() if p.name.startswith(prefix))
+
+
+def read_lines(path: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """(header, line by item) of a file of items; what is not whole is left out, a later line of an item wins."""
+    header: dict[str, Any] = {}
+    lines: dict[int, dict[str, Any]] = {}
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return header, lines
+    for raw in content.split(b"\n"):
+        try:
+            record = json.loads(raw)
+        except (ValueError, RecursionError):
+            continue  # the last line of a process that was killed
+        if isinstance(record, dict) and record.get("kind") == "hellaswag":
+            header = header or record
+        elif isinstance(record, dict) and isinstance(record.get("item"), int):
+            lines[record["item"]] = record
+    return header, lines
+
+
+def same_scoring(header: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(header) and all(header.get(key) == other.get(key) for key in IDENTITY)
+
+
+def read_baseline(path: Path, items_sha256: str, items: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """The outcomes of another model on the same items. UserError when it is no such file or of other items."""
+    if not path.is_file():
+        raise UserError(f"--baseline {path} does not exist; give the .items.jsonl that eval wrote for the other model")
+    header, lines = read_lines(path)
+    if not header:
+        raise UserError(f"--baseline {path} is no file of items; give the .items.jsonl that eval wrote")
+    if header.get("items_sha256") != items_sha256:
+        raise UserError(
+            f"--baseline {path} is of other items ({header.get('items', 'unknown number')}, not these {items}); "
+            "evaluate both models on the same file with the same --limit"
+        )
+    if set(lines) != set(range(items)):
+        raise UserError(f"--baseline {path} holds {len(lines)} of {items} items; let that evaluation finish first")
+    return header, lines

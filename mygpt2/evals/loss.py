@@ -3,20 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mygpt2.data.validation import windows
 from mygpt2.errors import UserError
-from mygpt2.evals.scorer import Scorer
-from mygpt2.evals.stats import clustered_error
+from mygpt2.evals.protocols import Quoted
 from mygpt2.evals.stream import TokenStream
+from mygpt2.model import GPT, linear_cross_entropy
+from mygpt2.model.loss import IGNORE
 
 TOKENS_AT_ONCE = 8192  # per forward pass when nobody says; a matter of speed and memory only
+
+
+class Scorer(Protocol):
+    """A model as evaluations see it. `block_size` is its context in tokens, ids are below `vocab_size`."""
+
+    block_size: int
+    vocab_size: int
+    precision: str
+
+    def nll(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """Loss in nats of each target, (B, T) on the CPU, from ids (B, T) int64; 0 where a target is -100."""
+        ...
+
+
+class Arithmetic(Protocol):
+    """The precision of a pass: its name for the record, and how it is switched on."""
+
+    @property
+    def name(self) -> str: ...
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]: ...
+
+
+class GPTScorer:
+    """A GPT where it lies. Its mode is restored after each call, so a model in training may be scored."""
+
+    def __init__(self, model: GPT, arithmetic: Arithmetic) -> None:
+        self.model, self._arithmetic = model, arithmetic
+        self.block_size, self.vocab_size = model.config.block_size, model.config.vocab_size
+        self.precision = arithmetic.name
+
+    def nll(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """As the protocol says; only positions with a target go through the output layer."""
+        device = self.model.wte.device
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self._arithmetic.autocast(device):
+                counted = targets != IGNORE  # (B, T)
+                hidden = self.model(idx.to(device))[counted.to(device)]  # (n, C)
+                # one target per row: the row's sum is then that target's own loss
+                parts = linear_cross_entropy(
+                    hidden[:, None], self.model.wte, targets[counted][:, None].to(device), vocab_size=self.vocab_size
+                )
+        finally:
+            self.model.train(was_training)
+        nll = torch.zeros(targets.shape, dtype=torch.float64)
+        nll[counted] = parts.row_nll.cpu().double()
+        return nll
 
 
 class Ranks(Protocol):
@@ -122,3 +174,30 @@ def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, 
         token_sha256=stream.sha256,
         precision=scorer.precision,
     )
+
+
+def clustered_error(nll: np.ndarray, count: np.ndarray) -> float | None:
+    """Standard error of Σ nll / Σ count when what belongs to one document is not independent.
+
+    nll, count (documents,): the sums over each document's targets. This is the sandwich for a ratio of sums (Cochran,
+    Sampling Techniques, 3rd ed., eq. 6.9, with documents as the sampled units). None for fewer than two documents.
+    """
+    used = count > 0
+    nll, count = nll[used].astype(np.float64), count[used].astype(np.float64)
+    documents = len(count)
+    if documents < 2:
+        return None
+    residual = nll - count * (nll.sum() / count.sum())
+    return float(math.sqrt(documents / (documents - 1) * np.square(residual).sum()) / count.sum())
+
+
+def text_words(protocol: str, measured: LossResult, quoted: Sequence[Quoted], beside: dict[str, Any] | None) -> str:
+    """A loss, the yardstick measured here, and the quoted figures of the same protocol."""
+    lines = [f"{protocol}: {measured}", f"  windows of {measured.window} tokens, token stream {measured.token_sha256}"]
+    if beside is not None:
+        error = "" if beside["stderr"] is None else f" ± {beside['stderr']:.4f}"
+        lines.append(
+            f"  {beside['of']}, measured on the same tokens ({beside['precision']}): {beside['loss']:.4f}{error}"
+        )
+    lines += [f"  quoted: {figure.of} {figure.figure} ({figure.source})" for figure in quoted]
+    return "\n".join(lines)

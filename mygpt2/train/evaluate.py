@@ -12,9 +12,8 @@ from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.evals import hellaswag, yardstick
-from mygpt2.evals.items import Item, load_items
-from mygpt2.evals.loss import LossResult, evaluate
-from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.items import load_items
+from mygpt2.evals.loss import GPTScorer, LossResult, evaluate
 from mygpt2.evals.stream import TokenStream, held_out_stream
 from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
@@ -61,17 +60,11 @@ def evaluations(
     text = held_out_stream(held_out, tokenizer) if held_out else None
     table = None
     if config.eval.hellaswag is not None:
-        items = world.lead_first(lambda: _items(config, cache_dir))
+        where, limit = config.eval.hellaswag, config.eval.hellaswag_limit
+        items = world.lead_first(lambda: load_items(where, cache_dir, limit, option="eval.hellaswag="))
         table = hellaswag.tabulate(items, tokenizer, scorer.block_size)
     known = _yardstick(config, world, tokenizer, text, cache_dir, precision) if text else None
     return Evaluations(scorer, world, text, config.eval.batch, known, table)
-
-
-def _items(config: RunConfig, cache_dir: Path) -> list[Item]:
-    try:
-        return load_items(config.eval.hellaswag or "hub", cache_dir, config.eval.hellaswag_limit)
-    except UserError as error:  # it speaks of a command's option
-        raise type(error)(str(error).replace("--hellaswag ", "eval.hellaswag=")) from error
 
 
 def _yardstick(

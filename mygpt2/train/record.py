@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.evals.choices import PROTOCOLS
+from mygpt2.evals import hellaswag
 from mygpt2.evals.loss import LossResult
-from mygpt2.evals.report import hellaswag_words
 from mygpt2.run_dir import RunWriter
 from mygpt2.run_dir.lines import read_records
 from mygpt2.train.console import Meter, duration, step_line
@@ -92,8 +91,8 @@ class Recorder:
         self.event("hellaswag", step=step, seconds=seconds, **result)
         if self.writer is None:
             return
-        print(f"at step {step}, {duration(seconds)}: {hellaswag_words(result)}".replace("\n", "\n    "), flush=True)
-        shares = {f"hellaswag_{name}": result[name]["acc_norm"] for name in PROTOCOLS}
+        print(f"at step {step}, {duration(seconds)}: {hellaswag.words(result)}".replace("\n", "\n    "), flush=True)
+        shares = {f"hellaswag_{name}": result[name]["acc_norm"] for name in hellaswag.PROTOCOLS}
         self._sink(step, shares)
 
     def status(self, state: str, phase: str, step: int, **more: Any) -> None:

@@ -21,11 +21,11 @@ import torch
 from mygpt2 import checkpoint
 from mygpt2.config import RunConfig, to_toml
 from mygpt2.evals import hellaswag
-from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.loss import GPTScorer
+from mygpt2.exchange import load as exchange
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import load_tokenizer
-from mygpt2.verbs import evaluation as session
 from tests.conftest import Ended
 from tests.evals.made_up import write_jsonl
 
@@ -138,8 +138,8 @@ def test_a_folder_is_a_yardstick_measured_once(evaluate: Eval, place: Path, mygp
     first = result(place / "a.json")["yardstick"]
     assert first["of"] == "hf" and first["loss"] > 0 and "hf, measured on the same tokens" in ended.out
     with pytest.MonkeyPatch.context() as patch:
-        load = session.load_model
-        patch.setattr(session, "load_model", lambda spec, runs: load(spec, runs) if spec == "first" else 1 / 0)
+        load = exchange.load_model
+        patch.setattr(exchange, "load_model", lambda spec, runs: load(spec, runs) if spec == "first" else 1 / 0)
         assert evaluate("--protocol", "corpus", "--yardstick", "hf", "--json", "b.json").code == 0
     assert result(place / "b.json")["yardstick"] == first
     ended = evaluate("--protocol", "corpus", "--yardstick", "second")
@@ -195,12 +195,11 @@ def test_mistakes_are_one_line(evaluate: Eval, words: list[str], message: str) -
 
 def test_figures_of_others_appear_only_beside_the_whole_set(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mygpt2.evals.items import load_items
-    from mygpt2.evals.report import hellaswag_words
 
     items = load_items(str(place / "val.jsonl"), place)
     table = hellaswag.tabulate(items, load_tokenizer("gpt2:1000"), 256)
     nll = {p: np.random.default_rng(0).random((20, 4)) for p in table.rows}
-    assert "quoted" not in hellaswag_words(hellaswag.summary(table, nll))
+    assert "quoted" not in hellaswag.words(hellaswag.summary(table, nll))
     monkeypatch.setattr(hellaswag, "WHOLE", 20)
-    words = hellaswag_words(hellaswag.summary(table, nll))
+    words = hellaswag.words(hellaswag.summary(table, nll))
     assert "quoted: GPT-2 124M acc_norm 31.14 %" in words and words.count("quoted: ") == 4

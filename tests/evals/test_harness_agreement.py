@@ -11,7 +11,7 @@ import torch
 from mygpt2.device import choose
 from mygpt2.evals.hellaswag import score, summary, tabulate
 from mygpt2.evals.items import load_items
-from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.loss import GPTScorer
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.tokenizer import load_tokenizer
 from tests.evals.made_up import write_jsonl

@@ -17,11 +17,21 @@ import torch
 
 from mygpt2.device import choose
 from mygpt2.errors import UserError
-from mygpt2.evals.choices import harness_query, harness_text, rows_of
-from mygpt2.evals.hellaswag import Table, against, correct, header, lines, score, summary, tabulate
-from mygpt2.evals.itemfile import ItemFile, read_baseline, read_lines
-from mygpt2.evals.items import load_items
-from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.hellaswag import (
+    Table,
+    against,
+    correct,
+    harness_query,
+    harness_text,
+    header,
+    lines,
+    rows_of,
+    score,
+    summary,
+    tabulate,
+)
+from mygpt2.evals.items import ItemFile, load_items, read_baseline, read_lines
+from mygpt2.evals.loss import GPTScorer
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from tests.evals.made_up import records, write_jsonl

@@ -210,7 +210,7 @@ def test_a_rank_that_never_comes_does_not_keep_the_first_from_being_stopped(prep
 
 
 def break_evaluation(rank, victim):
-    from mygpt2.verbs import evaluation as session
+    from mygpt2.evals import loss as session
 
     def broken(*args, **kwargs):
         raise UserError("the text holds the id 70000")

@@ -8,7 +8,7 @@ import torch
 from mygpt2.config.schema import ModelConfig, OptimizerConfig, RunConfig
 from mygpt2.device import choose
 from mygpt2.distributed import Place, World
-from mygpt2.evals.scorer import GPTScorer
+from mygpt2.evals.loss import GPTScorer
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import Shape, optimizer_bytes, rank_memory
 from mygpt2.train.guard import Guard
