@@ -80,7 +80,7 @@ window.workbench.live = (() => {
       for (const [id, on] of Object.entries(enabled)) { const button = document.getElementById(id); if (button) button.disabled = !on; }
       if (Object.keys(fields).length) trigger("apply", fields);
       Object.assign(had, taken);
-      own().receive?.(data);
+      own().receive?.(data, fields);
     }
 
     function acted(event) { // a button in a part names an action and what it is done to

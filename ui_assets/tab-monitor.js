@@ -1,5 +1,5 @@
 // The monitor tab in the browser: which runs are chosen, what the page has already, the list and the log.
-// The server is asked by Gradio's events (a tick, or `pick`); `ask` says what the page has, `receive` takes what is new.
+// Its live view asks the server: `ask` says what is chosen and what of the log is there, `receive` takes what is new.
 window.workbench.monitor = (() => {
   "use strict";
   const MAX_RUNS = 8;
@@ -11,18 +11,18 @@ window.workbench.monitor = (() => {
 
   const rows = new Map(); // name -> what the server said of it
   const items = new Map(); // name -> its <li>
-  let mark = ""; // up to which version of the list the page has it
-  let digests = {}; // of every part of the page, as the server gave them
+  let looked = false; // whether the server has said which runs there are
   let runs = []; // overlaid in the chart, in this order
   let chosen = ""; // the run that the rest of the page is about
   let colours = {}; // name -> 1..8, as the chart says
   let mixed = false; // whether the runs have several tokenizers
-  let list = null, pick = () => {}, first = true;
+  let list = null, first = true;
   let request = 0; // counts what was asked of this tab from outside
   let view = chartKeys(window.workbench.params()); // of the chart, as asked from outside and not yet passed on
 
   // ---- what is asked and what comes
 
+  const pick = () => window.workbench.live.ask("monitor");
   const pane = () => PANES.find((name) => document.getElementById(`wb-pane-${name}`)?.offsetParent) || "log";
 
   function chartKeys(given) {
@@ -41,15 +41,13 @@ window.workbench.monitor = (() => {
     keepAddress();
     const log = { run: tail.run, file: tail.file, files: tail.files, offset: tail.offset, open: tail.open };
     const shown = { ...chartKeys(window.workbench.params()), ...view };
-    return JSON.stringify({ mark, runs, focus: chosen, pane: pane(), digests, log, view: shown, request });
+    return { runs, focus: chosen, pane: pane(), log, view: shown, request };
   }
 
-  function receive(answer) {
-    if (!answer) return;
-    Object.assign(digests, answer.digests || {});
-    if (answer.digests?.chart) view = {};
-    if (answer.list) mergeList(answer.list);
-    if (answer.log) receiveLog(answer.log);
+  function receive(data, fields) {
+    if (fields.chart) view = {};
+    if (data.list) mergeList(data.list);
+    if (data.log) receiveLog(data.log);
   }
 
   // ---- the selection, which is also in the address
@@ -101,7 +99,7 @@ window.workbench.monitor = (() => {
     const were = mixed;
     mixed = tokenizers([...rows.keys()]).size > 1;
     for (const row of mixed === were ? news.rows : rows.values()) if (items.has(row.name)) fill(items.get(row.name), row);
-    mark = news.mark;
+    looked = true;
     if (first && rows.size) {
       first = false;
       if (!chosen) { const name = likeliest(); select([name], name); }
@@ -147,14 +145,14 @@ window.workbench.monitor = (() => {
       const button = item.querySelector("button");
       if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
     });
-    const none = mark !== "" && rows.size === 0;
+    const none = looked && rows.size === 0;
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
     const some = shown.length === rows.size ? `${rows.size} ${rows.size === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${rows.size} runs`;
     const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
     if (rows.size) say(sorted ? `${some}. They have ${tokenizers(shown).size} tokenizers: losses per token do not compare between them.` : some);
-    else say(mark === "" ? "Looking for runs …" : "");
+    else say(looked ? "" : "Looking for runs …");
   }
 
   const tokenizers = (names) => new Set(names.map((name) => rows.get(name)?.tokenizer).filter(Boolean));
@@ -222,25 +220,18 @@ window.workbench.monitor = (() => {
     return `${Math.floor(seconds)} s`;
   }
 
-  // `trigger` is what asks the server anew; the first question is asked at once, not at the first tick.
-  function mountList(host, props, watch, trigger) {
+  function mountList(host) {
     list = host.querySelector(".wb-runs");
-    [pick, mark, digests] = [trigger, "", {}];
     items.clear();
     const asked = window.workbench.params();
     if (!chosen && asked.runs && (!asked.tab || asked.tab === "monitor")) select(asked.runs.split(","), asked.focus, true);
     list.querySelector("input[type=search]").addEventListener("input", draw);
     list.querySelector("select").addEventListener("change", draw);
     list.addEventListener("click", (event) => { const to = event.target.closest("[data-wb-go]"); if (to) window.workbench.openTab(to.dataset.wbGo); });
-    watch("value", () => receive(props.value));
-    receive(props.value);
     draw();
-    // Asked at once when the tab or the window comes to the front: while nothing is at work the ticks are far apart.
-    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) pick(); }).observe(list);
     pick();
   }
 
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && list?.offsetParent) pick(); });
   document.addEventListener("wb-step-run", (event) => { if (list?.offsetParent) step(event.detail); });
   document.addEventListener("wb-chart-colours", (event) => { if (event.target.closest?.("#wb-monitor")) { colours = event.detail || {}; draw(); } });
   document.addEventListener("click", (event) => {
@@ -346,5 +337,5 @@ window.workbench.monitor = (() => {
     });
   }
 
-  return { ask, open, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+  return { ask, receive, open, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
 })();

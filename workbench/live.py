@@ -43,6 +43,10 @@ class News:
         """Data for the tab's own script; `enabled` is understood by every page: whether to press, by elem_id."""
         self._add("data", name, made, stamp)
 
+    def send(self, name: str, made: Any) -> None:
+        """Data for the tab's own script whatever it has: an answer to what it asked."""
+        self.changed["data"][name] = made
+
     def had(self, name: str) -> str:
         """The digest under which the page has a part; "" if it has none."""
         return str(self._had.get(name, ""))

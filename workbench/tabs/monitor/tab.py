@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,110 +13,84 @@ from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.page import ACTION, QUIET, Page
-from workbench.tabs.monitor import actions, skeletons
+from workbench.tabs.monitor import actions
 from workbench.tabs.monitor.export import export
-from workbench.tabs.monitor.poll import SAVED, Ask, Monitor, answer
+from workbench.tabs.monitor.view import SAVED, Monitor, look
 
-TICK_SECONDS, IDLE_SECONDS = 1.5, 15.0  # while something is at work, and while nothing is
-ASK = "(ask, at, all) => [window.workbench.monitor.ask(), at, all]"
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
-MARKUP = ("head", "mixed", "ranks", "stop", "alerts", "samples", "settings", "results", "events")
 
+# What stands still of the parts that the page's own script (ui_assets/tab-monitor.js) fills: no data is in here.
+LIST = """
+<section class="wb-runs" aria-label="Runs">
+  <div class="wb-mon-bar wb-runs-bar">
+    <label class="wb-search">Search runs
+      <input type="search" placeholder="name, note, tag, state" autocomplete="off"></label>
+    <label>Sort by <select>
+      <option value="newest">newest</option><option value="state">at work first</option>
+      <option value="star">starred first</option><option value="name">name</option><option value="loss">loss</option>
+      <option value="share">progress</option><option value="speed">speed</option>
+    </select></label>
+  </div>
+  <p class="wb-muted wb-runs-count" role="status"></p>
+  <ul class="wb-runs-list"></ul>
+  <div class="wb-empty wb-runs-none wb-hidden">
+    <p>No run lies in this folder yet.</p>
+    <p>Train starts one; a run started in a terminal appears here by itself.</p>
+    <p><button type="button" class="wb-mon-button" data-wb-go="train">Go to Train</button></p>
+  </div>
+</section>
+"""
+LIST_SCRIPT = "window.workbench.monitor.mountList(element);"
 
-@dataclass(frozen=True)
-class Parts:
-    """The components that an answer may change. `board` is the page's script's mailbox, and the list."""
+LOG = """
+<section class="wb-log" aria-label="Log">
+  <div class="wb-mon-bar wb-log-bar">
+    <label>Log of <select data-log="file"></select></label>
+    <label>Search the log <input type="search" data-log="query" autocomplete="off"></label>
+    <label class="wb-mon-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
+    <span class="wb-muted" role="status" data-log="count"></span>
+  </div>
+  <pre class="wb-log-text" tabindex="0" aria-label="Log lines" data-log="text"></pre>
+</section>
+"""
+LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"
 
-    board: gr.HTML
-    chart: LiveChart
-    markup: Mapping[str, gr.HTML]
-    buttons: Mapping[str, gr.Button]  # by name; which of them make sense is told by what they need
-    slider: gr.Slider
-    note: gr.Textbox
-    tags: gr.Textbox
-    note_of: gr.JSON
-    timer: gr.Timer
-
-    def all(self) -> list[Any]:
-        fields = [self.slider, self.note, self.tags, self.note_of, self.timer]
-        return [self.board, self.chart, *self.markup.values(), *self.buttons.values(), *fields]
-
-    def updates(self, found: Mapping[str, Any]) -> list[Any]:
-        """Values for `all()`: gr.skip() for whatever has not changed."""
-        changed: dict[Any, Any] = {}
-        if "board" in found:
-            changed[self.board] = found["board"]
-        if "chart" in found:
-            changed[self.chart] = found["chart"]
-        changed |= {part: str(found[name]) for name, part in self.markup.items() if name in found}
-        if "buttons" in found:
-            allowed = found["buttons"]
-            changed |= {self.buttons[name]: gr.Button(interactive=allowed[NEEDS[name]]) for name in self.buttons}
-            changed[self.tags] = gr.Textbox(interactive=allowed["edit"])
-        if "slider" in found:
-            count, at = found["slider"]["count"], found["slider"]["at"]
-            changed[self.slider] = gr.Slider(maximum=max(2, count), value=max(1, at), visible=count > 1)
-        if "note" in found:
-            of = found["note"]
-            extra = {"interactive": found["buttons"]["edit"]} if "buttons" in found else {}
-            changed[self.note] = gr.Textbox(value=of["note"], interactive=of["editable"], info=of["info"])
-            changed[self.tags] = gr.Textbox(value=of["tags"], **extra)
-            changed[self.note_of] = {key: of[key] for key in ("run", "digest")}
-        if "busy" in found:
-            changed[self.timer] = gr.Timer(value=TICK_SECONDS if found["busy"] else IDLE_SECONDS)
-        return [changed.get(part, gr.skip()) for part in self.all()]
-
-
-# What each button needs of the run, see poll.buttons.
-NEEDS = {
-    "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
-    "train": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
-}  # fmt: skip
+EXPORT = """
+<section class="wb-export" aria-label="Export">
+  <p class="wb-muted">Of the chosen run. The chart saves what it shows as PNG or SVG by its own menu.</p>
+  <p><button type="button" class="wb-mon-button" data-export="csv">All points as CSV</button>
+  <button type="button" class="wb-mon-button" data-export="config">Settings as TOML</button>
+  <button type="button" class="wb-mon-button" data-export="report">Report as one HTML file</button></p>
+  <p role="status" class="wb-muted" data-export-status></p>
+</section>
+"""
+EXPORT_SCRIPT = "window.workbench.monitor.mountExport(element, server);"
 
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
-    monitor = Monitor.over(context)
-    ask = gr.Textbox(visible="hidden", label="what the page asks", container=False)
-    all_rows: gr.Checkbox
+    part = partial(page.part, "monitor")
     with gr.Row(elem_id="wb-monitor"):
         with gr.Column(scale=2, min_width=300, elem_id="wb-monitor-list"):
-            board = gr.HTML(html_template=skeletons.LIST, js_on_load=skeletons.LIST_SCRIPT, apply_default_css=False)
+            gr.HTML(html_template=LIST, js_on_load=LIST_SCRIPT, apply_default_css=False)
         with gr.Column(scale=5, min_width=320, elem_id="wb-monitor-run"):
-            markup = {"head": _markup("wb-monitor-head")}
+            part("head", elem_id="wb-monitor-head")
             buttons, confirm = _buttons()
-            markup["stop"] = _markup("wb-monitor-stop")
-            markup["alerts"] = _markup("wb-monitor-alerts")
-            markup["mixed"] = _markup("wb-monitor-mixed")
+            for name in ("stop", "alerts", "mixed"):
+                part(name, elem_id=f"wb-monitor-{name}")
             chart = LiveChart(context, url=True, label="Curves of the chosen runs", elem_id="wb-monitor-chart")
             with gr.Accordion("Ranks and devices", open=True, elem_id="wb-monitor-ranks"):
-                markup["ranks"] = _markup("wb-monitor-who")
+                part("ranks", elem_id="wb-monitor-who")
             with gr.Tabs(elem_id="wb-monitor-panes"):
-                slider, all_rows, note, tags, note_of = _panes(context, markup)
-    timer = page.timer("monitor", TICK_SECONDS)
-    parts = Parts(board, chart, {name: markup[name] for name in MARKUP}, buttons, slider, note, tags, note_of, timer)
-    poll = dict(
-        fn=page.friendly(partial(_poll, monitor, parts)), inputs=[ask, slider, all_rows], outputs=parts.all(), js=ASK,
-        **QUIET,
-    )  # fmt: skip
-    timer.tick(**poll)
-    board.pick(trigger_mode="always_last", **poll)
-    slider.change(trigger_mode="always_last", **poll)
-    all_rows.change(**poll)
+                fields, all_rows = _panes(context, part)
+    live = page.live("monitor", partial(look, Monitor.over(context)), {"chart": chart, **fields})
+    slider = fields["slider"]
+    gr.on([slider.change, all_rows.change], None, [slider, all_rows], live, js="(at, all) => ({ at, all })", **QUIET)
     page.port("monitor").change(None, page.port("monitor"), None, js="(text) => window.workbench.monitor.open(text)")
-    _act(context, page, buttons, confirm, ask, poll)
-    _edit(context, page, note, tags, note_of)
-
-
-def _markup(elem_id: str) -> gr.HTML:
-    return gr.HTML(elem_id=elem_id, apply_default_css=False)
-
-
-def _poll(monitor: Monitor, parts: Parts, ask: str, at: float | None, all_rows: bool | None) -> list[Any]:
-    found = answer(monitor, Ask.parse(ask), sample_at=int(at or 0), all_rows=bool(all_rows))
-    return parts.updates(found)
+    _act(context, page, buttons, confirm)
+    _edit(context, page, fields["note"], fields["tags"], fields["note_of"])
 
 
 def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button, gr.Textbox]]:
@@ -125,7 +98,7 @@ def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button
     found: dict[str, gr.Button] = {}
 
     def button(name: str, label: str) -> None:
-        found[name] = gr.Button(label, size="sm", interactive=False, elem_id=f"wb-do-{name}", min_width=60)
+        found[name] = gr.Button(label, size="sm", elem_id=f"wb-do-{name}", min_width=60)
 
     with gr.Row(elem_classes="wb-mon-actions"):
         for name, label in (("save", "Stop and save"), ("now", "Stop now"), ("kill", "Kill …"),
@@ -143,20 +116,18 @@ def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button
     return found, (row, yes, no, question)
 
 
-def _panes(
-    context: Context, markup: dict[str, gr.HTML]
-) -> tuple[gr.Slider, gr.Checkbox, gr.Textbox, gr.Textbox, gr.JSON]:
-    """What lies below the chart; the page's script tells the server which pane is open by its elem_id."""
+def _panes(context: Context, part: Callable[..., Any]) -> tuple[dict[str, Any], gr.Checkbox]:
+    """What lies below the chart: the fields that the view fills, and a choice; elem_ids tell which pane is open."""
 
     def tab(name: str, label: str) -> gr.Tab:
         return gr.Tab(label, elem_id=f"wb-pane-{name}", render_children=True)
 
     with tab("log", "Log"):
-        gr.HTML(html_template=skeletons.LOG, js_on_load=skeletons.LOG_SCRIPT, apply_default_css=False)
+        gr.HTML(html_template=LOG, js_on_load=LOG_SCRIPT, apply_default_css=False)
     with tab("samples", "Samples"):
         slider = gr.Slider(1, 2, value=1, step=1, visible=False, label="Moment (the last is the newest)",
                            elem_id="wb-sample-at", buttons=[])  # fmt: skip
-        markup["samples"] = _markup("wb-monitor-samples")
+        part("samples", elem_id="wb-monitor-samples")
     with tab("notes", "Notes"):
         note = gr.Textbox(label="Note (notes.md)", lines=6, max_lines=20, info=SAVED,
                           elem_id="wb-note", interactive=False)  # fmt: skip
@@ -165,15 +136,15 @@ def _panes(
         note_of = gr.JSON(visible=False)
     with tab("settings", "Settings"):
         all_rows = gr.Checkbox(False, label="Also settings that are the same", elem_id="wb-all-settings")
-        markup["settings"] = _markup("wb-monitor-settings")
+        part("settings", elem_id="wb-monitor-settings")
     with tab("results", "Results"):
-        markup["results"] = _markup("wb-monitor-results")
+        part("results", elem_id="wb-monitor-results")
     with tab("events", "Events"):
-        markup["events"] = _markup("wb-monitor-events")
+        part("events", elem_id="wb-monitor-events")
     with tab("export", "Export"):
-        gr.HTML(html_template=skeletons.EXPORT, js_on_load=skeletons.EXPORT_SCRIPT, apply_default_css=False,
+        gr.HTML(html_template=EXPORT, js_on_load=EXPORT_SCRIPT, apply_default_css=False,
                 server_functions=[_exporter(context)])  # fmt: skip
-    return slider, all_rows, note, tags, note_of
+    return {"slider": slider, "note": note, "tags": tags, "note_of": note_of}, all_rows
 
 
 def _exporter(context: Context) -> Callable[..., Any]:
@@ -189,34 +160,30 @@ def _exporter(context: Context) -> Callable[..., Any]:
     return export_run
 
 
-def _act(
-    context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm: tuple[Any, ...], ask: Any, poll: Any
-) -> None:
+def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm: tuple[Any, ...]) -> None:
     """Wires the buttons. A run's name comes from the page with every click."""
     row, yes, no, question = confirm
+    focus = gr.Textbox(visible="hidden", label="the chosen run", container=False)
 
-    def do(button: gr.Button, action: Callable[..., str], inputs: Any = ask, js: str = FOCUS) -> Any:
-        return button.click(page.friendly(partial(_told, action)), inputs, None, js=js, **ACTION)
+    def do(button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = FOCUS) -> None:
+        done = button.click(page.friendly(partial(_told, action)), inputs, None, js=js, **ACTION)
+        done.then(**page.now("monitor"))
 
-    done = [
-        *(do(buttons[how], partial(_stop, context, how)) for how in ("save", "now")),
-        do(buttons["save_now"], partial(_ask, context, "save")),
-        do(buttons["sample_now"], partial(_ask, context, "sample")),
-        do(buttons["resume"], partial(actions.resume, context)),
-        do(buttons["star"], partial(actions.star, context)),
-        do(yes, partial(actions.confirm_kill, context), [ask, question], FOCUS_AND_QUESTION),
-    ]
-    for event in done:
-        event.then(**poll)
-    buttons["kill"].click(lambda run: [gr.Row(visible=True), run], ask, [row, question], js=FOCUS, **QUIET)
+    for how in ("save", "now"):
+        do(buttons[how], partial(_stop, context, how))
+    for what in ("save", "sample"):
+        do(buttons[f"{what}_now"], partial(_ask, context, what))
+    do(buttons["resume"], partial(actions.resume, context))
+    do(buttons["star"], partial(actions.star, context))
+    do(yes, partial(actions.confirm_kill, context), [focus, question], FOCUS_AND_QUESTION)
+    buttons["kill"].click(lambda run: [gr.Row(visible=True), run], focus, [row, question], js=FOCUS, **QUIET)
     for button in (yes, no):
         button.click(lambda: gr.Row(visible=False), None, row, **QUIET)
-    for name, tab, key in (("train", "train", "from_run"), ("sample", "sample", "model_a"),
-                           ("compare", "compare", "models"), ("ripples", "ripples", "run")):  # fmt: skip
+    for name, key in (("train", "from_run"), ("sample", "model_a"), ("compare", "models"), ("ripples", "run")):
         js = CHOSEN if name == "compare" else FOCUS
-        buttons[name].click(partial(_send, page, tab, key), ask, page.outputs(tab), js=js, **QUIET)
+        buttons[name].click(partial(_send, page, name, key), focus, page.outputs(name), js=js, **QUIET)
     pair = page.friendly(partial(_send_pair, page))
-    buttons["pair"].click(pair, ask, page.outputs("ripples"), js=CHOSEN, **ACTION)
+    buttons["pair"].click(pair, focus, page.outputs("ripples"), js=CHOSEN, **ACTION)
 
 
 def _told(action: Callable[..., str], *values: Any) -> None:

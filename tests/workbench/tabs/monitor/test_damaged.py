@@ -21,10 +21,12 @@ from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.jobs.alerts import AlertLog
 from workbench.jobs.watch import Watch
+from workbench.live import News
 from workbench.tabs.monitor import index as index_module
+from workbench.tabs.monitor import view
 from workbench.tabs.monitor.export import KINDS, export
 from workbench.tabs.monitor.index import RunIndex
-from workbench.tabs.monitor.poll import PANES, Ask, Monitor, answer
+from workbench.tabs.monitor.view import PANES, Monitor
 
 NASTY = (
     10**400, -(10**400), 2**63, "text", "", float("nan"), float("inf"), 1e308, -1, 0, 1.5, True, None, [], {}, [[1]],
@@ -95,6 +97,13 @@ def damages(path: Path) -> Iterator[bytes]:
                         yield (json.dumps(record) + "\n" + changed).encode()
 
 
+def shown(monitor: Monitor, runs: Sequence[str], pane: str) -> dict[str, Any]:
+    """What a page with these runs gets, of which the first is in the focus; a defect is raised."""
+    news = News()
+    view.look(monitor, {"runs": runs, "focus": runs[0], "pane": pane, "at": 1}, news)
+    return news.answer()
+
+
 def look(context: Context, run: RunDir, panes: Sequence[str], watch: bool) -> None:
     """Everything the page and its supervisor read of a run."""
     listed = RunIndex(context.runs).changes()
@@ -102,8 +111,7 @@ def look(context: Context, run: RunDir, panes: Sequence[str], watch: bool) -> No
     json.dumps(listed, allow_nan=False)
     monitor = Monitor.over(context)
     for pane in panes:
-        found = answer(monitor, Ask(("bad", "good"), "bad", pane=pane), sample_at=1)
-        json.dumps({key: value for key, value in found.items() if key != "board"} | found.get("board", {}))
+        json.dumps(shown(monitor, ["bad", "good"], pane))
     for what in KINDS:
         with contextlib.suppress(UserError):  # a sentence
             export(run, what)
@@ -148,7 +156,7 @@ def test_no_file_of_a_run_leads_out_of_its_folder_or_holds_the_page_up(context, 
     else:
         os.mkfifo(path)
     monitor = Monitor.over(context)
-    told = [answer(monitor, Ask(("bad",), "bad", pane=pane), sample_at=1) for pane in PANES]
+    told: list[dict[str, Any]] = [shown(monitor, ["bad"], pane) for pane in PANES]
     for what in KINDS:
         try:
             told.append(export(run, what))

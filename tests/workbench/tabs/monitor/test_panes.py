@@ -12,8 +12,9 @@ from mygpt2.run_dir import state_of
 from mygpt2.run_dir.stop import Outcome
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
+from workbench import words
 from workbench.jobs import Alert
-from workbench.tabs.monitor import diff, head, panes, words
+from workbench.tabs.monitor import diff, head, panes
 from workbench.tabs.monitor.devices import DeviceWatch, parse_devices
 from workbench.tabs.monitor.index import row_of
 

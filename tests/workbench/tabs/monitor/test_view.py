@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 
 import pytest
 
@@ -13,10 +14,11 @@ from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench.context import Context
 from workbench.jobs import Jobs, JobSpec
+from workbench.live import BUSY_SECONDS, answered
 from workbench.tabs.monitor import actions, labels
 from workbench.tabs.monitor import index as index_module
 from workbench.tabs.monitor.export import export
-from workbench.tabs.monitor.poll import Ask, Monitor, answer, buttons
+from workbench.tabs.monitor.view import Ask, Monitor, buttons, look
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -33,18 +35,17 @@ class Page:
     """What a browser remembers between questions."""
 
     def __init__(self, context, **ask):
-        self.monitor = Monitor.over(context)
-        self.ask = {"digests": {}, "log": {}, **ask}
+        self.view = partial(look, Monitor.over(context))
+        self.ask, self.digests, self.busy = {"log": {}, **ask}, {}, None
 
     def poll(self, **more):
-        found = answer(self.monitor, Ask.parse(json.dumps(self.ask)), **more)
-        board = found.get("board", {})
-        self.ask["digests"].update(board.get("digests", {}))
-        if "list" in board:
-            self.ask["mark"] = board["list"]["mark"]
-        if "log" in board:
-            self.ask["log"] = board["log"]
-        return found
+        """The parts that came, by name."""
+        found = answered(self.view, {"asked": {**self.ask, **more}, "digests": self.digests})
+        assert json.loads(json.dumps(found)) == found and found["problem"] == ""
+        self.digests |= found["digests"]
+        self.busy = found["pause"] == BUSY_SECONDS
+        self.ask["log"] = found["data"].get("log", self.ask["log"])
+        return {**found["markup"], **found["fields"], **found["data"]}
 
 
 def test_a_second_poll_sends_nothing(context):
@@ -53,22 +54,21 @@ def test_a_second_poll_sends_nothing(context):
     for pane in ("log", "samples", "notes", "settings", "results", "events", "export"):
         page = Page(context, focus="a", runs=["a"], pane=pane)
         first = page.poll()
-        assert {"head", "ranks", "stop", "alerts", "buttons", "note", "chart", "board"} <= first.keys()
-        at = first.get("slider", {}).get("at", 0)
-        assert page.poll(sample_at=at) == {}, pane
+        assert {"head", "ranks", "stop", "alerts", "enabled", "note", "chart", "list"} <= first.keys()
+        assert page.poll(at=first.get("slider", {}).get("value", 0)) == {}, pane
 
 
 def test_new_log_lines_alone_are_sent_alone(context):
     run = run_folder(context.runs, "a")
     run.log_file(0).write_text("one\n")
     page = Page(context, focus="a", runs=["a"])
-    assert page.poll()["board"]["log"]["lines"] == ["one"]
+    assert page.poll()["log"]["lines"] == ["one"]
     with run.log_file(0).open("a") as file:
         file.write(f"{BAD}\n")
     found = page.poll()
-    assert found.keys() == {"board"} and found["board"].keys() == {"log"}
-    assert found["board"]["log"]["lines"] == [BAD], "as text, which the page's script never parses"
-    assert found["board"]["log"]["from"] == 4
+    assert found.keys() == {"log"}
+    assert found["log"]["lines"] == [BAD], "as text, which the page's script never parses"
+    assert found["log"]["from"] == 4
 
 
 def test_another_run_brings_its_own_log_and_note(context):
@@ -80,8 +80,9 @@ def test_another_run_brings_its_own_log_and_note(context):
     page.poll()
     page.ask |= {"focus": "b", "runs": ["b"]}
     found = page.poll()
-    assert found["note"]["note"] == "note of b" and found["board"]["log"]["lines"] == ["log of b"]
-    assert found["board"]["log"]["fresh"] and found["chart"]["runs"] == ["b"]
+    assert found["note"]["value"] == "note of b" and found["log"]["lines"] == ["log of b"]
+    assert found["note_of"]["value"]["run"] == "b" and found["log"]["fresh"]
+    assert found["chart"]["value"]["runs"] == ["b"]
 
 
 def test_a_note_changed_elsewhere_does_not_replace_what_is_being_typed(context):
@@ -102,44 +103,45 @@ def test_the_samples_follow_the_newest_until_someone_looks_back(context):
     sample(10), sample(20)
     page = Page(context, focus="a", pane="samples")
     first = page.poll()
-    assert first["slider"] == {"count": 2, "at": 2} and "text of 20" in first["samples"]
+    assert first["slider"] == {"maximum": 2, "value": 2, "visible": True} and "text of 20" in first["samples"]
     sample(30)
-    newer = page.poll(sample_at=2)
-    assert newer["slider"] == {"count": 3, "at": 3} and "text of 30" in newer["samples"]
-    assert "text of 10" in page.poll(sample_at=1)["samples"]
+    newer = page.poll(at=2)
+    assert (newer["slider"]["maximum"], newer["slider"]["value"]) == (3, 3) and "text of 30" in newer["samples"]
+    assert "text of 10" in page.poll(at=1)["samples"]
     sample(40)
-    back = page.poll(sample_at=1)
-    assert back["slider"] == {"count": 4, "at": 1} and "samples" in back, "it is now 1 of 4"
+    back = page.poll(at=1)
+    assert (back["slider"]["maximum"], back["slider"]["value"]) == (4, 1) and "samples" in back, "it is now 1 of 4"
     assert "text of 10" in back["samples"]
 
 
 def test_a_request_from_outside_sets_the_chart_once(context):
     run_folder(context.runs, "a")
     page = Page(context, focus="a", runs=["a"], view={"x": "tokens"}, request=1)
-    assert page.poll()["chart"] == {"runs": ["a"], "x": "tokens"}
+    assert page.poll()["chart"]["value"] == {"runs": ["a"], "x": "tokens"}
     page.ask["view"] = {"x": "flops"}
     assert "chart" not in page.poll(), "an axis chosen on the page is not sent back to it"
     page.ask["request"] = 2
-    assert page.poll()["chart"]["x"] == "flops"
+    assert page.poll()["chart"]["value"]["x"] == "flops"
 
 
 @pytest.mark.parametrize("text", [
-    None, "", "{", "[]", "7", '{"runs": 3, "focus": ["a"], "digests": [], "log": 1, "pane": "x", "view": 0}',
-    '{"runs": ["../x", "/etc", "a;touch x", 5, null], "focus": "../../etc/passwd"}', "[" * 100_000,
+    "null", "[]", "7", '{"runs": 3, "focus": ["a"], "at": "x", "log": 1, "pane": "x", "view": 0}',
+    '{"runs": ["../x", "/etc", "a;touch x", 5, null], "focus": "../../etc/passwd"}',
     '{"log": {"run": "a", "file": "../../config.toml", "offset": -5, "files": 3}, "focus": "a"}',
-    '{"log": {"run": "a", "file": "rank 0", "offset": 99999999, "open": {}}, "focus": "a", "mark": "٣.٣"}',
-    '{"focus": "a", "pane": "samples", "digests": {"slider": "a:x"}}',
+    '{"log": {"run": "a", "file": "rank 0", "offset": 99999999, "open": {}}, "focus": "a", "at": -7}',
+    '{"focus": "a", "pane": "samples", "at": 1e300}',
 ])  # fmt: skip
 def test_whatever_a_page_sends_is_answered(context, text):
     run_folder(context.runs, "a").log_file(0).write_text("one\n")
-    found = answer(Monitor.over(context), Ask.parse(text), sample_at=-7)
-    assert "board" in found and [row["name"] for row in found["board"]["list"]["rows"]] == ["a"]
-    assert len(Ask.parse(json.dumps({"runs": [f"r{n}" for n in range(20)]})).runs) == 8
+    question = {"asked": json.loads(text), "digests": {"list": "٣.٣", "slider": "a:3", "head": 7}}
+    found = answered(partial(look, Monitor.over(context)), question)
+    assert [row["name"] for row in found["data"]["list"]["rows"]] == ["a"]
+    assert len(Ask.parse({"runs": [f"r{n}" for n in range(20)]}).runs) == 8
 
 
 def test_a_run_that_was_removed_leaves_its_name_and_no_button(context):
-    found = answer(Monitor.over(context), Ask(focus="gone"))
-    assert "There is no run gone." in found["head"] and not any(found["buttons"].values())
+    found = Page(context, focus="gone").poll()
+    assert "There is no run gone." in found["head"] and not any(found["enabled"].values())
 
 
 def test_buttons_are_those_that_make_sense(context):
@@ -224,14 +226,14 @@ def test_exports_that_do_not_exist_are_refused(context):
 
 def test_many_pages_at_once_get_the_same_answer(context):
     run_folder(context.runs, "a")
-    monitor = Monitor.over(context)
+    page = Page(context, focus="a", runs=["a"])
     answers, threads = [], []
     for _ in range(8):
-        threads.append(threading.Thread(target=lambda: answers.append(answer(monitor, Ask(focus="a", runs=("a",))))))
+        threads.append(threading.Thread(target=lambda: answers.append(answered(page.view, {"asked": page.ask}))))
         threads[-1].start()
     for thread in threads:
         thread.join()
-    assert len(answers) == 8 and len({found["head"] for found in answers}) == 1
+    assert len(answers) == 8 and len({found["markup"]["head"] for found in answers}) == 1
 
 
 @pytest.mark.parametrize(("state", "may"), [("finished", False), ("stopped", True), ("failed", True)])
@@ -271,7 +273,7 @@ def test_after_a_resume_the_page_tells_the_step_it_went_back_to(context):
         for state, phase, step in (("starting", "starting", 0), ("running", "training", 5)):
             writer.status(state=state, phase=phase, step=step, steps=10)
             page = Page(context, focus="a", runs=["a"]).poll()
-            assert page["board"]["list"]["rows"][0]["step"] == 5 and page["board"]["list"]["rows"][0]["loss"] is None
+            assert page["list"]["rows"][0]["step"] == 5 and page["list"]["rows"][0]["loss"] is None
             assert "step 5" in page["head"] and "step 9" not in page["head"]
         writer.metrics(step=6, loss=4.0)
         writer.status(step=6)
@@ -298,15 +300,19 @@ def test_a_folder_that_cannot_be_understood_is_listed_and_hides_no_other(context
 def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
     run_folder(context.runs, "a")
     page = Page(context, focus="a", runs=["a"])
-    assert page.poll()["busy"] is False
+    page.poll()
+    assert page.busy is False
     with running() as process:
         live = run_folder(context.runs, "live", state="running")
         record_rank(live, 0, process.pid)
-        assert page.poll()["busy"] is True
-    assert page.poll()["busy"] is False
+        page.poll()
+        assert page.busy is True
+    page.poll()
+    assert page.busy is False
     context.jobs.store.prepare()
     context.jobs.submit(JobSpec("b", ("true",)))
-    assert page.poll()["busy"] is True, "what waits may start at any moment"
+    page.poll()
+    assert page.busy is True, "what waits may start at any moment"
 
 
 def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
@@ -315,7 +321,7 @@ def test_runs_of_different_tokenizers_are_not_overlaid_without_a_word(context):
     assert Page(context, focus="a", runs=["a", "b", "d"]).poll()["mixed"] == ""
     page = Page(context, focus="a", runs=["a", "b", "c"]).poll()
     assert "losses per token do not compare" in page["mixed"] and "c: gpt2)" in page["mixed"]
-    assert {row["name"]: row["tokenizer"] for row in page["board"]["list"]["rows"]}["b"] == "gpt2:8192"
+    assert {row["name"]: row["tokenizer"] for row in page["list"]["rows"]}["b"] == "gpt2:8192"
 
 
 @pytest.mark.parametrize(("job", "on"), [("", {"resume"}), ("running", {"stop", "kill"}), ("claimed", {"stop", "kill"}),

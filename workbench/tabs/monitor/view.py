@@ -1,15 +1,12 @@
-"""One question of the page, one answer: what changed since it asked last. The page remembers, the server does not.
+"""What the monitor shows: the list of runs, the chosen one, its chart, log and open pane, each only where it changed.
 
-The browser sends which runs it shows, which pane is open, up to where it has read the log, and a digest of every part
-of the page it has. Parts whose digest is still the same are not sent, and where possible not even made.
+The page says which runs it shows, which pane is open and up to where it has read the log.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,12 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.values import whole
 from workbench import html
 from workbench.context import Context
 from workbench.jobs.policy import may_resume
 from workbench.jobs.records import HOLDING, WAITING
+from workbench.live import Asked, News
 from workbench.tabs.monitor import diff, head, labels, logs, panes
 from workbench.tabs.monitor.devices import DeviceWatch
 from workbench.tabs.monitor.histories import Histories
@@ -28,6 +27,11 @@ from workbench.tabs.monitor.index import RunIndex, starting
 
 MAX_RUNS = 8
 SAVED = "Saved when you leave the field."
+# What each button needs of the run, see `buttons`.
+NEEDS = {
+    "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
+    "train": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
+}  # fmt: skip
 PANES = ("log", "samples", "notes", "settings", "results", "events", "export")
 
 
@@ -37,34 +41,28 @@ class Ask:
 
     runs: tuple[str, ...] = ()
     focus: str = ""
-    mark: str = ""
     pane: str = "log"
-    digests: Mapping[str, str] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)  # of the chart
     request: str = ""  # changes when the view was asked for from outside
+    sample_at: int = 0
+    all_rows: bool = False
 
     @classmethod
-    def parse(cls, text: str | None) -> Ask:
+    def parse(cls, found: Mapping[str, Any]) -> Ask:
         """Never raises; what is damaged is as if it were not there."""
-        try:
-            found = json.loads(text or "{}")
-        except (ValueError, RecursionError):
-            return cls()
-        if not isinstance(found, dict):
-            return cls()
         listed = found.get("runs")
         runs = [name for name in listed if _is_name(name)] if isinstance(listed, list) else []
-        digests, log, view, pane = (found.get(key) for key in ("digests", "log", "view", "pane"))
+        log, view, pane = (found.get(key) for key in ("log", "view", "pane"))
         return cls(
             tuple(dict.fromkeys(runs))[:MAX_RUNS],
             found["focus"] if _is_name(found.get("focus")) else "",
-            str(found.get("mark", "")),
             pane if pane in PANES else "log",
-            {str(k): str(v) for k, v in digests.items()} if isinstance(digests, dict) else {},
             log if isinstance(log, dict) else {},
             view if isinstance(view, dict) else {},
             str(found.get("request", "")),
+            whole(found.get("at")) or 0,
+            bool(found.get("all")),
         )
 
 
@@ -86,70 +84,31 @@ class Monitor:
         return cls(context, RunIndex(context.runs, at_work=context.jobs.at_work))
 
 
-class Answer:
-    """Collects parts that changed. `parts` by name; `digests` of the parts that the page now has."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._had = ask.digests
-        self.parts: dict[str, Any] = {}
-        self.digests: dict[str, str] = {}
-
-    def made(self, name: str, value: Any) -> None:
-        """A part that costs little to make: sent if it differs from what the page has."""
-        self.stamped(name, value, lambda: value)
-
-    def stamped(self, name: str, stamp: Any, make: Callable[[], Any]) -> None:
-        """A part that is made only when what it is made of has changed."""
-        self.known_by(name, hashlib.blake2b(repr(stamp).encode(), digest_size=8).hexdigest(), make)
-
-    def known_by(self, name: str, digest: str, make: Callable[[], Any]) -> None:
-        """A part with a digest that says more than whether it is the same."""
-        if self._had.get(name) != digest:
-            self.parts[name] = make()
-            self.digests[name] = digest
-
-
-def answer(monitor: Monitor, ask: Ask, *, sample_at: int = 0, all_rows: bool = False) -> dict[str, Any]:
-    """{"board": dict for the page's script or absent, and parts by name}; absent parts have not changed.
-
-    Parts: busy (whether it is worth asking again soon), mixed, head, ranks, stop, alerts, buttons, and of the open pane
-    samples, slider, note, settings, results, events.
-    """
-    context = monitor.context
+def look(monitor: Monitor, asked: Asked, news: News) -> None:
+    """Everything there is to see, see `tab.build` for where it stands."""
+    context, ask = monitor.context, Ask.parse(asked)
     alerts = context.jobs.alerts()
     counts = Counter(alert.run for alert in alerts if alert.level == "error")
-    board: dict[str, Any] = {}
-    changes = monitor.index.changes(ask.mark, counts)
-    if changes["mark"] != ask.mark:
-        board["list"] = changes
-    collected = Answer(ask)
-    collected.made("mixed", mixed(monitor.index.tokenizers(ask.runs)))
+    changes = monitor.index.changes(news.had("list"), counts)
+    news.known_by("data", "list", changes["mark"], lambda: changes)
+    news.show("mixed", mixed(monitor.index.tokenizers(ask.runs)))
+    news.set("chart", stamp=(ask.runs, ask.request), value={**ask.view, "runs": list(ask.runs)})
     run = _focus(context, ask.focus)
-    collected.stamped("chart", (ask.runs, ask.request), lambda: {**ask.view, "runs": list(ask.runs)})
-    if run is None:
+    job = next((job.state for job in context.jobs.queue() if run and job.run == run.name), "")
+    state = starting(state_of(run), job in HOLDING) if run else None
+    may = buttons(state, read_only=context.read_only, job=job)
+    news.tell("enabled", {f"wb-do-{name}": may[need] for name, need in NEEDS.items()})
+    news.show("alerts", panes.alerts(alerts, run.name if run else ""))
+    if run is None or state is None:
         gone = html.empty(f"There is no run {ask.focus}.", "Choose one from the list.") if ask.focus else html.empty("")
-        collected.made("head", gone)
-        collected.made("alerts", panes.alerts(alerts, ""))
-        collected.made("buttons", buttons(None, read_only=context.read_only))
+        news.show("head", gone)
     else:
-        job = next((job.state for job in context.jobs.queue() if job.run == run.name), "")
-        state = starting(state_of(run), job in HOLDING)
-        events = monitor.histories.events(run)
-        collected.made("head", head.head(head.glance(run, state, events)))
-        collected.made("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
-        collected.made("stop", head.stop_report(context.jobs.stop_of(run.name)))
-        collected.made("alerts", panes.alerts(alerts, run.name))
-        collected.made("buttons", buttons(state, read_only=context.read_only, job=job))
-        collected.stamped("note", run.name, lambda: note(run, context.read_only))
-        _pane(monitor, ask, run, collected, sample_at, all_rows)
-        if ask.pane == "log":
-            log = _log(context, run, ask.log)
-            if log:
-                board["log"] = log
-    collected.made("busy", monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run))
-    if collected.digests:
-        board["digests"] = collected.digests
-    return {**collected.parts, **({"board": board} if board else {})}
+        news.show("head", head.head(head.glance(run, state, monitor.histories.events(run))))
+        news.show("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
+        news.show("stop", head.stop_report(context.jobs.stop_of(run.name)))
+        _note(run, context.read_only, news)
+        _pane(monitor, ask, run, news)
+    news.busy = monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run)
 
 
 def mixed(tokenizers: Mapping[str, str]) -> html.Markup:
@@ -176,26 +135,29 @@ def _focus(context: Context, name: str) -> RunDir | None:
         return None  # it was removed; the list says so
 
 
-def _pane(monitor: Monitor, ask: Ask, run: RunDir, collected: Answer, sample_at: int, all_rows: bool) -> None:
+def _pane(monitor: Monitor, ask: Ask, run: RunDir, news: News) -> None:
     """The parts of the pane that is open."""
     if ask.pane == "samples":
         timeline = panes.moments(monitor.histories.samples(run))
-        count = len(timeline)
-        before = ask.digests.get("slider", "").rpartition(":")
-        stays = before[0] == run.name and 0 < sample_at < int(before[2] or 0)  # looking back, not at the newest
-        at = sample_at if stays else count
-        collected.known_by("slider", f"{run.name}:{count}", lambda: {"count": count, "at": at})
-        if "slider" not in collected.parts:
-            at = sample_at
-        collected.made("samples", panes.samples(timeline, at))
+        count, at = len(timeline), ask.sample_at
+        name, _, before = news.had("slider").rpartition(":")
+        digest = f"{run.name}:{count}"
+        if digest != f"{name}:{before}":
+            stays = name == run.name and 0 < at < int(before or 0)  # looking back, not at the newest
+            at = at if stays else count
+        place = {"maximum": max(2, count), "value": max(1, at), "visible": count > 1}
+        news.known_by("fields", "slider", digest, lambda: place)
+        news.show("samples", panes.samples(timeline, at))
     elif ask.pane == "events":
-        collected.made("events", panes.events(monitor.histories.events(run)))
+        news.show("events", panes.events(monitor.histories.events(run)))
     elif ask.pane == "results":
-        collected.stamped("results", (run.name, _stamp(run.evals_dir)), lambda: panes.results(run))
+        news.show("results", lambda: panes.results(run), stamp=(run.name, _stamp(run.evals_dir)))
     elif ask.pane == "settings":
         chosen = [found for name in ask.runs or (run.name,) if (found := _focus(monitor.context, name))]
         stamps = [(r.name, _stamp(r.config_file), _stamp(r.command_file), _stamp(r.checkpoints_dir)) for r in chosen]
-        collected.stamped("settings", (stamps, all_rows), lambda: diff.table(chosen, all_rows=all_rows))
+        news.show("settings", lambda: diff.table(chosen, all_rows=ask.all_rows), stamp=(stamps, ask.all_rows))
+    elif ask.pane == "log" and (log := _log(monitor.context, run, ask.log)):
+        news.send("log", log)
 
 
 def buttons(state: RunState | None, *, read_only: bool, job: str = "") -> dict[str, bool]:
@@ -214,17 +176,13 @@ def buttons(state: RunState | None, *, read_only: bool, job: str = "") -> dict[s
     }
 
 
-def note(run: RunDir, read_only: bool) -> dict[str, Any]:
-    """What the note's fields show when a run is chosen."""
+def _note(run: RunDir, read_only: bool, news: News) -> None:
+    """What the note's fields show when a run is chosen; later they are the person's who types."""
     found, foreign = labels.read_labels(run), labels.foreign_note(run)
-    return {
-        "run": run.name,
-        "note": found.note,
-        "digest": labels.note_digest(found.note),
-        "editable": not foreign and not read_only,
-        "info": foreign or SAVED,
-        "tags": ", ".join(found.tags),
-    }
+    of = {"run": run.name, "digest": labels.note_digest(found.note)}
+    news.set("note", run.name, value=found.note, interactive=not foreign and not read_only, info=foreign or SAVED)
+    news.set("note_of", run.name, value=of)
+    news.set("tags", run.name, value=", ".join(found.tags), interactive=not read_only)
 
 
 def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
