@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -42,31 +41,20 @@ def corpus(folder: Path, files: int = 3, documents: int = 240) -> Path:
     return folder
 
 
-def command(source: Path, runs: Path, name: str, *, ranks: int, launcher: list[str] | None = None, **changes):
-    """The command line of a run; keyword arguments change settings, with `__` for the dot."""
-    settings = {**SETTINGS, "data.source": source, **{k.replace("__", "."): v for k, v in changes.items()}}
-    start = [sys.executable, "-m"]
-    if ranks > 1 or launcher is not None:
-        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *(launcher or []), "-m", "--"]
-    words = [*start, "mygpt2", "train", "--preset", "tiny", "--runs", str(runs), "--run", name]
-    for key, value in settings.items():
-        words += [f"--{key}", str(value).lower() if isinstance(value, bool) else str(value)]
-    return words
+def settings(source: Path, cache: Path, **changes: Any) -> dict[str, Any]:
+    """SETTINGS for a run on `source`; keyword arguments change them, with `__` for the dot."""
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    return {**SETTINGS, "data.source": source, "data.cache_dir": cache, **changed}
+
+
+def command(values: dict[str, Any], runs: Path, name: str) -> list[str]:
+    """The words of `mygpt2 train`."""
+    options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
+    return ["train", "--preset", "tiny", "--runs", str(runs), "--run", name, *options]
 
 
 def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "MYGPT2_CACHE": str(cache), "PYTHONPATH": str(REPO)}
-
-
-def start(words: list[str], cache: Path) -> subprocess.Popen:
-    return subprocess.Popen(words, env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run(words: list[str], cache: Path, timeout: float = 240) -> str:
-    """Runs to the end; fails with what it printed unless the exit code is 0."""
-    done = subprocess.run(words, env=environment(cache), capture_output=True, text=True, timeout=timeout)
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 def losses(run_dir: Path) -> dict[int, float]:
@@ -103,7 +91,7 @@ def rank_pids(run_dir: Path) -> list[int]:
     return found
 
 
-def wait_for(condition, process: subprocess.Popen | None = None, timeout: float = 90) -> bool:
+def wait_for(condition: Callable[[], bool], process: Any = None, timeout: float = 300) -> bool:
     """Polls until the condition holds or the process has ended; False for the latter."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -115,27 +103,24 @@ def wait_for(condition, process: subprocess.Popen | None = None, timeout: float 
     raise AssertionError("the condition did not come true in time")
 
 
-def family(process: subprocess.Popen) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
     try:
-        parent = psutil.Process(process.pid)
+        parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def kill(process: subprocess.Popen, victim: str, run_dir: Path) -> list[psutil.Process]:
-    """SIGKILL to `launcher`, `rank 0`, `rank 1` or `all`; returns everyone who was alive then."""
-    everyone = family(process)
-    pids = rank_pids(run_dir)
-    if victim == "launcher" or not pids:
-        process.kill()
-    elif victim == "all":
-        for other in everyone:
-            other.kill()
-    else:
-        number = int(victim.removeprefix("rank "))
+def alive(processes: list[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Those still alive after that many seconds. A zombie is dead: whoever adopted it has yet to be told."""
+
+    def lives(process: psutil.Process) -> bool:
         try:
-            os.kill(pids[min(number, len(pids) - 1)], signal.SIGKILL)
-        except ProcessLookupError:
-            process.kill()
-    return everyone
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + timeout
+    while (left := [process for process in processes if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left

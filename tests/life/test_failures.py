@@ -58,13 +58,20 @@ def break_at(rank, victim, place, kind):
     setattr(owner, name, broken)
 
 
+SMALL = {
+    "model.n_layer": 1, "model.n_embd": 32, "optimizer.name": "adamw", "train.steps": 6, "schedule.warmup_steps": 2,
+    "schedule.name": "cosine", "eval.interval": 3, "eval.yardstick": "off", "checkpoint.interval": 2,
+    "sample.interval": 4, "sample.prompts": '["lo"]',
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A corpus, a warm cache, and the losses of six undisturbed steps on two ranks."""
     folder = tmp_path_factory.mktemp("failures")
     source = harness.corpus(folder / "corpus", files=1, documents=120)
-    values = together.settings(source, folder / "cache")
-    assert together.ends(together.start(together.train(values, folder / "runs", "calm"), folder / "calm")) == [0, 0]
+    values = harness.settings(source, folder / "cache") | SMALL
+    assert together.ends(together.start(harness.command(values, folder / "runs", "calm"), folder / "calm")) == [0, 0]
     return folder, values, harness.losses(folder / "runs" / "calm")
 
 
@@ -79,7 +86,7 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
 ):
     folder, values, calm = prepared
     runs, out = folder / "runs", folder / "broken"
-    words = together.train(values, runs, "broken")
+    words = harness.command(values, runs, "broken")
     shutil.rmtree(runs / "broken", ignore_errors=True)
     meddle = (__name__, "break_at", str(victim), place, kind)
     codes = together.ends(together.start(words, out, meddle=meddle))
@@ -111,7 +118,7 @@ def test_a_rank_that_fails_before_they_are_connected_ends_all_with_its_sentence(
     folder, values, _ = prepared
     meddle = (__name__, "break_at", str(victim), "choosing a device", "user")
     codes = together.ends(
-        together.start(together.train(values, folder / "runs", "never"), folder / "never", meddle=meddle)
+        together.start(harness.command(values, folder / "runs", "never"), folder / "never", meddle=meddle)
     )
     assert codes == [2, 2] and not (folder / "runs" / "never").exists()
     said = "".join((folder / f"never-{rank}-err").read_text() for rank in (0, 1))
@@ -174,7 +181,7 @@ def test_a_first_rank_that_is_busy_is_interrupted_and_one_that_hangs_is_ended(pr
     folder, values, _ = prepared
     shutil.rmtree(folder / "runs" / "busy", ignore_errors=True)
     values = {**values, "checkpoint.interval": 100}
-    words = together.train(values, folder / "runs", "busy")
+    words = harness.command(values, folder / "runs", "busy")
     codes = together.ends(together.start(words, folder / "busy", meddle=(__name__, "busy", how)))
     assert codes == [70, 70]
     ended = json.loads((folder / "runs" / "busy" / "exit.json").read_text())
@@ -203,7 +210,7 @@ def silent(rank):
 
 def test_a_rank_that_never_comes_does_not_keep_the_first_from_being_stopped(prepared):
     folder, values, _ = prepared
-    words = together.train(values, folder / "runs", "silent")
+    words = harness.command(values, folder / "runs", "silent")
     codes = together.ends(together.start(words, folder / "silent", meddle=(__name__, "silent")))
     assert codes == [85, 70]
     assert not (folder / "runs" / "silent").exists()
@@ -223,7 +230,7 @@ def break_evaluation(rank, victim):
 def test_an_evaluation_that_fails_on_one_rank_ends_on_all_with_its_sentence(prepared, victim):
     folder, values, _ = prepared
     words = ["eval", "--model", "calm", "--runs", str(folder / "runs"), "--protocol", "run", "--device", "cpu"]
-    os.environ["MYGPT2_CACHE"] = values["data.cache_dir"]
+    os.environ["MYGPT2_CACHE"] = str(values["data.cache_dir"])
     codes = together.ends(together.start(words, folder / "eval", meddle=(__name__, "break_evaluation", str(victim))))
     assert codes == [2, 2]
     said = "".join((folder / f"eval-{rank}-err").read_text() for rank in (0, 1))

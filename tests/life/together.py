@@ -1,4 +1,9 @@
-"""Ranks as forks of one parent that has imported everything: a run of two ranks in a second."""
+"""Processes forked from one parent that has imported everything: a run of two ranks in a second.
+
+They are real processes with a real group, killed by real signals. What a fork leaves out is what comes before the
+imports of `python -m mygpt2 train` and torchrun's command line: tests/launch, one test of test_ranks.py and the
+workbench's tests/workbench/jobs/test_life.py start those.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.life import harness
-
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["mygpt2.train.attempt", "mygpt2.plots", "pyarrow.parquet", "torch._inductor", "tests.life.test_failures"]
-)
+    [
+        "mygpt2.__main__", "mygpt2.train.attempt", "mygpt2.plots", "tests.life.test_failures",
+        "torch._dynamo", "torch._inductor.config", "torch.distributed.launcher.api", "safetensors.torch", "tiktoken",
+        "pyarrow.parquet", "pyarrow.compute", "pandas", "huggingface_hub.hf_api", "matplotlib.figure",
+        "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin",
+    ]
+)  # fmt: skip
 
 
 def free_port() -> int:
@@ -24,44 +32,39 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def settings(source: Path, cache: Path, **changes: Any) -> dict[str, Any]:
-    small = {
-        "data.source": str(source), "data.cache_dir": str(cache), "model.n_layer": 1, "model.n_embd": 32,
-        "optimizer.name": "adamw", "train.steps": 6, "schedule.warmup_steps": 2, "schedule.name": "cosine",
-        "eval.interval": 3, "eval.yardstick": "off", "checkpoint.interval": 2, "sample.interval": 4,
-        "sample.prompts": '["lo"]', "log.plot_interval": 0,
-    }  # fmt: skip
-    return {**harness.SETTINGS, **small, **{key.replace("__", "."): value for key, value in changes.items()}}
-
-
-def train(values: dict[str, Any], runs: Path, name: str) -> list[str]:
-    """The words of `mygpt2 train`."""
-    options = [word for key, value in values.items() for word in (f"--{key}", str(value))]
-    return ["train", "--preset", "tiny", "--runs", str(runs), "--run", name, *options]
-
-
-def rank_main(rank: int, size: int, port: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
-    """One rank's whole process: what it prints goes to files `out`-<rank>-out and -err, `meddle` is called first."""
+def print_to(out: str) -> None:
+    """What this process prints goes to the files `out`-out and `out`-err from here on."""
     for number, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{out}-{rank}-{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-    os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        os.dup2(os.open(f"{out}-{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+
+
+def call(words: list[str]) -> int:
+    """`python -m mygpt2 ...` in this process, which was forked for it."""
     import torch
 
     from mygpt2.__main__ import main
 
     torch.set_num_threads(1)
+    code = main(words)
+    sys.stdout.flush()
+    return code
+
+
+def rank_main(rank: int, size: int, port: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
+    """One rank's whole process: what it prints goes to files `out`-<rank>-out and -err, `meddle` is called first."""
+    print_to(f"{out}-{rank}")
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     if meddle:
         module, function, *arguments = meddle
         getattr(importlib.import_module(module), function)(rank, *arguments)
-    code = main(words)
-    sys.stdout.flush()
-    os._exit(code)
+    os._exit(call(words))
 
 
 def start(words: list[str], out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()) -> list[Any]:
+    """Ranks without a launcher."""
     rest = size, free_port(), words, out, meddle
     ranks = [FORKS.Process(target=rank_main, args=(rank, *rest)) for rank in range(size)]
     for rank in ranks:
@@ -80,3 +83,56 @@ def ends(ranks: list[Any], timeout: float = 60.0) -> list[int | None]:
             if rank.is_alive():
                 rank.kill()
                 rank.join()
+
+
+def agent_main(size: int, restarts: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
+    """One rank by itself, or torchrun's agent, which forks its ranks from this process and starts them again."""
+    print_to(str(out))
+    if size == 1:
+        os._exit(launched_rank(words, meddle))
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    alone = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=out.name, rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=restarts, start_method="fork",
+        rdzv_configs={"is_host": True},
+    )  # fmt: skip
+    try:
+        elastic_launch(alone, launched_rank)(words, meddle)
+    except ChildFailedError:
+        os._exit(1)
+
+
+def launched_rank(words: list[str], meddle: tuple[str, ...]) -> int:
+    """A rank under a launcher: it is to die with it."""
+    from mygpt2 import early
+
+    early.prepare()
+    if meddle:
+        module, function, *arguments = meddle
+        getattr(importlib.import_module(module), function)(int(os.environ.get("RANK", "0")), *arguments)
+    if code := call(words):
+        os._exit(code)
+    return code
+
+
+class Launched:
+    """A launcher and its ranks, with the methods of Popen that the tests use."""
+
+    def __init__(self, words: list[str], out: Path, size: int, restarts: int = 0, meddle: tuple[str, ...] = ()) -> None:
+        self._process = FORKS.Process(target=agent_main, args=(size, restarts, words, out, meddle))
+        self._process.start()
+        self.pid, self.kill, self._out = self._process.pid, self._process.kill, out
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float = 300.0) -> int:
+        (code,) = ends([self._process], timeout)
+        assert code is not None
+        return code
+
+    def said(self) -> str:
+        """What it and its ranks printed so far."""
+        return "".join(Path(f"{self._out}-{stream}").read_text() for stream in ("out", "err"))
