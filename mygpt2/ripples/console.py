@@ -49,7 +49,7 @@ def console_records(lines: Iterable[str]) -> list[Record]:
             if "/" in line and (count := _BAR.search(line)):
                 bar = int(count[1])
             elif (at := _STEP.search(line[:200])) is not None:
-                step, above = int(at[1] or at[2]), line.rstrip().endswith("]")
+                step, above = float(at[1] or at[2]), line.rstrip().endswith("]")
             continue
         if "\x1b" in line:
             line = _COLOUR.sub("", line)
@@ -73,7 +73,7 @@ def console_records(lines: Iterable[str]) -> list[Record]:
 def _line(line: str) -> Record | None:
     record: Record = {}
     if (at := _STEP.search(line)) is not None:
-        record["step"] = int((at[1] or at[2])[:18])
+        record["step"] = float(at[1] or at[2])
     if (value := _VALIDATION.search(line)) is not None:
         record["val_loss"] = _plain(value[1])
         line = line[: value.start()] + " " + line[value.end() :]

@@ -1,9 +1,8 @@
-"""TensorBoard event files, read without TensorBoard: records of protobuf messages, of which the scalars are kept.
+"""TensorBoard event files: records whose messages TensorBoard's own package reads, of which the scalars are kept.
 
-A record is its length (8 bytes), the length's checksum (4), an Event message, and that message's checksum (4). Event:
-2 step, 5 summary, 7 session; a summary's value: 1 tag, 2 number, 8 tensor (tensorflow/core/util/event.proto,
-tensorflow/core/framework/summary.proto and tensor.proto). The lengths' checksums are looked at, which finds a file
-that is cut or mixed up; those of the messages would take longer than reading.
+A record is its length (8 bytes), the length's checksum (4), an Event message, and that message's checksum (4). The
+lengths' checksums are looked at, which finds a file that is cut or mixed up; TensorBoard's reader looks at those of the
+messages too, byte by byte in Python, which takes twice as long as everything else.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from mygpt2.ripples.textfile import checked_file
 PREFIX = "events.out.tfevents"
 MOST_CELLS = 200_000_000  # steps times tags
 TOLD_EVERY = 4096  # records between two words of progress
-_VARINT, _BYTES, _SIZES = 0, 2, {1: 8, 5: 4}  # kinds of fields on the wire
-_START = 1  # a session's status
-_NUMBERS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # a tensor's dtype: how its content is written
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,13 @@ class Scalars:
 
 
 def event_files(folder: Path) -> list[Path]:
-    """The event files of a folder, in the order in which they were begun: their names hold the time."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_file())
+    """The event files of a folder, in the order in which they were begun: their names hold the time.
+
+    A name that is a link out of the folder is passed over: whoever shows a folder did not show what is elsewhere.
+    """
+    inside = folder.resolve()
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.is_file()]
+    return sorted(path for path in found if path.resolve().is_relative_to(inside))
 
 
 def read_event_files(paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, all: None) -> Scalars:
@@ -51,17 +53,18 @@ def read_event_files(paths: Sequence[Path], progress: Callable[[int, int], None]
     earlier ones said of it and later steps, as TensorBoard does. `progress`: bytes read, bytes in all. UserError for a
     file that cannot be read, or is no event file.
     """
+    take, checksum = _tensorboard(paths)
     series: dict[str, dict[int, float]] = {}
     notes: list[str] = []
     raws = [_bytes(path) for path in paths]
     total, before = sum(map(len, raws)), 0
     for path, raw in zip(paths, raws, strict=True):
         at = 0
-        for count, (message, end) in enumerate(_records(raw), 1):
+        for count, (message, end) in enumerate(_records(raw, checksum), 1):
             at = end
             try:
-                _take(series, message)
-            except (LookupError, ValueError, struct.error):
+                take(series, message)
+            except ValueError:
                 notes.append(f"a record of {path.name} cannot be read and is left out")
             if count % TOLD_EVERY == 0:
                 progress(before + at, total)
@@ -87,122 +90,46 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}; give a file that can") from None
 
 
-def _records(raw: bytes) -> Iterator[tuple[bytes, int]]:
+def _records(raw: bytes, checksum: Callable[[bytes], int]) -> Iterator[tuple[bytes, int]]:
     """(message, where the next record begins), up to the first record that is not whole."""
     at = 0
     while at + 12 <= len(raw):
         length, check = struct.unpack_from("<QI", raw, at)
         end = at + 16 + length
-        if end > len(raw) or check != _checksum(raw[at : at + 8]):
+        if end > len(raw) or check != checksum(raw[at : at + 8]):
             return
         yield raw[at + 12 : end - 4], end
         at = end
 
 
-def _take(series: dict[str, dict[int, float]], event: bytes) -> None:
-    """Adds the scalars of an Event."""
-    fields = dict(_fields(event))
-    step = fields.get(2, 0)
-    if not isinstance(step, int):
-        raise ValueError("a step that is no number")
-    if dict(_fields(_part(fields, 7))).get(1) == _START:
-        for values in series.values():
-            for late in [known for known in values if known >= step]:
-                del values[late]
-    for number, value in _fields(_part(fields, 5)):
-        if number == 1 and isinstance(value, bytes):
-            tag, scalar = _value(dict(_fields(value)))
-            if scalar is not None:
-                series.setdefault(tag, {})[step] = scalar
+def _tensorboard(paths: Sequence[Path]) -> tuple[Callable[[dict[str, dict[int, float]], bytes], None], Any]:
+    """(what adds the scalars of an Event to series by tag, ValueError where it is damaged; a record's checksum)."""
+    try:
+        from google.protobuf.message import DecodeError
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError:
+        raise UserError(
+            f"{paths[0]} is an event file, which needs the package tensorboard to be read; pip install "
+            "'mygpt2[trackers]', or give an export of it as CSV or JSON"
+        ) from None
 
+    def take(series: dict[str, dict[int, float]], message: bytes) -> None:
+        try:
+            event = Event.FromString(message)
+            if event.session_log.status == SessionLog.START:
+                for values in series.values():
+                    for late in [known for known in values if known >= event.step]:
+                        del values[late]
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    series.setdefault(value.tag, {})[event.step] = value.simple_value
+                elif value.HasField("tensor"):
+                    number = make_ndarray(value.tensor)
+                    if number.size == 1 and number.dtype.kind in "fiu":
+                        series.setdefault(value.tag, {})[event.step] = float(number.item())
+        except (DecodeError, TypeError) as error:
+            raise ValueError(str(error)) from None
 
-def _value(fields: dict[int, int | bytes]) -> tuple[str, float | None]:
-    """(tag, number) of a summary's value; None for a picture, a histogram, or a tensor of several numbers."""
-    tag = _part(fields, 1).decode()
-    if 2 in fields:
-        return tag, float(struct.unpack("<f", _part(fields, 2))[0])
-    return tag, _tensor(dict(_fields(_part(fields, 8)))) if 8 in fields else None
-
-
-def _tensor(fields: dict[int, int | bytes]) -> float | None:
-    """The number of a tensor that holds one. Fields: 1 dtype, 4 raw content, else by dtype 5 floats, 6 doubles, 7 and
-    10 whole numbers, each alone or packed.
-    """
-    found = np.zeros(0)
-    for number, value in fields.items():
-        if number == 4 and isinstance(value, bytes) and fields.get(1) in _NUMBERS:
-            found = np.frombuffer(value, _NUMBERS[fields[1]])  # type: ignore[index]
-        elif number in (5, 6) and isinstance(value, bytes):
-            found = np.frombuffer(value, "<f4" if number == 5 else "<f8")
-        elif number in (7, 10):
-            found = np.array(list(_varints(value)) if isinstance(value, bytes) else [value], np.float64)
-    return float(found[0]) if len(found) == 1 else None
-
-
-def _part(fields: dict[int, int | bytes], number: int) -> bytes:
-    """A field's bytes; none where it is missing."""
-    found = fields.get(number, b"")
-    if not isinstance(found, bytes):
-        raise ValueError(f"field {number} is a number")
-    return found
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of a message's fields: an int for a varint, bytes for everything else."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == _VARINT:
-            number, at = _varint(message, at)
-            yield key >> 3, number - (number >> 63 << 64)  # two's complement
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        else:
-            size = _SIZES[kind]
-        if at + size > len(message):
-            raise IndexError(at)
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _varints(packed: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(packed):
-        number, at = _varint(packed, at)
-        yield number - (number >> 63 << 64)
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(number, where the next field begins): seven bits a byte, the lowest first."""
-    number = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number & (1 << 64) - 1, at
-        shift += 7
-
-
-def _table() -> tuple[int, ...]:
-    """CRC-32C (Castagnoli) of each byte."""
-    found = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        found.append(byte)
-    return tuple(found)
-
-
-_CRC = _table()
-
-
-def _checksum(raw: bytes) -> int:
-    """The masked CRC-32C that TFRecords use."""
-    crc = 0xFFFFFFFF
-    for byte in raw:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 255]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return take, masked_crc32c

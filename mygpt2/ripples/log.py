@@ -16,7 +16,8 @@ from mygpt2.errors import UserError
 from mygpt2.ripples.layout import Layout
 
 Floats = NDArray[Any]  # float64; NumPy's own types widen at every operation
-LARGEST, LAST_STEP = 1e100, 2.0**62  # no loss and no step is larger; squares of what is overflow
+LARGEST = 1e100  # no loss is larger; squares of what is overflow
+LAST_STEP = 2.0**53  # beyond it two steps are the same float
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,12 @@ def make_log(
     """
     step, loss = np.atleast_1d(np.asarray(step, np.float64)), np.atleast_1d(np.asarray(loss, np.float64))
     told = list(notes)
+    far = np.abs(step) >= LAST_STEP
     kept = (np.abs(step) < LAST_STEP) & (np.abs(loss) < LARGEST)  # not what is NaN
-    if (lost := len(step) - int(kept.sum())) > 0:
+    if (lost := int((~kept & ~far).sum())) > 0:
         told.append(f"{lost:,} of {len(step):,} rows have no finite loss and are left out")
+    if far.any():
+        told.append(f"{int(far.sum()):,} of {len(step):,} rows have a step beyond {LAST_STEP:.3g} and are left out")
     places = np.flatnonzero(kept)
     _, last = np.unique(step[places][::-1], return_index=True)
     chosen = places[::-1][last]

@@ -1,8 +1,9 @@
-"""TensorBoard's event files: as its own writers write them, where they are installed, and as bytes that one wrote."""
+"""TensorBoard's event files: as its own writers write them, and as bytes that one wrote."""
 
 from __future__ import annotations
 
 import base64
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from mygpt2.errors import UserError
 from mygpt2.ripples import read_log
 from mygpt2.ripples.events import read_event_files
+
+pytest.importorskip("tensorboard", reason="reader and writers are in the optional package tensorboard")
 
 NAME = "events.out.tfevents.1700000000.host.1.0"
 GOLDEN = """
@@ -58,7 +61,6 @@ def check(log) -> None:
 
 
 def test_what_the_real_writer_writes_is_read_over_a_restart(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the writer is in the optional package tensorboard")
     write(tmp_path)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
@@ -67,7 +69,7 @@ def test_what_the_real_writer_writes_is_read_over_a_restart(tmp_path: Path) -> N
 
 
 def test_the_other_writer_of_the_package_is_read_too(tmp_path: Path) -> None:
-    summary = pytest.importorskip("tensorboard.summary", reason="the writer is in the optional package tensorboard")
+    summary = pytest.importorskip("tensorboard.summary")
     writer = summary.Writer(str(tmp_path))
     for step in range(3):
         writer.add_scalar("loss", 3.0 - step, step)
@@ -75,8 +77,26 @@ def test_the_other_writer_of_the_package_is_read_too(tmp_path: Path) -> None:
     assert read_log(tmp_path).loss.tolist() == [3.0, 2.0, 1.0]
 
 
-def test_the_same_bytes_are_read_without_the_package(golden: Path) -> None:
+def test_the_same_bytes_are_read_by_any_version(golden: Path) -> None:
     check(read_log(golden))
+
+
+def test_without_the_package_it_is_named(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(UserError, match=r"needs the package tensorboard .* pip install 'mygpt2\[trackers\]'"):
+        read_log(golden)
+
+
+def test_a_link_out_of_the_folder_is_passed_over(golden: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"{NAME}.linked").symlink_to(golden)
+    with pytest.raises(UserError):
+        read_log(folder)
+    golden.rename(folder / NAME)
+    (folder / f"{NAME}.linked").unlink()
+    (folder / f"{NAME}.same").symlink_to(NAME)
+    check(read_log(folder))
 
 
 def test_a_file_that_is_cut_or_damaged_counts_up_to_there(golden: Path) -> None:

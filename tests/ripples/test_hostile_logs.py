@@ -84,3 +84,12 @@ def test_a_csv_of_a_run_that_diverged_keeps_its_finite_steps(tmp_path: Path) -> 
     (tmp_path / "a.csv").write_text(GOOD + "300,nan\n301,inf\n302,-inf\n")
     log = read_log(tmp_path / "a.csv")
     assert len(log) == 300 and np.isfinite(log.loss).all() and "3 of 303 rows" in log.notes[0]
+
+
+@pytest.mark.parametrize("line", ["step {step} loss {loss}\n", '{{"step": {step}, "loss": {loss}}}\n'])
+def test_steps_that_no_float_tells_apart_are_left_out_with_a_sentence(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "far.log"
+    path.write_text("".join(line.format(step=10**30 * (i % 2) + i, loss=3 + (i * 7919 % 13) / 100) for i in range(300)))
+    log = read_log(path)
+    assert log.step.tolist() == list(range(0, 300, 2))
+    assert log.notes == ("150 of 300 rows have a step beyond 9.01e+15 and are left out",)
