@@ -62,9 +62,10 @@ def our_step(shape: str, compile: bool):
     """The product's own step: what `python -m mygpt2 train` runs between two batches."""
     import torch
 
+    from mygpt2.board import RankInfo
     from mygpt2.config.schema import OptimizerConfig
     from mygpt2.device import choose
-    from mygpt2.distributed import Place, World
+    from mygpt2.distributed import World
     from mygpt2.model import GPT, GPTConfig, LossModule
     from mygpt2.train.guard import Guard
     from mygpt2.train.hardware import keep_memory_warm, use_threads
@@ -74,11 +75,11 @@ def our_step(shape: str, compile: bool):
     L, H, C, T, V, B = SHAPES[shape]
     device = torch.device("cpu")
     keep_memory_warm()
-    use_threads(Place())
+    use_threads(RankInfo())
     model = GPT(GPTConfig(n_layer=L, n_head=H, n_embd=C, block_size=T, vocab_size=V), seed=1337)
     optimizer = Optimizer(model, OptimizerConfig(), device)
     step = TrainStep(
-        LossModule(model, compile=compile), optimizer, World(Place(), device, timeout_s=60), choose("auto", device),
+        LossModule(model, compile=compile), optimizer, World(RankInfo(), device, timeout_s=60), choose("auto", device),
         Guard("stop", 1), micro_batch=B, grad_clip=1.0, seed=0, dropout=False,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)

@@ -10,38 +10,72 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
 
-from mygpt2.errors import EXIT_DEFECT, TryAgain
+from mygpt2.errors import EXIT_DEFECT, TryAgain, UserError
 from mygpt2.failures import Failure, PeerFailed, Stopped, failure_of
-
-if TYPE_CHECKING:
-    from mygpt2.distributed import Place
 
 NOBODY = -1  # the rank of a failure that nobody put a name to
 LOOK_S = 0.5  # how often a rank looks at the board
 COME_S, LEAVE_S = 3.0, 12.0  # until a rank that computes is interrupted, until one that hangs is ended
 SILENCE_S = 3.0  # how long a broken exchange waits for an explanation
 CONNECT_S = 10.0
+BROKEN = re.compile(r"gloo/.*\.cc:\d+|NCCL")  # how the libraries beneath torch say that an exchange failed
+TORCH = os.path.dirname(torch.__file__)
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """Which rank of how many this process is, as torchrun (or SLURM's srun with the same variables) says."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restart: int = 0
+    elastic: bool = False
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> RankInfo:
+        if "RANK" not in env or "WORLD_SIZE" not in env:
+            return cls()
+        try:
+            size = int(env["WORLD_SIZE"])
+            return cls(
+                rank=int(env["RANK"]),
+                size=size,
+                local_rank=int(env.get("LOCAL_RANK", "0")),
+                local_size=int(env.get("LOCAL_WORLD_SIZE", str(size))),
+                restart=int(env.get("MYGPT2_RESTART") or env.get("TORCHELASTIC_RESTART_COUNT", "0")),
+                elastic="TORCHELASTIC_RUN_ID" in env,
+            )
+        except ValueError as problem:
+            raise UserError(
+                f"RANK, WORLD_SIZE, LOCAL_RANK and the restart counts must be integers ({problem}); "
+                "start the ranks with torchrun or ./launch_train.sh"
+            ) from None
 
 
 class Board:
     """Of the ranks of one attempt. `dead` names a rank that is known to have died, `stuck` is called before a rank is
     ended whose main thread does not come back; both are for whoever knows the run folder."""
 
-    def __init__(self, store: dist.Store, place: Place) -> None:
-        self.store, self.rank, self.size, self.lead = store, place.rank, place.size, place.rank == 0
+    def __init__(self, store: dist.Store, info: RankInfo) -> None:
+        self.store, self.rank, self.size, self.lead = store, info.rank, info.size, info.rank == 0
         self.dead: Callable[[], Failure | None] = lambda: None
         self.stuck: Callable[[Failure], None] = lambda failure: None
         self.patient = False  # something is being saved: nobody interrupts that
@@ -49,6 +83,7 @@ class Board:
         self._check: Callable[[], None] = lambda: None
         self._ends = float("inf")
         self._connections: set[int] = set()
+        self._before: set[int] | None = None  # sockets that were open before those to the other ranks; while connecting
         self._failure: Failure | None = None
         self._reading = threading.RLock()  # a signal may come while it is held
         self._known = threading.Event()  # the main thread knows that it is over
@@ -57,41 +92,57 @@ class Board:
         self._watcher = threading.Thread(target=self._watch, name="board", daemon=True)
 
     @classmethod
-    def join(cls, place: Place, env: Mapping[str, str], timeout: timedelta, check: Callable[[], None]) -> Board:
+    def join(cls, info: RankInfo, env: Mapping[str, str], timeout: timedelta, check: Callable[[], None]) -> Board:
         """The board of this attempt, once every rank is there. `check` may raise while they come.
 
         torchrun keeps one store over its in-place restarts, and gloo finds the dead attempt's addresses in it
         (pytorch/pytorch#135712): without the prefix about half of the restarts fail.
         """
         ends = time.monotonic() + timeout.total_seconds()
-        board = cls(dist.PrefixStore(f"attempt{place.restart}", _connect(place, env, ends, check)), place)
-        board.host = place.rank == 0 and not _has_agent(env)
-        board.store.set_timeout(timeout)
-        board._check, board._ends = check, ends
-        board._meet("joined")
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR2"):
-            signal.signal(signal.SIGUSR2, board._interrupted)
-        board._watcher.start()
+        board = cls(dist.PrefixStore(f"attempt{info.restart}", _connect(info, env, ends, check)), info)
+        board.host = info.rank == 0 and not _has_agent(env)
+        with one_fate(board):
+            board.store.set_timeout(timeout)
+            board._check, board._ends = check, ends
+            if (problem := board._meet("joined")) is not None:
+                raise problem
+            if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR2"):
+                signal.signal(signal.SIGUSR2, board._interrupted)
+            board._watcher.start()
         return board
 
-    def _meet(self, where: str) -> None:
-        """Waits until every rank is there. Unlike in a collective, the end of one is heard meanwhile."""
+    def _meet(self, where: str) -> BaseException | None:
+        """Waits until every rank is there. Unlike in a collective, the end of one is heard meanwhile.
+
+        A rank that must end while it waits takes back that it came, and no other goes on without it. Where all had
+        come already, and are going on, the problem is returned instead: it can wait until all have gone on.
+        """
         self.store.add(where, 1)
-        while (there := self.store.add(where, 0)) < self.size:
-            self._check()
-            if (failure := self.read()) is not None:
-                raise PeerFailed(failure)
-            if time.monotonic() > self._ends:
-                raise TryAgain(f"only {there} of {self.size} ranks came; start all of them")
-            time.sleep(0.02)
+        try:
+            while (there := self.store.add(where, 0)) < self.size:
+                self._check()
+                if (failure := self.read()) is not None:
+                    raise PeerFailed(failure)
+                if time.monotonic() > self._ends:
+                    raise TryAgain(f"only {there} of {self.size} ranks came; start all of them")
+                time.sleep(0.02)
+        except BaseException as problem:
+            if self.store.add(where, -1) < self.size - 1:
+                raise
+            self.store.add(where, 1)
+            return problem
+        return None
 
     def connect(self, make: Callable[[], None]) -> None:
         """Runs `make`, which opens connections to the other ranks, and notes them. It cannot be interrupted, so nobody
         begins before all are ready."""
-        self._meet("ready")
-        before = _sockets()
+        problem = self._meet("ready")
+        self._before = _sockets()
         make()
-        self._connections |= _sockets() - before
+        self._connections |= _sockets() - self._before
+        self._before = None
+        if problem is not None:
+            raise problem
 
     def read(self) -> Failure | None:
         """Why it is over, if it is."""
@@ -121,7 +172,7 @@ class Board:
     def _silent(self, problem: BaseException) -> Failure | None:
         """Who may be behind an exception that only says that an exchange, or the launcher, has ended."""
         broken = isinstance(problem, dist.DistError) or (
-            type(problem) is RuntimeError and any(word in str(problem) for word in ("gloo", "NCCL", "peer"))
+            type(problem) is RuntimeError and BROKEN.search(str(problem)) is not None and _raised_by_torch(problem)
         )
         if not broken and not isinstance(problem, Stopped):
             return None
@@ -197,6 +248,8 @@ class Board:
     def _hang_up(self) -> None:
         """Shuts the connections: whoever waits at their other end, or here, gets an error instead."""
         connections, self._connections = self._connections, set()
+        if self._before is not None:  # they are being opened, which would last until the other ranks come
+            connections |= _sockets() - self._before
         for descriptor in connections:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as ours:
                 ours.getpeername()  # OSError for a socket that listens: gloo would abort
@@ -205,14 +258,40 @@ class Board:
             dist.distributed_c10d._abort_process_group()
 
 
-def _connect(place: Place, env: Mapping[str, str], ends: float, check: Callable[[], None]) -> dist.TCPStore:
+@contextlib.contextmanager
+def one_fate(board: Board | None) -> Iterator[None]:
+    """What ends one rank in here ends all: the others get PeerFailed with its words, wherever they are. Without a
+    board there are no others."""
+    try:
+        yield
+    except BaseException as problem:
+        failure = board.explain(problem) if board else None
+        if board and failure and failure.rank != board.rank:
+            raise PeerFailed(failure) from problem
+        raise
+
+
+def join(
+    info: RankInfo, *, timeout_s: float, env: Mapping[str, str] = os.environ, check: Callable[[], None] = lambda: None
+) -> Board | None:
+    """Meets the other ranks at the board, before there are devices and groups; None for a single process."""
+    return Board.join(info, env, timedelta(seconds=timeout_s), check) if info.size > 1 else None
+
+
+def _raised_by_torch(problem: BaseException) -> bool:
+    """Whether it comes out of the exchange, and was not raised by whoever may use the same words."""
+    frames = list(traceback.walk_tb(problem.__traceback__))
+    return bool(frames) and frames[-1][0].f_code.co_filename.startswith(TORCH)
+
+
+def _connect(info: RankInfo, env: Mapping[str, str], ends: float, check: Callable[[], None]) -> dist.TCPStore:
     """The rendezvous store: torchrun's, or the first rank's. Ranks may start before it does."""
-    host = "127.0.0.1" if place.local_size == place.size else env["MASTER_ADDR"]  # a machine may not know its own name
+    host = "127.0.0.1" if info.local_size == info.size else env["MASTER_ADDR"]  # a machine may not know its own name
     while True:
         check()
         try:
             return dist.TCPStore(
-                host, int(env["MASTER_PORT"]), place.size, is_master=place.rank == 0 and not _has_agent(env),
+                host, int(env["MASTER_PORT"]), info.size, is_master=info.rank == 0 and not _has_agent(env),
                 timeout=timedelta(seconds=CONNECT_S), wait_for_workers=False, multi_tenant=True,
             )  # fmt: skip
         except (dist.DistNetworkError, dist.DistStoreError) as problem:

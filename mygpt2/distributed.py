@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -22,9 +21,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mygpt2.board import Board
+from mygpt2.board import Board, RankInfo, one_fate
 from mygpt2.errors import UserError
-from mygpt2.failures import PeerFailed
 
 # PyTorch 2.13's name; before, the function was called otherwise.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -32,52 +30,20 @@ all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where this process stands, as torchrun (or SLURM's srun with the same variables) says."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    restart: int = 0
-    elastic: bool = False
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str]) -> Place:
-        if "RANK" not in env or "WORLD_SIZE" not in env:
-            return cls()
-        try:
-            size = int(env["WORLD_SIZE"])
-            return cls(
-                rank=int(env["RANK"]),
-                size=size,
-                local_rank=int(env.get("LOCAL_RANK", "0")),
-                local_size=int(env.get("LOCAL_WORLD_SIZE", str(size))),
-                restart=int(env.get("MYGPT2_RESTART") or env.get("TORCHELASTIC_RESTART_COUNT", "0")),
-                elastic="TORCHELASTIC_RUN_ID" in env,
-            )
-        except ValueError as problem:
-            raise UserError(
-                f"RANK, WORLD_SIZE, LOCAL_RANK and the restart counts must be integers ({problem}); "
-                "start the ranks with torchrun or ./launch_train.sh"
-            ) from None
-
-
-def choose_device(requested: str, place: Place) -> torch.device:
+def choose_device(requested: str, info: RankInfo) -> torch.device:
     """The device of this rank. `auto` takes CUDA, then MPS (one process only), then the CPU."""
     if requested in ("auto", "cuda") and torch.cuda.is_available():
         count = torch.cuda.device_count()
-        if place.local_rank >= count:
+        if info.local_rank >= count:
             raise UserError(
-                f"{place.local_size} processes were started on this machine but it has {count} CUDA devices; "
+                f"{info.local_size} processes were started on this machine but it has {count} CUDA devices; "
                 f"use --nproc {count} or --train.device cpu"
             )
-        return torch.device("cuda", place.local_rank)
+        return torch.device("cuda", info.local_rank)
     mps = torch.backends.mps.is_available()
-    if requested == "mps" and place.size > 1:
-        raise UserError(f"train.device=mps trains in one process, not {place.size}; use --nproc 1")
-    if requested in ("auto", "mps") and mps and place.size == 1:
+    if requested == "mps" and info.size > 1:
+        raise UserError(f"train.device=mps trains in one process, not {info.size}; use --nproc 1")
+    if requested in ("auto", "mps") and mps and info.size == 1:
         return torch.device("mps")
     if requested in ("cuda", "mps"):
         raise UserError(f"train.device={requested} is not available here; use --train.device auto or cpu")
@@ -103,10 +69,10 @@ def _source(host: str, port: int) -> str:
         return str(probe.getsockname()[0])
 
 
-def choose_interface(place: Place, env: Mapping[str, str]) -> str | None:
+def choose_interface(info: RankInfo, env: Mapping[str, str]) -> str | None:
     """Where gloo should listen. By itself it takes the address that the machine's own name stands for, which may be
     none, or one that no other machine reaches (127.0.1.1 in Debian's /etc/hosts)."""
-    if place.local_size == place.size:
+    if info.local_size == info.size:
         return interface_towards("127.0.0.1", 9)
     found = interface_towards(env["MASTER_ADDR"], int(env["MASTER_PORT"]))
     if found is None or found == interface_towards("127.0.0.1", 9):
@@ -119,22 +85,22 @@ class World:
 
     def __init__(
         self,
-        place: Place,
+        info: RankInfo,
         device: torch.device,
         *,
         timeout_s: float,
         env: Mapping[str, str] = os.environ,
         board: Board | None = None,
     ):
-        self.place, self.device = place, device
-        self.rank, self.size = place.rank, place.size
+        self.info, self.device = info, device
+        self.rank, self.size = info.rank, info.size
         self.board = board
         self._control: Any = None
-        if place.size == 1:
+        if info.size == 1:
             return
         timeout = timedelta(seconds=timeout_s)
-        board = self.board = board or Board.join(place, env, timeout, check=lambda: None)
-        if "GLOO_SOCKET_IFNAME" not in env and (interface := choose_interface(place, env)):
+        board = self.board = board or Board.join(info, env, timeout, check=lambda: None)
+        if "GLOO_SOCKET_IFNAME" not in env and (interface := choose_interface(info, env)):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
         board.connect(lambda: self._connect(timeout))
 
@@ -144,8 +110,12 @@ class World:
         if cuda:
             torch.cuda.set_device(self.device)
         dist.init_process_group(
-            "nccl" if cuda else "gloo", store=self.board.store, rank=self.rank, world_size=self.size, timeout=timeout
-        )
+            "nccl" if cuda else "gloo",
+            store=self.board.store.clone(),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=timeout,
+        )  # fmt: skip (its own connection: the board's would be held while it waits for the other ranks)
         self._control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
 
     @contextmanager
@@ -223,25 +193,6 @@ class World:
             self.board.close()
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def join(
-    place: Place, *, timeout_s: float, env: Mapping[str, str] = os.environ, check: Callable[[], None] = lambda: None
-) -> Board | None:
-    """Meets the other ranks at the board, before there are devices and groups; None for a single process."""
-    return Board.join(place, env, timedelta(seconds=timeout_s), check) if place.size > 1 else None
-
-
-@contextmanager
-def one_fate(board: Board | None) -> Iterator[None]:
-    """`World.one_fate`, for what comes before there is a World."""
-    try:
-        yield
-    except BaseException as problem:
-        failure = board.explain(problem) if board else None
-        if board and failure and failure.rank != board.rank:
-            raise PeerFailed(failure) from problem
-        raise
 
 
 def no_sync(module: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.files import WAIT_AND_SEE, cannot_write
 
+UNSAVED = ": ended without saving"
 MOST = 500  # characters of what an exception says that nobody wrote for a person
 
 
@@ -68,7 +69,7 @@ def _meaning(problem: BaseException) -> tuple[int, str]:
     if isinstance(problem, Stopped):
         return EXIT_STOPPED, "stopped on request while it was starting"
     if isinstance(problem, KeyboardInterrupt):
-        return EXIT_STOPPED, "interrupted twice: ended without saving"
+        return EXIT_STOPPED, f"interrupted twice{UNSAVED}"
     if _out_of_memory(problem):
         detail = f" ({words[:200]})" if words else ""
         return EXIT_USAGE, f"out of memory: lower train.micro_batch or model.block_size{detail}"

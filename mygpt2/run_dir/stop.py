@@ -20,8 +20,7 @@ from mygpt2.run_dir.liveness import ENDED, RunState, state_of
 from mygpt2.run_dir.lock import RunLock, holder
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.process import Process, descendants
-from mygpt2.run_dir.values import whole
-from mygpt2.run_dir.writer import SCHEMA, next_attempt
+from mygpt2.run_dir.writer import next_attempt, write_end
 
 GRACE_SECONDS = 60.0
 KILL_SECONDS = 10.0
@@ -111,17 +110,8 @@ def record_kill(run: RunDir) -> None:
     if not run.exists() or not state_of(run).status:
         return
     with contextlib.suppress(UserError, OSError), RunLock(run).acquire(patience=1.0):
-        state = state_of(run)
-        if state.state in ENDED:
-            return
-        now, word, reason = time.time(), "stopped", "killed on request; the run goes on from its last checkpoint"
-        attempt, step = whole(state.status.get("attempt")), state.status.get("step")
-        ended = {"attempt": attempt, "state": word, "code": KILLED, "reason": reason, "step": step, "time": now}
-        if attempt:
-            replace_json(run.attempt_dir(attempt) / "exit.json", {"schema": SCHEMA, **ended})
-        replace_json(run.exit_file, {"schema": SCHEMA, **ended}, durable=True)  # then the status, as the trainer does
-        status = {**state.status, "state": word, "phase": word, "eta": None, "message": reason}
-        replace_json(run.status_file, {**status, "heartbeat": now, "progress": now})
+        if state_of(run).state not in ENDED:
+            write_end(run, "stopped", KILLED, "killed on request; the run goes on from its last checkpoint")
 
 
 class BackgroundStop:

@@ -72,6 +72,19 @@ def write_queued(run: RunDir, message: str = "") -> None:
     replace_json(run.status_file, {**record, "heartbeat": now, "progress": now, "eta": None, "message": message})
 
 
+def write_end(run: RunDir, word: str, code: int, reason: str) -> None:
+    """Writes down the end of the last attempt for a trainer that did not: exit.json first, then status.json."""
+    now, status = time.time(), state_of(run).status
+    attempt = status.get("attempt")
+    record = {"schema": SCHEMA, "attempt": attempt, "state": word, "code": code, "reason": reason}
+    record |= {"step": status.get("step"), "time": now}
+    if attempt:
+        replace_json(run.attempt_dir(attempt) / "exit.json", record)
+    replace_json(run.exit_file, record, durable=True)
+    status |= {"state": word, "phase": word, "eta": None, "message": reason, "heartbeat": now, "progress": now}
+    replace_json(run.status_file, status)
+
+
 class RunWriter:
     """Config, command, status, metrics, events, samples and exit of one attempt, for the holder of the run's lock.
 

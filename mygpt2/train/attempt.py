@@ -22,15 +22,16 @@ from tempfile import NamedTemporaryFile
 
 import torch
 
-from mygpt2.board import NOBODY, Board
+from mygpt2.board import NOBODY, Board, RankInfo, join, one_fate
 from mygpt2.checkpoint import candidates, newest, step_of, steps
 from mygpt2.config import RunConfig, to_toml, without_fork
-from mygpt2.distributed import Place, World, choose_device, join, one_fate
+from mygpt2.distributed import World, choose_device
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
-from mygpt2.failures import Failure, failure_of
+from mygpt2.failures import UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
 from mygpt2.orphans import STARTED
 from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, rank_states, write_rank
+from mygpt2.run_dir.writer import write_end
 from mygpt2.steady import steady_console
 from mygpt2.train.guard import NONFINITE
 from mygpt2.train.hardware import use_threads
@@ -50,28 +51,30 @@ def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: li
     holds 85 in both cases, and launch_train.sh ends with that. The first rank says why it ended: by a UserError or
     TryAgain for what a person can change or wait out, else by a line on stderr.
     """
-    place = Place.from_environment(os.environ)
+    info = RankInfo.from_environment(os.environ)
     requests = Requests()
     requests.listen()
     failure, cause = None, None
     with steady_console(), ExitStack() as logs:
-        life = _Life(RunDir(Path(runs_dir) / run_name), place, requests, logs)
+        life = _Life(RunDir(Path(runs_dir) / run_name), info, requests, logs)
         try:
             code = life.train(config, resume, argv)
         except BaseException as problem:
             failure, cause = life.failed(problem), problem
             code = failure.code
-        life.close(code, failure)
+        if (problem := life.close(code, failure)) is not None and failure is None:
+            failure, cause = life.unwritten(problem), problem
+            code = failure.code
         if failure:
             life.tell(failure, cause)
-    return EXIT_OK if code == EXIT_STOPPED and place.elastic else code
+    return EXIT_OK if code == EXIT_STOPPED and info.elastic else code
 
 
 class _Life:
     """What exists of an attempt by now, so that it can be ended at any moment."""
 
-    def __init__(self, run: RunDir, place: Place, requests: Requests, logs: ExitStack) -> None:
-        self.run, self.place, self.requests, self.logs = run, place, requests, logs
+    def __init__(self, run: RunDir, info: RankInfo, requests: Requests, logs: ExitStack) -> None:
+        self.run, self.info, self.requests, self.logs = run, info, requests, logs
         self.board: Board | None = None
         self.world: World | None = None
         self.lock: RunLock | None = None
@@ -85,14 +88,14 @@ class _Life:
     def train(self, config: RunConfig, resume: str, argv: list[str]) -> int:
         """Everything from meeting the other ranks to the last save; returns the exit code."""
         stall = 60 * config.train.stall_minutes
-        self.board = join(self.place, timeout_s=stall, check=self.requests.check)
+        self.board = join(self.info, timeout_s=stall, check=self.requests.check)
         if self.board:
             self.board.dead, self.board.stuck = self._dead, self._stuck
         with one_fate(self.board):
-            use_threads(self.place)
-            device = choose_device(config.train.device, self.place)
-            world = self.world = World(self.place, device, timeout_s=stall, board=self.board)
-            done = world.lead_first(lambda: _ended_already(config, self.run, resume, self.place))
+            use_threads(self.info)
+            device = choose_device(config.train.device, self.info)
+            world = self.world = World(self.info, device, timeout_s=stall, board=self.board)
+            done = world.lead_first(lambda: _ended_already(config, self.run, resume, self.info))
             if done is not None:
                 return done
             world.lead_first(lambda: self._claim(config, argv) if world.lead else None)
@@ -135,9 +138,9 @@ class _Life:
 
     def _record_rank(self, device: torch.device) -> None:
         try:
-            write_rank(self.run, self.place.rank, world_size=self.place.size, device=str(device), attempt=self.number)
+            write_rank(self.run, self.info.rank, world_size=self.info.size, device=str(device), attempt=self.number)
         except OSError as error:
-            raise cannot_write(self.run.rank_file(self.place.rank), error) from None
+            raise cannot_write(self.run.rank_file(self.info.rank), error) from None
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -166,28 +169,39 @@ class _Life:
 
     def failed(self, problem: BaseException) -> Failure:
         """Saves what is left to be saved; the failure with what became of that. Never raises."""
-        failure = failure_of(problem, self.place.rank, self.place.size)
-        if failure.defect and failure.rank == self.place.rank:
+        failure = failure_of(problem, self.info.rank, self.info.size)
+        if failure.defect and failure.rank == self.info.rank:
             self._note(problem)
-        if isinstance(problem, KeyboardInterrupt) or self.trainer is None or (self.lock and self.lock.lost):
+        interrupted = any(isinstance(each, KeyboardInterrupt) for each in (problem, problem.__cause__))
+        if interrupted or self.trainer is None or (self.lock and self.lock.lost):
             return failure
         try:
             saved = self.trainer.rescue()
         except BaseException as other:
             saved = failure_of(other).text
-        return replace(failure, text=f"{failure.text}; {saved}") if saved else failure
+        return replace(failure, text=f"{failure.text.removesuffix(UNSAVED)}; {saved}") if saved else failure
 
-    def close(self, code: int, failure: Failure | None) -> None:
-        """Ends threads and files and writes down the end, one after the other. Never raises."""
+    def close(self, code: int, failure: Failure | None) -> BaseException | None:
+        """Ends threads and files and writes down the end, one after the other; returns what kept that from being
+        written as it should. Never raises."""
         for end in self.trainer.closing() if self.trainer else []:
             self._try(end)
+        problem = None
         if self.writer:
-            self._try(lambda: self._write_end(code, failure))
+            problem = self._try(lambda: self._write_end(code, failure))
             self._try(self.writer.close)
+            if problem is not None:
+                end = failure or self.unwritten(problem)
+                self._try(lambda: write_end(self.run, end.state, end.code, end.text))
         if self.lock:
             self._try(self.lock.release)
         if last := self.world or self.board:
             self._try(last.close)
+        return problem
+
+    def unwritten(self, problem: BaseException) -> Failure:
+        """All went well until the end was to be written down."""
+        return failure_of(problem, self.info.rank, self.info.size)
 
     def _write_end(self, code: int, failure: Failure | None) -> None:
         assert self.writer is not None
@@ -204,7 +218,7 @@ class _Life:
     def tell(self, failure: Failure, cause: BaseException | None) -> None:
         """Says on the terminal why it ended: the first rank does, or one of the others where that has died."""
         mine = failure.rank == 0 and failure.silent and self.board and self.board.first(TOLD)
-        if self.place.rank != 0 and not mine:
+        if self.info.rank != 0 and not mine:
             if self.log:
                 self.log.write(f"error: {failure.text}\n")
             return
@@ -216,11 +230,14 @@ class _Life:
         words = failure.text if failure.code == EXIT_STOPPED else f"error: {failure.text}{where}"
         print(words, file=sys.stderr, flush=True)
 
-    def _try(self, end: Callable[[], object]) -> None:
+    def _try(self, end: Callable[[], object]) -> BaseException | None:
+        """What went wrong, if anything did: the next part must be ended all the same."""
         try:
             end()
-        except BaseException as problem:  # the next part must be ended all the same
+        except BaseException as problem:
             self._note(problem)
+            return problem
+        return None
 
     def _note(self, problem: BaseException) -> None:
         """The stack, for whoever looks for the defect: in the rank's log, or before there is one, in a file that is
@@ -232,14 +249,14 @@ class _Life:
         try:
             with NamedTemporaryFile("w", prefix="mygpt2-", suffix=".log", errors="replace", delete=False) as file:
                 file.write(stack)
-            print(f"the stack of rank {self.place.rank} is in {file.name}", file=sys.stderr)
+            print(f"the stack of rank {self.info.rank} is in {file.name}", file=sys.stderr)
         except OSError:
             print(stack, end="", file=sys.stderr)
 
     def _dead(self) -> Failure | None:
         """A rank of this attempt that is no more, though it did not say why."""
         for rank in rank_states(self.run) if self.number else []:
-            if rank.attempt == self.number and rank.alive is False and rank.rank != self.place.rank and rank.process:
+            if rank.attempt == self.number and rank.alive is False and rank.rank != self.info.rank and rank.process:
                 words = (
                     f"rank {rank.rank} (pid {rank.process.pid}) died without a word, perhaps killed for lack of memory"
                 )
@@ -248,34 +265,36 @@ class _Life:
 
     def _stuck(self, failure: Failure) -> None:
         """Called from another thread, just before this process is ended because its main thread does not come back."""
-        if self.place.rank != 0:
+        if self.info.rank != 0:
             return
-        text = f"{failure.text}; rank 0 hung{', so the last step is not saved' if self.trainer else ''}"
+        text = failure.text
+        if self.trainer:
+            text += "; rank 0 hung, so the last step is not saved"
         if self.writer:
             with contextlib.suppress(BaseException):
                 self._write_end(failure.code, replace(failure, text=text))
         print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-def _ended_already(config: RunConfig, run: RunDir, resume: str, place: Place) -> int | None:
+def _ended_already(config: RunConfig, run: RunDir, resume: str, info: RankInfo) -> int | None:
     """The exit code when there is nothing to do: a finished run, or one that a restart would only fail again."""
     if not run.exists():
         if resume == "must":
             raise UserError(f"--resume must: no run {run.name!r} in {run.path.parent}; start it with --resume auto")
         return None
-    if resume == "never" and place.restart == 0 and place.rank == 0:
+    if resume == "never" and info.restart == 0 and info.rank == 0:
         raise UserError(
             f"--resume never: run {run.name!r} exists in {run.path.parent}; choose another --run, or --resume auto"
         )
     ended = read_json(run.exit_file) or {}
-    if place.restart > 0 and str(ended.get("reason", "")).startswith(NONFINITE):
+    if info.restart > 0 and str(ended.get("reason", "")).startswith(NONFINITE):
         return EXIT_DEFECT
     if resume == "must" and not candidates(run.checkpoints_dir):
         raise UserError(f"--resume must: run {run.name!r} has no checkpoint; start it with --resume auto")
     reached = max(steps(run.checkpoints_dir), default=0) if ended.get("code") == EXIT_OK else 0
     whole = newest(run.checkpoints_dir)[0] if reached == config.train.steps else None
     if whole and step_of(whole.name) == reached:
-        if place.rank == 0:
+        if info.rank == 0:
             print(
                 f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"
                 f'  python -m mygpt2 sample --model {run.path} --prompt "The"\n'

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from mygpt2.distributed import Place
+from mygpt2.board import RankInfo
 from mygpt2.machine import available_cores
 from mygpt2.planning.gpus import published
 
@@ -21,10 +21,10 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return known.peak if known else None
 
 
-def use_threads(place: Place) -> int:
+def use_threads(info: RankInfo) -> int:
     """Shares this machine's cores among its ranks, unless OMP_NUM_THREADS says otherwise; returns threads per rank."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // place.local_size)
+    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // info.local_size)
     torch.set_num_threads(count)
     return count
 

@@ -120,7 +120,7 @@ def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
 
 def _compile(config: RunConfig, world: World, tokenizer: Tokenizer, precision: Precision) -> tuple[bool, str]:
     """What `train.compile` means here. The first rank decides for all, whose machines may differ."""
-    cores = available_cores() * world.size // world.place.local_size
+    cores = available_cores() * world.size // world.info.local_size
     on, why = compile_choice(
         config, tokenizer.vocab_size, device=world.device.type, precision=precision.name, cores=cores
     )

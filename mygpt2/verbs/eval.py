@@ -115,21 +115,22 @@ class Session:
         import torch
 
         from mygpt2.device import choose
-        from mygpt2.distributed import Place, World, choose_device
+        from mygpt2.board import RankInfo
+        from mygpt2.distributed import World, choose_device
         from mygpt2.train.hardware import use_threads
 
         self.args = args
         self.cache_dir = cache_folder()
-        place = Place.from_environment(os.environ)
-        use_threads(place)
+        info = RankInfo.from_environment(os.environ)
+        use_threads(info)
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not there.get(args.device, True):
             allowed = ", ".join(["auto", "cpu", *(device for device, is_there in there.items() if is_there)])
             raise UserError(f"--device {args.device} is not there; allowed: {allowed}")
-        self.device = choose_device(args.device, place)
+        self.device = choose_device(args.device, info)
         self.precision = choose(args.precision, self.device, "--precision ")
         self.precision.apply()
-        self.world = World(place, self.device, timeout_s=TIMEOUT_S)
+        self.world = World(info, self.device, timeout_s=TIMEOUT_S)
 
     def close(self) -> None:
         self.world.close()

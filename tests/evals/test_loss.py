@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mygpt2.board import RankInfo
 from mygpt2.device import choose
-from mygpt2.distributed import Place, World
+from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.evals.loss import GPTScorer, LossResult, clustered_error, evaluate
 from mygpt2.evals.stream import TokenStream, joined, make_stream, split_at
@@ -128,7 +129,7 @@ def test_a_network_s_losses_are_those_of_its_logits_and_its_mode_is_kept(gpt: GP
 
 
 def test_a_world_of_one_rank_serves(gpt: GPTScorer) -> None:
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     assert evaluate(gpt, text(5), window=64, ranks=world).loss == measure(gpt, text(5), 128).loss
 
 

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from mygpt2 import distributed
+from mygpt2.board import RankInfo
 from mygpt2.config import load_config
-from mygpt2.distributed import Place, choose_interface
+from mygpt2.distributed import choose_interface
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.launch.plan import LaunchPlan, plan_launch
 from mygpt2.launch.torchrun import explain
@@ -268,7 +269,7 @@ def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tm
 
 def test_one_machine_need_not_know_its_own_name() -> None:
     assert "--local-addr=127.0.0.1" in plan().torchrun_options()
-    name = choose_interface(Place(0, 2, 0, 2), {})
+    name = choose_interface(RankInfo(0, 2, 0, 2), {})
     assert name is not None and any(a.address == "127.0.0.1" for a in psutil.net_if_addrs()[name])
 
 
@@ -278,7 +279,7 @@ def test_several_machines_talk_by_the_interface_that_leads_to_the_first(monkeypa
     found = {name: [SimpleNamespace(address=address)] for name, address in addresses.items()}
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
     monkeypatch.setattr(distributed, "_source", lambda host, port: sources[host])
-    place = Place(0, 4, 0, 2)
-    assert choose_interface(place, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
+    info = RankInfo(0, 4, 0, 2)
+    assert choose_interface(info, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
     own_name_is_loopback = {"MASTER_ADDR": "n0", "MASTER_PORT": "4000"}  # as Debian's /etc/hosts has it on the first
-    assert choose_interface(place, own_name_is_loopback) == "eth0"
+    assert choose_interface(info, own_name_is_loopback) == "eth0"

@@ -32,6 +32,7 @@ RESUMED = ("building", "a step", "the update", "a save", "the last save")  # cas
 KINDS = {
     "defect": (lambda: ZeroDivisionError("division by zero"), 70, "ZeroDivisionError: division by zero"),
     "user": (lambda: UserError("documents.bin holds the id 70000"), 2, "documents.bin holds the id 70000"),
+    "misleading": (lambda: RuntimeError("no peer of that name"), 70, "RuntimeError: no peer of that name"),
     "disk": (lambda: OSError(errno.ENOSPC, "No space left on device", "x.bin"), 75, "x.bin: No space left on device"),
 }
 
@@ -77,6 +78,7 @@ def prepared(tmp_path_factory):
 
 CASES = [(place, victim, "defect") for place in PLACES for victim in (0, 1)] + [
     ("the first batch", 1, "user"), ("a step", 1, "disk"), ("a step", 0, "killed"), ("a step", 1, "killed"),
+    ("a step", 1, "misleading"),
 ]  # fmt: skip
 
 
@@ -123,6 +125,107 @@ def test_a_rank_that_fails_before_they_are_connected_ends_all_with_its_sentence(
     assert codes == [2, 2] and not (folder / "runs" / "never").exists()
     said = "".join((folder / f"never-{rank}-err").read_text() for rank in (0, 1))
     assert said == f"error: {'rank 1: ' if victim else ''}documents.bin holds the id 70000\n"
+
+
+def break_join(rank, victim):
+    """As where a system allows no further thread."""
+    import threading
+
+    start = threading.Thread.start
+
+    def broken(self):
+        if self.name == "board":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    if rank == int(victim):
+        threading.Thread.start = broken
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_defect_while_they_meet_ends_all_at_once_with_its_sentence(prepared, victim):
+    folder, values, _ = prepared
+    meddle = (__name__, "break_join", str(victim))
+    words = together.train(values, folder / "runs", "apart")
+    assert together.ends(together.start(words, folder / "apart", meddle=meddle)) == [70, 70]
+    said = "".join((folder / f"apart-{rank}-err").read_text() for rank in (0, 1))
+    assert said.count("error: ") == 1 and f"error: rank {victim}: RuntimeError: can't start new thread\n" in said
+
+
+def stop_as_they_connect(rank):
+    """Rank 1 is sent SIGTERM when the first has just seen that both are ready, and opens connections to it."""
+    import time
+
+    from mygpt2.board import Board
+    from mygpt2.train.signals import Requests
+
+    connect, check = Board.connect, Requests.check
+    board = []
+
+    def late(self, make):
+        board.append(self)
+        time.sleep(0.5 if rank == 0 else 0)
+        connect(self, make)
+
+    def check_late(self):
+        while board and board[0].store.add("ready", 0) < 2:
+            time.sleep(0.01)
+        if board:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check(self)
+
+    Board.connect = late
+    if rank == 1:
+        Requests.check = check_late
+
+
+def test_a_stop_as_the_ranks_connect_stops_them_all(prepared):
+    folder, values, _ = prepared
+    words = together.train(values, folder / "runs", "stopped")
+    meddle = (__name__, "stop_as_they_connect")
+    assert together.ends(together.start(words, folder / "stopped", meddle=meddle)) == [85, 85]
+    assert (folder / "stopped-0-err").read_text() == "stopped on request while it was starting\n"
+    assert not (folder / "runs" / "stopped").exists()
+
+
+def hang_as_they_connect(rank):
+    """Rank 1 meets a defect where the first cannot be interrupted."""
+    from mygpt2.distributed import World
+
+    def broken(self, timeout):
+        raise ZeroDivisionError("division by zero")
+
+    if rank == 1:
+        World._connect = broken
+
+
+def test_a_defect_as_the_ranks_connect_ends_them_at_once_with_its_sentence(prepared):
+    folder, values, _ = prepared
+    words = together.train(values, folder / "runs", "cut")
+    assert together.ends(together.start(words, folder / "cut", meddle=(__name__, "hang_as_they_connect"))) == [70, 70]
+    errors = [line for line in (folder / "cut-0-err").read_text().splitlines() if line.startswith("error: ")]
+    assert errors == ["error: rank 1: ZeroDivisionError: division by zero"]
+
+
+def interrupt(rank):
+    """Ctrl-C twice, that reached rank 1 alone, in the middle of an evaluation."""
+    from mygpt2.train.evaluate import Evaluations
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    if rank == 1:
+        Evaluations.loss = interrupted
+
+
+def test_what_was_saved_when_another_rank_was_interrupted_is_said_without_contradiction(prepared):
+    folder, values, _ = prepared
+    shutil.rmtree(folder / "runs" / "twice", ignore_errors=True)
+    words = together.train({**values, "checkpoint.interval": 100}, folder / "runs", "twice")
+    assert together.ends(together.start(words, folder / "twice", meddle=(__name__, "interrupt"))) == [85, 85]
+    reason = json.loads((folder / "runs" / "twice" / "exit.json").read_text())["reason"]
+    assert reason == "interrupted twice; step 3 is saved"
+    assert (folder / "runs" / "twice" / "checkpoints" / "step-00000003").exists()
 
 
 class Wordless(Exception):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mygpt2.board import RankInfo
 from mygpt2.config.schema import ModelConfig, OptimizerConfig, RunConfig
 from mygpt2.device import choose
-from mygpt2.distributed import Place, World
+from mygpt2.distributed import World
 from mygpt2.evals.loss import GPTScorer
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import Shape, optimizer_bytes, rank_memory
@@ -25,7 +26,7 @@ def measured_peak(config: RunConfig, micro_batch: int, accumulation: int) -> int
         shape = GPTConfig(m.n_layer, m.n_head, m.n_embd, m.block_size, VOCAB, m.bias, m.dropout)
         model = GPT(shape, seed=0)
         step = TrainStep(
-            LossModule(model), Optimizer(model, config.optimizer, cpu), World(Place(), cpu, timeout_s=60.0),
+            LossModule(model), Optimizer(model, config.optimizer, cpu), World(RankInfo(), cpu, timeout_s=60.0),
             choose(config.train.precision, cpu), Guard("stop", 1, False), micro_batch=micro_batch, grad_clip=1.0,
             seed=1, dropout=m.dropout > 0,
         )  # fmt: skip

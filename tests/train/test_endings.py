@@ -189,3 +189,31 @@ def test_threads_that_hang_in_the_network_do_not_hold_up_the_end(quick, monkeypa
     monkeypatch.setattr(Loader, "close", close_hanging)
     assert quick() == 85
     assert waits and None not in waits
+
+
+def test_a_defect_as_the_end_is_written_down_is_a_failure_that_is_written_down(quick, monkeypatch, capsys):
+    """The run seemed to train on, and the program to have ended well."""
+
+    def broken(*_, **__):
+        raise KeyError("state")
+
+    monkeypatch.setattr(RunWriter, "finish", broken)
+    assert quick() == 70
+    folder = quick.runs / "run"
+    ended, status = record(folder, "exit.json"), record(folder, "status.json")
+    assert (ended["code"], ended["state"], status["state"]) == (70, "failed", "failed")
+    assert "KeyError: 'state'" in ended["reason"] and "KeyError: 'state'" in capsys.readouterr().err
+    assert "Traceback" in (folder / "logs" / "rank-0.log").read_text()
+
+
+def test_a_failure_whose_end_cannot_be_written_down_keeps_its_sentence(quick, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("state")
+
+    monkeypatch.setattr(RunWriter, "finish", broken)
+    monkeypatch.setattr(attempt.Trainer, "fit", lambda self: (_ for _ in ()).throw(UserError("no such token")))
+    with pytest.raises(UserError, match="no such token"):
+        quick()
+    folder = quick.runs / "run"
+    assert (record(folder, "exit.json")["code"], record(folder, "status.json")["state"]) == (2, "failed")
+    assert record(folder, "exit.json")["reason"] == "no such token"

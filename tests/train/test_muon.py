@@ -13,8 +13,9 @@ from torch import nn
 
 from mygpt2 import device as precision
 from mygpt2 import distributed
+from mygpt2.board import RankInfo
 from mygpt2.config.schema import OptimizerConfig
-from mygpt2.distributed import Place, World
+from mygpt2.distributed import World
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.train import muon, optim
 from mygpt2.train.muon import Muon, deal, orthogonalise, piles
@@ -165,7 +166,7 @@ def test_muons_decay_is_weight_decay_unless_it_has_its_own(given, decay):
 def rank_main(rank, port, folder):
     torch.set_num_threads(1)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    world = World(Place(rank, 2, rank, 2), CPU, timeout_s=60, env=env)
+    world = World(RankInfo(rank, 2, rank, 2), CPU, timeout_s=60, env=env)
     count, plain = 0, distributed.all_gather_single
 
     def counted(*args, **kwargs):

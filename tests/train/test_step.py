@@ -10,9 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from mygpt2.board import RankInfo
 from mygpt2.config.schema import OptimizerConfig
 from mygpt2.device import Precision
-from mygpt2.distributed import Place, World
+from mygpt2.distributed import World
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.train.guard import Guard, NonFinite
 from mygpt2.train.optim import Optimizer
@@ -73,7 +74,7 @@ def free_port():
 def rank_main(rank, size, port, micros, folder):
     torch.set_num_threads(1)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    world = World(Place(rank, size, rank, size), torch.device("cpu"), timeout_s=60, env=env)
+    world = World(RankInfo(rank, size, rank, size), torch.device("cpu"), timeout_s=60, env=env)
     found = {}
     for micro in micros:
         count: list[int] = []
@@ -102,7 +103,7 @@ def same(grad, reference_grad):
 
 @pytest.mark.parametrize("micro", [1, 4, 16, 64])
 def test_one_rank_gives_the_reference_gradient_for_every_accumulation(reference, micro):
-    grad, loss, _ = gradients(World(Place(), torch.device("cpu"), timeout_s=1), micro)
+    grad, loss, _ = gradients(World(RankInfo(), torch.device("cpu"), timeout_s=1), micro)
     assert same(grad, reference[0]) and loss == pytest.approx(reference[1], abs=1e-6)
 
 
@@ -119,7 +120,7 @@ def test_many_ranks_give_the_reference_gradient_with_one_exchange_per_bucket(ref
 
 
 def test_row_losses_are_means_over_each_rows_valid_targets():
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     _, _, rows = gradients(world, 16)
     inputs, targets = batch()
     model = GPT(SHAPE, seed=7)
@@ -133,7 +134,7 @@ def test_row_losses_are_means_over_each_rows_valid_targets():
 
 
 def test_clipping_bounds_the_norm_of_the_whole_gradient():
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     model, _, step = make(world, 16, grad_clip=1e-3)
     seen = []
     step.optimizer.step = lambda: seen.append(
@@ -145,7 +146,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient():
 
 @pytest.mark.parametrize("mode", ["stop", "skip"])
 def test_a_nan_weight_gradient_never_changes_the_weights(mode):
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     model, _, step = make(world, 16, guard=Guard(mode, 3))
     model.transformer.h[0].mlp.c_fc.weight.register_hook(lambda g: g * math.nan)
     before = [p.clone() for p in model.parameters()]
@@ -159,7 +160,7 @@ def test_a_nan_weight_gradient_never_changes_the_weights(mode):
 
 def test_dropout_is_a_function_of_seed_step_and_rank():
     assert len({step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(4)}) == 600
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     losses = []
     for junk in (0, 1):
         _, _, step = make(world, 16, dropout=0.2)
@@ -169,7 +170,7 @@ def test_dropout_is_a_function_of_seed_step_and_rank():
 
 
 def test_an_overflowing_float16_gradient_is_skipped_and_halves_the_loss_scale():
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     model, _, plain = make(world, 16)
     step = TrainStep(
         plain.loss_module, plain.optimizer, world, Precision("fp16", "test"), Guard("stop", 3, scaled=True),
@@ -192,7 +193,7 @@ def test_an_overflowing_float16_gradient_is_skipped_and_halves_the_loss_scale():
 def test_evaluating_after_a_compiled_step_compiles_nothing():
     from torch._dynamo.utils import counters
 
-    world = World(Place(), torch.device("cpu"), timeout_s=1)
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
     model = GPT(SHAPE, seed=7)
     optimizer = Optimizer(model, OptimizerConfig(), torch.device("cpu"))
     module = LossModule(model, compile=True)
