@@ -114,8 +114,8 @@ class Session:
     def __init__(self, args: argparse.Namespace) -> None:
         import torch
 
-        from mygpt2.device import choose
         from mygpt2.board import RankInfo
+        from mygpt2.device import choose
         from mygpt2.distributed import World, choose_device
         from mygpt2.train.hardware import use_threads
 
