@@ -109,13 +109,10 @@ class World:
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.set_device(self.device)
+        store = self.board.store.clone()  # type: ignore[attr-defined]  # the board's own is not held while this waits
         dist.init_process_group(
-            "nccl" if cuda else "gloo",
-            store=self.board.store.clone(),
-            rank=self.rank,
-            world_size=self.size,
-            timeout=timeout,
-        )  # fmt: skip (its own connection: the board's would be held while it waits for the other ranks)
+            "nccl" if cuda else "gloo", store=store, rank=self.rank, world_size=self.size, timeout=timeout
+        )
         self._control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
 
     @contextmanager

@@ -54,7 +54,8 @@ def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: li
     info = RankInfo.from_environment(os.environ)
     requests = Requests()
     requests.listen()
-    failure, cause = None, None
+    failure: Failure | None = None
+    cause: BaseException | None = None
     with steady_console(), ExitStack() as logs:
         life = _Life(RunDir(Path(runs_dir) / run_name), info, requests, logs)
         try:
@@ -62,8 +63,8 @@ def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: li
         except BaseException as problem:
             failure, cause = life.failed(problem), problem
             code = failure.code
-        if (problem := life.close(code, failure)) is not None and failure is None:
-            failure, cause = life.unwritten(problem), problem
+        if (unwritten := life.close(code, failure)) is not None and failure is None:
+            failure, cause = life.unwritten(unwritten), unwritten
             code = failure.code
         if failure:
             life.tell(failure, cause)
@@ -191,8 +192,8 @@ class _Life:
             problem = self._try(lambda: self._write_end(code, failure))
             self._try(self.writer.close)
             if problem is not None:
-                end = failure or self.unwritten(problem)
-                self._try(lambda: write_end(self.run, end.state, end.code, end.text))
+                told = failure or self.unwritten(problem)
+                self._try(lambda: write_end(self.run, told.state, told.code, told.text))
         if self.lock:
             self._try(self.lock.release)
         if last := self.world or self.board:
