@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch.distributed.run
 
 from mygpt2 import distributed
 from mygpt2.board import RankInfo
@@ -22,8 +25,9 @@ from mygpt2.config import load_config
 from mygpt2.distributed import choose_interface
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.launch.plan import LaunchPlan, plan_launch
-from mygpt2.launch.torchrun import explain
+from mygpt2.launch.torchrun import Launcher, explain
 from mygpt2.run_dir import RunDir, read_events
+from tests.forks import Forked
 
 ROOT = Path(__file__).parents[2]
 TINY = load_config("tiny")
@@ -154,50 +158,44 @@ if sys.argv[2] == "same":
 sys.exit(0 if sys.argv[2] == "die-once" else int(sys.argv[2]))
 """
 
-DRIVER = """
-import pathlib, sys
-from mygpt2.launch.torchrun import Launcher, LaunchPlan, RunDir
-folder, role, restarts = sys.argv[1:]
-run = RunDir(pathlib.Path(folder) / "run")
-sys.exit(Launcher(LaunchPlan(2, 1, 1, int(restarts)), run, [f"{folder}/rank.py", folder, role]).run())
-"""
+
+def drive(folder: Path, role: str, restarts: int) -> None:
+    command = [f"{folder}/rank.py", str(folder), role]
+    sys.exit(Launcher(LaunchPlan(2, 1, 1, restarts), RunDir(folder / "run"), command).run())
 
 
 @contextmanager
-def launched(folder: Path, role: str, restarts: int = 1) -> Iterator[subprocess.Popen[str]]:
+def launched(folder: Path, role: str, restarts: int = 1) -> Iterator[Forked]:
     (folder / "rank.py").write_text(textwrap.dedent(RANK))
     (folder / "run" / "control").mkdir(parents=True)
     (folder / "run" / "config.toml").touch()
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), role, str(restarts)], env=env, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    process = Forked(drive, folder, role, restarts, out=folder / "said")
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
-def wait_for(*files: Path, process: subprocess.Popen[str]) -> list[int]:
+def wait_for(*files: Path, process: Forked) -> list[int]:
     """The pids that the ranks wrote, once all have."""
     waiting = set(files)
     while waiting := {file for file in waiting if not (file.exists() and file.read_text())}:
-        with pytest.raises(subprocess.TimeoutExpired):  # it still runs
-            process.wait(0.02)
+        assert process.poll() is None
+        time.sleep(0.01)
     return [int(file.read_text()) for file in files]
 
 
 @pytest.mark.parametrize("code", [0, EXIT_USAGE, EXIT_TRY_AGAIN])
 def test_ranks_that_end_on_purpose_are_not_restarted(code: int, tmp_path: Path) -> None:
     with launched(tmp_path, str(code)) as process:
-        assert process.wait(60) == code
+        assert process.wait() == code
     assert not list(tmp_path.glob("ready-1-*"))
 
 
 def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
     with launched(tmp_path, "die-once") as process:
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == 0
+        assert process.wait() == 0
+        errors = process.said("err")
     assert "rank 1 was killed by SIGKILL; restart 1 of 1" in errors
     assert len(list(tmp_path.glob("ready-1-*"))) == 2
     (event,) = read_events(RunDir(tmp_path / "run"))
@@ -208,15 +206,15 @@ def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
 
 def test_a_run_that_stopped_before_a_non_finite_value_is_not_restarted(tmp_path: Path) -> None:
     with launched(tmp_path, "nan") as process:
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == EXIT_DEFECT
+        assert process.wait() == EXIT_DEFECT
+        errors = process.said("err")
     assert "would only meet it again" in errors and not list(tmp_path.glob("ready-1-*"))
 
 
 def test_a_defect_that_comes_back_is_given_up(tmp_path: Path) -> None:
     with launched(tmp_path, "70") as process:
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == EXIT_DEFECT
+        assert process.wait() == EXIT_DEFECT
+        errors = process.said("err")
     assert "exited 70; 1 restarts used, giving up" in errors
 
 
@@ -227,7 +225,7 @@ def test_stop_lets_every_rank_save_and_a_save_request_lets_them_run(tmp_path: Pa
         while not (tmp_path / "run" / "control" / "save").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == EXIT_STOPPED
+        assert process.wait() == EXIT_STOPPED
     assert (tmp_path / "saved-0").exists() and (tmp_path / "saved-1").exists()
     assert json.loads((tmp_path / "run" / "exit.json").read_text()) == {"code": 85}
 
@@ -241,28 +239,23 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:
         assert psutil.wait_procs(ranks, timeout=10)[1] == []
 
 
-EARLY = """
-import os, signal, sys, torch.distributed.run
-from mygpt2.launch.torchrun import Launcher, LaunchPlan, RunDir
-import pathlib
-torch.distributed.run.run = lambda args: os.kill(os.getpid(), getattr(signal, sys.argv[2]))
-Launcher(LaunchPlan(2, 1, 1, 1), RunDir(pathlib.Path(sys.argv[1]) / "run"), ["rank.py"]).run()
-"""
+def stopped_early(folder: Path) -> None:
+    tempfile.tempdir = str(folder / "scratch")
+    torch.distributed.run.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
+    Launcher(LaunchPlan(2, 1, 1, 1), RunDir(folder / "run"), ["rank.py"]).run()
 
 
 def test_a_stop_before_there_are_ranks_ends_the_launcher_at_once(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", EARLY, str(tmp_path), "SIGINT"], env=env, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (EXIT_STOPPED, "")
-    assert list(tmp_path.iterdir()) == [], "nothing is left of it"
+    (tmp_path / "scratch").mkdir()
+    process = Forked(stopped_early, tmp_path, out=tmp_path / "said")
+    assert (process.wait(), process.said()) == (EXIT_STOPPED, "")
+    assert list((tmp_path / "scratch").iterdir()) == [] and not (tmp_path / "run").exists(), "nothing is left of it"
 
 
 def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tmp_path: Path) -> None:
     with launched(tmp_path, "same", restarts=3) as process:
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == EXIT_DEFECT
+        assert process.wait() == EXIT_DEFECT
+        errors = process.said("err")
     assert "in the same way as before; giving up" in errors
     assert list(tmp_path.glob("ready-1-*")) and not list(tmp_path.glob("ready-2-*"))
 

@@ -2,16 +2,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.life.together import Launched
+from tests import forks
 
 
 @pytest.fixture
-def launch() -> Iterator[Callable[..., Launched]]:
-    """Launched(...), and nothing of it is left when a test fails."""
-    started: list[Launched] = []
+def launch() -> Iterator[Callable[..., forks.Forked]]:
+    """forks.launch, and nothing of it is left when a test fails."""
+    started: list[forks.Forked] = []
 
-    def start(*given: object, **named: object) -> Launched:
-        started.append(Launched(*given, **named))  # type: ignore[arg-type]
+    def start(*given: object, **named: object) -> forks.Forked:
+        started.append(forks.launch(*given, **named))  # type: ignore[arg-type]
         return started[-1]
 
     yield start

@@ -13,7 +13,8 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.failures import failure_of
-from tests.life import harness, together
+from tests import forks
+from tests.life import harness
 
 PLACES = {
     "opening the data": ("mygpt2.train.setup", "_data"),
@@ -72,7 +73,7 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
     source = harness.corpus(folder / "corpus", files=1, documents=120)
     values = harness.settings(source, folder / "cache") | SMALL
-    assert together.ends(together.start(harness.command(values, folder / "runs", "calm"), folder / "calm")) == [0, 0]
+    assert forks.ends(forks.start(harness.command(values, folder / "runs", "calm"), folder / "calm")) == [0, 0]
     return folder, values, harness.losses(folder / "runs" / "calm")
 
 
@@ -91,7 +92,7 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     words = harness.command(values, runs, "broken")
     shutil.rmtree(runs / "broken", ignore_errors=True)
     meddle = (__name__, "break_at", str(victim), place, kind)
-    codes = together.ends(together.start(words, out, meddle=meddle))
+    codes = forks.ends(forks.start(words, out, meddle=meddle))
     _, code, cause = KINDS.get(kind, (None, 70, f"rank {victim} (pid"))
     assert codes == [-9 if kind == "killed" and rank == victim else code for rank in (0, 1)]
     said = [line for rank in (0, 1) for line in (folder / f"broken-{rank}-err").read_text().splitlines()]
@@ -111,7 +112,7 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
     if place != "the update" and place != "a save":
         assert max(saved, default=0) == max(steps, default=0), "the last good step is saved"
     if victim == 1 and place in RESUMED:
-        assert together.ends(together.start(words, out)) == [0, 0]
+        assert forks.ends(forks.start(words, out)) == [0, 0]
         assert harness.losses(run) == calm
 
 
@@ -119,9 +120,7 @@ def test_an_exception_on_any_rank_at_any_moment_ends_all_with_one_sentence_and_t
 def test_a_rank_that_fails_before_they_are_connected_ends_all_with_its_sentence(prepared, victim):
     folder, values, _ = prepared
     meddle = (__name__, "break_at", str(victim), "choosing a device", "user")
-    codes = together.ends(
-        together.start(harness.command(values, folder / "runs", "never"), folder / "never", meddle=meddle)
-    )
+    codes = forks.ends(forks.start(harness.command(values, folder / "runs", "never"), folder / "never", meddle=meddle))
     assert codes == [2, 2] and not (folder / "runs" / "never").exists()
     said = "".join((folder / f"never-{rank}-err").read_text() for rank in (0, 1))
     assert said == f"error: {'rank 1: ' if victim else ''}documents.bin holds the id 70000\n"
@@ -285,7 +284,7 @@ def test_a_first_rank_that_is_busy_is_interrupted_and_one_that_hangs_is_ended(pr
     shutil.rmtree(folder / "runs" / "busy", ignore_errors=True)
     values = {**values, "checkpoint.interval": 100}
     words = harness.command(values, folder / "runs", "busy")
-    codes = together.ends(together.start(words, folder / "busy", meddle=(__name__, "busy", how)))
+    codes = forks.ends(forks.start(words, folder / "busy", meddle=(__name__, "busy", how)))
     assert codes == [70, 70]
     ended = json.loads((folder / "runs" / "busy" / "exit.json").read_text())
     assert (ended["code"], ended["rank"]) == (70, 1)
@@ -314,7 +313,7 @@ def silent(rank):
 def test_a_rank_that_never_comes_does_not_keep_the_first_from_being_stopped(prepared):
     folder, values, _ = prepared
     words = harness.command(values, folder / "runs", "silent")
-    codes = together.ends(together.start(words, folder / "silent", meddle=(__name__, "silent")))
+    codes = forks.ends(forks.start(words, folder / "silent", meddle=(__name__, "silent")))
     assert codes == [85, 70]
     assert not (folder / "runs" / "silent").exists()
 
@@ -334,7 +333,7 @@ def test_an_evaluation_that_fails_on_one_rank_ends_on_all_with_its_sentence(prep
     folder, values, _ = prepared
     words = ["eval", "--model", "calm", "--runs", str(folder / "runs"), "--protocol", "run", "--device", "cpu"]
     os.environ["MYGPT2_CACHE"] = str(values["data.cache_dir"])
-    codes = together.ends(together.start(words, folder / "eval", meddle=(__name__, "break_evaluation", str(victim))))
+    codes = forks.ends(forks.start(words, folder / "eval", meddle=(__name__, "break_evaluation", str(victim))))
     assert codes == [2, 2]
     said = "".join((folder / f"eval-{rank}-err").read_text() for rank in (0, 1))
     assert said == f"error: {'rank 1: ' if victim else ''}the text holds the id 70000\n"

@@ -1,13 +1,11 @@
 """One objective however the work is divided: gradients, losses and the number of exchanges."""
 
 import math
-import socket
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from mygpt2.board import RankInfo
@@ -18,6 +16,7 @@ from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.train.guard import Guard, NonFinite
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.step import TrainStep, step_seed
+from tests import forks
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=97)
 SEQUENCES = 64
@@ -65,12 +64,6 @@ def gradients(world, micro_batch, count=None):
     return seen[0].numpy(), result.loss, result.row_losses
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def rank_main(rank, size, port, micros, folder):
     torch.set_num_threads(1)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -110,7 +103,13 @@ def test_one_rank_gives_the_reference_gradient_for_every_accumulation(reference,
 @pytest.mark.parametrize("size", [2, 4])
 def test_many_ranks_give_the_reference_gradient_with_one_exchange_per_bucket(reference, size, tmp_path):
     micros = [1, 4, 8, 16]
-    mp.spawn(rank_main, (size, free_port(), micros, str(tmp_path)), nprocs=size)
+    port = forks.free_port()
+    ranks = [
+        forks.Forked(rank_main, rank, size, port, micros, str(tmp_path), out=tmp_path / str(rank))
+        for rank in range(size)
+    ]
+    for rank in ranks:
+        assert rank.wait() == 0, rank.said()
     for rank in range(size):
         found = np.load(tmp_path / f"{size}-{rank}.npz")
         for micro in micros:

@@ -1,8 +1,8 @@
 """Processes forked from one parent that has imported everything: a run of two ranks in a second.
 
-They are real processes with a real group, killed by real signals. What a fork leaves out is what comes before the
-imports of `python -m mygpt2 train` and torchrun's command line: tests/launch, one test of test_ranks.py and the
-workbench's tests/workbench/jobs/test_life.py start those.
+They are real processes, groups of them real groups, killed by real signals. What a fork leaves out is what comes before
+the imports of `python -m mygpt2 train` and torchrun's command line: one test of tests/life/test_ranks.py and those of
+tests/workbench/jobs/test_life.py start these.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,7 @@ def rank_main(rank: int, size: int, port: int, words: list[str], out: Path, medd
         "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    if meddle:
-        module, function, *arguments = meddle
-        getattr(importlib.import_module(module), function)(rank, *arguments)
+    _meddle(rank, meddle)
     os._exit(call(words))
 
 
@@ -85,16 +84,50 @@ def ends(ranks: list[Any], timeout: float = 60.0) -> list[int | None]:
                 rank.join()
 
 
-def agent_main(size: int, restarts: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
+class Forked:
+    """`function(*given)` in a process of its own, with the methods of Popen that tests use."""
+
+    def __init__(self, function: Callable[..., None], *given: Any, out: Path) -> None:
+        """What it and its children print goes to the files `out`-out and -err."""
+        self._process, self._out = FORKS.Process(target=_main, args=(function, given, str(out))), out
+        self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 300.0) -> int:
+        (code,) = ends([self._process], timeout)
+        assert code is not None
+        return code
+
+    def said(self, *streams: str) -> str:
+        """What was printed so far, to `out` and `err` or to the one given."""
+        return "".join(Path(f"{self._out}-{stream}").read_text() for stream in streams or ("out", "err"))
+
+
+def _main(function: Callable[..., None], given: tuple[Any, ...], out: str) -> None:
+    print_to(out)
+    function(*given)
+
+
+def launch(words: list[str], out: Path, size: int = 1, *, restarts: int = 0, meddle: tuple[str, ...] = ()) -> Forked:
+    """`mygpt2 ...` as one rank by itself, or under torchrun's agent."""
+    return Forked(agent_main, size, restarts, words, meddle, out=out)
+
+
+def agent_main(size: int, restarts: int, words: list[str], meddle: tuple[str, ...]) -> None:
     """One rank by itself, or torchrun's agent, which forks its ranks from this process and starts them again."""
-    print_to(str(out))
     if size == 1:
         os._exit(launched_rank(words, meddle))
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     alone = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=size, run_id=out.name, rdzv_backend="c10d",
+        min_nodes=1, max_nodes=1, nproc_per_node=size, run_id="forked", rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=restarts, start_method="fork",
         rdzv_configs={"is_host": True},
     )  # fmt: skip
@@ -109,30 +142,14 @@ def launched_rank(words: list[str], meddle: tuple[str, ...]) -> int:
     from mygpt2 import early
 
     early.prepare()
-    if meddle:
-        module, function, *arguments = meddle
-        getattr(importlib.import_module(module), function)(int(os.environ.get("RANK", "0")), *arguments)
+    _meddle(int(os.environ.get("RANK", "0")), meddle)
     if code := call(words):
         os._exit(code)
     return code
 
 
-class Launched:
-    """A launcher and its ranks, with the methods of Popen that the tests use."""
-
-    def __init__(self, words: list[str], out: Path, size: int, restarts: int = 0, meddle: tuple[str, ...] = ()) -> None:
-        self._process = FORKS.Process(target=agent_main, args=(size, restarts, words, out, meddle))
-        self._process.start()
-        self.pid, self.kill, self._out = self._process.pid, self._process.kill, out
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float = 300.0) -> int:
-        (code,) = ends([self._process], timeout)
-        assert code is not None
-        return code
-
-    def said(self) -> str:
-        """What it and its ranks printed so far."""
-        return "".join(Path(f"{self._out}-{stream}").read_text() for stream in ("out", "err"))
+def _meddle(rank: int, meddle: tuple[str, ...]) -> None:
+    """Calls (module, function, arguments ...) with the rank first: what a test changes in its process."""
+    if meddle:
+        module, function, *arguments = meddle
+        getattr(importlib.import_module(module), function)(rank, *arguments)
