@@ -145,8 +145,8 @@ def break_join(rank, victim):
 def test_a_defect_while_they_meet_ends_all_at_once_with_its_sentence(prepared, victim):
     folder, values, _ = prepared
     meddle = (__name__, "break_join", str(victim))
-    words = together.train(values, folder / "runs", "apart")
-    assert together.ends(together.start(words, folder / "apart", meddle=meddle)) == [70, 70]
+    words = harness.command(values, folder / "runs", "apart")
+    assert forks.ends(forks.start(words, folder / "apart", meddle=meddle)) == [70, 70]
     said = "".join((folder / f"apart-{rank}-err").read_text() for rank in (0, 1))
     assert said.count("error: ") == 1 and f"error: rank {victim}: RuntimeError: can't start new thread\n" in said
 
@@ -180,9 +180,9 @@ def stop_as_they_connect(rank):
 
 def test_a_stop_as_the_ranks_connect_stops_them_all(prepared):
     folder, values, _ = prepared
-    words = together.train(values, folder / "runs", "stopped")
+    words = harness.command(values, folder / "runs", "stopped")
     meddle = (__name__, "stop_as_they_connect")
-    assert together.ends(together.start(words, folder / "stopped", meddle=meddle)) == [85, 85]
+    assert forks.ends(forks.start(words, folder / "stopped", meddle=meddle)) == [85, 85]
     assert (folder / "stopped-0-err").read_text() == "stopped on request while it was starting\n"
     assert not (folder / "runs" / "stopped").exists()
 
@@ -200,8 +200,8 @@ def hang_as_they_connect(rank):
 
 def test_a_defect_as_the_ranks_connect_ends_them_at_once_with_its_sentence(prepared):
     folder, values, _ = prepared
-    words = together.train(values, folder / "runs", "cut")
-    assert together.ends(together.start(words, folder / "cut", meddle=(__name__, "hang_as_they_connect"))) == [70, 70]
+    words = harness.command(values, folder / "runs", "cut")
+    assert forks.ends(forks.start(words, folder / "cut", meddle=(__name__, "hang_as_they_connect"))) == [70, 70]
     errors = [line for line in (folder / "cut-0-err").read_text().splitlines() if line.startswith("error: ")]
     assert errors == ["error: rank 1: ZeroDivisionError: division by zero"]
 
@@ -220,8 +220,8 @@ def interrupt(rank):
 def test_what_was_saved_when_another_rank_was_interrupted_is_said_without_contradiction(prepared):
     folder, values, _ = prepared
     shutil.rmtree(folder / "runs" / "twice", ignore_errors=True)
-    words = together.train({**values, "checkpoint.interval": 100}, folder / "runs", "twice")
-    assert together.ends(together.start(words, folder / "twice", meddle=(__name__, "interrupt"))) == [85, 85]
+    words = harness.command({**values, "checkpoint.interval": 100}, folder / "runs", "twice")
+    assert forks.ends(forks.start(words, folder / "twice", meddle=(__name__, "interrupt"))) == [85, 85]
     reason = json.loads((folder / "runs" / "twice" / "exit.json").read_text())["reason"]
     assert reason == "interrupted twice; step 3 is saved"
     assert (folder / "runs" / "twice" / "checkpoints" / "step-00000003").exists()
