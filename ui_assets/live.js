@@ -2,7 +2,8 @@
 // A tab's own script may say more in the question (`ask`) and take data of the answer (`receive`): window.workbench[tab].
 window.workbench.live = (() => {
   "use strict";
-  const LONGEST_MS = 30000, MOMENT_MS = 300; // between tries without an answer; between opening a tab and its question
+  const LONGEST_MS = 30000; // between tries without an answer
+  const MOMENT_MS = 300, FRESH_MS = 1000; // until an opened tab is there; what was asked so lately is not asked again
   const views = {};
 
   const key = (node) => node?.dataset?.key || node?.id || "";
@@ -89,16 +90,17 @@ window.workbench.live = (() => {
       if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
     }
 
-    views[name] = { ask, element };
+    const look = () => { if (Date.now() - asked > FRESH_MS) ask(); }; // it has come to the front
+    views[name] = { ask, look };
     document.addEventListener("click", acted);
     watch("value", ask);
-    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && Date.now() - asked > MOMENT_MS) ask(); }).observe(element);
+    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) look(); }).observe(element);
     ask();
   }
 
-  document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.ask(); });
+  document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
   const ask = (name) => views[name]?.ask();
-  const opened = (name) => setTimeout(ask, MOMENT_MS, name);
+  const opened = (name) => setTimeout(() => views[name]?.look(), MOMENT_MS);
   return { mount, ask, opened, patch };
 })();

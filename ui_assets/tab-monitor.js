@@ -327,11 +327,7 @@ window.workbench.monitor = (() => {
         const file = await server.export_run({ run: chosen, what });
         if (file?.problem === undefined && file?.text === undefined) throw new Error("no answer"); // Gradio answers for a server that does not
         if (file.problem !== undefined) { status.textContent = file.problem; return; }
-        const link = element("a");
-        link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));
-        link.download = file.name;
-        link.click();
-        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+        window.workbench.download(file.name, file.text, file.type);
         status.textContent = `${file.name} is in your downloads.`;
       } catch { status.textContent = "The server did not answer; try again."; }
     });

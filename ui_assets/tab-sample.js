@@ -128,14 +128,6 @@
     return found;
   }
 
-  function download(name, text) {
-    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" })), download: name });
-    document.body.append(link);
-    link.click();
-    link.remove();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  }
-
   function mount({ element, props, server, watch }) {
     const root = element.querySelector(".wb-sample");
     let current = "", panes = [], detail = null, problem = null;
@@ -199,7 +191,7 @@
       let found;
       try { found = answered(await server.sample_saved({ id: current, kind })); } catch { found = { error: "The server does not answer; try again." }; }
       if (found.error) problem.textContent = found.error;
-      else download(found.name, found.text);
+      else window.workbench.download(found.name, found.text);
     }
 
     root.addEventListener("click", (event) => {
@@ -224,5 +216,4 @@
   }
 
   window.workbench.sample = { mount, address };
-  window.workbench.download = download;
 })();

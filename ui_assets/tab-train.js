@@ -2,7 +2,8 @@
 window.workbench.train = (() => {
   "use strict";
   let notes = {}; // dotted name -> markup, escaped by the server
-  let watched = null;
+  let watched = null; // the tab that the observer watches
+  const observer = new MutationObserver(() => place());
 
   const slug = (name) => name.replaceAll(".", "-").replaceAll("_", "-");
 
@@ -11,6 +12,7 @@ window.workbench.train = (() => {
     if (!note) {
       note = document.createElement("div");
       Object.assign(note, { id, className: "wb-note" });
+      note.dataset.live = "train.note"; // whose buttons the tab's live view hears
       field.append(note);
     }
     if (note.dataset.markup === markup) return;
@@ -32,20 +34,14 @@ window.workbench.train = (() => {
   // `shown`: what the server keeps of the page, as JSON.
   function showNotes(shown) {
     try { notes = JSON.parse(shown || "{}").notes || {}; } catch { notes = {}; }
+    const tab = document.getElementById("train");
+    if (tab !== watched) {
+      watched = tab;
+      observer.disconnect();
+      observer.observe(tab, { childList: true, subtree: true });
+    }
     place();
   }
 
-  function mountNotes(element, trigger) {
-    const tab = element.closest("#train");
-    watched?.disconnect();
-    watched = new MutationObserver(place);
-    watched.observe(tab, { childList: true, subtree: true });
-    tab.addEventListener("click", (event) => {
-      const button = event.target.closest(".wb-note [data-reset]");
-      if (button) trigger("click", { reset: button.dataset.reset });
-    });
-    place();
-  }
-
-  return { mountNotes, showNotes };
+  return { showNotes };
 })();

@@ -74,6 +74,15 @@ window.workbench = (() => {
     if (tab) { tab.click(); tab.focus(); }
   }
 
+  function download(name, text, type = "text/plain;charset=utf-8") {
+    const link = document.createElement("a");
+    Object.assign(link, { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
   function help() {
     const sheet = document.querySelector("dialog.wb-help");
     if (sheet) { if (sheet.open) sheet.close(); else sheet.showModal(); }
@@ -147,5 +156,5 @@ window.workbench = (() => {
   }, { capture: true });
   reach().catch(() => { /* without a server there is nothing to tell of a proxy */ });
 
-  return { url, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
+  return { url, download, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
 })();

@@ -14,10 +14,10 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.run_dir import list_runs, read_records, state_of
 from mygpt2.run_dir.stop import How
+from workbench import draft as drafts
 from workbench import forms
 from workbench.context import Context
 from workbench.paging import metrics_page
-from workbench.tabs.train import draft as drafts
 
 PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
 

@@ -23,6 +23,10 @@ HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 QUIET: dict[str, Any] = {"queue": False, **HIDDEN, **PRIVATE}
 ACTION: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": None}  # only what is queued can show a toast
 
+DOWNLOAD = """(file) => {
+  if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
+  return [];
+}"""  # takes what is JSON of a file's name and text
 _LIVE = "window.workbench.live.mount({ name: '%s', element, props, server, watch, trigger, events: ['apply', 'act'] });"
 
 log = logging.getLogger("workbench")

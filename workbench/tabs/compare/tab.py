@@ -14,7 +14,7 @@ from mygpt2.errors import UserError
 from workbench import html, tasklist
 from workbench.context import Context
 from workbench.live import Asked, News
-from workbench.page import ACTION, PRIVATE, QUIET, Page
+from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
 from workbench.tabs.compare.results import Results
@@ -26,10 +26,6 @@ from workbench.tabs.sample.tab import ONLY_HUB, free_device
 SHOWN_ENDED = 6  # evaluations
 _ADDRESS = """(models, protocol) => {
   window.workbench.url({ tab: "compare", models: (models || []).join(","), protocol });
-  return [];
-}"""
-_DOWNLOAD = """(file) => {
-  if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
   return [];
 }"""
 
@@ -68,7 +64,7 @@ def build(context: Context, page: Page) -> None:
     shown.input(None, shown, live, js="(set) => ({ set })", **QUIET)
     for kind, button in saves.items():
         saved = button.click(page.friendly(partial(exported, results, kind)), shown, file, **ACTION)
-        saved.success(None, file, None, js=_DOWNLOAD, **PRIVATE)
+        saved.success(None, file, None, js=DOWNLOAD, **PRIVATE)
     page.port("compare").change(
         page.friendly(partial(asked, context)), page.port("compare"), [fields["models"], fields["protocol"]], **QUIET
     )

@@ -14,30 +14,16 @@ from workbench.tabs.train.show import field_id
 
 # A note of its own for each of eighty settings, in a column of its own, was half of the page's components; Gradio
 # walks through all of them many times while a page opens. The page's script puts the notes at their fields.
-NOTES = "window.workbench.train.mountNotes(element, trigger);"
 SHOW_NOTES = "(shown) => { window.workbench.train.showNotes(shown); return []; }"
-# A button in a list that resets a setting says so to the server; every other click stays here.
-RESETS = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-reset]');
-  if (button) trigger('click', {reset: button.dataset.reset});
-});"""
-ACTIONS = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-act]');
-  if (button) trigger('click', {act: button.dataset.act, id: button.dataset.id});
-});"""
 TITLES = {"model": "Model", "data": "Data", "optimizer": "Optimizer", "schedule": "Schedule", "train": "Training",
           "eval": "Evaluation", "sample": "Samples", "checkpoint": "Checkpoints", "log": "Logs"}  # fmt: skip
 
 
 @dataclass
 class Fields:
-    """Components by dotted name (and those of the page that are no setting), and the folds by section.
-
-    `notes` hears the buttons of the notes below the fields.
-    """
+    """Components by dotted name (and those of the page that are no setting), and the folds by section."""
 
     inputs: dict[str, Any] = field(default_factory=dict)
-    notes: Any = None
     folds: dict[str, gr.Accordion] = field(default_factory=dict)
 
     def values(self, texts: Mapping[str, str]) -> dict[Any, Any]:
@@ -85,11 +71,6 @@ def place(fields: Fields, name: str, made: Any) -> None:
     """Renders and registers a component that was just made."""
     made.render()
     fields.inputs[name] = made
-
-
-def notes(fields: Fields) -> None:
-    """What hears the buttons of all notes: its click has {"reset": dotted name}."""
-    fields.notes = gr.HTML("", js_on_load=NOTES, elem_id="train-notes", apply_default_css=False)
 
 
 def component(setting: Setting, text: str) -> Any:

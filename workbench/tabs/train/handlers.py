@@ -17,12 +17,12 @@ from mygpt2.config import to_toml
 from mygpt2.config.fields import settings
 from mygpt2.errors import UserError
 from mygpt2.planning import Plan
+from workbench import draft as drafts
 from workbench.context import Context
+from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
 from workbench.forms import Loaded
 from workbench.page import Page
-from workbench.tabs.train import draft as drafts
 from workbench.tabs.train import fill, show
-from workbench.tabs.train.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
 from workbench.tabs.train.fields import Fields, fold_label
 
 Data = Mapping[Any, Any]

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mygpt2.errors import UserError
+from workbench import draft as drafts
 from workbench.context import Context
-from workbench.html import Markup, badge, escape, join
+from workbench.draft import Draft
+from workbench.html import Markup, button, escape, join
 from workbench.jobs import RESULT, Task
 from workbench.jobs.command import overrides
-from workbench.tabs.train import draft as drafts
-from workbench.tabs.train.draft import Draft
+from workbench.tasklist import badge
 
 KIND = "measure"
 SHOWN = ("time.speed", "time.total", "memory.process")
@@ -55,18 +56,16 @@ def view(task: Task | None) -> Markup:
     """The newest measurement: under way, its figures, or why there are none. Nothing before the first."""
     if task is None:
         return Markup("")
-    head = f"<p>{badge(STATES.get(task.state, 'lost'))} <b>Measured</b>: {escape(_brief(task.label))}</p>"
+    head = f"<p>{badge(task)} <b>Measured</b>: {escape(_brief(task.label))}</p>"
     if task.running:
         said = next((line for line in reversed(task.log) if line.strip()), "starting")
-        body = f'<p class="wb-muted" role="status">{escape(said)}</p>'
+        stop = button("stop-measuring", task.id, "Stop measuring", "Stop measuring")
+        body = f'<p class="wb-muted" role="status">{escape(said)}</p>{stop}'
     elif task.state == "done":
         body = f"<dl>{_figures(task.result)}</dl>"
     else:
         body = f'<p class="wb-bad">{escape(task.error or "stopped")}</p>'
     return Markup(f'<section class="wb-card wb-estimate">{head}{body}</section>')
-
-
-STATES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped"}
 
 
 def _brief(label: str) -> str:

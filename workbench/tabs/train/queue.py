@@ -12,12 +12,12 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
 from mygpt2.run_dir.values import whole
 from workbench.context import Context
-from workbench.html import STATES, Markup, badge, empty, escape, join, table
+from workbench.draft import parse_processes
+from workbench.html import STATES, Markup, badge, button, empty, escape, join, table
 from workbench.jobs import Job
 from workbench.jobs.policy import check_resumable, may_resume
 from workbench.jobs.reading import came_to_nothing
 from workbench.jobs.records import WAITING
-from workbench.tabs.train.draft import parse_processes
 
 ENDED_SHOWN = 5
 RUNS_SHOWN = 50
@@ -36,18 +36,19 @@ def queue(context: Context) -> Markup:
     held = context.jobs.devices.held() if waiting else {}
     rows = [_row(context, job, waiting, held) for job in (*active, *ended)]
     headers = ("run", "state", "on", "settings", "why", "")
-    return join([head, table(headers, rows, caption="queue and the last that ended")])
+    keys = [job.id for job in (*active, *ended)]
+    return join([head, table(headers, rows, caption="queue and the last that ended", keys=keys)])
 
 
 def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> tuple[Any, ...]:
-    buttons = [_button("open", job, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
+    buttons = [button("open", job.id, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
     if not context.read_only:
         if job.id in waiting:
             place = waiting.index(job.id)
-            buttons += [_button("up", job, "Up", f"Move {job.run} up")] if place else []
-            buttons += [_button("down", job, "Down", f"Move {job.run} down")] if place + 1 < len(waiting) else []
-            buttons.append(_button("cancel", job, "Cancel", f"Take {job.run} out of the queue"))
-        buttons.append(_button("copy", job, "Copy", f"Copy {job.run} into the form"))
+            buttons += [button("up", job.id, "Up", f"Move {job.run} up")] if place else []
+            buttons += [button("down", job.id, "Down", f"Move {job.run} down")] if place + 1 < len(waiting) else []
+            buttons.append(button("cancel", job.id, "Cancel", f"Take {job.run} out of the queue"))
+        buttons.append(button("copy", job.id, "Copy", f"Copy {job.run} into the form"))
     on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
     what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
     word = WORDS.get(job.state, job.state)
@@ -70,18 +71,6 @@ def _settings(job: Job) -> str:
     words = list(job.spec.argv)
     text = shlex.join(words[words.index("--preset") + 1 :]) if "--preset" in words else "as before"
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _button(action: str, job: Job, text: str, label: str) -> Markup:
-    return button(action, job.id, text, label)
-
-
-def button(action: str, target: str, text: str, label: str) -> Markup:
-    """A button of a table: its click carries the action and its target."""
-    return Markup(
-        f'<button type="button" class="wb-small" data-act="{escape(action)}" data-id="{escape(target)}" '
-        f'aria-label="{escape(label)}">{escape(text)}</button>'
-    )
 
 
 def act(context: Context, action: str, id: str) -> None:
@@ -115,7 +104,11 @@ def resume_table(context: Context) -> Markup:
     if not rows:
         return empty("No run of this folder was stopped, failed or got lost.")
     return table(
-        ("run", "state", "step", "processes", "why it ended", ""), rows, numeric={2, 3}, caption="runs to resume"
+        ("run", "state", "step", "processes", "why it ended", ""),
+        rows,
+        numeric={2, 3},
+        caption="runs to resume",
+        keys=[row[0] for row in rows],
     )
 
 

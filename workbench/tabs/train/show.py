@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from mygpt2.planning import Figure, Plan, Rates
 from mygpt2.planning.figures import SECTIONS
+from workbench.draft import Checked
 from workbench.forms import Change
-from workbench.html import Markup, escape, join, table
-from workbench.tabs.train.draft import Checked
+from workbench.html import Markup, button, escape, join, table
 
 LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "flops.total", "memory.process",
          "disk.peak", "time.speed", "time.total")  # fmt: skip
@@ -49,10 +49,7 @@ def status(words: str) -> Markup:
 
 
 def _reset(change: Change) -> Markup:
-    return Markup(
-        f'<button type="button" class="wb-link" data-reset="{escape(change.name)}" '
-        f'aria-label="Reset {escape(change.name)} to the preset">Reset</button>'
-    )
+    return button("reset", change.name, "Reset", f"Reset {change.name} to the preset", "wb-link")
 
 
 def _value(text: str) -> Markup:
@@ -94,9 +91,9 @@ def changes(checked: Checked) -> Markup:
         )
         for c in checked.changes
     )
-    everything = '<button type="button" class="wb-link" data-reset="*">Reset all</button>'
+    everything = button("reset", "*", "Reset all", "Reset all", "wb-link")
     head = f"<p><b>{len(checked.changes)} differ from {preset}</b> {everything}</p>"
-    return Markup(f'<div class="wb-changes">{head}<ul>{rows}</ul></div>')
+    return Markup(f'<div class="wb-changes" data-live="train.changes">{head}<ul>{rows}</ul></div>')
 
 
 def estimate(plan: Plan | str) -> Markup:

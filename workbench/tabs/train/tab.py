@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 import gradio as gr
@@ -11,40 +12,28 @@ from mygpt2.config import load_config
 from mygpt2.config.summary import count_parameters
 from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.run_dir import list_runs
+from workbench import draft as drafts
 from workbench.context import Context
-from workbench.page import ACTION, PRIVATE, QUIET, Page
-from workbench.tabs.train import draft as drafts
+from workbench.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
+from workbench.live import Asked, News
+from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.train import fields as form
 from workbench.tabs.train import fill, handlers, measure, show
 from workbench.tabs.train import queue as queues
-from workbench.tabs.train.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.tabs.train.handlers import Parts
-from workbench.tabs.train.presets import preset_choices
 
-QUEUE_SECONDS, RUNS_SECONDS = 3.0, 15.0
-MEASURE_SECONDS = 2.0
-IDLE_SECONDS = 15.0  # while nothing waits or runs
-SAVE_FILE = """(text) => {
-  const file = JSON.parse(text || "{}");
-  if (!file.name) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([file.text], {type: "application/toml"}));
-  link.download = file.name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}"""
+RUNS_SECONDS = 15.0  # between two looks at the runs that could go on
 
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
-    parts, made = compose(context)
+    parts, made = compose(context, page)
     _wire_form(context, page, parts, made)
-    queued = _wire_launch(context, page, parts, made)
-    _wire_measure(context, page, parts, made)
-    _wire_queue(context, page, made, queued)
+    _wire_launch(context, page, parts, made)
+    _wire_live(context, page, parts, made)
 
 
-def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
+def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:
     """The components, without what they do: those of the form, and the rest by name."""
     fields = form.Fields()
     parts = Parts(fields)
@@ -52,7 +41,6 @@ def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
     texts = fill.from_preset(FIRST_PRESET).values
     with gr.Column(elem_id="train", elem_classes="wb-train"):
         made["welcome"] = _welcome(context, parts)
-        form.notes(fields)
         form.place(fields, PRESET, _presets())
         with gr.Row(elem_classes="wb-train-main", equal_height=False):
             with gr.Column(scale=5, min_width=300, elem_classes="wb-train-form"):
@@ -62,8 +50,8 @@ def compose(context: Context) -> tuple[Parts, dict[str, Any]]:
                 made |= _files()
             with gr.Column(scale=4, min_width=300, elem_classes="wb-train-side"):
                 made["suggest"] = _launch_card(context, fields, parts)
-                _outlook(parts, made)
-        made |= _queue(context)
+                _outlook(page, parts, made)
+        made |= _queue(context, page)
         _hidden(parts)
     return parts, made
 
@@ -85,7 +73,7 @@ def _is_new(context: Context) -> bool:
 
 
 def _presets() -> gr.Radio:
-    return gr.Radio(preset_choices(), value=FIRST_PRESET, label="Preset", info="Where the settings begin.",
+    return gr.Radio(fill.preset_choices(), value=FIRST_PRESET, label="Preset", info="Where the settings begin.",
                     elem_id="field-preset", interactive=True, render=False)  # fmt: skip
 
 
@@ -115,15 +103,12 @@ def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Butt
     return suggest
 
 
-def _outlook(parts: Parts, made: dict[str, Any]) -> None:
+def _outlook(page: Page, parts: Parts, made: dict[str, Any]) -> None:
     parts.estimate = gr.HTML(show.estimate("Being worked out."), elem_id="train-estimate")
-    with gr.Row():
-        made["measure"] = gr.Button("Measure a few real steps", size="sm", elem_id="train-measure", min_width=120)
-        made["measure_stop"] = gr.Button("Stop measuring", size="sm", elem_id="train-measure-stop", min_width=120,
-                                         visible=False)  # fmt: skip
-    made["measured"] = gr.HTML("", elem_id="train-measured")
+    made["measure"] = gr.Button("Measure a few real steps", size="sm", elem_id="train-measure", min_width=120)
+    page.part("train", "measured", elem_id="train-measured")
     parts.schedule = gr.HTML("", elem_id="train-schedule")
-    parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=form.RESETS)
+    parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=None)
     parts.command = gr.Textbox("", label="The command that will be executed", placeholder="shown once Start is on",
                                lines=3, max_lines=12, interactive=False, buttons=["copy"], elem_id="train-command",
                                elem_classes="wb-mono")  # fmt: skip
@@ -136,17 +121,17 @@ def _files() -> dict[str, Any]:
     return {"load": load, "save": save}
 
 
-def _queue(context: Context) -> dict[str, Any]:
+def _queue(context: Context, page: Page) -> dict[str, Any]:
     with gr.Column(elem_classes="wb-train-queue"):
         gr.HTML("<h2>Queue</h2>")
-        made: dict[str, Any] = {"queue": gr.HTML("", elem_id="train-queue", js_on_load=form.ACTIONS)}
-        made["pause"] = gr.Button("Pause the queue", size="sm", elem_id="train-pause", visible=not context.read_only)
+        page.part("train", "queue", elem_id="train-queue")
+        pause = gr.Button("Pause the queue", size="sm", elem_id="train-pause", visible=not context.read_only)
         gr.HTML("<h2>Go on with a run</h2>")
-        made["processes"] = gr.Textbox("", label="Processes for the resumed run", placeholder="as before", max_lines=1,
-                                       max_length=20, elem_id="train-resume-processes",
-                                       visible=not context.read_only)  # fmt: skip
-        made["runs"] = gr.HTML("", elem_id="train-resume", js_on_load=form.ACTIONS)
-    return made
+        processes = gr.Textbox("", label="Processes for the resumed run", placeholder="as before", max_lines=1,
+                               max_length=20, elem_id="train-resume-processes",
+                               visible=not context.read_only)  # fmt: skip
+        page.part("train", "runs", elem_id="train-resume")
+    return {"pause": pause, "processes": processes}
 
 
 def _hidden(parts: Parts) -> None:
@@ -168,9 +153,6 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     def devices(data: dict[Any, Any]) -> Any:
         return handlers.choose_devices(parts, data)
 
-    def reset(data: dict[Any, Any], event: gr.EventData) -> Any:
-        return handlers.reset(context, parts, str((event._data or {}).get("reset", "")), data)
-
     def request(data: dict[Any, Any]) -> Any:
         return handlers.answer_request(context, parts, data[page.port("train")], data)
 
@@ -190,16 +172,14 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
                       parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
     refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
-    gr.on([parts.fields.notes.click, parts.changes.click], page.friendly(reset), parts.form, parts.filling, **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)
     load.upload(page.friendly(upload), load, parts.filling, **ACTION)
     save.click(page.friendly(download), parts.form, parts.file, **ACTION)
-    parts.file.change(None, parts.file, None, js=SAVE_FILE, **PRIVATE)
+    parts.file.change(None, parts.file, None, js=DOWNLOAD, **PRIVATE)
     suggest.click(page.friendly(name), parts.form, parts.filling, **ACTION)
 
 
-def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> Any:
-    """Returns the event after which the queue has changed."""
+def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
     welcome = made["welcome"]
     to_monitor = page.outputs("monitor")
     run = parts.fields.inputs[RUN]
@@ -234,81 +214,61 @@ def _wire_launch(context: Context, page: Page, parts: Parts, made: dict[str, Any
     parts.start.click(page.friendly(start), parts.form, [*to_monitor, *after], **ACTION)
     parts.welcome_start.click(page.friendly(start_first), None, [*to_monitor, *after], **ACTION)
     page.on_open("train", arrive, [parts.filled, page.port("train")], after)
-    return parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION)
+    parts.queue_up.click(page.friendly(queue_up), parts.form, after, **ACTION).then(**page.now("train"))
 
 
-def _wire_measure(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
-    """A few real steps of the form's run, beside the estimate; looked at often only while it is under way."""
-    timer = page.timer("train", MEASURE_SECONDS)
-    outputs = [made["measured"], made["measure"], made["measure_stop"], timer]
+def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
+    """The queue, the measurement and the runs that can go on, and what their buttons do."""
+    measure_it, pause, processes = made["measure"], made["pause"], made["processes"]
+    go, copy, now = page.outputs("monitor"), page.port("train"), page.now("train")
+    live = page.live("train", View(context), {"pause": pause})
 
-    def state() -> list[Any]:
-        task = measure.newest(context)
-        going = task is not None and task.running
-        return [measure.view(task), gr.Button(visible=not going), gr.Button(visible=going),
-                gr.Timer(value=MEASURE_SECONDS if going else IDLE_SECONDS)]  # fmt: skip
-
-    def poll(shown: str) -> Any:
-        now = state()
-        return now if now[0] != shown else gr.skip()
-
-    def begin(data: dict[Any, Any]) -> list[Any]:
-        measure.start(context, handlers.draft_of(parts, data))
-        return state()
-
-    def end() -> list[Any]:
-        measure.stop(context)
-        return state()
-
-    made["measure"].click(page.friendly(begin), parts.form, outputs, **ACTION)
-    made["measure_stop"].click(page.friendly(end), None, outputs, **ACTION)
-    timer.tick(page.friendly(poll), made["measured"], outputs, **QUIET)
-    page.on_open("train", state, None, outputs)
-
-
-def _wire_queue(context: Context, page: Page, made: dict[str, Any], queued: Any) -> None:
-    table, pause, runs = made["queue"], made["pause"], made["runs"]
-    go = page.outputs("monitor")
-    copy = page.port("train")
-    timer = page.timer("train", QUEUE_SECONDS)
-
-    def state() -> dict[Any, Any]:
-        words = "Continue the queue" if context.jobs.paused else "Pause the queue"
-        pace = gr.Timer(value=QUEUE_SECONDS if context.jobs.queue() else IDLE_SECONDS)
-        return {table: queues.queue(context), pause: gr.Button(words), timer: pace}
-
-    def poll(shown: str) -> Any:
-        """What has changed, or nothing to do for the browser; slowly while nothing waits or runs."""
-        now = state()
-        return now if now[table] != shown else gr.skip()
-
-    def poll_runs(shown: str) -> Any:
-        now = queues.resume_table(context)
-        return now if now != shown else gr.skip()
-
-    def act(event: gr.EventData) -> Any:
+    def act(data: dict[Any, Any], event: gr.EventData) -> Any:
         action, id = (str((event._data or {}).get(key, "")) for key in ("act", "id"))
-        if action == "open":
-            selected, request = page.go("monitor", runs=context.jobs.store.get(id).run)
-            return {go[0]: selected, go[1]: request}
+        if action == "reset":
+            return handlers.reset(context, parts, id, data)
         if action == "copy":
             return {copy: page.ask(from_job=id)}
-        queues.act(context, action, id)
-        return state()
+        if action in ("open", "resume"):
+            job = context.jobs.store.get(id) if action == "open" else queues.resume(context, id, data[processes])
+            return dict(zip(go, page.go("monitor", runs=job.run), strict=True))
+        if action == "stop-measuring":
+            measure.stop(context)
+        else:
+            queues.act(context, action, id)
+        return gr.skip()
 
-    def toggle() -> Any:
+    def begin(data: dict[Any, Any]) -> None:
+        measure.start(context, handlers.draft_of(parts, data))
+
+    def toggle() -> None:
         context.changes()
         (context.jobs.resume if context.jobs.paused else context.jobs.pause)()
-        return state()
 
-    def resume(processes: str, event: gr.EventData) -> Any:
-        job = queues.resume(context, str((event._data or {}).get("id", "")), processes)
-        return page.go("monitor", runs=job.run)
+    live.act(page.friendly(act), parts.form | {processes}, [*go, copy, *parts.filling], **ACTION).then(**now)
+    measure_it.click(page.friendly(begin), parts.form, None, **ACTION).then(**now)
+    pause.click(page.friendly(toggle), None, None, **ACTION).then(**now)
 
-    timer.tick(page.friendly(poll), table, [table, pause, timer], **QUIET)
-    queued.then(page.friendly(state), None, [table, pause, timer], **QUIET)
-    page.timer("train", RUNS_SECONDS).tick(page.friendly(poll_runs), runs, runs, **QUIET)
-    page.on_open("train", lambda: state() | {runs: queues.resume_table(context)}, None, [table, pause, timer, runs])
-    table.click(page.friendly(act), None, [table, pause, timer, *go, copy], **ACTION)
-    pause.click(page.friendly(toggle), None, [table, pause, timer], **ACTION)
-    runs.click(page.friendly(resume), made["processes"], go, **ACTION)
+
+class View:
+    """What there is to see of the queue. Whether a run could go on is looked up anew only now and then."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._runs: tuple[Any, Any] = None, ""
+
+    def __call__(self, asked: Asked, news: News) -> None:
+        jobs, task = self._context.jobs, measure.newest(self._context)
+        queued, going = jobs.queue(), task is not None and task.running
+        news.show("queue", queues.queue(self._context))
+        news.show("measured", measure.view(task))
+        news.show("runs", self._resumable([job.run for job in queued]))
+        news.set("pause", value="Continue the queue" if jobs.paused else "Pause the queue")
+        news.tell("enabled", {"train-measure": not going})
+        news.busy = bool(queued) or going
+
+    def _resumable(self, queued: list[str]) -> Any:
+        state = time.monotonic() // RUNS_SECONDS, queued, len(list_runs(self._context.runs))
+        if self._runs[0] != state:
+            self._runs = state, queues.resume_table(self._context)
+        return self._runs[1]

@@ -18,11 +18,11 @@ from tests.run_dir.processes import record_rank
 from tests.workbench.conftest import make_run
 from workbench import forms
 from workbench.context import Context
+from workbench.draft import DEVICES, NPROC, PRESET, RUN
 from workbench.jobs import Jobs
 from workbench.page import Page
 from workbench.tabs.train import handlers
 from workbench.tabs.train import tab as train
-from workbench.tabs.train.draft import DEVICES, NPROC, PRESET, RUN
 from workbench.tabs.train.handlers import Parts
 
 
@@ -34,7 +34,7 @@ class Form:
         runs.mkdir()
         self.context = Context(runs.resolve(), (folder.resolve(),), Jobs(runs.resolve(), slots))
         with gr.Blocks():
-            self.parts, self.made = train.compose(self.context)
+            self.parts, self.made = train.compose(self.context, Page())
         self.data: dict[Any, Any] = {made: made.value for made in self.parts.form}
         self.data[self.parts.shown] = None
         self[NPROC] = "2"

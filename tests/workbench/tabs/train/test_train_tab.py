@@ -15,12 +15,12 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
 from tests.workbench.bad_values import bad_values
 from tests.workbench.conftest import make_run
+from workbench import draft as drafts
 from workbench import forms
 from workbench.context import Context
+from workbench.draft import Draft
 from workbench.jobs import Jobs
-from workbench.tabs.train import draft as drafts
 from workbench.tabs.train import fill, queue, show
-from workbench.tabs.train.draft import Draft
 
 
 @pytest.fixture
