@@ -10,17 +10,16 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import queue
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mygpt2.data.sources.pydocs import prose
-from mygpt2.data.sources.pydocs.read import Pieces
+from mygpt2.data.sources.pydocs.prose import Pieces
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write
 
@@ -151,29 +150,19 @@ def _key(packages: Iterable[Package]) -> str:
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
+Rows = list[dict[str, object]]
+"""Documents as rows of the table."""
+
+
 def _write(folder: Path, packages: list[Package], progress: Progress | None) -> None:
     """All files of the corpus, then `made.json`, which says that it is whole."""
-    seen: Counter[str] = Counter()
-    waiting: list[dict[str, object]] = []
     counts = {"files": 0, "documents": 0, "characters": 0}
-
-    def flush() -> None:
-        if waiting:
-            first = str(waiting[0]["dump"]).rsplit("-", 1)[0]
-            _write_parquet(folder / f"{counts['files']:03d}_{first}.parquet", waiting)
-            counts["files"] += 1
-            counts["documents"] += len(waiting)
-            counts["characters"] += sum(len(str(x["text"])) for x in waiting)
-            waiting.clear()
-
-    for package, modules in _read(packages, progress):
-        rows = list(_rows(package, modules, seen))
-        if sum(len(str(x["text"])) for x in rows) >= GROUP_BYTES:
-            flush()
-        waiting += rows
-        if sum(len(str(x["text"])) for x in waiting) >= GROUP_BYTES:
-            flush()
-    flush()
+    for rows in _files(packages, progress):
+        first = str(rows[0]["dump"]).rsplit("-", 1)[0]
+        _write_parquet(folder / f"{counts['files']:03d}_{first}.parquet", rows)
+        counts["files"] += 1
+        counts["documents"] += len(rows)
+        counts["characters"] += _characters(rows)
     if not counts["documents"]:
         raise UserError(
             "source=pydocs found no documentation in this Python; give data.source a folder of text instead"
@@ -183,60 +172,69 @@ def _write(folder: Path, packages: list[Package], progress: Progress | None) -> 
     )
 
 
+def _files(packages: list[Package], progress: Progress | None) -> Iterator[Rows]:
+    """The rows of each file: those of one large package, or of small ones in a row."""
+    seen: Counter[str] = Counter()
+    waiting: Rows = []
+    for package, modules in _read(packages, progress):
+        rows = list(_rows(package, modules, seen))
+        if waiting and _characters(rows) >= GROUP_BYTES:
+            yield waiting
+            waiting = []
+        waiting += rows
+        if _characters(waiting) >= GROUP_BYTES:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _characters(rows: Rows) -> int:
+    return sum(len(str(row["text"])) for row in rows)
+
+
 def _read(packages: list[Package], progress: Progress | None) -> Iterator[tuple[Package, list[tuple[str, Pieces]]]]:
     """The modules of each package with their texts; read by several processes, handed out in order."""
     jobs = [(p, list(p.files[i : i + 100])) for p in packages for i in range(0, len(p.files), 100)]
-    with _readers(max(1, min(8, os.cpu_count() or 1))) as read:
-        modules: list[tuple[str, Pieces]] = []
-        for i, ((package, _), found) in enumerate(zip(jobs, read([(p.root, files) for p, files in jobs]), strict=True)):
-            modules += found
-            if progress:
-                progress(i + 1, len(jobs))
-            if i + 1 == len(jobs) or jobs[i + 1][0] is not package:
-                yield package, modules
-                modules = []
+    modules: list[tuple[str, Pieces]] = []
+    for i, ((package, _), found) in enumerate(zip(jobs, _pieces([(p.root, files) for p, files in jobs]), strict=True)):
+        modules += found
+        if progress:
+            progress(i + 1, len(jobs))
+        if i + 1 == len(jobs) or jobs[i + 1][0] is not package:
+            yield package, modules
+            modules = []
 
 
-Job = tuple[str, list[str]]
+def _pieces(jobs: list[tuple[str, list[str]]]) -> Iterator[list[tuple[str, Pieces]]]:
+    """The texts of the files (root, names) of each job, in the jobs' order.
 
-
-@contextmanager
-def _readers(count: int) -> Iterator[Callable[[list[Job]], Iterator[list[tuple[str, Pieces]]]]]:
-    """A function that has jobs done by `count` processes and gives the answers in the jobs' order.
-
-    Plain child processes that live on their standard input: unlike a pool's workers they end with this process
+    By plain child processes that live on their standard input: unlike a pool's workers they end with this process
     however it ends, and they need nothing of its main module.
     """
     home = str(Path(__file__).parents[4])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
-    children = []
-    for _ in range(count):
-        children.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "mygpt2.data.sources.pydocs.read"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
-            )
+    own = threading.local()
+    children: list[subprocess.Popen[str]] = []
+
+    def begin() -> None:
+        own.child = subprocess.Popen(
+            [sys.executable, "-m", prose.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
         )  # fmt: skip
-        idle.put(children[-1])
+        children.append(own.child)
 
-    def one(job: Job) -> list[tuple[str, Pieces]]:
-        child = idle.get()
-        assert child.stdin and child.stdout
-        try:
-            child.stdin.write(json.dumps(job) + "\n")
-            child.stdin.flush()
-            answer = child.stdout.readline()
-            if not answer:
-                raise RuntimeError(f"a reader of documentation ended with code {child.wait()} at {job[1][0]}")
-            return json.loads(answer)
-        finally:
-            idle.put(child)
+    def one(job: tuple[str, list[str]]) -> list[tuple[str, Pieces]]:
+        own.child.stdin.write(json.dumps(job) + "\n")
+        own.child.stdin.flush()
+        answer = own.child.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a reader of documentation ended with code {own.child.wait()} at {job[1][0]}")
+        return json.loads(answer)
 
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), initializer=begin) as pool:
         try:
-            yield lambda jobs: pool.map(one, jobs)
+            yield from pool.map(one, jobs)
         finally:
             pool.shutdown(cancel_futures=True)
             for child in children:

@@ -1,14 +1,26 @@
 """Prose out of Python sources: find the texts, take the mark-up and the code away, keep what reads as English.
 
-Everything here is a pure function of a string. Sources are read with a small lexer rather than with `ast`: it is
-several times as fast, reads Cython too, and sees comments and the documentation that is passed to functions.
+Sources are read with a small lexer rather than with `ast`: it is several times as fast, reads Cython too, and sees
+comments and the documentation that is passed to functions.
+
+Run as `python -m mygpt2.data.sources.pydocs.prose` it reads files: one JSON line in, one out. It ends when its standard
+input does, so it cannot outlive the one who asked.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
+import sys
 from collections.abc import Iterator
+
+Pieces = list[tuple[str, str]]
+"""(qualified name, clean text) in the order of a module."""
+
+LARGEST = 2_000_000  # characters; longer sources are generated
+LEAST_PROSE = 0.22  # share of function words in a single text
 
 # One pass that steps over everything in which a quote or a hash means something else. Every alternative begins with one
 # of four characters, which lets the engine skip what lies between.
@@ -204,3 +216,37 @@ def prose_share(text: str) -> float:
     if not words:
         return 0.0
     return sum(w.strip(".,;:()").lower() in _COMMON for w in words) / len(words)
+
+
+def read_files(root: str, files: list[str]) -> list[tuple[str, Pieces]]:
+    """(path, texts) of each file that holds any, in the order given."""
+    found = []
+    for name in files:
+        try:
+            with open(os.path.join(root, name), encoding="utf-8") as f:
+                source = f.read(LARGEST + 1)
+        except (OSError, UnicodeDecodeError):
+            continue  # a package may list files that were removed, or hold other encodings on purpose
+        pieces = _pieces(name, source) if len(source) <= LARGEST else []
+        if pieces:
+            found.append((name, pieces))
+    return found
+
+
+def _pieces(name: str, source: str) -> Pieces:
+    if name.endswith("METADATA"):
+        source = source.partition("\n\n")[2]
+    raw = [("", source)] if name.endswith((".rst", ".md", "METADATA")) else texts(source)
+    found = ((n, clean(text)) for n, text in raw)
+    return [(n, text) for n, text in found if len(text) > 60 and prose_share(text) >= LEAST_PROSE]
+
+
+def main() -> None:
+    for line in sys.stdin:
+        root, files = json.loads(line)
+        sys.stdout.write(json.dumps(read_files(root, files)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
