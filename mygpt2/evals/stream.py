@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from mygpt2.data.checked import one_at_a_time, say_unwritable
 from mygpt2.data.validation import ValidationSet
 from mygpt2.errors import UserError
+from mygpt2.files import replace_file
 from mygpt2.tokenizer import Tokenizer
 
 CHOICE = 1  # part of the cache's key: a change of how a stream is made raises it
@@ -120,24 +119,17 @@ def cached(cache_dir: Path, key: tuple[Any, ...], tokenizer: Tokenizer, make: Ca
     """The stream for `key` and this tokenizer from the cache when its checksum holds, else made and kept."""
     name = hashlib.sha256(repr((CHOICE, *key, tokenizer.fingerprint)).encode()).hexdigest()[:24]
     path = Path(cache_dir) / "protocols" / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with one_at_a_time(path, cache_dir):
         found = _load(path, tokenizer)
         if found is None:
             found = make()
-            _save(path, found)
+            arrays = {"tokens": found.tokens, "doc_starts": found.doc_starts}
+            notes = {"sha256": found.sha256, "origin": json.dumps(found.origin)}
+            try:
+                replace_file(path, save(arrays, metadata=notes))
+            except OSError as error:
+                say_unwritable(cache_dir, error)
     return found
-
-
-def _save(path: Path, stream: TokenStream) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".making-", dir=path.parent)
-    os.close(handle)
-    try:
-        arrays = {"tokens": stream.tokens, "doc_starts": stream.doc_starts}
-        save_file(arrays, aside, metadata={"sha256": stream.sha256, "origin": json.dumps(stream.origin)})
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
 
 
 def _load(path: Path, tokenizer: Tokenizer) -> TokenStream | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -81,3 +82,38 @@ def printable_bytes() -> dict[str, int]:
 def whole_characters(text: str) -> str:
     """The text with lone surrogates, which UTF-8 has no bytes for, replaced by U+FFFD; tiktoken does the same."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def byte_level_json(
+    merges: Sequence[tuple[str, str]], pre_tokenizer: dict[str, Any], added: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """The content of a tokenizer.json: the 256 bytes, then the merges; `added` tokens have ids of their own."""
+    words = [*printable_bytes(), *(first + second for first, second in merges)]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": list(added),
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {word: number for number, word in enumerate(words)},
+            "merges": [" ".join(merge) for merge in merges],
+        },
+    }
+
+
+def special_token(number: int, text: str) -> dict[str, Any]:
+    """An entry of a tokenizer.json's `added_tokens`."""
+    plain = {name: False for name in ("single_word", "lstrip", "rstrip", "normalized")}
+    return {"id": number, "content": text, **plain, "special": True}

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiktoken
 import tokenizers
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer.base import Tokenizer, printable_bytes, whole_characters
 from mygpt2.tokenizer.fast import PROBES
-from mygpt2.tokenizer.ranks import fits, tiktoken_core
+from mygpt2.tokenizer.ranks import encode, fits, tiktoken_core
 from mygpt2.tokenizer.trial import is_harmless, try_out
 
 LARGEST_FILE = 256 << 20  # bytes; vocabularies of 250,000 with their merges take 35 MB
@@ -78,18 +77,10 @@ class HFTokenizer(Tokenizer):
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if self._core is None:
+        core = self._core
+        if core is None:
             return self._by_library(texts)
-        return [self._by_core(self._core, text) for text in texts]
-
-    def _by_core(self, core: tiktoken.Encoding, text: str) -> np.ndarray:
-        if not fits(text):
-            return self._by_library([text])[0]
-        try:
-            ids = core.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:
-            ids = core.encode_to_numpy(whole_characters(text), disallowed_special=())
-        return ids.astype(self.dtype)
+        return [encode(core, x, self.dtype) if fits(x) else self._by_library([x])[0] for x in texts]
 
     def _by_library(self, texts: Sequence[str]) -> list[np.ndarray]:
         texts = [text if text.isascii() else whole_characters(text) for text in texts]

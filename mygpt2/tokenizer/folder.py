@@ -10,7 +10,7 @@ import tokenizers
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
-from mygpt2.tokenizer.base import printable_bytes
+from mygpt2.tokenizer.base import printable_bytes, special_token
 from mygpt2.tokenizer.gpt2 import FULL_SIZE, SMALLEST, GPT2Tokenizer, read_merges
 
 JSON, SETTINGS, VOCABULARY, MERGES = "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"
@@ -24,15 +24,18 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
     Another tokenizer's file is copied as it is. `context` is the model's, in tokens.
     """
     if isinstance(tokenizer, GPT2Tokenizer):
-        content, end, kind = _gpt2_json(tokenizer), END, "GPT2Tokenizer"
+        content, end, kind = json.loads(tokenizer.hf_json()), END, "GPT2Tokenizer"
         vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+        vocabulary[END] = tokenizer.eot_id
+        content["added_tokens"] = [special_token(tokenizer.eot_id, END)]
         _write(folder / JSON, json.dumps(content, ensure_ascii=False))
         _write(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
         _write(folder / MERGES, "\n".join(["#version: 0.2", *merges, ""]))
     else:
         source = Path(tokenizer.name)
         (folder / JSON).write_bytes(source.read_bytes())
-        end, kind = _spelling(source, tokenizer.eot_id), "PreTrainedTokenizerFast"
+        spelling = tokenizers.Tokenizer.from_file(str(source)).id_to_token(tokenizer.eot_id)
+        end, kind = str(spelling), "PreTrainedTokenizerFast"
     settings = {
         "tokenizer_class": kind,
         "model_max_length": context,
@@ -69,14 +72,6 @@ def tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer:
     )
 
 
-def _gpt2_json(tokenizer: GPT2Tokenizer) -> dict[str, Any]:
-    content = json.loads(tokenizer.hf_json())
-    content["model"]["vocab"][END] = tokenizer.eot_id
-    added = {name: False for name in ("single_word", "lstrip", "rstrip", "normalized")}
-    content["added_tokens"] = [{"id": tokenizer.eot_id, "content": END, **added, "special": True}]
-    return content
-
-
 def _gpt2_size(content: dict[str, Any]) -> int | None:
     """The N of gpt2:N if a tokenizer.json is that and nothing else."""
     model, before = content.get("model"), content.get("pre_tokenizer")
@@ -107,10 +102,6 @@ def _is_gpt2(words: dict[str, Any], merges: list[tuple[str, ...]]) -> bool:
     ours = read_merges()[: len(merges)]
     spellings = [*printable_bytes(), *(first + second for first, second in ours), END]
     return merges == ours and words == {word: i for i, word in enumerate(spellings)}
-
-
-def _spelling(path: Path, token: int) -> str:
-    return str(tokenizers.Tokenizer.from_file(str(path)).id_to_token(token))
 
 
 def _read(path: Path) -> dict[str, Any]:

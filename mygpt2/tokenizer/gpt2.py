@@ -16,18 +16,17 @@ import numpy as np
 import tiktoken
 
 from mygpt2.errors import UserError
-from mygpt2.tokenizer.base import Tokenizer, printable_bytes, whole_characters
+from mygpt2.tokenizer.base import Tokenizer, byte_level_json, printable_bytes
+from mygpt2.tokenizer.patterns import GPT2, pre_tokenizer
+from mygpt2.tokenizer.ranks import LONGEST_RUN, encode
 
 MERGES_FILE = Path(__file__).parent / "tables" / "vocab.bpe"
 SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }  # tiktoken_ext/openai_public.py, function gpt2; the second file numbers the tokens of the first
-# GPT-2's pattern in tiktoken's spelling, which gives the same pieces faster.
-SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 FULL_SIZE = 50257
 SMALLEST = 257  # every byte and end-of-text
-LONGEST_RUN = 250_000  # of white space before a word; at a million tiktoken's pattern matcher runs out of stack
 
 
 class GPT2Tokenizer(Tokenizer):
@@ -47,54 +46,27 @@ class GPT2Tokenizer(Tokenizer):
         self.eot_id = vocab_size - 1
         self._merges = read_merges()[: vocab_size - SMALLEST]
         alphabet = printable_bytes()
-        self._spellings = [*alphabet, *(first + second for first, second in self._merges)]
-        self._bytes = [bytes(alphabet[character] for character in word) for word in self._spellings]
+        spellings = [*alphabet, *(first + second for first, second in self._merges)]
+        self._bytes = [bytes(alphabet[character] for character in word) for word in spellings]
         self._bpe = tiktoken.Encoding(
             self.name,
-            pat_str=SPLIT,
+            pat_str=GPT2,
             mergeable_ranks={piece: rank for rank, piece in enumerate(self._bytes)},
             special_tokens={"<|endoftext|>": self.eot_id},
         )
-        identity = json.dumps({"kind": "gpt2", "split": SPLIT, "vocab_size": vocab_size, **SHA256}, sort_keys=True)
+        identity = json.dumps({"kind": "gpt2", "split": GPT2, "vocab_size": vocab_size, **SHA256}, sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def encode_array(self, text: str) -> np.ndarray:
         if len(text) >= LONGEST_RUN and len(parts := _without_long_runs(text)) > 1:
             return np.concatenate([self.encode_array(part) for part in parts])
-        try:
-            ids = self._bpe.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:
-            ids = self._bpe.encode_to_numpy(whole_characters(text), disallowed_special=())
-        return ids.astype(self.dtype)
+        return encode(self._bpe, text, self.dtype)
 
     def token_bytes(self) -> list[bytes]:
         return [*self._bytes, b""]
 
     def hf_json(self) -> str:
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        return json.dumps(
-            {
-                "version": "1.0",
-                "truncation": None,
-                "padding": None,
-                "added_tokens": [],
-                "normalizer": None,
-                "pre_tokenizer": byte_level,
-                "post_processor": None,
-                "decoder": byte_level,
-                "model": {
-                    "type": "BPE",
-                    "dropout": None,
-                    "unk_token": None,
-                    "continuing_subword_prefix": None,
-                    "end_of_word_suffix": None,
-                    "fuse_unk": False,
-                    "byte_fallback": False,
-                    "vocab": {word: rank for rank, word in enumerate(self._spellings)},
-                    "merges": [" ".join(merge) for merge in self._merges],
-                },
-            }
-        )
+        return json.dumps(byte_level_json(self._merges, pre_tokenizer("gpt2")))
 
 
 def _without_long_runs(text: str) -> list[str]:

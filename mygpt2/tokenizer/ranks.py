@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import tiktoken
 import tokenizers
 
-from mygpt2.tokenizer.base import printable_bytes
+from mygpt2.tokenizer.base import printable_bytes, whole_characters
 from mygpt2.tokenizer.patterns import tiktoken_pattern
 
 LONGEST_RUN = 250_000  # of white space; at a million characters tiktoken's pattern matcher runs out of stack
@@ -47,6 +48,15 @@ def tiktoken_core(content: dict[str, Any], samples: Iterable[str]) -> tiktoken.E
     reference = tokenizers.Tokenizer.from_str(json.dumps(content))
     same = all(core.encode_ordinary(text) == reference.encode(text, add_special_tokens=False).ids for text in samples)
     return core if same else None
+
+
+def encode(core: tiktoken.Encoding, text: str, dtype: np.dtype) -> np.ndarray:
+    """Ids of a text that `fits`, as ordinary text."""
+    try:
+        ids = core.encode_to_numpy(text, disallowed_special=())
+    except UnicodeEncodeError:
+        ids = core.encode_to_numpy(whole_characters(text), disallowed_special=())
+    return ids.astype(dtype)
 
 
 def fits(text: str) -> bool:

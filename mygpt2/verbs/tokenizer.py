@@ -80,7 +80,7 @@ def _train(args: argparse.Namespace) -> int:
     recipe = Recipe(args.vocab_size, args.pattern, tuple(args.special), budget, args.seed)
     place = Place.of(args.out)
     data = _data(args)
-    with interruptible(), _opened(data) as (manifest, reader), _bars() as bars:
+    with interruptible(), _opened(data) as (manifest, reader), closing(Bars()) as bars:
         report = create(manifest, reader, data, recipe, place, bars)
     text = report["bytes"] / 1e6
     seconds = report["seconds"]
@@ -201,19 +201,3 @@ def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
         yield manifest, reader
     finally:
         reader.close()
-
-
-@contextmanager
-def _bars() -> Iterator[Any]:
-    """Two bars on a terminal, one after the other: reading and splitting, then merging."""
-    from mygpt2.tokenizer.training.create import Progress
-
-    class Told(Progress):
-        def reading(self, done: int, all: int, unit: str) -> None:
-            told("split", done, all, "B" if unit == "bytes" else unit)
-
-        def merging(self, done: int, all: int) -> None:
-            told("merge", done, all, "merges")
-
-    with closing(Bars()) as told:
-        yield Told()

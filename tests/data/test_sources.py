@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.data.sources.faults import Unreadable
-from mygpt2.data.sources.local.textfiles import LineRange, split_text
+from mygpt2.data.sources.local.textfiles import line_range, split_text
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
@@ -71,10 +71,10 @@ def test_every_line_of_jsonl_is_in_exactly_one_block(documents, tmp_path):
 
 def test_a_line_belongs_to_the_block_where_it_starts():
     lines = [b"%07d\n" % i for i in range(100)]
-    source = LineRange(io.BytesIO(b"".join(lines)))
-    assert source.read(0, 16) == b"".join(lines[:2])  # the third begins where the block ends
-    assert source.read(16, 33) == b"".join(lines[2:5])
-    assert source.read(33, 34) == b""
+    source = io.BytesIO(b"".join(lines))
+    assert line_range(source, 0, 16) == b"".join(lines[:2])  # the third begins where the block ends
+    assert line_range(source, 16, 33) == b"".join(lines[2:5])
+    assert line_range(source, 33, 34) == b""
 
 
 def test_a_line_longer_than_blocks_belongs_to_the_block_where_it_starts(tmp_path):

@@ -19,7 +19,8 @@ from tiktoken_ext import openai_public
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.tokenizer.base import printable_bytes
-from mygpt2.tokenizer.gpt2 import MERGES_FILE, SHA256, SPLIT, read_merges
+from mygpt2.tokenizer.gpt2 import MERGES_FILE, SHA256, read_merges
+from mygpt2.tokenizer.patterns import GPT2 as SPLIT
 
 PROSE = (
     "In this section we'll show that the model's loss isn't a power law; it's 3.14159 at step 1,000.\n\n"

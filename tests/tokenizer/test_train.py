@@ -88,7 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> dict
     return {pattern: folder / pattern for pattern in PATTERNS}
 
 
-def made(source: Path, out: Path, recipe: Recipe, progress: Progress | None = None, **data: Any) -> dict[str, Any]:
+def made(source: Path, out: Path, recipe: Recipe, progress: Progress = lambda *_: None, **data: Any) -> dict[str, Any]:
     config = DataConfig(source=str(source), **data)
     manifest = resolve(config.source, config, cache_dir=out.parent / "cache")
     reader = open_reader(manifest, cache_dir=out.parent / "cache", eot_id=0)
@@ -273,18 +273,14 @@ def test_held_out_documents_are_not_learnt_from(source: Path, tmp_path: Path) ->
     assert read.left_out["held_out"] >= len(held_texts) > 20 and not texts & held_texts
 
 
-@pytest.mark.parametrize("stage", ["reading", "merging"])
+@pytest.mark.parametrize("stage", ["split", "merge"])
 def test_stopped_while_it_works_it_leaves_nothing(stage: str, source: Path, tmp_path: Path) -> None:
-    class Stop(Progress):
-        def reading(self, done: int, all: int, unit: str) -> None:
-            if stage == "reading" and done > 2:
-                raise KeyboardInterrupt
-
-        def merging(self, done: int, all: int) -> None:
+    def stop(now: str, done: int, all: int, unit: str) -> None:
+        if now == stage and (done > 2 or now == "merge"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(source, tmp_path / "out", Recipe(600), Stop())
+        made(source, tmp_path / "out", Recipe(600), stop)
     assert not (tmp_path / "out").exists()
 
 

@@ -105,7 +105,7 @@ def test_settings_of_the_data_reach_it(mygpt2: Run, folder: Path) -> None:
 def test_a_signal_ends_it_at_once_with_nothing_left(sent: signal.Signals, folder: Path) -> None:
     script = (
         "import os, signal, sys, time\n"
-        "from mygpt2.tokenizer import train\n"
+        "from mygpt2.tokenizer.training import learn as train\n"
         "merged = train._merged\n"
         "def slow(trainer, merges):\n"
         "    print('merging', flush=True)\n"

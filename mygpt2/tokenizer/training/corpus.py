@@ -140,5 +140,5 @@ def _done(read: Read, budget: Budget, blocks: int) -> tuple[int, int, str]:
     if budget.documents is not None:
         return read.documents, budget.documents, "documents"
     if budget.bytes is not None:
-        return read.bytes, budget.bytes, "bytes"
+        return read.bytes, budget.bytes, "B"
     return read.blocks, blocks, "blocks"

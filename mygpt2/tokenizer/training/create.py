@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -41,14 +42,8 @@ class Recipe:
             raise UserError(f"--seed {self.seed} is outside 0 .. {2**31 - 1}; choose a number between")
 
 
-class Progress:
-    """What is told while it goes on; an exception raised in one of these ends it. Silent as it is."""
-
-    def reading(self, done: int, all: int, unit: str) -> None:
-        """Text read and cut, in the unit of the budget."""
-
-    def merging(self, done: int, all: int) -> None:
-        """Merges learnt."""
+Progress = Callable[[str, int, int, str], None]
+"""Told (stage, done, all, unit): of `split`, text read and cut, then of `merge`. An exception raised in it ends it."""
 
 
 def create(
@@ -57,14 +52,18 @@ def create(
     data: DataConfig,
     recipe: Recipe,
     place: Place,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Learn a tokenizer and write its files; returns the report. Recipe and data decide tokenizer.json."""
-    began, read, progress = time.perf_counter(), Read(), progress or Progress()
+    began, read = time.perf_counter(), Read()
     sample: list[str] = []
-    texts = documents(manifest, reader, data, recipe.budget, recipe.seed, read, progress.reading)
+    texts = documents(manifest, reader, data, recipe.budget, recipe.seed, read, partial(progress, "split"))
     merges = check_size(recipe.vocab_size, len(recipe.specials))
-    learnt = learn(_sampled(texts, sample), recipe.pattern, merges, progress.merging)
+
+    def merging(done: int, all: int) -> None:
+        progress("merge", done, all, "merges")
+
+    learnt = learn(_sampled(texts, sample), recipe.pattern, merges, merging)
     content = tokenizer_json(learnt.merges, recipe.pattern, recipe.specials)
     sample_bytes, tokens = _measured(content, sample)
     report = {

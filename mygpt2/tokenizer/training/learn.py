@@ -84,7 +84,7 @@ def check_pattern(pattern: str) -> None:
         raise UserError(f"--pattern {pattern} is not known; allowed: {', '.join(PATTERNS)}")
 
 
-def learn(documents: Iterable[list[str]], pattern: str, merges: int, progress: Progress | None = None) -> Learnt:
+def learn(documents: Iterable[list[str]], pattern: str, merges: int, progress: Progress = lambda *_: None) -> Learnt:
     """Learn `merges` merges from documents that come in batches. UserError when the text has fewer.
 
     An exception of `documents` or `progress`, or a KeyboardInterrupt, ends it within a fraction of a second.
@@ -93,7 +93,7 @@ def learn(documents: Iterable[list[str]], pattern: str, merges: int, progress: P
     batches = iter(documents)
     first = next(batches, [])
     by = _by_ffbpe if fast_is_exact(first, pattern) else _by_tokenizers
-    learnt = by(chain([first], batches), pattern, merges, progress or (lambda done, wanted: None))
+    learnt = by(chain([first], batches), pattern, merges, progress)
     if len(learnt.merges) < merges:
         raise UserError(
             f"the text has only {len(learnt.merges)} pairs to join where {merges} were asked for; "
@@ -109,15 +109,11 @@ def fast_is_exact(texts: list[str], pattern: str) -> bool:
     some = [text[:PROOF_CHARS] for text in texts[:PROOF_CHARS]]
     while len(some) > 1 and sum(map(len, some)) > PROOF_CHARS:
         some = some[: len(some) // 2]
-
-    def silent(done: int, wanted: int) -> None:
-        """Nobody waits for so little."""
-
     try:
-        fast = _by_ffbpe([some], pattern, PROOF_MERGES, silent).merges
+        fast = _by_ffbpe([some], pattern, PROOF_MERGES, lambda *_: None).merges
     except (RuntimeError, ValueError, TypeError, AttributeError):  # another version with another interface
         return False
-    return fast == _by_tokenizers([some], pattern, PROOF_MERGES, silent).merges
+    return fast == _by_tokenizers([some], pattern, PROOF_MERGES, lambda *_: None).merges
 
 
 def _by_tokenizers(documents: Iterable[list[str]], pattern: str, merges: int, progress: Progress) -> Learnt:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.files import replace_file
-from mygpt2.tokenizer.base import printable_bytes
+from mygpt2.tokenizer.base import byte_level_json, special_token
 from mygpt2.tokenizer.patterns import pre_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -68,41 +68,8 @@ def check_specials(specials: Sequence[str]) -> None:
 
 def tokenizer_json(merges: Sequence[tuple[str, str]], pattern: str, specials: Sequence[str]) -> dict[str, Any]:
     """The content of tokenizer.json."""
-    words = [*printable_bytes(), *(first + second for first, second in merges)]
-    added = [
-        {
-            "id": len(words) + number,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for number, token in enumerate((END_OF_TEXT, *specials))
-    ]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": pre_tokenizer(pattern),
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {word: number for number, word in enumerate(words)},
-            "merges": [" ".join(merge) for merge in merges],
-        },
-    }
+    added = [special_token(256 + len(merges) + n, token) for n, token in enumerate((END_OF_TEXT, *specials))]
+    return byte_level_json(merges, pre_tokenizer(pattern), added)
 
 
 def _config(specials: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.data.sources.hub.parquet import Sparse
-from mygpt2.data.sources.local.textfiles import LineRange
+from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.parquet import chunk_range
 from workbench.tabs.data.library import Opened
@@ -74,7 +74,7 @@ def _json_numbers(opened: Opened, block: int) -> dict[str, np.ndarray]:
     if compression_of(file.name):
         return {}
     with open(file.location, "rb") as f:
-        content = LineRange(f).read(int(row["start"]), int(row["stop"]))
+        content = line_range(f, int(row["start"]), int(row["stop"]))
     records = [_record(line) for line in content.split(b"\n") if line and not line.isspace()]
     seen: dict[str, int] = {}
     for record in records:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.local.encoding import as_utf8, text_of
-from mygpt2.data.sources.local.textfiles import LineRange, split_text, text_range
+from mygpt2.data.sources.local.textfiles import line_range, split_text, text_range
 from mygpt2.data.sources.local.unpack import Changed, Damaged, whole
 from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.data.sources.parquet import row_texts
@@ -117,7 +117,7 @@ class JsonlReader(LocalReader):
             content = as_utf8(whole(self._path(row)))
         else:
             with open(self._path(row), "rb") as f:
-                content = LineRange(f).read(int(row["start"]), int(row["stop"]))
+                content = line_range(f, int(row["start"]), int(row["stop"]))
             content = content.removeprefix(b"\xef\xbb\xbf") if row["start"] == 0 else content
         key = self.manifest.text_column
         return [json_text(line, key) for line in content.split(b"\n") if line and not line.isspace()]

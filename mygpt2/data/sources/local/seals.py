@@ -40,6 +40,11 @@ class Seal:
     def from_json(cls, record: dict[str, Any]) -> Seal:
         return cls(record["name"], record["size"], tuple(record["stat"]), record["parts"])
 
+    @property
+    def state(self) -> tuple[int, tuple[int, ...]]:
+        """What can be had without reading the file."""
+        return self.size, self.stat
+
     def differences(self, now: Seal) -> list[str]:
         """The parts that are others now; empty where one of the two was not read."""
         if not self.parts or not now.parts:

@@ -21,26 +21,21 @@ STEP = 1 << 16
 _BLANK_LINE = re.compile(rb"\n[ \t\r]*\n\s*")
 
 
-class LineRange:
-    """Whole lines of an open binary file by byte range."""
+def line_range(file: BinaryIO, start: int, stop: int) -> bytes:
+    """The lines of an open binary file that start in [start, stop)."""
+    begin, end = _line_start(file, start), _line_start(file, stop)
+    file.seek(begin)
+    return file.read(max(0, end - begin))
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
 
-    def read(self, start: int, stop: int) -> bytes:
-        """The lines that start in [start, stop)."""
-        begin, end = self._line_start(start), self._line_start(stop)
-        self._file.seek(begin)
-        return self._file.read(max(0, end - begin))
-
-    def _line_start(self, at: int) -> int:
-        """The first line start at or after `at`; the end of the file where there is none."""
-        if at == 0:
-            return 0
-        self._file.seek(at - 1)
-        if len(self._file.readline(LONGEST_LINE)) >= LONGEST_LINE:
-            raise Damaged(f"a line of more than {LONGEST_LINE >> 20} MB; write shorter documents")
-        return self._file.tell()
+def _line_start(file: BinaryIO, at: int) -> int:
+    """The first line start at or after `at`; the end of the file where there is none."""
+    if at == 0:
+        return 0
+    file.seek(at - 1)
+    if len(file.readline(LONGEST_LINE)) >= LONGEST_LINE:
+        raise Damaged(f"a line of more than {LONGEST_LINE >> 20} MB; write shorter documents")
+    return file.tell()
 
 
 def text_range(file: BinaryIO, start: int, stop: int) -> bytes:

@@ -12,16 +12,37 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mygpt2.data.checked import say_unwritable
 from mygpt2.data.sources.local.seals import REST, WHOLE_FILE, Seal, SealFile, label_of, seal, unread
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.errors import TryAgain, UserError
 
 SYNC_BYTES = 512 << 20  # a fifth of a second where the files are in memory, a second from a disk
 NAMED = 6  # files, and parts of a file, in a message
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, what it was when the run began (None: not known), and its size and times now (None: it is gone)."""
+
+    number: int
+    file: SourceFile
+    then: Seal | None
+    now: Seal | None
+
+    @property
+    def untouched(self) -> bool:
+        return self.now is None or (self.then is not None and self.then.state == self.now.state)
+
+    @property
+    def written_in_place(self) -> bool:
+        """Whether it is the file that a run which goes on had, written to since: not one of a copy elsewhere."""
+        if self.then is None or self.now is None:
+            return False
+        return self.then.stat[-1] == self.now.stat[-1] and not self.untouched
 
 
 class SourceWatch:
@@ -53,15 +74,19 @@ class SourceWatch:
         self._stop = threading.Event()
         if resumed and self._kept.damaged:
             tell(f"{self._kept.damaged} lines of {run_file} are damaged: what they said cannot be compared")
-        numbers = list(range(len(manifest.files))) if manifest.revision is None else []
-        numbers.sort(key=self._looks_unchanged)
-        for number in numbers:
-            self._suspect(number)
-        while numbers and (manifest.files[numbers[0]].size <= sync_bytes or self._written_in_place(numbers[0])):
-            sync_bytes -= manifest.files[numbers[0]].size
-            self._look(numbers.pop(0), lambda _: False)
-        for number in numbers:
-            self._begin(number)
+        names = enumerate(manifest.files) if manifest.revision is None else ()
+        files = [_File(number, file, self._then.get(file.name), unread(file)) for number, file in names]
+        files.sort(key=lambda each: each.untouched)
+        for each in files:
+            if each.then is not None and not each.then.parts and not each.untouched:
+                tell(f"{each.file.name} was written to since this run began, before its checksums were known")
+        while files and (files[0].file.size <= sync_bytes or files[0].written_in_place):
+            sync_bytes -= files[0].file.size
+            self._look(files.pop(0), lambda _: False)
+        for each in files:  # as the cache knows it, or its times and size
+            if each.now is not None and each.then is None:
+                known = self._remembered(each.file)
+                self._keep(known if known and known.state == each.now.state else each.now)
         if self.changed and resumed and not fork:
             raise UserError(
                 f"the data changed since this run read them: {self._places()}; restore the files, or start a new order "
@@ -69,8 +94,8 @@ class SourceWatch:
             )
         if self.changed:
             tell(f"the data changed since they were read before: {self._places()}; they are taken as they are now")
-        self._thread = threading.Thread(target=self._go_on, args=(numbers,), name="data-seals", daemon=True)
-        if numbers:
+        self._thread = threading.Thread(target=self._go_on, args=(files,), name="data-seals", daemon=True)
+        if files:
             self._thread.start()
 
     def held_out(self, sha256: str, name: str) -> None:
@@ -102,60 +127,36 @@ class SourceWatch:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _looks_unchanged(self, number: int) -> bool:
-        file = self._manifest.files[number]
-        then, now = self._then.get(file.name), unread(file)
-        return now is None or (then is not None and (then.size, then.stat) == (now.size, now.stat))
-
-    def _written_in_place(self, number: int) -> bool:
-        """Whether it is the file that a run which goes on had, written to since: not one of a copy elsewhere."""
-        file = self._manifest.files[number]
-        then, now = self._then.get(file.name), unread(file)
-        same = then is not None and now is not None and then.stat[-1] == now.stat[-1]
-        return same and not self._looks_unchanged(number)
-
-    def _suspect(self, number: int) -> None:
-        """Say where a file was written to of which only its times and size are known."""
-        file = self._manifest.files[number]
-        then = self._then.get(file.name)
-        if then is not None and not then.parts and not self._looks_unchanged(number):
-            self._tell(f"{file.name} was written to since this run began, before its checksums were known")
-
-    def _begin(self, number: int) -> None:
-        """Note a file down that was not read yet: as the cache knows it, or its times and size."""
-        file = self._manifest.files[number]
-        now = unread(file)
-        if now is not None and file.name not in self._then:
-            known = self._remembered(file.name, file.location)
-            self._keep(known if known and (known.size, known.stat) == (now.size, now.stat) else now)
-
-    def _look(self, number: int, pause: Callable[[float], bool]) -> None:
+    def _look(self, each: _File, pause: Callable[[float], bool]) -> None:
         """Read a file and compare it."""
-        file = self._manifest.files[number]
         try:
-            now = seal(self._manifest, number, pause)
+            now = seal(self._manifest, each.number, pause)
         except OSError:
             return  # reading its blocks will tell
         if now is None:
             return
-        then = self._then.get(file.name) or Seal(file.name, 0, (), {})
-        known = then if then.parts else self._remembered(file.name, file.location)
-        if known is not None and self._resumed and (known.size, known.stat) != (then.size, then.stat):
+        then = each.then or Seal(each.file.name, 0, (), {})
+        known = then if then.parts else self._remembered(each.file)
+        if known is not None and self._resumed and known.state != then.state:
             known = None  # the cache remembers the file from before this run
         parts = known.differences(now) if known else []
-        parts = [part for part in parts if (file.name, part) not in self._pardoned]
+        parts = [part for part in parts if (now.name, part) not in self._pardoned]
         if parts:
-            self.changed[file.name] = parts
+            self.changed[now.name] = parts
         if not (parts and self._resumed) or self._fork:
             if not then.parts or parts:
                 self._keep(now)
-            self._remember(now, file.location)
+            try:
+                location = each.file.location
+                self._of_folder(location).add(replace(now, name=os.path.basename(location)))
+            except OSError as error:
+                say_unwritable(self._cache_dir, error)
 
-    def _go_on(self, numbers: list[int]) -> None:
+    def _go_on(self, files: list[_File]) -> None:
         """The files for which the start had no time, at half the speed that the disk has."""
-        for number in numbers:
+        for each in files:
             before = len(self.changed)
-            self._look(number, self._stop.wait)
+            self._look(each, self._stop.wait)
             if self._stop.is_set():
                 return
             if len(self.changed) > before:
@@ -169,15 +170,9 @@ class SourceWatch:
             self._tell(f"the checksums of the data cannot be kept in the run folder ({error.strerror or error})")
             self._kept = None
 
-    def _remembered(self, name: str, location: str) -> Seal | None:
-        known = self._of_folder(location).seals.get(os.path.basename(location))
-        return replace(known, name=name) if known else None
-
-    def _remember(self, now: Seal, location: str) -> None:
-        try:
-            self._of_folder(location).add(replace(now, name=os.path.basename(location)))
-        except OSError as error:
-            say_unwritable(self._cache_dir, error)
+    def _remembered(self, file: SourceFile) -> Seal | None:
+        known = self._of_folder(file.location).seals.get(os.path.basename(file.location))
+        return replace(known, name=file.name) if known else None
 
     def _of_folder(self, location: str) -> SealFile:
         """What the cache remembers of the files in the folder of one of them."""
