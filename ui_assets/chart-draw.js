@@ -1,24 +1,11 @@
 // One panel as a Plotly figure: which lines, at which resolution, in which colours. Reads a series, changes nothing.
+// What panels and axes there are comes with the chart's options, see view.py.
 
 const version = new URL(import.meta.url).search;
 const { envelope, interpolate } = await import(`./chart-series.js${version}`);
 const { faint, lowerBound, smoothed, widthOf } = await import(`./chart-smooth.js${version}`);
 const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
 
-export const PANELS = {
-  loss: { title: "Loss", unit: "nats per token", column: "loss", smooth: true, log: true, marks: true },
-  validation: { title: "Validation loss", unit: "nats per token", log: true },
-  lr: { title: "Learning rate", unit: "", column: "lr" },
-  grad_norm: { title: "Gradient norm", unit: "", column: "grad_norm", smooth: true, log: true },
-  throughput: { title: "Throughput", unit: "tokens per second", column: "tokens_per_second", smooth: true },
-  data_wait: { title: "Data wait", unit: "ms per step", column: "data_wait_ms", smooth: true },
-};
-export const X_AXES = {
-  step: { title: "step", name: "Steps" },
-  tokens: { title: "tokens", name: "Tokens" },
-  time: { title: "training time", name: "Training time" },
-  flops: { title: "training FLOPs", name: "FLOPs" },
-};
 export const MARGIN = { l: 58, r: 14, t: 8, b: 40 };
 const MAX_BANDS = 400;
 export const ACTIVE = ["queued", "starting", "running", "saving"];
@@ -72,7 +59,7 @@ export function curves(state, id) {
 }
 
 function columnCurve(state, series, id) {
-  const { column, smooth } = PANELS[id];
+  const { column, smooth } = state.options.panels[id];
   if (!series.columns[column]) return null;
   const width = smooth ? smoothingWidth(state) : 0;
   const made = width > 1 ? series.smooth(column, width) : null;
@@ -123,7 +110,7 @@ export function wholeRange(state) {
 
 // Plotly's data and layout of a panel of this size. `state`: view, shown (series), colours (run -> index), theme.
 export function figure(state, id, width, height) {
-  const panel = PANELS[id];
+  const panel = state.options.panels[id];
   const { view, theme: look } = state;
   const range = state.range;
   const logy = Boolean(view.logy && panel.log && !view.minus);
@@ -199,8 +186,8 @@ function frame(state, id, width, height, logy) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: [], annotations: [],
     font: { family: look.font, size: 12, color: look.muted },
     xaxis: { ...axis, ...timeTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
-      range: onAxis(state.range, view.logx), title: { text: X_AXES[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
-    yaxis: { ...axis, type: logy ? "log" : "linear", exponentformat: id === "lr" ? "e" : "B", nticks: 7 },
+      range: onAxis(state.range, view.logx), title: { text: state.options.axes[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
+    yaxis: { ...axis, type: logy ? "log" : "linear", exponentformat: state.options.panels[id].exponent || "B", nticks: 7 },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
   };
 }

@@ -1,7 +1,7 @@
 // What is on screen as a picture with its title and settings, and every raw point as a table.
 
 const version = new URL(import.meta.url).search;
-const { MARGIN, PANELS, X_AXES, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
+const { MARGIN, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
 const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
@@ -14,8 +14,8 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-export function settingsWords(view, width) {
-  const words = [`x: ${X_AXES[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth, width)}`];
+export function settingsWords({ view, options }, width) {
+  const words = [`x: ${options.axes[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth, width)}`];
   if (view.minus) words.push(`minus ${view.minus}`);
   if (view.range) words.push(`${xWords(view.x, view.range[0])} to ${xWords(view.x, view.range[1])}`);
   return words.filter(Boolean).join(" · ");
@@ -28,7 +28,7 @@ export async function picture(Plotly, state, nodes, grid, title) {
   let y = HEAD + 18;
   const text = (x, at, words, colour, size, weight = 400) =>
     `<text x="${x}" y="${at}" fill="${colour}" font-family="${escape(theme.font).replace(/"/g, "'")}" font-size="${size}" font-weight="${weight}">${escape(words)}</text>`;
-  const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state.view, smoothingWidth(state)), theme.muted, 12)];
+  const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state, smoothingWidth(state)), theme.muted, 12)];
   let x = MARGIN.l;
   for (const name of state.view.runs) {
     const colour = theme.runs[state.colours.get(name) - 1];
@@ -43,8 +43,8 @@ export async function picture(Plotly, state, nodes, grid, title) {
     const [left, top] = [place.left - frame.left, y + place.top - frame.top];
     const address = await Plotly.toImage(node, { format: "svg", width: wide, height: high });
     const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg x="${left}" y="${top}" `);
-    const unit = PANELS[id].unit;
-    parts.push(text(left + 12, top - 8, `${PANELS[id].title}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
+    const { title: words, unit } = state.options.panels[id];
+    parts.push(text(left + 12, top - 8, `${words}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
   }
   y += grid.clientHeight + 6;
   return { width, height: y, svg: `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="${width}" height="${y}" viewBox="0 0 ${width} ${y}">`

@@ -2,7 +2,7 @@
 
 const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
-const { ACTIVE, PANELS } = await import(`./chart-draw.js${version}`);
+const { ACTIVE } = await import(`./chart-draw.js${version}`);
 
 const POLL_MS = 1000; // while a run is at work
 const REST_MS = 5000; // while none is
@@ -43,11 +43,12 @@ export class Feed {
     this.soon(this.again || this.more ? 0 : Math.min(LONGEST_MS, calm * 2 ** Math.min(this.failures, 6)));
   }
 
+  // The loss, and what the x axis is made of.
+  firstColumns() { return ["loss", ...(this.chart.options.axes[this.chart.view.x].columns || [])]; }
+
   wantedColumns() {
-    const columns = new Set(["loss"]);
-    if (this.chart.view.x === "time") for (const name of ["step_ms", "data_wait_ms"]) columns.add(name);
-    for (const id of this.chart.view.panels) if (PANELS[id].column) columns.add(PANELS[id].column);
-    return [...columns];
+    const { view, options } = this.chart;
+    return [...new Set([...this.firstColumns(), ...view.panels.map((id) => options.panels[id].column).filter(Boolean)])];
   }
 
   // New runs one by one with their loss first, so that curves are there early; then what is new of all; then other columns.
@@ -68,14 +69,13 @@ export class Feed {
 
   // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.
   async fetchFresh(fresh) {
-    const first = this.chart.view.x === "time" ? ["loss", "step_ms", "data_wait_ms"] : ["loss"];
     let changed = false;
     let late = null;
     let ended = false;
     const show = () => { if (changed) this.chart.refresh(); changed = false; };
     try {
       await Promise.all(fresh.map(async (series) => {
-        const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: first });
+        const replies = await this.server.chart_points({ wants: [{ run: series.run, cursor: null }], columns: this.firstColumns() });
         changed = this.accept([series], replies, false) || changed;
         if (ended) show(); // another request failed before this one was answered
         else late ||= setInterval(show, PATIENCE_MS);

@@ -2,7 +2,7 @@
 
 const version = new URL(import.meta.url).search;
 const { duration } = await import(`./chart-axes.js${version}`);
-const { PANELS, X_AXES, marksOf, number } = await import(`./chart-draw.js${version}`);
+const { marksOf, number } = await import(`./chart-draw.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
 const { WIDTHS } = await import(`./chart-smooth.js${version}`);
 
@@ -31,7 +31,7 @@ function stopOf(width) {
 }
 
 // change(keys): the person changed the view. act: zoom(factor), reset(), save(kind).
-export function toolbar(change, act) {
+export function toolbar({ panels: known, axes }, change, act) {
   const id = `wb-chart-${++count}`;
   const field = (name, label, input) => make("span", { class: "wb-chart-field" }, make("label", { for: `${id}-${name}` }, label), input);
   const flag = (name, label, title) => {
@@ -39,7 +39,7 @@ export function toolbar(change, act) {
     return { input, element: make("span", { class: "wb-chart-field", title }, input, make("label", { for: `${id}-${name}` }, label)) };
   };
   const x = make("select", { id: `${id}-x`, onchange: () => change({ x: x.value }) },
-    ...Object.entries(X_AXES).map(([value, axis]) => make("option", { value }, axis.name)));
+    ...Object.entries(axes).map(([value, axis]) => make("option", { value }, axis.name)));
   const minus = make("select", { id: `${id}-minus`, onchange: () => change({ minus: minus.value }) });
   const smooth = make("input", { type: "range", id: `${id}-smooth`, min: 0, max: STOPS.length - 1, step: 1,
     oninput: () => change({ smooth: STOPS[smooth.value] }) });
@@ -48,7 +48,7 @@ export function toolbar(change, act) {
   const [logx, logy, follow] = [flag("logx", "log x"), flag("logy", "log y", "of losses and the gradient norm"),
     flag("follow", "follow", "a zoomed range moves along with the newest step")];
   const button = (label, run, more = {}) => make("button", { type: "button", onclick: run, ...more }, label);
-  const panels = Object.entries(PANELS).map(([name, panel]) => {
+  const panels = Object.entries(known).map(([name, panel]) => {
     const input = make("input", { type: "checkbox", id: `${id}-panel-${name}`, value: name,
       onchange: () => change({ panels: panels.filter((one) => one.input.checked).map((one) => one.input.value) }) });
     return { input, element: make("span", { class: "wb-chart-field" }, input, make("label", { for: input.id }, panel.title)) };
@@ -101,13 +101,12 @@ export function legend(state) {
 }
 
 // What a screen reader hears of a panel: the newest value of every run.
-export function spoken(id, shown) {
+export function spoken({ title, unit }, shown) {
   const values = shown.map(({ series, raw }) => {
     let at = raw.length - 1;
     while (at > 0 && !Number.isFinite(raw[at])) at--;
     return `${series.run} ${number(raw[at])}`;
   });
-  const { title, unit } = PANELS[id];
   return `${title}${unit ? ` in ${unit}` : ""}: ${values.length ? values.join("; ") : "no values yet"}`;
 }
 

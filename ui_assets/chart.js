@@ -6,16 +6,13 @@ const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { assignColours } = await import(`./chart-colours.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { PANELS, curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
-const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: Object.keys(PANELS), range: null,
-  follow: false, shade: null };
+const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
 const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
-const HEIGHT = { loss: 300 };
-const OTHER_HEIGHT = 210;
-const MAX_RUNS = 8;
+const HEIGHT = 210;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 let plotly = null; // one script for all charts of the page
@@ -40,10 +37,10 @@ function anchorClips(plot) {
 }
 
 // A link's runs can be fetched before the server was asked what to show; its answer then changes what it names.
-function runsInAddress() {
+function runsInAddress(most) {
   const asked = window.workbench?.params?.() || {};
   if (asked.tab && asked.tab !== "monitor") return [];
-  return [...new Set((asked.runs || "").split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
+  return [...new Set((asked.runs || "").split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, most);
 }
 
 export function mount({ element, props, server, watch, trigger, plotly: address, options }) {
@@ -53,8 +50,9 @@ export function mount({ element, props, server, watch, trigger, plotly: address,
 class Chart {
   constructor(root, props, server, watch, trigger, address, options) {
     Object.assign(this, { root, props, server, trigger, options });
-    this.view = { ...DEFAULTS, ...options.view, ...props.value };
-    if (options.url && !this.view.runs.length) this.view.runs = runsInAddress();
+    this.defaults = { ...DEFAULTS, panels: Object.keys(options.panels) };
+    this.view = { ...this.defaults, ...options.view, ...props.value };
+    if (options.url && !this.view.runs.length) this.view.runs = runsInAddress(options.maxRuns);
     this.series = new Map();
     this.colours = new Map();
     this.yranges = {};
@@ -82,7 +80,7 @@ class Chart {
   get theme() { return (this.look ||= theme(this.root)); }
 
   build() {
-    this.tools = toolbar((keys) => this.change(keys), { zoom: (factor) => this.zoom(factor), reset: () => this.reset(), save: (kind) => this.save(kind) });
+    this.tools = toolbar(this.options, (keys) => this.change(keys), { zoom: (factor) => this.zoom(factor), reset: () => this.reset(), save: (kind) => this.save(kind) });
     this.status = this.root.querySelector(".wb-chart-status");
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
     this.grid = make("div", { class: "wb-chart-panels", role: "group",
@@ -91,11 +89,11 @@ class Chart {
     this.root.setAttribute("aria-label", this.options.label);
     this.root.prepend(this.tools.element, this.runs);
     this.root.append(this.grid);
-    for (const id of Object.keys(PANELS)) this.buildPanel(id);
+    for (const id of Object.keys(this.options.panels)) this.buildPanel(id);
   }
 
   buildPanel(id) {
-    const { title, unit } = PANELS[id];
+    const { title, unit, height } = this.options.panels[id];
     const plot = make("div", { class: "wb-chart-plot" });
     const line = make("div", { class: "wb-chart-line", hidden: true });
     const box = make("div", { class: "wb-chart-tip", hidden: true });
@@ -103,7 +101,7 @@ class Chart {
     const minus = make("span");
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
       make("figcaption", {}, title, minus, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
-    plot.style.height = `${HEIGHT[id] || OTHER_HEIGHT}px`;
+    plot.style.height = `${height || HEIGHT}px`;
     const panel = { id, plot, none, minus, line, box, element: figureElement, drawn: null };
     this.cursor.watch(panel);
     this.panels.set(id, panel);
@@ -140,7 +138,7 @@ class Chart {
   // Python changed some keys. A range belongs to its axis; other axes without a range keep what is in sight.
   take(value) {
     if (!value || typeof value !== "object") return;
-    const keys = Object.fromEntries(Object.entries(value).filter(([key, now]) => key in DEFAULTS && JSON.stringify(now) !== JSON.stringify(this.view[key])));
+    const keys = Object.fromEntries(Object.entries(value).filter(([key, now]) => key in this.defaults && JSON.stringify(now) !== JSON.stringify(this.view[key])));
     if (Object.keys(keys).length) this.apply(keys);
   }
 
@@ -196,7 +194,7 @@ class Chart {
     const keys = {};
     for (const key of IN_ADDRESS) {
       const value = this.view[key];
-      const usual = JSON.stringify(value) === JSON.stringify(DEFAULTS[key]);
+      const usual = JSON.stringify(value) === JSON.stringify(this.defaults[key]);
       keys[key] = usual ? null : key === "range" ? value.map((end) => +end.toPrecision(9)).join("..") : plain(value);
     }
     window.workbench.url(keys);
@@ -256,7 +254,7 @@ class Chart {
       if (panel.drawn) await Plotly.react(panel.plot, data, layout);
       else await this.first(Plotly, panel, data, layout);
       panel.drawn = true;
-      panel.element.setAttribute("aria-label", spoken(panel.id, curves(this, panel.id)));
+      panel.element.setAttribute("aria-label", spoken(this.options.panels[panel.id], curves(this, panel.id)));
       await new Promise((next) => setTimeout(next, 0)); // the page stays responsive between panels
     }
     this.draws++;

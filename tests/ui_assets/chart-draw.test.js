@@ -7,6 +7,7 @@ const { LOOKS, figure, smoothingWidth, wholeRange } = await import("../../ui_ass
 const { assignColours } = await import("../../ui_assets/chart-colours.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
+const options = { axes: { step: { title: "step" } }, panels: { loss: { title: "Loss", column: "loss", smooth: true, log: true, marks: true } } };
 const base64 = (values) => Buffer.from(Float32Array.from(values).buffer).toString("base64");
 
 function run(name, losses, state = "finished") {
@@ -18,7 +19,7 @@ function run(name, losses, state = "finished") {
 }
 
 function chart(shown, view = {}, touch = false) {
-  return { view: { x: "step", logx: false, logy: false, smooth: "auto", minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
+  return { options, view: { x: "step", logx: false, logy: false, smooth: "auto", minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
     theme: { ...LOOKS[0], font: "sans-serif" }, colours: assignColours(shown.map((series) => series.run)), get range() { return this.view.range || wholeRange(this); } };
 }
 

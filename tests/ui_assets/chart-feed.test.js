@@ -18,7 +18,7 @@ function answer(run, first, last, more = {}) {
 
 function chart(names, server) {
   const made = { view: { runs: names, x: "step", panels: ["loss"], range: null, follow: false }, series: new Map(), drawn: 0, said: "",
-    options: { empty: "" }, root: { isConnected: true, offsetParent: {} }, refresh() { this.drawn++; }, arrived() {}, say(text) { this.said = text; } };
+    options: { empty: "", axes: { step: {}, time: { columns: ["step_ms"] } }, panels: { loss: { column: "loss" }, validation: {}, lr: { column: "lr" } } }, root: { isConnected: true, offsetParent: {} }, refresh() { this.drawn++; }, arrived() {}, say(text) { this.said = text; } };
   for (const name of names) made.series.set(name, new Series(name));
   made.feed = new Feed(made, server);
   return made;
@@ -94,4 +94,15 @@ test("what a resume overwrote is put aside, in one answer or in several", () => 
     assert.deepEqual([...series.x("step")], Array.from({ length: 200 }, (_, i) => i + 1));
     assert.equal(series.old.reduce((sum, piece) => sum + piece.step.length, 0), 20 + 90);
   }
+});
+
+test("panels and axes are what the server's table says: a new one needs nothing but its line there", async () => {
+  const asked = [];
+  const one = chart(["a"], { chart_points: async ({ wants, columns }) => { asked.push(columns); return [answer(wants[0].run, 1, 5, { columns: {} })]; } });
+  one.view.panels = ["loss", "validation", "heat"];
+  one.options.panels.heat = { title: "Heat", column: "heat" };
+  one.view.x = "time";
+  assert.deepEqual(one.feed.wantedColumns(), ["loss", "step_ms", "heat"]);
+  await one.feed.fetchFresh([one.series.get("a")]);
+  assert.deepEqual(asked, [["loss", "step_ms"]]);
 });

@@ -12,7 +12,7 @@ import gradio as gr
 
 from workbench.charts.flops import flops_per_token
 from workbench.charts.points import Runs, points, table
-from workbench.charts.view import read_view
+from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
@@ -71,7 +71,8 @@ class LiveChart(gr.HTML):
     ) -> None:
         gr.set_static_paths([plotly(), *(ASSETS / name for name in SCRIPTS)])
         script, *_, library = _addresses()
-        options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view)}
+        options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view), "maxRuns": MAX_RUNS,
+                   "panels": PANELS, "axes": X_AXES}  # fmt: skip
         super().__init__(
             value=dict(view or {}),
             label=label,

@@ -15,9 +15,8 @@ from mygpt2.run_dir.writer import METRIC_KEYS
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.rows import LARGEST, Rows, changes, packed, parse, progression, resets
 from workbench.charts.tail import Place, news, portions
-from workbench.charts.view import MAX_RUNS
+from workbench.charts.view import COLUMNS, MAX_RUNS
 
-COLUMNS = ("loss", "lr", "grad_norm", "tokens_per_second", "data_wait_ms", "step_ms")
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
 MAX_ALERTS = 100
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from mygpt2.run_dir.paths import NAME
 
 MAX_RUNS = 8
-X_AXES = ("step", "tokens", "time", "flops")
-PANELS = ("loss", "validation", "lr", "grad_norm", "throughput", "data_wait")
+LOSS = {"unit": "nats per token", "log": True}
+# What a chart can show; the browser is given these tables. A panel of the column of a metric needs no more than a line.
+PANELS: Mapping[str, Mapping[str, Any]] = {
+    "loss": {**LOSS, "title": "Loss", "column": "loss", "smooth": True, "marks": True, "height": 300},
+    "validation": {**LOSS, "title": "Validation loss"},
+    "lr": {"title": "Learning rate", "column": "lr", "exponent": "e"},
+    "grad_norm": {"title": "Gradient norm", "column": "grad_norm", "smooth": True, "log": True},
+    "throughput": {"title": "Throughput", "unit": "tokens per second", "column": "tokens_per_second", "smooth": True},
+    "data_wait": {"title": "Data wait", "unit": "ms per step", "column": "data_wait_ms", "smooth": True},
+}
+X_AXES: Mapping[str, Mapping[str, Any]] = {
+    "step": {"title": "step", "name": "Steps"},
+    "tokens": {"title": "tokens", "name": "Tokens"},
+    "time": {"title": "training time", "name": "Training time", "columns": ["step_ms", "data_wait_ms"]},
+    "flops": {"title": "training FLOPs", "name": "FLOPs"},
+}
+COLUMNS = tuple(dict.fromkeys(
+    column
+    for one in (*PANELS.values(), *X_AXES.values())
+    for column in ([one["column"]] if "column" in one else one.get("columns", []))
+))  # fmt: skip
 SHADE_UNITS = ("step", "tokens")
 MAX_SHADES = 500
 MAX_SMOOTH = 100_000.0  # steps
@@ -49,7 +68,7 @@ def _run(value: Any) -> str:
     return name if NAME.fullmatch(name) else ""
 
 
-def _one_of(allowed: tuple[str, ...]) -> Callable[[Any], str]:
+def _one_of(allowed: Collection[str]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in allowed:
             raise ValueError
