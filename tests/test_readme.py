@@ -13,8 +13,9 @@ import pytest
 
 from mygpt2.__main__ import VERBS, main
 from mygpt2.config import load_config
+from mygpt2.launch.request import add_arguments, resolve
 from mygpt2.launch.torchrun import _launch_parser
-from mygpt2.verbs import data, tokenizer, train
+from mygpt2.verbs import data, tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXT = "\n".join(
@@ -40,9 +41,9 @@ def check(words):
         importlib.import_module("workbench.__main__").parse(words[1:])
     elif words[0] == "./launch_train.sh":
         parser = _launch_parser(add_help=False)
-        train.add_arguments(parser)
+        add_arguments(parser)
         args, args.settings = parser.parse_known_args(words[1:])
-        train.resolve(args)
+        resolve(args)
     else:
         return main(words[3:])
     return 0
@@ -56,7 +57,7 @@ def parsed_only(monkeypatch, tmp_path):
     start = lines.index("    # mine.toml")
     stop = next(i for i in range(start, len(lines)) if not lines[i].startswith("    "))
     (tmp_path / "mine.toml").write_text("\n".join(line.strip() for line in lines[start:stop]))
-    resolved = {"train": train.resolve, "data": data._config, "tokenizer": tokenizer._data}
+    resolved = {"train": resolve, "data": data._config, "tokenizer": tokenizer._data}
     for name in VERBS:
         verb = importlib.import_module(f"mygpt2.verbs.{name}{'_' * keyword.iskeyword(name)}")
 

@@ -31,11 +31,11 @@ from mygpt2.config.batch import plan_batch
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.files import read_json
 from mygpt2.launch.plan import LaunchPlan, plan_launch
+from mygpt2.launch.request import add_arguments, only_shown, resolve
 from mygpt2.orphans import LAUNCHER
 from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
 from mygpt2.steady import steady_console
 from mygpt2.train.guard import NONFINITE
-from mygpt2.verbs import train
 
 ON_PURPOSE = (EXIT_OK, EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_STOPPED)
 SAME_REQUEST_S = 2.0  # a terminal and a supervisor may both pass on one Ctrl-C
@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _launch(words: list[str]) -> int:
     own, train_words = _launch_parser(add_help=False).parse_known_args(words)
     parser = _launch_parser(add_help=True)
-    train.add_arguments(parser)
+    add_arguments(parser)
     args, settings = parser.parse_known_args(words)
     args.settings = settings
     args.argv = ["train", *train_words]
-    if args.dry_run or args.print_config:
-        return train.run(args)
-    request = train.resolve(args)
+    request = resolve(args)
+    if only_shown(args, request):
+        return EXIT_OK
     plan = plan_launch(request.config, os.environ, own.nproc, own.max_restarts)
     ranks = plan.nproc * plan.nodes
     model, batch = request.config.model, request.config.train

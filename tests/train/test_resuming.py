@@ -13,9 +13,9 @@ from mygpt2.checkpoint import BrokenCheckpoint, UnreadableCheckpoint, load_newes
 from mygpt2.checkpoint import format as checkpoint_format
 from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
+from mygpt2.launch.request import resolve
 from mygpt2.run_dir import RunDir, read_events, read_metrics
 from mygpt2.train import resuming
-from mygpt2.verbs.train import resolve
 from tests.life import harness
 from tests.train.test_attempt import cache, source, train  # noqa: F401 (fixtures)
 

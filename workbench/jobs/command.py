@@ -12,8 +12,8 @@ from mygpt2.config import RunConfig, config_hash, load_config
 from mygpt2.config.fields import settings
 from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
+from mygpt2.launch.request import DEFAULT_PRESET
 from mygpt2.run_dir import RunDir, check_name, rank_states
-from mygpt2.verbs.train import DEFAULT_PRESET
 
 LAUNCH = ("-m", "mygpt2.launch")
 

@@ -13,9 +13,9 @@ from mygpt2.cli import Parser
 from mygpt2.config import config_hash, load_config, preset_names, to_toml
 from mygpt2.config.fields import settings as all_settings
 from mygpt2.errors import UserError
+from mygpt2.launch.request import Request, add_arguments, resolve
 from mygpt2.launch.torchrun import _launch_parser
 from mygpt2.run_dir import RunDir, RunLock, RunWriter, write_rank
-from mygpt2.verbs import train
 from workbench.jobs import resume_command, shown, train_command
 
 WORDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=12)
@@ -69,16 +69,16 @@ def configurations(draw):
     return preset, type(load_config(preset)).model_validate(merged)
 
 
-def read_back(argv: list[str]) -> train.Request:
+def read_back(argv: list[str]) -> Request:
     """The request that the launcher makes of these words, and that its ranks make of what it passes on."""
     assert argv[:3] == [sys.executable, "-m", "mygpt2.launch"]
     own, passed = _launch_parser(add_help=False).parse_known_args(argv[3:])
     parser = Parser(allow_abbrev=False)
-    train.add_arguments(parser)
+    add_arguments(parser)
     args, rest = parser.parse_known_args(passed)
     args.settings = rest
     assert isinstance(own, argparse.Namespace)
-    return train.resolve(args)
+    return resolve(args)
 
 
 @settings(max_examples=150, deadline=None)

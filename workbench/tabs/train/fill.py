@@ -10,8 +10,8 @@ from typing import Any
 from mygpt2.cli import Parser
 from mygpt2.config import load_config, preset_names
 from mygpt2.errors import UserError
+from mygpt2.launch.request import add_arguments
 from mygpt2.run_dir import rank_states
-from mygpt2.verbs import train
 from workbench import forms
 from workbench.context import Context
 from workbench.forms import Loaded
@@ -52,7 +52,7 @@ def from_job(context: Context, job: Job) -> Loaded:
         return from_run(context, job.run)
     parser = Parser(prog="train", allow_abbrev=False)
     parser.add_argument("--nproc")
-    train.add_arguments(parser)
+    add_arguments(parser)
     args, settings = parser.parse_known_args(words[words.index("mygpt2.launch") + 1 :])
     return Loaded(args.preset, forms.texts(load_config(args.preset, args.config, settings)), [])
 
