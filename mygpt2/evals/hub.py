@@ -17,10 +17,11 @@ from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import HubSource
 from mygpt2.data.sources.hub.fetch import fetch_file
 from mygpt2.data.sources.hub.parquet import HubParquetReader
-from mygpt2.data.sources.local.formats import TOKENS_HEADER
+from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, published
+from mygpt2.data.sources.local.unpack import Damaged
 from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.errors import UserError
-from mygpt2.evals.protocols import HubProtocol, header_tokens
+from mygpt2.evals.protocols import HubProtocol
 from mygpt2.evals.stream import TokenStream, joined, make_stream, split_at
 from mygpt2.tokenizer import Tokenizer
 
@@ -110,7 +111,15 @@ def _published(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens as published, and where their documents begin."""
     head = hub.part(file, 0, min(TOKENS_HEADER, file.size))
-    there = header_tokens(head, file.size, f"{protocol.file} of {protocol.repo}")
+    name = f"{protocol.file} of {protocol.repo}"
+    try:
+        found = published(head, file.size)
+    except Damaged as error:
+        raise UserError(f"{name}: {error}; fetch the file again, or give another one") from error
+    if found is None:
+        begin = int.from_bytes(head[:4], "little", signed=True)
+        raise UserError(f"{name} begins with {begin}, not with the magic {TOKENS_MAGIC}; give another file")
+    there, _ = found
     stop = TOKENS_HEADER + 2 * min(there, (protocol.targets or there - 1) + 1)
     parts = []
     for start in range(TOKENS_HEADER, stop, CHUNK):

@@ -9,10 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
-from mygpt2.errors import UserError
+from mygpt2.data.sources.hub.names import FINEWEB_EDU
 
 WINDOW = 1024  # GPT-2's context: with another one the same model has another loss
 
@@ -46,8 +43,6 @@ class HubProtocol:
     quoted: tuple[Quoted, ...]
     what: str
 
-
-FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -90,20 +85,3 @@ PROTOCOLS = {
         ),
     )
 }  # fmt: skip
-
-
-def header_tokens(raw: bytes, size: int, name: str) -> int:
-    """Tokens of a published file from its first 1,024 bytes: 256 int32, then uint16 ids.
-
-    UserError when magic, version or size are not what the layout says.
-    """
-    header = np.frombuffer(raw[:TOKENS_HEADER].ljust(TOKENS_HEADER, b"\0"), "<i4")
-    promised = TOKENS_HEADER + 2 * int(header[2])
-    for wrong, problem in (
-        (int(header[0]) != TOKENS_MAGIC, f"begins with {header[0]}, not with the magic {TOKENS_MAGIC}"),
-        (int(header[1]) != TOKENS_VERSION, f"has layout version {header[1]}; only version {TOKENS_VERSION} is known"),
-        (promised != size, f"promises {header[2]} tokens, {promised} bytes, and has {size} bytes"),
-    ):
-        if wrong:
-            raise UserError(f"{name} {problem}; fetch the file again, or give another one")
-    return int(header[2])

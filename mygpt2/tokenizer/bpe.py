@@ -128,26 +128,21 @@ class HFTokenizer(Tokenizer):
                 pieces[i] = _plain_bytes(word)
         return pieces
 
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of any ids, wherever they stand: two parts of a text give, decoded apart, the whole.
+    def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """As `Tokenizer.decode_bytes`, wherever the ids stand: two parts of a text give, decoded apart, the whole.
 
         With a tokenizer that puts a space before every text, what begins one begins with that space.
         """
         if self._byte_level or self._spelled:
-            return super().decode(ids)
-        return self._by_decoder(ids)
-
-    def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        if self._byte_level or self._spelled:
             return super().decode_bytes(ids)
-        return self._by_decoder(ids).encode("utf-8", "replace")
+        return self._by_decoder(ids).encode()
 
     def continuation(self, id: int, before: Sequence[int]) -> bytes:
         if self._byte_level or self._spelled:
             return super().continuation(id, before)
         near = list(before)[-NEAR:]
         head, whole = self._by_decoder(near), self._by_decoder([*near, id])
-        return (whole[len(head) :] if whole.startswith(head) else self._by_decoder([id])).encode("utf-8", "replace")
+        return (whole[len(head) :] if whole.startswith(head) else self._by_decoder([id])).encode()
 
     def _by_decoder(self, ids: Sequence[int] | np.ndarray) -> str:
         known = [i for i in map(int, ids) if 0 <= i < self.vocab_size]

@@ -177,22 +177,12 @@ def _footers(manifest: Manifest, config: RunConfig, caches: Path) -> Iterator[Ca
 @contextmanager
 def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, Any, Any, Path]]:
     """(manifest, reader, tokenizer, cache folder) of the configured source: as training has it, or every document."""
-    from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
-    from mygpt2.machine import cache_folder
+    from mygpt2.data.sources.resolve import opened
     from mygpt2.tokenizer import load_tokenizer
 
-    caches = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.data.tokenizer)
-    with progress_bar(f"resolve {shown(config.data.source)}", "parts") as advance:
-        manifest = resolve(config.data.source, config.data, cache_dir=caches, progress=advance)
-    if whole:
-        reader = open_reader(manifest, cache_dir=caches, eot_id=tokenizer.eot_id)
-    else:
-        manifest, reader = open_settled(manifest, config.data, cache_dir=caches, eot_id=tokenizer.eot_id)
-    try:
+    with opened(config.data, tokenizer.eot_id, whole=whole) as (manifest, reader, caches):
         yield manifest, reader, tokenizer, caches
-    finally:
-        reader.close()
 
 
 def _fetch(args: argparse.Namespace, config: RunConfig) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mygpt2.config import DataConfig, load_config, preset_names
 from mygpt2.errors import UserError
 from mygpt2.interrupts import interruptible
-from mygpt2.progress import Bars, progress_bar
+from mygpt2.progress import Bars
 
 if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader
@@ -184,20 +184,9 @@ def _data(args: argparse.Namespace) -> DataConfig:
 
 @contextmanager
 def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
-    from mygpt2.data.sources.resolve import open_settled, resolve
-    from mygpt2.machine import cache_folder
+    from mygpt2.data.sources.resolve import opened
 
-    caches = cache_folder(data.cache_dir)
-    with progress_bar(f"resolve {data.source}", "parts") as advance:
-        manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
-    if manifest.kind == "tokens":
-        raise UserError(
-            f"data.source={data.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
-        )
-    manifest, reader = open_settled(manifest, data, cache_dir=caches, eot_id=0)
-    for note in manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
-    try:
+    with opened(data) as (manifest, reader, _):
+        for note in manifest.notes:
+            print(f"note: {note}", file=sys.stderr)
         yield manifest, reader
-    finally:
-        reader.close()

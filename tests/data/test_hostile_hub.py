@@ -18,6 +18,7 @@ from mygpt2.data.sources.hub import client as hub_client
 from mygpt2.data.sources.hub.client import Changed, HubClient
 from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
 from mygpt2.data.sources.hub.wire import Watched
+from mygpt2.data.sources.manifest import SourceFile
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import Bytes, FastClock, parquet
 from tests.fake_hub import FakeHub, Fault
@@ -183,7 +184,7 @@ def test_a_list_of_files_that_leads_back_to_itself_ends(hub, tmp_path):
 
 def test_more_bytes_than_a_row_group_can_have_are_not_asked_for(hub):
     with pytest.raises(Changed, match="belong together"):
-        client_of(hub)[1].range("http://x/", 0, 1 << 50, size=1 << 51, identity="")
+        client_of(hub)[1].part(SourceFile("x", 1 << 51, "", "http://x/"), 0, 1 << 50)
 
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
 from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.manifest import SourceFile
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, FastClock, document, fineweb_edu
 from tests.fake_hub import FakeHub, Fault
@@ -205,7 +207,7 @@ def test_a_range_is_exactly_what_was_asked_for(hub, files, kind):
     url = f"{hub.endpoint}/datasets/{REPO}/resolve/{hub.commit}/sample/10BT/000_00000.parquet"
     client = HubClient(hub.endpoint, clock=FastClock())
     hub.faults = [Fault(kind, where="cdn", times=2)]
-    assert client.range(url, 7, 4007, size=len(content), identity="") == content[7:4007]
+    assert client.part(SourceFile("x", len(content), "", url), 7, 4007) == content[7:4007]
     assert hub.faults[0].times == 0
 
 
@@ -221,18 +223,18 @@ def test_the_hubs_wish_to_wait_is_honoured(hub, files):
         path = "sample/10BT/000_00000.parquet"
         content = files[path]
         url = f"{hub.endpoint}/datasets/{REPO}/resolve/{hub.commit}/{path}"
-        identity = hashlib.sha256(content).hexdigest()
+        file = SourceFile(path, len(content), hashlib.sha256(content).hexdigest(), url)
         for headers in ({"Retry-After": "90"}, {"RateLimit": '"resolvers";r=0;t=90'}):
             hub.faults = [Fault("429", headers=headers)]
             start = clock.now()
-            assert client.range(url, 5, 25, size=len(content), identity=identity) == content[5:25]
+            assert client.part(file, 5, 25) == content[5:25]
             assert 90 <= clock.now() - start < 130
         with pytest.raises(Changed, match=r"has \d+ bytes and was listed with"):
-            client.range(url, 5, 25, size=len(content) + 1, identity=identity)
+            client.part(replace(file, size=len(content) + 1), 5, 25)
         with pytest.raises(Changed, match="other bytes"):
-            client.range(url, 5, 25, size=len(content), identity="0" * 64)
+            client.part(replace(file, identity="0" * 64), 5, 25)
         with pytest.raises(Refused, match="404 EntryNotFound"):
-            client.range(url + "x", 5, 25, size=len(content), identity=identity)
+            client.part(replace(file, location=url + "x"), 5, 25)
 
 
 def test_many_threads_knock_one_at_a_time_while_the_hub_is_out(hub, files):

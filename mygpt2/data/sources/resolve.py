@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data.sources.hub.names import ALLOWED
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError, shown
-from mygpt2.machine import home_path
+from mygpt2.machine import cache_folder, home_path
+from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader
@@ -28,21 +30,37 @@ def resolve(
     UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach. `progress(done, all)` is
     called while something slow is done for the first time: harvesting `pydocs`, reading footers on the hub.
     """
+    from mygpt2.data.sources.local.folder import resolve_local
+
     if source == "pydocs":
-        from mygpt2.data.sources.local.folder import resolve_local
         from mygpt2.data.sources.pydocs.corpus import harvest
 
         return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
     path = home_path(source)
     if path.exists():
-        from mygpt2.data.sources.local.folder import resolve_local
-
         return resolve_local(source, path, data, cache_dir)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
         raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.sources.hub.dataset import resolve_hub
 
     return resolve_hub(source, data, cache_dir, progress=progress)
+
+
+@contextmanager
+def opened(data: DataConfig, eot_id: int = 0, *, whole: bool = False) -> Iterator[tuple[Manifest, BlockReader, Path]]:
+    """(manifest, reader, cache folder) of the configured source: as training has it, or every document.
+
+    A bar tells how far the resolving is.
+    """
+    caches = cache_folder(data.cache_dir)
+    with progress_bar(f"resolve {shown(data.source)}", "parts") as advance:
+        manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
+    if whole:
+        reader = open_reader(manifest, cache_dir=caches, eot_id=eot_id)
+    else:
+        manifest, reader = open_settled(manifest, data, cache_dir=caches, eot_id=eot_id)
+    with closing(reader):
+        yield manifest, reader, caches
 
 
 def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_id: int) -> tuple[Manifest, BlockReader]:

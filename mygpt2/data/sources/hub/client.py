@@ -123,20 +123,16 @@ class HubClient:
         return self._patiently(lambda: self._answer(urljoin(self.endpoint + "/", path), {}, checked)[0])
 
     def part(self, file: SourceFile, start: int, stop: int) -> bytes:
-        """Bytes start .. stop of a file; see `range`."""
-        return self.range(file.location, start, stop, size=file.size, identity=file.identity)
-
-    def range(self, url: str, start: int, stop: int, *, size: int, identity: str) -> bytes:
-        """Bytes start .. stop of a file of `size` bytes whose ETag is `identity` ("": not checked).
+        """Bytes start .. stop of a file whose ETag is its identity ("": not checked).
 
         Raises Outage (may pass), Refused (404, 410, 401, 403) and Changed (other ETag or size): these do not pass.
         """
         if stop - start > MOST_RANGE:
             raise Changed(f"{stop - start:,} bytes of it belong together; allowed: {MOST_RANGE:,}")
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        url, headers = file.location, {"Range": f"bytes={start}-{stop - 1}"}
 
         def body(r: httpx.Response) -> bytes:
-            return _body(r, start, stop, size)
+            return _body(r, start, stop, file.size)
 
         def ask() -> bytes:
             known = self._signed.get(url)
@@ -145,7 +141,7 @@ class HubClient:
                     return self._answer(known, headers, body)[0]
                 except Refused:
                     self._signed.pop(url, None)  # the signature has run out
-            found, final = self._answer(url, headers, body, identity)
+            found, final = self._answer(url, headers, body, file.identity)
             if final != url:
                 self._signed[url] = final
             return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ _TRANSIENT = frozenset(
 
 TOKENS_MAGIC, TOKENS_VERSION, TOKENS_HEADER = 20240520, 1, 1024  # the published layout: 256 int32, then uint16
 WIDE_MAGIC, WIDE_VERSION = 20240801, 7  # llm.c's for Llama 3: uint32
+_PUBLISHED = {TOKENS_MAGIC: (TOKENS_VERSION, "<u2"), WIDE_MAGIC: (WIDE_VERSION, "<u4")}
 
 
 class LocalReader:
@@ -198,25 +200,33 @@ class TokenFile:
 
 
 def tokens_layout(path: str) -> TokenFile:
-    """The layout of a file: llm.c's with its header, a numpy array, or bare uint16. Damaged when the size does not fit.
+    """The layout of a file: llm.c's with its header, a numpy array, or bare uint16. Damaged where its size does not fit."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as f:
+        head = f.read(TOKENS_HEADER)
+        if head.startswith(b"\x93NUMPY"):
+            return _numpy_layout(f, path, size)
+    found = published(head, size)
+    return TokenFile(path, TOKENS_HEADER, *found) if found else _bare_layout(path, size)
+
+
+def published(head: bytes, size: int) -> tuple[int, str] | None:
+    """(tokens, their dtype) by a header of 256 int32, None without one. Damaged when the file's size does not fit it.
 
     Source of the headers: dev/data/data_common.py of karpathy/llm.c.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as f:
-        if f.read(6) == b"\x93NUMPY":
-            return _numpy_layout(f, path, size)
-    header = np.fromfile(path, "<i4", 3) if size >= TOKENS_HEADER else np.zeros(3, np.int32)
-    known = {TOKENS_MAGIC: (TOKENS_VERSION, "<u2"), WIDE_MAGIC: (WIDE_VERSION, "<u4")}
-    if int(header[0]) not in known:
-        return _bare_layout(path, size)
-    version, dtype = known[int(header[0])]
-    if header[1] != version:
-        raise Damaged(f"layout version {header[1]}; only version {version} is known")
+    if len(head) < TOKENS_HEADER:
+        return None
+    magic, version, count = struct.unpack("<3i", head[:12])
+    if magic not in _PUBLISHED:
+        return None
+    known, dtype = _PUBLISHED[magic]
+    if version != known:
+        raise Damaged(f"layout version {version}; only version {known} is known")
     width = np.dtype(dtype).itemsize
-    if TOKENS_HEADER + width * int(header[2]) != size:
-        raise Damaged(f"the header promises {header[2]} tokens, the file has {(size - TOKENS_HEADER) / width:g}")
-    return TokenFile(path, TOKENS_HEADER, int(header[2]), dtype)
+    if TOKENS_HEADER + width * count != size:
+        raise Damaged(f"the header promises {count} tokens, the file has {(size - TOKENS_HEADER) / width:g}")
+    return count, dtype
 
 
 def _bare_layout(path: str, size: int) -> TokenFile:
