@@ -23,3 +23,8 @@ def shown(path: object) -> str:
     """A path or name for a message: in quotes and escaped where it would break the line or cannot be printed."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without what follows below it."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.sources.local.encoding import as_utf8
 from mygpt2.data.sources.local.unpack import Damaged, whole
-from mygpt2.errors import UserError, shown
+from mygpt2.errors import UserError, first_line, shown
 from mygpt2.files import replace_file
 from mygpt2.machine import home_path
 from mygpt2.run_dir.lines import LineWriter
@@ -112,7 +112,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             "the file as it was published"
         ) from error
     except (OSError, MemoryError, Damaged, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise _NotItems(f"{path} cannot be read ({reason}); fetch it again or give another file") from error
 
 

@@ -32,6 +32,6 @@ def load_tokenizer(spec: str) -> Tokenizer:
             f"tokenizer {spec!r} is not known and {path} is not a file; "
             "give gpt2, gpt2:N, a tokenizer.json or its folder"
         )
-    from mygpt2.tokenizer.bpe import HFTokenizer
+    from mygpt2.tokenizer.huggingface import HFTokenizer
 
     return HFTokenizer(path)

@@ -22,8 +22,8 @@ from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer
-from mygpt2.tokenizer.bpe import HFTokenizer
 from mygpt2.tokenizer.fast import probe_fast_encoder
+from mygpt2.tokenizer.huggingface import HFTokenizer
 from mygpt2.tokenizer.patterns import PATTERNS, SHARED, for_scanner, pre_tokenizer, scanner
 from mygpt2.tokenizer.ranks import LONGEST_RUN
 from mygpt2.tokenizer.training.corpus import Budget, Read, documents

@@ -23,7 +23,7 @@ from mygpt2.data.sources.local.encoding import HEAD, TextCheck, as_utf8, foreign
 from mygpt2.data.sources.local.textfiles import LONGEST_LINE
 from mygpt2.data.sources.local.unpack import CHUNK, Damaged, chunks, compression_of, whole
 from mygpt2.data.sources.manifest import Kind, SourceFile
-from mygpt2.errors import UserError, shown
+from mygpt2.errors import UserError, first_line, shown
 
 WHOLE = 64 << 20  # bytes that are hashed completely
 ONE_DOCUMENT = 1 << 16  # bytes up to which a text file is a document by itself
@@ -106,7 +106,7 @@ def _described(f: BinaryIO, root: Path, path: Path, kind: Kind) -> Described:
 def _trouble(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         raise error
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if isinstance(error, Damaged):
         return reason if reason.startswith("begins") else f"cannot be read: {reason}"
     return f"cannot be unpacked ({reason}); fetch it again, or rename it if it is not packed"

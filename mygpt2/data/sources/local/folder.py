@@ -21,7 +21,7 @@ from mygpt2.data.sources.local.formats import tokens_layout
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.sources.parquet import check_text_column, names_shown, text_chunk
-from mygpt2.errors import UserError, shown
+from mygpt2.errors import UserError, first_line, shown
 
 BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
 LEAST_BLOCK = ONE_DOCUMENT
@@ -129,8 +129,9 @@ def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
         metadata = pq.read_metadata(file.location)
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{where} is not a readable parquet file ({reason}); remove it or fetch it again") from error
+        raise UserError(
+            f"{where} is not a readable parquet file ({first_line(error)}); remove it or fetch it again"
+        ) from error
     check_text_column(schema, column, where)
     found = []
     for number in range(metadata.num_row_groups):

@@ -27,6 +27,7 @@ from mygpt2.data.sources.local.textfiles import line_range, split_text, text_ran
 from mygpt2.data.sources.local.unpack import Changed, Damaged, whole
 from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.data.sources.parquet import row_texts
+from mygpt2.errors import first_line
 
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
 # The machine or the file server is in trouble, not the file.
@@ -73,15 +74,11 @@ def _faults(block: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in _TRANSIENT:
             raise Outage(f"{error.strerror}: {error.filename}") from error
-        raise Unreadable(block, _first_line(error)) from error
+        raise Unreadable(block, first_line(error)) from error
     except MemoryError as error:
         raise Unreadable(block, "it does not fit into memory; write it with smaller parts") from error
     except (pa.ArrowException, ValueError, OverflowError) as error:  # Damaged, and what a torn file makes of lengths
-        raise Unreadable(block, _first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise Unreadable(block, first_line(error)) from error
 
 
 def _check_unchanged(file: SourceFile) -> None:
@@ -200,7 +197,7 @@ class TokenFile:
 
 
 def tokens_layout(path: str) -> TokenFile:
-    """The layout of a file: llm.c's with its header, a numpy array, or bare uint16. Damaged where its size does not fit."""
+    """The layout of a file: llm.c's with its header, a numpy array, or bare uint16. Damaged where that cannot be."""
     size = os.path.getsize(path)
     with open(path, "rb") as f:
         head = f.read(TOKENS_HEADER)
