@@ -185,8 +185,10 @@ def _data(args: argparse.Namespace) -> DataConfig:
 @contextmanager
 def _opened(data: DataConfig) -> Iterator[tuple[Manifest, BlockReader]]:
     from mygpt2.data.sources.resolve import opened
+    from mygpt2.tokenizer.training.corpus import check_is_text
 
     with opened(data) as (manifest, reader, _):
+        check_is_text(manifest)
         for note in manifest.notes:
             print(f"note: {note}", file=sys.stderr)
         yield manifest, reader

@@ -77,10 +77,7 @@ def documents(
     `progress(done, all, unit)` counts what the budget is given in. Raises UserError for a pre-tokenized source and when
     nothing is left, TryAgain when the source stays out of reach.
     """
-    if manifest.kind == "tokens":
-        raise UserError(
-            f"data.source={manifest.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
-        )
+    check_is_text(manifest)
     data = settled(data, manifest)
     key = derive_key("tokenizer", seed) & _SEED_BITS
     found = scan(
@@ -110,6 +107,14 @@ def documents(
         raise UserError(
             f"data.source={manifest.source} gives no text to learn from ({why}, {read.unreadable} blocks unreadable); "
             "give a source with documents"
+        )
+
+
+def check_is_text(manifest: Manifest) -> None:
+    """UserError for a pre-tokenized source."""
+    if manifest.kind == "tokens":
+        raise UserError(
+            f"data.source={manifest.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
         )
 
 
