@@ -33,63 +33,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def print_to(out: str) -> None:
-    """What this process prints goes to the files `out`-out and `out`-err from here on."""
-    for number, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{out}-{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-
-
-def call(words: list[str]) -> int:
-    """`python -m mygpt2 ...` in this process, which was forked for it."""
-    import torch
-
-    from mygpt2.__main__ import main
-
-    torch.set_num_threads(1)
-    code = main(words)
-    sys.stdout.flush()
-    return code
-
-
-def rank_main(rank: int, size: int, port: int, words: list[str], out: Path, meddle: tuple[str, ...]) -> None:
-    """One rank's whole process: what it prints goes to files `out`-<rank>-out and -err, `meddle` is called first."""
-    print_to(f"{out}-{rank}")
-    os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    _meddle(rank, meddle)
-    os._exit(call(words))
-
-
-def start(words: list[str], out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()) -> list[Any]:
-    """Ranks without a launcher."""
-    rest = size, free_port(), words, out, meddle
-    ranks = [FORKS.Process(target=rank_main, args=(rank, *rest)) for rank in range(size)]
-    for rank in ranks:
-        rank.start()
-    return ranks
-
-
-def ends(ranks: list[Any], timeout: float = 60.0) -> list[int | None]:
-    """The exit codes; a rank that hangs is killed and fails the test."""
-    try:
-        for rank in ranks:
-            rank.join(timeout)
-        return [rank.exitcode for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.is_alive():
-                rank.kill()
-                rank.join()
-
-
 class Forked:
     """`function(*given)` in a process of its own, with the methods of Popen that tests use."""
 
-    def __init__(self, function: Callable[..., None], *given: Any, out: Path) -> None:
-        """What it and its children print goes to the files `out`-out and -err."""
-        self._process, self._out = FORKS.Process(target=_main, args=(function, given, str(out))), out
+    def __init__(self, function: Callable[..., None], *given: Any, out: Path | str) -> None:
+        """What it and its children print goes to the files `out`-out and -err.
+
+        The environment and the working directory are those of now; a fork's would be of when its parent began.
+        """
+        self._files = [Path(f"{out}-{stream}") for stream in ("out", "err")]
+        self._process = FORKS.Process(target=_main, args=(function, given, self._files, dict(os.environ), os.getcwd()))
         self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill
 
@@ -100,18 +53,67 @@ class Forked:
         os.kill(self.pid, number)
 
     def wait(self, timeout: float = 300.0) -> int:
-        (code,) = ends([self._process], timeout)
-        assert code is not None
-        return code
+        """The exit code; a process that hangs is killed and fails the test."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"it hangs; it said: {self.said()[-3000:]}")
+        return self._process.exitcode
 
-    def said(self, *streams: str) -> str:
-        """What was printed so far, to `out` and `err` or to the one given."""
-        return "".join(Path(f"{self._out}-{stream}").read_text() for stream in streams or ("out", "err"))
+    def said(self, *, errors_only: bool = False) -> str:
+        return "".join(file.read_text() for file in self._files[errors_only:])
 
 
-def _main(function: Callable[..., None], given: tuple[Any, ...], out: str) -> None:
-    print_to(out)
+def _main(
+    function: Callable[..., None], given: tuple[Any, ...], files: list[Path], env: dict[str, str], folder: str
+) -> None:
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    os.environ.clear()
+    os.environ |= env
+    os.chdir(folder)
     function(*given)
+
+
+def call(words: list[str], meddle: tuple[str, ...]) -> int:
+    """`python -m mygpt2 ...` in this process, which was forked for it, after what `meddle` changes in it.
+
+    That is (module, function, arguments ...) of a function that takes the rank first.
+    """
+    import torch
+
+    from mygpt2.__main__ import main
+
+    torch.set_num_threads(1)
+    if meddle:
+        module, function, *arguments = meddle
+        getattr(importlib.import_module(module), function)(int(os.environ.get("RANK", "0")), *arguments)
+    code = main(words)
+    sys.stdout.flush()
+    return code
+
+
+def start(words: list[str], out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()) -> list[Forked]:
+    """The ranks of `mygpt2 ...` without a launcher; what they print goes to files `out`-<rank>-out and -err."""
+    port = free_port()
+    return [Forked(rank_main, rank, size, port, words, meddle, out=f"{out}-{rank}") for rank in range(size)]
+
+
+def rank_main(rank: int, size: int, port: int, words: list[str], meddle: tuple[str, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    os._exit(call(words, meddle))
+
+
+def ends(ranks: list[Forked], timeout: float = 120.0) -> list[int]:
+    """The exit codes; all are killed when one hangs."""
+    try:
+        return [rank.wait(timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def launch(words: list[str], out: Path, size: int = 1, *, restarts: int = 0, meddle: tuple[str, ...] = ()) -> Forked:
@@ -142,14 +144,6 @@ def launched_rank(words: list[str], meddle: tuple[str, ...]) -> int:
     from mygpt2 import early
 
     early.prepare()
-    _meddle(int(os.environ.get("RANK", "0")), meddle)
-    if code := call(words):
+    if code := call(words, meddle):
         os._exit(code)
-    return code
-
-
-def _meddle(rank: int, meddle: tuple[str, ...]) -> None:
-    """Calls (module, function, arguments ...) with the rank first: what a test changes in its process."""
-    if meddle:
-        module, function, *arguments = meddle
-        getattr(importlib.import_module(module), function)(rank, *arguments)
+    return code  # to the agent, which waits for an answer

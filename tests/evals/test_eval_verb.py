@@ -8,8 +8,6 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,10 @@ from mygpt2.exchange import load as exchange
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import load_tokenizer
+from tests import forks
 from tests.conftest import Ended
 from tests.evals.made_up import write_jsonl
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64}
 TEXTS = [f"Chapter {i}. " + " ".join(f"word{j * i % 17}" for j in range(5 + i % 60)) for i in range(150)]
 
@@ -149,13 +147,8 @@ def test_a_folder_is_a_yardstick_measured_once(evaluate: Eval, place: Path, mygp
 def test_two_ranks_give_the_result_of_one(evaluate: Eval, place: Path) -> None:
     words = ["--protocol", "corpus", "--hellaswag", "val.jsonl", "--batch", "7"]
     assert evaluate(*words, "--json", "one.json").code == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    done = subprocess.run(
-        [*launch, "mygpt2", "eval", "--model", "first", "--device", "cpu", *words, "--json", "two.json"],
-        cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = forks.start(["eval", "--model", "first", "--device", "cpu", *words, "--json", "two.json"], place / "two")
+    assert forks.ends(ranks) == [0, 0], ranks[0].said()
     one, two = result(place / "one.json"), result(place / "two.json")
     assert two["ranks"] == 2 and two["token_sha256"] == one["token_sha256"]
     for key in ("loss", "stderr", "perplexity", "bits_per_byte"):

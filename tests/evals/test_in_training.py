@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ Train = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
     """train(steps=8, **changes) -> the events of the run."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     source = harness.corpus(tmp_path / "corpus")
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
@@ -46,9 +44,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
         return [json.loads(line) for line in lines]
 
     go.config = config  # type: ignore[attr-defined]
-    yield go
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    with harness.signals():
+        yield go
 
 
 def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ def test_ranks_that_end_on_purpose_are_not_restarted(code: int, tmp_path: Path) 
 def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
     with launched(tmp_path, "die-once") as process:
         assert process.wait() == 0
-        errors = process.said("err")
+        errors = process.said(errors_only=True)
     assert "rank 1 was killed by SIGKILL; restart 1 of 1" in errors
     assert len(list(tmp_path.glob("ready-1-*"))) == 2
     (event,) = read_events(RunDir(tmp_path / "run"))
@@ -207,14 +207,14 @@ def test_a_rank_that_dies_is_restarted_with_the_others(tmp_path: Path) -> None:
 def test_a_run_that_stopped_before_a_non_finite_value_is_not_restarted(tmp_path: Path) -> None:
     with launched(tmp_path, "nan") as process:
         assert process.wait() == EXIT_DEFECT
-        errors = process.said("err")
+        errors = process.said(errors_only=True)
     assert "would only meet it again" in errors and not list(tmp_path.glob("ready-1-*"))
 
 
 def test_a_defect_that_comes_back_is_given_up(tmp_path: Path) -> None:
     with launched(tmp_path, "70") as process:
         assert process.wait() == EXIT_DEFECT
-        errors = process.said("err")
+        errors = process.said(errors_only=True)
     assert "exited 70; 1 restarts used, giving up" in errors
 
 
@@ -255,7 +255,7 @@ def test_a_stop_before_there_are_ranks_ends_the_launcher_at_once(tmp_path: Path)
 def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tmp_path: Path) -> None:
     with launched(tmp_path, "same", restarts=3) as process:
         assert process.wait() == EXIT_DEFECT
-        errors = process.said("err")
+        errors = process.said(errors_only=True)
     assert "in the same way as before; giving up" in errors
     assert list(tmp_path.glob("ready-1-*")) and not list(tmp_path.glob("ready-2-*"))
 

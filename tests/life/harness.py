@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import random
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,21 @@ def command(values: dict[str, Any], runs: Path, name: str) -> list[str]:
 
 def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "MYGPT2_CACHE": str(cache), "PYTHONPATH": str(REPO)}
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """For a run in this process: its handlers go when it has ended.
+
+    SIGHUP begins as it does in a terminal: where the tests themselves run under nohup, a run is right to ignore it.
+    """
+    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def losses(run_dir: Path) -> dict[int, float]:

@@ -329,10 +329,10 @@ def break_evaluation(rank, victim):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_an_evaluation_that_fails_on_one_rank_ends_on_all_with_its_sentence(prepared, victim):
+def test_an_evaluation_that_fails_on_one_rank_ends_on_all_with_its_sentence(prepared, victim, monkeypatch):
     folder, values, _ = prepared
     words = ["eval", "--model", "calm", "--runs", str(folder / "runs"), "--protocol", "run", "--device", "cpu"]
-    os.environ["MYGPT2_CACHE"] = str(values["data.cache_dir"])
+    monkeypatch.setenv("MYGPT2_CACHE", str(values["data.cache_dir"]))
     codes = forks.ends(forks.start(words, folder / "eval", meddle=(__name__, "break_evaluation", str(victim))))
     assert codes == [2, 2]
     said = "".join((folder / f"eval-{rank}-err").read_text() for rank in (0, 1))

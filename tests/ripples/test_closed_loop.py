@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from mygpt2.ripples.forecast import buffer_factor
 from mygpt2.ripples.spectrum import fit_line
 from mygpt2.ripples.study import Study, study
 from mygpt2.train import attempt
-from tests.life.harness import SETTINGS
+from tests.life.harness import SETTINGS, signals
 
 FILES, DOCUMENTS, CYCLES, BUFFER, STEPS = 4, 720, 3, 80, 180
 LETTERS = "a b c d f h m p s t w o n l r e".split()  # noqa: SIM905
@@ -37,8 +36,7 @@ def corpus(folder: Path) -> Path:
 def logs(tmp_path_factory) -> dict[str, Log]:
     folder = tmp_path_factory.mktemp("loop")
     source = corpus(folder / "data")
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, signals():
         patch.setenv("OMP_NUM_THREADS", "1")
         for order in ("sequential", "buffer", "lanes"):
             settings = {
@@ -48,8 +46,6 @@ def logs(tmp_path_factory) -> dict[str, Log]:
                 "train.steps": STEPS, "train.batch_tokens": 512, "eval.interval": 0, "checkpoint.interval": 1000,
             }  # fmt: skip
             assert attempt.main(load_config("tiny", None, settings), order, folder / "runs", "never", ["train"]) == 0
-    for number, handler in kept.items():
-        signal.signal(number, handler)
     return {order: read_log(folder / "runs" / order) for order in ("sequential", "buffer", "lanes")}
 
 

@@ -16,7 +16,6 @@ from mygpt2.train import attempt
 from mygpt2.train.step import TrainStep
 from tests.life import harness
 
-LISTENED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 METRIC_KEYS = {
     "schema", "attempt", "step", "tokens", "epoch", "loss", "lr", "grad_norm", "tokens_per_second", "step_ms",
     "data_wait_ms", "mfu", "memory_bytes", "time",
@@ -36,7 +35,6 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def train(source, cache, tmp_path, monkeypatch):
     """train(name, steps=12, resume="auto", **changes) -> exit code; run folders are under train.runs."""
-    kept = {number: signal.getsignal(number) for number in LISTENED}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more would spin against each other on a busy machine
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -51,9 +49,8 @@ def train(source, cache, tmp_path, monkeypatch):
         return attempt.main(config, name, tmp_path / "runs", resume, ["train"])
 
     go.runs = tmp_path / "runs"
-    yield go
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    with harness.signals():
+        yield go
 
 
 def at_step(monkeypatch, step, act):

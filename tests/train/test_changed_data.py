@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 
 import pytest
 
@@ -17,7 +16,6 @@ from tests.life import harness
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """train(steps, **changes) -> exit code of the run tmp_path/runs/run on tmp_path/source."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -32,9 +30,8 @@ def train(tmp_path, monkeypatch):
         }  # fmt: skip
         return attempt.main(load_config("tiny", None, settings), name, tmp_path / "runs", "auto", ["train"])
 
-    yield go
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    with harness.signals():
+        yield go
 
 
 def change(path):

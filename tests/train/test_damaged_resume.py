@@ -3,11 +3,13 @@
 import json
 import shutil
 import signal
+from contextlib import contextmanager
 
 import pytest
 
 from mygpt2.__main__ import main
 from mygpt2.run_dir import RunDir, read_metrics
+from tests.life import harness
 from tests.run_dir import damage
 from tests.train.test_attempt import cache, source, train  # noqa: F401 (fixtures)
 
@@ -35,14 +37,12 @@ def trained(source, cache, tmp_path_factory):  # noqa: F811
     """A run of three steps, made once and copied for each damage."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     words = [*settings(source, cache), "--train.steps", "3", "--runs", str(runs), "--run", "run"]
-    with handlers_kept():
+    with impatient():
         assert main(["train", "--preset", "tiny", *words]) == 0
     return runs / "run"
 
 
 def settings(source, cache):  # noqa: F811
-    from tests.life import harness
-
     changes = {
         **harness.SETTINGS, "data.source": source, "data.cache_dir": cache, "schedule.warmup_steps": 2,
         "sample.prompts": "[]", "data.validation_fraction": 0.0, "log.trace": "false",
@@ -50,19 +50,18 @@ def settings(source, cache):  # noqa: F811
     return [word for key, value in changes.items() for word in (f"--{key}", str(value))]
 
 
-class handlers_kept:
-    def __enter__(self):
-        self.kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
-        signal.signal(signal.SIGALRM, self.give_up)
-        signal.alarm(120)
+@contextmanager
+def impatient():
+    """A run that waits for something is ended."""
 
-    def __exit__(self, *_):
-        signal.alarm(0)
-        for number, handler in self.kept.items():
-            signal.signal(number, handler)
-
-    def give_up(self, number, frame):
+    def give_up(number, frame):
         raise AssertionError("it waits")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(120)
+    with harness.signals():
+        yield
+    signal.alarm(0)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def resume(trained, tmp_path, capfd, monkeypatch):
         run = RunDir(tmp_path / "runs" / "run")
         shutil.copytree(trained, run.path)
         (damage.TO_FOLDERS if (run.path / name).is_dir() else damage.TO_RECORDS)[how](run.path / name, outside)
-        with handlers_kept():
+        with impatient():
             code = main(["train", "--runs", str(run.path.parent), "--run", "run", "--train.steps", "4"])
         assert (outside / "secret.json").read_text() == "{}" and len(list(outside.iterdir())) == 1
         return code, capfd.readouterr().err, run

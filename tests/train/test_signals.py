@@ -7,19 +7,17 @@ import pytest
 
 from mygpt2.failures import Stopped
 from mygpt2.train.signals import Asked, Requests
+from tests.life import harness
 
-LISTENED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 NUMBERS = {"stop": signal.SIGTERM, "save": signal.SIGUSR1}
 
 
 @pytest.fixture
 def requests():
-    kept = {number: signal.getsignal(number) for number in LISTENED}
-    listening = Requests()
-    listening.listen()
-    yield listening
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    with harness.signals():
+        listening = Requests()
+        listening.listen()
+        yield listening
 
 
 def alone(flags):
