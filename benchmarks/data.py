@@ -55,7 +55,7 @@ def config(folder: Path, args: argparse.Namespace, **more: Any) -> DataConfig:
 
 
 def open_loader(data: DataConfig, cache: Path, tokenizer: Any, state: dict[str, Any] | None = None) -> Loader:
-    return Loader.open(
+    return Loader(
         data, tokenizer=tokenizer, block_size=T, batch_sequences=BATCH, seed=SEED, cache_dir=cache, state=state
     )
 

@@ -1,12 +1,12 @@
-"""The pool that makes token blocks ahead of their use: cache, or read and tokenize, in threads.
+"""Token blocks, made ahead of their use: from the cache, or read and tokenized, in threads.
 
 Threads, not processes: Arrow, the encoders and the checksums release the interpreter's lock, and an array can be handed
-over as it is. What is wanted soonest is made first.
+over as it is.
 """
 
 from __future__ import annotations
 
-import heapq
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,17 +14,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks, content_check
 from mygpt2.data.heldout import hashes_of
-from mygpt2.data.packing import REFERENCE, TokenBlock, quarantined_block
 from mygpt2.data.scan import BlockReader, Stopped, patiently
 from mygpt2.data.sources.faults import Clock, OutageClock, Unreadable
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.tokenize import BlockTokenizer, fast_name
+from mygpt2.data.tokenize import REFERENCE, BlockTokenizer, TokenBlock, fast_name, joined
 
 CLOSE_S = 5.0  # for which the end of a loader waits for reads under way
 CHANGED = (
@@ -35,13 +32,13 @@ CHANGED = (
 
 @dataclass(frozen=True)
 class ReadBlock:
-    """The documents of a block, or of a part of it, and the hash of each."""
+    """The documents of a block, and the hash of each."""
 
     documents: Sequence[Any]
     hashes: Sequence[int | None]
 
-    def part(self, start: int, stop: int) -> ReadBlock:
-        return ReadBlock(self.documents[start:stop], self.hashes[start:stop])
+    def __len__(self) -> int:
+        return len(self.documents)
 
 
 class BlockMaker:
@@ -54,17 +51,16 @@ class BlockMaker:
         tokenizer: BlockTokenizer,
         data: DataConfig,
         cache: TokenCache | None,
+        checks: BlockChecks,
         clock: Clock,
         stop: threading.Event,
         known_bad: Iterable[int] = (),
-        checks: BlockChecks | None = None,
     ) -> None:
         self._manifest, self._reader, self._tokenizer, self._data = manifest, reader, tokenizer, data
-        self._cache, self._clock, self._stop = cache, clock, stop
-        self._checks = checks or BlockChecks(manifest.fingerprint)
+        self._cache, self._checks, self._clock, self._stop = cache, checks, clock, stop
         self._outages: set[OutageClock] = set()
         # Blocks without a training document, not worth reading again; those in quarantine from the start.
-        self._empty = {b: quarantined_block(b, "in quarantine", tokenizer.tokenizer.dtype) for b in known_bad}
+        self._empty = {block: tokenizer.nothing(block, "in quarantine") for block in known_bad}
 
     @property
     def waiting(self) -> str | None:
@@ -80,37 +76,38 @@ class BlockMaker:
     def make(self, block: int) -> TokenBlock:
         """The tokens of a block; an unreadable one comes back without documents and with the reason."""
         found = self.find_or_read(block)
-        if not isinstance(found, TokenBlock):
-            found = self.tokenize(block, found)
-            self.keep(found)
-        return found
+        return found if isinstance(found, TokenBlock) else self.keep(self.tokenize(block, found, 0, len(found)))
 
     def find_or_read(self, block: int) -> TokenBlock | ReadBlock:
         """The tokens where they are known (cached, or none at all), else the block's documents."""
-        if block in self._empty:
-            return self._empty[block]
-        found = self._cached(block)
+        found = self._empty.get(block)
         if found is None:
-            read = self._read(block)
-            if not isinstance(read, TokenBlock) and read.documents:
-                return read
-            none = TokenBlock(block, np.empty(0, self._tokenizer.tokenizer.dtype), np.empty(0, np.int64))
-            found = read if isinstance(read, TokenBlock) else none
+            found = self._cached(block)
+        if found is None:
+            try:
+                read = patiently(
+                    lambda: self._checked(block), self._manifest, self._data, self._clock, self._stop, self._outages
+                )
+                if read.documents:
+                    return read
+                found = self._tokenizer.nothing(block)
+            except Unreadable as fault:
+                found = self._tokenizer.nothing(block, fault.reason)
         if not len(found.ids):
             self._empty[block] = found
         return found
 
-    def tokenize(self, block: int, read: ReadBlock, first: int = 0) -> TokenBlock:
-        """The tokens of documents of a block, from number `first` on."""
-        kind = self._tokenizer.token_documents if self._manifest.kind == "tokens" else self._tokenizer.texts
-        return replace(kind(block, read.documents, read.hashes), first=first)
+    def tokenize(self, block: int, read: ReadBlock, start: int, stop: int) -> TokenBlock:
+        """The tokens of the documents [start, stop) of a block."""
+        return self._tokenizer.tokens(block, read.documents[start:stop], read.hashes[start:stop], start)
 
-    def keep(self, made: TokenBlock) -> None:
+    def keep(self, made: TokenBlock) -> TokenBlock:
         """Put a whole tokenized block into the cache."""
         if not len(made.ids):
             self._empty[made.block] = made
         if self._cache is not None:
             self._cache.put(self._key(made.block, made.encoder), replace(made, check=self._checks.get(made.block)))
+        return made
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Drop the cached tokens of blocks whose text changed."""
@@ -134,15 +131,6 @@ class BlockMaker:
         rules = [data.validation_fraction, data.max_document_chars]
         return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, encoder, rules)
 
-    def _read(self, block: int) -> TokenBlock | ReadBlock:
-        """The documents of a block, or what stands for an unreadable one."""
-        try:
-            return patiently(
-                lambda: self._checked(block), self._manifest, self._data, self._clock, self._stop, self._outages
-            )
-        except Unreadable as fault:
-            return quarantined_block(block, fault.reason, self._tokenizer.tokenizer.dtype)
-
     def _checked(self, block: int) -> ReadBlock:
         """The documents of a block. Unreadable when they are not those that were read before, twice."""
         for _ in range(2):  # the way here may have damaged them, once
@@ -153,54 +141,73 @@ class BlockMaker:
         raise Unreadable(block, CHANGED)
 
 
+class FirstBlock:
+    """A block that a lane begins with, read once and tokenized in parts: a run's first batch needs the first of them.
+
+    Part i holds the documents from bounds[i] to bounds[i + 1], as shares of bounds[-1]. When all parts are made, they
+    are put together for the cache.
+    """
+
+    def __init__(self, maker: BlockMaker, block: int, bounds: Sequence[int]) -> None:
+        self._maker, self._block, self._bounds = maker, block, bounds
+        self._lock = threading.Lock()
+        self._found: TokenBlock | ReadBlock | None = None
+        self._made: dict[int, TokenBlock] = {}
+
+    def part(self, index: int) -> TokenBlock:
+        """Thread-safe; parts may be asked for in any order."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._maker.find_or_read(self._block)
+            found = self._found
+            start, stop = (len(found) * bound // self._bounds[-1] for bound in self._bounds[index : index + 2])
+            if isinstance(found, TokenBlock):
+                return found.part(start, stop)
+            made = self._made[index] = self._maker.tokenize(self._block, found, start, stop)
+            if len(self._made) == len(self._bounds) - 1:
+                self._found = self._maker.keep(joined([self._made[i] for i in sorted(self._made)]))
+            return made
+
+
 class BlockPool:
-    """Worker threads over a queue ordered by need."""
+    """Threads that make blocks in the order in which they were asked for.
+
+    They are daemons, unlike those of an executor: one that hangs in a read does not keep the process from ending.
+    """
 
     def __init__(self, threads: int) -> None:
-        self._wanted: list[tuple[float, int, Callable[[], TokenBlock], Future[TokenBlock]]] = []
-        self._condition = threading.Condition()
-        self._closed = False
-        self._number = 0
-        self._threads = [
-            threading.Thread(target=self._work, name=f"data-{i}", daemon=True) for i in range(max(1, threads))
-        ]
+        self._jobs: queue.SimpleQueue[tuple[Future[TokenBlock], Callable[[int], TokenBlock], int] | None]
+        self._jobs, self._lock, self._closed = queue.SimpleQueue(), threading.Lock(), False
+        self._threads = [threading.Thread(target=self._work, name=f"data-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def request(self, make: Callable[[], TokenBlock], need: float) -> Future[TokenBlock]:
-        """Make a block; of all that are asked for, those with the smallest `need` first."""
+    def submit(self, make: Callable[[int], TokenBlock], number: int) -> Future[TokenBlock]:
+        """`make(number)` in a thread; Stopped in place of its result when the pool is closed before."""
         future: Future[TokenBlock] = Future()
-        with self._condition:
+        with self._lock:
             if self._closed:
                 future.set_exception(Stopped())
             else:
-                heapq.heappush(self._wanted, (need, self._number, make, future))
-                self._number += 1
-                self._condition.notify()
+                self._jobs.put((future, make, number))
         return future
 
     def close(self) -> None:
         """Drop what was not begun and wait for the threads."""
-        with self._condition:
+        with self._lock:
             self._closed = True
-            dropped = [future for *_, future in self._wanted]
-            self._wanted.clear()
-            self._condition.notify_all()
-        for future in dropped:
-            future.set_exception(Stopped())
+            for _ in self._threads:
+                self._jobs.put(None)
         until = time.monotonic() + CLOSE_S
         for thread in self._threads:
-            thread.join(timeout=max(0.0, until - time.monotonic()))  # a read that hangs ends with the process
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
-        while True:
-            with self._condition:
-                while not self._wanted and not self._closed:
-                    self._condition.wait()
-                if self._closed:
-                    return
-                _, _, make, future = heapq.heappop(self._wanted)
+        while (job := self._jobs.get()) is not None:
+            future, make, number = job
             try:
-                future.set_result(make())
+                if self._closed:
+                    raise Stopped
+                future.set_result(make(number))
             except BaseException as error:  # handed over to whoever waits for the block
                 future.set_exception(error)

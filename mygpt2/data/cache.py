@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +23,13 @@ import xxhash
 from filelock import FileLock
 
 from mygpt2.data.checked import say_unwritable
-from mygpt2.data.packing import TokenBlock
+from mygpt2.data.tokenize import TokenBlock
+from mygpt2.files import replace_file
 
 _HEADER = struct.Struct("<8sIIQQ16s")  # magic, bytes per id, bytes of notes, documents, ids, XXH3-128 of the rest
 _MAGIC = b"mygpt2t2"
-_SUFFIX, _ASIDE = ".tokens", ".part"
+_SUFFIX = ".tokens"
+_OURS = (_SUFFIX, ".tmp", ".part")  # and what a writer that was killed left behind
 _LOW_WATER = 0.9  # evict down to this share of the cap, so that not every write has to look for the oldest
 
 
@@ -83,7 +84,7 @@ class TokenCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock, self._alone():
                 self._book(len(content))
-            _write_aside(path, content)
+            replace_file(path, content)
         except OSError as error:
             self.failure = say_unwritable(self.folder.parent, error)
 
@@ -124,7 +125,7 @@ class TokenCache:
         entries = []
         for directory, _, names in os.walk(self.folder):
             for name in names:
-                if not name.endswith((_SUFFIX, _ASIDE)):
+                if not name.endswith(_OURS):
                     continue
                 path = os.path.join(directory, name)
                 with contextlib.suppress(OSError):  # another process may have evicted it meanwhile
@@ -148,20 +149,8 @@ class TokenCache:
         return total
 
 
-def _write_aside(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=_ASIDE)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        os.replace(name, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
 def _encode(tokens: TokenBlock) -> bytes:
-    notes = json.dumps({"left_out": tokens.left_out, "encoder": tokens.encoder, "check": tokens.check}).encode()
+    notes = json.dumps({"left_out": dict(tokens.left_out), "encoder": tokens.encoder, "check": tokens.check}).encode()
     body = notes + tokens.lengths.astype("<u4").tobytes() + tokens.ids.tobytes()
     fields = (_MAGIC, tokens.ids.itemsize, len(notes), len(tokens.lengths), len(tokens.ids))
     return _HEADER.pack(*fields, _checksum(fields, body)) + body

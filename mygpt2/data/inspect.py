@@ -107,7 +107,7 @@ def first_documents(
     lanes = choose_shape(config.data, manifest, sequences, 1).lanes
     shown = min(SHOWN_LANES, lanes, count)
     for lane in range(shown):
-        with Loader.open(
+        with Loader(
             config.data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
             seed=config.train.seed, rank=lane, world_size=lanes, cache_dir=cache_dir, manifest=manifest,
             reader=_Open(reader),

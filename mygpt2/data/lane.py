@@ -1,134 +1,187 @@
-"""One lane at work: asks for its blocks ahead of need, arranges them into windows, and hands out rows."""
+"""A lane's windows: the documents of a few blocks at a time, in the order in which they are trained on.
+
+A window's documents are permuted, and then its rows, keyed by (seed, epoch, lane, window): nothing to save. For study
+they come in file order, or through a rolling buffer.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
-from mygpt2.data.arrange import Arranger, Load
-from mygpt2.data.blocks import BlockMaker, BlockPool
-from mygpt2.data.first import FirstBlock
-from mygpt2.data.order import WHOLE, BlockOrder
-from mygpt2.data.packing import LaneStream, TokenBlock, Window
+import numpy as np
+
+from mygpt2.data.blocks import BlockMaker, BlockPool, FirstBlock
+from mygpt2.data.order import BlockOrder, permutation, random_words
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.tokenize import TokenBlock, left_out_of
 from mygpt2.errors import UserError
 
 FRUITLESS_EPOCHS = 1000  # a lane that meets only empty blocks this often in a row will not meet another
 
 
-class TokenEstimate:
-    """Average tokens of a block seen so far. Steers what is fetched first, never what comes out."""
-
-    def __init__(self) -> None:
-        self._blocks = 0.0
-        self._tokens = 0
-
-    def add(self, tokens: int, blocks: float) -> None:
-        self._blocks += blocks
-        self._tokens += tokens
-
-    def of(self, blocks: float) -> float:
-        return blocks * (self._tokens / self._blocks if self._tokens else 1.0)
-
-    @property
-    def known(self) -> bool:
-        return self._tokens > 0
-
-
 @dataclass(frozen=True)
-class _Asked:
-    """A window under way."""
+class Window:
+    """The documents of a few blocks in the order in which they are trained on; left-out ones stay with length 0."""
 
     epoch: int
     window: int
-    futures: list[Future[TokenBlock]]
-    blocks: float  # how many, or what part of one
+    tokens: np.ndarray  # (tokens,) in training order
+    ends: np.ndarray  # (documents,) int64, cumulative: document i is tokens[ends[i - 1]:ends[i]]
+    blocks: np.ndarray  # (documents,) int32
+    documents: np.ndarray  # (documents,) int32, the number within the block
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    quarantined: Mapping[int, str] = field(default_factory=dict)  # blocks met up to here, with the reason
+    met: int = 0  # documents met up to here, left out or not, those of windows without tokens before it included
+    row_key: tuple[int | str, ...] | None = None  # of the order of its rows; None: as they come
 
 
-class LaneFeed:
-    """Keeps a lane's stream filled. Used by the assembling thread only."""
+def windows(
+    order: BlockOrder,
+    lane: int,
+    cursor: Sequence[int] | np.ndarray,
+    maker: BlockMaker,
+    pool: BlockPool,
+    buffer: Buffer | None = None,
+) -> Iterator[Window]:
+    """The windows of a lane from the cursor's on, endlessly; the next one is made while one is used.
 
-    def __init__(
-        self,
-        lane: int,
-        order: BlockOrder,
-        arranger: Arranger,
-        stream: LaneStream,
-        pool: BlockPool,
-        maker: BlockMaker,
-        estimate: TokenEstimate,
-    ) -> None:
-        self.lane, self.stream = lane, stream
-        self._order, self._arranger, self._pool, self._maker = order, arranger, pool, maker
-        self._estimate = estimate
-        self._asked: deque[_Asked] = deque()
-        self._first: dict[int, FirstBlock] = {}
-        self._next = (stream.epoch, stream.window)
-        self._fruitful_epoch = stream.epoch
-        self._passed_over: dict[int, str] = {}  # unreadable blocks of empty windows,
-        self._left_out: Counter[str] = Counter()  # and what was left out of those windows,
-        self._met = 0  # of so many documents
+    One without tokens comes out as well, and what was left out of it once more with the first that has some. UserError
+    when no block of the source has a training document: the lane would look for one for ever.
+    """
+    first: dict[int, FirstBlock] = {}
 
-    def restore(self, load: Load) -> None:
-        """Bring an arranger that has a memory to where the cursor is."""
-        self._arranger.restore(*self._next, load)
+    def ask(epoch: int, window: int) -> tuple[int, int, list[Future[TokenBlock]]]:
+        blocks = order.window_blocks(lane, epoch, window)
+        if order.part_of(epoch, window) is None:
+            first.clear()
+            return epoch, window, [pool.submit(maker.make, block) for block in blocks]
+        for block in blocks:
+            first.setdefault(block, FirstBlock(maker, block, order.parts))
+        return epoch, window, [pool.submit(first[block].part, window) for block in blocks]
 
-    def ask(self, tokens_ahead: int) -> None:
-        """Ask for blocks until a whole window, and at least `tokens_ahead`, is under way or loaded."""
+    def arranged(asked: deque[tuple[int, int, list[Future[TokenBlock]]]]) -> Iterator[Window]:
+        epoch, window, _ = asked[0]
+        if buffer is not None:
+            buffer.restore(epoch, window, lambda blocks: [pool.submit(maker.make, block) for block in blocks])
+        before, fruitful = None, epoch
         while True:
-            blocks = sum(asked.blocks for asked in self._asked)
-            under_way = self.stream.available + self._estimate.of(blocks)
-            fewest = 1 if self.stream.available else 2
-            if len(self._asked) >= fewest and (not self._estimate.known or under_way >= tokens_ahead):
-                return
-            self._ask_for_next(self.stream.taken + under_way)
+            asked.append(ask(*order.following(lane, *asked[-1][:2])))
+            epoch, window, futures = asked.popleft()
+            parts = [future.result() for future in futures]
+            key = (order.seed, epoch, lane, window) if order.shuffled else None
+            found = buffer.arrange(epoch, window, parts) if buffer else arrange(epoch, window, parts, key)
+            if before is not None:
+                found = replace(
+                    found,
+                    left_out=Counter(before.left_out) + Counter(found.left_out),
+                    quarantined={**before.quarantined, **found.quarantined},
+                    met=before.met + found.met,
+                )
+            before, fruitful = (None, epoch) if len(found.tokens) else (found, fruitful)
+            if before and (maker.all_empty or epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
+                raise UserError(
+                    f"data.source has no training document for lane {lane}: each is empty, not text, too long, "
+                    "held out or unreadable; give another data.source, fewer data.lanes or a lower "
+                    "data.validation_fraction"
+                )
+            yield found
 
-    def _ask_for_next(self, need: float) -> None:
-        epoch, window = self._next
-        blocks = self._order.window_blocks(self.lane, epoch, window)
-        part = self._order.part_of(epoch, window)
-        if part is None:
-            self._first = {}
-            futures = [self._pool.request(partial(self._maker.make, block), need) for block in blocks]
-            self._asked.append(_Asked(epoch, window, futures, len(blocks)))
-        else:
-            self._first = self._first or {b: FirstBlock(self._maker, b, self._order.parts) for b in blocks}
-            size = (part[1] - part[0]) / WHOLE * len(blocks)
-            futures = [self._pool.request(partial(first.part, window), need) for first in self._first.values()]
-            self._asked.append(_Asked(epoch, window, futures, size))
-        self._next = self._order.following(self.lane, epoch, window)
+    return arranged(deque([ask(int(cursor[0]), int(cursor[1]))]))
 
-    @property
-    def ready(self) -> bool:
-        """The next window asked for can be arranged without waiting."""
-        return bool(self._asked) and all(future.done() for future in self._asked[0].futures)
 
-    def load(self) -> Window:
-        """Arrange the next window, waiting for its blocks, and add it to the stream unless it has no tokens.
+def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], key: tuple[int | str, ...] | None) -> Window:
+    """The documents of `parts`, permuted by `key`, and its rows by another one of it; None: as they come."""
+    lengths = np.concatenate([p.lengths for p in parts]) if parts else np.empty(0, np.int64)
+    which = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+    numbers = np.concatenate([p.first + np.arange(len(p)) for p in parts]) if parts else np.empty(0, np.int64)
+    starts = np.concatenate([np.cumsum(p.lengths) - p.lengths for p in parts]) if parts else np.empty(0, np.int64)
+    if key is not None:
+        order = permutation(len(lengths), "documents", *key)
+        lengths, which, numbers, starts = lengths[order], which[order], numbers[order], starts[order]
+    places = zip(which.tolist(), starts.tolist(), (starts + lengths).tolist(), strict=True)
+    pieces = [parts[i].ids[a:b] for i, a, b in places if a < b]
+    blocks = np.array([p.block for p in parts], np.int32)[which]
+    found = _window(epoch, window, parts, pieces, lengths, blocks, numbers.astype(np.int32))
+    return found if key is None else replace(found, row_key=("rows", *key))
 
-        UserError when no block of the source has a training document: the lane would look for one for ever.
-        """
-        asked = self._asked.popleft()
-        epoch, window = asked.epoch, asked.window
-        parts = [future.result() for future in asked.futures]
-        self._estimate.add(sum(len(part.ids) for part in parts), asked.blocks)
-        arranged = self._arranger.arrange(epoch, window, parts)
-        arranged = replace(
-            arranged,
-            quarantined={**self._passed_over, **arranged.quarantined},
-            left_out=dict(self._left_out + Counter(arranged.left_out)),
-            met=self._met + arranged.met,
-        )
-        if len(arranged.tokens):
-            self._fruitful_epoch, self._passed_over, self._left_out, self._met = epoch, {}, Counter(), 0
-            self.stream.append(arranged)
-            return arranged
-        self._passed_over, self._left_out, self._met = arranged.quarantined, Counter(arranged.left_out), arranged.met
-        patience = FRUITLESS_EPOCHS if self._order.shuffled else 1
-        if self._maker.all_empty or epoch - self._fruitful_epoch > patience:
-            raise UserError(
-                f"data.source has no training document for lane {self.lane}: each is empty, not text, too long, "
-                "held out or unreadable; give another data.source, fewer data.lanes or a lower data.validation_fraction"
-            )
-        return arranged
+
+def _window(
+    epoch: int,
+    window: int,
+    parts: Sequence[TokenBlock],
+    pieces: Sequence[np.ndarray],
+    lengths: np.ndarray,
+    blocks: np.ndarray,
+    documents: np.ndarray,
+) -> Window:
+    """The window of documents with those tokens and names, and what was left out of the blocks that it is made of."""
+    dtype = parts[0].ids.dtype if parts else np.dtype(np.uint16)
+    tokens = np.concatenate(pieces) if pieces else np.empty(0, dtype)
+    bad = {p.block: p.unreadable for p in parts if p.unreadable is not None}
+    met = sum(len(part) for part in parts)
+    return Window(epoch, window, tokens, np.cumsum(lengths), blocks, documents, left_out_of(parts), bad, met)
+
+
+class Buffer:
+    """The classic shuffle buffer: a new document takes the place of a random held one, which is emitted.
+
+    The buffer fills first and is drained in random order at the end of a lane's epoch. It cannot be addressed:
+    `restore` replays which documents it held from the epoch's start (counts come from the manifest where it has them)
+    and reads the blocks of the held ones again. That is the weaker mode of this order; the result is exact all the
+    same.
+    """
+
+    def __init__(self, order: BlockOrder, lane: int, size: int, manifest: Manifest, quarantine: Iterable[int]) -> None:
+        self._order, self._lane, self._size, self._manifest = order, lane, max(1, size), manifest
+        self._quarantine = frozenset(quarantine)
+        self._held: list[tuple[int, int]] = []  # (block, document)
+        self._tokens: dict[tuple[int, int], np.ndarray] = {}
+
+    def restore(self, epoch: int, window: int, load: Callable[[list[int]], list[Future[TokenBlock]]]) -> None:
+        """Take the state that the buffer had before the given window."""
+        self._held, self._tokens = [], {}
+        for earlier in range(window):
+            for block in self._order.window_blocks(self._lane, epoch, earlier):
+                rows = -1 if self._manifest.pieces else int(self._manifest.blocks["rows"][block])
+                if block in self._quarantine:
+                    rows = 0
+                elif rows < 0:
+                    rows = len(load([block])[0].result())
+                self._pass_through(epoch, earlier, [(block, i) for i in range(rows)])
+        for future in load(sorted({block for block, _ in self._held})):
+            part = future.result()
+            self._keep(part, [document for block, document in self._held if block == part.block])
+
+    def arrange(self, epoch: int, window: int, parts: Sequence[TokenBlock]) -> Window:
+        """The documents that the blocks of the next window push out."""
+        for part in parts:
+            self._keep(part, range(len(part)))
+        emitted = self._pass_through(epoch, window, [(part.block, i) for part in parts for i in range(len(part))])
+        if self._order.following(self._lane, epoch, window)[0] != epoch:
+            order = permutation(len(self._held), "drain", self._order.seed, epoch, self._lane)
+            emitted += [self._held[i] for i in order.tolist()]
+            self._held = []
+        pieces = [self._tokens.pop(name) for name in emitted]
+        lengths = np.array([len(piece) for piece in pieces], np.int64)
+        names = np.array(emitted, dtype=np.int32).reshape(-1, 2)
+        return _window(epoch, window, parts, pieces, lengths, names[:, 0].copy(), names[:, 1].copy())
+
+    def _keep(self, part: TokenBlock, documents: Iterable[int]) -> None:
+        ends = np.cumsum(part.lengths)
+        for i in documents:  # copies, so that a held document does not keep its block in memory
+            self._tokens[part.block, i] = part.ids[ends[i] - part.lengths[i] : ends[i]].copy()
+
+    def _pass_through(self, epoch: int, window: int, arrivals: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        words = random_words(len(arrivals), "buffer", self._order.seed, epoch, self._lane, window)
+        slots = (words % np.uint64(self._size)).tolist()
+        emitted = []
+        for name, slot in zip(arrivals, slots, strict=True):
+            if len(self._held) < self._size:
+                self._held.append(name)
+            else:
+                emitted.append(self._held[slot])
+                self._held[slot] = name
+        return emitted

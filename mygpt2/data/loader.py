@@ -8,27 +8,25 @@ has in slot j the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import threading
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.arrange import Arranger, InOrder, ReplaceOne, Shuffled
-from mygpt2.data.batch import Batch, check_state, starting_cursor
+from mygpt2.data.batch import Batch, starting_point
 from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks
-from mygpt2.data.conveyor import Conveyor
 from mygpt2.data.heldout import settled
-from mygpt2.data.lane import LaneFeed, TokenEstimate
-from mygpt2.data.order import BlockOrder
-from mygpt2.data.packing import LaneStream, TokenBlock, Window
+from mygpt2.data.lane import Buffer, Window, windows
+from mygpt2.data.packing import LaneStream
 from mygpt2.data.scan import BlockReader, Stopped
 from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.sources.faults import Clock
@@ -44,11 +42,10 @@ BYTES_AT_ONCE = 16_000_000  # and this bounds what lies ready in that way
 
 
 class Loader:
-    """One rank's batches. Make it with `open`, ask with `poll`, end it with `close` (or use it in a `with`)."""
+    """One rank's batches: ask with `poll`, end it with `close` (or use it in a `with`)."""
 
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         data: DataConfig,
         *,
         tokenizer: TokenizerLike,
@@ -65,7 +62,7 @@ class Loader:
         clock: Clock | None = None,
         checks_file: Path | None = None,
         watch: SourceWatch | None = None,
-    ) -> Loader:
+    ) -> None:
         """Resolve the source and start making batches, from `state` where there is one.
 
         UserError when the shape is impossible or `state` belongs to other data; `fork` (or data.fork) then starts a new
@@ -76,40 +73,10 @@ class Loader:
         if manifest is None:
             manifest = resolve(data.source, data, cache_dir=cache_dir)
         if reader is None:
-            reader = open_reader(
-                manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id, outage_minutes=data.outage_minutes
-            )
-        return cls(
-            data, manifest, reader, tokenizer, block_size, batch_sequences, seed, rank, world_size, cache_dir, state,
-            fork or data.fork, clock or Clock(), checks_file, watch,
-        )  # fmt: skip
-
-    def __init__(
-        self,
-        data: DataConfig,
-        manifest: Manifest,
-        reader: BlockReader,
-        tokenizer: TokenizerLike,
-        block_size: int,
-        batch_sequences: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        cache_dir: Path,
-        state: dict[str, Any] | None,
-        fork: bool,
-        clock: Clock,
-        checks_file: Path | None,
-        watch: SourceWatch | None,
-    ) -> None:
-        data = settled(data, manifest)
-        self.data, self.manifest = data, manifest
-        self._watch = watch
-        self._reader, self._block_size, self._rank, self._world_size = reader, block_size, rank, world_size
+            eot_id, minutes = tokenizer.eot_id, data.outage_minutes
+            reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=minutes)
+        data, fork = settled(data, manifest), fork or data.fork
         shape = choose_shape(data, manifest, batch_sequences, world_size)
-        self.lanes = shape.lanes
-        self._rows = batch_sequences // self.lanes  # per lane and step
-        self._dtype = np.dtype(tokenizer.dtype)
         self.fingerprint = {
             "data": manifest.fingerprint,
             "tokenizer": tokenizer.fingerprint,
@@ -124,42 +91,35 @@ class Loader:
             "validation": data.validation_fraction,
             "max_document_chars": data.max_document_chars,
         }
-        check_state(state, self.fingerprint, fork)
-        cursor, quarantine = starting_cursor(state, self.fingerprint)
-        self._left_out: Counter[str] = Counter()  # of the windows that the batches made so far need
-        self._entered: dict[int, tuple[int, int]] = {}  # the newest of those windows, by this rank's lanes
-        self.quarantine_reasons = dict.fromkeys(quarantine, EARLIER)
-        self._bad = set(quarantine)
+        cursor, quarantine = starting_point(state, self.fingerprint, fork)
+        self.data, self.manifest, self.lanes = data, manifest, shape.lanes
+        self.quarantine_reasons = dict.fromkeys(quarantine, EARLIER)  # of what the batches made so far need
+        self._left_out: Counter[str] = Counter()  # the same
+        self._rows = batch_sequences // shape.lanes  # per lane and step
+        self._block_size, self._dtype = block_size, np.dtype(tokenizer.dtype)
 
-        self._stop = threading.Event()
-        self._ready: Conveyor[Batch] = Conveyor(max(2, data.prefetch_steps))
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
-        self.checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
+        self._checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
         changed = watch.blocks() if watch else []
         if fork or changed:
-            self.checks.forget(files=rank == 0)
-        self._tokenizer = BlockTokenizer(tokenizer, data, hurry=not cursor.any())
+            self._checks.forget(files=rank == 0)
+        self._stop, self._reader, self._watch = threading.Event(), reader, watch
+        self._tokenizer = BlockTokenizer(tokenizer, data)
         self._maker = BlockMaker(
-            manifest, reader, self._tokenizer, data, self.cache, clock, self._stop, quarantine, self.checks
+            manifest, reader, self._tokenizer, data, self.cache, self._checks, clock or Clock(), self._stop, quarantine
         )
         self._maker.forget(changed)
         self._pool = BlockPool(data.threads or default_threads())
-        order = block_order(data, manifest, shape, seed)
-        estimate = TokenEstimate()
-        self._feeds = [
-            LaneFeed(
-                lane,
-                order,
-                self._arranger(order, lane),
-                LaneStream(cursor[lane], block_size),
-                self._pool,
-                self._maker,
-                estimate,
-            )
-            for lane in range(rank, self.lanes, world_size)
-        ]
-        self._order = order
-        self._slots, self._slot_lanes = self._places()
+
+        self._order = block_order(data, manifest, shape, seed)
+        own = range(rank, shape.lanes, world_size)
+        self._streams = [LaneStream(cursor[lane], block_size) for lane in own]
+        self._windows = [self._windows_of(lane, cursor[lane], quarantine) for lane in own]
+        self._slots = np.add.outer(np.arange(self._rows) * shape.lanes, own).ravel()
+        self._slot_lanes = np.tile(own, self._rows)
+        self._slots.flags.writeable = self._slot_lanes.flags.writeable = False
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(2, data.prefetch_steps))
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="data-assemble", daemon=True)
         self._thread.start()
 
@@ -184,117 +144,91 @@ class Loader:
         What went wrong is raised here, after the batches made before it: TryAgain for an outage beyond its budget,
         UserError for what the person has to change.
         """
-        return self._ready.get(timeout_s)
+        if self._failure is None:
+            try:
+                found = self._ready.get(timeout=max(0.0, timeout_s))
+            except queue.Empty:
+                return None
+            if isinstance(found, Batch):
+                return found
+            self._failure = found
+        raise self._failure
 
     def close(self) -> None:
         """Stop the threads. Safe to call twice, and while blocks are being read."""
         self._stop.set()
         self._reader.close()  # first: a hub's reader may be waiting for minutes, and this ends it
-        self._ready.close()
         self._pool.close()
+        with contextlib.suppress(queue.Empty):  # the assembling thread may wait for room
+            while True:
+                self._ready.get_nowait()
         self._thread.join(timeout=5.0)  # a read that hangs in the network ends with the process
-        self._tokenizer.close()
         if self._watch:
             self._watch.close()
 
-    def _arranger(self, order: BlockOrder, lane: int) -> Arranger:
-        if self.data.order == "lanes":
-            return Shuffled(order.seed, lane)
-        if self.data.order == "sequential":
-            return InOrder()
-        return ReplaceOne(order, lane, self.data.buffer_documents // self.lanes, self.manifest, self._bad)
-
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Global slot and lane of each of this rank's rows."""
-        own = np.arange(self._rank, self.lanes, self._world_size)
-        slots = (np.arange(self._rows)[:, None] * self.lanes + own).ravel()
-        lanes = np.tile(own, self._rows)
-        slots.flags.writeable = lanes.flags.writeable = False
-        return slots, lanes
+    def _windows_of(self, lane: int, cursor: np.ndarray, quarantine: list[int]) -> Iterator[Window]:
+        """Asks for the lane's first blocks at once."""
+        buffer = None
+        if self.data.order == "buffer":
+            size = self.data.buffer_documents // self.lanes
+            buffer = Buffer(self._order, lane, size, self.manifest, quarantine)
+        return windows(self._order, lane, cursor, self._maker, self._pool, buffer)
 
     def _run(self) -> None:
         try:
-            for feed in self._feeds:
-                feed.restore(self._load_now)
-            steps = 1  # the first batch as soon as may be, then more and more at once
-            while not self._stop.is_set():
-                ready = self._fill(steps)
-                for batch in self._assemble(min(ready, steps)):
-                    self._ready.put(batch)
-                    self._tokenizer.hurry_over()
-                steps = min(2 * steps, self._most_steps())
+            for batch in self._batches():
+                self._ready.put(batch)
+                if self._stop.is_set():
+                    return
         except Stopped:
             return
         except BaseException as error:  # raised to the caller by poll
-            self._ready.fail(error)
+            self._ready.put(error)
 
-    def _most_steps(self) -> int:
-        """Steps that may be cut at once."""
-        step_bytes = self._rows * len(self._feeds) * (self._block_size + 1) * self._dtype.itemsize
-        return max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
+    def _batches(self) -> Iterator[Batch]:
+        """The first batch as soon as may be, then more and more cut at once."""
+        step_bytes = self._rows * len(self._streams) * (self._block_size + 1) * self._dtype.itemsize
+        most = max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
+        steps = 1
+        while True:
+            for stream, windows_of in zip(self._streams, self._windows, strict=True):
+                while stream.ready < self._rows:  # the next batch cannot be without the next window
+                    self._enter(stream, next(windows_of))
+            yield from self._cut(min(steps, *(stream.ready // self._rows for stream in self._streams)))
+            steps = min(2 * steps, most)
 
-    def _load_now(self, blocks: Iterable[int]) -> dict[int, TokenBlock]:
-        futures = {block: self._pool.request(partial(self._maker.make, block), -1.0) for block in blocks}
-        return {block: future.result() for block, future in futures.items()}
+    def _enter(self, stream: LaneStream, window: Window) -> None:
+        """Add a window that the next batch needs. UserError when this rank alone leaves out too many blocks.
 
-    def _fill(self, steps: int) -> int:
-        """Wait until every lane can give one step, take what is ready for up to `steps`; returns what all can give."""
-        rows = self._rows
-        ahead = rows * self._block_size * (steps + self.data.prefetch_steps) + 1
-        for feed in self._feeds:
-            feed.ask(ahead)
-        possible = steps
-        for feed in self._feeds:
-            while feed.stream.ready < rows or (feed.stream.ready < rows * steps and feed.ready):
-                needed = feed.stream.ready < rows  # the next batch cannot be without this window
-                window = feed.load()
-                self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
-                if needed:
-                    self._check_quarantine(self._bad | window.quarantined.keys())
-                feed.ask(ahead)
-            possible = min(possible, feed.stream.ready // rows)
-        return possible
+        What all ranks leave out, the trainer adds up.
+        """
+        stream.append(window)
+        if len(window.tokens):
+            self._left_out = self._left_out + Counter({**window.left_out, "met": window.met})
+        self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
+        check_quarantine(self.manifest, self.data.max_quarantine, self.quarantine_reasons)
 
-    def _assemble(self, steps: int) -> Iterable[Batch]:
+    def _cut(self, steps: int) -> Iterator[Batch]:
         """The next `steps` batches, from tokens that are loaded."""
-        rows, lanes = self._rows, len(self._feeds)
+        rows, lanes, quarantine = self._rows, len(self._streams), sorted(self.quarantine_reasons)
         tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
-        taken = [feed.stream.take(steps, rows, tokens[:, i]) for i, feed in enumerate(self._feeds)]
+        taken = [stream.take(steps, rows, tokens[:, i]) for i, stream in enumerate(self._streams)]
         cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
-        news: list[list[Window]] = [[] for _ in range(steps)]  # the windows that each step is the first to need
-        for feed, t in zip(self._feeds, taken, strict=True):
-            for step, window in t.entered:
-                if self._entered.get(feed.lane, (-1, -1)) < (window.epoch, window.window):
-                    self._entered[feed.lane] = window.epoch, window.window
-                    news[min(step, steps - 1)].append(window)
-        pieces, shares = tuple(t.pieces for t in taken), np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
-        by_step = tokens.reshape(steps, rows * lanes, self._block_size + 1)
+        shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
+        pieces, by_step = tuple(t.pieces for t in taken), tokens.reshape(steps, rows * lanes, self._block_size + 1)
         for step in range(steps):
-            self._note(news[step])
             yield Batch(
                 tokens=by_step[step],
                 slots=self._slots,
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
-                quarantine=sorted(self._bad),
+                quarantine=quarantine,
                 left_out=self._left_out,
                 _order=self._order,
                 _shares=shares[step],
                 _pieces=pieces,
                 _rows=range(step * rows, (step + 1) * rows),
             )
-
-    def _note(self, windows: Iterable[Window]) -> None:
-        """What was left out of windows that the next batch is the first to need. UserError when that is too much."""
-        for window in windows:
-            self._left_out = self._left_out + Counter({**window.left_out, "met": window.met})
-            self._bad.update(window.quarantined)
-        self._check_quarantine(self._bad)
-
-    def _check_quarantine(self, bad: set[int]) -> None:
-        """UserError when this rank alone leaves out too much; what all ranks leave out, the trainer adds up."""
-        reasons = {block: self.quarantine_reasons[block] for block in bad}
-        check_quarantine(self.manifest, self.data.max_quarantine, reasons)
 
 
 def default_threads() -> int:

@@ -1,4 +1,4 @@
-"""From tokenized blocks to rows: windows of permuted documents, and rows of T + 1 tokens with stride T.
+"""From windows to rows of T + 1 tokens with stride T.
 
 A lane is one endless stream of tokens, document after document, each followed by end-of-text. It is cut into rows that
 hold the tokens [i*T, i*T + T]: inputs are the first T, targets the last T, so every token of the stream is a target
@@ -9,92 +9,12 @@ many rows for as many steps; the row that goes on into the next window comes las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from mygpt2.data.lane import Window
 from mygpt2.data.order import permutation
-
-REFERENCE = "reference"  # the encoder whose ids are right by definition
-
-
-@dataclass(frozen=True)
-class TokenBlock:
-    """A tokenized block. A document that was left out (held out, empty, ...) has length 0 and keeps its number."""
-
-    block: int
-    ids: np.ndarray  # (tokens,) the documents one after the other, each followed by end-of-text
-    lengths: np.ndarray  # (documents,) int64, end-of-text included
-    left_out: dict[str, int] = field(default_factory=dict)  # reason -> documents
-    unreadable: str | None = None  # why the block is in quarantine
-    first: int = 0  # number of the first document, where this is a part of a block
-    encoder: str = REFERENCE  # which made it, or a part of it
-    check: int | None = None  # checksum of the documents it was made of, where it is a whole block
-
-
-def quarantined_block(block: int, reason: str, dtype: np.dtype) -> TokenBlock:
-    """What stands for an unreadable block: no documents at all."""
-    return TokenBlock(block, np.empty(0, dtype), np.empty(0, np.int64), {}, reason)
-
-
-@dataclass(frozen=True)
-class Window:
-    """The documents of a few blocks in the order in which they are trained on; left-out ones stay with length 0."""
-
-    epoch: int
-    window: int
-    tokens: np.ndarray  # (tokens,) in training order
-    ends: np.ndarray  # (documents,) int64, cumulative: document i is tokens[ends[i - 1]:ends[i]]
-    blocks: np.ndarray  # (documents,) int32
-    documents: np.ndarray  # (documents,) int32, the number within the block
-    left_out: dict[str, int] = field(default_factory=dict)
-    quarantined: dict[int, str] = field(default_factory=dict)  # blocks met up to here, with the reason
-    met: int = 0  # documents met up to here, left out or not, those of windows without tokens before it included
-    row_key: tuple[int | str, ...] | None = None  # of the order of its rows; None: as they come
-
-
-def arrange(
-    epoch: int,
-    window: int,
-    parts: Sequence[TokenBlock],
-    order: np.ndarray | None,
-    row_key: tuple[int | str, ...] | None = None,
-) -> Window:
-    """Lay the documents of `parts` out in `order` (a permutation of all of them, None: as they come)."""
-    lengths = np.concatenate([p.lengths for p in parts]) if parts else np.empty(0, np.int64)
-    which = np.repeat(np.arange(len(parts)), [len(p.lengths) for p in parts])
-    numbers = np.concatenate([p.first + np.arange(len(p.lengths)) for p in parts]) if parts else np.empty(0, np.int64)
-    starts = np.concatenate([np.cumsum(p.lengths) - p.lengths for p in parts]) if parts else np.empty(0, np.int64)
-    if order is not None:
-        lengths, which, numbers, starts = lengths[order], which[order], numbers[order], starts[order]
-    if order is None and len(parts) == 1:
-        tokens = parts[0].ids
-    else:
-        tokens = gather([p.ids for p in parts], which, starts, lengths)
-    names = np.array([p.block for p in parts], dtype=np.int32)
-    numbers = numbers.astype(np.int32)
-    return Window(
-        epoch, window, tokens, np.cumsum(lengths), names[which], numbers, *incidents(parts), len(lengths), row_key
-    )
-
-
-def gather(ids: Sequence[np.ndarray], which: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Copy the pieces ids[which][starts:starts + lengths] into one array."""
-    kept = np.flatnonzero(lengths)
-    if not len(kept):
-        return np.empty(0, ids[0].dtype if ids else np.uint16)
-    starts = starts[kept]
-    places = zip(which[kept].tolist(), starts.tolist(), (starts + lengths[kept]).tolist(), strict=True)
-    return np.concatenate([ids[i][a:b] for i, a, b in places])
-
-
-def incidents(parts: Sequence[TokenBlock]) -> tuple[dict[str, int], dict[int, str]]:
-    """Left-out documents by reason, and unreadable blocks with the reason."""
-    left_out: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.left_out.items():
-            left_out[reason] = left_out.get(reason, 0) + count
-    return left_out, {p.block: p.unreadable for p in parts if p.unreadable is not None}
 
 
 @dataclass(frozen=True)
@@ -120,7 +40,6 @@ class Taken:
     pieces: Pieces
     cursors: np.ndarray  # (steps, 5) int64: CURSOR_FIELDS after each step
     shares: np.ndarray  # (steps,) how much of the cursor's window is behind it
-    entered: list[tuple[int, Window]]  # the step (from 0) whose batch first needs a window
 
 
 class _Cut:
@@ -148,21 +67,17 @@ class LaneStream:
         self.epoch, self.window, self._phase, self._done, self.rows = map(int, cursor)
         self._block_size = block_size
         self._cuts: list[_Cut] = []
-        self.taken = 0  # tokens by which the lane has moved on since it was opened
-
-    @property
-    def available(self) -> int:
-        """Tokens that are loaded and not yet the beginning of a row that was taken, or within it."""
-        loaded = sum(len(cut.tokens) for cut in self._cuts)
-        return max(0, loaded - self._phase - self._done * self._block_size)
 
     @property
     def ready(self) -> int:
         """Rows that can be taken now."""
-        return max(0, (self.available - 1) // self._block_size)
+        loaded = sum(len(cut.tokens) for cut in self._cuts)
+        return max(0, (loaded - self._phase - 1) // self._block_size - self._done)
 
     def append(self, window: Window) -> None:
-        """Add the next window that has tokens. The first one after a resume is entered at the cursor's row."""
+        """Add the next window. The first one after a resume is entered at the cursor's row."""
+        if not len(window.tokens):
+            return
         cut = _Cut(window, self._cuts[-1].next_phase if self._cuts else self._phase, self._block_size)
         if not self._cuts and self._phase + self._done:
             same = (window.epoch, window.window) == (self.epoch, self.window)
@@ -180,10 +95,9 @@ class LaneStream:
         starts = [base + cut.starts for base, cut in zip(bases, self._cuts, strict=True)]
         begin = np.concatenate(starts)[self._done : self._done + count]
         touched = list(zip(bases, self._cuts, strict=True))[: np.searchsorted(bases, begin.max() + T, side="right")]
-        entered = [(int(np.argmax(begin + T >= base)) // rows, cut.window) for base, cut in touched]
         pieces = _pieces([(int(base), cut) for base, cut in touched], begin, T)
         cursors, shares = self._move(np.arange(1, steps + 1) * rows)
-        return Taken(pieces, cursors, shares, entered)
+        return Taken(pieces, cursors, shares)
 
     def _fill(self, out: np.ndarray) -> None:
         """The tokens of the next rows (rows, T + 1)."""
@@ -215,7 +129,6 @@ class LaneStream:
         done = after - (ends - counts)[at]
         places = [(cut.window.epoch, cut.window.window, cut.phase) for cut in self._cuts]
         cursors = np.column_stack([np.array(places)[at], done, self.rows + after])
-        self.taken += int(after[-1]) * self._block_size
         del self._cuts[: at[-1]]
         self.epoch, self.window, self._phase, self._done, self.rows = map(int, cursors[-1])
         return cursors, done / np.maximum(counts[at], 1)

@@ -20,12 +20,11 @@ from filelock import FileLock, Timeout
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.heldout import no_text
-from mygpt2.data.packing import TokenBlock
 from mygpt2.data.scan import BlockReader, scan
 from mygpt2.data.sources.faults import Clock, Unreadable
 from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
-from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+from mygpt2.data.sources.manifest import Manifest, check_quarantine
+from mygpt2.data.tokenize import BlockTokenizer, TokenBlock, TokenizerLike
 from mygpt2.errors import UserError, shown
 from mygpt2.files import read_json, replace_json
 
@@ -74,11 +73,8 @@ class Prepared:
         return self.next_block == self.identity["blocks"]
 
     @property
-    def left_out(self) -> dict[str, int]:
-        counts: Counter[str] = Counter()
-        for shard in self.shards:
-            counts.update(shard.left_out)
-        return dict(counts)
+    def left_out(self) -> Counter[str]:
+        return sum((Counter(shard.left_out) for shard in self.shards), Counter())
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -103,27 +99,37 @@ def prepare(
     """Tokenize every document of a source into `out`. UserError when `out` holds something else."""
     identity = _identity(manifest, tokenizer, data, shard_tokens)
     state = _opened(out, identity)
+    encoder = BlockTokenizer(tokenizer, data.model_copy(update={"validation_fraction": 0.0}))
     try:
         with FileLock(out / ".lock", timeout=0):
             state = _opened(out, identity)  # another process may have done more of it since
             state.save(out)
-            if not state.complete:
-                _go_on(state, manifest, reader, tokenizer, data, out, shard_tokens, threads, progress, clock)
-            if state.complete and not state.tokens:
-                _remove(state, out)
-                raise no_text(manifest, Counter(state.left_out))
+            writer: _ShardWriter | None = None
+            blocks = range(state.next_block, len(manifest))
+            found = scan(reader, manifest, blocks, data, threads=threads, work=encoder.tokens, clock=clock)
+            for block, result in found:
+                writer = writer or _ShardWriter(out, len(state.shards), block)
+                if isinstance(result, Unreadable):
+                    writer.unreadable[str(block)] = result.reason
+                    reasons = {**state.unreadable, **writer.unreadable}
+                    check_quarantine(manifest, data.max_quarantine, {int(bad): why for bad, why in reasons.items()})
+                else:
+                    writer.add(result)
+                if writer.tokens >= shard_tokens or block + 1 == len(manifest):
+                    state.shards.append(writer.close(block + 1))
+                    state.save(out)
+                    writer = None
+                if progress:
+                    progress(block + 1, state.tokens + (writer.tokens if writer else 0))
+            if not state.tokens:
+                for name in (STATE, *(shard.name for shard in state.shards)):  # which hold nothing
+                    (out / name).unlink(missing_ok=True)
+                raise no_text(manifest, state.left_out)
     except Timeout as error:
         raise UserError(
             f"--out {out} is being prepared by another process; wait for it or give another folder"
         ) from error
     return state
-
-
-def _remove(state: Prepared, out: Path) -> None:
-    """Take away shards that hold nothing."""
-    for shard in state.shards:
-        (out / shard.name).unlink(missing_ok=True)
-    (out / STATE).unlink(missing_ok=True)
 
 
 def _identity(manifest: Manifest, tokenizer: TokenizerLike, data: DataConfig, shard_tokens: int) -> dict[str, Any]:
@@ -178,45 +184,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _go_on(
-    state: Prepared,
-    manifest: Manifest,
-    reader: BlockReader,
-    tokenizer: TokenizerLike,
-    data: DataConfig,
-    out: Path,
-    shard_tokens: int,
-    threads: int,
-    progress: Progress | None,
-    clock: Clock | None,
-) -> None:
-    encoder = BlockTokenizer(tokenizer, data.model_copy(update={"validation_fraction": 0.0}))
-    blocks = range(state.next_block, len(manifest))
-    found = scan(reader, manifest, blocks, data, threads=threads, work=encoder.texts, clock=clock)
-    writer: _ShardWriter | None = None
-    for block, result in found:
-        writer = writer or _ShardWriter(out, len(state.shards), block)
-        if isinstance(result, Unreadable):
-            writer.unreadable[str(block)] = result.reason
-            _check_quarantine(len(state.unreadable) + len(writer.unreadable), manifest, result, data)
-        else:
-            writer.add(result)
-        if writer.tokens >= shard_tokens or block + 1 == len(manifest):
-            state.shards.append(writer.close(block + 1))
-            state.save(out)
-            writer = None
-        if progress:
-            progress(block + 1, state.tokens + (writer.tokens if writer else 0))
-
-
-def _check_quarantine(count: int, manifest: Manifest, last: Unreadable, data: DataConfig) -> None:
-    if count > data.max_quarantine * len(manifest):
-        raise UserError(
-            f"{count} of {len(manifest)} blocks of {manifest.source} are unreadable (the last: "
-            f"{manifest.describe(last.block)}: {last.reason}); repair the files or raise data.max_quarantine"
-        )
 
 
 class _ShardWriter:

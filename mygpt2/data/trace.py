@@ -7,11 +7,9 @@ what it overwrote stays in the files.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.files import read_json
+from mygpt2.files import read_json, replace_file
 from mygpt2.inside import names_inside, open_inside, read_inside
 
 SCHEMA = pa.schema(
@@ -89,23 +87,16 @@ class TraceWriter:
             return
         first, last = min(self._steps), max(self._steps)
         name = f"attempt-{self._attempt:04d}-rank-{self._rank:04d}-step-{first:08d}-{last:08d}.parquet"
-        handle, aside = tempfile.mkstemp(dir=self._folder, suffix=".part")
-        os.close(handle)
+        content = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), content, compression="zstd")
         try:
-            pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), aside, compression="zstd")
-            os.replace(aside, self._folder / name)
+            replace_file(self._folder / name, content.getvalue().to_pybytes())
         except OSError:
-            with contextlib.suppress(OSError):  # pyarrow may have done it
-                os.unlink(aside)
-            self._forget_the_oldest()
+            while self._rows > MOST_ROWS:  # bounds what waits in memory while the disk cannot be written
+                self._rows -= self._parts.pop(0).num_rows
+                self._steps.pop(0)
             raise
         self._parts, self._steps, self._rows = [], [], 0
-
-    def _forget_the_oldest(self) -> None:
-        """Bounds what waits in memory while the disk cannot be written."""
-        while self._rows > MOST_ROWS:
-            self._rows -= self._parts.pop(0).num_rows
-            self._steps.pop(0)
 
 
 def _save_manifest(folder: Path, manifest: Manifest) -> None:
@@ -119,10 +110,7 @@ def _save_manifest(folder: Path, manifest: Manifest) -> None:
         return
     if re.fullmatch("[0-9a-f]{12,}", then):
         os.replace(path, folder / f"manifest-{then[:12]}.json")
-    handle, aside = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "w") as f:
-        json.dump(manifest.to_dict(), f)
-    os.replace(aside, path)
+    replace_file(path, json.dumps(manifest.to_dict()).encode())
 
 
 @dataclass(frozen=True)
@@ -186,16 +174,11 @@ def documents_of_step(run_dir: Path, step: int) -> list[TracedRow]:
     if not rows:
         return []
     manifest = read_manifest(run_dir)
-    return [
-        TracedRow(
-            row["slot"],
-            row["lane"],
-            row["epoch"],
-            row["loss"],
-            [place_of(manifest, block, i) for block, i in zip(row["block"], row["document"], strict=True)],
-        )
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        places = [place_of(manifest, block, i) for block, i in zip(row["block"], row["document"], strict=True)]
+        found.append(TracedRow(row["slot"], row["lane"], row["epoch"], row["loss"], places))
+    return found
 
 
 def read_manifest(run_dir: Path) -> Manifest:

@@ -184,7 +184,7 @@ def _data(
                     held_out = validation_set(manifest, reader, tokenizer, data, caches, advance, anew=anew)
                 if watch:
                     watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
-            loader = Loader.open(
+            loader = Loader(
                 data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
                 seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
                 manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,

@@ -157,9 +157,7 @@ class Ranks:
             settings.update(manifest=source.manifest, reader=source)
         self.loaders: list[Loader] = []
         for rank in range(ranks):
-            self.loaders.append(
-                Loader.open(data, rank=rank, world_size=ranks, cache_dir=cache, state=state, **settings)
-            )
+            self.loaders.append(Loader(data, rank=rank, world_size=ranks, cache_dir=cache, state=state, **settings))
         self.last: list[Batch] = []
 
     def __enter__(self) -> Ranks:

@@ -72,7 +72,7 @@ def test_training_opens_a_bad_file_or_says_why_not(name, folder, tmp_path):
         manifest = resolve(str(folder), data, cache_dir=tmp_path / "c")
         manifest, reader = open_settled(manifest, data, cache_dir=tmp_path / "c", eot_id=tokenizer.eot_id)
         held = validation_set(manifest, reader, tokenizer, data, tmp_path / "c")
-        with Loader.open(
+        with Loader(
             data, tokenizer=tokenizer, block_size=16, batch_sequences=2, seed=1, cache_dir=tmp_path / "c",
             manifest=manifest, reader=reader,
         ) as loader:  # fmt: skip

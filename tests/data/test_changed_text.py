@@ -16,11 +16,11 @@ from mygpt2.data import checked, validation
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks, content_check, load_checked, save_checked
 from mygpt2.data.heldout import hashes_of
-from mygpt2.data.packing import REFERENCE, TokenBlock
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import resolve_hub
 from mygpt2.data.sources.local.folder import resolve_local
 from mygpt2.data.sources.resolve import open_reader
+from mygpt2.data.tokenize import REFERENCE, TokenBlock
 from mygpt2.data.validation import validation_set
 from tests.data.corpus import EOT, Bytes, Ranks, config, memory, sha256, write_parquet
 from tests.data.hub_data import REPO, parquet
@@ -224,7 +224,7 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_batches_stay_what_t
     def fails(*_, **__):
         raise OSError(code, "cannot")
 
-    monkeypatch.setattr(cache_module, "_write_aside", fails)
+    monkeypatch.setattr(cache_module, "replace_file", fails)
     monkeypatch.setattr(checked, "replace_file", fails)
     folder = tmp_path / "b"
     folder.mkdir()

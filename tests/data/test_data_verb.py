@@ -68,9 +68,7 @@ def test_inspect_shows_the_documents_of_a_step(tmp_path, capsys, folder):
     data = DataConfig(source=str(folder), encoder="tiktoken")
     run_dir = tmp_path / "runs" / "a"
     (run_dir / "attempts").mkdir(parents=True)
-    with Loader.open(
-        data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path / "c"
-    ) as loader:
+    with Loader(data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path / "c") as loader:
         trace = TraceWriter(run_dir / "trace", 1, 0, loader.manifest)
         for step in range(3):
             while (batch := loader.poll(1)) is None:
@@ -170,7 +168,7 @@ def test_no_training_row_holds_a_held_out_document(folder, tmp_path):
     held = validation_set(manifest, reader, Bytes(), data, tmp_path)
     seen: set[tuple[int, int]] = set()
     rows: dict[int, bytes] = {0: b"", 1: b""}
-    with Loader.open(
+    with Loader(
         data, tokenizer=Bytes(), block_size=64, batch_sequences=2, seed=3, cache_dir=tmp_path, manifest=manifest,
         reader=reader,
     ) as loader:  # fmt: skip
@@ -279,7 +277,7 @@ def test_inspect_tells_how_much_of_its_source_a_run_has_read(folder, tmp_path, c
     words = ["inspect", "--run", "a", "--runs", tmp_path / "runs", "--documents", 1]
     assert "read so far  no checkpoint tells" in run(capsys, *words)[1]
     data = DataConfig(source=str(folder), encoder="tiktoken")
-    with Loader.open(data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path) as loader:
+    with Loader(data, tokenizer=Bytes(), block_size=64, batch_sequences=4, seed=1, cache_dir=tmp_path) as loader:
         while (batch := loader.poll(1)) is None:
             pass
         state = {"data": loader_state(loader.fingerprint, batch.cursor, batch.quarantine)}

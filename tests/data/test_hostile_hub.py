@@ -90,7 +90,7 @@ def test_reading_ends_within_the_budget_and_says_why(hub, tmp_path, trouble, cap
     manifest = resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
     hub.faults = forever(kind, "cdn|resolve", **headers)
     with (
-        Loader.open(
+        Loader(
             settings(), tokenizer=Bytes(), block_size=16, batch_sequences=2, seed=1, cache_dir=tmp_path,
             manifest=manifest, reader=open_hub(manifest, tmp_path, client=client), clock=clock,
         ) as loader,

@@ -54,7 +54,7 @@ class Run:
         manifest = resolve_hub(SOURCE, data, tmp_path / name, client=client, clock=self.clock)
         reader = open_hub(manifest, tmp_path / name, client=client)
         digest = hashlib.sha256()
-        with Loader.open(
+        with Loader(
             data, tokenizer=Bytes(), block_size=256, batch_sequences=8, seed=1, cache_dir=tmp_path / name,
             manifest=manifest, reader=reader, clock=self.clock,
         ) as loader:  # fmt: skip
@@ -256,7 +256,7 @@ def test_a_loader_closes_at_once_though_the_hub_asks_to_wait(hub, tmp_path):
     manifest = resolve_hub(SOURCE, data, tmp_path, client=client)
     hub.faults = [Fault("429", times=10_000, headers={"Retry-After": "300"})]
     before = hub.count()
-    loader = Loader.open(
+    loader = Loader(
         data, tokenizer=Bytes(), block_size=256, batch_sequences=8, seed=1, cache_dir=tmp_path, manifest=manifest,
         reader=open_hub(manifest, tmp_path, client=client),
     )  # fmt: skip

@@ -299,7 +299,7 @@ def test_batches_are_made_ahead_and_the_first_poll_may_come_late(tmp_path):
     with Ranks(config(prefetch_steps=6), tmp_path, source=memory()) as run:
         loader = run.loaders[0]
         poll(loader)
-        while len(loader._ready) < 6:
+        while loader._ready.qsize() < 6:
             pass
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mygpt2.data.cache import TokenCache
-from mygpt2.data.packing import TokenBlock
 from mygpt2.data.sources.faults import Outage, Unreadable
+from mygpt2.data.tokenize import TokenBlock
 from mygpt2.errors import TryAgain, UserError
 from tests.data.corpus import Ranks, Virtual, config, memory, sha256, write_parquet
 

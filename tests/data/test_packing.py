@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mygpt2.data.packing import LaneStream, Window
+from mygpt2.data.lane import Window
+from mygpt2.data.packing import LaneStream
 
 T = 8
 SIZES = (100, 3, 2, 70)  # tokens; the second and the third window are shorter than what is left of a row
@@ -68,11 +69,6 @@ def test_pieces_name_the_documents_of_each_row_and_where_it_begins(shuffled):
         named = [begins[block] for block in pieces.blocks[first : last + 1].tolist()]
         assert row[0] == named[0] + offset
         assert named[1:] == [token for token in row[1:] if token in begins.values()]
-
-
-def test_a_window_is_entered_with_the_first_row_that_has_a_token_of_it():
-    taken, _ = take(opened(shuffled=True), 7, 3)
-    assert [(step, window.window) for step, window in taken.entered] == [(0, 0), (4, 1), (4, 2), (4, 3)]
 
 
 def test_more_rows_than_are_ready_are_refused():

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.arrange import ReplaceOne
+from mygpt2.data.lane import Buffer
 from mygpt2.data.order import BlockOrder
-from mygpt2.data.packing import TokenBlock
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.sources.resolve import resolve
+from mygpt2.data.tokenize import TokenBlock
 from mygpt2.errors import UserError
 from mygpt2.ripples.footer import footer_forecast, forecast_lines, local_footer, read_groups
 from mygpt2.ripples.forecast import Profile, buffer_factor, convolved, forecast
@@ -26,7 +26,7 @@ def test_the_buffers_law_is_what_the_buffer_does(size: int, period: int) -> None
     manifest = Manifest(
         "m", "parquet", None, "text", (SourceFile("m", 1, "m"),), make_blocks(0, range(blocks), 0, -1, each)
     )
-    buffer = ReplaceOne(BlockOrder(blocks, 1, 1, 7, False), 0, size, manifest, ())
+    buffer = Buffer(BlockOrder(blocks, 1, 1, 7, False), 0, size, manifest, ())
     order = []
     for number in range(blocks - 1):
         block = TokenBlock(number, np.zeros(each, np.uint16), np.ones(each, np.int64), {})

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.arrange import InOrder, Shuffled
 from mygpt2.data.inspect import shortened
+from mygpt2.data.lane import arrange
 from mygpt2.data.order import WHOLE, BlockOrder
-from mygpt2.data.packing import TokenBlock
 from mygpt2.data.shape import block_order, choose_shape
+from mygpt2.data.tokenize import TokenBlock
 from mygpt2.data.trace import place_of
 from mygpt2.errors import UserError
 from workbench.tabs.data.documents import Page, page_of, use_of
@@ -88,8 +88,7 @@ def window_page(plan: Plan, lane: int, epoch: int, window: int, page: Any) -> Wi
     if not blocks:
         raise UserError(f"lane {lane} has no window {window} in epoch {epoch}; give a smaller one, or the next epoch")
     parts = _stand_ins(plan, blocks, order.part_of(epoch, window))
-    arranger = Shuffled(order.seed, lane) if order.shuffled else InOrder()
-    arranged = arranger.arrange(epoch, window, parts)
+    arranged = arrange(epoch, window, parts, (order.seed, epoch, lane, window) if order.shuffled else None)
     shown = page_of(len(arranged.blocks), page, PAGE)
     lines = []
     for place in range(shown.start, shown.stop):
