@@ -4,12 +4,36 @@ window.workbench.ripples = (() => {
   const KEYS = ["run", "reference", "column", "batch_tokens", "steps", "dataset", "file_tokens", "files", "streams"];
   const WAIT_MS = 120; // a pointer that passes over asks for nothing
 
-  function address(applied) {
-    let asked = {};
-    try { asked = JSON.parse(applied || "{}"); } catch { /* nothing is asked for */ }
-    const keys = Object.fromEntries(KEYS.map((key) => [key, asked[key] ?? null]));
-    window.workbench.url({ tab: "ripples", part: null, study: null, first: null, second: null, ...keys });
+  let peak = null; // of the report that is shown
+
+  // What a person chose, added to what is asked for, and put into the address.
+  function apply(asked, values) {
+    const given = Object.fromEntries(KEYS.map((key, i) => [key, values[i]]).filter(([, value]) => value !== null && value !== ""));
+    const { first, second, study } = asked || {};
+    peak = null;
+    window.workbench.url({ tab: "ripples", part: null, study: null, first: null, second: null, ...Object.fromEntries(KEYS.map((key) => [key, given[key] ?? null])) });
+    return { first, second, study, ...given };
   }
+
+  function pair(asked, [first, second]) {
+    window.workbench.url({ tab: "ripples", part: "pair", first, second });
+    return { ...asked, first, second };
+  }
+
+  function study(asked, [study]) {
+    window.workbench.url({ tab: "ripples", part: "study", study });
+    return { ...asked, study };
+  }
+
+  function choose(key) {
+    peak = key;
+    window.workbench.live.ask("ripples");
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#wb-ripples-figures button[data-peak]");
+    if (button) choose(button.dataset.peak);
+  });
 
   function mountStep(element, server, trigger) {
     const box = element.querySelector("input"), line = element.querySelector("p"), open = element.querySelector("button");
@@ -44,5 +68,5 @@ window.workbench.ripples = (() => {
     open.addEventListener("click", () => trigger("click", { step: Number(box.value) }));
   }
 
-  return { address, mountStep };
+  return { apply, pair, study, choose, ask: () => ({ peak }), mountStep };
 })();

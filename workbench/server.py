@@ -60,11 +60,13 @@ def serve(options: Options) -> int:
 
     from workbench.context import Context
     from workbench.jobs import Jobs
+    from workbench.tabs.ripples.studies import Keeper
 
     jobs = Jobs(runs, options.slots)
     jobs.start()
     try:
         context = Context(runs, roots, jobs, security.Door(password), options.read_only)
+        jobs.add_chore(Keeper(context))
         port = int(listening.getsockname()[1])
         with running(application(page(context), options, port, context.door), listening):
             _announce(options, port, context.door.has_password)

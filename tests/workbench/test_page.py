@@ -116,8 +116,9 @@ def test_a_foreign_link_fills_the_form_and_is_marked(
 
 
 def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.live import News
     from workbench.tabs.data import tab as data
-    from workbench.tabs.ripples import handlers
+    from workbench.tabs.ripples import view
 
     opened: list[Any] = []
     monkeypatch.setattr(data, "_open", lambda *given: iter([opened.append(given)]))
@@ -136,4 +137,6 @@ def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.Monke
     make_run(runs, "one", 5)
     context = Context(runs, (runs,), Jobs(runs, ["cpu"]))
     for asked, word in (({"run": "one", "link": True}, "looked"), ({"run": "one"}, "started")):
-        assert word in str(handlers.look(context, Reports(), asked, None, {})[0])  # type: ignore[arg-type]
+        news = News()
+        view.look(context, Reports(), asked, news)  # type: ignore[arg-type]
+        assert word in news.changed["markup"]["status"]

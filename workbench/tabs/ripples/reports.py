@@ -26,6 +26,7 @@ KIND = "ripples"
 GROWN = 1.1  # a run at work is analysed again when it has so many times as many bytes
 KEPT, KEPT_SUBJECTS = 2, 200
 MOST_READ = 16  # reports held in memory
+_STARTING = threading.Lock()  # of pages and of what goes on without one, one at a time starts what is due
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Reports:
     def start(self, subject: Subject) -> Task:
         """Analyses the subject as it is now. UserError while that is under way."""
         self._context.changes()
-        with self._lock:
+        with _STARTING:
             task = self._task(subject)
             if task and task.running:
                 raise UserError(f"{subject.name} is being analysed already; wait for it, or stop it first")
@@ -93,7 +94,7 @@ class Reports:
         found = self.look(subject)
         if not self.wants(subject, found):
             return found
-        with self._lock:
+        with _STARTING:
             if self.wants(subject, self.look(subject)):
                 self._start(subject)
         return self.look(subject)

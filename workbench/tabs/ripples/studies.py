@@ -175,8 +175,8 @@ class Keeper:
     One task at a time over all studies, the oldest first. A study that is done is looked at again when a run changes.
     """
 
-    def __init__(self, context: Context, reports: Reports) -> None:
-        self._context, self._reports = context, reports
+    def __init__(self, context: Context) -> None:
+        self._context, self._reports = context, Reports(context)
         self._done: dict[str, tuple[int, ...]] = {}  # by study, when its runs were last written to
 
     def __call__(self) -> None:

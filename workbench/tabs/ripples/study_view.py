@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mygpt2.ripples.words import amount, chance, interval, steps, tokens
-from workbench import html
+from workbench import html, tasklist
 from workbench.html import Markup, escape
 from workbench.tabs.ripples.measure import NAMES
 from workbench.tabs.ripples.studies import Part, Standing
@@ -34,10 +34,8 @@ def _row(at: Standing, part: Part) -> tuple[Any, ...]:
     name = Markup(f'<span class="wb-mono">{escape(part.run)}</span>')
     reason = Markup(f' <span class="wb-muted">{escape(part.reason)}</span>') if part.reason and not part.report else ""
     total = at.study.steps
-    done = Markup(
-        f'<progress max="{total}" value="{min(part.step, total)}" aria-label="steps of {escape(part.run)}"></progress> '
-        f"{part.step:,} of {total:,}"
-    )
+    bar = tasklist.bar(min(part.step, total) / total, f"steps of {part.run}")
+    done = html.join([bar, f" {part.step:,} of {total:,}"])
     return NAMES[part.order], name, html.join([html.badge(_known(part.state)), reason]), done, _analysis(part)
 
 

@@ -21,11 +21,11 @@ from mygpt2.run_dir import RunDir, RunWriter, state_of, write_rank
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from workbench import html
-from workbench.tabs.ripples import handlers, tab
+from workbench.live import News
 from workbench.tabs.ripples import subject as subjects
+from workbench.tabs.ripples import tab, view
 from workbench.tabs.ripples.peaks import peaks
 from workbench.tabs.ripples.reports import KIND, Reports, command
-from workbench.tabs.ripples.steps import about_step, teller
 from workbench.tabs.ripples.subject import IMPORT, choices, subject_of, take_in
 
 PERIOD, AMPLITUDE = 25.0, 0.1
@@ -58,13 +58,23 @@ def write(context, name, text):
     return name
 
 
+def look(context, reports, asked, peak=None, seen=None):
+    """A page's question and its answer: (the parts that came by name, what the page shows)."""
+    news = News(seen)
+    view.look(context, reports, {**asked, "peak": peak}, news)
+    parts = news.changed["markup"] | news.changed["fields"] | news.changed["data"]
+    return {name: str(part) if name in news.changed["markup"] else part for name, part in parts.items()}, {
+        **(seen or {}), **news.digests
+    }  # fmt: skip
+
+
 def analysed(context, reports, asked):
     """Makes the report that a task would make, with the same words to the same verb, in this process; then looks."""
-    subject = handlers.subject_asked(context, asked)
+    subject = view.subject_asked(context, asked)
     file = reports.file(subject)
     file.parent.mkdir(parents=True, exist_ok=True)
     assert main(command(subject, file)[3:]) == 0
-    return handlers.look(context, reports, asked, None, {})
+    return look(context, reports, asked, None, {})
 
 
 def settled(context, reports, asked, seen=None):
@@ -72,10 +82,10 @@ def settled(context, reports, asked, seen=None):
     parts, seen = {}, dict(seen or {})
     deadline = time.monotonic() + 120
     while True:
-        found, seen = handlers.look(context, reports, asked, None, seen)
+        found, seen = look(context, reports, asked, None, seen)
         parts |= found
-        if not reports.look(handlers.subject_asked(context, asked)).running:
-            found, seen = handlers.look(context, reports, asked, None, seen)
+        if not reports.look(view.subject_asked(context, asked)).running:
+            found, seen = look(context, reports, asked, None, seen)
             return parts | found, seen
         assert time.monotonic() < deadline, "the analysis did not end"
         time.sleep(0.1)
@@ -95,17 +105,19 @@ def test_a_folder_of_event_files_changes_when_one_grows_or_comes(context):
 
 def test_chosen_log_is_analysed_by_a_task_and_what_it_made_is_kept(context, reports):
     asked = {"run": write(context, "log.csv", planted())}
-    first, _ = handlers.look(context, reports, asked, None, {})
-    assert "Analysing log.csv" in first["status"] and first["buttons"]["stop"] and first["verdict"] == ""
+    first, _ = look(context, reports, asked, None, {})
+    assert "Analysing log.csv" in first["status"] and first["enabled"]["wb-ripples-stop"] and first["verdict"] == ""
     with pytest.raises(UserError, match="being analysed already"):
-        handlers.analyse(context, reports, asked)
+        view.analyse(context, reports, asked)
     parts, seen = settled(context, reports, asked)
     report = reports.read(reports.look(subject_of(context, "log.csv")).file)
     assert report["significant"] and abs(report["period_steps"] / PERIOD - 1) < 0.02
     assert abs(report["amplitude"] / AMPLITUDE - 1) < 0.2
-    assert handlers.look(context, reports, asked, parts["peaks"]["value"], seen)[0] == {}, "nothing new, nothing sent"
-    again, _ = handlers.look(context, Reports(context), asked, None, {})
-    assert again["verdict"] == parts["verdict"] and not again["buttons"]["stop"], "another server finds it at once"
+    assert look(context, reports, asked, parts["peak"]["value"], seen)[0] == {}, "nothing new, nothing sent"
+    again, _ = look(context, Reports(context), asked, None, {})
+    assert again["verdict"] == parts["verdict"] and not again["enabled"]["wb-ripples-stop"], (
+        "another server finds it at once"
+    )
 
 
 def test_report_is_shown_with_every_figure_and_its_verdict_first(context, reports):
@@ -144,10 +156,10 @@ def test_crest_of_the_ripple_is_what_is_shaded(context, reports):
 def test_another_peak_is_shaded_without_a_new_analysis(context, reports):
     asked = {"run": write(context, "log.csv", planted())}
     parts, seen = analysed(context, reports, asked)
-    other = parts["peaks"]["choices"][1][1]
-    found, _ = handlers.look(context, reports, asked, other, seen)
-    assert found["peaks"]["value"] == other and found["loss"] != parts["loss"]
-    assert set(found) == {"peaks", "chart", "loss"}
+    other = parts["peak"]["choices"][1][1]
+    found, _ = look(context, reports, asked, other, seen)
+    assert found["peak"]["value"] == other and found["loss"] != parts["loss"]
+    assert set(found) == {"peak", "chart", "loss"}
 
 
 def test_changed_log_is_due_again_and_options_are_another_analysis(context, reports):
@@ -180,12 +192,12 @@ def test_run_at_work_is_analysed_again_when_it_has_grown_by_a_tenth(context, rep
         asked = {"run": "live"}
         _, seen = analysed(context, reports, asked)
         write_steps(201, 210)
-        parts, seen = handlers.look(context, reports, asked, None, seen)
+        parts, seen = look(context, reports, asked, None, seen)
         assert "grown by" in parts["status"] and not reports.look(subject_of(context, "live")).running
         write_steps(211, 250)
-        parts, seen = handlers.look(context, reports, asked, None, seen)
+        parts, seen = look(context, reports, asked, None, seen)
         assert "Analysing live" in parts["status"]
-        handlers.stop(context, reports, asked)
+        view.stop(context, reports, asked)
         settled(context, reports, asked, seen)
         write_steps(251, 255)
         found = reports.look(subject_of(context, "live"))
@@ -213,7 +225,7 @@ def test_log_that_cannot_be_read_is_told_in_the_engines_words(context, reports):
     parts, seen = settled(context, reports, {"run": write(context, "log.csv", "step,other\n1,2\n")})
     assert "wb-problem" in parts["status"] and "its columns: step, other" in parts["status"]
     assert "Traceback" not in parts["status"]
-    assert handlers.look(context, reports, {"run": "log.csv"}, None, seen)[0] == {}, "it is not tried again by itself"
+    assert look(context, reports, {"run": "log.csv"}, None, seen)[0] == {}, "it is not tried again by itself"
 
 
 def test_gaps_and_non_finite_losses_are_told_and_do_not_hide_the_ripple(context, reports):
@@ -279,13 +291,13 @@ def test_reference_is_another_run_and_part_of_the_command(context):
 def test_two_runs_are_compared_when_asked(context, reports):
     logs = (("a.csv", 0.1), ("b.csv", 0.0))
     first, second = (write(context, name, planted(seed=1, amplitude=amplitude)) for name, amplitude in logs)
-    parts, seen = handlers.compare(context, reports, first, second, {}, False)
+    parts, _ = look(context, reports, {"first": first, "second": second})
     assert "has not been analysed" in parts["pair"] and not context.jobs.tasks.list(KIND)
-    handlers.compare(context, reports, first, second, seen, True)
+    view.compare(context, reports, first, second)
     deadline = time.monotonic() + 120
     while "Difference over the run" not in parts["pair"]:
         assert time.monotonic() < deadline
-        parts, _ = handlers.compare(context, reports, first, second, {}, False)
+        parts, _ = look(context, reports, {"first": first, "second": second})
         time.sleep(0.1)
     assert "a.csv − b.csv" in parts["pair"] and "until 0.001 nats is resolved" in parts["pair"]
 
@@ -300,12 +312,12 @@ def test_names_and_words_of_a_log_are_text(context, reports):
 def test_step_names_file_row_group_and_first_document(context, tmp_path):
     source = parquet_folder(context.data_roots[0] / "corpus")
     traced_run(context.runs, "traced", small_config(source, order="sequential"), tmp_path / "cache")
-    words = about_step(context, "traced", 1)
+    words = view.about_step(context, "traced", 1)
     assert words.startswith("Step 1: file part-0.parquet, row group 0, first document 0; ")
-    assert "is not in the trace" in about_step(context, "traced", 10_000)
+    assert "is not in the trace" in view.about_step(context, "traced", 10_000)
     make_run(context.runs, "plain", 70)
-    assert "no trace yet" in about_step(context, "plain", 3)
-    tell = teller(context)
+    assert "no trace yet" in view.about_step(context, "plain", 3)
+    tell = view.teller(context)
     assert "no step" in tell({"run": "traced", "step": "x"}) and "no run" in tell({"run": "none", "step": 1})
     assert isinstance(tell(None), str)
 
@@ -313,21 +325,21 @@ def test_step_names_file_row_group_and_first_document(context, tmp_path):
 def test_report_is_saved_as_json_and_as_one_page(context, reports):
     asked = {"run": write(context, "log.csv", planted())}
     with pytest.raises(UserError, match="no report yet"):
-        handlers.file_text(context, reports, asked, "json")
+        view.file_text(context, reports, asked, "json")
     analysed(context, reports, asked)
-    saved = json.loads(handlers.file_text(context, reports, asked, "json"))
+    saved = json.loads(view.file_text(context, reports, asked, "json"))
     assert saved["name"] == "ripples-log.csv.json" and json.loads(saved["text"])["significant"]
-    page = json.loads(handlers.file_text(context, reports, asked, "html"))["text"]
+    page = json.loads(view.file_text(context, reports, asked, "html"))["text"]
     assert page.startswith("<!doctype html>") and "http" not in page.replace("http-equiv", "")
 
 
 def test_read_only_reads_and_starts_nothing(tmp_path):
     context = context_of(tmp_path, read_only=True)
     name = write(context, "log.csv", planted())
-    parts, _ = handlers.look(context, Reports(context), {"run": name}, None, {})
+    parts, _ = look(context, Reports(context), {"run": name}, None, {})
     assert "read only" in parts["status"] and not context.jobs.tasks.list()
     with pytest.raises(UserError, match="read-only"):
-        handlers.analyse(context, Reports(context), {"run": name})
+        view.analyse(context, Reports(context), {"run": name})
     with pytest.raises(UserError, match="read-only"):
         take_in(context, context.data_roots[0] / name)
 
@@ -335,29 +347,28 @@ def test_read_only_reads_and_starts_nothing(tmp_path):
 def test_request_fills_the_fields_and_forgets_what_was_said_of_another_log():
     from workbench.page import Page
 
-    fields = ["run", "reference", *handlers.FIELDS]
+    fields = ["run", "reference", *view.FIELDS]
     values = tab.asked(Page, fields, json.dumps({"run": "mine", "batch_tokens": "1000", "nonce": "x"}))
     assert values[:2] == ["mine", ""] and values[fields.index("batch_tokens")] == 1000.0
-    assert json.loads(values[len(fields)]) == {"run": "mine", "batch_tokens": 1000.0}
+    assert values[len(fields)] == {"run": "mine", "batch_tokens": 1000.0}
     assert tab.asked(Page, fields, "{}")[0] != "mine"
 
 
 def test_empty_page_says_what_to_do(context, reports):
-    parts, seen = handlers.look(context, reports, {}, None, {})
+    parts, seen = look(context, reports, {}, None, {})
     assert "no run in this folder yet" in parts["status"]
     make_run(context.runs, "mine", 70)
-    parts, _ = handlers.look(context, reports, {}, None, seen)
-    assert "Choose a run above" in parts["status"] and ("mine", "mine") in parts["choices"]
-    assert handlers.asked_for("not json") == {} and handlers.asked_for("[1]") == {}
+    parts, _ = look(context, reports, {}, None, seen)
+    assert "Choose a run above" in parts["status"] and ("mine", "mine") in parts["run"]["choices"]
 
 
 def test_many_pages_at_once_start_one_analysis_and_see_no_error(context, reports):
     asked = {"run": write(context, "log.csv", planted())}
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: handlers.look(context, reports, asked, None, {})[0], range(8)))
+        answers = list(pool.map(lambda _: look(context, reports, asked, None, {})[0], range(8)))
     assert len(context.jobs.tasks.list(KIND)) == 1
     assert all("Analysing log.csv" in answer["status"] for answer in answers)
-    handlers.stop(context, reports, asked)
+    view.stop(context, reports, asked)
     settled(context, reports, asked)
 
 
@@ -366,12 +377,12 @@ def test_data_that_a_trace_names_outside_the_roots_is_not_opened(context, report
     run = traced_run(context.runs, "of-others", config, tmp_path / "cache")
     started = []
     monkeypatch.setattr(context.jobs.tasks, "start", lambda kind, words, **how: started.append(words))
-    reports.start(handlers.subject_asked(context, {"run": "of-others"}))
+    reports.start(view.subject_asked(context, {"run": "of-others"}))
     outside = parquet_folder(tmp_path / "outside") / "part-0.parquet"
     manifest = json.loads((run.trace_dir / "manifest.json").read_text())
     manifest["files"][0][3] = str(outside)
     (run.trace_dir / "manifest.json").write_text(json.dumps(manifest))
-    reports.start(handlers.subject_asked(context, {"run": "of-others"}))
+    reports.start(view.subject_asked(context, {"run": "of-others"}))
     assert ["--no-attribution" in words for words in started] == [False, True]
 
 
@@ -396,7 +407,7 @@ def test_a_forged_trace_is_told_in_place_of_the_step(context, tmp_path):
     table = pq.read_table(file)
     blocks = pa.array([[10**6 for _ in row] for row in table["block"].to_pylist()], table["block"].type)
     pq.write_table(table.set_column(table.schema.get_field_index("block"), "block", blocks), file)
-    assert teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."
+    assert view.teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."
     file.rename(tmp_path / file.name)
     file.symlink_to(tmp_path / file.name)
-    assert teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."
+    assert view.teller(context)({"run": "of-others", "step": 1}) == "The trace of this run cannot be read."

@@ -15,8 +15,8 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
 from tests.workbench.jobs.helpers import until
 from tests.workbench.tabs.data.data_runs import context_of
-from workbench.app import build
-from workbench.tabs.ripples import handlers, measure, studies, tab
+from workbench.live import News
+from workbench.tabs.ripples import measure, studies, tab, view
 from workbench.tabs.ripples.reports import Reports, command
 from workbench.tabs.ripples.study_view import study_view
 
@@ -134,13 +134,16 @@ def test_from_trained_runs_to_a_verdict_across_restarts(context):
     comparison = studies.advance(context, reports, at)
     assert comparison is not None and comparison.label == f"comparison of study {study.id}"
     assert ended(context, comparison).state == "done"
-    parts, seen = handlers.study(context, reports, None, {})
-    assert parts["studies"]["value"] == study.id
-    words = parts["study"]
+    news = News()
+    view.look(context, reports, {}, news)
+    assert news.changed["fields"]["study"]["value"] == study.id
+    words = news.changed["markup"]["standing"]
     assert "Verdict" in words and "In file order the loss has a ripple of 20.0 steps" in words
     assert "Lanes leave nothing that can be told from noise" in words
     assert "A buffer of 1,000 documents leaves" in words and "measured at 20.0 steps" in words
-    assert handlers.study(context, reports, study.id, seen)[0] == {}
+    again = News(news.digests)
+    view.look(context, reports, {"study": study.id}, again)
+    assert not any(again.changed.values())
     assert studies.advance(context, reports, studies.standing(context, reports, found)) is None
     at = studies.standing(context, reports, found)
     rows = {row["order"]: row for row in reports.read(at.comparison)["orders"]}
@@ -158,7 +161,7 @@ def test_study_whose_runs_have_ended_is_analysed_and_compared_without_a_page(con
     trained(context, study)
     reports = Reports(context)
     analysed(context, reports, study, ("sequential", "buffer-1k", "buffer-10k"))
-    build(context)
+    context.jobs.add_chore(studies.Keeper(context))
     context.jobs.start()
     try:
         until(lambda: studies.standing(context, reports, study).done, 120)
@@ -171,7 +174,7 @@ def test_studies_are_taken_on_one_task_at_a_time_the_oldest_first(context):
     first, second = (studies.begin(context, "pydocs", STEPS) for _ in range(2))
     for study in (first, second):
         trained(context, study)
-    keeper = studies.Keeper(context, Reports(context))
+    keeper = studies.Keeper(context)
     keeper()
     keeper()
     (task,) = context.jobs.tasks.list("ripples")
