@@ -61,13 +61,7 @@ def load_items(
     UserError that names the line and the field, after `option`, for a file that is not HellaSwag with labels.
     """
     try:
-        if where == "hub":
-            from mygpt2.evals.hub import download
-
-            repo, pattern = HUB
-            path = download(repo, pattern, cache_dir / "evals" / "hellaswag-validation.parquet", cache_dir, progress)
-        else:
-            path = _file(home_path(where))
+        path = _published(cache_dir, progress) if where == "hub" else _file(home_path(where))
         items = [_item(record, f"{path}, item {number}") for number, record in enumerate(_records(path), start=1)]
         if not items:
             raise _NotItems(f"{where} holds no items; give HellaSwag's validation set")
@@ -80,6 +74,28 @@ def items_sha256(items: Iterable[Item]) -> str:
     """What identifies a set of items, whatever file they came in."""
     text = json.dumps([astuple(item) for item in items], ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _published(cache_dir: Path, progress: Callable[[int, int], None] | None) -> Path:
+    """The published file, asked for once and kept when its content has the identity that the hub lists."""
+    from mygpt2.config.schema import DataConfig
+    from mygpt2.data.sources.hub.dataset import HubSource
+    from mygpt2.data.sources.hub.fetch import fetch_file
+
+    path = cache_dir / "evals" / "hellaswag-validation.parquet"
+    if path.is_file():
+        return path
+    repo, pattern = HUB
+    with HubSource(repo, DataConfig(), cache_dir, pattern=pattern) as hub:
+        file, done = hub.only_file(), 0
+
+        def more(size: int) -> None:
+            nonlocal done
+            done += size
+            if progress:
+                progress(done, file.size)
+
+        return fetch_file(file, path, hub, more)
 
 
 def _file(path: Path) -> Path:

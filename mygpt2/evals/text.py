@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,19 +15,28 @@ from mygpt2.checkpoint import read_state
 from mygpt2.checkpoint.format import MANIFEST
 from mygpt2.config import RunConfig, load_config
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.sources.local.formats import tokens_layout
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.scan import scan
+from mygpt2.data.sources.faults import Clock, Unreadable
+from mygpt2.data.sources.hub.client import HubClient
+from mygpt2.data.sources.hub.dataset import HubSource
+from mygpt2.data.sources.hub.parquet import HubParquetReader
+from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, published, tokens_layout
+from mygpt2.data.sources.local.unpack import Damaged
+from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
-from mygpt2.evals.hub import Progress, documents_in_order, hub_stream
-from mygpt2.evals.protocols import PROTOCOLS, WINDOW, Quoted
+from mygpt2.evals.protocols import PROTOCOLS, WINDOW, HubProtocol, Quoted
 from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, split_at
 from mygpt2.machine import home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 
-THREADS = 4  # that read and tokenize a local source
+THREADS = 4  # that read and tokenize
+CHUNK = 8 << 20  # bytes of a range request
+
+Progress = Callable[[int, int], None]
+"""Called with (done, all), in tokens, documents or bytes."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,87 @@ def _published(name: str, tokenizer: Tokenizer, cache_dir: Path, progress: Progr
     return Text(name, stream, WINDOW, protocol.quoted)
 
 
+def hub_stream(
+    protocol: HubProtocol,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    *,
+    client: HubClient | None = None,
+    clock: Clock | None = None,
+) -> TokenStream:
+    """The text of a protocol from the hub. UserError when the file holds less than the protocol asks for."""
+    with HubSource(protocol.repo, DataConfig(), cache_dir, client, clock, protocol.file) as hub:
+        file = hub.only_file()
+        if protocol.end_of_text == "in file":
+            tokens, starts = _published_tokens(hub, file, protocol, tokenizer, progress)
+        else:
+            wanted = protocol.documents or (protocol.targets or 0) + 1
+            manifest = hub.one_file(file)
+            reader = HubParquetReader(manifest, hub.client, hub.footers)
+            documents = documents_in_order(reader, manifest, tokenizer, hub.data, clock)
+            tokens, starts = joined(
+                documents, tokenizer, before=protocol.end_of_text == "before",
+                most_documents=protocol.documents, most_targets=protocol.targets,
+                progress=(lambda done: progress(min(done, wanted), wanted)) if progress else None,
+            )  # fmt: skip
+    for what, wanted_size, found in (
+        ("documents", protocol.documents, len(starts)),
+        ("targets", protocol.targets, len(tokens) - 1),
+    ):
+        if wanted_size is not None and found != wanted_size:
+            raise UserError(
+                f"{protocol.name} is {wanted_size:,} {what} and {protocol.file} of {protocol.repo} holds {found:,}; "
+                "the dataset was changed, the protocol cannot be followed"
+            )
+    commit = re.search(r"/resolve/([0-9a-f]{40})/", file.location)
+    origin = {
+        "repo": protocol.repo,
+        "commit": commit[1] if commit else hub.name.revision,
+        "file": file.name,
+        "identity": file.identity,
+    }
+    return make_stream(tokens, starts, tokenizer, origin)
+
+
+def _published_tokens(
+    hub: HubSource, file: SourceFile, protocol: HubProtocol, tokenizer: Tokenizer, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens as published, and where their documents begin."""
+    head = hub.part(file, 0, min(TOKENS_HEADER, file.size))
+    name = f"{protocol.file} of {protocol.repo}"
+    try:
+        found = published(head, file.size)
+    except Damaged as error:
+        raise UserError(f"{name}: {error}; fetch the file again, or give another one") from error
+    if found is None or found[1] != "<u2":
+        begin = int.from_bytes(head[:4], "little", signed=True)
+        raise UserError(f"{name} begins with {begin}, not with the magic {TOKENS_MAGIC}; give another file")
+    stop = TOKENS_HEADER + 2 * min(found[0], (protocol.targets or found[0] - 1) + 1)
+    parts = []
+    for start in range(TOKENS_HEADER, stop, CHUNK):
+        parts.append(hub.part(file, start, min(start + CHUNK, stop)))
+        if progress:
+            progress(min(start + CHUNK, stop), stop)
+    tokens = np.frombuffer(b"".join(parts), "<u2")
+    return tokens, split_at(tokens, tokenizer.eot_id)
+
+
+def documents_in_order(
+    reader: Any, manifest: Manifest, tokenizer: Tokenizer, data: DataConfig, clock: Clock | None = None
+) -> Iterator[np.ndarray]:
+    """Tokenized documents of all blocks, in order. A text with a hole is another text: UserError for damaged blocks."""
+
+    def work(_: int, documents: list[Any]) -> list[np.ndarray]:
+        return tokenizer.encode_batch([x for x in documents if isinstance(x, str) and x and not x.isspace()])
+
+    blocks = scan(reader, manifest, range(len(manifest)), data, threads=THREADS, work=work, clock=clock)
+    for block, found in blocks:
+        if isinstance(found, Unreadable):
+            raise UserError(f"{manifest.describe(block)} cannot be read ({found.reason}); fetch or make it again")
+        yield from found
+
+
 def run_config(spec: str, runs: Path | str) -> RunConfig:
     """The configuration of a run (name or folder) or of the run a checkpoint is of. UserError if it is neither."""
     path = home_path(spec)
@@ -129,13 +221,11 @@ def _local(
     def make() -> TokenStream:
         reader = open_reader(manifest, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
 
-        def read() -> Iterator[np.ndarray]:
-            yield from documents_in_order(reader, manifest, tokenizer, data, THREADS)
-
+        documents = documents_in_order(reader, manifest, tokenizer, data)
         known = manifest.documents or 0
         try:
             tokens, starts = joined(
-                read(), tokenizer, before=False,
+                documents, tokenizer, before=False,
                 progress=(lambda done: progress(done, max(done, known))) if progress else None,
             )  # fmt: skip
         finally:

@@ -13,11 +13,10 @@ import pytest
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.evals import text as texts
-from mygpt2.evals.hub import hub_stream
 from mygpt2.evals.loss import LossResult
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW
 from mygpt2.evals.stream import TokenStream
-from mygpt2.evals.text import Text, open_text
+from mygpt2.evals.text import Text, hub_stream, open_text
 from mygpt2.evals.yardstick import find, keep
 from mygpt2.tokenizer import load_tokenizer
 from tests.data.hub_data import FastClock, parquet

@@ -141,6 +141,16 @@ class HubSource:
         info = self._info(whole=True)
         return self._listed(info, str(info["sha"]))[0]
 
+    def only_file(self) -> SourceFile:
+        """The file, where the pattern means one. UserError where it means none or several."""
+        found = self.files()
+        if len(found) != 1:
+            raise UserError(
+                f"{self.name.repo} has {len(found) or 'no'} files {self.name.pattern} at {self.name.revision}; it was "
+                "changed"
+            )
+        return found[0]
+
     def footer(self, file: SourceFile) -> pq.FileMetaData:
         return self.patiently(lambda: self.footers.get(file))
 
