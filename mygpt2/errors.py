@@ -1,5 +1,9 @@
 """The failures a person can cause or wait out, each with the exit code it ends the program with."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_DEFECT = 70
@@ -28,3 +32,9 @@ def shown(path: object) -> str:
 def first_line(error: BaseException) -> str:
     """What another library's error says, without what follows below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """The first few names for a message, or `none`."""
+    found = [shown(name) for name in names]
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "") or "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.sources.local.encoding import text_of
 from mygpt2.data.sources.local.unpack import ALWAYS_ALLOWED, MOST_RATIO, Damaged
-from mygpt2.errors import UserError, shown
+from mygpt2.errors import UserError, listed
 
 # What a dictionary may make of a row group: far above what repeated texts come to, far below what memory holds.
 MOST_GROWTH, MOST_TEXT = 32, 1 << 30
@@ -22,8 +21,8 @@ def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
     texts = [field.name for field in schema if is_text(field.type) and not pa.types.is_null(field.type)]
     if column not in schema.names:
         raise UserError(
-            f"data.text_column={column} is not in {where}; columns there: {names_shown(schema.names)}; columns with "
-            f"text: {names_shown(texts)}; set data.text_column to the one with the text"
+            f"data.text_column={column} is not in {where}; columns there: {listed(schema.names, 20)}; columns with "
+            f"text: {listed(texts, 20)}; set data.text_column to the one with the text"
         )
     if schema.names.count(column) > 1:
         raise UserError(
@@ -31,7 +30,7 @@ def check_text_column(schema: pa.Schema, column: str, where: str) -> None:
             "write it with different names"
         )
     if not is_text(schema.field(column).type):
-        advice = f"columns with text: {names_shown(texts)}; set data.text_column to one of them"
+        advice = f"columns with text: {listed(texts, 20)}; set data.text_column to one of them"
         raise UserError(
             f"data.text_column={column} of {where} holds {str(schema.field(column).type)[:100]}, not text; "
             f"{advice if texts else 'no column holds text; give another file'}"
@@ -49,12 +48,6 @@ def is_text(kind: pa.DataType) -> bool:
         t.is_string, t.is_large_string, t.is_string_view, t.is_binary, t.is_large_binary, t.is_binary_view, t.is_null
     )  # fmt: skip
     return any(is_kind(kind) for is_kind in kinds)
-
-
-def names_shown(names: Iterable[str]) -> str:
-    """Column names or keys for a message."""
-    found = [shown(name) for name in names]
-    return ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "") or "none"
 
 
 def text_chunk(metadata: pq.FileMetaData, group: int, column: str) -> pq.ColumnChunkMetaData:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, listed
 
 FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
 ALIASES = {
@@ -115,12 +115,11 @@ def _by_convention(name: HubName, files: list[str]) -> tuple[list[str], list[str
 
 def _unknown_config(name: HubName, known: list[str]) -> NoReturn:
     close = difflib.get_close_matches(name.config or "", known, n=1)
-    shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
     said = f"has no configuration {name.config}" if name.config else "has several configurations and no default"
     if not known:
         raise UserError(f"source={name.source}: {name.repo} {said}, it has none at all; give {name.repo}")
     raise UserError(
-        f"source={name.source}: {name.repo} {said}; allowed: {shown}; give "
+        f"source={name.source}: {name.repo} {said}; allowed: {listed(known, 10)}; give "
         f"{name.repo}:{close[0] if close else known[0]}"
     )
 

@@ -17,14 +17,13 @@ from pathlib import Path
 
 from mygpt2.data.sources.local.unpack import COMPRESSION
 from mygpt2.data.sources.manifest import Kind
-from mygpt2.errors import UserError, shown
+from mygpt2.errors import UserError, listed, shown
 
 KINDS: dict[str, Kind] = {
     ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens", ".npy": "tokens"
 }  # fmt: skip
 FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized .bin or .npy"
 OWN = ("made.json", "prepare.json")  # beside the built-in text, and the shards that `data prepare` writes
-SHOWN = 3
 
 _SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"
 _TRAIN = re.compile(_SEPARATED.format("train(?:ing)?"), re.IGNORECASE)
@@ -193,9 +192,3 @@ def _holds_data(folder: os.DirEntry[str]) -> bool:
 
 def _files(count: int) -> str:
     return f"{count:,} file" + "s" * (count != 1)
-
-
-def listed(names: list[str]) -> str:
-    """The first few names."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(shown, names[:SHOWN])) + more

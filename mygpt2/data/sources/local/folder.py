@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe, read_whole
-from mygpt2.data.sources.local.find import find, listed
+from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.local.formats import tokens_layout
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
-from mygpt2.data.sources.parquet import check_text_column, names_shown, text_chunk
-from mygpt2.errors import UserError, first_line, shown
+from mygpt2.data.sources.parquet import check_text_column, text_chunk
+from mygpt2.errors import UserError, first_line, listed, shown
 
 BLOCK_BYTES = 4 << 20  # of text: about a million tokens, what a row group of FineWeb-Edu holds
 LEAST_BLOCK = ONE_DOCUMENT
@@ -213,9 +213,9 @@ def _key_notes(described: list[Described], key: str) -> list[str]:
             raise UserError(f"{where} does not begin with a line of JSON: {first.first}")
         raise UserError(
             f"data.text_column={key} is not a key of the first line of {where}; keys there: "
-            f"{names_shown(first.first)}; set data.text_column to the one with the text"
+            f"{listed(first.first, 20)}; set data.text_column to the one with the text"
         )
-    there = f"keys there: {names_shown(first.first)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
+    there = f"keys there: {listed(first.first, 20)}" if isinstance(first.first, dict) else f"no JSON: {first.first}"
     return [
         f"{len(odd):,} of {len(held):,} files begin without the key {key} ({listed([d.file.name for d in odd])}; "
         f"{there}); lines without it are left out"
