@@ -1,5 +1,5 @@
 // A tab's live view: asks the server what has changed since it asked last, and changes only that in the page.
-// A tab's own script may say more in the question (`ask`) and take data of the answer (`receive`): window.workbench[tab].
+// `opened` in a question counts how often the tab was opened. A tab's own script may say more in the question (`ask`) and take data of the answer (`receive`): window.workbench[tab].
 window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
@@ -40,7 +40,7 @@ window.workbench.live = (() => {
   function mount({ name, element, props, server, watch, trigger }) {
     const own = () => window.workbench[name] || {};
     const place = (part) => document.querySelector(`[data-live="${name}.${part}"]`);
-    let had = {}, shown = new Set(), timer = 0, asked = 0, asking = false, again = false, failures = 0;
+    let had = {}, shown = new Set(), timer = 0, asked = 0, opened = 0, asking = false, again = false, failures = 0;
     const enabled = {};
     const visible = () => !document.hidden && element.offsetParent !== null;
 
@@ -53,7 +53,7 @@ window.workbench.live = (() => {
       let pause;
       try {
         for (const part of shown) if (!place(part)?.live) { delete had[part]; shown.delete(part); } // put up anew, empty
-        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.() }, digests: had });
+        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.(), opened }, digests: had });
         if (!answer?.digests) throw new Error("no answer");
         receive(answer);
         [failures, pause] = [0, 1000 * answer.pause];
@@ -91,7 +91,9 @@ window.workbench.live = (() => {
     }
 
     const look = () => { if (Date.now() - asked > FRESH_MS) ask(); }; // it has come to the front
-    views[name] = { ask, look };
+    const mounted = Date.now();
+    const open = () => { if (Date.now() - mounted > FRESH_MS) { opened += 1; ask(); } };
+    views[name] = { ask, look, open };
     document.addEventListener("click", acted);
     watch("value", ask);
     new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) look(); }).observe(element);
@@ -101,6 +103,6 @@ window.workbench.live = (() => {
   document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
   const ask = (name) => views[name]?.ask();
-  const opened = (name) => setTimeout(() => views[name]?.look(), MOMENT_MS);
+  const opened = (name) => setTimeout(() => views[name]?.open(), MOMENT_MS);
   return { mount, ask, opened, patch };
 })();

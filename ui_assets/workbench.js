@@ -88,7 +88,6 @@ window.workbench = (() => {
     if (sheet) { if (sheet.open) sheet.close(); else sheet.showModal(); }
   }
 
-  const TABS = { t: "train", m: "monitor", r: "ripples", c: "compare", s: "sample", k: "tokenizer", d: "data" };
   let went = 0; // when "g" was pressed
 
   function typing(target) {
@@ -97,7 +96,11 @@ window.workbench = (() => {
 
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-    if (Date.now() - went < 1500 && TABS[event.key]) { went = 0; event.preventDefault(); openTab(TABS[event.key]); return; }
+    if (Date.now() - went < 1500) {
+      const tabs = JSON.parse(document.querySelector("dialog.wb-help")?.dataset.tabs || "{}"); // name -> key
+      const name = Object.keys(tabs).find((tab) => tabs[tab] === event.key);
+      if (name) { went = 0; event.preventDefault(); openTab(name); return; }
+    }
     if (event.key === "g") { went = Date.now(); return; }
     if (event.key === "?") { event.preventDefault(); help(); return; }
     if (event.key === "/") {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -13,16 +14,16 @@ import gradio as gr
 from mygpt2.run_dir import list_runs
 from workbench import api, html, look
 from workbench.context import Context
+from workbench.live import Asked, News
 from workbench.page import QUIET, TABS, Page
 
 TITLE = "mygpt2 workbench"
-SUMMARY_SECONDS, IDLE_SECONDS = 3.0, 15.0  # while something waits or runs, and while nothing does
 _FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || '']"
 _ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
 KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
 HELP = (
-    ("g then t, m, r, c, s, k, d", "Train, Monitor, Ripples, Compare, Sample, Tokenizer, Data"),
+    (f"g then {', '.join(TABS.values())}", ", ".join(name.capitalize() for name in TABS)),
     ("/", "search in this tab"),
     ("[ and ]", "previous and next run"),
     ("?", "this sheet; Esc closes it"),
@@ -34,7 +35,7 @@ def build(context: Context) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=KEEP_UPLOADS) as blocks:
         page = Page()
         gr.HTML(_header(context), elem_id="wb-header")
-        summary = gr.HTML("", elem_id="wb-summary")
+        page.part("app", "summary", elem_id="wb-summary")
         opened: dict[str, gr.Tab] = {}
         first = _first_tab(context)
         with gr.Tabs(selected=first, elem_id="wb-tabs") as page.tabs:
@@ -43,8 +44,7 @@ def build(context: Context) -> gr.Blocks:
                     import_module(f"workbench.tabs.{name}.tab").build(context, page)
         for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
             _follow(page, tab, name)
-        timer = gr.Timer(SUMMARY_SECONDS)
-        gr.on([timer.tick, blocks.load], partial(_summary, context), summary, [summary, timer], **QUIET)
+        page.live("app", partial(_summary, context))
 
         def open_link(foreign: str, request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
             return _open_link(context, page, first, dict(request.query_params), bool(foreign))
@@ -108,15 +108,13 @@ def _header(context: Context) -> html.Markup:
         '<button type="button" data-wb="theme">Dark or light</button>'
         '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button>'
         f"{leave}</header>"
-        f'<dialog class="wb-help" aria-label="Keyboard"><h2>Keyboard</h2><dl>{keys}</dl></dialog>'
+        f'<dialog class="wb-help" aria-label="Keyboard" data-tabs="{html.escape(json.dumps(TABS))}">'
+        f"<h2>Keyboard</h2><dl>{keys}</dl></dialog>"
     )
 
 
-def _summary(context: Context, shown: str | None) -> Any:
-    """One line for whoever only wants to know whether all is well; nothing is sent while it stays the same.
-
-    Beside it the timer: while the queue is empty there is little to tell.
-    """
+def _summary(context: Context, asked: Asked, news: News) -> None:
+    """One line for whoever only wants to know whether all is well."""
     jobs = context.jobs
     queue = jobs.queue()
     waiting = len([job for job in queue if job.state == "queued"])
@@ -124,5 +122,5 @@ def _summary(context: Context, shown: str | None) -> Any:
     parts.append("" if jobs.owner else "another server owns this folder's queue; this one watches")
     parts.append("read only" if context.read_only else "")
     text = " · ".join(part for part in parts if part)
-    line = f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else ""
-    return gr.skip() if line == (shown or "") else line, gr.Timer(value=SUMMARY_SECONDS if queue else IDLE_SECONDS)
+    news.show("summary", f'<p class="wb-muted" role="status">{html.escape(text)}</p>' if text else "")
+    news.busy = bool(queue)

@@ -51,6 +51,15 @@ class News:
         """The digest under which the page has a part; "" if it has none."""
         return str(self._had.get(name, ""))
 
+    def differs(self, name: str, stamp: Any, *parts: str) -> bool:
+        """Whether these parts have to be made, which only follow from the stamp: the page has none, or of another."""
+        if not all(map(self.had, parts)):
+            self._had = {key: digest for key, digest in self._had.items() if key != name}
+        before = len(self.digests)
+        self._add("data", name, lambda: None, stamp)
+        self.changed["data"].pop(name, None)
+        return len(self.digests) > before
+
     def known_by(self, kind: str, name: str, digest: str, make: Callable[[], Any]) -> None:
         """A part with a digest that says more than whether it is the same."""
         if self._had.get(name) != digest:

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -15,7 +15,12 @@ from mygpt2.errors import UserError
 from workbench import live
 from workbench.html import Markup, escape
 
-TABS = ("train", "monitor", "ripples", "compare", "sample", "tokenizer", "data")
+if TYPE_CHECKING:
+    from workbench.jobs.ledger import Ledger
+
+# The tabs in their order, each with the key that opens it after g. A tab is the package workbench.tabs.NAME, whose
+# `tab.build(context, page)` is called within it; its script and style are ui_assets/tab-NAME.js and .css, if any.
+TABS = {"train": "t", "monitor": "m", "ripples": "r", "compare": "c", "sample": "s", "tokenizer": "k", "data": "d"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Gradio tells every component that showed an event's progress of every later event, each time by a search through the
 # whole page: with the outputs of our polls among them that was a third of the work of opening a page.
@@ -100,6 +105,12 @@ class Page:
 
             made.apply(self.friendly(apply), None, list(fields.values()), **QUIET)
         return made
+
+    @staticmethod
+    def free_device(devices: Ledger, chosen: Any) -> Any:
+        """An update of a list of devices: the one that is chosen, unless somebody is at work on it."""
+        free = devices.free(str(chosen or ""))
+        return gr.skip() if free == chosen else gr.update(value=free)
 
     @staticmethod
     def part(tab: str, name: str, *, elem_id: str | None = None, first: str = "") -> gr.HTML:

@@ -111,7 +111,7 @@ def test_a_foreign_link_fills_the_form_and_is_marked(
     with gr.Blocks():
         page = Page()
         asked = _open_link(context, page, "train", query | {"tab": "data", "source": "owner/name"}, foreign)
-    request = page.request(asked[1 + TABS.index("data")])
+    request = page.request(asked[1 + list(TABS).index("data")])
     assert request == {"source": "owner/name"} | ({"link": True} if marked else {})
 
 

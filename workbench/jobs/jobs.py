@@ -44,7 +44,7 @@ class Jobs:
         self.store = Store(self.runs)
         self.tasks = Tasks(self.store.folder / "tasks")
         self._alerts = AlertLog(self.store.folder / "alerts.jsonl")
-        self.devices = Ledger(self.runs, self.store, self.tasks)
+        self.devices = Ledger(self.runs, self.store, self.tasks, self.slots)
         self._supervisor = Supervisor(self.runs, self.store, self.slots, self._alerts, self.tasks, self.devices)
         self._stops: dict[str, BackgroundStop] = {}
         self._lock = threading.Lock()

@@ -37,8 +37,9 @@ class Holder(Protocol):
 class Ledger:
     """Asked anew each time: everything it tells lies in files, or is told by its holders."""
 
-    def __init__(self, runs: Path, store: Store, tasks: Tasks) -> None:
+    def __init__(self, runs: Path, store: Store, tasks: Tasks, slots: Sequence[str]) -> None:
         self._runs, self._store, self._tasks = runs, store, tasks
+        self.names = list(dict.fromkeys([*slots, SHARED]))  # this machine's accelerators and its CPU
         self._holders: list[Holder] = []
 
     def add(self, holder: Holder) -> None:
@@ -80,16 +81,21 @@ class Ledger:
         for holder in self._holders:
             holder.release(devices)
 
-    def free(self, devices: Sequence[str]) -> str:
-        """The first device on which nobody is at work; the shared one where there is none."""
-        held = self.held() if any(device != SHARED for device in devices) else {}
-        return next((device for device in devices if device not in held), SHARED)
+    def free(self, wanted: str = "") -> str:
+        """The device that is wanted, or the first on which nobody is at work; the shared one where there is none."""
+        held = self.held() if self.names != [SHARED] else {}
+        return next((name for name in [wanted, *self.names] if name in self.names and name not in held), SHARED)
 
-    def take(self, device: str, devices: Sequence[str], *, but: str = "") -> None:
+    def check(self, device: object) -> None:
+        """UserError for what is no device here."""
+        if device not in self.names:
+            raise UserError(f"there is no device {device!r}; choose from: {', '.join(self.names)}")
+
+    def take(self, device: str, *, but: str = "") -> None:
         """UserError when somebody else is at work on the device; else what is kept of it is given back."""
         held = self.held(but=but) if device != SHARED else {}
         if device in held:
-            free = [other for other in devices if other not in held]
+            free = [other for other in self.names if other not in held]
             raise UserError(f"{device} is at work for {held[device]}; wait for it, or choose from: {', '.join(free)}")
         self.release([device])
 

@@ -47,16 +47,16 @@ def evaluation(jobs):
 
 
 def test_nobody_at_work_holds_nothing(jobs):
-    assert jobs.devices.held() == {} and jobs.devices.free([*SLOTS, "cpu"]) == "cuda:0"
-    jobs.devices.take("cuda:0", SLOTS)
+    assert jobs.devices.held() == {} and jobs.devices.free() == "cuda:0"
+    jobs.devices.take("cuda:0")
 
 
 def test_a_run_holds_its_device_and_another_is_chosen_by_itself(jobs, tmp_path):
     jobs.submit(spec("a", WAITS, tmp_path / "note", devices=("cuda:0",)))
     jobs._supervisor.tick()
-    assert jobs.devices.held() == {"cuda:0": "run a"} and jobs.devices.free([*SLOTS, "cpu"]) == "cuda:1"
+    assert jobs.devices.held() == {"cuda:0": "run a"} and jobs.devices.free() == "cuda:1"
     with pytest.raises(UserError, match="cuda:0 is at work for run a; wait for it, or choose from: cuda:1, cpu"):
-        jobs.devices.take("cuda:0", [*SLOTS, "cpu"])
+        jobs.devices.take("cuda:0")
 
 
 def test_a_run_from_a_terminal_holds_the_device_its_ranks_recorded(jobs):
@@ -75,7 +75,7 @@ def test_no_run_starts_where_an_evaluation_or_sampling_is_at_work(jobs, evaluati
     sampling = Sampling("cuda:1")
     jobs.devices.add(sampling)
     assert jobs.devices.held() == {"cuda:0": "a on texts", "cuda:1": "sampling"}
-    assert jobs.devices.free([*SLOTS, "cpu"]) == "cpu"
+    assert jobs.devices.free() == "cpu"
     for device in SLOTS:
         jobs.submit(spec(device.replace(":", "-"), WAITS, tmp_path / "note", devices=(device,)))
     jobs._supervisor.tick()
@@ -87,10 +87,10 @@ def test_no_run_starts_where_an_evaluation_or_sampling_is_at_work(jobs, evaluati
 
 
 def test_work_of_one_kind_waits_for_itself_and_is_not_refused(jobs, evaluation):
-    jobs.devices.take("cuda:0", SLOTS, but="eval")
+    jobs.devices.take("cuda:0", but="eval")
     jobs.devices.add(Sampling("cuda:1"))
-    jobs.devices.take("cuda:1", SLOTS, but="sampling")
+    jobs.devices.take("cuda:1", but="sampling")
     for device in SLOTS:
         with pytest.raises(UserError, match="is at work for"):
-            jobs.devices.take(device, SLOTS, but="another")
+            jobs.devices.take(device, but="another")
     assert sys.executable in evaluation.argv

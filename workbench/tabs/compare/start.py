@@ -15,7 +15,7 @@ from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.run_dir import list_runs
 from workbench.context import Context
 from workbench.jobs import Task
-from workbench.tabs.sample.choices import resolve, short
+from workbench.models import resolve, short
 
 KIND = "eval"
 MOST_MODELS = 16
@@ -40,10 +40,6 @@ def protocols(context: Context) -> list[tuple[str, str]]:
     return [*runs, *published]
 
 
-def devices(context: Context) -> list[str]:
-    return list(dict.fromkeys([*context.jobs.slots, "cpu"]))
-
-
 def plans(
     context: Context, models: Sequence[Any], protocol: Any, hellaswag: Any, items: Any, device: Any, precision: Any
 ) -> list[Plan]:
@@ -51,8 +47,7 @@ def plans(
     specs = list(dict.fromkeys(resolve(context, model) for model in models or () if str(model).strip()))
     if not 1 <= len(specs) <= MOST_MODELS:
         raise UserError(f"{len(specs)} models are chosen; choose 1 to {MOST_MODELS} at the top")
-    if device not in devices(context):
-        raise UserError(f"there is no device {device!r}; choose from: {', '.join(devices(context))}")
+    context.jobs.devices.check(device)
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known; choose from: {', '.join(PRECISIONS)}")
     text, choice_file = protocol_of(context, protocol), hellaswag_of(context, hellaswag)
@@ -81,7 +76,7 @@ def start(context: Context, found: Sequence[Plan]) -> list[Task]:
     for plan in found:
         if plan.result in going:
             raise UserError(f"{plan.label} is being evaluated already; wait for it, or stop it first")
-        context.jobs.devices.take(plan.device, devices(context), but=KIND)  # evaluations wait for each other
+        context.jobs.devices.take(plan.device, but=KIND)  # evaluations wait for each other
     started = []
     for plan in found:
         plan.result.parent.mkdir(exist_ok=True)

@@ -14,14 +14,13 @@ from mygpt2.errors import UserError
 from workbench import html, tasklist
 from workbench.context import Context
 from workbench.live import Asked, News
+from workbench.models import ONLY_HUB, choices
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
 from workbench.tabs.compare.results import Results
-from workbench.tabs.compare.start import ITEMS, KIND, PRECISIONS, devices, plans, protocols, start
+from workbench.tabs.compare.start import ITEMS, KIND, PRECISIONS, plans, protocols, start
 from workbench.tabs.compare.view import results_view
-from workbench.tabs.sample.choices import choices
-from workbench.tabs.sample.tab import ONLY_HUB, free_device
 
 SHOWN_ENDED = 6  # evaluations
 _ADDRESS = """(models, protocol) => {
@@ -87,7 +86,7 @@ def _form(context: Context) -> dict[str, Any]:
         )  # fmt: skip
     with gr.Accordion("Settings", open=False), gr.Row():
         items = gr.Number(0, precision=0, label="HellaSwag items", info=f"spread evenly; 0: all {ITEMS:,}")
-        device = gr.Dropdown(devices(context), label="Device", info="one evaluation at a time on each")
+        device = gr.Dropdown(context.jobs.devices.names, label="Device", info="one evaluation at a time on each")
         precision = gr.Dropdown(list(PRECISIONS), label="Precision", info="of the forward passes")
     return {"models": models, "protocol": protocol, "hellaswag": hellaswag, "items": items, "device": device,
             "precision": precision}  # fmt: skip
@@ -128,7 +127,7 @@ def _opened(context: Context, page: Page) -> Callable[..., Any]:
         """What can be chosen now, and what is chosen unless a person or a link did."""
         asked = "models" in page.request(port) or "models" in request.query_params
         lists = refreshed(context, listed, choose=not asked and models in (None, [], [ONLY_HUB[0]]))
-        return *(lists if isinstance(lists, tuple) else [gr.skip()] * 3), free_device(context, device)
+        return *(lists if isinstance(lists, tuple) else [gr.skip()] * 3), page.free_device(context.jobs.devices, device)
 
     return opened
 

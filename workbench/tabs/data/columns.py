@@ -1,4 +1,7 @@
-"""Numbers about the documents of a block: lengths, and the numeric columns that stand beside the text."""
+"""Numbers about the documents of a block: lengths, the numeric columns that stand beside the text, their histograms.
+
+A histogram is inline SVG: no script, colours of the stylesheet, and its figures in words for who cannot see it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ from mygpt2.data.sources.hub.parquet import Sparse
 from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.parquet import chunk_range
+from workbench import html
 from workbench.tabs.data.library import Opened
 
 MOST_COLUMNS = 6
+BINS = 24
+WIDTH, HEIGHT, BASE = 300, 96, 78  # of a histogram, and where its bars stand
 
 
 def figures_of(opened: Opened, block: int) -> dict[str, np.ndarray]:
@@ -92,3 +98,51 @@ def _record(line: bytes) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
     return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(counts, edges, whether the edges are logarithmic). Whole numbers of few values get a bar each."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.empty(0, int), np.empty(0), False
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.array([len(values)]), np.array([low - 0.5, high + 0.5]), False
+    if high - low < BINS and np.all(values == np.round(values)):
+        edges = np.arange(low - 0.5, high + 1)
+        return np.histogram(values, edges)[0], edges, False
+    logarithmic = low > 0 and high / low > 50
+    edges = np.geomspace(low, high, BINS + 1) if logarithmic else np.linspace(low, high, BINS + 1)
+    edges[0], edges[-1] = low, high  # geomspace may miss them by a rounding
+    return np.histogram(values, edges)[0], edges, logarithmic
+
+
+def drawn(name: str, values: np.ndarray) -> html.Markup:
+    """One histogram with its smallest, middle and largest value."""
+    counts, edges, logarithmic = binned(np.asarray(values, float))
+    if not len(counts):
+        return html.Markup("")
+    finite = values[np.isfinite(values)]
+    low, middle, high = (figure(x) for x in (finite.min(), np.median(finite), finite.max()))
+    words = f"{name}: {len(finite):,} documents, from {low} to {high}, half of them up to {middle}"
+    step = WIDTH / len(counts)
+    bars = "".join(
+        f'<rect x="{n * step:.1f}" y="{BASE - tall:.1f}" width="{max(step - 1, 0.5):.1f}" height="{tall:.1f}">'
+        f"<title>{html.escape(f'{figure(edges[n])} to {figure(edges[n + 1])}: {int(count):,}')}</title></rect>"
+        for n, count in enumerate(counts)
+        if (tall := (BASE - 4) * count / counts.max())
+    )
+    scale = " (log scale)" if logarithmic else ""
+    return html.Markup(
+        f'<figure class="wb-hist"><figcaption>{html.escape(name + scale)}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(words)}">'
+        f'<line x1="0" y1="{BASE}" x2="{WIDTH}" y2="{BASE}"/>{bars}'
+        f'<text x="0" y="{HEIGHT - 4}">{html.escape(low)}</text>'
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(f"median {middle}")}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{html.escape(high)}</text></svg></figure>'
+    )
+
+
+def figure(value: float) -> str:
+    """A number as short as it is still exact enough to read."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"

@@ -11,7 +11,7 @@ from workbench import html
 from workbench.context import Context
 from workbench.tabs.data import documents, order, show, step
 from workbench.tabs.data.library import Library
-from workbench.tabs.tokenizer.choose import Tokenizers, tokenizer_of
+from workbench.tokenizers import Tokenizers, tokenizer_of
 
 
 class Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mygpt2.tokenizer import Tokenizer
 
 KEPT_SOURCES = 4
 KEPT_BLOCKS = 6
+LOOK_SECONDS = 0.3  # between two words on how far an opening is
 PATIENCE_MINUTES = 0.5  # someone is waiting in front of the page
 MOST_COMPRESSED = 64 << 20  # a compressed file can only be read whole
 Progress = Callable[[int, int], None]
@@ -141,3 +142,33 @@ class Library:
         for old in gone:
             old.close()
         return opened
+
+
+def opening(library: Library, data: DataConfig, tokenizer: Tokenizer | None, fresh: bool) -> Iterator[str | Opened]:
+    """What is being done, as long as it lasts, then the source: harvesting text, or reading footers, takes a while.
+
+    Raises what `Library.open` raises.
+    """
+    at = (0, 0)
+    ended: list[Opened | BaseException] = []
+
+    def advance(done: int, total: int) -> None:
+        nonlocal at
+        at = done, total
+
+    def work() -> None:
+        try:
+            ended.append(library.open(data, tokenizer, advance, fresh))
+        except BaseException as error:  # raised again by whoever waits
+            ended.append(error)
+
+    thread = threading.Thread(target=work, name=f"open {data.source}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(LOOK_SECONDS)
+        if thread.is_alive():
+            yield f"resolving {data.source}" + (f": {at[0]:,} of {at[1]:,} parts" if at[1] else "")
+    found = ended[0]
+    if isinstance(found, BaseException):
+        raise found
+    yield found

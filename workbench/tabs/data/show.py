@@ -9,8 +9,8 @@ import numpy as np
 from mygpt2.data.inspect import size
 from mygpt2.tokenizer import Tokenizer
 from workbench import html
+from workbench.tabs.data.columns import drawn
 from workbench.tabs.data.documents import DocumentLine, FileLine, Page
-from workbench.tabs.data.histogram import drawn
 from workbench.tabs.data.order import WindowPage
 from workbench.tabs.data.step import Row, Segment
 

@@ -24,7 +24,7 @@ from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer
 from workbench.tabs.data.documents import Page, page_of
 from workbench.tabs.data.library import Library, Opened
-from workbench.tabs.tokenizer.choose import Tokenizers
+from workbench.tokenizers import Tokenizers
 
 PAGE = 4  # rows; each may touch blocks of its own
 

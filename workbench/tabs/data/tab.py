@@ -17,9 +17,9 @@ from mygpt2.run_dir import list_runs
 from workbench import html
 from workbench.context import Context
 from workbench.page import PRIVATE, QUIET, Page
-from workbench.tabs.data import columns, documents, handlers, opening, show
-from workbench.tabs.data.library import Opened
-from workbench.tabs.tokenizer.choose import tokenizer_of
+from workbench.tabs.data import columns, documents, handlers, show
+from workbench.tabs.data.library import Opened, opening
+from workbench.tokenizers import tokenizer_of
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
 MOST_RUNS = 500  # in a list to choose from
@@ -213,7 +213,7 @@ def _open(context: Context, reading: handlers.Reading, source: str, column: str,
     try:
         data = handlers.data_of(context, source, column)
         tokenizer = reading.tokenizers.get(tokenizer_of(context, ids))
-        for found in opening.opening(reading.library, data, tokenizer, fresh=True):
+        for found in opening(reading.library, data, tokenizer, fresh=True):
             if isinstance(found, Opened):
                 facts = html.card(found.manifest.source, documents.facts(found))
                 yield facts, *_shown(found, data, 1, None, 0, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,13 @@ import gradio as gr
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
+from workbench.models import ONLY_HUB, choices, defaults, resolve, short
 from workbench.page import ACTION, PRIVATE, QUIET, Page
-from workbench.tabs.sample.answers import server_functions
-from workbench.tabs.sample.choices import choices, resolve, short
+from workbench.tabs.sample.alternatives import alternatives
 from workbench.tabs.sample.client import SAMPLING, Sampler
+from workbench.tabs.sample.generation import as_text
 from workbench.tabs.sample.settings import LIMITS, MAX_PROMPT, clamped, prompt_within
 
-ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
 HELP = {
     "max_new_tokens": "how many at most; a text may end sooner by itself",
     "temperature": "0 is greedy; lower is safer, higher is wilder",
@@ -52,7 +53,7 @@ def build(context: Context, page: Page) -> None:
         stop_text = gr.Textbox(label="Stop strings", lines=2, info=r"One a line; \n stands for a new line.")
     with gr.Row(elem_id="wb-sample-actions"):
         numbers["seed"] = _number("seed")
-        device = gr.Dropdown(devices(context), label="Device", info="one generation at a time on each")
+        device = gr.Dropdown(context.jobs.devices.names, label="Device", info="one generation at a time on each")
         generate = gr.Button("Generate", variant="primary", elem_id="wb-sample-generate")
         stop = gr.Button("Stop", elem_id="wb-sample-stop")
     notice = gr.HTML(elem_id="wb-sample-notice")
@@ -93,10 +94,9 @@ def begin(context: Context, sampler: Sampler, values: Mapping[str, Any]) -> dict
               for spec in [resolve(context, values[name])]]  # fmt: skip
     if not models:
         raise UserError("no model is chosen; choose one or two above the prompt")
-    device, known = values["device"], devices(context)
-    if device not in known:
-        raise UserError(f"there is no device {device!r}; choose from: {', '.join(known)}")
-    context.jobs.devices.take(device, known, but=SAMPLING)  # generations wait for each other
+    device = values["device"]
+    context.jobs.devices.check(device)
+    context.jobs.devices.take(device, but=SAMPLING)  # generations wait for each other
     settings, words = clamped(values, values["stop"])
     prompt, word = prompt_within(values["prompt"])
     if values["running"]:
@@ -135,16 +135,9 @@ def _opened(context: Context, page: Page) -> Callable[..., Any]:
         asked = "model_a" in page.request(port) or "model_a" in request.query_params
         lists = refreshed(context, listed, choose=not asked and model_a in (None, "", ONLY_HUB[0]))
         a, b, known = lists if isinstance(lists, tuple) else (gr.skip(), gr.skip(), gr.skip())
-        return a, b, free_device(context, device), known
+        return a, b, page.free_device(context.jobs.devices, device), known
 
     return opened
-
-
-def free_device(context: Context, device: Any) -> Any:
-    """The device to begin with: that which stands there, unless somebody is at work on it."""
-    free = device if device in devices(context) and device not in context.jobs.devices.held() else None
-    free = free or context.jobs.devices.free(devices(context))
-    return gr.skip() if free == device else gr.update(value=free)
 
 
 def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
@@ -159,20 +152,6 @@ def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
     if before == known:
         return gr.skip()
     return gr.update(choices=known), gr.update(choices=known), known
-
-
-def defaults(known: Sequence[tuple[Any, ...]]) -> tuple[str, str]:
-    """Two models to begin with. The hub's are chosen by a person only: they are downloads."""
-    local = [value for label, value in known if not label.endswith("from the hub")]
-    if not local:
-        return ONLY_HUB
-    others = local[2:] if len(local) > 1 and local[1].startswith(f"{local[0]}/") else local[1:]  # [1]: the newest again
-    return local[0], others[0] if others else ""
-
-
-def devices(context: Context) -> list[str]:
-    """Where can be sampled: this machine's accelerators and its CPU."""
-    return list(dict.fromkeys([*context.jobs.slots, "cpu"]))
 
 
 def _panes(sampler: Sampler) -> gr.HTML:
@@ -197,3 +176,35 @@ def _number(name: str) -> gr.Number:
         info=f"{HELP[name]} ({limit.low:g} to {limit.high:g})" if name != "seed" else HELP[name],
         elem_id=f"wb-sample-{name.replace('_', '-')}",
     )  # fmt: skip
+
+
+def server_functions(sampler: Sampler) -> list[Any]:
+    """What the page asks for while it shows a generation; each answers {"error": ...} for what it cannot do."""
+
+    def sample_tokens(request: Any) -> dict[str, Any]:
+        return _told(lambda: sampler.poll(request.get("id"), [int(n) for n in request.get("counts", [])][:2]))
+
+    def sample_likeliest(request: Any) -> dict[str, Any]:
+        return _told(lambda: alternatives(sampler, request.get("id"), int(request["pane"]), int(request["at"])))
+
+    def sample_saved(request: Any) -> dict[str, Any]:
+        return _told(lambda: _saved(sampler, request.get("id"), request.get("kind")))
+
+    return [sample_tokens, sample_likeliest, sample_saved]
+
+
+def _told(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return answer()
+    except UserError as error:
+        return {"error": str(error)}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"error": "the page asked for something this server does not know; reload it"}
+
+
+def _saved(sampler: Sampler, id: Any, kind: Any) -> dict[str, Any]:
+    records = sampler.get(id)[0].records()
+    name = f"sample-seed-{records[0]['seed']}"
+    if kind == "json":
+        return {"name": f"{name}.json", "text": json.dumps(records, indent=1, ensure_ascii=False) + "\n"}
+    return {"name": f"{name}.txt", "text": as_text(records)}

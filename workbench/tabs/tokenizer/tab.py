@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -10,21 +11,33 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.errors import UserError
+from mygpt2.tokenizer import Tokenizer
 from workbench import html
 from workbench.context import Context
+from workbench.live import Asked, News
 from workbench.page import PRIVATE, QUIET, Page
-from workbench.tabs.tokenizer import bench as show
 from workbench.tabs.tokenizer import kinds, merges, training
-from workbench.tabs.tokenizer.bench import Bench
-from workbench.tabs.tokenizer.choose import tokenizer_of
-from workbench.tabs.tokenizer.trained import BESIDE_RUNS, places, trained
+from workbench.tabs.tokenizer.tokens import coloured, summary, tokens_of
+from workbench.tabs.tokenizer.trained import BESIDE_RUNS, choices, places, trained, trained_list
 from workbench.tabs.tokenizer.training import BUDGETS, KIND, Order
+from workbench.tokenizers import Tokenizers, tokenizer_of
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
-TICK_SECONDS, IDLE_SECONDS = 1.0, 15.0
 SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones do not. 3.14159 \u00fcber na\u00efve"
 WORD = " unbelievably"
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
+
+
+@dataclass
+class Bench:
+    """Loaded tokenizers, and the prose that was last read for a comparison. Made once per server."""
+
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
+    stories: merges.Stories = field(default_factory=merges.Stories)
+    prose: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def load(self, context: Context, text: str) -> Tokenizer:
+        return self.tokenizers.get(tokenizer_of(context, text))
 
 
 def build(context: Context, page: Page) -> None:
@@ -33,11 +46,11 @@ def build(context: Context, page: Page) -> None:
     c = SimpleNamespace()
     with gr.Tabs(selected="tokens", elem_id="wb-tokenizer-parts") as c.parts:
         with gr.Tab("Tokens of a text", id="tokens"):
-            _text_part(context, c)
-        with gr.Tab("Train", id="train"):
-            _train_part(context, c)
+            _text_part(c)
+        with gr.Tab("Train", id="train", render_children=True):  # its parts are filled before it is opened
+            _train_part(context, page, c)
         with gr.Tab("Compare", id="compare"):
-            _compare_part(context, c)
+            _compare_part(c)
     _listen_text(context, page, bench, c)
     _listen_train(context, page, c)
     _listen_compare(context, page, bench, c)
@@ -46,10 +59,10 @@ def build(context: Context, page: Page) -> None:
 # The parts
 
 
-def _text_part(context: Context, c: SimpleNamespace) -> None:
+def _text_part(c: SimpleNamespace) -> None:
     with gr.Row():
         c.tokenizer = gr.Dropdown(
-            show.choices(context), value="gpt2", label="Tokenizer", allow_custom_value=True, scale=1,
+            choices([]), value="gpt2", label="Tokenizer", allow_custom_value=True, scale=1,
             info="gpt2, gpt2:N, one trained here, or the path of a tokenizer.json",
         )  # fmt: skip
         c.text = gr.Textbox(
@@ -68,7 +81,7 @@ def _text_part(context: Context, c: SimpleNamespace) -> None:
     c.story = Fragment(html.empty("Nothing to replay yet.", "Press Replay the merges."), elem_id="wb-merges")
 
 
-def _train_part(context: Context, c: SimpleNamespace) -> None:
+def _train_part(context: Context, page: Page, c: SimpleNamespace) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             c.source = gr.Textbox(
@@ -101,28 +114,14 @@ def _train_part(context: Context, c: SimpleNamespace) -> None:
             )
             c.said = Fragment(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
         with gr.Column(scale=2, min_width=320):
-            tasks = context.jobs.tasks.list(KIND)
-            c.tasks = Fragment(show.task_list(tasks), elem_id="wb-tok-tasks")
-            with gr.Row():
-                c.task = gr.Dropdown(show.task_choices(tasks), value=_newest(tasks), label="Training", scale=2)
-                c.stop = gr.Button("Stop", variant="stop", min_width=80, elem_classes="wb-act")
-                c.again = gr.Button("Start again", min_width=80, elem_classes="wb-act")
-                c.forget = gr.Button("Take off the list", min_width=80, elem_classes="wb-act")
-            found = trained(context)
-            c.trained = Fragment(show.trained_list(found), elem_id="wb-tok-trained")
-            with gr.Row():
-                c.own = gr.Dropdown(_own(found), value=_first(found), label="Tokenizer of your own", scale=2)
-                c.view = gr.Button("Look at its tokens", min_width=80, elem_classes="wb-act")
-                c.use = gr.Button(
-                    "Use it in a new run", variant="primary", min_width=80, elem_id="wb-tok-use", elem_classes="wb-act"
-                )
-    c.seen = gr.State(("", "", ""))
+            page.part("tokenizer", "tasks", elem_id="wb-tok-tasks")
+            page.part("tokenizer", "trained", elem_id="wb-tok-trained")
 
 
-def _compare_part(context: Context, c: SimpleNamespace) -> None:
+def _compare_part(c: SimpleNamespace) -> None:
     with gr.Row():
         c.several = gr.Dropdown(
-            show.choices(context), value=["gpt2:8192"], multiselect=True, allow_custom_value=True, scale=2,
+            choices([]), value=["gpt2:8192"], multiselect=True, allow_custom_value=True, scale=2,
             label="Tokenizers", info="GPT-2 is always there",
         )  # fmt: skip
         c.prose = gr.Textbox("pydocs", label="Source of the English prose", info="its held-out documents", scale=1)
@@ -136,12 +135,12 @@ def _compare_part(context: Context, c: SimpleNamespace) -> None:
 
 
 def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace) -> None:
-    look = page.friendly(partial(show.look, context, bench))
+    look = page.friendly(partial(_look, context, bench))
     gr.on(
         [c.text.change, c.tokenizer.change], look, [c.tokenizer, c.text], [c.summary, c.tokens],
         trigger_mode="always_last", **QUIET,
     )  # fmt: skip
-    page.on_open("tokenizer", partial(show.look, context, bench), [c.tokenizer, c.text], [c.summary, c.tokens])
+    page.on_open("tokenizer", partial(_look, context, bench), [c.tokenizer, c.text], [c.summary, c.tokens])
     page.port("tokenizer").change(
         page.friendly(partial(_asked, page)), page.port("tokenizer"), [c.parts, c.text, c.tokenizer], **QUIET
     )
@@ -156,24 +155,26 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
 
 def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     form = {getattr(c, name) for name in FORM}
-    timer = page.timer("tokenizer", TICK_SECONDS)
-    lists = [c.seen, c.tasks, c.task, timer, c.trained, c.own, c.tokenizer, c.several]
+    live = page.live("tokenizer", partial(look, context), {"tokenizer": c.tokenizer, "several": c.several})
+    now = page.now("tokenizer")
 
     def order(values: dict[Any, Any]) -> Order:
         return Order(**{name: values[getattr(c, name)] for name in FORM})
 
+    def pressed(event: gr.EventData) -> Any:
+        done = act(context, event._data)
+        if isinstance(done, str):
+            return {c.parts: gr.Tabs(selected="tokens"), c.tokenizer: done}
+        return dict(zip(page.outputs("train"), page.go("train", **done), strict=True)) if done else gr.skip()
+
     gr.on(
-        [getattr(c, name).change for name in FORM], page.friendly(lambda values: show.check(context, order(values))),
+        [getattr(c, name).change for name in FORM],
+        page.friendly(lambda values: training.check(context, order(values))),
         form, c.said, trigger_mode="always_last", **QUIET,
     )  # fmt: skip
-    c.start.click(page.friendly(lambda values: _start(context, order(values))), form, [c.said, *lists], **PRIVATE)
-    for button, act in ((c.stop, training.stop), (c.again, training.again), (c.forget, training.forget)):
-        button.click(page.friendly(partial(_act, context, act)), c.task, lists, **PRIVATE)
-    looked = [c.seen, c.task, c.own]
-    timer.tick(page.friendly(partial(poll, context)), looked, lists, **QUIET)
-    page.on_open("tokenizer", partial(refresh, context), looked, lists)
-    c.use.click(page.friendly(partial(_use, context, page)), c.own, page.outputs("train"), **PRIVATE)
-    c.view.click(page.friendly(partial(_view, context)), c.own, [c.parts, c.tokenizer], **PRIVATE)
+    c.start.click(page.friendly(lambda values: _start(context, order(values))), form, c.said, **PRIVATE).then(**now)
+    outputs = [c.parts, c.tokenizer, *page.outputs("train")]
+    live.act(page.friendly(pressed), None, outputs, **PRIVATE).then(**now)
 
 
 def _listen_compare(context: Context, page: Page, bench: Bench, c: SimpleNamespace) -> None:
@@ -182,6 +183,20 @@ def _listen_compare(context: Context, page: Page, bench: Bench, c: SimpleNamespa
 
 
 # Handlers over plain values
+
+
+def _look(context: Context, bench: Bench, spec: str, text: str) -> tuple[html.Markup, html.Markup]:
+    """(the counts, the coloured tokens) of a typed text; what is wrong with the tokenizer stands in their place."""
+    try:
+        tokenizer = bench.load(context, spec)
+    except UserError as error:
+        return html.Markup(""), html.problem(str(error))
+    tokens = tokens_of(tokenizer, str(text or ""))
+    gpt2 = None
+    if tokens.ids and spec.strip() != "gpt2":
+        gpt2 = len(bench.tokenizers.get("gpt2").encode(str(text)[: len(str(text)) - tokens.cut]))
+    name = str(spec).strip().rstrip("/").rpartition("/")[2]
+    return summary(tokens, name, tokenizer.vocab_size, gpt2), coloured(tokens)
 
 
 def _asked(page: Page, port: str) -> Any:
@@ -206,68 +221,39 @@ def _at(context: Context, bench: Bench, by: int, spec: str, word: str, step: Any
     return merges.shown(told, step), moved
 
 
-def _start(context: Context, order: Order) -> tuple[Any, ...]:
+def _start(context: Context, order: Order) -> html.Markup:
     """Starts the training; what is wrong is said beside the button."""
     try:
         task = training.start(context, order)
     except UserError as error:
-        return html.problem(str(error)), *[gr.skip()] * 8
-    return html.note(f"{task.label} was started; it goes on without this page."), *refresh(context, None, task.id, None)
+        return html.problem(str(error))
+    return html.note(f"{task.label} was started; it goes on without this page.")
 
 
-def _act(context: Context, act: Callable[[Context, str], Any], id: str | None) -> tuple[Any, ...]:
-    if not id:
-        raise UserError("no training is chosen; start one first")
-    done = act(context, id)
-    return refresh(context, None, getattr(done, "id", None), None)
-
-
-def refresh(context: Context, seen: Any, task: str | None, own: str | None) -> Any:
-    """New lists where something changed since `seen`; None: all of them. A choice that is gone becomes the newest."""
-    tasks, found = context.jobs.tasks.list(KIND), trained(context)
-    now = (*_told(tasks), str(show.trained_list(found)))
-    before = tuple(seen) if seen else ("", "", "")
-    if now == before:
-        return gr.skip()
-    chosen = task if task in [t.id for t in tasks] else _newest(tasks)
-    pace = gr.Timer(value=TICK_SECONDS if any(t.running for t in tasks) else IDLE_SECONDS)
-    news: list[Any] = [now, show.task_list(tasks), gr.Dropdown(show.task_choices(tasks), value=chosen), pace]
-    if now[2] == before[2]:
-        return *news, *[gr.skip()] * 4
-    kept = own if own in [str(t.path) for t in found] else _first(found)
-    names = show.choices(context)
-    return (
-        *news, show.trained_list(found), gr.Dropdown(_own(found), value=kept), gr.Dropdown(names), gr.Dropdown(names)
-    )  # fmt: skip
-
-
-def poll(context: Context, seen: Any, task: str | None, own: str | None) -> Any:
-    """`refresh` where a training got on or ended. What lies in the roots is looked through only when one ended."""
-    before = tuple(seen) if seen else ("", "", "")
-    told = _told(context.jobs.tasks.list(KIND))
-    if told == before[:2]:
-        return gr.skip()
-    if told[1] != before[1]:
-        return refresh(context, seen, task, own)
+def look(context: Context, asked: Asked, news: News) -> None:
+    """The trainings; and what was learnt, for which the roots are looked through when the tab is opened, and when a
+    training has begun or ended."""
     tasks = context.jobs.tasks.list(KIND)
-    return (*told, before[2]), show.task_list(tasks), *[gr.skip()] * 6
+    news.busy = any(task.running for task in tasks)
+    news.show("tasks", training.listed(tasks))
+    if news.differs("roots", ([(task.id, task.state) for task in tasks], asked.get("opened")), "trained"):
+        found = trained(context)
+        news.show("trained", trained_list(found))
+        for name in ("tokenizer", "several"):
+            news.set(name, choices=choices(found))
 
 
-def _told(tasks: list[Any]) -> tuple[str, str]:
-    """What is said of trainings: how far they are, and which there are in which state."""
-    return str(show.task_list(tasks)), str(show.task_choices(tasks))
-
-
-def _use(context: Context, page: Page, own: str | None) -> list[Any]:
-    if not own:
-        raise UserError("there is no tokenizer of your own yet; train one first")
-    return page.go("train", tokenizer=tokenizer_of(context, own))
-
-
-def _view(context: Context, own: str | None) -> tuple[Any, Any]:
-    if not own:
-        raise UserError("there is no tokenizer of your own yet; train one first")
-    return gr.Tabs(selected="tokens"), tokenizer_of(context, own)
+def act(context: Context, data: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """What the button of a training or of a tokenizer asks for: a tokenizer to look at, or a request to Train."""
+    action, id = (str(data.get(key, "")) for key in ("act", "id"))
+    if action in ("look", "use"):
+        spec = tokenizer_of(context, id)
+        return spec if action == "look" else {"tokenizer": spec}
+    changes = {"stop": training.stop, "again": training.again, "forget": training.forget}
+    if action not in changes:
+        raise UserError(f"{action!r} cannot be done to a training; allowed: {', '.join(changes)}")
+    changes[action](context, id)
+    return None
 
 
 def _compare(context: Context, bench: Bench, specs: list[str] | None, source: str) -> Iterator[Any]:
@@ -289,15 +275,3 @@ def _compare(context: Context, bench: Bench, specs: list[str] | None, source: st
     yield html.note("counting")
     rows = kinds.compared(loaded, prose)
     yield html.join([missing, kinds.table([name.rpartition("/")[2] for name in names], loaded, rows)])
-
-
-def _newest(tasks: list[Any]) -> str | None:
-    return tasks[0].id if tasks else None
-
-
-def _own(found: list[Any]) -> list[tuple[str, str]]:
-    return [(t.name, str(t.path)) for t in found]
-
-
-def _first(found: list[Any]) -> str | None:
-    return str(found[0].path) if found else None

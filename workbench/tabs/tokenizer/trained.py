@@ -11,6 +11,7 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir.paths import NAME
+from workbench import html, words
 from workbench.context import Context
 
 BESIDE_RUNS = "beside the runs"
@@ -84,3 +85,43 @@ def _folders(root: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
         yield Path(entry.path)
         if depth > 1:
             yield from _folders(Path(entry.path), depth - 1, budget)
+
+
+def choices(found: list[Trained]) -> list[tuple[str, str]]:
+    """(label, value) of the tokenizers to choose from: GPT-2's, and those found."""
+    ours = [(f"{t.name} ({t.report.get('vocab_size', '?')} ids)", str(t.path)) for t in found]
+    return [("gpt2 (50257 ids)", "gpt2"), ("gpt2:8192", "gpt2:8192"), *ours]
+
+
+def trained_list(found: list[Trained]) -> html.Markup:
+    """What was learnt here, newest first, with the report's figures."""
+    if not found:
+        return html.empty("No tokenizer of your own yet.", "Train one: the built-in documentation takes a few seconds.")
+    headers = ["name", "", "ids", "pattern", "source", "documents", "text", "bytes per token", "made", "folder"]
+    rows = []
+    for each in found:
+        r = each.report
+        rows.append((
+            each.name, _buttons(each), _figure(r.get("vocab_size")), r.get("pattern"), r.get("source"),
+            _figure(r.get("documents")),
+            f"{r['bytes'] / 1e6:,.1f} MB" if isinstance(r.get("bytes"), int) else None,
+            f"{r['bytes_per_token']:.3f}" if isinstance(r.get("bytes_per_token"), float) else None,
+            words.minute(each.time), each.path,
+        ))  # fmt: skip
+    return html.table(
+        headers,
+        rows,
+        {2, 5, 6, 7},
+        "Tokenizers learnt here, and in the data roots",
+        keys=[str(each.path) for each in found],
+    )
+
+
+def _figure(value: object) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
+
+
+def _buttons(each: Trained) -> html.Markup:
+    look, use = "Look at its tokens", "Use it in a new run"
+    return html.join(html.button(act, str(each.path), text, f"{text}: {each.name}")
+                     for act, text in (("look", look), ("use", use)))  # fmt: skip

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from workbench import html, tasklist
 from workbench.context import Context
 from workbench.jobs import Task
 from workbench.tabs.tokenizer.trained import new_place
 
 KIND = "tokenizer"
+SHOWN_ENDED = 8
+AGAIN = ("again", "Start again")
 COMMAND = ("-m", "mygpt2", "tokenizer", "train")
 BUDGETS = {
     "the first gigabyte": "", "documents": "--documents", "bytes of text": "--bytes",
@@ -77,6 +81,16 @@ def _command_of(context: Context, order: Order) -> list[str]:
     ]  # fmt: skip
 
 
+def check(context: Context, order: Order) -> html.Markup:
+    """The command that Start would run, or what is wrong with the form."""
+    try:
+        words = command_of(context, order)
+    except UserError as error:
+        return html.problem(str(error))
+    shown = shlex.join(["python", *words[1:]])
+    return html.Markup(f'<pre class="wb-command wb-mono" tabindex="0">{html.escape(shown)}</pre>')
+
+
 def start(context: Context, order: Order) -> Task:
     """Starts the training as a task that outlives the page. UserError where something is in the way."""
     context.changes()
@@ -107,6 +121,24 @@ def forget(context: Context, id: str) -> None:
     """Takes an ended task off the list; a tokenizer it made stays."""
     context.changes()
     context.jobs.tasks.forget(id)
+
+
+def listed(tasks: list[Task]) -> html.Markup:
+    """Trainings with how far they are; those that made no tokenizer can be started again."""
+    if not tasks:
+        return html.empty("No tokenizer has been trained from this page yet.", "Fill in the form and press Start.")
+
+    def can(task: Task) -> list[tasklist.Action]:
+        return [*([] if task.running or task.state == "done" else [AGAIN]), *tasklist.actions(task)]
+
+    return tasklist.listed(tasks, SHOWN_ENDED, said=_said, error=in_words, actions=can)
+
+
+def _said(task: Task) -> str:
+    found = {"stopped": "stopped; nothing was left behind"}.get(task.state, "")
+    if task.state == "done":
+        found = next((line for line in reversed(task.log) if "bytes per token" in line), "done")
+    return " · ".join(filter(None, (found, str(out_of(task) or ""))))
 
 
 def out_of(task: Task) -> Path | None:

@@ -31,7 +31,7 @@ def start(context: Context, draft: Draft) -> Task:
     if any(task.running for task in context.jobs.tasks.list(KIND)):
         raise UserError("a measurement is under way already; wait for it, or stop it first")
     for device in draft.devices:
-        context.jobs.devices.take(device, context.jobs.slots)
+        context.jobs.devices.take(device)
     words = overrides(checked.config, draft.preset)
     argv = [sys.executable, "-m", "mygpt2", "plan", "--measure", "--nproc", str(checked.processes), "--runs",
             str(context.runs), "--json", RESULT, "--preset", draft.preset, *words]  # fmt: skip

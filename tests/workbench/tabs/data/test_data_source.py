@@ -25,9 +25,8 @@ from tests.workbench.tabs.data.data_runs import (
 )
 from workbench.page import Page
 from workbench.tabs.data import columns, documents, handlers, histogram, order, show, tab
-from workbench.tabs.data.library import Library, Opened
-from workbench.tabs.data.opening import opening
-from workbench.tabs.tokenizer.choose import Tokenizers
+from workbench.tabs.data.library import Library, Opened, opening
+from workbench.tokenizers import Tokenizers
 
 
 def open_source(path, tmp_path, **settings) -> Opened:

@@ -26,7 +26,7 @@ from tests.workbench.tabs.data.data_runs import (
 )
 from workbench.tabs.data import show, step
 from workbench.tabs.data.library import Library
-from workbench.tabs.tokenizer.choose import Tokenizers
+from workbench.tokenizers import Tokenizers
 
 STEPS = 8
 SOURCES = {

@@ -8,10 +8,10 @@ import pytest
 
 from mygpt2.errors import UserError
 from workbench.tabs.sample.alternatives import alternatives
-from workbench.tabs.sample.answers import server_functions
 from workbench.tabs.sample.client import Sampler
 from workbench.tabs.sample.generation import Generation
 from workbench.tabs.sample.settings import Settings
+from workbench.tabs.sample.tab import server_functions
 
 
 class Asked:

@@ -9,7 +9,7 @@ import pytest
 from mygpt2.errors import UserError
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
-from workbench.tabs.sample.choices import choices, is_model, resolve, short
+from workbench.models import choices, is_model, resolve, short
 
 OUTSIDE = ("../other", "/etc", "first/step-00000009", "a;touch x", "<img onerror=1>", "", "link", "none/step-00000005")
 

@@ -16,10 +16,11 @@ from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
 from workbench.jobs import Jobs
+from workbench.models import defaults
 from workbench.page import Page
 from workbench.tabs.sample.client import Sampler
 from workbench.tabs.sample.settings import LIMITS
-from workbench.tabs.sample.tab import asked, begin, defaults, devices, free_device, refreshed
+from workbench.tabs.sample.tab import asked, begin, refreshed
 
 PRESSED: dict[str, Any] = {
     **{name: limit.default for name, limit in LIMITS.items()},
@@ -119,16 +120,16 @@ def test_new_checkpoints_appear_and_the_first_of_all_is_chosen(context: Context,
     later, _, _ = refreshed(context, known)
     assert "value" not in later, "what a person chose stays"
     assert "second" in [value for _, value in later["choices"]]
-    assert devices(context) == ["cuda:0", "cpu"]
+    assert context.jobs.devices.names == ["cuda:0", "cpu"]
 
 
 def test_a_device_that_trains_is_neither_chosen_nor_taken(context: Context, sampler: Sampler) -> None:
     run = RunDir.create(context.runs, "trains")
-    assert free_device(context, "cuda:0") == gr.skip()
+    assert Page.free_device(context.jobs.devices, "cuda:0") == gr.skip()
     with running() as rank, RunWriter(run, 1) as writer:
         writer.status(state="running", phase="training", step=3)
         record_rank(run, 0, rank.pid, device="cuda:0")
-        assert free_device(context, "cuda:0")["value"] == "cpu"
+        assert Page.free_device(context.jobs.devices, "cuda:0")["value"] == "cpu"
         with pytest.raises(UserError, match="cuda:0 is at work for run trains; wait for it, or choose from: cpu"):
             begin(context, sampler, {**PRESSED, "device": "cuda:0"})
         begin(context, sampler, PRESSED)

@@ -50,7 +50,7 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     page.wait_for_selector("#wb-tok-view .wb-tok")
     assert page.get_by_label("Text", exact=True).input_value() == "naive na\u00efve text"
     part(page, "Train")
-    assert "No tokenizer of your own yet" in page.inner_text("#wb-tok-trained")
+    page.locator("#wb-tok-trained").get_by_text("No tokenizer of your own yet").wait_for()
 
     def start(source, size, name):
         field(page, "wb-tok-source").fill(source)
@@ -66,13 +66,13 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     assert "is not allowed" in page.inner_text("#wb-tok-said") and page.locator("#wb-tok-said img").count() == 0
 
     start("large.txt", 60000, "big")
-    page.wait_for_selector("#wb-tok-tasks .wb-bar")
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector("#wb-tok-tasks .wb-going")
+    page.get_by_role("button", name="Stop: big").click()
     page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-stopped")
     assert not (place / "runs" / ".workbench" / "tokenizers" / "big").exists()
-    page.get_by_role("button", name="Start again").click()
+    page.get_by_role("button", name="Start again: big").click()
     page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-running")
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop: big").click()
     page.wait_for_function("document.querySelectorAll('#wb-tok-tasks .wb-badge.wb-stopped').length === 2")
 
     start("words.txt", 300, "mine")
@@ -101,7 +101,7 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     assert "merge 1 of" in page.inner_text("#wb-merges")
 
     part(page, "Train")
-    page.click("#wb-tok-use")
+    page.get_by_role("button", name="Use it in a new run: mine").click()
     page.wait_for_function("path => document.querySelector('#wb-port-train textarea, #wb-port-train input')"
                            ".value.includes(path)", arg=str(made))  # fmt: skip
     assert page.locator("button[role=tab][aria-selected=true]").first.inner_text() == "Train"

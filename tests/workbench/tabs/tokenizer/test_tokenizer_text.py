@@ -16,11 +16,10 @@ from tests.workbench.tabs.data.data_runs import context_of
 from workbench import html
 from workbench.page import Page
 from workbench.tabs.sample import duet
-from workbench.tabs.tokenizer import bench as show
 from workbench.tabs.tokenizer import kinds, merges, tab
-from workbench.tabs.tokenizer.bench import Bench
-from workbench.tabs.tokenizer.choose import Tokenizers, tokenizer_of
+from workbench.tabs.tokenizer.tab import Bench
 from workbench.tabs.tokenizer.tokens import MOST_CHARS, characters, coloured, tokens_of
+from workbench.tokenizers import Tokenizers, tokenizer_of
 
 TEXT = "It's naïve, 你好 🙂🙂 <|endoftext|>\n\n\tdon''t   3.14159 <img src=x onerror=alert(1)>\x07 e\u0301"
 IDS = re.compile(r'data-t="(\d+) ')
@@ -29,7 +28,7 @@ IDS = re.compile(r'data-t="(\d+) ')
 @pytest.mark.parametrize("name", ["gpt2", "gpt2:300"])
 def test_ids_are_those_of_the_command_line(name, mygpt2, tmp_path):
     printed = json.loads(mygpt2("tokenizer", "inspect", TEXT, "--tokenizer", name, "--json").out)
-    counts, tokens = show.look(context_of(tmp_path), Bench(), name, TEXT)
+    counts, tokens = tab._look(context_of(tmp_path), Bench(), name, TEXT)
     assert [int(i) for i in IDS.findall(tokens)] == printed["ids"]
     assert f"{len(printed['ids']):,} tokens" in counts and f"{len(TEXT.encode()):,} bytes" in counts
 
@@ -40,7 +39,7 @@ def test_totals_are_those_of_the_text():
 
 
 def test_another_tokenizer_is_held_against_gpt2(tmp_path):
-    counts, _ = show.look(context_of(tmp_path), Bench(), "gpt2:300", "The river and the light")
+    counts, _ = tab._look(context_of(tmp_path), Bench(), "gpt2:300", "The river and the light")
     assert "GPT-2 takes 5 (+" in counts
 
 
@@ -67,7 +66,7 @@ def test_a_long_text_is_cut_and_says_so():
 
 @pytest.mark.parametrize("text", ["", None])
 def test_without_a_text_it_says_what_to_do(text, tmp_path):
-    assert "Type or paste" in show.look(context_of(tmp_path), Bench(), "gpt2", text)[1]
+    assert "Type or paste" in tab._look(context_of(tmp_path), Bench(), "gpt2", text)[1]
 
 
 @pytest.mark.parametrize("spec", ["", "nowhere", "../secret", "/etc/passwd", "gpt2:9", "gpt2:../x", "link", "broken"])
@@ -78,7 +77,7 @@ def test_what_is_no_tokenizer_inside_the_roots_is_refused_in_its_place(spec, tmp
     (context.data_roots[0] / "link").symlink_to(tmp_path / "secret")
     (context.data_roots[0] / "broken").mkdir()
     (context.data_roots[0] / "broken" / "tokenizer.json").write_text("{")
-    counts, tokens = show.look(context, Bench(), spec, "text")
+    counts, tokens = tab._look(context, Bench(), spec, "text")
     assert counts == "" and 'class="wb-problem"' in tokens
 
 

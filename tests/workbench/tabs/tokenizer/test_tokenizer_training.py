@@ -6,16 +6,24 @@ import dataclasses
 import json
 import random
 import time
+from functools import partial
 
 import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer
 from tests.workbench.tabs.data.data_runs import HOSTILE, context_of, slow_text
-from workbench.page import Page
-from workbench.tabs.tokenizer import bench as show
+from workbench.live import answered
 from workbench.tabs.tokenizer import tab, training
-from workbench.tabs.tokenizer.trained import BESIDE_RUNS, new_place, own_folder, places, trained
+from workbench.tabs.tokenizer.trained import (
+    BESIDE_RUNS,
+    choices,
+    new_place,
+    own_folder,
+    places,
+    trained,
+    trained_list,
+)
 from workbench.tabs.tokenizer.training import Order
 
 ORDER = Order("words.txt", "text", 300, "gpt4", "the first gigabyte", None, "", BESIDE_RUNS, "mine")
@@ -55,18 +63,18 @@ def test_trained_listed_looked_at_and_used(context):
     assert [t.name for t in found] == ["mine"] and found[0].path == own_folder(context) / "mine"
     assert found[0].report["vocab_size"] == 300 == load_tokenizer(str(found[0].path)).vocab_size
     assert list(found[0].report["special_tokens"]) == ["<|endoftext|>", "<|user|>", "<|bot|>"]
-    assert ("mine (300 ids)", str(found[0].path)) in show.choices(context)
-    assert "mine" in show.trained_list(found) and "bytes per token" in show.task_list([task])
-    page = type("P", (), {"go": staticmethod(lambda tab, **request: [tab, request])})
-    assert tab._use(context, page, str(found[0].path)) == ["train", {"tokenizer": str(found[0].path)}]
-    assert tab._view(context, str(found[0].path))[1] == str(found[0].path)
+    assert ("mine (300 ids)", str(found[0].path)) in choices(found)
+    assert "mine" in trained_list(found) and "bytes per token" in training.listed([task])
+    chosen = str(found[0].path)
+    assert tab.act(context, {"act": "use", "id": chosen}) == {"tokenizer": chosen}
+    assert tab.act(context, {"act": "look", "id": chosen}) == chosen
 
 
 def test_stopped_leaves_nothing_and_starts_again(context):
     (context.data_roots[0] / "large.txt").write_text(slow_text())
     task = training.start(context, order(source="large.txt", vocab_size=60_000))
     until(lambda: context.jobs.tasks.get(task.id).progress)
-    assert "wb-bar" in show.task_list(context.jobs.tasks.list(training.KIND))
+    assert "wb-going" in training.listed(context.jobs.tasks.list(training.KIND))
     with pytest.raises(UserError, match="being trained already"):
         training.start(context, order())
     with pytest.raises(UserError, match="still running"):
@@ -85,7 +93,7 @@ def test_stopped_leaves_nothing_and_starts_again(context):
 def test_a_text_too_small_for_the_size_fails_with_its_reason_and_leaves_nothing(context):
     task = ended(context, training.start(context, order(vocab_size=50_000)))
     assert task.state == "failed" and "--vocab-size smaller" in task.error
-    assert "vocabulary size smaller" in show.task_list([task]) and "--vocab-size" not in show.task_list([task])
+    assert "vocabulary size smaller" in training.listed([task]) and "--vocab-size" not in training.listed([task])
     assert trained(context) == []
 
 
@@ -116,15 +124,15 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_values_are_said_beside_the_form_and_start_nothing(name, context):
     changes, words = BAD[name]
-    assert words in show.check(context, order(**changes)).replace("&#x27;", "'")
-    said, *rest = tab._start(context, order(**changes))
-    assert words in said.replace("&#x27;", "'") and len(rest) == 8 and "--" not in said.replace("--data-root", "")
+    assert words in training.check(context, order(**changes)).replace("&#x27;", "'")
+    said = tab._start(context, order(**changes)).replace("&#x27;", "'")
+    assert words in said and "--" not in said.replace("--data-root", "")
     assert context.jobs.tasks.list() == [] and not own_folder(context).exists()
 
 
 def test_the_command_shown_is_the_command_started(context):
     made = order(budget="documents", amount=5, specials="<|x|>")
-    shown = show.check(context, made)
+    shown = training.check(context, made)
     task = ended(context, training.start(context, made))
     for word in ("tokenizer train", "--documents 5", "--vocab-size 300", f"--out {own_folder(context) / 'mine'}"):
         assert word in shown and word in " ".join(task.argv)
@@ -167,21 +175,25 @@ def test_tasks_of_other_kinds_are_not_started_again_as_trainings(context):
         training.again(context, other.id)
 
 
-def test_nothing_is_sent_when_nothing_changed(context):
-    first = tab.refresh(context, None, None, None)
-    assert "No tokenizer has been trained" in first[1]
-    assert isinstance(tab.refresh(context, first[0], None, None), dict)
-
-
-def test_a_poll_looks_through_the_roots_only_once_a_training_has_ended(context, monkeypatch):
-    seen = tab.refresh(context, None, None, None)[0]
+def test_the_roots_are_looked_through_when_the_tab_is_opened_and_when_a_training_ended(context, monkeypatch):
     walks = []
     monkeypatch.setattr(tab, "trained", lambda context: walks.append(1) or [])
-    assert isinstance(tab.poll(context, seen, None, None), dict) and not walks
+    view, had = partial(tab.look, context), {}
+
+    def news(opened=0):
+        found = answered(view, {"asked": {"opened": opened}, "digests": had})
+        had.update(found["digests"])
+        return found
+
+    first = news()
+    assert "No tokenizer has been trained" in first["markup"]["tasks"] and "Train one" in first["markup"]["trained"]
+    assert [value for _, value in first["fields"]["tokenizer"]["choices"]] == ["gpt2", "gpt2:8192"]
+    assert not any(news()[kind] for kind in ("markup", "fields", "data")) and len(walks) == 1
+    assert not news(opened=1)["markup"] and len(walks) == 2
     task = ended(context, context.jobs.tasks.start(training.KIND, ["true"], label="x"))
-    news = tab.poll(context, seen, None, None)
-    assert task.label in news[1] and len(walks) == 1
-    assert isinstance(tab.poll(context, news[0], None, None), dict) and len(walks) == 1
+    assert task.label in news(1)["markup"]["tasks"] and len(walks) == 3
+    del had["trained"]
+    assert "trained" in news(1)["markup"] and len(walks) == 4, "its place was put up anew"
 
 
 def test_a_report_with_markup_shows_as_text(context):
@@ -189,12 +201,14 @@ def test_a_report_with_markup_shows_as_text(context):
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_report.json").write_text(json.dumps({"source": HOSTILE, "bytes": "x"}))
-    shown = show.trained_list(trained(context))
+    shown = trained_list(trained(context))
     assert "<img" not in shown and "&lt;img" in shown and "n/a" in shown
 
 
 def test_without_any_it_says_what_to_do(context):
-    assert "press Start" in show.task_list([]) and "Train one" in show.trained_list([])
-    for act in (tab._use, tab._view):
-        with pytest.raises(UserError, match="train one first"):
-            act(context, *([Page] if act is tab._use else []), None)
+    assert "press Start" in training.listed([]) and "Train one" in trained_list([])
+    for act in ("use", "look"):
+        with pytest.raises(UserError, match="outside the folders"):
+            tab.act(context, {"act": act, "id": "/etc"})
+    with pytest.raises(UserError, match="allowed: stop, again, forget"):
+        tab.act(context, {"act": "burn", "id": "x"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mygpt2.run_dir import list_runs
 from workbench.context import GPT2_NAMES, Context
 
 CHECKPOINT = re.compile(r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,63})/(?P<step>step-\d{8,})")
+ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
 DEPTH = 3  # folders below a root that are looked through for models
 MOST = 2000  # folders looked at in all: a root may be somebody's whole disk
 
@@ -29,6 +30,15 @@ def choices(context: Context) -> list[tuple[str, str]]:
             found += [(f"{run.name} · step {step_of(name):,}", f"{run.name}/{name}") for name in names]
     found += [(f"{folder} · folder", folder) for folder in model_folders(context)]
     return found + [(f"{name} · OpenAI, from the hub", name) for name in GPT2_NAMES]
+
+
+def defaults(known: Sequence[tuple[Any, ...]]) -> tuple[str, str]:
+    """Two models to begin with. The hub's are chosen by a person only: they are downloads."""
+    local = [value for label, value in known if not label.endswith("from the hub")]
+    if not local:
+        return ONLY_HUB
+    others = local[2:] if len(local) > 1 and local[1].startswith(f"{local[0]}/") else local[1:]  # [1]: the newest again
+    return local[0], others[0] if others else ""
 
 
 def resolve(context: Context, text: Any) -> str:
