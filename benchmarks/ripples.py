@@ -40,10 +40,10 @@ from scipy.signal import lfilter
 
 import mygpt2.ripples
 from mygpt2.cli import guarded
-from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bar
 from mygpt2.ripples import Layout, Log, analyse, make_log
 from mygpt2.ripples.study import study
+from mygpt2.terminal import interruptible
 
 NOISE, MEMORY, LINE, CYCLES = 0.04, 0.5, 0.005, 20
 MEMORIES = ((0.5,), (0.9,), (0.6, -0.3, 0.2), (-0.4,))

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from mygpt2.files import replace_file
+from mygpt2.format import short
 from mygpt2.run_dir.metrics import Metrics, read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 
@@ -118,11 +119,3 @@ def validation_points(evals: list[dict[str, Any]]) -> Points:
 def _finite(x: NDArray[Any], y: NDArray[Any]) -> Points:
     keep = np.isfinite(y)
     return x[keep].astype(np.float64), y[keep].astype(np.float64)
-
-
-def short(value: float) -> str:
-    """A number in few characters: 1500 -> 1.5k, 2e9 -> 2B."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What a record of a run folder may hold. Whatever else stands there is left out, so that no reader meets it.
+"""Values of a run folder and of other files that somebody else may have written: what is no sound value is left out.
 
 A run folder may be damaged, or written by somebody else: a step that is text, a time beyond the calendar, a number
 without end. Readers count with these values and print them; here is the one place that says which of them they get.
@@ -6,11 +6,13 @@ without end. Readers count with these values and print them; here is the one pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 DEEPEST = 32  # levels of lists and objects; a trainer writes five
 LARGEST = 2**63
+MOST_EXACT = 2**53  # a whole number beyond it is none of ours, and no number of a browser
 LAST_MOMENT = 253402300799  # the end of the year 9999, in seconds since 1970
 
 
@@ -65,3 +67,19 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
         for key, value in record.items()
         if value is None or key not in KINDS or (KINDS[key](value) and value == value)
     }
+
+
+def number(value: Any) -> float | None:
+    """A finite number; None for text, booleans, NaN, infinities and whole numbers that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number from 0 on that a browser can hold as well: a step, a count of tokens."""
+    return value if type(value) is int and 0 <= value < MOST_EXACT else None

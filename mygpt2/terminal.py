@@ -1,4 +1,4 @@
-"""Samples on a terminal: no character that moves its cursor, two texts side by side, Ctrl-C that stops a sample."""
+"""Long work on a terminal: Ctrl-C and SIGTERM, no character that moves its cursor, two texts side by side."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, by a KeyboardInterrupt: what is half made can be taken away or kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from mygpt2.plots import draw_loss_plot, loss_figure, short, smooth, validation_points
+from mygpt2.format import short
+from mygpt2.plots import draw_loss_plot, loss_figure, smooth, validation_points
 from mygpt2.run_dir import RunDir, RunWriter, read_events, read_metrics
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 from mygpt2.config import ConfigError, RunConfig, load_config, preset_names
 from mygpt2.config import from_toml as read_toml
-from mygpt2.config.fields import Setting, settings
-from mygpt2.config.values import toml_value
+from mygpt2.config.fields import Setting, settings, toml_value
+from mygpt2.config.summary import GPT2_IDS, vocabulary_size
 from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
-from mygpt2.planning.vocabulary import GPT2_IDS, vocabulary_size
 
 MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
 MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mygpt2.run_dir.values import number
-from mygpt2.verbs.runs import duration, size
+from mygpt2.format import duration, file_size
+from mygpt2.records import number
 
 NA = "n/a"
 _HIDDEN = ("schema", "kind", "time", "attempt", "message", "token_sha256", "ids", "logprobs")
@@ -50,7 +50,7 @@ def seconds(value: Any) -> str:
 
 def bytes_of(value: Any) -> str:
     found = number(value)
-    return NA if found is None else size(found)
+    return NA if found is None else file_size(found)
 
 
 def minute(value: Any) -> str:

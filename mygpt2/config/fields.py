@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -14,7 +16,21 @@ import annotated_types as at
 from pydantic.fields import FieldInfo
 
 from mygpt2.config.schema import RunConfig, Section
-from mygpt2.config.values import toml_value
+
+# TOML's basic strings forbid what JSON's leave as it is: DEL (toml.io/en/v1.0.0#string).
+CONTROL = re.compile("\x7f")
+
+
+def toml_value(value: Any) -> str:
+    """A scalar or a list of scalars in TOML's notation."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return CONTROL.sub(r"\\u007f", json.dumps(value, ensure_ascii=False))
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)
+
 
 KIND_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 

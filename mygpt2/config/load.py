@@ -19,11 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings
+from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings, toml_value
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig, Section
 from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml
-from mygpt2.config.values import toml_value
 from mygpt2.errors import UserError
 from mygpt2.terminal import printable
 

@@ -8,9 +8,8 @@ import re
 import tomllib
 from typing import Any
 
-from mygpt2.config.fields import sections, settings
+from mygpt2.config.fields import sections, settings, toml_value
 from mygpt2.config.schema import RunConfig
-from mygpt2.config.values import toml_value
 
 
 def to_toml(config: RunConfig, comments: bool = True) -> str:

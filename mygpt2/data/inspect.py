@@ -20,6 +20,7 @@ from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
 from mygpt2.data.validation import ValidationSet, check_disjoint
 from mygpt2.errors import UserError, shown
+from mygpt2.format import file_size
 from mygpt2.tokenizer import Tokenizer
 
 SAMPLED_BLOCKS = 3
@@ -37,7 +38,7 @@ def describe(
         f"{shown(manifest.source)}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
     )
     yield "fingerprint", manifest.fingerprint
-    yield "files", f"{len(manifest.files):,}, {size(manifest.size)}"
+    yield "files", f"{len(manifest.files):,}, {file_size(manifest.size)}"
     yield "blocks", f"{len(manifest):,} {units}"
     documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
@@ -166,12 +167,3 @@ def shortened(text: str) -> str:
     line = "".join(c if c.isprintable() else " " for c in text[: 4 * SHOWN_CHARS])
     line = " ".join(line.split())
     return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 3] + "..."
-
-
-def size(n: float) -> str:
-    """Bytes for a person."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"

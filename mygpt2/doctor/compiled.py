@@ -14,7 +14,7 @@ import sys
 import time
 
 from mygpt2.doctor.finding import FAIL, OK, SKIP, Finding
-from mygpt2.planning.compiling import no_compiler
+from mygpt2.planning.compute import no_compiler
 
 ADVICE = "train.compile will not work; switch it off with train.compile=false"
 

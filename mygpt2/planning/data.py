@@ -1,4 +1,4 @@
-"""How many tokens a source holds, as far as that is known without fetching or reading it."""
+"""Tokens in a run's source, as far as they can be told without reading it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.config.summary import GPT2_IDS
 from mygpt2.data.sources.hub.names import FINEWEB_EDU, parse_name
 from mygpt2.errors import UserError
 from mygpt2.planning.speed import Observed
-from mygpt2.planning.vocabulary import GPT2_IDS
 
 # Tokens of GPT-2's tokenizer by configuration, as the dataset's card gives them (huggingface.co/datasets/
 # HuggingFaceFW/fineweb-edu, "What is it?" and "How to use").

@@ -8,22 +8,18 @@ from pathlib import Path
 
 from mygpt2.config.batch import BatchPlan, plan_batch
 from mygpt2.config.schema import RunConfig
-from mygpt2.config.summary import count_parameters
+from mygpt2.config.summary import count_parameters, vocabulary_size
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores, cache_folder
-from mygpt2.planning import process
-from mygpt2.planning.compiling import CPU_SPEED, compile_choice
+from mygpt2.planning.compute import CPU_SPEED, compile_choice, fast_micro_batch, training_flops
 from mygpt2.planning.data import SourceSize, source_size
-from mygpt2.planning.disk import DiskUse, disk_use
-from mygpt2.planning.figures import Figure, Plan
-from mygpt2.planning.flops import fast_micro_batch, training_flops
+from mygpt2.planning.figures import Figure, Plan, preview
+from mygpt2.planning.host import DiskUse, disk_use, host_parts, rank_total
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
-from mygpt2.planning.rates import preview
 from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, observe_runs
 from mygpt2.planning.trial import Measured
-from mygpt2.planning.vocabulary import vocabulary_size
 
 SHOWN_PARTS = (
     "weights",
@@ -187,10 +183,10 @@ def _memory(f: _Facts) -> Iterator[Figure]:
     if f.measured and f.measured.device_bytes:
         peak, basis = f.measured.device_bytes, f.measured.basis
     yield Figure("memory.peak", "Peak of a rank's tensors", peak, "B", basis)
-    host = process.host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens)
+    host = host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens)
     for part in host:
         yield Figure(f"memory.{part.key}", part.label, part.size, "B", part.how)
-    yield process.rank_total(f.device, memory.peak, host, f.measured)
+    yield rank_total(f.device, memory.peak, host, f.measured)
     if f.device == "cuda":
         gpu = f.machine.gpus[0] if f.machine.gpus else None
         basis = (

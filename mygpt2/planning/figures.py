@@ -1,9 +1,15 @@
-"""What a plan consists of: figures that say where they come from, a preview of the rate, and what to look out for."""
+"""What a plan consists of: figures that say where they come from, a preview of the rate, notices; and its table."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.format import readable
+from mygpt2.schedule import decay_begins, share
 
 SECTIONS = {
     "parameters": "Model",
@@ -104,35 +110,63 @@ class Plan:
         }
 
 
-def readable(value: float, unit: str) -> str:
-    """A number for a person: bytes and large counts in thousands of thousands, seconds as a clock."""
-    if unit == "B":
-        return _bytes(value)
-    if unit == "s":
-        return _seconds(value)
-    if unit == "FLOP":
-        return f"{value:.3g} FLOP".replace("e+0", "e").replace("e+", "e")
-    shown = f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"
-    return f"{shown} {unit}".rstrip()
+POINTS = 240
 
 
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}" if n < 100 else f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"
+def preview(config: RunConfig) -> Rates:
+    """At most about `POINTS` steps, evenly spread, with the corners of the schedule among them."""
+    s, steps = config.schedule, config.train.steps
+    stride = max(1, -(-steps // POINTS))
+    decay = decay_begins(s, steps)  # where wsd and trapezoid begin to fall
+    corners = {0, s.warmup_steps - 1, s.warmup_steps, decay, steps - 1}
+    at = tuple(sorted({*range(0, steps, stride), *(c for c in corners if 0 <= c < steps)}))
+    shares = [share(s, step, steps) for step in at]
+    muon = tuple(config.optimizer.muon_lr * x for x in shares) if config.optimizer.name == "muon" else None
+    basis = f"derived: schedule {s.name}"
+    if s.name == "plateau":
+        basis += "; it falls by what the loss does, which only the run will tell"
+    return Rates(at, tuple(config.optimizer.lr * x for x in shares), muon, basis)
 
 
-def _seconds(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 4 min`, `12 days 5 h`, `3.1 years`: two units, as an estimate deserves no more."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minute = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minute} min"
-    days, hour = divmod(hours, 24)
-    return f"{days} days {hour} h" if days < 730 else f"{days / 365.25:,.1f} years"
+LABEL, VALUE, LEAST_BASIS = 38, 18, 40
+
+
+def table(plan: Plan, width: int = 120) -> str:
+    """Sections of `label  value  basis`, wrapped to `width` cells, and the notices below."""
+    return "\n".join(_lines(plan, max(width, LABEL + VALUE + LEAST_BASIS)))
+
+
+def _lines(plan: Plan, width: int) -> Iterator[str]:
+    ranks = f"{plan.world_size} rank{'s' if plan.world_size > 1 else ''}"
+    yield f"{ranks} on {plan.device}, {plan.precision}"
+    for section, title in SECTIONS.items():
+        yield f"\n{title}"
+        for figure in plan.section(section):
+            first, *more = textwrap.wrap(figure.basis, width - LABEL - VALUE) or [""]
+            shown = f"  {figure.label:<{LABEL - 3}} {figure.text:<{VALUE - 1}} "
+            # A value too long for its column has a line of its own.
+            yield from (
+                [shown.rstrip(), " " * (LABEL + VALUE) + first] if len(shown) > LABEL + VALUE else [shown + first]
+            )
+            yield from (" " * (LABEL + VALUE) + line for line in more)
+    yield "\nLearning rate"
+    yield from _rates(plan)
+    if plan.notices:
+        yield ""
+    for notice in plan.notices:
+        yield from textwrap.wrap(f"{notice.level}: {notice.text}", width, subsequent_indent="  ")
+
+
+def _rates(plan: Plan) -> Iterator[str]:
+    """The rate at the corners and quarters of the run."""
+    rates, last = plan.rates, plan.rates.step[-1]
+    peak = rates.lr.index(max(rates.lr))
+    wanted = sorted({0, peak, len(rates.step) - 1, *(_nearest(rates.step, last * q // 4) for q in (1, 2, 3))})
+    for i in wanted:
+        muon = f"  Muon {rates.muon_lr[i]:.3g}" if rates.muon_lr else ""
+        yield f"  step {rates.step[i] + 1:>12,}   {rates.lr[i]:.3g}{muon}"
+    yield f"  {rates.basis}"
+
+
+def _nearest(steps: tuple[int, ...], wanted: int) -> int:
+    return min(range(len(steps)), key=lambda i: abs(steps[i] - wanted))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mygpt2.config.schema import RunConfig
-from mygpt2.planning.figures import Figure, Notice, readable
+from mygpt2.format import readable
+from mygpt2.planning.figures import Figure, Notice
 
 CHINCHILLA = 20.0  # tokens per parameter, Hoffmann et al. 2022, arXiv 2203.15556
 ONE_PASS = 1.05  # sizes are known to a few percent at best

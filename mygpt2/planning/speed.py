@@ -13,15 +13,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.files import read_json
 from mygpt2.inside import open_inside
 from mygpt2.machine import available_cores
-from mygpt2.planning.compiling import CPU_SPEED, compile_choice
-from mygpt2.planning.flops import training_flops
-from mygpt2.planning.gpus import Gpu, published
-from mygpt2.planning.machine import likely_precision, list_gpus
-from mygpt2.planning.vocabulary import vocabulary_size
+from mygpt2.planning.compute import CPU_SPEED, compile_choice, training_flops
+from mygpt2.planning.machine import Gpu, likely_precision, list_gpus, published
 from mygpt2.records import checked, tame
 from mygpt2.run_dir.lines import parse_lines
 from mygpt2.run_dir.paths import RunDir, list_runs

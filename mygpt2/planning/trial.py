@@ -19,15 +19,14 @@ import psutil
 
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
+from mygpt2.config.summary import GPT2_IDS, vocabulary_size
 from mygpt2.config.toml import to_toml
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.machine import available_cores
-from mygpt2.planning.compiling import compile_choice
-from mygpt2.planning.flops import fast_micro_batch
+from mygpt2.planning.compute import compile_choice, fast_micro_batch
 from mygpt2.planning.machine import likely_precision, list_gpus
 from mygpt2.planning.speed import Speed
-from mygpt2.planning.vocabulary import GPT2_IDS, vocabulary_size
 from mygpt2.run_dir.lines import Follower, parse_lines
 from mygpt2.run_dir.paths import RunDir
 

@@ -1,10 +1,12 @@
-"""What a run measures about itself at intervals: the loss on its held-out documents, and HellaSwag if asked."""
+"""What a run measures and shows of itself at intervals: the loss on its held-out documents, HellaSwag, samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.validation import ValidationSet
@@ -15,8 +17,10 @@ from mygpt2.evals import hellaswag, yardstick
 from mygpt2.evals.items import load_items
 from mygpt2.evals.loss import GPTScorer, LossResult, evaluate
 from mygpt2.evals.stream import TokenStream, held_out_stream
+from mygpt2.generate.engine import generate
 from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
+from mygpt2.run_dir import RunWriter
 from mygpt2.tokenizer import Tokenizer
 
 
@@ -91,3 +95,28 @@ def _yardstick(
         yardstick.keep(cache_dir, spec, other.details, "run", measured)
     world.barrier()
     return yardstick.find(cache_dir, spec, text.sha256)
+
+
+def write_samples(
+    writer: RunWriter, model: GPT, tokenizer: Tokenizer, config: RunConfig, step: int, precision: Precision
+) -> None:
+    """Appends one record per prompt to samples.jsonl and prints the texts. The model's mode is left as it was."""
+    chosen = config.sample
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), precision.autocast(next(model.parameters()).device):
+            samples = generate(
+                model,
+                tokenizer,
+                list(chosen.prompts),
+                max_new_tokens=chosen.max_new_tokens,
+                temperature=chosen.temperature,
+                top_k=chosen.top_k,
+                seed=config.train.seed,
+            )
+    finally:
+        model.train(was_training)
+    for sample in samples:
+        writer.sample(step=step, **sample)
+        print(f"sample at step {step}: {sample['prompt']}{sample['text']}".replace("\n", "\n    "), flush=True)

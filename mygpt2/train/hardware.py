@@ -10,7 +10,7 @@ import torch
 
 from mygpt2.board import RankInfo
 from mygpt2.machine import available_cores
-from mygpt2.planning.gpus import published
+from mygpt2.planning.machine import published
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,12 +13,55 @@ import torch
 from mygpt2.config.schema import RunConfig
 from mygpt2.evals import hellaswag
 from mygpt2.evals.loss import LossResult
+from mygpt2.format import clock
 from mygpt2.run_dir import RunWriter
 from mygpt2.run_dir.lines import read_records
-from mygpt2.train.console import Meter, duration, step_line
 from mygpt2.train.hardware import memory_bytes
 from mygpt2.train.sinks import Sink, numbers
 from mygpt2.train.step import StepResult
+
+
+class Meter:
+    """Speed and time left, from the last steps of this session only.
+
+    Evaluation, sampling and saving are not in a step's seconds, so they are in neither figure.
+    """
+
+    def __init__(self, batch_tokens: int, window: int = 50):
+        self.batch_tokens = batch_tokens
+        self.seconds: deque[float] = deque(maxlen=window)
+        self.waits: deque[float] = deque(maxlen=window)
+
+    def add(self, step_s: float, wait_s: float) -> None:
+        self.seconds.append(step_s)
+        self.waits.append(wait_s)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        total = sum(self.seconds) + sum(self.waits)
+        return self.batch_tokens * len(self.seconds) / total if total else None
+
+    def eta(self, steps_left: int) -> float | None:
+        """Seconds of stepping left."""
+        if not self.seconds:
+            return None
+        return steps_left * (sum(self.seconds) + sum(self.waits)) / len(self.seconds)
+
+
+def step_line(record: Mapping[str, object], steps: int, meter: Meter) -> str:
+    """The console line of a metrics record."""
+    step = int(str(record["step"]))
+    speed = meter.tokens_per_second
+    wait = 100 * sum(meter.waits) / max(sum(meter.waits) + sum(meter.seconds), 1e-9)
+    return (
+        f"step {step:>{len(str(steps))}}/{steps} {step / steps:4.0%}  loss {_number(record['loss'], '.4f')}  "
+        f"lr {_number(record['lr'], '.2e')}  norm {_number(record['grad_norm'], '.2f')}  "
+        f"{speed or 0:,.0f} tok/s  wait {wait:.1f}%  left {clock(meter.eta(steps - step))}"
+    )
+
+
+def _number(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else "not finite"
 
 
 @dataclass
@@ -75,7 +119,7 @@ class Recorder:
         self.event("eval", step=step, protocol="run", seconds=seconds, yardstick=known, **result.to_json())
         if self.writer is None:
             return
-        print(f"validation at step {step}: {result} in {duration(seconds)}", flush=True)
+        print(f"validation at step {step}: {result} in {clock(seconds)}", flush=True)
         self._sink(step, {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte or 0.0})
         if known and result.loss < known["loss"] and not self._passed(step):
             self.event("passed", step=step, loss=result.loss, token_sha256=result.token_sha256, yardstick=known)
@@ -91,7 +135,7 @@ class Recorder:
         self.event("hellaswag", step=step, seconds=seconds, **result)
         if self.writer is None:
             return
-        print(f"at step {step}, {duration(seconds)}: {hellaswag.words(result)}".replace("\n", "\n    "), flush=True)
+        print(f"at step {step}, {clock(seconds)}: {hellaswag.words(result)}".replace("\n", "\n    "), flush=True)
         shares = {f"hellaswag_{name}": result[name]["acc_norm"] for name in hellaswag.PROTOCOLS}
         self._sink(step, shares)
 

@@ -11,9 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_of, sweep
-from mygpt2.config.fields import settings
+from mygpt2.config.fields import settings, toml_value
 from mygpt2.config.schema import RunConfig
-from mygpt2.config.values import toml_value
 from mygpt2.data.batch import CURSOR_FIELDS
 from mygpt2.distributed import World
 from mygpt2.errors import UserError

@@ -23,8 +23,7 @@ from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
-from mygpt2.planning.compiling import compile_choice
-from mygpt2.planning.flops import fast_micro_batch, flops_per_token
+from mygpt2.planning.compute import compile_choice, fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.schedule import Schedule

@@ -24,11 +24,10 @@ from mygpt2.model import GPT, state_for_checkpoint
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer
-from mygpt2.train.evaluate import Evaluations
+from mygpt2.train.evaluate import Evaluations, write_samples
 from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.record import Recorder
-from mygpt2.train.samples import write_samples
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import TrainStep, to_device
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.failures import PeerFailed
-from mygpt2.interrupts import interruptible
 from mygpt2.machine import cache_folder
 from mygpt2.progress import Bar, progress_bar
+from mygpt2.terminal import interruptible
 
 if TYPE_CHECKING:  # torch is loaded when all that can be said without it has been said
     from mygpt2.evals.hellaswag import Table

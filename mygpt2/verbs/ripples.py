@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import UserError
-from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bars
+from mygpt2.terminal import interruptible
 
 if TYPE_CHECKING:
     from mygpt2.progress import Progress

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
+from mygpt2.format import duration, file_size
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
 
@@ -111,7 +112,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         _number(row["loss"], ".4f"),
         _number(row["tokens_per_second"], ",.0f"),
         "" if row["eta_seconds"] is None else duration(row["eta_seconds"]),
-        f"{len(row['checkpoints'])}, {size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
+        f"{len(row['checkpoints'])}, {file_size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
     )
 
 
@@ -286,29 +287,10 @@ def _verify(each: RunDir) -> int:
     for path in found:
         problems = verify(path)
         whole += not problems
-        print(f"{each.name}  {path.name}  {size(size_bytes(path))}  {'; '.join(problems) or 'whole'}", flush=True)
+        print(f"{each.name}  {path.name}  {file_size(size_bytes(path))}  {'; '.join(problems) or 'whole'}", flush=True)
     if not found:
         print(f"{each.name}  has no checkpoint")
         return EXIT_USAGE
     if not whole:
         print(f"error: none of the {len(found)} checkpoints of {each.name} is whole", file=sys.stderr)
     return EXIT_OK if whole else EXIT_USAGE
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 3 d 4 h, 2 h 5 min, 47 s."""
-    whole = round(seconds)
-    if whole >= 1000 * 365 * 86400:
-        return "for ever"
-    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= length:
-            return f"{whole // length} {unit} {whole % length // part} {smaller}"
-    return f"{whole} s"
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, as disks are sold."""
-    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= length:
-            return f"{count / length:.3g} {unit}"
-    return f"{count:.0f} B"

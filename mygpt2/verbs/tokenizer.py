@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.config import DataConfig, load_config, preset_names
 from mygpt2.errors import UserError
-from mygpt2.interrupts import interruptible
 from mygpt2.progress import Bars
+from mygpt2.terminal import interruptible
 
 if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader

@@ -10,8 +10,8 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from mygpt2.config.schema import TrainConfig
-from mygpt2.planning import Machine, compiling, plan, trial
-from mygpt2.planning.compiling import compile_choice
+from mygpt2.planning import Machine, compute, plan, trial
+from mygpt2.planning.compute import compile_choice
 from mygpt2.planning.trial import shortened
 
 HERE: dict[str, Any] = {"device": "cpu", "precision": "bf16", "cores": 2}
@@ -19,7 +19,7 @@ HERE: dict[str, Any] = {"device": "cpu", "precision": "bf16", "cores": 2}
 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(compute.shutil, "which", lambda name: f"/usr/bin/{name}")
 
 
 @pytest.mark.parametrize(("given", "meant"), [(True, "true"), (False, "false"), ("auto", "auto"), ("true", "true")])
@@ -67,7 +67,7 @@ def test_a_gpu_compiles_where_triton_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_compiler_nothing_is_compiled_and_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
     assert compile_choice(load_config("gpt2"), 50257, **HERE) == (False, "no C++ compiler (g++ or clang++)")
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mygpt2.config.summary import vocabulary_size
 from mygpt2.planning import data
 from mygpt2.planning.data import bytes_per_token, source_size
 from mygpt2.planning.speed import observe_runs
-from mygpt2.planning.vocabulary import vocabulary_size
 from mygpt2.tokenizer import load_tokenizer
 from tests.planning.conftest import config_of
 

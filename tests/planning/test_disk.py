@@ -9,7 +9,7 @@ from mygpt2.checkpoint import write
 from mygpt2.checkpoint.store import prune, size_bytes, steps
 from mygpt2.config.summary import count_parameters
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
-from mygpt2.planning.disk import disk_use
+from mygpt2.planning.host import disk_use
 from mygpt2.planning.memory import Shape
 from mygpt2.train.optim import Optimizer
 from tests.planning.conftest import config_of

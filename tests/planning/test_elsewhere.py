@@ -7,7 +7,7 @@ import pytest
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
 from mygpt2.planning import Machine, machine_with, plan
-from mygpt2.planning.gpus import GPUS, named_gpu, published
+from mygpt2.planning.machine import GPUS, named_gpu, published
 from tests.planning.conftest import config_of
 
 

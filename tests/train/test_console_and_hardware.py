@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from mygpt2.format import clock
 from mygpt2.model import GPT, GPTConfig, products
-from mygpt2.planning.flops import flops_per_token
-from mygpt2.train.console import Meter, duration, step_line
+from mygpt2.planning.compute import flops_per_token
 from mygpt2.train.hardware import peak_flops
+from mygpt2.train.record import Meter, step_line
 
 
 def test_time_left_comes_from_this_sessions_recent_steps_and_not_from_the_step_number():
@@ -34,7 +35,7 @@ def test_the_line_says_step_share_loss_speed_and_time_left():
 
 @pytest.mark.parametrize("seconds, text", [(None, "?"), (0, "0:00"), (61.4, "1:01"), (3600 * 3 + 250, "3:04:10")])
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert clock(seconds) == text
 
 
 @pytest.mark.parametrize(

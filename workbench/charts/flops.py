@@ -21,8 +21,8 @@ def flops_per_token(context: Runs, request: Any) -> dict[str, float | None]:
 def _of_run(context: Runs, name: str) -> float | None:
     """As the trainer counts: the tied embedding once, the positions not at all."""
     from mygpt2.config import load_config
-    from mygpt2.config.summary import count_parameters
-    from mygpt2.planning import flops, vocabulary
+    from mygpt2.config.summary import vocabulary_size
+    from mygpt2.planning.compute import training_flops
 
     try:
         config = load_config(file=context.run(name).config_file)
@@ -30,8 +30,5 @@ def _of_run(context: Runs, name: str) -> float | None:
             context.path(config.data.tokenizer, "tokenizer")  # a path in a file is judged as a typed one is
     except (UserError, OSError):
         return None
-    m, ids = config.model, vocabulary.vocabulary_size(config.data.tokenizer)
-    if ids is None:
-        return None
-    parameters = count_parameters(m, ids) - m.block_size * m.n_embd
-    return flops.flops_per_token(parameters, m.n_layer, m.n_embd, m.block_size)
+    ids = vocabulary_size(config.data.tokenizer)
+    return None if ids is None else training_flops(config, ids)

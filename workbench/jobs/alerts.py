@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.files import read_json
+from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, LineWriter, RunDir, parse_lines
-from mygpt2.run_dir.values import number, whole
 
 LEVELS = ("info", "warning", "error")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.config import RunConfig, config_hash, load_config
-from mygpt2.config.fields import settings
-from mygpt2.config.values import toml_value
+from mygpt2.config.fields import settings, toml_value
 from mygpt2.errors import UserError
 from mygpt2.launch.request import DEFAULT_PRESET
 from mygpt2.run_dir import RunDir, check_name, rank_states

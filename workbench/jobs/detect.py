@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mygpt2.run_dir.values import number, whole
+from mygpt2.records import number, whole
 from workbench.jobs.reading import beside, limit
 
 WINDOW = 101  # steps the present one is held against

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.files import read_json
+from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, last_record, next_attempt
 from mygpt2.run_dir.stop import KILLED
-from mygpt2.run_dir.values import whole
 from workbench.jobs.reading import reached
 from workbench.jobs.spawn import tail
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
-from mygpt2.planning.vocabulary import vocabulary_size
+from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, RunDir, parse_lines
-from mygpt2.run_dir.values import number, whole
 
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
 WORSE = 1.2  # times the loss of guessing every token alike: only a broken model gets there

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mygpt2.records import number, whole
 from mygpt2.run_dir import Process
 from mygpt2.run_dir.paths import NAME
-from mygpt2.run_dir.values import number, whole
 
 WAITING = ("queued", "waiting")  # `waiting`: it died and is started again when its time has come
 HOLDING = ("claimed", "running")  # `claimed`: its command is about to be started, or just was

@@ -25,8 +25,8 @@ from typing import Any
 
 from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.files import read_json, replace_json
+from mygpt2.records import number
 from mygpt2.run_dir import Process
-from mygpt2.run_dir.values import number
 from workbench.jobs import spawn, task_parent
 from workbench.jobs.devices import device_environment
 from workbench.jobs.records import ID

@@ -6,7 +6,7 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from mygpt2.model import GPT, GPTConfig
-from mygpt2.planning.flops import flops_per_token as of_trainer
+from mygpt2.planning.compute import flops_per_token as of_trainer
 from tests.workbench.charts.made_up import Folder, new_run
 from workbench.charts.flops import flops_per_token
 

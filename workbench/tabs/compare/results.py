@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.files import read_json
+from mygpt2.records import number
 from mygpt2.run_dir import list_runs
-from mygpt2.run_dir.values import number
 
 LARGEST = 1 << 20  # bytes of a result; the engine's have some kilobytes
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.heldout import reason_against, settled
-from mygpt2.data.inspect import shortened, size
+from mygpt2.data.inspect import shortened
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
+from mygpt2.format import file_size
 from workbench.tabs.data.library import Opened
 
 PAGE = 20
@@ -151,7 +152,7 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
     return [
         ("format", manifest.kind),
         *([("commit", manifest.revision)] if manifest.revision else []),
-        ("files", f"{len(manifest.files):,}, {size(manifest.size)}"),
+        ("files", f"{len(manifest.files):,}, {file_size(manifest.size)}"),
         ("blocks", f"{len(manifest):,} {units}"),
         ("documents", f"{known:,}" if known is not None else "only reading tells"),
         ("fingerprint", manifest.fingerprint[:16]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mygpt2.data.inspect import size
+from mygpt2.format import file_size
 from mygpt2.tokenizer import Tokenizer
 from workbench import html
 from workbench.tabs.data.columns import drawn
@@ -19,7 +19,7 @@ DOT = " \u00b7 "
 
 def files(lines: list[FileLine], page: Page) -> html.Markup:
     rows = [
-        (f.number, f.name, size(f.size), f"{f.blocks:,}", f"{f.documents:,}" if f.documents is not None else "?")
+        (f.number, f.name, file_size(f.size), f"{f.blocks:,}", f"{f.documents:,}" if f.documents is not None else "?")
         for f in lines
     ]
     return html.table(

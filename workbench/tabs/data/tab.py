@@ -11,8 +11,8 @@ import gradio as gr
 
 from mygpt2.config import preset_names
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.inspect import size
 from mygpt2.errors import UserError
+from mygpt2.format import file_size
 from mygpt2.run_dir import list_runs
 from workbench import html
 from workbench.context import Context
@@ -250,7 +250,7 @@ def _shown(
     page, lines = documents.files_page(manifest, file_page)
     chosen = min(max(handlers.whole(file, page.start), page.start), page.stop - 1)
     blocks = documents.blocks_of_file(manifest, chosen)
-    choices = [(f"{f.number}: {f.name} ({size(f.size)})", f.number) for f in lines]
+    choices = [(f"{f.number}: {f.name} ({file_size(f.size)})", f.number) for f in lines]
     head = (show.files(lines, page), page.page, gr.Dropdown(choices, value=chosen))
     if not len(blocks):
         return *head, 0, html.note("this file is empty"), gr.Radio([], value=None), 1, "", ""

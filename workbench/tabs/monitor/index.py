@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.paths import NAME
-from mygpt2.run_dir.values import number
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, tokenizer_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
 

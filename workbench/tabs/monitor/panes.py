@@ -7,8 +7,8 @@ from typing import Any
 
 from mygpt2.files import read_json
 from mygpt2.inside import SMALL_BYTES, names_inside
+from mygpt2.records import whole
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.values import whole
 from workbench import html, words
 from workbench.jobs import Alert
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.paths import NAME
-from mygpt2.run_dir.values import whole
 from workbench import html
 from workbench.context import Context
 from workbench.jobs.policy import may_resume

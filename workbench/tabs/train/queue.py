@@ -9,8 +9,8 @@ from typing import Any
 
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
+from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
-from mygpt2.run_dir.values import whole
 from workbench.context import Context
 from workbench.draft import parse_processes
 from workbench.html import STATES, Markup, badge, button, empty, escape, join, table

@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config import load_config
-from mygpt2.config.summary import count_parameters
-from mygpt2.planning.vocabulary import vocabulary_size
+from mygpt2.config.summary import count_parameters, vocabulary_size
 from mygpt2.run_dir import list_runs
 from workbench import draft as drafts
 from workbench.context import Context
