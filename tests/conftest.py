@@ -20,12 +20,44 @@ SLOW = (
     "workbench/test_api.py",
 )  # fmt: skip
 
+# What begins first: asyncio.run fails in a process that has driven a Chromium; each group of files that drive one stays
+# in one worker, which starts one; what takes longest must not begin last.
+LOOPS = ("workbench/test_addresses.py", "workbench/test_security.py")
+BROWSERS = (
+    ("workbench/test_life_browser.py", "workbench/tabs/sample/test_sample_page.py",
+     "workbench/tabs/train/test_train_browser.py", "workbench/tabs/compare/test_compare_page.py",
+     "workbench/tabs/tokenizer/test_tokenizer_data_page.py"),
+    ("workbench/test_frame.py", "workbench/tabs/monitor/test_monitor.py", "workbench/test_live.py",
+     "workbench/charts/test_in_browser.py", "workbench/charts/test_used_in_browser.py",
+     "workbench/tabs/ripples/test_ripples_in_browser.py"),
+)  # fmt: skip
+LONG = ("workbench/jobs/test_life.py", "life/", "data/test_bad_files.py", "evals/", "launch/", "planning/test_trial.py",
+        "train/", "workbench/tabs/")  # fmt: skip
+ORDER = (*LOOPS, *(file for group in BROWSERS for file in group), *LONG, "")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    for item in items:
-        if str(item.path.relative_to(here)).startswith(SLOW):
+    files = {item: item.path.relative_to(here).as_posix() for item in items}
+    for item, file in files.items():
+        if file.startswith(SLOW):
             item.add_marker("slow")
+    place = {file: next(i for i, start in enumerate(ORDER) if file.startswith(start)) for file in files.values()}
+    items.sort(key=lambda item: place[files[item]])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files in the order above; those of a group that drives a Chromium together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((group[0] for group in BROWSERS if file.removeprefix("tests/") in group), file)
+
+    config.option.loadscopereorder = False  # by number of tests, so that files of few and long ones came last
+    return Scheduling(config, log)
 
 
 class Ended(NamedTuple):

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "mygpt2.__main__", "mygpt2.train.attempt", "mygpt2.plots", "tests.life.test_failures",
-        "torch._dynamo", "torch._inductor.config", "torch.distributed.launcher.api", "safetensors.torch", "tiktoken",
-        "pyarrow.parquet", "pyarrow.compute", "pandas", "huggingface_hub.hf_api", "matplotlib.figure",
-        "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin",
-    ]
-)  # fmt: skip
+PRELOADED = [
+    "mygpt2.__main__", "mygpt2.train.attempt", "mygpt2.plots", "tests.life.test_failures",
+    "torch._dynamo", "torch._inductor.config", "torch.distributed.launcher.api", "safetensors.torch", "tiktoken",
+    "pyarrow.parquet", "pyarrow.compute", "pandas", "huggingface_hub.hf_api", "matplotlib.figure",
+    "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin",
+]  # fmt: skip
+FORKS.set_forkserver_preload(PRELOADED)
 
 
 def free_port() -> int:

@@ -2,99 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.forks import FORKS, PRELOADED, Forked
+
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0
+SIZE = {"width": 1360, "height": 900}
 
 
-@dataclass
+def _serve(words: list[str], environment: dict[str, str], fresh: bool) -> None:
+    """A server's whole process: `python -m workbench` in this one, a fork that has imported it, or as a new program."""
+    os.chdir(ROOT)
+    if fresh:
+        os.execve(sys.executable, [sys.executable, "-u", "-m", "workbench", *words], environment)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    from workbench.__main__ import main
+
+    os._exit(main(words))
+
+
 class RunningServer:
-    """One workbench. `log` grows while it runs."""
+    """One workbench. Its log grows while it runs."""
 
-    process: subprocess.Popen[str]
-    url: str = ""
-    log: list[str] = field(default_factory=list)
+    def __init__(self, words: list[str], environment: dict[str, str], fresh: bool, out: Path) -> None:
+        self.process = Forked(_serve, words, environment, fresh, out=out)
+        self.pid = self.process.pid
+        ends = time.monotonic() + START_SECONDS
+        while not (found := re.search(r"workbench: (http://\S+)\s", self.log)):
+            assert self.process.poll() is None and time.monotonic() < ends, f"the server did not start:\n{self.log}"
+            time.sleep(0.02)
+        self.url = found[1]
+
+    @property
+    def log(self) -> str:
+        try:
+            return self.process.said()
+        except FileNotFoundError:
+            return ""  # not yet at work
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def end(self) -> None:
+    def end(self) -> int:
+        """Its exit code after SIGTERM, -9 if it had to be killed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        return self.process.wait(30)
 
 
 Start = Callable[..., RunningServer]
 
 
 @pytest.fixture(scope="module")
-def workbench_server() -> Iterator[Start]:
-    """start(runs, *options, env={}) -> RunningServer; every server of the module is ended after it."""
+def workbench_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """start(runs, *options, env={}, fresh=False) -> RunningServer; every server of the module is ended after it.
+
+    It is forked from a process that has imported the page, which saves two thirds of a start's processor time; `fresh`
+    is the command as a person gives it, for what its imports do too.
+    """
+    FORKS.set_forkserver_preload([*PRELOADED, "workbench.app"])
     servers: list[RunningServer] = []
 
-    def start(runs: Path, *options: str, env: dict[str, str] | None = None) -> RunningServer:
-        words = [sys.executable, "-u", "-m", "workbench", "--runs", str(runs), "--port", "0", *options]
-        root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root), **(env or {})}
-        process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=root
-        )
-        server = RunningServer(process)
-        servers.append(server)
-        ready = threading.Event()
-
-        def read() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                server.log.append(line)
-                if found := re.search(r"workbench: (http://\S+)", line):
-                    server.url = found[1]
-                    ready.set()
-            ready.set()
-
-        threading.Thread(target=read, daemon=True).start()
-        assert ready.wait(START_SECONDS) and server.url, "the server did not start:\n" + "".join(server.log)
-        return server
+    def start(runs: Path, *options: str, env: dict[str, str] | None = None, fresh: bool = False) -> RunningServer:
+        words = ["--runs", str(runs), "--port", "0", *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        servers.append(RunningServer(words, environment, fresh, tmp_path_factory.mktemp("server") / "log"))
+        return servers[-1]
 
     yield start
     for server in servers:
         server.end()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium under Playwright."""
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None and os.environ.get("WORKBENCH_BROWSER_TESTS") != "1":
-        pytest.skip("no Chromium on this machine (apt-get install chromium, or CHROMIUM=/path)")
-    assert path, "no Chromium: apt-get install chromium, or CHROMIUM=/path/to/chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -104,33 +101,107 @@ class Watched:
     foreign: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def on_request(self, request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname not in ("127.0.0.1", "localhost"):
+            self.foreign.append(request.url)
 
-@pytest.fixture
-def new_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """new_page(**context options) -> a page that fails the test on foreign requests and uncaught errors."""
-    contexts: list[Any] = []
-    watched = Watched()
+    def judge(self) -> None:
+        """AssertionError for what there was since the last time."""
+        foreign, errors = self.foreign.copy(), self.errors.copy()
+        self.foreign.clear()
+        self.errors.clear()
+        assert not foreign, f"requests to other hosts: {foreign}"
+        assert not errors, f"uncaught errors in the page: {errors}"
 
-    def make(**options: Any) -> Any:
-        context = chromium.new_context(**{"viewport": {"width": 1360, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
 
-        def on_request(request: Any) -> None:
-            parts = urlsplit(request.url)
-            if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname not in ("127.0.0.1", "localhost"):
-                watched.foreign.append(request.url)
+class _Nothing(BaseHTTPRequestHandler):
+    """An empty page of the workbench's own site."""
 
-        page.on("request", on_request)
-        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Pages:
+    """One Chromium for all tests. What they open first is always the same page: a workbench opened where another one
+    was costs a third of the processor time of one in a new process, whose every script is compiled anew."""
+
+    def __init__(self, browser: Any, empty: str) -> None:
+        self.context = browser.new_context()
+        self.empty = empty
+        self.watched = Watched()
+        self._first: Any = None
+        self._taken = False
+        self._more: list[Any] = []
+
+    def open(self, viewport: dict[str, int] | None = None, color_scheme: str = "light") -> Any:
+        if self._taken:
+            page = self.new(self.watched)
+            self._more.append(page)
+        else:
+            if self._first is None or self._first.is_closed():
+                self._first = self.new(self.watched)
+            page, self._taken = self._first, True
+        page.set_viewport_size(viewport or SIZE)
+        page.emulate_media(color_scheme=color_scheme)
         return page
 
-    yield make
-    for context in contexts:
-        context.close()
-    assert not watched.foreign, f"requests to other hosts: {watched.foreign}"
-    assert not watched.errors, f"uncaught errors in the page: {watched.errors}"
+    def new(self, watched: Watched) -> Any:
+        """A page of its own, to be closed by whoever asked for it."""
+        page = self.context.new_page()
+        page.set_viewport_size(SIZE)
+        page.set_default_timeout(60_000)
+        page.on("request", watched.on_request)
+        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        # By default a condition is looked at in every frame, which makes the browser draw as many.
+        wait = page.wait_for_function
+        page.wait_for_function = lambda condition, **options: wait(condition, **{"polling": 50, **options})
+        return page
+
+    def leave(self) -> None:
+        """All pages are as new for the next test; AssertionError if one did in this test what it must not."""
+        for page in self._more:
+            page.close()
+        self._more.clear()
+        self._taken = False
+        if self._first is not None and not self._first.is_closed():
+            self._first.unroute_all()
+            with contextlib.suppress(Exception):  # a page that has no storage, such as that of a server that is gone
+                self._first.evaluate("localStorage.clear(), sessionStorage.clear()")
+            self._first.goto(self.empty)
+            self.context.new_cdp_session(self._first).send("Page.resetNavigationHistory")
+        self.context.clear_cookies()
+        self.watched.judge()
+
+
+@pytest.fixture(scope="session")
+def pages() -> Iterator[Pages]:
+    """Debian's Chromium under Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None and os.environ.get("WORKBENCH_BROWSER_TESTS") != "1":
+        pytest.skip("no Chromium on this machine (apt-get install chromium, or CHROMIUM=/path)")
+    assert path, "no Chromium: apt-get install chromium, or CHROMIUM=/path/to/chromium"
+    options = ["--no-sandbox", "--disable-background-networking", "--disable-gpu", "--process-per-site"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as site, sync_playwright() as playwright:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield Pages(browser, f"http://127.0.0.1:{site.server_port}/")
+        browser.close()
+        site.shutdown()
+
+
+@pytest.fixture
+def new_page(pages: Pages) -> Iterator[Callable[..., Any]]:
+    """new_page(viewport=, color_scheme=) -> a page that fails the test on foreign requests and uncaught errors."""
+    yield pages.open
+    pages.leave()
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
     before = points_drawn(page)
     wait_for(lambda: points_drawn(page) > before, "a moving loss")
 
-    page.context.close()  # the tab is closed, then the server is killed: the run goes on
+    page.close()  # the tab is closed, then the server is killed: the run goes on
     server.kill()
     seen = step_of(run)
     wait_for(lambda: step_of(run) > seen + 1, "another step without a server")
@@ -108,7 +108,7 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
 
     page.click("#wb-do-resume:not([disabled])")
     wait_for(lambda: step_of(run) > at, "a step after the resume")
-    page.context.close()
+    page.close()
     rank = next(r for r in rank_states(run) if r.rank == 1)
     assert rank.process is not None
     os.kill(rank.process.pid, signal.SIGKILL)  # with no browser open

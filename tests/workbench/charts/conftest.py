@@ -10,6 +10,7 @@ import pytest
 
 from tests.workbench.charts.made_up import Folder
 from tests.workbench.charts.on_page import ask, settled, wait
+from tests.workbench.conftest import Pages, Watched
 
 READY = """() => { const chart = document.querySelector(".wb-chart")?.chart;
   return chart && [...chart.panels.values()].some((panel) => panel.drawn) && chart.root.dataset.draws >= 1; }"""
@@ -62,18 +63,16 @@ def opened(app: SimpleNamespace, new_page: Callable[..., Any]) -> Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def one_page(app: SimpleNamespace, chromium: Any) -> Iterator[Any]:
+def one_page(app: SimpleNamespace, pages: Pages) -> Iterator[Any]:
     """The page that most tests share: a chart is meant to stay while its view changes."""
-    errors: list[str] = []
-    page = chromium.new_page(viewport={"width": 1360, "height": 900})
-    page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    watched = Watched()
+    page = pages.new(watched)
     page.goto(app.url)
     page.wait_for_function("() => document.querySelector('.wb-chart')?.chart")
     page.evaluate("workbench.linkFollowed()")  # from here on the address may be written
     yield page
     page.close()
-    assert not errors
+    watched.judge()
 
 
 @pytest.fixture
