@@ -44,9 +44,9 @@ def patiently(
 
     TryAgain when it lasts longer than data.outage_minutes, Stopped when `stop` is set meanwhile.
     """
-    outage = OutageClock(data.outage_minutes * 60.0, clock.now)
+    outage = OutageClock(data.outage_minutes * 60.0, clock)
     try:
-        return outage.wait_out(read, clock, stop, outages)
+        return outage.wait_out(read, stop, outages)
     except Outage as fault:
         if not outage.expired:
             raise Stopped from fault

@@ -65,9 +65,8 @@ class OutageClock:
     One that lasts, or will, SAY_AFTER seconds is said on the console, and then once in SAY_EVERY for all readers.
     """
 
-    def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self.budget_s = budget_s
-        self._now = now
+    def __init__(self, budget_s: float, clock: Clock) -> None:
+        self.budget_s, self._clock = budget_s, clock
         self._since: float | None = None
         self.failures = 0
         self.reason = ""
@@ -75,7 +74,7 @@ class OutageClock:
     def failed(self, reason: str, began: float | None = None) -> None:
         """Note one more failure in a row; `began`: the outage is older than this first failure."""
         if self._since is None:
-            self._since = self._now() if began is None else began
+            self._since = self._clock.now() if began is None else began
         self.failures += 1
         self.reason = reason
 
@@ -85,7 +84,7 @@ class OutageClock:
 
     @property
     def spent_s(self) -> float:
-        return 0.0 if self._since is None else self._now() - self._since
+        return 0.0 if self._since is None else self._clock.now() - self._since
 
     @property
     def expired(self) -> bool:
@@ -99,14 +98,13 @@ class OutageClock:
         pause = min(30.0, 0.5 * 2.0 ** min(self.failures, 10)) * random.uniform(0.5, 1.0)
         pause = max(pause, (retry_after or 0.0) * random.uniform(1.0, 1.1))
         pause = max(0.0, min(pause, self.budget_s - self.spent_s))
-        if self.spent_s + pause >= SAY_AFTER and _may_speak(self._now()):
+        if self.spent_s + pause >= SAY_AFTER and _may_speak(self._clock.now()):
             print(f"waiting for data: {self}", file=sys.stderr, flush=True)
         return pause
 
     def wait_out(
         self,
         ask: Callable[[], T],
-        clock: Clock,
         stop: threading.Event,
         waiting: set[OutageClock] | None = None,
         hopeless: Callable[[Outage], bool] = lambda _: False,
@@ -123,7 +121,7 @@ class OutageClock:
                 except Outage as fault:
                     self.failed(fault.reason, fault.began)
                     waiting.add(self)
-                    if self.expired or hopeless(fault) or clock.wait(stop, self.pause_s(fault.retry_after)):
+                    if self.expired or hopeless(fault) or self._clock.wait(stop, self.pause_s(fault.retry_after)):
                         raise
         finally:
             waiting.discard(self)

@@ -79,7 +79,7 @@ class HubClient:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self._clock = clock or Clock()
         self._closed = threading.Event()
-        self._outage = OutageClock(budget_s, self._clock.now)  # from a failure to the next success
+        self._outage = OutageClock(budget_s, self._clock)  # from a failure to the next success
         self._not_before = 0.0
         self._knocking = threading.Lock()
         self._tries = tries

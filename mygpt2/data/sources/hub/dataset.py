@@ -271,9 +271,9 @@ class HubSource:
 
     def patiently(self, ask: Callable[[], T]) -> T:
         """Ask until the hub answers, within the outage budget; what it refuses becomes advice."""
-        outage = OutageClock(self.data.outage_minutes * 60, self.clock.now)
+        outage = OutageClock(self.data.outage_minutes * 60, self.clock)
         try:
-            return outage.wait_out(ask, self.clock, Event(), hopeless=lambda fault: "cannot be reached" in fault.reason)
+            return outage.wait_out(ask, Event(), hopeless=lambda fault: "cannot be reached" in fault.reason)
         except Refused as refusal:
             raise UserError(self._advice(refusal)) from refusal
         except Changed as change:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import threading
 import zlib
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,16 @@ class Footers:
     def __init__(self, cache: Path, client: HubClient) -> None:
         self._cache_dir, self._folder, self._client = cache.parent, cache / "footers", client
         self._share = 0.0  # largest footer seen as a share of its file
-        self._parsed: OrderedDict[str, pq.FileMetaData] = OrderedDict()
-        self._lock = threading.Lock()
+        self.get = lru_cache(KEPT_IN_MEMORY)(self._get)  # safe among threads
 
-    def get(self, file: SourceFile) -> pq.FileMetaData:
+    def _get(self, file: SourceFile) -> pq.FileMetaData:
         """Raises Outage, Refused and Changed as the client does, UserError for what is no parquet."""
-        with self._lock:
-            if file.identity in self._parsed:
-                self._parsed.move_to_end(file.identity)
-                return self._parsed[file.identity]
         raw = self._load(file) or self._fetch(file)
         try:
             metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + raw))  # a file that is nothing but a footer
         except (pa.ArrowException, OSError) as error:
             raise Changed(f"the footer of {file.name} cannot be read") from error
-        with self._lock:
-            self._share = max(self._share, len(raw) / file.size)
-            self._parsed[file.identity] = metadata
-            while len(self._parsed) > KEPT_IN_MEMORY:
-                self._parsed.popitem(last=False)
+        self._share = max(self._share, len(raw) / file.size)
         return metadata
 
     def _path(self, file: SourceFile) -> Path:
