@@ -6,14 +6,6 @@ const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
 
-export function download(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
 export function settingsWords({ view, options }, width) {
   const words = [`x: ${options.axes[view.x].title}${view.logx ? " (log)" : ""}`, view.logy ? "log y" : "", `smoothing: ${smoothWords(view.smooth, width)}`];
   if (view.minus) words.push(`minus ${view.minus}`);

@@ -8,7 +8,7 @@ const { assignColours } = await import(`./chart-colours.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
 const { curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
-const { download, joinTables, picture, png } = await import(`./chart-export.js${version}`);
+const { joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
 const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
 const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
@@ -293,15 +293,15 @@ class Chart {
           if (reply.problem) throw new Error(reply.problem);
           tables.push(reply.csv);
         }
-        if (tables.length) download(new Blob([joinTables(tables)], { type: "text/csv" }), `${name}.csv`);
+        if (tables.length) window.workbench.download(`${name}.csv`, joinTables(tables), "text/csv");
         this.say("");
         return;
       }
       const nodes = [...this.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
       if (!nodes.length) return;
       const made = await picture(await this.library(), this, nodes, this.grid, this.options.label);
-      if (kind === "SVG") download(new Blob([made.svg], { type: "image/svg+xml" }), `${name}.svg`);
-      else download(await png(made), `${name}.png`);
+      if (kind === "SVG") window.workbench.download(`${name}.svg`, made.svg, "image/svg+xml");
+      else window.workbench.download(`${name}.png`, await png(made), "image/png");
     } catch (error) {
       this.say(`Not exported: ${error.message}`);
     }

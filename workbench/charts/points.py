@@ -10,7 +10,8 @@ import numpy as np
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, state_of
-from mygpt2.run_dir.metrics import winners
+from mygpt2.run_dir.lines import parse_lines
+from mygpt2.run_dir.metrics import MOST_COLUMNS, winners
 from mygpt2.run_dir.writer import METRIC_KEYS
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.rows import LARGEST, Rows, changes, packed, parse, progression, resets
@@ -18,6 +19,7 @@ from workbench.charts.tail import Place, news, portions
 from workbench.charts.view import COLUMNS, MAX_RUNS
 
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
+NOT_VALUES = ("schema", "run", "step", "attempt", "validation_loss", "overwritten")
 MAX_ALERTS = 100
 
 
@@ -130,21 +132,22 @@ def _new_alerts(context: Runs, name: str, since: Any) -> tuple[list[Any], int | 
 
 
 def table(context: Runs, request: Any) -> dict[str, Any]:
-    """All metrics of one run as {"run", "csv"} or a problem: full precision, overwritten rows included and marked.
-
-    `validation_loss` is what was evaluated after that step of that attempt, if anything was.
-    """
+    """All metrics of one run as {"run", "csv"} or a problem."""
     name = str(request.get("run", "")) if isinstance(request, Mapping) else ""
     try:
-        return {"run": name, "csv": _csv(context.run(name))}
+        return {"run": name, "csv": points_csv(context.run(name))}
     except UserError as error:
         return {"run": name, "problem": str(error)}
     except OSError as error:
         return {"run": name, "problem": f"{name} cannot be read: {error.strerror or error}"}
 
 
-def _csv(run: RunDir) -> str:
-    """The whole file by Arrow: a million steps take seconds."""
+def points_csv(run: RunDir) -> str:
+    """Every row of a run at full precision: ascending in step, then those that a later attempt has `overwritten`.
+
+    `validation_loss` is what was evaluated after that step of that attempt, if anything was. By Arrow: a million steps
+    take seconds.
+    """
     import io
 
     import pyarrow as pa
@@ -152,7 +155,7 @@ def _csv(run: RunDir) -> str:
 
     rows = _all_rows(run)
     wins = winners(rows.attempt, rows.step)
-    order = np.concatenate([np.flatnonzero(~wins), np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")]])
+    order = np.concatenate([np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")], np.flatnonzero(~wins)])
     columns: dict[str, Any] = {"run": [run.name] * len(rows), "step": rows.step[order], "attempt": rows.attempt[order]}
     for name, values in rows.values.items():
         whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < LARGEST)))
@@ -170,8 +173,14 @@ def _csv(run: RunDir) -> str:
 
 
 def _all_rows(run: RunDir) -> Rows:
-    names = [name for name in (*METRIC_KEYS, "time") if name != "step"]
-    parts = [parse(data, names) for data in portions(run.metrics_file)]
+    """All rows, with the columns that a trainer writes, and others that the first row has."""
+    names: list[str] = []
+    parts = []
+    for data in portions(run.metrics_file):
+        first = parse_lines(data.split(b"\n", 1)[:1])[0]
+        known = dict.fromkeys((*METRIC_KEYS, "time", *(key for row in first for key in row)))
+        names = names or [name for name in known if name not in NOT_VALUES][:MOST_COLUMNS]
+        parts.append(parse(data, names))
     join = np.concatenate
     return Rows(
         join([part.step for part in parts]),

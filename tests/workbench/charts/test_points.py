@@ -264,4 +264,4 @@ def test_the_table_has_the_validation_losses_of_their_own_attempts(folder, run):
     write_event(run, "eval", step=20, loss=4.125, attempt=2)
     rows = list(csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"])))
     found = [(int(row["step"]), row["validation_loss"], row["overwritten"]) for row in rows if row["validation_loss"]]
-    assert found == [(20, "4.25", "1"), (10, "4.5", "0"), (20, "4.125", "0")]
+    assert found == [(10, "4.5", "0"), (20, "4.125", "0"), (20, "4.25", "1")]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES
-from mygpt2.run_dir import RunDir, read_events, read_inside, read_metrics, state_of
+from mygpt2.run_dir import RunDir, read_events, read_inside, state_of
 from workbench import html, words
+from workbench.charts.points import points_csv
 from workbench.jobs import Alert
 from workbench.tabs.monitor import diff, panes
 from workbench.tabs.monitor.head import figures_of, glance
@@ -40,23 +38,6 @@ def export(run: RunDir, what: str, alerts: Sequence[Alert] = ()) -> dict[str, st
     if what == "report":
         return {"name": f"{run.name}.html", "type": "text/html", "text": report(run, alerts)}
     raise UserError(f"export {what!r} is not known; allowed: {', '.join(KINDS)}")
-
-
-def points_csv(run: RunDir) -> str:
-    """Every line of metrics.jsonl, ascending in step. `current` is 0 for what a later attempt has overwritten."""
-    metrics = read_metrics(run)
-    names = list(dict.fromkeys((*metrics.columns, *metrics.overwritten)))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "current"])
-    for columns, current in ((metrics.columns, 1), (metrics.overwritten, 0)):
-        rows = zip(*(columns[name].tolist() for name in names), strict=True)
-        writer.writerows([*("" if _missing(value) else value for value in row), current] for row in rows)
-    return out.getvalue()
-
-
-def _missing(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _settings(run: RunDir) -> str:

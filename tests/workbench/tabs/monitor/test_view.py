@@ -199,8 +199,8 @@ def test_csv_has_every_point_and_says_which_a_later_attempt_overwrote(context):
     lines = export(run, "csv")["text"].splitlines()
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
-    assert [(row["step"], row["attempt"], row["current"]) for row in rows] == [
-        ("1", "1", "1"), ("2", "1", "1"), ("3", "1", "1"), ("4", "2", "1"), ("4", "1", "0"), ("5", "1", "0"),
+    assert [(row["step"], row["attempt"], row["overwritten"]) for row in rows] == [
+        ("1", "1", "0"), ("2", "1", "0"), ("3", "1", "0"), ("4", "2", "0"), ("4", "1", "1"), ("5", "1", "1"),
     ]  # fmt: skip
     assert float(rows[0]["loss"]) == 4.9 and rows[3]["loss"] == ""
 
