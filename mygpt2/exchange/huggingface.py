@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mygpt2.errors import UserError
-from mygpt2.model.gpt import GPT, GPTConfig
-from mygpt2.model.weights import check_state, load_state, state_for_checkpoint
+from mygpt2.model.gpt import GPT, GPTConfig, check_state, load_state, state_for_checkpoint
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREFIX = "transformer."

@@ -16,8 +16,7 @@ from mygpt2.errors import UserError
 from mygpt2.exchange.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
 from mygpt2.machine import home_path
-from mygpt2.model.gpt import GPT, GPTConfig
-from mygpt2.model.weights import state_for_checkpoint
+from mygpt2.model.gpt import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir, list_runs
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.tokenizer.folder import tokenizer_of

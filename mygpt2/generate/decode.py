@@ -1,36 +1,64 @@
-"""The forward pass of decoding: a prompt at once (`prefill`), then one position of every row at a time (`step`).
+"""A model made ready to decode: its own blocks with packed matrices, a prompt read at once, then a token of every row.
 
-It computes what `GPT.forward` computes, from packed weights. A step reads every weight once for a few multiplications,
-so it is as fast as memory delivers weights. On a CPU the libraries' products are far from that for few rows; the one
-compiled here is one pass over a matrix as it is stored. On a GPU a compiled block saves the launches between products.
+A step reads every weight once for a few multiplications, so it is as fast as memory delivers weights. On a CPU the
+libraries' products are far from that for few rows; the one compiled here is one pass over a matrix as it is stored. On
+a GPU a compiled block saves the launches between products.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mygpt2.generate.weights import Layer, Matrix, Norm, Weights
-from mygpt2.model import KVCache
-from mygpt2.model.attention import causal_attention
-from mygpt2.model.gpt import GELUS
+from mygpt2.errors import UserError
+from mygpt2.model import GPT, KVCache
+from mygpt2.model.gpt import Block
 
+KINDS = ("fp32", "bf16", "int8")
 FEW = 8  # rows up to which a product on a CPU waits for memory; beyond, a library's blocked product is faster
-SPAN = 256  # positions; a compiled block attends to this many, doubled until all fit, masked: each size compiles once
+
+
+class Matrix(NamedTuple):
+    """(N, K) in the model's own dtype, bfloat16 or int8; int8 has one scale per row."""
+
+    values: Tensor
+    scale: Tensor | None = None  # (N,) float32
+    half_scale: Tensor | None = None  # the same in bfloat16, as the CPU's kernel wants it
+
 
 Product = Callable[[Tensor, Matrix], Tensor]
 
 
+def pack(matrix: Tensor, kind: str) -> Matrix:
+    """A matrix (N, K) as `kind`: fp32 is the matrix itself, no copy; int8 rounds to 127 steps of each row's maximum."""
+    matrix = matrix.detach()
+    if kind == "fp32":
+        return Matrix(matrix)
+    if kind == "bf16":
+        return Matrix(matrix.to(torch.bfloat16))
+    wide = matrix.float()
+    scale = (wide.abs().amax(1) / 127).clamp(min=1e-30)  # a row of zeros stays zeros
+    return Matrix((wide / scale[:, None]).round_().to(torch.int8), scale, scale.bfloat16())
+
+
+def unpack(matrix: Matrix) -> Tensor:
+    """(N, K) in floating point."""
+    values, scale, _ = matrix
+    return values if scale is None else values.float() * scale[:, None]
+
+
 def product(x: Tensor, matrix: Matrix) -> Tensor:
     """x (R, K) times the transpose of `matrix` (N, K): (R, N) in x's dtype."""
-    values, scale = matrix
+    values, scale, half_scale = matrix
     if scale is None:
         return F.linear(x.to(values.dtype), values).to(x.dtype)
-    if x.device.type == "cpu" and len(x) <= FEW:  # bfloat16 because the kernel is 40 times slower in float32
-        return torch._weight_int8pack_mm(x.bfloat16(), values, scale.bfloat16()).to(x.dtype)
+    if half_scale is not None and x.device.type == "cpu" and len(x) <= FEW:  # float32 is 40 times slower there
+        return torch._weight_int8pack_mm(x.bfloat16(), values, half_scale).to(x.dtype)
     return F.linear(x, values.to(x.dtype)) * scale.to(x.dtype)
 
 
@@ -56,107 +84,67 @@ class CompiledProduct:
         return self._compiled(x, matrix)[:rows]
 
 
-def norm(x: Tensor, weights: Norm) -> Tensor:
-    return F.layer_norm(x, (x.shape[-1],), weights.weight, weights.bias, 1e-5)
+class PackedLinear(nn.Module):
+    """In place of an `nn.Linear`: the same function of its packed matrix, of rows (R, K)."""
+
+    def __init__(self, matrix: Matrix, bias: Tensor | None, product: Product) -> None:
+        super().__init__()
+        self.matrix, self.product = matrix, product
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.product(x, self.matrix)
+        return y if self.bias is None else y + self.bias
 
 
-def embed(ids: Tensor, positions: Tensor, weights: Weights) -> Tensor:
-    """(R, C) float32 or the model's dtype: the rows of wte and wpe for ids (R,) at positions (R,)."""
-    values, scale = weights.wte
-    tokens = values[ids].to(weights.wpe.dtype)
-    return (tokens if scale is None else tokens * scale[ids, None]) + weights.wpe[positions]
+class PackedEmbedding(nn.Module):
+    """In place of the token embedding: rows of the packed output layer, in `dtype`."""
 
+    def __init__(self, matrix: Matrix, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.matrix, self.dtype = matrix, dtype
 
-def block(x: Tensor, layer: Layer, attend: Callable[[Tensor], Tensor], product: Product) -> Tensor:
-    """One transformer block on positions (R, C); `attend` takes queries, keys and values (R, 3C) to (R, C)."""
-
-    def dense(x: Tensor, matrix: Matrix, bias: Tensor | None) -> Tensor:
-        return product(x, matrix) if bias is None else product(x, matrix) + bias
-
-    attended = attend(dense(norm(x, layer.ln_1), layer.c_attn, layer.c_attn_bias))
-    x = x + dense(attended, layer.attn_proj, layer.attn_proj_bias)
-    hidden = GELUS[layer.gelu](dense(norm(x, layer.ln_2), layer.c_fc, layer.c_fc_bias))
-    return x + dense(hidden, layer.mlp_proj, layer.mlp_proj_bias)
-
-
-def step_block(
-    x: Tensor,
-    layer: Layer,
-    keys: Tensor,
-    values: Tensor,
-    positions: Tensor,
-    mask: Tensor | None,
-    span: int,
-    product: Product,
-) -> Tensor:
-    """One block for one new position of each row: x (B, C), caches (B, nh, S, hs), of which `span` slots are looked at.
-
-    Stores the rows' keys and values in slots `positions` (B,). `mask` (B, 1, 1, span) is True where a row may look;
-    None: everywhere.
-    """
-    B, C = x.shape
-    rows = torch.arange(B, device=x.device)
-
-    def attend(qkv: Tensor) -> Tensor:
-        q, k, v = qkv.view(B, 3, keys.shape[1], -1).unbind(1)  # (B, nh, hs)
-        keys[rows, :, positions] = k.to(keys.dtype)
-        values[rows, :, positions] = v.to(values.dtype)
-        seen = keys[:, :, :span], values[:, :, :span]
-        y = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), *seen, attn_mask=mask)
-        return y.reshape(B, C).to(x.dtype)
-
-    return block(x, layer, attend, product)
+    def forward(self, ids: Tensor) -> Tensor:
+        values, scale, _ = self.matrix
+        rows = values[ids].to(self.dtype)
+        return rows if scale is None else rows * scale[ids][..., None]
 
 
 class Decoder:
-    """Packed weights and the functions over them, compiled or not. Holds no state of any sample."""
+    """A model's function with matrices of `kind`, compiled or not. Holds no state of any sample.
 
-    def __init__(self, weights: Weights, *, compile: bool = False) -> None:
-        self.weights = weights
+    fp32 shares the model's memory and follows its training; bf16 and int8 are copies. Norms, biases and positions,
+    under one percent of a model, stay as they are. Raises UserError for another kind.
+    """
+
+    def __init__(self, model: GPT, kind: str = "fp32", *, compile: bool = False) -> None:
+        if kind not in KINDS:
+            raise UserError(f"weights={kind} is not allowed; use one of {', '.join(KINDS)}")
+        self.device = model.wte.device
         self.fixed_shapes = compile and self.device.type != "cpu"  # a step of other shapes compiles anew
-        self._product: Product = CompiledProduct() if compile and not self.fixed_shapes else product
-        self._block = torch.compile(step_block, dynamic=False) if self.fixed_shapes else step_block
+        use: Product = CompiledProduct() if compile and not self.fixed_shapes else product
+        self._run_block = torch.compile(Block.forward, dynamic=False) if self.fixed_shapes else None
+        self.model = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()  # parameters are shared
+        wte = pack(model.wte[: model.config.vocab_size], kind)
+        self._head = PackedLinear(wte, None, use)
+        self.model.transformer.add_module("wte", PackedEmbedding(wte, model.transformer.wpe.weight.dtype))
+        for module in list(self.model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, PackedLinear(pack(child.weight, kind), child.bias, use))
 
-    @property
-    def device(self) -> torch.device:
-        return self.weights.wpe.device
+    def cache(self, rows: int, length: int) -> KVCache:
+        """An empty cache for `rows` sequences of at most `length` tokens."""
+        dtype = torch.get_autocast_dtype(self.device.type) if torch.is_autocast_enabled(self.device.type) else None
+        capacity = None if self.fixed_shapes else length  # for which another one would be another compilation
+        return self.model.kv_cache(rows, capacity, dtype=dtype, few_sizes=self.fixed_shapes)
 
     def prefill(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
-        """Logits (V,) after `tokens`, read into an empty cache of one sequence."""
-        ids = torch.tensor(tokens, device=self.device)
-        x = embed(ids, torch.arange(len(ids), device=self.device), self.weights)  # (T, C)
-        for number, layer in enumerate(self.weights.layers):
-
-            def attend(qkv: Tensor, number: int = number) -> Tensor:
-                q, k, v = qkv.view(1, len(ids), 3, cache.keys[0].shape[1], -1).permute(2, 0, 3, 1, 4)  # (1, nh, T, hs)
-                k, v = cache.update(number, k, v)
-                return causal_attention(q, k, v).transpose(1, 2).reshape(len(ids), -1)
-
-            x = block(x, layer, attend, self._product)
-        cache.advance(len(ids))
-        return self._head(x[-1:])[0]
+        """Logits (V,) after `tokens`, read into the only row of `cache` from its beginning."""
+        hidden = self.model(torch.tensor([tokens], device=self.device), cache)
+        return self._head(hidden[0, -1:])[0]
 
     def step(self, ids: Sequence[int], positions: Sequence[int], cache: KVCache) -> Tensor:
         """Logits (B, V) after one more token of every row: `ids` (B,) at `positions` (B,)."""
-        place = torch.tensor(positions, device=self.device)
-        x = embed(torch.tensor(ids, device=self.device), place, self.weights)
-        span = self._span(max(positions) + 1, cache.capacity)
-        mask = None
-        if self.fixed_shapes or min(positions) + 1 < span:
-            mask = (torch.arange(span, device=self.device) <= place[:, None])[:, None, None]
-        for layer, keys, values in zip(self.weights.layers, cache.keys, cache.values, strict=True):
-            x = self._block(x, layer, keys, values, place, mask, span, self._product)
-        return self._head(x)
-
-    def _head(self, x: Tensor) -> Tensor:
-        """Logits (R, vocab_size) of what the last block gave, (R, C)."""
-        return self._product(norm(x, self.weights.ln_f), self.weights.wte)
-
-    def _span(self, length: int, capacity: int) -> int:
-        """Slots to look at. Plain code looks at what is held, a compiled block at one of a few sizes."""
-        if not self.fixed_shapes:
-            return length
-        span = SPAN
-        while span < length:
-            span *= 2
-        return min(span, capacity)
+        x = torch.tensor(ids, device=self.device)[:, None]
+        return self._head(self.model(x, cache, positions, run_block=self._run_block)[:, 0])

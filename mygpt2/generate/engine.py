@@ -19,7 +19,6 @@ from mygpt2.errors import UserError
 from mygpt2.generate.decode import Decoder
 from mygpt2.generate.sampling import Sampling, choose, penalised
 from mygpt2.generate.text import TextStream
-from mygpt2.generate.weights import pack_model
 from mygpt2.model import GPT, GPTConfig, KVCache
 from mygpt2.tokenizer import Tokenizer
 
@@ -97,7 +96,7 @@ class Engine:
             raise UserError(f"batch_size={batch_size} is not allowed; use 1 or more")
         self.config: GPTConfig = model.config
         self.tokenizer = tokenizer
-        self._decoder = Decoder(pack_model(model, weights), compile=compile)
+        self._decoder = Decoder(model, weights, compile=compile)
         self._batch_size = batch_size
 
     def generate(
@@ -150,15 +149,11 @@ class Engine:
         ]
         return Stream(self, samples, sampling, max_new_tokens)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _start(self, samples: Sequence[_Sample], max_new_tokens: int) -> tuple[KVCache, Tensor]:
         """A cache that holds every sample's prompt and the logits (B, V) after it. Each prompt is read once, alone."""
         longest = max(len(s.tokens) for s in samples) + max_new_tokens
-        fixed = self._decoder.fixed_shapes  # for which another capacity would be another compilation
-        device, dtype = self._decoder.device, self._decoder.weights.wpe.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        cache = KVCache(self.config, len(samples), None if fixed else longest, device=device, dtype=dtype)
+        cache = self._decoder.cache(len(samples), longest)
         first: dict[tuple[int, ...], int] = {}
         logits: list[Tensor] = []
         for row, sample in enumerate(samples):
@@ -172,7 +167,7 @@ class Engine:
                 logits.append(logits[same])
         return cache, torch.stack(logits)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _advance(self, samples: Sequence[_Sample], cache: KVCache) -> Tensor:
         """Logits (B, V) after each sample's last token. A sample that has ended goes on doing nothing of interest."""
         limit = self.config.block_size

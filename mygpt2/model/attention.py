@@ -1,9 +1,11 @@
-"""Causal attention: PyTorch's kernels wherever they are fast, and a blocked one for training on a CPU."""
+"""Causal attention: PyTorch's kernels wherever they are fast, a blocked one for training on a CPU, and the key-value
+cache, with which a new token costs one position and not all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +13,103 @@ from torch import Tensor
 
 LONGEST = 1024  # tokens; in bfloat16 blocks take 0.6 of the time of PyTorch's CPU kernel at 256, 0.75 at 1024
 QUERIES = 128  # queries of one block: keys behind it are never multiplied, 25 % of the work at T = 256
+SPAN = 256  # slots that a compiled block looks at least
 TILE = 1 << 19  # scores of one block over all its heads: 2 MB in float32, about a core's second-level cache
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """Attention of queries (B, nh, T, hs) over keys and values (B, nh, S, hs), S >= T, as (B, nh, T, hs).
 
-    The queries are the last T of the S positions; each sees itself and what came before.
+    Without a mask the queries are the last T of the S positions, and each sees itself and what came before; `mask`
+    (B, 1, T, S) is True where a query of its row may look.
     """
     T, S = q.shape[2], k.shape[2]
-    if T == S:
+    if mask is None and T == S:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    if T == 1:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    if mask is None and T > 1:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+class Past(NamedTuple):
+    """What one layer holds of every row's earlier positions, and where the T new ones of each row go."""
+
+    keys: Tensor  # (B, nh, S, hs), position p in slot p
+    values: Tensor  # (B, nh, S, hs)
+    places: tuple[Tensor, slice, Tensor]  # of the new ones: rows (B, 1), all heads, positions (B, T)
+    span: int  # slots that are looked at, from the first on
+    mask: Tensor | None  # (B, 1, T, span): where they may look; None: at themselves and everything before
+
+    def attend(self, qkv: Tensor, n_head: int) -> Tensor:
+        """Store the new keys and values and give what the queries see, (B x T, C), of qkv (B x T, 3C)."""
+        keys, values, places, span, mask = self
+        q, k, v = qkv.view(*places[2].shape, 3, n_head, -1).unbind(2)  # (B, T, nh, hs)
+        keys[places] = k.to(keys.dtype)
+        values[places] = v.to(values.dtype)
+        y = causal_attention(q.transpose(1, 2).to(keys.dtype), keys[:, :, :span], values[:, :, :span], mask=mask)
+        return y.transpose(1, 2).reshape(len(qkv), -1).to(qkv.dtype)
+
+
+class KVCache:
+    """Room for the keys and values of `capacity` positions of `batch` rows, allocated once. `GPT.kv_cache` makes it.
+
+    It does not count what it holds: whoever fills it says where each row goes on, so rows may have any lengths.
+    `keys` and `values` hold one tensor per layer: a compiled function that gets a slice of one large tensor copies all
+    of it. Memory: 2 x n_layer x batch x capacity x n_embd values.
+
+    few_sizes: steps of one token look at 256 slots, doubled until all fit, masked: a block compiles once for each size.
+    """
+
+    def __init__(
+        self,
+        n_layer: int,
+        shape: tuple[int, int, int, int],  # batch, heads, capacity, head size
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        few_sizes: bool = False,
+    ) -> None:
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(n_layer)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(n_layer)]
+        self.few_sizes = few_sizes
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return self.keys[0].shape[2]
+
+    def continued(self, starts: Sequence[int], count: int) -> list[Past]:
+        """For each layer, where `count` new positions go: row b has those from `starts[b]` on."""
+        span = max(starts) + count
+        if span > self.capacity:
+            raise ValueError(f"{span} positions do not fit a cache of {self.capacity}")
+        device = self.keys[0].device
+        positions = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)  # (B, T)
+        fixed = self.few_sizes and count == 1
+        if fixed:
+            span = min(max(SPAN, 1 << (span - 1).bit_length()), self.capacity)
+        mask = None
+        if fixed or min(starts) < max(starts):
+            mask = (torch.arange(span, device=device) <= positions[:, :, None])[:, None]  # (B, 1, T, span)
+        places = torch.arange(len(starts), device=device)[:, None], slice(None), positions
+        return [Past(k, v, places, span, mask) for k, v in zip(self.keys, self.values, strict=True)]
+
+    def row(self, number: int) -> KVCache:
+        """One row as a cache of its own in the same memory: what it stores is stored here."""
+        row = copy(self)
+        row.keys = [keys[number : number + 1] for keys in self.keys]
+        row.values = [values[number : number + 1] for values in self.values]
+        return row
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Give row `target` the first `length` positions of row `source`."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop every row but these, which move together in this order."""
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
 
 
 def blocks_pay(qkv: Tensor, dropout: float) -> bool:

@@ -7,9 +7,8 @@ weights map by eye. There is no `lm_head` parameter: the output layer is `transf
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
@@ -17,13 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mygpt2.errors import UserError
-from mygpt2.model.attention import blocked_attention, blocks_pay, causal_attention
-from mygpt2.model.cache import KVCache
+from mygpt2.model.attention import KVCache, Past, blocked_attention, blocks_pay, causal_attention
 from mygpt2.model.loss import LossParts, linear_cross_entropy
 from mygpt2.model.products import Linear
 
-Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values in, with all earlier ones out
-RunBlock = Callable[["Block", Tensor], Tensor]
+RunBlock = Callable[["Block", Tensor, "Past | None"], Tensor]
 VOCAB_MULTIPLE = 64  # rows of wte; matrix kernels are fastest when every side is a multiple of it
 
 
@@ -68,14 +65,14 @@ class Attention(nn.Module):
         self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        B, T, C = x.shape
-        dropout = self.dropout if self.training else 0.0
-        qkv = self.c_attn(x)  # (B, T, 3C)
-        if past is None and blocks_pay(qkv, dropout):
-            return self.c_proj(blocked_attention(qkv, self.n_head))
-        q, k, v = qkv.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
+        qkv = self.c_attn(x)  # (B, T, 3C), with a past (B x T, 3C)
         if past is not None:
-            k, v = past(k, v)  # (B, nh, S + T, hs)
+            return self.c_proj(past.attend(qkv, self.n_head))
+        dropout = self.dropout if self.training else 0.0
+        if blocks_pay(qkv, dropout):
+            return self.c_proj(blocked_attention(qkv, self.n_head))
+        B, T, C = x.shape
+        q, k, v = qkv.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
         y = causal_attention(q, k, v, dropout)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
@@ -105,6 +102,10 @@ def tanh_gelu(x: Tensor) -> Tensor:
 GELUS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh_gelu, "erf": F.gelu}
 
 
+def dropped(x: Tensor, p: float) -> Tensor:
+    return F.dropout(x, p) if p else x
+
+
 class Block(nn.Module):
     """Attention and MLP, each added to the residual stream."""
 
@@ -117,8 +118,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = x + F.dropout(self.attn(self.ln_1(x), past), self.dropout, self.training)
-        return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
+        p = self.dropout if self.training else 0.0
+        x = x + dropped(self.attn(self.ln_1(x), past), p)
+        return x + dropped(self.mlp(self.ln_2(x)), p)
 
 
 class Transformer(nn.Module):
@@ -185,24 +187,40 @@ class GPT(nn.Module):
         padding = (self.padded_vocab - self.config.vocab_size) * self.config.n_embd
         return sum(p.numel() for p in self.parameters()) - padding
 
-    def forward(self, idx: Tensor, cache: KVCache | None = None, *, run_block: RunBlock | None = None) -> Tensor:
+    def kv_cache(
+        self, batch: int, capacity: int | None = None, *, dtype: torch.dtype | None = None, few_sizes: bool = False
+    ) -> KVCache:
+        """An empty cache for `batch` rows of `capacity` positions, the whole context unless less is enough."""
+        c, wpe = self.config, self.transformer.wpe.weight
+        shape = (batch, c.n_head, min(capacity or c.block_size, c.block_size), c.n_embd // c.n_head)
+        return KVCache(c.n_layer, shape, device=wpe.device, dtype=dtype or wpe.dtype, few_sizes=few_sizes)
+
+    def forward(
+        self,
+        idx: Tensor,
+        cache: KVCache | None = None,
+        starts: Sequence[int] | None = None,
+        *,
+        run_block: RunBlock | None = None,
+    ) -> Tensor:
         """Hidden states after the last norm, (B, T, C), of token ids (B, T).
 
-        With a cache, `idx` continues what the cache holds, and the cache grows by T positions. `run_block` may stand
-        in for calling a block, compiled for example.
+        With a cache, row b of `idx` stands at the positions from `starts[b]` on (0 unless given), sees what the cache
+        holds before them, and is stored there. `run_block` may stand in for calling a block, compiled for example.
         """
-        start, T = (0 if cache is None else cache.length), idx.shape[1]
-        if start + T > self.config.block_size:
-            raise ValueError(f"{start + T} positions do not fit a context of {self.config.block_size}")
-        body = self.transformer
-        x = body.wte(idx) + body.wpe.weight[start : start + T]  # (B, T, C)
-        x = F.dropout(x, self.config.dropout, self.training)
-        for layer, block in enumerate(cast(Iterable[Block], body.h)):
-            past = None if cache is None else partial(cache.update, layer)
-            x = block(x, past) if run_block is None else run_block(block, x)
-        if cache is not None:
-            cache.advance(T)
-        return body.ln_f(x)
+        body, T = self.transformer, idx.shape[1]
+        pasts: Sequence[Past | None] = [None] * self.config.n_layer
+        if cache is None:
+            if self.config.block_size < T:
+                raise ValueError(f"{T} positions do not fit a context of {self.config.block_size}")
+            x = body.wte(idx) + body.wpe.weight[:T]  # (B, T, C)
+        else:
+            pasts = cache.continued(starts or [0] * len(idx), T)
+            x = (body.wte(idx) + body.wpe(pasts[0].places[2])).flatten(0, 1)  # (B x T, C)
+        x = dropped(x, self.config.dropout if self.training else 0.0)
+        for block, past in zip(cast(Iterable[Block], body.h), pasts, strict=True):
+            x = block(x, past) if run_block is None else run_block(block, x, past)
+        return body.ln_f(x).view(*idx.shape, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., vocab_size) from hidden states (..., C); padded ids have no column, so none can be predicted."""
@@ -231,3 +249,45 @@ class LossModule(nn.Module):
         vocab_size = self.model.config.vocab_size
         hidden = self.model(idx, run_block=self._run_block)
         return linear_cross_entropy(hidden, self.model.wte, targets, vocab_size=vocab_size, compile=self.compiled)
+
+
+# Parameters as named tensors, the way files hold them: the tied matrix once and no vocabulary padding.
+
+_PADDED = "transformer.wte.weight"
+
+
+def state_for_checkpoint(model: GPT) -> dict[str, Tensor]:
+    """Every parameter by name, detached; wte as (vocab_size, C). Views: clone before training on."""
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    tensors[_PADDED] = tensors[_PADDED][: model.config.vocab_size]
+    return tensors
+
+
+def check_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+    """UserError when a name is missing or unexpected or a shape differs."""
+    own = state_for_checkpoint(model)
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {list(tensors[name].shape)}, the model's is {list(p.shape)}"
+        for name, p in own.items()
+        if name in tensors and tensors[name].shape != p.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"weights do not fit the model: {'; '.join(problems[:3])}{more}; "
+            "use the [model] section and tokenizer the weights were trained with"
+        )
+
+
+@torch.no_grad()
+def load_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into the model, converting dtype and device; padded rows become zero.
+
+    What does not fit is refused as by `check_state`, and leaves the model untouched.
+    """
+    check_state(model, tensors)
+    for name, parameter in state_for_checkpoint(model).items():
+        parameter.copy_(tensors[name])
+    model.wte[model.config.vocab_size :] = 0.0

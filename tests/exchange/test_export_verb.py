@@ -14,8 +14,7 @@ import torch
 
 from mygpt2.exchange.load import load_model
 from mygpt2.generate.decode import Decoder
-from mygpt2.generate.weights import pack_model
-from mygpt2.model import GPT, GPTConfig, KVCache, state_for_checkpoint
+from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.tokenizer import load_tokenizer
 from tests.conftest import Ended
 from tests.exchange.folders import SHAPE, randomised, reference, same_weights, saved_run, transformers, write_folder
@@ -214,8 +213,8 @@ def test_a_nanogpt_checkpoint_keeps_its_form_of_gelu(mygpt2: Call, form: str) ->
         assert torch.equal(loaded.logits(loaded(ids)), wanted)
         theirs = transformers().GPT2LMHeadModel.from_pretrained("out").eval()
         assert float((theirs(ids).logits - wanted).abs().max()) < 1e-5
-        cache = KVCache(loaded.config, 1, device="cpu", dtype=torch.float32)
-        sampled = Decoder(pack_model(loaded)).prefill(ids[0].tolist(), cache)
+        decoder = Decoder(loaded)
+        sampled = decoder.prefill(ids[0].tolist(), decoder.cache(1, 40))
         assert float((sampled - wanted[0, -1]).abs().max()) < 1e-5
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mygpt2.errors import UserError
-from mygpt2.generate.decode import Decoder
-from mygpt2.generate.weights import pack, pack_model, unpack
-from mygpt2.model import GPT, GPTConfig, KVCache
+from mygpt2.generate.decode import Decoder, pack, unpack
+from mygpt2.model import GPT, GPTConfig
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=32, vocab_size=80)
 
@@ -43,7 +42,7 @@ def trained() -> GPT:
 @torch.no_grad()
 def stepped_logits(decoder: Decoder, rows: torch.Tensor) -> torch.Tensor:
     """Logits (B, T, V) of rows (B, T) read the way a sample is: its first tokens at once, the others one by one."""
-    cache = KVCache(CONFIG, len(rows))
+    cache = decoder.cache(len(rows), rows.shape[1])
     out = [torch.stack([decoder.prefill(row[:1].tolist(), cache.row(i)) for i, row in enumerate(rows)])]
     for t in range(1, rows.shape[1]):
         out.append(decoder.step(rows[:, t].tolist(), [t] * len(rows), cache))
@@ -59,18 +58,18 @@ def perplexity(decoder: Decoder, rows: torch.Tensor) -> float:
 @pytest.mark.parametrize("rows", [4, 12], ids=["few rows", "many rows"])
 def test_perplexity_stays_within_half_a_percent(trained: GPT, kind: str, rows: int) -> None:
     test = chain(rows, 33, seed=10_000)
-    exact = perplexity(Decoder(pack_model(trained)), test)
+    exact = perplexity(Decoder(trained), test)
     assert exact < 20  # of 80: it has learnt something that rounding could spoil
-    assert abs(perplexity(Decoder(pack_model(trained, kind)), test) / exact - 1) < 0.005
+    assert abs(perplexity(Decoder(trained, kind), test) / exact - 1) < 0.005
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("bf16", 0.1), ("int8", 0.1)])
 def test_a_prompt_at_once_and_token_by_token_agree(trained: GPT, kind: str, tolerance: float) -> None:
-    rows, decoder = chain(2, 20, seed=3), Decoder(pack_model(trained, kind))
+    rows, decoder = chain(2, 20, seed=3), Decoder(trained, kind)
     stepped = stepped_logits(decoder, rows)
     with torch.no_grad():
         for i, row in enumerate(rows):
-            at_once = decoder.prefill(row.tolist(), KVCache(CONFIG, 1))
+            at_once = decoder.prefill(row.tolist(), decoder.cache(1, 20))
             assert torch.allclose(stepped[i, -1], at_once, atol=tolerance)
         if kind == "fp32":
             assert torch.allclose(stepped, trained.logits(trained(rows)), atol=1e-5)
@@ -87,25 +86,24 @@ def test_fp32_shares_the_models_memory_and_the_others_are_smaller() -> None:
     model = GPT(CONFIG)
 
     def size(kind: str) -> int:
-        weights = pack_model(model, kind)
-        return sum(
-            m.values.nbytes
-            for layer in weights.layers
-            for m in (layer.c_attn, layer.attn_proj, layer.c_fc, layer.mlp_proj)
-        )
+        blocks = Decoder(model, kind).model.transformer.h
+        linears = [
+            m for block in blocks for m in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+        ]
+        return sum(linear.matrix.values.nbytes for linear in linears)
 
-    assert pack_model(model).layers[0].c_fc.values.data_ptr() == model.transformer.h[0].mlp.c_fc.weight.data_ptr()
+    shared = Decoder(model).model.transformer.h[0].mlp.c_fc.matrix.values
+    assert shared.data_ptr() == model.transformer.h[0].mlp.c_fc.weight.data_ptr()
     assert size("fp32") == 2 * size("bf16") == 4 * size("int8")
     with pytest.raises(UserError, match="weights=int4 is not allowed; use one of fp32, bf16, int8"):
-        pack_model(model, "int4")
+        Decoder(model, "int4")
 
 
 @pytest.mark.skipif(not os.environ.get("MYGPT2_FULL"), reason="compiles for a minute; MYGPT2_FULL=1 runs it")
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 def test_compiled_steps_give_what_plain_ones_give_and_no_row_feels_another(trained: GPT, kind: str) -> None:
     rows = chain(3, 20, seed=3)
-    weights = pack_model(trained, kind)
-    compiled = stepped_logits(Decoder(weights, compile=True), rows)
-    assert torch.allclose(compiled, stepped_logits(Decoder(weights), rows), atol=1e-4 if kind == "fp32" else 0.1)
-    alone = stepped_logits(Decoder(weights, compile=True), rows[1:2])
+    compiled = stepped_logits(Decoder(trained, kind, compile=True), rows)
+    assert torch.allclose(compiled, stepped_logits(Decoder(trained, kind), rows), atol=1e-4 if kind == "fp32" else 0.1)
+    alone = stepped_logits(Decoder(trained, kind, compile=True), rows[1:2])
     assert torch.allclose(compiled[1:2], alone, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mygpt2.errors import UserError
-from mygpt2.model import GPT, GPTConfig, KVCache, load_state, state_for_checkpoint
+from mygpt2.model import GPT, GPTConfig, load_state, state_for_checkpoint
 
 CONFIG = GPTConfig(n_layer=3, n_head=2, n_embd=32, block_size=20, vocab_size=75)
 
@@ -51,29 +51,32 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(change: dict, me
 
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [[1] * 20, [7, 1, 1, 5, 6], [20]])
-def test_cached_hidden_states_equal_a_full_pass_however_the_tokens_arrive(steps: list[int]) -> None:
+@pytest.mark.parametrize("few_sizes", [False, True])
+def test_cached_hidden_states_equal_a_full_pass_however_the_tokens_arrive(steps: list[int], few_sizes: bool) -> None:
     model, idx = GPT(CONFIG, seed=4), ids(20)
-    cache, parts, start = KVCache(CONFIG, 2), [], 0
+    cache, parts, start = model.kv_cache(2, few_sizes=few_sizes), [], 0
     for n in steps:
-        parts.append(model(idx[:, start : start + n], cache))
+        parts.append(model(idx[:, start : start + n], cache, [start, start]))
         start += n
-    assert cache.length == 20
     assert torch.allclose(model.logits(torch.cat(parts, 1)), model.logits(model(idx)), atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_rewound_cache_goes_on_as_if_the_rest_had_never_been() -> None:
-    model, idx = GPT(CONFIG, seed=4), ids(12)
-    cache = KVCache(CONFIG, 2)
-    model(idx[:, :8], cache)
-    model(idx[:, 3:7], cache)
-    cache.rewind(8)
-    assert torch.allclose(model(idx[:, 8:], cache), model(idx)[:, 8:], atol=1e-5)
+@pytest.mark.parametrize("count", [1, 5])
+def test_rows_of_different_lengths_go_on_together_and_again_from_an_earlier_place(count: int) -> None:
+    model, idx, lengths = GPT(CONFIG, seed=4), ids(20, batch=3), [3, 12, 7]
+    cache = model.kv_cache(3)
+    for row, length in enumerate(lengths):
+        model(idx[row : row + 1, :length], cache.row(row))
+    for starts in (lengths, [2, 5, 7]):
+        new = torch.stack([row[start : start + count] for row, start in zip(idx, starts, strict=True)])
+        got = model(new, cache, starts)
+        for row, start in enumerate(starts):
+            wanted = model(idx[row : row + 1, : start + count])[0, start:]
+            assert torch.allclose(got[row], wanted, atol=1e-5)
 
 
-def test_a_full_cache_and_an_impossible_rewind_are_errors() -> None:
-    model, cache = GPT(CONFIG), KVCache(CONFIG, 2, capacity=4)
+def test_a_full_cache_is_an_error() -> None:
+    model = GPT(CONFIG)
     with pytest.raises(ValueError, match="5 positions do not fit a cache of 4"):
-        model(ids(5), cache)
-    with pytest.raises(ValueError, match="cannot rewind"):
-        cache.rewind(1)
+        model(ids(5), model.kv_cache(2, 4))
