@@ -145,6 +145,10 @@ class World:
         dist.all_reduce(tensor, group=self._control)
         return tensor.tolist()
 
+    def from_lead(self, work: Callable[[], int]) -> int:
+        """The whole number that `work` gives on rank 0, which alone runs it: on every rank."""
+        return int(self.sum([work() if self.lead else 0], torch.int64)[0])
+
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
         """The int64 arrays of all ranks, which may differ in length but not in their other dimensions."""
         if self.size == 1:

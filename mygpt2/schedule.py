@@ -1,4 +1,4 @@
-"""The learning rate as a share of its peak: a pure function of the step, but for the plateau, whose state is saved."""
+"""The learning rate as a scale of its peak: a pure function of the step, but for the plateau, whose state is saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mygpt2.config.schema import ScheduleConfig
 
 
-def share(config: ScheduleConfig, step: int, steps: int) -> float:
+def lr_scale(config: ScheduleConfig, step: int, steps: int) -> float:
     """Learning rate of optimizer step `step` (0 … steps - 1) divided by its peak.
 
     The first step already learns (1 / warmup_steps), the last one of warm-up is at the peak, and the last step of the
@@ -77,14 +77,14 @@ class Plateau:
 
 
 class Schedule:
-    """The share of the peak for each step of a run, with the state a checkpoint must keep."""
+    """The scale of the peak for each step of a run, with the state a checkpoint must keep."""
 
     def __init__(self, config: ScheduleConfig, steps: int):
         self.config, self.steps = config, steps
         self.plateau = Plateau(config) if config.name == "plateau" else None
 
-    def share(self, step: int) -> float:
-        value = share(self.config, step, self.steps)
+    def lr_scale(self, step: int) -> float:
+        value = lr_scale(self.config, step, self.steps)
         return value * self.plateau.factor if self.plateau else value
 
     def observe(self, loss: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.format import readable
-from mygpt2.schedule import decay_begins, share
+from mygpt2.schedule import decay_begins, lr_scale
 
 SECTIONS = {
     "parameters": "Model",
@@ -120,7 +120,7 @@ def preview(config: RunConfig) -> Rates:
     decay = decay_begins(s, steps)  # where wsd and trapezoid begin to fall
     corners = {0, s.warmup_steps - 1, s.warmup_steps, decay, steps - 1}
     at = tuple(sorted({*range(0, steps, stride), *(c for c in corners if 0 <= c < steps)}))
-    shares = [share(s, step, steps) for step in at]
+    shares = [lr_scale(s, step, steps) for step in at]
     muon = tuple(config.optimizer.muon_lr * x for x in shares) if config.optimizer.name == "muon" else None
     basis = f"derived: schedule {s.name}"
     if s.name == "plateau":

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -36,12 +36,22 @@ from mygpt2.steady import steady_console
 from mygpt2.train.guard import NONFINITE
 from mygpt2.train.hardware import use_threads
 from mygpt2.train.logs import Log, logged
-from mygpt2.train.setup import Attempt, build
+from mygpt2.train.setup import build
 from mygpt2.train.signals import Requests
 from mygpt2.train.trainer import Trainer
 
+GOES_ON = -1  # in place of an exit code
 TOLD = "told"  # on the board: some rank says on the terminal why it ended
 CONTROL_S = 0.5  # how often a stop is looked for before the loop looks by itself
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """This try at a run: its number, its folder, and (on rank 0) the writer of that folder."""
+
+    number: int
+    run: RunDir
+    writer: RunWriter | None
 
 
 def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str]) -> int:
@@ -96,11 +106,10 @@ class _Life:
             use_threads(self.info)
             device = choose_device(config.train.device, self.info)
             world = self.world = World(self.info, device, timeout_s=stall, board=self.board)
-            done = world.lead_first(lambda: _ended_already(config, self.run, resume, self.info))
-            if done is not None:
-                return done
-            world.lead_first(lambda: self._claim(config, argv) if world.lead else None)
-            self.number = int(world.sum([self.writer.attempt if self.writer else 0], torch.int64)[0])
+            code = world.from_lead(lambda: _ended_already(config, self.run, resume, self.info))
+            if code != GOES_ON:
+                return code
+            self.number = world.from_lead(lambda: self._claim(config, argv))
             self.log = self.logs.enter_context(logged(self.run.log_file(world.rank), show=world.lead))
             self._record_rank(device)
             with self.requests.at_once(), self._watched():
@@ -109,13 +118,13 @@ class _Life:
                 self.writer.begin()
             return self.trainer.fit()
 
-    def _claim(self, config: RunConfig, argv: list[str]) -> None:
-        """Makes or takes the run's folder, which is this attempt's until the lock is released."""
+    def _claim(self, config: RunConfig, argv: list[str]) -> int:
+        """Makes or takes the run's folder, which is this attempt's until the lock is released; the attempt's number."""
         new = not self.run.exists()
         if new:
             RunDir.create(self.run.path.parent, self.run.name)
         try:
-            self._begin(config, argv)
+            return self._begin(config, argv)
         except (OSError, TryAgain) as error:
             if new and self.writer is None:
                 shutil.rmtree(self.run.path, ignore_errors=True)  # nothing of a run is in it
@@ -123,7 +132,7 @@ class _Life:
                 raise cannot_write(Path(error.filename or self.run.path), error) from None
             raise
 
-    def _begin(self, config: RunConfig, argv: list[str]) -> None:
+    def _begin(self, config: RunConfig, argv: list[str]) -> int:
         self.lock = RunLock(self.run).acquire(sleep=self._sleep)
         self.writer = RunWriter(self.run, next_attempt(self.run), held=True, lock=self.lock)
         control = ControlFiles(self.run)
@@ -132,6 +141,7 @@ class _Life:
         self.writer.config(to_toml(without_fork(config)))
         self.writer.command(argv)
         self.writer.start_heartbeat()
+        return self.writer.attempt
 
     def _sleep(self, seconds: float) -> None:
         self.requests.check()
@@ -277,13 +287,14 @@ class _Life:
         print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-def _ended_already(config: RunConfig, run: RunDir, resume: str, info: RankInfo) -> int | None:
-    """The exit code when there is nothing to do: a finished run, or one that a restart would only fail again."""
+def _ended_already(config: RunConfig, run: RunDir, resume: str, info: RankInfo) -> int:
+    """The exit code when there is nothing to do: a finished run, or one that a restart would only fail again. Of the
+    first rank, whose checkpoints it reads through: once, for all."""
     if not run.exists():
         if resume == "must":
             raise UserError(f"--resume must: no run {run.name!r} in {run.path.parent}; start it with --resume auto")
-        return None
-    if resume == "never" and info.restart == 0 and info.rank == 0:
+        return GOES_ON
+    if resume == "never" and info.restart == 0:
         raise UserError(
             f"--resume never: run {run.name!r} exists in {run.path.parent}; choose another --run, or --resume auto"
         )
@@ -295,11 +306,10 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, info: RankInfo) 
     reached = max(steps(run.checkpoints_dir), default=0) if ended.get("code") == EXIT_OK else 0
     whole = newest(run.checkpoints_dir)[0] if reached == config.train.steps else None
     if whole and step_of(whole.name) == reached:
-        if info.rank == 0:
-            print(
-                f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"
-                f'  python -m mygpt2 sample --model {run.path} --prompt "The"\n'
-                "or start another with --run NAME"
-            )
+        print(
+            f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"
+            f'  python -m mygpt2 sample --model {run.path} --prompt "The"\n'
+            "or start another with --run NAME"
+        )
         return EXIT_OK
-    return None
+    return GOES_ON

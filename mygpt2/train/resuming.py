@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 
 from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_of, sweep
@@ -17,7 +16,7 @@ from mygpt2.data.batch import CURSOR_FIELDS
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
-from mygpt2.schedule import share
+from mygpt2.schedule import lr_scale
 
 FIXED = ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.bias")
 LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose settings can change what is learned
@@ -63,10 +62,8 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
     """
     chosen: Checkpoint | None = None
 
-    def first() -> None:
+    def first() -> int:
         nonlocal chosen
-        if not world.lead:
-            return
         sweep(run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
         chosen, skipped = load_to_go_on(run.checkpoints_dir)
         for broken in skipped:
@@ -75,9 +72,9 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
                 writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
         if chosen:
             _check(chosen, config, run)
+        return chosen.step if chosen else -1
 
-    world.lead_first(first)
-    step = int(world.sum([chosen.step if chosen else -1] if world.lead else [0], torch.int64)[0])
+    step = world.from_lead(first)
     if step < 0:
         return None
     if chosen is None:
@@ -156,7 +153,8 @@ def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tu
     step, steps = checkpoint.step, before.train.steps
     if not causes or step >= config.train.steps:
         return
-    was, will = share(before.schedule, min(step, steps) - 1, steps), share(config.schedule, step, config.train.steps)
+    was = lr_scale(before.schedule, min(step, steps) - 1, steps)
+    will = lr_scale(config.schedule, step, config.train.steps)
     jumps, flat = [], "--schedule.name constant --schedule.warmup_steps 0"
     for rate in ("lr", "muon_lr") if "muon" in (before.optimizer.name, config.optimizer.name) else ("lr",):
         peak, new_peak = (getattr(each.optimizer, rate) for each in (before, config))

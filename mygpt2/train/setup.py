@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.planning.compute import compile_choice, fast_micro_batch, flops_per_token
 from mygpt2.progress import progress_bar
-from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
@@ -38,16 +36,10 @@ from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
 from mygpt2.train.step import TrainStep
-from mygpt2.train.trainer import Progress, Trainer
+from mygpt2.train.trainer import Trainer, TrainState
 
-
-@dataclass(frozen=True)
-class Attempt:
-    """This try at a run: its number, its folder, and (on rank 0) the writer of that folder."""
-
-    number: int
-    run: RunDir
-    writer: RunWriter | None
+if TYPE_CHECKING:
+    from mygpt2.train.attempt import Attempt
 
 
 def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
@@ -77,9 +69,9 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip
-    progress = Progress()
+    state = TrainState()
     if resumed:
-        progress = _restore(resumed.checkpoint, config, world, optimizer, schedule, step, precision)
+        state = _restore(resumed.checkpoint, config, world, optimizer, schedule, step, precision)
         _tell(resumed, attempt, say)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
@@ -106,7 +98,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         evaluations=evaluations(config, world, model, tokenizer, held_out, precision),
         checkpointer=_checkpointer(config, attempt, say),
         trace=_trace(config, attempt, world, loader),
-        recorder=recorder, requests=requests, progress=progress,
+        recorder=recorder, requests=requests, state=state,
         profile=profiler_for(config.log.profile, attempt.run.path / "profile", world.device),
     )  # fmt: skip
 
@@ -123,7 +115,7 @@ def _compile(config: RunConfig, world: World, tokenizer: Tokenizer, precision: P
     on, why = compile_choice(
         config, tokenizer.vocab_size, device=world.device.type, precision=precision.name, cores=cores
     )
-    return bool(world.sum([int(on) if world.lead else 0], torch.int64)[0]), why
+    return bool(world.from_lead(lambda: int(on))), why
 
 
 def _nothing(*_: Any) -> None:
@@ -169,7 +161,7 @@ def _data(
 
     manifest = world.lead_first(manifest_of)
     watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)
-    changed = world.sum([int(watch is not None and bool(watch.changed))], torch.int64)[0] > 0
+    changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))
     if state and changed:  # a fork: the order begins anew, as with any other data
         state = {**state, "fingerprint": {**state["fingerprint"], "data": "changed"}}
 
@@ -225,7 +217,7 @@ def _model(config: RunConfig, tokenizer: Tokenizer, device: torch.device, checkp
 def _restore(
     checkpoint: Checkpoint, config: RunConfig, world: World, optimizer: Optimizer, schedule: Schedule, step: TrainStep,
     precision: Precision,
-) -> Progress:  # fmt: skip
+) -> TrainState:  # fmt: skip
     """Everything but the weights and the data position, which are in place already."""
     state = checkpoint.state
     if config.train.precision == "auto" and state["precision"] != precision.name:
@@ -240,7 +232,7 @@ def _restore(
     step.guard.skips = int(state["skips"])
     data = state["data"]
     cursor = np.array(data["cursor"], dtype=np.int64)
-    return Progress(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
+    return TrainState(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
 
 
 def _trace(config: RunConfig, attempt: Attempt, world: World, loader: Loader) -> TraceWriter | None:

@@ -36,7 +36,7 @@ POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 
 @dataclass
-class Progress:
+class TrainState:
     """What a checkpoint must bring back beside tensors. `cursor` (V, 5) and `quarantine` are those of all ranks after
     the last consumed batch, known to each: whichever of them fails, the first can save."""
 
@@ -70,12 +70,12 @@ class Trainer:
     trace: TraceWriter | None
     recorder: Recorder
     requests: Requests
-    progress: Progress
+    state: TrainState
     profile: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
         self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
-        self._saved: int | None = self.progress.step or None
+        self._saved: int | None = self.state.step or None
         self._gave_up = False  # the last save failed, and was said to have failed
         self._trace_fails = False
         self._validated: tuple[int, float] | None = None
@@ -88,12 +88,12 @@ class Trainer:
         """Trains to the last step, or until somebody asks to stop; returns the exit code."""
         steps = self.config.train.steps
         with self.profile as profiler:
-            while self.progress.step < steps:
+            while self.state.step < steps:
                 batch, wait_s = self._next_batch()
                 if batch is None:
                     return self._leave()
                 self._step(batch, wait_s)
-                self._at_intervals(last=self.progress.step == steps)
+                self._at_intervals(last=self.state.step == steps)
                 if profiler is not None:
                     profiler.step()
         return self._finish()
@@ -118,7 +118,7 @@ class Trainer:
             self._serve(asked)
             if ready == self.world.size:
                 if news:
-                    self.left_out.tell(self.progress.step + 1)
+                    self.left_out.tell(self.state.step + 1)
                     self.left_out.check()
                 found = np.array(places, np.int64).reshape(-1, len(CURSOR_FIELDS) + 1)
                 self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
@@ -137,19 +137,19 @@ class Trainer:
 
     def _step(self, batch: Batch, wait_s: float) -> None:
         tokens = to_device(batch.tokens, self.world.device)
-        step = self.progress.step
-        result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], self.schedule.share(step))
+        step = self.state.step
+        result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], self.schedule.lr_scale(step))
         assert self._ahead is not None
-        self.progress.cursor, self.progress.quarantine, epoch = self._ahead
-        self.progress.step += 1
+        self.state.cursor, self.state.quarantine, epoch = self._ahead
+        self.state.step += 1
         self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
         if self.trace:
-            self._traced(partial(self.trace.add, self.progress.step, batch, result.row_losses))
-        self.recorder.step(self.progress.step, result, wait_s, lr=self.optimizer.lr, epoch=epoch)
+            self._traced(partial(self.trace.add, self.state.step, batch, result.row_losses))
+        self.recorder.step(self.state.step, result, wait_s, lr=self.optimizer.lr, epoch=epoch)
 
     def _at_intervals(self, last: bool) -> None:
-        step, c = self.progress.step, self.config
+        step, c = self.state.step, self.config
         if last or _due(step, c.eval.interval):
             self._validate()
         if last or _due(step, c.eval.hellaswag_interval):
@@ -169,9 +169,9 @@ class Trainer:
         self._status("running", "evaluating")
         began = time.perf_counter()
         result = self.evaluations.loss()
-        self._validated = (self.progress.step, result.loss)
+        self._validated = (self.state.step, result.loss)
         known = self.evaluations.yardstick
-        self.recorder.validation(self.progress.step, result, known, time.perf_counter() - began)
+        self.recorder.validation(self.state.step, result, known, time.perf_counter() - began)
 
     def _hellaswag(self) -> None:
         if self.evaluations.table is None:
@@ -179,17 +179,17 @@ class Trainer:
         self._status("running", "evaluating")
         began = time.perf_counter()
         result = self.evaluations.hellaswag()
-        self.recorder.hellaswag(self.progress.step, result, time.perf_counter() - began)
+        self.recorder.hellaswag(self.state.step, result, time.perf_counter() - began)
 
     def _sample(self) -> None:
         if self.recorder.writer is None or not self.config.sample.prompts:
             return
         self._status("running", "sampling")
-        step, writer = self.progress.step, self.recorder.writer
+        step, writer = self.state.step, self.recorder.writer
         write_samples(writer, self.model, self.tokenizer, self.config, step, self.precision)
 
     def _serve(self, asked: Asked) -> None:
-        if asked.save and self.progress.cursor is None:
+        if asked.save and self.state.cursor is None:
             self.requests.save = True  # nothing to save before the first step: it is served after that
         elif asked.save:
             self._save(background=False)
@@ -207,19 +207,19 @@ class Trainer:
     def _save(self, *, background: bool) -> None:
         """Saves at the present step, once every rank is there."""
         self._flush_trace()
-        self.left_out.tell(self.progress.step)
+        self.left_out.tell(self.state.step)
         self._write_checkpoint(background=background)
 
     def _write_checkpoint(self, *, background: bool) -> None:
         """The first rank's work alone: it knows every rank's position."""
         if self.checkpointer is None:
             return
-        assert self.progress.cursor is not None, "nothing was consumed yet"
+        assert self.state.cursor is not None, "nothing was consumed yet"
         self._status("saving", "saving")
-        step = self.progress.step
+        step = self.state.step
         if self._validated and self._validated[0] == step:
             self._note_best(step, self._validated[1])
-        state = self._state(self.progress.cursor, list(self.progress.quarantine))
+        state = self._state(self.state.cursor, list(self.state.quarantine))
         model, optimizer = state_for_checkpoint(self.model), self.optimizer.state_tensors()
         with self.world.undisturbed():
             self.checkpointer.save(step, model, optimizer, state, background=background)
@@ -244,14 +244,14 @@ class Trainer:
 
     def _note_best(self, step: int, loss: float) -> None:
         assert self.checkpointer is not None
-        if self.progress.best_loss is None or loss < self.progress.best_loss:
-            self.progress.best_step, self.progress.best_loss = step, loss
+        if self.state.best_loss is None or loss < self.state.best_loss:
+            self.state.best_step, self.state.best_loss = step, loss
         self.checkpointer.best(step, loss)
 
     def _state(self, cursor: np.ndarray, quarantine: list[int]) -> dict[str, Any]:
         return {
-            "step": self.progress.step,
-            "tokens": self.recorder.tokens(self.progress.step),
+            "step": self.state.step,
+            "tokens": self.recorder.tokens(self.state.step),
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
@@ -260,7 +260,7 @@ class Trainer:
             "scaler": self.train_step.scaler.state_dict(),
             "precision": self.precision.name,
             "rng": {"kind": "by step and rank", "seed": self.config.train.seed},
-            "best": {"step": self.progress.best_step, "loss": self.progress.best_loss},
+            "best": {"step": self.state.best_step, "loss": self.state.best_loss},
             "skips": self.train_step.guard.skips,
             "ranks": self.world.size,
         }
@@ -270,14 +270,14 @@ class Trainer:
     def _leave(self) -> int:
         """Ends before the last step with everything saved, on request."""
         self.leave_saved()
-        self.recorder.say(f"stopped at step {self.progress.step}; the same command goes on from here")
+        self.recorder.say(f"stopped at step {self.state.step}; the same command goes on from here")
         return EXIT_STOPPED
 
     def leave_saved(self) -> None:
         """Saves the last good state, unless no step was taken yet. TryAgain when it cannot be saved."""
-        if self.progress.cursor is None:
+        if self.state.cursor is None:
             return
-        self.left_out.tell(self.progress.step, last=True)
+        self.left_out.tell(self.state.step, last=True)
         self._save(background=False)
         self._check_saved()
         self.world.barrier()  # an end is only good when every rank has come to it
@@ -288,7 +288,7 @@ class Trainer:
             self._gave_up = True
             first = "free some space" if "space" in failure or "quota" in failure else "mend that"
             raise TryAgain(
-                f"the checkpoint of step {self.progress.step} could not be saved ({failure}); {first}, then run the "
+                f"the checkpoint of step {self.state.step} could not be saved ({failure}); {first}, then run the "
                 "same command: it goes on from the last checkpoint that was"
             )
 
@@ -297,9 +297,9 @@ class Trainer:
         if self.checkpointer is None:
             return ""
         self.checkpointer.wait()
-        step = self.progress.step
+        step = self.state.step
         saved = step == self._saved and self.checkpointer.failure is None
-        if self.progress.cursor is None or saved or self._gave_up:
+        if self.state.cursor is None or saved or self._gave_up:
             return ""
         if self.train_step.unfinished:
             return f"the weights were being changed, so step {step} is not saved"
@@ -319,7 +319,7 @@ class Trainer:
         return [*saves, self.loader.close, self._flush_trace, self.recorder.close]
 
     def _status(self, state: str, phase: str, **more: Any) -> None:
-        self.recorder.status(state, phase, self.progress.step, **more)
+        self.recorder.status(state, phase, self.state.step, **more)
 
 
 def _due(step: int, interval: int) -> bool:

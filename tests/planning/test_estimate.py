@@ -13,7 +13,7 @@ from mygpt2.errors import UserError
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.planning import Machine, Plan, plan, speed
 from mygpt2.planning.machine import Gpu
-from mygpt2.schedule import share
+from mygpt2.schedule import lr_scale
 from mygpt2.tokenizer import load_tokenizer
 from tests.planning.conftest import config_of
 
@@ -81,7 +81,7 @@ def test_the_rate_shown_is_the_rate_trained_with(preset, cache, machine):
     assert rates.step[0] == 0 and rates.step[-1] == steps - 1 and len(rates.step) < 300
     assert list(rates.step) == sorted(set(rates.step))
     for step, lr in zip(rates.step, rates.lr, strict=True):
-        assert lr == config.optimizer.lr * share(config.schedule, step, steps)
+        assert lr == config.optimizer.lr * lr_scale(config.schedule, step, steps)
     assert (rates.muon_lr is not None) == (config.optimizer.name == "muon")
     assert max(rates.lr) == config.optimizer.lr
 
