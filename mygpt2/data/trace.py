@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +122,25 @@ class TraceFile:
     rank: int
     first: int
     last: int
+    until: int  # the last step that counts: the next attempt has trained the later ones again
 
 
 def trace_files(run_dir: Path) -> list[TraceFile]:
     """All trace files of a run, by attempt, first step and rank. OSError where a link leads out of the run's folder."""
-    folder, found = Path(run_dir) / "trace", []
+    folder = Path(run_dir) / "trace"
     try:
         names = names_inside(folder, Path(run_dir))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    for name in names:
-        if match := _NAME.fullmatch(name):
-            found.append(TraceFile(folder / name, *map(int, match.groups())))
-    return sorted(found, key=lambda f: (f.attempt, f.first, f.rank))
+    files, begins = [], dict[int, int]()
+    for match in filter(None, map(_NAME.fullmatch, names)):
+        attempt, rank, first, last = map(int, match.groups())
+        files.append(TraceFile(folder / match[0], attempt, rank, first, last, last))
+        begins[attempt] = min(first, begins.get(attempt, first))
+    for i, file in enumerate(files):
+        later = [first - 1 for attempt, first in begins.items() if attempt > file.attempt]
+        files[i] = replace(file, until=min([file.last, *later]))
+    return sorted(files, key=lambda f: (f.attempt, f.first, f.rank))
 
 
 def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Table:
@@ -142,14 +148,9 @@ def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Tab
 
     Columns of SCHEMA, sorted by step and slot; empty where nothing was written.
     """
-    files = trace_files(run_dir)
-    begins: dict[int, int] = {}
-    for file in files:
-        begins[file.attempt] = min(file.first, begins.get(file.attempt, file.first))
     tables = [SCHEMA.empty_table()]
-    for file in files:
-        superseded = min((start for attempt, start in begins.items() if attempt > file.attempt), default=None)
-        stop = min(x for x in (file.last, last, None if superseded is None else superseded - 1) if x is not None)
+    for file in trace_files(run_dir):
+        stop = file.until if last is None else min(file.until, last)
         if max(first, file.first) <= stop:
             limits = [("step", ">=", first), ("step", "<=", stop)]
             with open_inside(file.path, Path(run_dir)) as content:

@@ -14,16 +14,14 @@ from mygpt2.ripples.candidates import Candidate, compare, measure, measure_event
 from mygpt2.ripples.detrend import detrend_curve
 from mygpt2.ripples.figures import figures, thinned
 from mygpt2.ripples.forecast import Profile, buffer_sizes, curve, forecast
-from mygpt2.ripples.grid import make_grid
 from mygpt2.ripples.layout import EVENTS, FINEWEB_DOCUMENT_TOKENS, FINEWEB_DOCUMENTS, Layout
-from mygpt2.ripples.log import Floats, Log
-from mygpt2.ripples.null import fit_nulls
+from mygpt2.ripples.log import Floats, Log, make_grid
+from mygpt2.ripples.null import NORMAL, fit_nulls
 from mygpt2.ripples.repetition import Repetition, recurring, repetition
 from mygpt2.ripples.report import Report, plain
-from mygpt2.ripples.runs import DAMAGED, Trace, block_size, open_trace, read_config
+from mygpt2.ripples.runs import DAMAGED, Trace, Traced, block_size, gather, open_trace, read_config
 from mygpt2.ripples.spectrum import Transform, fit_line
-from mygpt2.ripples.study import ALPHA, NORMAL, Study, study
-from mygpt2.ripples.tracing import Traced, gather
+from mygpt2.ripples.study import ALPHA, Study, study
 from mygpt2.ripples.verdict import verdict
 from mygpt2.run_dir.paths import RunDir
 

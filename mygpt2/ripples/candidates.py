@@ -9,16 +9,15 @@ sine and cosine of the place, in the frequency domain with the null's power as t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import fft
 
 from mygpt2.ripples.comb import FEWEST_CYCLES, comb_score, fold, spectrum
-from mygpt2.ripples.grid import Grid
 from mygpt2.ripples.layout import EVENTS, Layout
-from mygpt2.ripples.log import Floats, Log
+from mygpt2.ripples.log import Floats, Grid, Log
 from mygpt2.ripples.null import Null
 from mygpt2.ripples.spectrum import Transform
 
@@ -119,10 +118,7 @@ def compare(candidates: list[Candidate], period_steps: float, interval_steps: tu
     best = min(near)[0] + 1e-9 if near else -1.0
     fitting = {name for distance, name in near if distance <= best}
     named = {c.name: ratio for c, ratio in known}
-    return [
-        Candidate(**{**c.__dict__, "ratio": named.get(c.name), "fits": c.name in fitting and c.p_value is not None})
-        for c in candidates
-    ]
+    return [replace(c, ratio=named.get(c.name), fits=c.name in fitting and c.p_value is not None) for c in candidates]
 
 
 def place_in_file(layout: Layout, period_tokens: float | None) -> tuple[float | None, int | None]:

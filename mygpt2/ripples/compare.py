@@ -14,12 +14,11 @@ import numpy as np
 from mygpt2.errors import UserError
 from mygpt2.ripples.detrend import SPIKE, robust_scale, without_warmup
 from mygpt2.ripples.log import Floats, Log
-from mygpt2.ripples.null import autoregression
+from mygpt2.ripples.null import NORMAL, autoregression
 from mygpt2.ripples.runs import read_config
 from mygpt2.run_dir.paths import RunDir
 
 RESOLVE = 0.001  # nats
-NORMAL = 1.959964  # of a two-sided interval at 95 %
 FEWEST = 32  # common steps
 LATE = 0.25  # share of the common steps whose mean difference is the headline
 PIECES = 40  # of the curve of differences

@@ -9,8 +9,6 @@ ripple that both have goes with it; a reference in another order keeps it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from mygpt2.ripples.jumps import falls
@@ -172,18 +170,11 @@ def against(log: Log, reference: Log) -> tuple[Log, Floats, Floats, int]:
     What is left of the difference is detrended too: runs differ by a slowly changing amount.
     """
     _, mine, its = np.intersect1d(log.step, reference.step, assume_unique=True, return_indices=True)
-    common = log.between(None, None) if len(mine) == len(log) else _chosen(log, mine)
+    common = log.at(mine)
     difference = common.loss - reference.loss[its]
     trend = robust_trend(basis(common), difference) if len(common) > 2 * DEGREE else np.zeros(len(common))
     residual, spikes = _held_back(difference - trend)
     return common, residual, trend + reference.loss[its], spikes
-
-
-def _chosen(log: Log, places: np.ndarray) -> Log:
-    def taken(x: Floats | None) -> Floats | None:
-        return None if x is None else x[places]
-
-    return replace(log, step=log.step[places], loss=log.loss[places], tokens=taken(log.tokens), rate=taken(log.rate))
 
 
 def detrend_curve(curve: Curve) -> Floats:

@@ -11,10 +11,10 @@ import numpy as np
 from mygpt2.ripples.forecast import convolved
 from mygpt2.ripples.log import Floats
 from mygpt2.ripples.repetition import autocorrelation
+from mygpt2.ripples.runs import BINS, Traced
 from mygpt2.ripples.search import limits
 from mygpt2.ripples.sliding import picture
 from mygpt2.ripples.study import ALPHA, Study
-from mygpt2.ripples.tracing import BINS, Traced
 
 POINTS = 1600  # of a curve
 SPECTRUM_POINTS = 700

@@ -122,11 +122,3 @@ def curve(profile: Profile, layout: Layout, points: int = 60) -> dict[str, list[
         "buffer_documents": sizes.tolist(), "amplitude": left.tolist(),
         "memory_bytes": (sizes * document * TOKEN_BYTES).tolist(),
     }  # fmt: skip
-
-
-def buffer_for(profile: Profile, layout: Layout, amplitude: float) -> float:
-    """Documents of a buffer that would leave this amplitude; 0 when the file order already does."""
-    document = layout.document_tokens or FINEWEB_DOCUMENT_TOKENS
-    period = profile.period / document
-    source = profile.amplitudes[0] / float(buffer_factor(layout.buffer_documents or 0, period))
-    return period / (2 * math.pi) * math.sqrt(max(0.0, (source / amplitude) ** 2 - 1))

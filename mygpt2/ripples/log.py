@@ -1,6 +1,9 @@
 """A training log as the laboratory wants it: one finite loss per step, ascending, with what was left out said.
 
 Whatever is wrong with a log ends up in `notes`, in words; nothing here raises for bad numbers.
+
+On a regular grid with weights a log's sums over sines are Fourier transforms: N log N, not N squared. Steps that are
+missing have weight 0; several steps in a cell have their mean there, weighted by their number. Nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from mygpt2.errors import UserError
 from mygpt2.ripples.layout import Layout
 
 Floats = NDArray[Any]  # float64; NumPy's own types widen at every operation
+SPARSE = 4  # a grid with more cells than this for each point is made coarser
 LARGEST = 1e100  # no loss is larger; squares of what is overflow
 LAST_STEP = 2.0**53  # beyond it two steps are the same float
 
@@ -74,9 +78,13 @@ class Log:
         if curve is not None:
             seen = (curve.step >= low) & (curve.step <= high)
             curve = Curve(curve.step[seen], curve.loss[seen])
+        return replace(self.at(kept), validation=curve, warmup=self.warmup if low <= self.step[0] else 0)
+
+    def at(self, kept: NDArray[Any]) -> Log:
+        """Some of its steps: their places, or a mask (n,)."""
         return replace(
-            self, step=self.step[kept], loss=self.loss[kept], tokens=_taken(self.tokens, kept),
-            rate=_taken(self.rate, kept), validation=curve, warmup=self.warmup if low <= self.step[0] else 0,
+            self, step=self.step[kept], loss=self.loss[kept], tokens=None if self.tokens is None else self.tokens[kept],
+            rate=None if self.rate is None else self.rate[kept],
         )  # fmt: skip
 
 
@@ -140,9 +148,63 @@ def _ascending(tokens: Any, chosen: NDArray[np.intp]) -> Floats | None:
     return found if good else None
 
 
-def _taken(column: Floats | None, kept: NDArray[np.bool_]) -> Floats | None:
-    return None if column is None else column[kept]
-
-
 def _shown(number: float) -> str:
     return f"{number:.0f}" if np.isfinite(number) else ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells i = 0 ... n - 1 at `start + i * spacing` in tokens, or in steps where a log has no tokens.
+
+    `value` and `weight` are (n,); a cell without data has weight 0 and value 0. `cell` is the cell of each point of the
+    log, `steps_per_cell` and `first_step` turn cells into steps.
+    """
+
+    start: float
+    spacing: float
+    unit: str
+    value: Floats
+    weight: Floats
+    cell: np.ndarray
+    first_step: float
+    steps_per_cell: float
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def points(self) -> int:
+        """Cells that hold data."""
+        return int(np.count_nonzero(self.weight))
+
+    def average(self, values: Floats) -> Floats:
+        """Values at the log's points as means of the cells (n,), 0 where there is none."""
+        total = np.bincount(self.cell, values, len(self))
+        return np.divide(total, self.weight, out=np.zeros(len(self)), where=self.weight > 0)
+
+    def steps(self, cells: Floats | float) -> Floats | float:
+        """Cells, counted from the first, as step numbers."""
+        return self.first_step + np.asarray(cells) * self.steps_per_cell
+
+    def position(self, curve: Curve) -> Floats:
+        """Where the steps of a curve lie, in cells."""
+        return (curve.step - self.first_step) / self.steps_per_cell
+
+
+def make_grid(log: Log) -> Grid:
+    """The grid of a log with two steps or more, as fine as its usual spacing."""
+    x = log.tokens if log.tokens is not None else log.step
+    spacing = float(np.median(np.diff(x)))
+    span = float(x[-1] - x[0])
+    if span / spacing > SPARSE * max(len(log), 64):
+        spacing = span / (SPARSE * max(len(log), 64))
+    cell = np.rint((x - x[0]) / spacing).astype(np.int64)
+    n = int(cell[-1]) + 1
+    weight = np.bincount(cell, minlength=n).astype(np.float64)
+    total = np.bincount(cell, log.loss, n)
+    value = np.divide(total, weight, out=np.zeros(n), where=weight > 0)
+    steps = float(log.step[-1] - log.step[0]) / max(1, n - 1)
+    return Grid(
+        float(x[0]), spacing, "tokens" if log.tokens is not None else "steps", value, weight, cell,
+        float(log.step[0]), steps,
+    )  # fmt: skip

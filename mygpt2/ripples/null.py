@@ -19,6 +19,7 @@ from scipy import fft
 from mygpt2.ripples.log import Floats
 from mygpt2.ripples.spectrum import Transform
 
+NORMAL = 1.959964  # deviations: a two-sided interval at 95 %
 MOST_ORDER = 24
 BAND = 1.5  # widest band, as a ratio of frequencies
 LEAST_BAND = 8  # independent frequencies of a band

@@ -59,15 +59,19 @@ def autocorrelation(y: Floats, weight: Floats, lags: int | None = None) -> Float
     """(lags + 1,), to half of the series unless told: the correlation of y with itself at each lag, by the pairs of
     cells that have data.
     """
-    n = len(y)
-    count = (n // 2 if lags is None else lags) + 1
-    present = weight > 0
-    x = np.where(present, y - y[present].mean(), 0.0)
-    size = fft.next_fast_len(2 * n, real=True)
-    products = fft.irfft(np.abs(fft.rfft(x, size)) ** 2, size)[:count]
-    pairs = fft.irfft(np.abs(fft.rfft(present.astype(float), size)) ** 2, size)[:count]
+    count = (len(y) // 2 if lags is None else lags) + 1
+    products, pairs, _ = _products(y, weight > 0, count)
     covariance = np.divide(products, pairs, out=np.zeros(count), where=pairs > 0.5)
     return covariance / covariance[0] if covariance[0] > 0 else covariance
+
+
+def _products(y: Floats, present: np.ndarray, count: int) -> tuple[Floats, Floats, float]:
+    """(sums of products of y with itself at each lag (count,), of how many pairs (count,), variance of y)."""
+    x = np.where(present, y - y[present].mean(), 0.0)
+    size = fft.next_fast_len(2 * len(y), real=True)
+    products = fft.irfft(np.abs(fft.rfft(x, size)) ** 2, size)[:count]
+    pairs = fft.irfft(np.abs(fft.rfft(present.astype(np.float64), size)) ** 2, size)[:count]
+    return products, pairs, float(np.mean(x[present] ** 2))
 
 
 def repetition(
@@ -127,12 +131,8 @@ def _white(rest: Floats, transform: Transform, null: Null) -> Floats:
 
 def _surprise(white: Floats, weight: Floats, lags: int) -> Floats:
     """(lags + 1,): how far the likeness at each lag is above that of its neighbours, in deviations."""
-    n, present = len(white), weight > 0
-    x = np.where(present, white - white[present].mean(), 0.0)
-    size = fft.next_fast_len(2 * n, real=True)
-    products = fft.irfft(np.abs(fft.rfft(x, size)) ** 2, size)[: lags + 1]
-    pairs = fft.irfft(np.abs(fft.rfft(present.astype(np.float64), size)) ** 2, size)[: lags + 1]
-    found = products / (np.mean(x[present] ** 2) * np.sqrt(np.maximum(pairs, 1.0)))
+    products, pairs, variance = _products(white, weight > 0, lags + 1)
+    found = products / (variance * np.sqrt(np.maximum(pairs, 1.0)))
     blocks = np.array_split(found[1:], max(1, lags // NEIGHBOURS))
     centre = np.cumsum([len(block) for block in blocks]) - len(blocks[0]) / 2
     middle = np.interp(np.arange(lags + 1), centre, [float(np.median(block)) for block in blocks])

@@ -1,4 +1,7 @@
-"""Reading our own run folders: the metrics of every step, and from the trace the place in the data of every row."""
+"""Reading our own run folders: the metrics of every step, and from the trace the place in the data of every row.
+
+A trace is read once: for the mean wave of each step's rows for every candidate, and the loss by place in the file.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,12 @@ from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
 from mygpt2.progress import Progress, silent
 from mygpt2.ripples.layout import Layout
-from mygpt2.ripples.log import Curve, Log, make_curve, make_log, spacing
+from mygpt2.ripples.log import Curve, Floats, Log, make_curve, make_log, spacing
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 
 Config = dict[str, Any]
+BINS = 96  # of a file, for the profile of loss
 ORDERS = ("sequential", "buffer", "lanes")
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, pa.ArrowException)  # a trace
 
@@ -152,16 +156,12 @@ class Trace:
     def pieces(self, progress: Progress = silent) -> Iterator[Rows]:
         """The rows that count, some hundred steps at a time, in the order of the files."""
         files = trace_files(self.run)
-        begins: dict[int, int] = {}
-        for file in files:
-            begins[file.attempt] = min(file.first, begins.get(file.attempt, file.first))
         for number, file in enumerate(files):
             progress("trace", number, len(files), "files")
-            stop = min([start for attempt, start in begins.items() if attempt > file.attempt], default=file.last + 1)
             with open_inside(file.path, self.run) as content:
                 table = pq.read_table(
                     content, columns=["step", "lane", "loss", "block", "document"], partitioning=None,
-                    filters=[("step", "<", stop)],
+                    filters=[("step", "<=", file.until)],
                 )  # fmt: skip
             if len(table):
                 yield _rows(table)
@@ -234,3 +234,46 @@ def _rows(table: pa.Table) -> Rows:
         blocks.flatten().to_numpy(),
         documents.flatten().to_numpy(),
     )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """`waves`: by candidate, the mean of exp(2 pi i place) over the rows of each of the log's steps (n,), complex.
+
+    `profile` (BINS,) is the mean loss above the trend by place in the file, `error` its standard error; `rows` counts
+    what they are made of.
+    """
+
+    waves: dict[str, np.ndarray]
+    profile: Floats
+    error: Floats
+    rows: int
+
+
+def gather(trace: Trace, log: Log, trend: Floats, progress: Progress = silent) -> Traced | None:
+    """The sums over the trace's rows whose steps are in the log; None when there are none. `trend` is (n,)."""
+    n = len(log)
+    sums = {name: np.zeros(n, complex) for name in trace.places}
+    count = np.zeros(n)
+    bins = np.zeros((3, BINS))  # rows, losses, squares
+    for piece in trace.pieces(progress):
+        at = np.searchsorted(log.step, piece.step)
+        good = (at < n) & (log.step[np.minimum(at, n - 1)] == piece.step) & np.isfinite(piece.loss)
+        if not good.any():
+            continue
+        index = at[good]
+        count += np.bincount(index, minlength=n)
+        for name, total in sums.items():
+            wave = np.exp(2j * np.pi * trace.phases(piece, name)[good])
+            total += np.bincount(index, wave.real, n) + 1j * np.bincount(index, wave.imag, n)
+        place = np.minimum((trace.phases(piece, "a file")[good] * BINS).astype(np.int64), BINS - 1)
+        above = piece.loss[good] - trend[index]
+        for row, values in zip(bins, (np.ones(len(above)), above, above**2), strict=True):
+            row += np.bincount(place, values, BINS)
+    if not count.any():
+        return None
+    waves = {name: np.divide(total, count, out=np.zeros(n, complex), where=count > 0) for name, total in sums.items()}
+    number = np.maximum(bins[0], 1)
+    mean = bins[1] / number
+    error = np.sqrt(np.maximum(bins[2] / number - mean**2, 0) / number)
+    return Traced(waves, np.where(bins[0] > 0, mean, np.nan), error, int(count.sum()))

@@ -13,18 +13,17 @@ from itertools import pairwise
 import numpy as np
 
 from mygpt2.progress import Progress, silent
+from mygpt2.ripples.bootstrap import Estimate, estimate
 from mygpt2.ripples.comb import Comb, find_comb
 from mygpt2.ripples.detrend import against, basis, detrend, without_trend, without_warmup
-from mygpt2.ripples.grid import Grid, make_grid
-from mygpt2.ripples.local import Estimate, estimate
-from mygpt2.ripples.log import Floats, Log
+from mygpt2.ripples.log import Floats, Grid, Log, make_grid
+from mygpt2.ripples.null import NORMAL
 from mygpt2.ripples.search import LONGEST_SURROGATE, Found, Law, Trend, law_of, search
 from mygpt2.ripples.sliding import Window, apart, drift, slide, without_drift
 from mygpt2.ripples.spectrum import Line, Transform, fit_line
 
 FEWEST_POINTS = 64
 ALPHA = 0.05
-NORMAL = 1.959964  # of a two-sided interval at 95 %
 SAME_PERIOD = 0.04  # neighbouring windows whose periods differ by less are one stretch
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from mygpt2.ripples.local import estimate
+from mygpt2.ripples.bootstrap import estimate
 from mygpt2.ripples.search import law_of, search
 from mygpt2.ripples.spectrum import Transform, fit_line
 from mygpt2.ripples.study import Study, study
