@@ -59,7 +59,7 @@ def flip(folder, rng) -> tuple:
 
 
 def watch(source, data, cache, run, said=None, **settings):
-    manifest = resolve_local(str(source), source, data, cache)
+    manifest = resolve_local(str(source), source, data)
     tell = (said if said is not None else []).append
     return SourceWatch(manifest, cache, run / "data.checksums", tell, **{"resumed": False, **settings})
 
@@ -161,7 +161,7 @@ def test_what_the_start_had_no_time_for_is_read_beside_the_training(tmp_path):
 
 def test_a_file_that_was_written_to_before_its_checksums_were_known_is_said(tmp_path):
     source, said = write_jsonl(tmp_path / "source"), []
-    manifest = resolve_local("x", source, config(source), tmp_path)
+    manifest = resolve_local("x", source, config(source))
     kept = SealFile(tmp_path / "data.checksums")
     for number, file in enumerate(manifest.files):
         whole = seal(manifest, number)
@@ -199,7 +199,7 @@ def test_the_held_out_set_of_a_run_is_the_same_after_a_resume(tmp_path):
 
 def test_every_byte_of_a_file_is_in_one_part(tmp_path):
     source = parquet_of("snappy")(tmp_path / "source")
-    manifest = resolve_local("x", source, config(source), tmp_path)
+    manifest = resolve_local("x", source, config(source))
     found = seal(manifest, 0)
     assert [*found.parts] == [*(f"row group {g}" for g in range(15)), REST]
 

@@ -35,10 +35,10 @@ def resolve(
     if source == "pydocs":
         from mygpt2.data.sources.pydocs.corpus import harvest
 
-        return resolve_local(source, harvest(cache_dir, progress), data, cache_dir)
+        return resolve_local(source, harvest(cache_dir, progress), data)
     path = home_path(source)
     if path.exists():
-        return resolve_local(source, path, data, cache_dir)
+        return resolve_local(source, path, data)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
         raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.sources.hub.dataset import resolve_hub

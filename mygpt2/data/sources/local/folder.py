@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe, read_whole
 from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.local.formats import tokens_layout
@@ -33,7 +32,7 @@ READERS = 16
 Blocks = list[tuple[int, int, int, int, int]]  # rows of the block table
 
 
-def resolve_local(source: str, path: Path, data: DataConfig, cache_dir: Path) -> Manifest:
+def resolve_local(source: str, path: Path, data: DataConfig) -> Manifest:
     """The manifest of a file or folder. UserError when it cannot be used."""
     found = find(path)
     kind = found.kind
@@ -41,7 +40,7 @@ def resolve_local(source: str, path: Path, data: DataConfig, cache_dir: Path) ->
         described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))
         files = [d.file for d in described]
         if kind == "parquet":
-            blocks, notes = _parquet_blocks(files, data.text_column, cache_dir, pool)
+            blocks, notes = _parquet_blocks(files, data.text_column, pool)
         elif kind == "tokens":
             blocks, notes = _token_blocks(files)
         else:
@@ -74,13 +73,9 @@ def _encoding_notes(described: list[Described]) -> list[str]:
     ]
 
 
-def _parquet_blocks(
-    files: list[SourceFile], column: str, cache_dir: Path, pool: ThreadPoolExecutor
-) -> tuple[Blocks, list[str]]:
+def _parquet_blocks(files: list[SourceFile], column: str, pool: ThreadPoolExecutor) -> tuple[Blocks, list[str]]:
     """A block for each row group; several for a large one."""
-    index = FooterIndex(cache_dir)
-    groups = list(pool.map(lambda file: index.row_groups(file, column), files))
-    index.save()
+    groups = list(pool.map(lambda file: _row_groups(file, column), files))
     total = sum(size for group in groups for _, size in group)
     part_bytes = max(LEAST_BLOCK * 4, min(2 * BLOCK_BYTES, total // (SMALL_SET // 2)))
     blocks: Blocks = []
@@ -102,28 +97,8 @@ def _parquet_blocks(
     return blocks, [note] if divided else []
 
 
-class FooterIndex:
-    """Rows and text bytes of row groups, kept by the file's content identity so that a footer is parsed once."""
-
-    def __init__(self, cache_dir: Path) -> None:
-        self._path, self._cache_dir = cache_dir / "footers.json", cache_dir
-        self._known: dict[str, list[list[int]]] = load_checked(self._path) or {}
-        self._new = False
-
-    def row_groups(self, file: SourceFile, column: str) -> list[list[int]]:
-        """[rows, uncompressed bytes of the text column] of every row group."""
-        key = f"{file.identity}/{column}"
-        if key not in self._known:
-            self._known[key] = _row_groups(file, column)
-            self._new = True
-        return self._known[key]
-
-    def save(self) -> None:
-        if self._new:
-            keep_checked(self._path, self._known, self._cache_dir)
-
-
-def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
+def _row_groups(file: SourceFile, column: str) -> list[tuple[int, int]]:
+    """(rows, uncompressed bytes of the text column) of every row group."""
     where = shown(file.location)
     try:
         metadata = pq.read_metadata(file.location)
@@ -137,7 +112,7 @@ def _row_groups(file: SourceFile, column: str) -> list[list[int]]:
     for number in range(metadata.num_row_groups):
         rows, chunk = metadata.row_group(number).num_rows, text_chunk(metadata, number, column)
         values = chunk.num_values
-        found.append([rows, chunk.total_uncompressed_size])
+        found.append((rows, chunk.total_uncompressed_size))
         if not 0 <= rows == values <= MOST_ROWS:
             raise UserError(
                 f"{where} is not a usable parquet file (row group {number} promises {rows:,} rows and {values:,} "

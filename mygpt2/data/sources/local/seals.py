@@ -100,38 +100,27 @@ def _byte_range(manifest: Manifest, number: int, row: np.void) -> tuple[int, int
 
 def seal(manifest: Manifest, number: int, pause: Callable[[float], bool] = lambda _: False) -> Seal | None:
     """The checksums of a file as it is now; None when `pause(seconds a chunk took)` says to stop. Raises OSError."""
-    file = manifest.files[number]
-    pieces = pieces_of(manifest, number)
+    file, pieces = manifest.files[number], pieces_of(manifest, number)
     size, stat = _traces(file)
-    rest, parts, at = xxhash.xxh3_64(), {}, 0
-
+    rest, parts, at = xxhash.xxh3_64(), dict[str, Any](), 0
     with open(file.location, "rb", buffering=0) as f:
-
-        def feed(digest: Any, stop: int) -> bool:
-            nonlocal at
-            while at < stop:
-                began = time.perf_counter()
-                chunk = f.read(min(CHUNK, stop - at))
-                if not chunk:
-                    raise OSError(f"{file.location} became shorter while it was read")
-                digest.update(chunk)
-                at += len(chunk)
-                if pause(time.perf_counter() - began):
-                    return False
-            return True
-
-        for start, stop, label in pieces:
-            digest = xxhash.xxh3_64()
+        for start, stop, label in [*pieces, (size, size, REST)]:
             if start < at:  # the parts of a file never overlap, unless its footer is wrong
                 continue
-            if not feed(rest, start) or not feed(digest, stop):
-                return None
-            parts[label] = digest.hexdigest()
-        if not feed(rest, size):
-            return None
+            own = rest if label == REST else parts.setdefault(label, xxhash.xxh3_64())
+            for digest, until in ((rest, start), (own, stop)):
+                while at < until:
+                    began = time.perf_counter()
+                    chunk = f.read(min(CHUNK, until - at))
+                    if not chunk:
+                        raise OSError(f"{file.location} became shorter while it was read")
+                    digest.update(chunk)
+                    at += len(chunk)
+                    if pause(time.perf_counter() - began):
+                        return None
     if at > sum(stop - start for start, stop, _ in pieces):
-        parts[REST] = rest.hexdigest()
-    return Seal(file.name, size, stat, parts)
+        parts[REST] = rest
+    return Seal(file.name, size, stat, {label: digest.hexdigest() for label, digest in parts.items()})
 
 
 def _traces(file: SourceFile) -> tuple[int, tuple[int, ...]]:
