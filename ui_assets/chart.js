@@ -4,9 +4,8 @@ const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
-const { assignColours } = await import(`./chart-colours.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { assignColours, curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { joinTables, picture, png } = await import(`./chart-export.js${version}`);
 

@@ -179,7 +179,7 @@ def _candidates(done: Study, traced: Traced | None) -> list[Candidate]:
 
 
 def _pulses(done: Study, candidates: list[Candidate]) -> dict[str, Any] | None:
-    """What recurs in step and is no wave, beside the ripple or as it. `cause`: what is known to be done so often."""
+    """What recurs without being a wave, beside the ripple or as it. `cause`: what is known to be done so often."""
     comb = done.comb
     if comb is None or not done.significant:
         return None

@@ -1,4 +1,4 @@
-"""What comes back in step once in a period and is no wave: short pulses, as an evaluation or a save can leave them, or
+"""What comes back once in a period without being a wave: short pulses, as an evaluation or a save can leave them, or
 the same rough stretch again, as data that is read over and over.
 
 Its power is spread over many harmonics, of which none need stand out, and whose highest is as likely the seventh as the

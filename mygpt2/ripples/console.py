@@ -42,7 +42,7 @@ def console_records(lines: Iterable[str]) -> list[Record]:
     found: list[Record] = []
     dicts: list[Record] = []
     step = bar = None
-    above = False  # OLMo's `[step=3/40]` was the last step told: what is indented below belongs to it
+    above = False  # OLMo's `[step=3/40]` was the last step seen: what is indented below belongs to it
     for line in lines:
         line = line[:LONGEST_LINE]
         if "loss" not in line and "Loss" not in line and "trl:" not in line and "tel:" not in line:
@@ -103,8 +103,8 @@ def _numbered(dicts: list[Record]) -> list[Record]:
     """The Trainer's records with the steps that its bar counted; without them where the bar was not written."""
     if any(key in record for record in dicts for key in ("step", "global_step")):
         return [{k: v for k, v in record.items() if k != "bar"} for record in dicts]
-    told = [record["bar"] for record in dicts if "loss" in record]
-    counted = bool(told) and None not in told and len(set(told)) == len(told)
+    bars = [record["bar"] for record in dicts if "loss" in record]
+    counted = bool(bars) and None not in bars and len(set(bars)) == len(bars)
     renamed = [{k: v for k, v in record.items() if k != "bar"} for record in dicts]
     if not counted:
         return renamed

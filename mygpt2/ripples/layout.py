@@ -15,7 +15,7 @@ from mygpt2.errors import UserError
 FINEWEB_DOCUMENTS, FINEWEB_DOCUMENT_TOKENS, FINEWEB_ROW_GROUP = 731_000, 1030.0, 1000
 DATASETS = ("fineweb-edu",)
 
-EVENTS = ("the evaluation interval", "the saving interval")  # of what is done now and then, and is no property of data
+EVENTS = ("the evaluation interval", "the saving interval")  # periods of what the program does, not of the data
 
 Unit = Literal["tokens", "steps"]
 

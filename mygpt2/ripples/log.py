@@ -98,25 +98,25 @@ def make_log(
     fields of Log.
     """
     step, loss = np.atleast_1d(np.asarray(step, np.float64)), np.atleast_1d(np.asarray(loss, np.float64))
-    told = list(notes)
+    said = list(notes)
     far = np.abs(step) >= LAST_STEP
     kept = (np.abs(step) < LAST_STEP) & (np.abs(loss) < LARGEST)  # not what is NaN
     if (lost := int((~kept & ~far).sum())) > 0:
-        told.append(f"{lost:,} of {len(step):,} rows have no finite loss and are left out")
+        said.append(f"{lost:,} of {len(step):,} rows have no finite loss and are left out")
     if far.any():
-        told.append(f"{int(far.sum()):,} of {len(step):,} rows have a step beyond {LAST_STEP:.3g} and are left out")
+        said.append(f"{int(far.sum()):,} of {len(step):,} rows have a step beyond {LAST_STEP:.3g} and are left out")
     places = np.flatnonzero(kept)
     _, last = np.unique(step[places][::-1], return_index=True)
     chosen = places[::-1][last]
     if (doubled := len(places) - len(chosen)) > 0:
-        told.append(f"{doubled:,} steps were written again later, as after a resume; the later ones count")
+        said.append(f"{doubled:,} steps were written again later, as after a resume; the later ones count")
     found = _ascending(tokens, chosen)
     if tokens is not None and found is None and len(chosen):
-        told.append("its tokens are missing or do not ascend; periods are given in steps")
+        said.append("its tokens are missing or do not ascend; periods are given in steps")
     chosen_rate = None if rate is None else np.asarray(rate, np.float64)[chosen]
     if chosen_rate is not None and not np.isfinite(chosen_rate).all():
         chosen_rate = None
-    return Log(name, step[chosen], loss[chosen], tokens=found, rate=chosen_rate, notes=tuple(told), **more)
+    return Log(name, step[chosen], loss[chosen], tokens=found, rate=chosen_rate, notes=tuple(said), **more)
 
 
 def make_curve(step: Any, loss: Any) -> Curve | None:

@@ -97,7 +97,7 @@ def autoregression(y: Floats, weight: Floats, most: int = MOST_ORDER) -> tuple[F
         before = a[:, : k - 1]
         ahead = r[:, k] - np.einsum("bi,bi->b", before, r[:, k - 1 : 0 : -1])
         reflection = np.divide(ahead, variance, out=np.zeros(rows), where=alive)
-        alive = alive & (np.abs(reflection) < 1)  # gaps can make a covariance that is none
+        alive = alive & (np.abs(reflection) < 1)  # with gaps the estimate need not be a covariance
         reflection = np.where(alive, reflection, 0.0)
         a[:, : k - 1] = before - reflection[:, None] * before[:, ::-1]
         a[:, k - 1] = reflection

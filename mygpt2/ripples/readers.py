@@ -60,7 +60,7 @@ def read_log(
 
 
 def _scalars(path: Path, files: list[Path], progress: Progress) -> Table:
-    """The table of event files; a step that has other scalars and no loss is no fault."""
+    """The table of event files; a step with other scalars and no loss is not a fault."""
     found = read_event_files(files, lambda done, total: progress(f"read {path.name}", done, total, "B"))
     everywhere = np.ones(len(found.step), bool)
     return Table({"step": found.step, **found.values}, {"step": everywhere, **found.logged}, found.notes)

@@ -3,7 +3,7 @@
 The ripple is removed first, and the residual whitened by its null, so that neither a wave nor slow drift makes lags
 alike. Where the pass is known, that lag is tested; else all lags are, and their number is paid for. What is like itself
 because of a few events is not data: stretches of the overlap must agree. Means over several neighbouring lags are
-tried too, for a pass that is no whole number of steps, and for data that came again in a slightly different order.
+tried too, for a pass that is not a whole number of steps, and for data that came again in a slightly different order.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _surprise(white: Floats, weight: Floats, lags: int) -> Floats:
 
 
 def _sharp(surprise: Floats, first: int, last: int, white: Floats) -> Iterator[tuple[float, float, Floats]]:
-    """(lag, chance, series) of the likest lag, or few lags together; of one pass where it is the likest of several."""
+    """(lag, chance, series) of the lag most alike, or few lags together; of one pass where several are."""
     sums = np.r_[0.0, np.cumsum(surprise)]
     for width in WIDTHS:
         mean = (sums[first + width : last + 1] - sums[first : last + 1 - width]) / math.sqrt(width)

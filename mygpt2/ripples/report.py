@@ -17,7 +17,7 @@ Maybe = Any  # None where it cannot be said
 class Report:
     """A report; its JSON has these keys in this order, with no NaN and no arrays.
 
-    period_ci: in `period_ci_unit`, tokens where they are known. pulses, where what recurs is no wave: kind (pulse;
+    period_ci: in `period_ci_unit`, tokens where they are known. pulses, where what recurs is not a wave: kind (pulse;
     again, as data that is read again and again; wave, of a shape with many harmonics), main (whether it is the period
     above), period_steps, height, height_ci, width_steps, first_step, p_value, cause. figures: thinned for display.
     """
@@ -59,7 +59,7 @@ class Report:
         return cls(**{item.name: found[item.name] for item in fields(cls) if item.name in found})
 
     def to_json(self) -> dict[str, Any]:
-        return {item.name: plain(getattr(self, item.name)) for item in fields(self)}
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def plain(value: Any) -> Any:

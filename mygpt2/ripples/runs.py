@@ -33,7 +33,7 @@ DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryEr
 
 
 def read_run(path: Path, progress: Progress = silent) -> Log:
-    """The log of a run folder, with its layout where a trace says it. UserError when it is no run's."""
+    """The log of a run folder, with its layout where a trace says it. UserError where it is not one."""
     run = RunDir(Path(path))
     if not run.exists():
         raise UserError(f"{path} is not a run folder; give one that holds config.toml, or a log file")

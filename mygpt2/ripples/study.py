@@ -64,7 +64,7 @@ class Study:
     fitted: Estimate
     fit_power: Found  # the search of the main stretch
     raw: Floats  # y with everything that recurs
-    comb: Comb | None  # what recurs and is no wave; `y` and `windows` are without it unless it is the main line
+    comb: Comb | None  # what recurs without being a wave; `y` and `windows` are without it unless it is the main line
 
     @property
     def significant(self) -> bool:

@@ -61,7 +61,7 @@ def numbers(report: Report) -> list[Row]:
 
 
 def _pulses(found: Mapping[str, Any]) -> list[Row]:
-    """What recurs and is no wave."""
+    """What recurs without being a wave."""
     kind = {"pulse": "pulses", "again": "the same rough stretch again", "wave": "a curve of many harmonics"}
     rows = [(kind.get(found["kind"], "recurs"), f"every {steps(found['period_steps'])} steps")]
     if found["kind"] == "pulse":

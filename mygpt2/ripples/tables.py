@@ -34,7 +34,7 @@ _THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, float64 with NaN for what is no number; `logged` (n,) by name, whether a row means to
+    """Columns of equal length, float64 with NaN for what is not a number; `logged` (n,) by name, whether a row means to
     say something there. `notes`: what a person should know of how they were read. `found`: further settings.
     """
 
@@ -45,7 +45,7 @@ class Table:
 
 
 def read_table(path: Path, progress: Progress) -> Table:
-    """The table of a text file, by what its first lines look like. UserError in a sentence for what is none."""
+    """The table of a text file, by what its first lines look like. UserError for a file without one."""
     size = checked_file(path)
     with opened(path) as file:
         head = list(islice((line[:4096] for line in file if line.strip()), LOOKED_AT))
@@ -69,7 +69,7 @@ def read_table(path: Path, progress: Progress) -> Table:
 
 
 def _followed(file: TextIO, path: Path, progress: Progress) -> Iterator[str]:
-    """The lines of a file; how far it is, is told."""
+    """The lines of a file, with progress."""
     size = max(1, path.stat().st_size)
     for number, line in enumerate(file):
         if number % TOLD_EVERY == 0:

@@ -24,7 +24,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip (or a spreadsheet)", b"\x28\
 
 
 def checked_file(path: Path) -> int:
-    """The bytes of a file. UserError for what is no plain file that can be read whole."""
+    """The bytes of a file. UserError unless it is a plain file that can be read whole."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:

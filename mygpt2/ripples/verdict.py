@@ -23,7 +23,7 @@ def verdict(report: Report) -> str:
 
 
 def pulses(report: Report) -> str:
-    """What recurs and is no wave, in a sentence or two."""
+    """What recurs without being a wave, in a sentence or two."""
     found = report.pulses
     if not found:
         return ""
@@ -121,11 +121,11 @@ def _drift(report: Report) -> str:
     segments = report.drift
     if len(segments) < 2:
         return ""
-    told = [
+    parts = [
         f"{s['period_steps']:.3g} steps ({s['amplitude']:.3f} nats) in {s['from_step']:.0f}-{s['to_step']:.0f}"
         for s in segments
     ]
-    return f"It drifts: {'; '.join(told[:6])}."
+    return f"It drifts: {'; '.join(parts[:6])}."
 
 
 def _validation(report: Report) -> str:

@@ -3,8 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
-const { LOOKS, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
-const { assignColours } = await import("../../ui_assets/chart-colours.js");
+const { LOOKS, assignColours, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
 const options = { axes: { step: { title: "step" } }, panels: { loss: { title: "Loss", column: "loss", smooth: true, log: true, marks: true } } };

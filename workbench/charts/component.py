@@ -10,13 +10,12 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from workbench.charts.flops import flops_per_token
-from workbench.charts.points import Runs, points, table
+from workbench.charts.points import Runs, flops_per_token, points, table
 from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
-    "chart.js", "chart-feed.js", "chart-cursor.js", "chart-colours.js", "chart-series.js", "chart-smooth.js",
+    "chart.js", "chart-feed.js", "chart-cursor.js", "chart-series.js", "chart-smooth.js",
     "chart-axes.js", "chart-draw.js", "chart-tools.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="

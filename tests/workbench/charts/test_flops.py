@@ -8,7 +8,7 @@ from mygpt2.config import load_config, to_toml
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.planning.compute import flops_per_token as of_trainer
 from tests.workbench.charts.made_up import Folder, new_run
-from workbench.charts.flops import flops_per_token
+from workbench.charts.points import flops_per_token
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -170,7 +170,7 @@ def standing(context: Context, reports: Reports, study: Study) -> Standing:
 
 
 class Keeper:
-    """Takes the studies on, by and by, whether or not a page is open: a call does what is due next, if anything is.
+    """Takes the studies on, whether or not a page is open: a call does what is due next, if anything is.
 
     One task at a time over all studies, the oldest first. A study that is done is looked at again when a run changes.
     """
