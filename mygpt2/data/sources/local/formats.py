@@ -11,10 +11,9 @@ import json
 import os
 import struct
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,7 +24,7 @@ from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.local.encoding import as_utf8, text_of
 from mygpt2.data.sources.local.textfiles import line_range, split_text, text_range
 from mygpt2.data.sources.local.unpack import Changed, Damaged, whole
-from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.parquet import row_texts
 from mygpt2.errors import first_line
 
@@ -48,14 +47,28 @@ class LocalReader:
 
     def read(self, block: int) -> list[Any]:
         """The documents of a block. Unreadable when the file is damaged or changed, Outage when the system fails."""
-        with _faults(block):
+        try:
             for file in self.manifest.files_of(block):
-                _check_unchanged(file)
+                status = os.stat(file.location)
+                if status.st_size != file.size or (file.mtime_ns and status.st_mtime_ns != file.mtime_ns):
+                    raise Changed(f"{file.name} was changed since the run began")
             row = self.manifest.blocks[block]
             documents = self._documents(row)
             if row["rows"] >= 0 and len(documents) != row["rows"]:
                 raise Damaged(f"{len(documents)} documents where {int(row['rows'])} were promised")
             return documents
+        except OSError as error:
+            if error.errno in _TRANSIENT:
+                raise Outage(f"{error.strerror}: {error.filename}") from error
+            raise Unreadable(block, first_line(error)) from error
+        except MemoryError as error:
+            raise Unreadable(block, "it does not fit into memory; write it with smaller parts") from error
+        except (
+            pa.ArrowException,
+            ValueError,
+            OverflowError,
+        ) as error:  # Damaged, and what torn files make of lengths
+            raise Unreadable(block, first_line(error)) from error
 
     def close(self) -> None:
         """Let go of open files."""
@@ -66,25 +79,13 @@ class LocalReader:
     def _path(self, row: np.void) -> str:
         return self.manifest.files[int(row["file"])].location
 
-
-@contextmanager
-def _faults(block: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _TRANSIENT:
-            raise Outage(f"{error.strerror}: {error.filename}") from error
-        raise Unreadable(block, first_line(error)) from error
-    except MemoryError as error:
-        raise Unreadable(block, "it does not fit into memory; write it with smaller parts") from error
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # Damaged, and what a torn file makes of lengths
-        raise Unreadable(block, first_line(error)) from error
-
-
-def _check_unchanged(file: SourceFile) -> None:
-    status = os.stat(file.location)
-    if status.st_size != file.size or (file.mtime_ns and status.st_mtime_ns != file.mtime_ns):
-        raise Changed(f"{file.name} was changed since the run began")
+    def _text(self, row: np.void, cut: Callable[[BinaryIO, int, int], bytes]) -> bytes:
+        """The bytes of a block in UTF-8: of the whole file, or what `cut` takes of it."""
+        if int(row["stop"]) < 0:
+            return as_utf8(whole(self._path(row)))
+        with open(self._path(row), "rb") as f:
+            content = cut(f, int(row["start"]), int(row["stop"]))
+        return as_utf8(content) if row["start"] == 0 else content
 
 
 class ParquetReader(LocalReader):
@@ -95,31 +96,19 @@ class ParquetReader(LocalReader):
         self._local = threading.local()  # an open parquet file is not safe to share between threads
 
     def _documents(self, row: np.void) -> list[Any]:
-        source, group = self._open(self._path(row)), int(row["part"])
-        return row_texts(source, group, self.manifest.text_column, int(row["start"]), int(row["stop"]))
-
-    def _open(self, path: str) -> pq.ParquetFile:
-        files: OrderedDict[str, pq.ParquetFile] = self._local.__dict__.setdefault("files", OrderedDict())
-        if path not in files:
-            files[path] = pq.ParquetFile(path, page_checksum_verification=True)
-            if len(files) > OPEN_FILES:
-                files.popitem(last=False)[1].close()
-        files.move_to_end(path)
-        return files[path]
+        if not hasattr(self._local, "open"):
+            self._local.open = lru_cache(OPEN_FILES)(partial(pq.ParquetFile, page_checksum_verification=True))
+        source = self._local.open(self._path(row))
+        return row_texts(source, int(row["part"]), self.manifest.text_column, int(row["start"]), int(row["stop"]))
 
 
 class JsonlReader(LocalReader):
     """Lines of JSON objects. A line belongs to the block where it starts; one that is no object counts as not text."""
 
     def _documents(self, row: np.void) -> list[Any]:
-        if int(row["stop"]) < 0:
-            content = as_utf8(whole(self._path(row)))
-        else:
-            with open(self._path(row), "rb") as f:
-                content = line_range(f, int(row["start"]), int(row["stop"]))
-            content = content.removeprefix(b"\xef\xbb\xbf") if row["start"] == 0 else content
         key = self.manifest.text_column
-        return [json_text(line, key) for line in content.split(b"\n") if line and not line.isspace()]
+        lines = self._text(row, line_range).split(b"\n")
+        return [json_text(line, key) for line in lines if line and not line.isspace()]
 
 
 def json_text(line: bytes, key: str) -> Any:
@@ -135,13 +124,9 @@ class TextReader(LocalReader):
     """Small files are a document each; larger ones are cut at blank lines, see `textfiles`."""
 
     def _documents(self, row: np.void) -> list[Any]:
-        first, path = int(row["file"]), self._path(row)
-        if int(row["stop"]) >= 0:
-            with open(path, "rb") as f:
-                content = text_range(f, int(row["start"]), int(row["stop"]))
-            return split_text(as_utf8(content) if row["start"] == 0 else content)
-        if int(row["rows"]) < 0:
-            return split_text(as_utf8(whole(path)))
+        if int(row["stop"]) >= 0 or int(row["rows"]) < 0:
+            return split_text(self._text(row, text_range))
+        first = int(row["file"])
         files = self.manifest.files[first : first + int(row["rows"])]
         return [text_of(as_utf8(whole(file.location))) for file in files]
 
