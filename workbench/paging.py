@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mygpt2.inside import open_inside
-from mygpt2.records import checked, is_whole, tame
+from mygpt2.records import checked, tame
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.metrics import is_row
 from mygpt2.run_dir.writer import METRIC_KEYS
 
 MAX_ROWS = 5000
@@ -142,9 +143,7 @@ def _row(data: bytes) -> dict[str, Any] | None:
         found = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not (is_whole(found.get("step")) and is_whole(found.get("attempt"))):
-        return None
-    return found
+    return found if isinstance(found, dict) and is_row(found) else None
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import statistics
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.files import read_json
-from mygpt2.inside import open_inside
 from mygpt2.machine import available_cores
 from mygpt2.planning.compute import CPU_SPEED, compile_choice, training_flops
 from mygpt2.planning.machine import Gpu, likely_precision, list_gpus, published
 from mygpt2.records import checked, tame
-from mygpt2.run_dir.lines import parse_lines
+from mygpt2.run_dir.lines import parse_lines, tail_lines
 from mygpt2.run_dir.paths import RunDir, list_runs
 
 TAIL_BYTES = 1 << 14  # some 50 steps
@@ -185,16 +183,10 @@ def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
 
 def _last_rows(path: Path) -> list[dict[str, float]]:
     """The last whole rows of the latest attempt with a speed; without an attempt's first step, which warms up."""
-    try:
-        with open_inside(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
-    except OSError:
-        return []
+    lines, whole = tail_lines(path, TAIL_BYTES)
     rows = [row for row in map(checked, map(tame, parse_lines(lines)[0])) if _positive(row.get("tokens_per_second"))]
     latest = [row for row in rows if row.get("attempt") == rows[-1].get("attempt")]
-    return latest[1:] if size <= TAIL_BYTES or len(latest) < len(rows) else latest
+    return latest[1:] if whole or len(latest) < len(rows) else latest
 
 
 def _positive(value: object) -> bool:

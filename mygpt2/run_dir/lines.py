@@ -1,11 +1,16 @@
-"""Append-only files of JSON lines: the writer that never tears a line, and the reader that waits for whole ones."""
+"""Append-only files of JSON lines: the writer that never tears a line, and the readers that wait for whole ones.
+
+`Follower` is for whoever stays, `news` for a reader who remembers only a cursor and may ask any process.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +21,8 @@ from mygpt2.records import checked, tame
 MAX_PENDING_BYTES = 8 << 20
 MAX_LINE_BYTES = MAX_PENDING_BYTES  # no writer makes a longer one
 PIECE_BYTES = 64 << 20
+ANSWER_BYTES = 48 << 20  # of one answer of `news`: some 150,000 steps; the reader comes back for the rest
+HEAD_BYTES = 4096  # a first line is known by at most this many of its bytes
 
 
 class LineWriter:
@@ -79,22 +86,25 @@ class Follower:
 
     def __init__(self, path: Path, offset: int = 0, *, root: Path | None = None) -> None:
         self.path, self.offset, self.restarts = path, offset, 0
+        self.size = 0  # of the file, when it was last read
         self.problem: str | None = None
         self._root = root
         self._searched = 0  # up to where no end of the line at `offset` was found
         self._identity: tuple[int, int] | None = None
 
-    def read(self, max_bytes: int | None = None) -> list[bytes]:
+    def read(self, max_bytes: int | None = None, until: int | None = None) -> list[bytes]:
         """New lines without their line ends; empty if there is nothing new, no file, or a problem with it.
 
-        With `max_bytes` at most about that much at once; one longer line is still returned whole.
+        With `max_bytes` at most about that much at once; one longer line is still returned whole. With `until` the
+        file counts as no longer than that.
         """
         lines: list[bytes] = []
         try:
             with open_inside(self.path, self._root) as file:
                 info = os.fstat(file.fileno())
                 self._notice_restart((info.st_dev, info.st_ino), info.st_size)
-                while new := self._piece(file, info.st_size, PIECE_BYTES if max_bytes is None else max_bytes):
+                self.size = info.st_size if until is None else min(info.st_size, until)
+                while new := self._piece(file, self.size, PIECE_BYTES if max_bytes is None else max_bytes):
                     lines += new
                     if max_bytes is not None:
                         break
@@ -140,6 +150,64 @@ class Follower:
         self._identity = identity
 
 
+@dataclass(frozen=True)
+class Cursor:
+    """Up to where a file was read. `head` fingerprints its first line: a file put in its place has another."""
+
+    head: str
+    at: int
+
+    @classmethod
+    def of(cls, value: Any) -> Cursor | None:
+        """A cursor that a browser sent back; None for anything else."""
+        head, at = (value.get("head"), value.get("at")) if isinstance(value, dict) else (None, None)
+        return cls(head, at) if isinstance(head, str) and type(at) is int and at >= 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class News:
+    """Complete lines. `cursor` is None while there is no complete line at all; `more` asks to come again."""
+
+    lines: list[bytes]
+    cursor: Cursor | None
+    replaced: bool = False
+    more: bool = False
+
+
+def news(path: Path, cursor: Cursor | None, *, until: int | None = None, limit: int = ANSWER_BYTES) -> News:
+    """What was appended since `cursor` (None: the start), at most up to byte `until`.
+
+    Nothing is kept between calls. A file that was replaced or became shorter is read from its start, and `replaced`
+    says so. OSError for a file that cannot be read; an absent one is empty.
+    """
+    try:
+        with open_inside(path) as file:
+            size, first = os.fstat(file.fileno()).st_size, file.readline(HEAD_BYTES)
+    except FileNotFoundError:
+        return News([], None, replaced=cursor is not None)
+    if not first or (len(first) < HEAD_BYTES and not first.endswith(b"\n")):
+        return News([], None, replaced=cursor is not None)
+    head = hashlib.sha256(first).hexdigest()[:16]
+    replaced = cursor is not None and (cursor.head != head or cursor.at > size)
+    follower = Follower(path, 0 if cursor is None or replaced else cursor.at)
+    start, lines = follower.offset, follower.read(limit, until)
+    if follower.problem:
+        raise OSError(follower.problem)
+    return News(lines, Cursor(head, follower.offset), replaced, more=bool(lines) and follower.size - start > limit)
+
+
+def portions(path: Path, limit: int = ANSWER_BYTES) -> Iterator[list[bytes]]:
+    """All complete lines of a file, as much at a time as `news` gives; at least one portion, which may be empty."""
+    found = news(path, None, limit=limit)
+    yield found.lines
+    while found.more:
+        found = news(path, found.cursor, limit=limit)
+        yield found.lines
+
+
 def parse_lines(lines: list[bytes]) -> tuple[list[dict[str, Any]], int]:
     """The JSON objects among lines, in order, and how many lines were something else."""
     try:  # one call for all is three times as quick as one per line
@@ -165,16 +233,22 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [checked(tame(record)) for record in parse_lines(Follower(path).read())[0]]
 
 
-def last_record(path: Path, within: int = 1 << 16) -> dict[str, Any] | None:
-    """The last complete record, as `checked` leaves it, reading the end of the file only."""
+def tail_lines(path: Path, within: int) -> tuple[list[bytes], bool]:
+    """The complete lines among the last `within` bytes of a file, and whether they are all. An unreadable file has
+    none."""
     try:
         with open_inside(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - within))
             lines = file.read(within).split(b"\n")[:-1]
     except OSError:
-        return None
-    for line in reversed(lines):
+        return [], True
+    return lines[size > within :], size <= within
+
+
+def last_record(path: Path, within: int = 1 << 16) -> dict[str, Any] | None:
+    """The last complete record, as `checked` leaves it, reading the end of the file only."""
+    for line in reversed(tail_lines(path, within)[0]):
         if line.startswith(b"{") and (records := parse_lines([line])[0]):
             return checked(tame(records[0]))
     return None

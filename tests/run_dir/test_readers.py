@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mygpt2.run_dir import Follower, MetricsReader, RunWriter, last_record, parse_lines, read_events, read_metrics
-from mygpt2.run_dir.metrics import winners
+from mygpt2.run_dir import Follower, RunWriter, last_record, parse_lines, read_events, read_metrics
+from mygpt2.run_dir.metrics import _parse_each, _parse_many, winners
 
 
 def test_only_complete_lines_are_returned_and_each_once(tmp_path):
@@ -106,21 +106,6 @@ def test_a_half_line_is_ignored_a_garbage_line_counted_and_odd_values_are_nan(ru
     assert np.isnan(metrics["lr"][3]) and metrics["extra"].tolist()[3] == 7 and np.isnan(metrics["extra"][0])
 
 
-def test_following_gives_the_same_as_reading_and_reads_only_what_is_new(run):
-    reader = MetricsReader(run)
-    assert len(reader.poll()) == 0
-    write_steps(run, 1, 1, 10, 1.0)
-    first = reader.poll()
-    assert len(first) == 10 and reader.poll() is first
-    write_steps(run, 2, 6, 20, 2.0)
-    followed, read = reader.poll(), read_metrics(run)
-    for key in read.columns:
-        np.testing.assert_array_equal(followed[key], read[key])
-        np.testing.assert_array_equal(followed.overwritten[key], read.overwritten[key])
-    run.metrics_file.write_bytes(b'{"step":1,"attempt":1}\n')
-    assert reader.poll()["step"].tolist() == [1]
-
-
 def test_seventy_thousand_steps_are_read_in_seconds_at_most(run):
     row = {"schema": 1, "attempt": 1, "tokens": 524288, "epoch": 0.1, "loss": 3.21, "lr": 6e-4, "grad_norm": 0.4,
            "tokens_per_second": 1e5, "step_ms": 1.5, "data_wait_ms": 0.1, "mfu": None, "memory_bytes": 1,
@@ -148,3 +133,16 @@ def test_events_of_one_kind(run):
             writer.event(kind, step=1)
     assert [event["kind"] for event in read_events(run)] == ["eval", "save", "eval"]
     assert len(read_events(run, ["eval"])) == 2
+
+
+def test_both_parsers_find_the_same_columns_whatever_somebody_wrote(run):
+    odd = {"mine": 2, "note": "text", "flag": True, "list": [1], "object": {"a": 1}, "late": None}
+    rows = [
+        {"step": n, "attempt": 1, "loss": 1 / n, **odd, **({"late": 0.5} if n > 2000 else {})} for n in range(1, 2500)
+    ]
+    lines = [json.dumps(row).encode() for row in rows]
+    many, each = _parse_many(lines, None), _parse_each(lines, None)
+    assert many is not None and sorted(many.values) == sorted(each.values)
+    for name, column in each.values.items():
+        np.testing.assert_array_equal(many.values[name], column, name)
+    assert each.values["late"][-1] == 0.5 and each.values["flag"][0] == 1 and np.isnan(each.values["note"]).all()

@@ -16,14 +16,14 @@ PROBLEMS = {
 }
 
 
-def marks(data: bytes) -> list[dict[str, Any]]:
+def marks(lines: list[bytes]) -> list[dict[str, Any]]:
     """Marks from complete lines of events.jsonl.
 
     Each has kind (eval, passed, save, alert), attempt and step; a step of None is the attempt's newest. eval: value in
     nats per token, text the hash of the tokens, and yardstick {of, loss} where the run knows the other model's loss on
     the same tokens.
     """
-    found = [_mark(record) for record in parse_lines(data.split(b"\n")[:-1])[0]]
+    found = [_mark(record) for record in parse_lines(lines)[0]]
     return [mark for mark in found if mark]
 
 

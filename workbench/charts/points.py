@@ -9,13 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from mygpt2.errors import UserError
+from mygpt2.records import MOST_EXACT
 from mygpt2.run_dir import RunDir, state_of
-from mygpt2.run_dir.lines import parse_lines
-from mygpt2.run_dir.metrics import MOST_COLUMNS, winners
-from mygpt2.run_dir.writer import METRIC_KEYS
+from mygpt2.run_dir.lines import Cursor, news, portions
+from mygpt2.run_dir.metrics import parse_rows, read_rows, resets, winners
 from workbench.charts.marks import alert_marks, marks
-from workbench.charts.rows import LARGEST, Rows, changes, packed, parse, progression, resets
-from workbench.charts.tail import Place, news, portions
+from workbench.charts.rows import changes, packed, progression
 from workbench.charts.view import COLUMNS, MAX_RUNS
 
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
@@ -78,16 +77,16 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
     cursor = want.get("cursor")
     cursor = cursor if isinstance(cursor, Mapping) else {}
     until = want.get("until") if type(want.get("until")) is int else None
-    metrics = news(run.metrics_file, Place.of(cursor.get("metrics")), until=until)
+    metrics = news(run.metrics_file, Cursor.of(cursor.get("metrics")), until=until)
     fresh = metrics.replaced or not cursor
     before = {} if fresh else cursor
-    rows = parse(metrics.data, [*columns, "tokens"])
+    rows = parse_rows(metrics.lines, [*columns, "tokens"])
     last = {
         "step": int(rows.step[-1]) if len(rows) else _int(before.get("step")),
         "attempt": int(rows.attempt[-1]) if len(rows) else _int(before.get("attempt")),
     }
     reply: dict[str, Any] = {
-        "cursor": {"metrics": _json(metrics.place), **last},
+        "cursor": {"metrics": metrics.cursor and metrics.cursor.to_json(), **last},
         "rows": len(rows),
         "replaced": metrics.replaced,
         "more": metrics.more,
@@ -107,10 +106,10 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
 
 def _add_marks(reply: dict[str, Any], context: Runs, run: RunDir, before: Mapping[str, Any]) -> None:
     """New events and alerts, and the places to go on from."""
-    events = news(run.events_file, Place.of(before.get("events")))
+    events = news(run.events_file, Cursor.of(before.get("events")))
     alerts, newest = _new_alerts(context, run.name, None if events.replaced else before.get("alert"))
-    reply["cursor"] |= {"events": _json(events.place), "alert": newest}
-    found = [*marks(events.data), *alert_marks(alerts)]
+    reply["cursor"] |= {"events": events.cursor and events.cursor.to_json(), "alert": newest}
+    found = [*marks(events.lines), *alert_marks(alerts)]
     if found:
         reply["marks"] = found
     if events.replaced:
@@ -153,12 +152,12 @@ def points_csv(run: RunDir) -> str:
     import pyarrow as pa
     from pyarrow import csv
 
-    rows = _all_rows(run)
+    rows = read_rows(run)
     wins = winners(rows.attempt, rows.step)
     order = np.concatenate([np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")], np.flatnonzero(~wins)])
     columns: dict[str, Any] = {"run": [run.name] * len(rows), "step": rows.step[order], "attempt": rows.attempt[order]}
     for name, values in rows.values.items():
-        whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < LARGEST)))
+        whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < MOST_EXACT)))
         column = pa.array(values[order], from_pandas=True)  # NaN is an empty cell
         columns[name] = column.cast(pa.int64(), safe=False) if whole else column
     evaluated = _evaluated(run)
@@ -172,26 +171,9 @@ def points_csv(run: RunDir) -> str:
     return ",".join(columns) + "\n" + out.getvalue().decode()
 
 
-def _all_rows(run: RunDir) -> Rows:
-    """All rows, with the columns that a trainer writes, and others that the first row has."""
-    names: list[str] = []
-    parts = []
-    for data in portions(run.metrics_file):
-        first = parse_lines(data.split(b"\n", 1)[:1])[0]
-        known = dict.fromkeys((*METRIC_KEYS, "time", *(key for row in first for key in row)))
-        names = names or [name for name in known if name not in NOT_VALUES][:MOST_COLUMNS]
-        parts.append(parse(data, names))
-    join = np.concatenate
-    return Rows(
-        join([part.step for part in parts]),
-        join([part.attempt for part in parts]),
-        {name: join([part.values[name] for part in parts]) for name in names},
-    )
-
-
 def _evaluated(run: RunDir) -> dict[tuple[Any, Any], float]:
     """The last validation loss by (attempt, step)."""
-    found = (mark for data in portions(run.events_file) for mark in marks(data) if mark["kind"] == "eval")
+    found = (mark for lines in portions(run.events_file) for mark in marks(lines) if mark["kind"] == "eval")
     return {(mark["attempt"], mark["step"]): float(mark["value"]) for mark in found}
 
 
@@ -219,7 +201,3 @@ def _of_run(context: Runs, name: str) -> float | None:
 
 def _int(value: Any) -> int | None:
     return value if type(value) is int else None
-
-
-def _json(place: Place | None) -> dict[str, Any] | None:
-    return {"head": place.head, "at": place.at} if place else None

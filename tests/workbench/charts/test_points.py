@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mygpt2.run_dir import read_metrics
+from mygpt2.run_dir.lines import Cursor, news
+from mygpt2.run_dir.metrics import _parse_each, _parse_many, parse_rows
 from tests.workbench.charts.made_up import Alert, Folder, loss_at, new_run, write_event, write_steps
 from workbench.charts.points import COLUMNS, points, table
-from workbench.charts.rows import _parse_each, _parse_many, packed, parse, progression
-from workbench.charts.tail import Place, news
+from workbench.charts.rows import packed, progression
 
 
 @pytest.fixture
@@ -113,19 +114,19 @@ def test_columns_can_be_fetched_later_up_to_the_same_place(folder, run):
 
 def test_a_long_file_comes_in_several_answers(run):
     write_steps(run, 1, 1000)
-    place, lines = None, b""
+    place, lines = None, []
     for _ in range(1000):
         found = news(run.metrics_file, place, limit=10_000)
-        assert len(found.data) <= 10_000
-        lines, place = lines + found.data, found.place
+        assert sum(map(len, found.lines)) <= 10_000
+        lines, place = lines + found.lines, found.cursor
         if not found.more:
             break
-    assert lines == run.metrics_file.read_bytes()
+    assert lines == run.metrics_file.read_bytes().splitlines()
 
 
 def test_both_parsers_read_the_same_and_nulls_are_gaps(run):
     write_steps(run, 1, 3000, nulls=range(10, 20))
-    data = run.metrics_file.read_bytes()
+    data = run.metrics_file.read_bytes().splitlines()
     many, each = _parse_many(data, COLUMNS), _parse_each(data, COLUMNS)
     assert many is not None
     np.testing.assert_array_equal(many.step, each.step)
@@ -139,8 +140,8 @@ def test_both_parsers_read_the_same_and_nulls_are_gaps(run):
 )
 def test_lines_that_are_no_metrics_are_passed_over(run, odd):
     write_steps(run, 1, 2000)
-    data = run.metrics_file.read_bytes() + odd
-    assert parse(data, ["loss"]).step.tolist() == list(range(1, 2001))
+    data = (run.metrics_file.read_bytes() + odd).splitlines()
+    assert parse_rows(data, ["loss"]).step.tolist() == list(range(1, 2001))
 
 
 def test_numbers_travel_short():
@@ -224,7 +225,7 @@ def test_a_request_that_is_none_gets_nothing(folder, run, request_):
 def test_a_cursor_that_is_none_begins_anew(folder, run, cursor):
     write_steps(run, 1, 30)
     assert ask(folder, cursor)["rows"] == 30
-    assert Place.of(cursor) is None
+    assert Cursor.of(cursor) is None
 
 
 def test_no_more_than_eight_runs_and_only_known_columns(folder, run):
