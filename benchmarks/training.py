@@ -64,13 +64,11 @@ def our_step(shape: str, compile: bool):
 
     from mygpt2.board import RankInfo
     from mygpt2.config.schema import OptimizerConfig
-    from mygpt2.device import choose
+    from mygpt2.device import choose, keep_memory_warm, use_threads
     from mygpt2.distributed import World
     from mygpt2.model import GPT, GPTConfig, LossModule
-    from mygpt2.train.guard import Guard
-    from mygpt2.train.hardware import keep_memory_warm, use_threads
     from mygpt2.train.optim import Optimizer
-    from mygpt2.train.step import TrainStep
+    from mygpt2.train.step import Guard, TrainStep
 
     L, H, C, T, V, B = SHAPES[shape]
     device = torch.device("cpu")

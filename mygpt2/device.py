@@ -1,15 +1,54 @@
-"""Which arithmetic the forward and backward passes use, chosen by probing the device, with the reason in words."""
+"""Where a process computes and in which arithmetic, chosen by probing the machine, and its threads and memory."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
+from mygpt2.board import RankInfo
 from mygpt2.errors import UserError
-from mygpt2.machine import bfloat16_denied
+from mygpt2.machine import available_cores, bfloat16_denied
+
+ALONE = RankInfo()
+
+
+def available_devices() -> list[str]:
+    """Kinds of device that are here, the best first."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [kind for kind, is_there in there.items() if is_there]
+
+
+def check_device_option(kind: str) -> None:
+    """UserError for a `--device` that is not here."""
+    if kind not in ("auto", *available_devices()):
+        allowed = ", ".join(["auto", "cpu", *available_devices()[:-1]])
+        raise UserError(f"--device {kind} is not there; allowed: {allowed}")
+
+
+def choose_device(requested: str, info: RankInfo = ALONE) -> torch.device:
+    """The device of this rank. `auto` takes CUDA, then MPS (one process only), then the CPU."""
+    if requested in ("auto", "cuda") and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if info.local_rank >= count:
+            raise UserError(
+                f"{info.local_size} processes were started on this machine but it has {count} CUDA devices; "
+                f"use --nproc {count} or --train.device cpu"
+            )
+        return torch.device("cuda", info.local_rank)
+    mps = torch.backends.mps.is_available()
+    if requested == "mps" and info.size > 1:
+        raise UserError(f"train.device=mps trains in one process, not {info.size}; use --nproc 1")
+    if requested in ("auto", "mps") and mps and info.size == 1:
+        return torch.device("mps")
+    if requested in ("cuda", "mps"):
+        raise UserError(f"train.device={requested} is not available here; use --train.device auto or cpu")
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -97,3 +136,34 @@ def _automatic(device: torch.device) -> Precision:
     if unit:
         return Precision("bf16", f"this CPU multiplies bfloat16 in hardware ({unit})")
     return Precision("fp32", bfloat16_denied() or "this CPU has no bfloat16 matrix unit")
+
+
+def use_threads(info: RankInfo) -> int:
+    """Shares this machine's cores among its ranks, unless OMP_NUM_THREADS says otherwise; returns threads per rank."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    count = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cores() // info.local_size)
+    torch.set_num_threads(count)
+    return count
+
+
+def keep_memory_warm() -> None:
+    """Tells glibc to keep freed blocks: large activations would be unmapped and faulted in anew at every step.
+
+    mallopt(3): M_MMAP_MAX = -4, M_TRIM_THRESHOLD = -1, M_TOP_PAD = -2.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, 2**31 - 1)
+        libc.mallopt(-2, 64 << 20)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Device memory in use at its highest (CUDA), or the resident set of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -22,32 +22,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mygpt2.board import Board, RankInfo, one_fate
-from mygpt2.errors import UserError
 
 # PyTorch 2.13's name; before, the function was called otherwise.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 T = TypeVar("T")
-
-
-def choose_device(requested: str, info: RankInfo) -> torch.device:
-    """The device of this rank. `auto` takes CUDA, then MPS (one process only), then the CPU."""
-    if requested in ("auto", "cuda") and torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        if info.local_rank >= count:
-            raise UserError(
-                f"{info.local_size} processes were started on this machine but it has {count} CUDA devices; "
-                f"use --nproc {count} or --train.device cpu"
-            )
-        return torch.device("cuda", info.local_rank)
-    mps = torch.backends.mps.is_available()
-    if requested == "mps" and info.size > 1:
-        raise UserError(f"train.device=mps trains in one process, not {info.size}; use --nproc 1")
-    if requested in ("auto", "mps") and mps and info.size == 1:
-        return torch.device("mps")
-    if requested in ("cuda", "mps"):
-        raise UserError(f"train.device={requested} is not available here; use --train.device auto or cpu")
-    return torch.device("cpu")
 
 
 def interface_towards(host: str, port: int) -> str | None:

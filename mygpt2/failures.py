@@ -11,6 +11,7 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.files import WAIT_AND_SEE, cannot_write
 
 UNSAVED = ": ended without saving"
+NONFINITE = "non-finite: "  # how the reason of a run begins that ended for its loss or gradient
 MOST = 500  # characters of what an exception says that nobody wrote for a person
 
 

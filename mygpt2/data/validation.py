@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (tokens found, tokens wanted)."""
 
-IGNORED = -100
-"""A target that no loss counts."""
-
 READ_AHEAD = 6  # threads that read and search
 CHOICE = 1  # part of the cache's key: a change of how documents are chosen raises it
 
@@ -92,14 +89,16 @@ def windows(tokens: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray
     """(inputs, targets), both (n, block_size) int64: contiguous, with stride block_size.
 
     Every token but the first is a target once.
-    The last window is filled up with input 0 and target IGNORED.
+    The last window is filled up with input 0 and target IGNORE.
     """
+    from mygpt2.model.loss import IGNORE  # here: the text of a validation set is had without torch
+
     targets = len(tokens) - 1
     if targets < 1:
         raise ValueError(f"{len(tokens)} tokens make no target")
     n = -(-targets // block_size)
     x = np.zeros(n * block_size, dtype=np.int64)
-    y = np.full(n * block_size, IGNORED, dtype=np.int64)
+    y = np.full(n * block_size, IGNORE, dtype=np.int64)
     x[:targets] = tokens[:-1]
     y[:targets] = tokens[1:]
     return x.reshape(n, block_size), y.reshape(n, block_size)

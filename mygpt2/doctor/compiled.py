@@ -71,10 +71,10 @@ def main() -> int:
     """Compares the compiled loss kernel, loss and gradient, with the plain one; prints one line."""
     import torch
 
-    from mygpt2.doctor.network import device_of_choice
+    from mygpt2.device import choose_device
     from mygpt2.model.loss import _fused_kernel, softmax_in_place
 
-    device, generator = device_of_choice(), torch.Generator().manual_seed(1)
+    device, generator = choose_device("auto"), torch.Generator().manual_seed(1)
     logits = torch.randn(16, 320, generator=generator).to(device)
     targets = torch.randint(0, 300, (16,), generator=generator).to(device)
     plain, fused = logits.clone(), logits.clone()

@@ -60,15 +60,11 @@ def check_devices() -> list[Finding]:
     import psutil
     import torch
 
-    from mygpt2.device import choose
+    from mygpt2.device import choose, choose_device
 
-    if torch.cuda.is_available():
-        device = torch.device("cuda")
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    elif torch.backends.mps.is_available():
-        device, names = torch.device("mps"), "Apple GPU"
-    else:
-        device, names = torch.device("cpu"), "no GPU"
+    device = choose_device("auto")
+    names = {"mps": "Apple GPU", "cpu": "no GPU"}.get(device.type)
+    names = names or ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     precision = choose("auto", device)
     memory = psutil.virtual_memory().available / 1e9
     findings = [

@@ -14,13 +14,6 @@ CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=64, block_size=32, vocab_size=300
 BROKEN = "this installation of PyTorch computes wrongly; reinstall it"
 
 
-def device_of_choice() -> torch.device:
-    """Where training would run with train.device=auto."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and targets (8, 32) of a fixed pattern that a tiny model can learn by heart."""
     rows = torch.randint(0, CONFIG.vocab_size, (8, CONFIG.block_size + 1), generator=torch.Generator().manual_seed(1))

@@ -36,9 +36,10 @@ def diagnose(runs: Path, cache: Path | None = None, *, compile: bool = True) -> 
 
 
 def _network() -> Iterator[Finding]:
+    from mygpt2.device import choose_device
     from mygpt2.doctor import network
 
-    device = network.device_of_choice()
+    device = choose_device("auto")
     yield from _guarded("causality", lambda: network.check_causality(device))
     yield from _guarded("learning", lambda: network.check_learning(device))
     yield from _guarded("determinism", lambda: network.check_determinism(device))

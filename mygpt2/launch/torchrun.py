@@ -29,13 +29,13 @@ from types import FrameType
 from mygpt2.cli import Parser, guarded
 from mygpt2.config.batch import plan_batch
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.failures import NONFINITE
 from mygpt2.files import read_json
 from mygpt2.launch.plan import LaunchPlan, plan_launch
 from mygpt2.launch.request import add_arguments, only_shown, resolve
 from mygpt2.orphans import LAUNCHER
 from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
 from mygpt2.steady import steady_console
-from mygpt2.train.guard import NONFINITE
 
 ON_PURPOSE = (EXIT_OK, EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_STOPPED)
 SAME_REQUEST_S = 2.0  # a terminal and a supervisor may both pass on one Ctrl-C

@@ -25,16 +25,15 @@ import torch
 from mygpt2.board import NOBODY, Board, RankInfo, join, one_fate
 from mygpt2.checkpoint import candidates, newest, step_of, steps
 from mygpt2.config import RunConfig, to_toml, without_fork
-from mygpt2.distributed import World, choose_device
+from mygpt2.device import choose_device, use_threads
+from mygpt2.distributed import World
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
-from mygpt2.failures import UNSAVED, Failure, failure_of
+from mygpt2.failures import NONFINITE, UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
 from mygpt2.orphans import STARTED
 from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, rank_states, write_rank
 from mygpt2.run_dir.writer import write_end
 from mygpt2.steady import steady_console
-from mygpt2.train.guard import NONFINITE
-from mygpt2.train.hardware import use_threads
 from mygpt2.train.logs import Log, logged
 from mygpt2.train.setup import build
 from mygpt2.train.signals import Requests

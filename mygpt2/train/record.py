@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.device import memory_bytes
 from mygpt2.evals import hellaswag
 from mygpt2.evals.loss import LossResult
 from mygpt2.format import clock
 from mygpt2.run_dir import RunWriter
 from mygpt2.run_dir.lines import read_records
-from mygpt2.train.hardware import memory_bytes
 from mygpt2.train.sinks import Sink, numbers
 from mygpt2.train.step import StepResult
 

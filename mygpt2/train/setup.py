@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +18,23 @@ from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
-from mygpt2.device import Precision, choose
+from mygpt2.device import Precision, choose, keep_memory_warm
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.planning.compute import compile_choice, fast_micro_batch, flops_per_token
+from mygpt2.planning.machine import published
 from mygpt2.progress import progress_bar
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
-from mygpt2.train.guard import Guard
-from mygpt2.train.hardware import keep_memory_warm, peak_flops
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.profile import profiler_for
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
-from mygpt2.train.step import TrainStep
+from mygpt2.train.step import Guard, TrainStep
 from mygpt2.train.trainer import Trainer, TrainState
 
 if TYPE_CHECKING:
@@ -254,3 +253,33 @@ def _checkpointer(config: RunConfig, attempt: Attempt, say: Any) -> Checkpointer
             say(f"checkpoint of step {event['step']} was not saved: {event['reason']}; training goes on")
 
     return Checkpointer(attempt.run.checkpoints_dir, config.checkpoint, record)
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """The device's peak at bf16/fp16, or None where it is unknown: a wrong peak is worse than no figure."""
+    if device.type != "cuda" or precision not in ("bf16", "fp16"):
+        return None
+    known = published(torch.cuda.get_device_name(device))
+    return known.peak if known else None
+
+
+def profiler_for(spec: str | None, folder: Path, device: torch.device) -> AbstractContextManager[Any]:
+    """The profiler for steps `FIRST:LAST` (1-based), which leaves a Chrome trace and a table in `folder`."""
+    if spec is None:
+        return nullcontext()
+    first, last = (int(part) for part in spec.split(":"))
+
+    def keep(profiler: Any) -> None:
+        try:
+            folder.mkdir(exist_ok=True)
+            profiler.export_chrome_trace(str(folder / f"steps-{first}-{last}.json"))
+            (folder / "top.txt").write_text(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
+        except OSError as error:
+            print(f"the profile could not be written: {error}; training goes on", flush=True)
+
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    warm = min(first - 1, 1)
+    plan = torch.profiler.schedule(wait=first - 1 - warm, warmup=warm, active=last - first + 1, repeat=1)
+    return torch.profiler.profile(activities=kinds, schedule=plan, on_trace_ready=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,10 +13,48 @@ from torch import Tensor, nn
 
 from mygpt2.device import Precision
 from mygpt2.distributed import World, no_sync
-from mygpt2.train.guard import Guard
+from mygpt2.errors import EXIT_DEFECT
+from mygpt2.failures import NONFINITE
+from mygpt2.model.loss import IGNORE
 from mygpt2.train.optim import Optimizer
 
-IGNORED = -100
+
+class NonFinite(Exception):
+    """The loss or the gradient is not finite and the run was asked to stop, or skipped too often."""
+
+    exit_code = EXIT_DEFECT
+    shared = True  # both numbers are sums over the ranks: it is no rank's own
+
+    def __str__(self) -> str:
+        return f"{NONFINITE}{super().__str__()}"
+
+
+@dataclass
+class Guard:
+    """Decides what a step with a non-finite loss or gradient norm does.
+
+    Both numbers are summed over the ranks before they come here, so every rank decides alike. A loss scale that is
+    still too high (`scaled`) is no defect: the scaler lowers it and the step is left out.
+    """
+
+    mode: str
+    max_skips: int
+    scaled: bool = False
+    skips: int = 0
+
+    def allows(self, step: int, loss: float, grad_norm: float) -> bool:
+        """Whether the optimizer may use this step's gradients. Raises NonFinite when the run must stop."""
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            self.skips = 0
+            return True
+        self.skips += 1
+        what = f"loss {loss}, gradient norm {grad_norm} at step {step}"
+        if self.mode == "stop" and not (self.scaled and math.isfinite(loss)):
+            raise NonFinite(f"{what}: stopped before the weights were touched")
+        limit = max(self.max_skips, 20) if self.scaled else self.max_skips
+        if self.skips > limit:
+            raise NonFinite(f"{what}: {self.skips} steps in a row were skipped")
+        return False
 
 
 @dataclass(frozen=True)
@@ -72,7 +111,7 @@ class TrainStep:
         began = time.perf_counter()
         if self.dropout:
             torch.manual_seed(step_seed(self.seed, step, self.world.rank))
-        valid = int(self.world.sum([int((targets != IGNORED).sum())], torch.int64)[0])
+        valid = int(self.world.sum([int((targets != IGNORE).sum())], torch.int64)[0])
         nll, row_nll = self._accumulate(inputs, targets, valid)
         loss = self.world.sum([float(nll)])[0] / max(valid, 1)
         grads = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
@@ -90,7 +129,7 @@ class TrainStep:
         if self.scaler.is_enabled():
             self.scaler.update()
         self.optimizer.zero_grad()
-        counts = (targets != IGNORED).sum(dim=1).clamp(min=1)
+        counts = (targets != IGNORE).sum(dim=1).clamp(min=1)
         row_losses = (row_nll / counts).float().cpu().numpy()
         if self.world.device.type == "cuda":
             torch.cuda.synchronize(self.world.device)

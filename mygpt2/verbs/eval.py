@@ -112,21 +112,16 @@ class Session:
     """The model of `--model` on this rank, and what is asked about it. The arguments are the verb's."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import torch
 
         from mygpt2.board import RankInfo
-        from mygpt2.device import choose
-        from mygpt2.distributed import World, choose_device
-        from mygpt2.train.hardware import use_threads
+        from mygpt2.device import check_device_option, choose, choose_device, use_threads
+        from mygpt2.distributed import World
 
         self.args = args
         self.cache_dir = cache_folder()
         info = RankInfo.from_environment(os.environ)
         use_threads(info)
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(args.device, True):
-            allowed = ", ".join(["auto", "cpu", *(device for device, is_there in there.items() if is_there)])
-            raise UserError(f"--device {args.device} is not there; allowed: {allowed}")
+        check_device_option(args.device)
         self.device = choose_device(args.device, info)
         self.precision = choose(args.precision, self.device, "--precision ")
         self.precision.apply()

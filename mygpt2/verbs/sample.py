@@ -169,27 +169,15 @@ def _as_text(sample: dict[str, Any]) -> str:
 
 def _engine(spec: str, args: argparse.Namespace) -> Engine:
     """The model by that name, ready, its origin printed."""
+    from mygpt2.device import check_device_option, choose_device
     from mygpt2.exchange.load import load_model
     from mygpt2.generate import Engine
 
-    device = _device(args.device)
+    check_device_option(args.device)
+    device = choose_device(args.device)
     loaded = load_model(spec, args.runs)
     print(f"model {loaded.words}")
     return Engine(loaded.model.to(device), loaded.tokenizer, weights=args.weights, compile=args.compile)
-
-
-def _device(name: str) -> str:
-    """The device asked for, or the best there is; UserError if it is not there."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there[name]:
-        raise UserError(
-            f"--device {name} is not there; allowed: auto, {', '.join(d for d, is_there in there.items() if is_there)}"
-        )
-    return name
 
 
 def _write(option: str, path: Path, text: str) -> None:

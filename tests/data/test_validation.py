@@ -12,7 +12,7 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data.heldout import held_out
 from mygpt2.data.sources.faults import Clock, Outage, Unreadable
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
-from mygpt2.data.validation import IGNORED, check_disjoint, spread, validation_set, windows
+from mygpt2.data.validation import check_disjoint, spread, validation_set, windows
 from mygpt2.errors import TryAgain, UserError
 
 
@@ -174,7 +174,7 @@ def test_windows_make_every_token_but_the_first_a_target_once(n):
     tokens = np.arange(1, n + 1, dtype=np.uint16)
     x, y = windows(tokens, 16)
     assert x.dtype == y.dtype == np.int64 and x.shape == y.shape == (-(-(n - 1) // 16), 16)
-    valid = y != IGNORED
+    valid = y != -100
     assert y[valid].tolist() == tokens[1:].tolist() and (x[valid] == y[valid] - 1).all()
 
 

@@ -12,9 +12,8 @@ from mygpt2.distributed import World
 from mygpt2.evals.loss import GPTScorer
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import Shape, optimizer_bytes, rank_memory
-from mygpt2.train.guard import Guard
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.step import TrainStep
+from mygpt2.train.step import Guard, TrainStep
 
 VOCAB = 1000  # not a multiple of 64: the padded rows take memory too
 

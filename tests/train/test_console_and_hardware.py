@@ -6,8 +6,8 @@ import torch
 from mygpt2.format import clock
 from mygpt2.model import GPT, GPTConfig, products
 from mygpt2.planning.compute import flops_per_token
-from mygpt2.train.hardware import peak_flops
 from mygpt2.train.record import Meter, step_line
+from mygpt2.train.setup import peak_flops
 
 
 def test_time_left_comes_from_this_sessions_recent_steps_and_not_from_the_step_number():

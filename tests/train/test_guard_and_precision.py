@@ -7,7 +7,7 @@ import torch
 
 from mygpt2 import device as precision
 from mygpt2.errors import UserError
-from mygpt2.train.guard import Guard, NonFinite
+from mygpt2.train.step import Guard, NonFinite
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,8 @@ from mygpt2.config.schema import OptimizerConfig
 from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.model import GPT, GPTConfig, LossModule
-from mygpt2.train.guard import Guard, NonFinite
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.step import TrainStep, step_seed
+from mygpt2.train.step import Guard, NonFinite, TrainStep, step_seed
 from tests import forks
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=97)

@@ -13,10 +13,10 @@ from typing import Any
 
 from mygpt2.checkpoint import step_of
 from mygpt2.checkpoint.store import newest, size_bytes
+from mygpt2.failures import NONFINITE
 from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
-from mygpt2.train.guard import NONFINITE
 from workbench.jobs.alerts import Alert, AlertLog, folder_of, new_alert
 from workbench.jobs.detect import Detector, stalled
 from workbench.jobs.ending import End, last_attempt, last_step

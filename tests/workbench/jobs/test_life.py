@@ -32,7 +32,7 @@ time.sleep(600)
 POISON = """
 import os
 if os.environ.get("RANK"):
-    from mygpt2.train.guard import Guard
+    from mygpt2.train.step import Guard
     allows = Guard.allows
     Guard.allows = lambda self, step, loss, norm: allows(self, step, float("nan") if step == 12 else loss, norm)
 """
