@@ -97,15 +97,6 @@ def mean_epoch(progress: np.ndarray) -> float:
     return harmonic_mean(progress.tolist()) if progress.min() > 0 else 0.0
 
 
-def merge_cursors(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The cursors of all lanes (V, 5) from those of the ranks 0, 1, ...: rank r holds the lanes r, r + R, ..."""
-    ranks = len(parts)
-    full = np.empty((sum(len(part) for part in parts), len(CURSOR_FIELDS)), np.int64)
-    for rank, part in enumerate(parts):
-        full[rank::ranks] = part
-    return full
-
-
 def loader_state(fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int]) -> dict[str, Any]:
     """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes."""
     return {

@@ -14,15 +14,13 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock
 
-from mygpt2.data.checked import say_unwritable
+from mygpt2.data.checked import one_at_a_time, say_unwritable
 from mygpt2.data.tokenize import TokenBlock
 from mygpt2.files import replace_file
 
@@ -82,7 +80,9 @@ class TokenCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock, self._alone():
+            # Without locks on this file system the cap holds less exactly: look anew each time.
+            with self._lock, one_at_a_time(self.folder / "room", self.folder.parent) as alone:
+                self._counted = self._counted and alone
                 self._book(len(content))
             replace_file(path, content)
         except OSError as error:
@@ -92,20 +92,6 @@ class TokenCache:
         """Forget a block: the text that it was made of is another now."""
         with contextlib.suppress(OSError):
             self._path(key).unlink()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process books room meanwhile. Without locks on this file system the cap holds less exactly."""
-        lock = FileLock(self.folder / "room.lock")
-        try:
-            lock.acquire(poll_interval=0.005)
-        except (NotImplementedError, OSError):
-            self._counted = False  # look anew each time
-        try:
-            yield
-        finally:
-            if lock.is_locked:
-                lock.release()
 
     def _book(self, size: int) -> None:
         """Make room for so many bytes and note that they are taken."""

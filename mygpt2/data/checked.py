@@ -62,16 +62,16 @@ def keep_checked(path: Path, value: Any, cache_dir: Path) -> None:
 
 
 @contextmanager
-def one_at_a_time(path: Path, cache_dir: Path) -> Iterator[None]:
-    """No other process makes the same file meanwhile, where the cache folder can be written and locked."""
+def one_at_a_time(path: Path, cache_dir: Path) -> Iterator[bool]:
+    """No other process makes the same file meanwhile, where the cache folder can be written and locked: whether so."""
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(poll_interval=0.005)
     except (OSError, NotImplementedError) as error:
         say_unwritable(cache_dir, error if isinstance(error, OSError) else OSError(str(error)))
     try:
-        yield
+        yield lock.is_locked
     finally:
         if lock.is_locked:
             lock.release()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.errors import UserError, shown
 from mygpt2.machine import home_path
-from mygpt2.progress import progress_bar
+from mygpt2.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.sources.manifest import Manifest
@@ -202,9 +202,9 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
         there = sum(f.size for f in files if (out / f.name).is_file())
         total = sum(f.size for f in files)
         check_space(out, total - there)
-        with _bytes_bar(total, out) as progress:
+        with Bar(str(out), "B", total) as bar:
             for file in files:
-                (fetch_text if args.text_only else fetch_file)(file, place_of(file, out), hub, progress)
+                (fetch_text if args.text_only else fetch_file)(file, place_of(file, out), hub, bar.add)
     print(f"{len(files)} files in {out}; train on them with --data.source {shlex.quote(str(out))}")
     return 0
 
@@ -245,13 +245,3 @@ def _blocks_bar(total: int) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield advance
-
-
-@contextmanager
-def _bytes_bar(total: int, out: Path) -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=str(out), unit="B", unit_scale=True, unit_divisor=1000, total=total, disable=None, leave=False
-    ) as bar:
-        yield lambda more: bar.update(more) and None

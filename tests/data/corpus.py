@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.batch import Batch, loader_state, merge_cursors
+from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
@@ -181,7 +181,9 @@ class Ranks:
     @property
     def state(self) -> dict[str, Any]:
         """As a checkpoint after the last batch would hold it: through JSON."""
-        cursor = merge_cursors([part.cursor for part in self.last])
+        cursor = np.empty((self.loaders[0].lanes, len(CURSOR_FIELDS)), np.int64)
+        for rank, part in enumerate(self.last):
+            cursor[rank :: len(self.last)] = part.cursor
         bad = {block for part in self.last for block in part.quarantine}
         return json.loads(json.dumps(loader_state(self.loaders[0].fingerprint, cursor, sorted(bad))))
 
