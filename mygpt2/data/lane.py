@@ -51,6 +51,7 @@ def windows(
     One without tokens comes out as well, and what was left out of it once more with the first that has some. UserError
     when no block of the source has a training document: the lane would look for one for ever.
     """
+    epoch, window = int(cursor[0]), int(cursor[1])
     first: dict[int, FirstBlock] = {}
 
     def ask(epoch: int, window: int) -> tuple[int, int, list[Future[TokenBlock]]]:
@@ -62,17 +63,21 @@ def windows(
             first.setdefault(block, FirstBlock(maker, block, order.parts))
         return epoch, window, [pool.submit(first[block].part, window) for block in blocks]
 
-    def arranged(asked: deque[tuple[int, int, list[Future[TokenBlock]]]]) -> Iterator[Window]:
-        epoch, window, _ = asked[0]
+    def arranged(epoch: int, window: int, futures: list[Future[TokenBlock]]) -> Window:
+        parts = [future.result() for future in futures]
+        if buffer is not None:
+            return buffer.arrange(epoch, window, parts)
+        return arrange(epoch, window, parts, (order.seed, epoch, lane, window) if order.shuffled else None)
+
+    asked = deque([ask(epoch, window)])
+
+    def endless() -> Iterator[Window]:
         if buffer is not None:
             buffer.restore(epoch, window, lambda blocks: [pool.submit(maker.make, block) for block in blocks])
         before, fruitful = None, epoch
         while True:
             asked.append(ask(*order.following(lane, *asked[-1][:2])))
-            epoch, window, futures = asked.popleft()
-            parts = [future.result() for future in futures]
-            key = (order.seed, epoch, lane, window) if order.shuffled else None
-            found = buffer.arrange(epoch, window, parts) if buffer else arrange(epoch, window, parts, key)
+            found = arranged(*asked.popleft())  # the blocks that it was made of are forgotten here
             if before is not None:
                 found = replace(
                     found,
@@ -80,8 +85,8 @@ def windows(
                     quarantined={**before.quarantined, **found.quarantined},
                     met=before.met + found.met,
                 )
-            before, fruitful = (None, epoch) if len(found.tokens) else (found, fruitful)
-            if before and (maker.all_empty or epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
+            before, fruitful = (None, found.epoch) if len(found.tokens) else (found, fruitful)
+            if before and (maker.all_empty or found.epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
                 raise UserError(
                     f"data.source has no training document for lane {lane}: each is empty, not text, too long, "
                     "held out or unreadable; give another data.source, fewer data.lanes or a lower "
@@ -89,7 +94,7 @@ def windows(
                 )
             yield found
 
-    return arranged(deque([ask(int(cursor[0]), int(cursor[1]))]))
+    return endless()
 
 
 def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], key: tuple[int | str, ...] | None) -> Window:
