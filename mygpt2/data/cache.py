@@ -101,7 +101,7 @@ class TokenCache:
             with contextlib.suppress(OSError, ValueError):
                 taken = int(room.read_text("ascii"))
         if taken is None:
-            taken, self._counted = self._scan_size(), True
+            taken, self._counted = sum(size for _, size, _ in self._entries()), True
         if taken + size > self._cap:
             taken = self._evict(size)
         room.write_text(str(taken + size), "ascii")
@@ -118,9 +118,6 @@ class TokenCache:
                     status = os.stat(path)
                     entries.append((status.st_mtime, status.st_size, path))
         return entries
-
-    def _scan_size(self) -> int:
-        return sum(size for _, size, _ in self._entries())
 
     def _evict(self, size: int) -> int:
         """Delete the least recently used until `size` more bytes have room; returns the bytes that are left."""
