@@ -1,7 +1,7 @@
 """Checkpoints: atomic, verified, rotating, never a pickle. Importing this package does not import torch."""
 
 from mygpt2.checkpoint.background import Checkpointer
-from mygpt2.checkpoint.files import FileSystem
+from mygpt2.checkpoint.files import FileSystem, step_of
 from mygpt2.checkpoint.format import (
     BrokenCheckpoint,
     Checkpoint,
@@ -13,7 +13,6 @@ from mygpt2.checkpoint.format import (
     write,
 )
 from mygpt2.checkpoint.layout import Unreadable, UnreadableCheckpoint
-from mygpt2.checkpoint.naming import step_of
 from mygpt2.checkpoint.store import (
     Pruned,
     Skipped,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mygpt2.checkpoint.files import FileSystem, discard, write_all
+from mygpt2.checkpoint.files import FileSystem, discard, replaced_name, scratch_name, step_name, step_of, write_all
 from mygpt2.checkpoint.layout import (
     BrokenCheckpoint,
     Unreadable,
@@ -26,7 +26,6 @@ from mygpt2.checkpoint.layout import (
     document_problem,
     layout_problem,
 )
-from mygpt2.checkpoint.naming import replaced_name, scratch_name, step_name, step_of
 
 if TYPE_CHECKING:
     from torch import Tensor

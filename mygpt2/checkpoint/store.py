@@ -9,10 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from mygpt2.checkpoint.files import FileSystem, discard
+from mygpt2.checkpoint.files import FileSystem, discard, is_leftover, original_of, scratch_name, step_name, step_of
 from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, verify
 from mygpt2.checkpoint.layout import Unreadable, UnreadableCheckpoint
-from mygpt2.checkpoint.naming import is_leftover, original_of, scratch_name, step_name, step_of
 from mygpt2.inside import names_inside
 
 

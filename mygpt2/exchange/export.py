@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.checkpoint import FileSystem
-from mygpt2.checkpoint.files import discard
-from mygpt2.checkpoint.naming import is_leftover, scratch_name
+from mygpt2.checkpoint.files import discard, is_leftover, scratch_name
 from mygpt2.checkpoint.tensors import tensor_bytes, write_tensors
 from mygpt2.errors import UserError
 from mygpt2.exchange.card import model_card

@@ -24,13 +24,19 @@ class Request:
     resume: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a configuration comes from; single settings are whatever argparse does not know."""
     from mygpt2.config.summary import settings_help
 
     names = ", ".join(preset_names())
     parser.usage = f"{parser.prog} [--preset NAME] [--config FILE.toml] [--section.key VALUE ...] [options]"
     parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {names} (tiny unless --config)")
     parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
+    parser.epilog = settings_help()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
     parser.add_argument("--run", metavar="NAME", help="name of the run; unset, the same command means the same run")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
     parser.add_argument(
@@ -41,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show the settings and what follows from them, and end")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration as TOML, and end")
-    parser.epilog = settings_help()
 
 
 def only_shown(args: argparse.Namespace, request: Request) -> bool:

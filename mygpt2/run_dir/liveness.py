@@ -11,9 +11,8 @@ from typing import Any
 from mygpt2.files import read_json
 from mygpt2.inside import SMALL_BYTES
 from mygpt2.records import checked
-from mygpt2.run_dir.belonging import belongs
 from mygpt2.run_dir.paths import RunDir
-from mygpt2.run_dir.process import Process
+from mygpt2.run_dir.process import Process, belongs
 
 ACTIVE = ("starting", "running", "saving")
 ENDED = ("stopped", "finished", "failed")

@@ -15,10 +15,9 @@ from pathlib import Path
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import cannot_write, read_json, replace_json
 from mygpt2.inside import SMALL_BYTES, append_inside, open_inside
-from mygpt2.run_dir.belonging import belongs
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
 from mygpt2.run_dir.paths import RunDir
-from mygpt2.run_dir.process import Process
+from mygpt2.run_dir.process import Process, belongs
 
 PATIENCE_SECONDS = 10.0
 CLAIM = re.compile(r"\.claim-([1-9]\d{0,8})")

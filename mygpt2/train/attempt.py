@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-import torch
-
 from mygpt2.board import NOBODY, Board, RankInfo, join, one_fate
 from mygpt2.checkpoint import candidates, newest, step_of, steps
 from mygpt2.config import RunConfig, to_toml, without_fork
@@ -110,7 +108,7 @@ class _Life:
                 return code
             self.number = world.from_lead(lambda: self._claim(config, argv))
             self.log = self.logs.enter_context(logged(self.run.log_file(world.rank), show=world.lead))
-            self._record_rank(device)
+            write_rank(self.run, world.rank, world_size=world.size, device=str(device), attempt=self.number)
             with self.requests.at_once(), self._watched():
                 self.trainer = build(config, world, Attempt(self.number, self.run, self.writer), self.requests)
             if self.writer:
@@ -145,12 +143,6 @@ class _Life:
     def _sleep(self, seconds: float) -> None:
         self.requests.check()
         time.sleep(seconds)
-
-    def _record_rank(self, device: torch.device) -> None:
-        try:
-            write_rank(self.run, self.info.rank, world_size=self.info.size, device=str(device), attempt=self.number)
-        except OSError as error:
-            raise cannot_write(self.run.rank_file(self.info.rank), error) from None
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

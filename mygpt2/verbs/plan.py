@@ -5,30 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from mygpt2.config import load_config, preset_names
+from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments
+from mygpt2.terminal import interruptible
 
 if TYPE_CHECKING:
     from mygpt2.config import RunConfig
     from mygpt2.planning import Measured
 
 TAKES_SETTINGS = True
-DEFAULT_PRESET = "tiny"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from mygpt2.config.summary import settings_help
-
-    names = ", ".join(preset_names())
-    parser.usage = f"{parser.prog} [--preset NAME] [--config FILE.toml] [--section.key VALUE ...] [options]"
-    parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {names} (tiny unless --config)")
-    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that go before the preset's")
+    add_config_arguments(parser)
     parser.add_argument("--nproc", metavar="N", type=int, default=1, help="processes that train together (1)")
     parser.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"),
@@ -41,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="run a few real steps for speed and memory; some minutes"
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write every figure with its basis to this file")
-    parser.epilog = settings_help()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,15 +70,8 @@ def _measured(config: RunConfig, nproc: int, device: str) -> Measured:
     """`measure`, which must get the time to end its processes when this one is asked to end."""
     from mygpt2.planning import measure
 
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with interruptible():
         return measure(config, world_size=nproc, device=device, say=_say)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

@@ -95,9 +95,9 @@ def test_a_crash_anywhere_in_a_rotation_leaves_whole_checkpoints_only(tmp_path):
 
 
 def test_the_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_are_not(tmp_path):
-    name_one = "from mygpt2.checkpoint.naming import scratch_name; print(scratch_name('tmp'), scratch_name('trash'))"
+    name_one = "from mygpt2.checkpoint.files import scratch_name; print(scratch_name('tmp'), scratch_name('trash'))"
     dead = subprocess.run([sys.executable, "-c", name_one], capture_output=True, text=True, check=True).stdout.split()
-    from mygpt2.checkpoint.naming import scratch_name
+    from mygpt2.checkpoint.files import scratch_name
 
     living = scratch_name("tmp")
     for name in (*dead, living, ".tmp-mine", "notes"):
