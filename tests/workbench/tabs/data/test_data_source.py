@@ -24,7 +24,7 @@ from tests.workbench.tabs.data.data_runs import (
     traced_run,
 )
 from workbench.page import Page
-from workbench.tabs.data import columns, documents, handlers, histogram, order, show, tab
+from workbench.tabs.data import columns, documents, handlers, order, show, tab
 from workbench.tabs.data.library import Library, Opened, opening
 from workbench.tokenizers import Tokenizers
 
@@ -93,12 +93,12 @@ def test_jsonl_numbers_are_scores_too(tmp_path):
 )
 def test_every_value_is_in_a_bar(values):
     values = np.asarray(values, float)
-    counts, edges, _ = histogram.binned(values)
+    counts, edges, _ = columns.binned(values)
     assert counts.sum() == np.isfinite(values).sum() and len(edges) == len(counts) + 1
 
 
 def test_nothing_to_draw_is_no_picture():
-    assert histogram.drawn("x", np.array([np.nan])) == ""
+    assert columns.drawn("x", np.array([np.nan])) == ""
 
 
 def test_what_training_does_with_a_document_is_said():

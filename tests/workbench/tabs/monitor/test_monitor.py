@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 
 from mygpt2.files import replace_json
 from mygpt2.run_dir import RunDir, RunWriter, state_of
+from tests.forks import launch
 from tests.workbench.conftest import make_run
 from workbench.tabs.monitor import labels
 
@@ -238,32 +236,23 @@ TINY = (
 
 @pytest.fixture
 def living(runs, tmp_path):
-    """A real run of two ranks, as somebody starts it in a terminal."""
+    """A real run of two ranks under torchrun's agent, as somebody starts it in a terminal."""
     text = tmp_path / "text.jsonl"
     words = "the quick brown fox jumps over the lazy dog and runs away again "
     text.write_text("".join(json.dumps({"text": f"{number} {words * 20}"}) + "\n" for number in range(300)))
-    command = [sys.executable, "-m", "mygpt2.launch", "--nproc", "2", "--run", "living", "--runs", str(runs),
-               "--data.source", str(text), *TINY]  # fmt: skip
-    root = Path(__file__).parents[4]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "MYGPT2_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-                               start_new_session=True, cwd=root)  # fmt: skip
+    agent = launch(["train", "--preset", "tiny", "--run", "living", "--runs", str(runs), "--data.source", str(text),
+                    "--data.cache_dir", str(tmp_path / "cache"), *TINY], tmp_path / "said", 2)  # fmt: skip
     run = RunDir(runs / "living")
     deadline = time.monotonic() + 180
     while not run.metrics_file.exists() or not run.metrics_file.read_bytes().count(b"\n"):
-        assert process.poll() is None and time.monotonic() < deadline, "the run did not start"
-        time.sleep(0.2)
+        assert agent.poll() is None and time.monotonic() < deadline, f"the run did not start:\n{agent.said()}"
+        time.sleep(0.05)
     yield run
     for each in state_of(run).processes:
         each.send(signal.SIGKILL)
-    if process.poll() is None:
-        process.kill()
-    process.wait()
+    if agent.poll() is None:
+        agent.kill()
+    agent.wait()
 
 
 def test_a_run_of_two_ranks_is_killed_after_a_question_and_every_rank_is_reported(new_page, server, living):
