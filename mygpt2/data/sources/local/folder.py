@@ -29,7 +29,7 @@ BLOCK_TOKENS = 1 << 20
 MOST_ROWS = 100_000_000  # of a row group: ten times what any writer makes
 READERS = 16
 
-Blocks = list[tuple[int, int, int, int, int]]  # rows of the block table
+Blocks = list[tuple[int, ...]]  # rows of the block table: five numbers each
 
 
 def resolve_local(source: str, path: Path, data: DataConfig) -> Manifest:
@@ -128,25 +128,20 @@ def _byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Bloc
     blocks: Blocks = []
     together = 0  # bytes of the small files in the last block, 0 when it is not one of small files
     for number, file in enumerate(files):
-        if file.size == 0:
-            together = 0
-        elif read_whole(file) and not (
-            whole_small_files and file.size <= LEAST_BLOCK and not compression_of(file.name)
-        ):
-            blocks.append((number, 0, 0, -1, -1))
-            together = 0
-        elif whole_small_files and file.size <= LEAST_BLOCK:
-            if together and together + file.size <= step:
-                first, *rest, count = blocks.pop()
-                blocks.append((first, rest[0], rest[1], rest[2], count + 1))
-            else:
-                blocks.append((number, 0, 0, -1, 1))
-                together = 0
+        small = whole_small_files and 0 < file.size <= LEAST_BLOCK and not compression_of(file.name)
+        if small and together and together + file.size <= step:
+            *place, count = blocks.pop()
+            blocks.append((*place, count + 1))
             together += file.size
+            continue
+        together = file.size if small else 0
+        if small:
+            blocks.append((number, 0, 0, -1, 1))
+        elif file.size and read_whole(file):
+            blocks.append((number, 0, 0, -1, -1))
         else:
             cuts = range(0, file.size, step)
             blocks.extend((number, i, at, min(at + step, file.size), -1) for i, at in enumerate(cuts))
-            together = 0
     alone = sum(stop < 0 and rows < 0 for *_, stop, rows in blocks)
     note = (
         f"{alone} files that are compressed or in UTF-16 are one block each: not random-access, held in memory whole "
@@ -167,7 +162,7 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
                 "write it again"
             ) from error
     step = max(LEAST_BLOCK, min(BLOCK_TOKENS, sum(counts) // SMALL_SET))
-    blocks = [
+    blocks: Blocks = [
         (number, i, at, min(at + step, count), -1)
         for number, count in enumerate(counts)
         for i, at in enumerate(range(0, count, step))
