@@ -22,7 +22,7 @@ font:16px/1.55 system-ui,sans-serif}
 h1{font-size:1.35rem;overflow-wrap:anywhere}h2{font-size:1.05rem;margin:2rem 0 .4rem}
 .verdict{background:var(--card);border-left:4px solid var(--fig-1);padding:.9rem 1.1rem;border-radius:6px}
 .dim{color:var(--fig-dim);font-size:.9rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+.scroll{overflow-x:auto}.scroll+.fig{margin-top:1rem}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--fig-rule);vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 """

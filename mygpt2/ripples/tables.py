@@ -108,12 +108,12 @@ def _is_table(head: list[str]) -> bool:
     if any(np.isfinite(_number(name)) for name in first):
         return False
     cells = [row for row in rows if row and len(row) <= len(first)]
-    said = [_decimal(cell, separator) if separator != "," else _number(cell) for row in cells for cell in row]
+    said = [_number(cell, decimal=separator != ",") for row in cells for cell in row]
     return 2 * len(cells) > len(rows) and 4 * int(np.isfinite(said).sum()) >= len(said) > 0
 
 
 def _csv(path: Path, separator: str, progress: Progress) -> Table:
-    read = _number if separator == "," else lambda cell: _decimal(cell, separator)
+    decimal = separator != ","  # where cells are not separated by commas, a comma is the decimal one
     with opened(path) as file:
         rows = _rows(_followed(file, path, progress), separator)
         try:
@@ -125,7 +125,7 @@ def _csv(path: Path, separator: str, progress: Progress) -> Table:
                 filled = [bool(cell) and not cell.isspace() for cell in row[: len(header)]]
                 many = sum(filled) > 1
                 for column, told_of, cell, full in zip(values, said, row, filled, strict=False):
-                    column.append(_quick(cell, read) if full else np.nan)
+                    column.append(_number(cell, decimal) if full else np.nan)
                     told_of.append(full or not many)  # a cell left empty beside others was not meant to hold anything
         except csv.Error as error:
             raise UserError(f"{path} is not CSV: {error}; give {FORMATS}") from None
@@ -154,13 +154,6 @@ def _distinct(names: list[str]) -> list[str]:
         count[name] += 1
         found.append(name if count[name] == 1 else f"{name} ({count[name]})")
     return found
-
-
-def _quick(cell: str, read: Any) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float(read(cell))
 
 
 def _json(path: Path, size: int, progress: Progress) -> Table | None:
@@ -248,23 +241,15 @@ def _check_count(path: Path | None, count: int) -> None:
         )
 
 
-def _number(value: Any) -> float:
-    """A number, or NaN for anything else; 1,234 is one thousand."""
+def _number(value: Any, decimal: bool = False) -> float:
+    """A number, or NaN for anything else; 1,234 is one thousand, or with `decimal` a little more than one."""
     try:
         return float(value)
     except (TypeError, OverflowError):
         return np.nan
     except ValueError:
-        if isinstance(value, str) and len(value) < 64:
-            if _THOUSANDS.match(value):
-                return float(value.replace(",", ""))
-            if _DECIMAL_COMMA.match(value):
-                return float(value.replace(",", "."))
+        kinds = ((_THOUSANDS, ""), (_DECIMAL_COMMA, "."))
+        for kind, point in reversed(kinds) if decimal else kinds:
+            if isinstance(value, str) and len(value) < 64 and kind.match(value):
+                return float(value.replace(",", point))
         return np.nan
-
-
-def _decimal(value: str, separator: str) -> float:
-    """A cell's number where cells are not separated by commas: a comma is the decimal one."""
-    if separator != "," and len(value) < 64 and _DECIMAL_COMMA.match(value):
-        return float(value.replace(",", "."))
-    return _number(value)

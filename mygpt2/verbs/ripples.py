@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mygpt2.ripples import Layout, Log
     from mygpt2.ripples.report import Report
 
+LAYOUT = ("file_tokens", "files", "streams", "row_group_tokens", "document_tokens", "buffer_documents", "eval_interval",
+          "save_interval")  # fmt: skip
 EXAMPLES = """
 logs: a run of ours by name or folder, CSV, build-nanogpt's log.txt, exports of W&B (CSV, JSON) and TensorBoard (CSV,
 JSON), event files and folders of them. For logs of others, say what is known of the data:
@@ -86,8 +88,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--html shows an analysis, not a comparison; leave out --html or --compare")
     if args.compare is not None and args.against is not None:
         raise UserError("--compare and --against are two different questions; give one of them")
-    for option in ("batch_tokens", "file_tokens", "files", "streams", "row_group_tokens", "document_tokens",
-                   "buffer_documents", "eval_interval", "save_interval"):  # fmt: skip
+    for option in ("batch_tokens", *LAYOUT):
         value = getattr(args, option)
         if value is not None and not 0 < value < 1e18:
             raise UserError(f"--{option.replace('_', '-')} {value:g} is not allowed; give a number above 0")
@@ -125,9 +126,7 @@ def _layout(args: argparse.Namespace, log: Log) -> Layout:
     from mygpt2.ripples.layout import dataset_layout, refined
 
     base = log.layout if args.dataset is None else dataset_layout(args.dataset)
-    names = ("file_tokens", "files", "streams", "row_group_tokens", "document_tokens", "buffer_documents",
-             "eval_interval", "save_interval")  # fmt: skip
-    found = refined(base, **{name: getattr(args, name) for name in names})
+    found = refined(base, **{name: getattr(args, name) for name in LAYOUT})
     if args.buffer_documents is not None:
         found = refined(found, order="buffer")
     return found
