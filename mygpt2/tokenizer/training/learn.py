@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import models, trainers
+from tokenizers import trainers
 
 from mygpt2.errors import UserError
-from mygpt2.tokenizer.base import printable_bytes
+from mygpt2.tokenizer.base import byte_level_json, printable_bytes
 from mygpt2.tokenizer.patterns import PATTERNS, for_scanner, pre_tokenizer, scanner
 
 FAST, PLAIN = "ffbpe", "tokenizers"
@@ -118,11 +118,7 @@ def fast_is_exact(texts: list[str], pattern: str) -> bool:
 
 def _by_tokenizers(documents: Iterable[list[str]], pattern: str, merges: int, progress: Progress) -> Learnt:
     """In a thread of its own, since its merging cannot be interrupted: whoever waits can go, and it ends by itself."""
-    library = tokenizers.Tokenizer(models.BPE())
-    cut = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
-    library.pre_tokenizer = tokenizers.Tokenizer.from_str(
-        json.dumps({**cut, "pre_tokenizer": pre_tokenizer(pattern)})
-    ).pre_tokenizer
+    library = tokenizers.Tokenizer.from_str(json.dumps(byte_level_json([], pre_tokenizer(pattern))))
     trainer = trainers.BpeTrainer(
         vocab_size=256 + merges, initial_alphabet=[*printable_bytes()], show_progress=False, special_tokens=[]
     )
