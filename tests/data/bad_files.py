@@ -248,7 +248,8 @@ def _(folder: Path) -> None:
 
 @bad("parquet: pages as a bomb")
 def _(folder: Path) -> None:
-    options = {"use_dictionary": False, "compression": "brotli", "row_group_size": 600, "write_statistics": False}
+    packing = {"use_dictionary": False, "compression": "brotli", "compression_level": 1}
+    options = {**packing, "row_group_size": 600, "write_statistics": False}
     (folder / "a.parquet").write_bytes(parquet(table(pa.array(["x" * (1 << 20)] * 600)), **options))
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.life import harness
 
 KILLS = int(os.environ.get("MYGPT2_KILLS", "3"))
-STEPS = 200 if KILLS > 3 else 60
+STEPS = 200 if KILLS > 3 else 40
 
 
 @pytest.fixture(scope="module")

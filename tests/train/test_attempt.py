@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -32,25 +33,47 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def train(source, cache, tmp_path, monkeypatch):
-    """train(name, steps=12, resume="auto", **changes) -> exit code; run folders are under train.runs."""
+@contextmanager
+def training(source, cache, runs):
+    monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more would spin against each other on a busy machine
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
-    def go(name="run", steps=12, resume="auto", **changes):
+    def go(name="run", steps=12, resume="auto", plot=False, **changes):
         settings = {
             **harness.SETTINGS, "data.source": str(source), "data.cache_dir": str(cache), "train.steps": steps,
             "schedule.warmup_steps": 2, "eval.interval": 5, "checkpoint.interval": 4,
             **{key.replace("__", "."): value for key, value in changes.items()},
         }  # fmt: skip
         config = load_config("tiny", None, settings)
-        return attempt.main(config, name, tmp_path / "runs", resume, ["train"])
+        with monkeypatch.context() as patch:
+            if not plot:
+                patch.setattr("mygpt2.plots.draw_loss_plot", lambda run: None)
+            return attempt.main(config, name, runs, resume, ["train"])
 
-    go.runs = tmp_path / "runs"
+    go.runs = runs
     with harness.signals():
         yield go
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def train(source, cache, tmp_path):
+    """train(name, steps=12, resume="auto", **changes) -> exit code; run folders are under train.runs.
+
+    No plot is drawn, which takes longer than the steps, but where `plot` asks for it.
+    """
+    with training(source, cache, tmp_path / "runs") as go:
+        yield go
+
+
+@pytest.fixture(scope="module")
+def calm(source, cache, tmp_path_factory):
+    """The folder of an undisturbed run of twelve steps."""
+    with training(source, cache, tmp_path_factory.mktemp("calm")) as go:
+        assert go() == 0
+        return go.runs / "run"
 
 
 def at_step(monkeypatch, step, act):
@@ -70,7 +93,7 @@ def records(folder, name):
 
 
 def test_a_run_leaves_every_part_of_its_folder(train):
-    assert train() == 0
+    assert train(plot=True) == 0
     folder = train.runs / "run"
     rows = records(folder, "metrics.jsonl")
     assert [r["step"] for r in rows] == list(range(1, 13)) and all(set(r) == METRIC_KEYS for r in rows)
@@ -98,9 +121,8 @@ def test_checkpoint_keys_are_the_plain_modules_and_the_tied_weight_is_there_once
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_finishes_the_step_saves_and_exits_85_and_the_run_goes_on_as_if_nothing_had_happened(
-    train, monkeypatch, number
+    train, calm, monkeypatch, number
 ):
-    train("calm", steps=12)
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda: os.kill(os.getpid(), number))
         assert train("stopped", steps=12) == 85
@@ -109,8 +131,8 @@ def test_a_stop_signal_finishes_the_step_saves_and_exits_85_and_the_run_goes_on_
     assert json.loads((folder / "exit.json").read_text())["code"] == 85
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
     assert train("stopped", steps=12) == 0
-    assert harness.losses(folder) == harness.losses(train.runs / "calm")
-    assert harness.weights_hash(folder) == harness.weights_hash(train.runs / "calm")
+    assert harness.losses(folder) == harness.losses(calm)
+    assert harness.weights_hash(folder) == harness.weights_hash(calm)
 
 
 def test_sigusr1_and_the_control_files_save_and_sample_without_stopping(train, monkeypatch):
@@ -176,7 +198,7 @@ def test_a_skipped_step_is_written_down_and_changes_nothing_else(train, monkeypa
     assert [e["step"] for e in records(train.runs / "run", "events.jsonl") if e["kind"] == "skipped"] == [7]
 
 
-def test_a_source_that_stays_away_saves_and_says_try_again(train, monkeypatch):
+def test_a_source_that_stays_away_saves_and_says_try_again(train, calm, monkeypatch):
     poll = Loader.poll
     given = []
 
@@ -186,7 +208,6 @@ def test_a_source_that_stays_away_saves_and_says_try_again(train, monkeypatch):
         given.append(1)
         return poll(self, 60)
 
-    train("calm")
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "poll", failing)
         with pytest.raises(TryAgain):
@@ -194,7 +215,7 @@ def test_a_source_that_stays_away_saves_and_says_try_again(train, monkeypatch):
     assert (train.runs / "out" / "checkpoints" / "step-00000005").exists()
     assert json.loads((train.runs / "out" / "exit.json").read_text())["code"] == 75
     assert train("out") == 0
-    assert harness.losses(train.runs / "out") == harness.losses(train.runs / "calm")
+    assert harness.losses(train.runs / "out") == harness.losses(calm)
 
 
 def test_a_changed_data_order_is_refused_and_can_be_forked_on_purpose(train):
@@ -213,8 +234,7 @@ def test_another_model_shape_is_refused_and_the_run_is_as_it_was(train):
     assert harness.weights_hash(train.runs / "run") == before
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_with_its_reason(train, capsys):
-    train("calm", steps=12)
+def test_a_damaged_newest_checkpoint_is_passed_over_with_its_reason(train, calm, capsys):
     train("run", steps=8)
     broken = train.runs / "run" / "checkpoints" / "step-00000008" / "model.safetensors"
     data = bytearray(broken.read_bytes())
@@ -222,7 +242,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_its_reason(train, capsy
     broken.write_bytes(data)
     assert train("run", steps=12) == 0
     assert "passing over step-00000008" in capsys.readouterr().out
-    assert harness.losses(train.runs / "run") == harness.losses(train.runs / "calm")
+    assert harness.losses(train.runs / "run") == harness.losses(calm)
 
 
 def test_resume_modes(train):

@@ -80,7 +80,7 @@ def test_what_is_not_vital_may_fail_and_is_told(quick, monkeypatch, capsys):
     monkeypatch.setattr("mygpt2.plots.draw_loss_plot", full)
     at_step(monkeypatch, 5, failing.clear)
     at_step(monkeypatch, 5, lambda: failing.append(False))
-    assert quick(log__plot_interval=2) == 0
+    assert quick(plot=True, log__plot_interval=2) == 0
     told = [event["message"] for event in read_events(RunDir(quick.runs / "run"), ["alert"])]
     assert sum("the trace cannot be written just now: No space left" in message for message in told) == 1
     assert any("loss_plot.png could not be written" in message for message in told)

@@ -1,6 +1,5 @@
 """Muon: torch's update, however the work is divided, in the arithmetic that the processor has."""
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from mygpt2 import device as precision
@@ -20,6 +18,7 @@ from mygpt2.model import GPT, GPTConfig
 from mygpt2.train import muon, optim
 from mygpt2.train.muon import Muon, deal, orthogonalise, piles
 from mygpt2.train.optim import Optimizer
+from tests import forks
 
 SHAPE = GPTConfig(n_layer=3, n_head=2, n_embd=16, block_size=8, vocab_size=50)
 SETTINGS = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.2}
@@ -185,10 +184,9 @@ def rank_main(rank, port, folder):
 
 
 def test_two_real_ranks_have_the_weights_of_one_after_one_exchange_per_step(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(rank_main, (port, str(tmp_path)), nprocs=2)
+    port = forks.free_port()
+    ranks = [forks.Forked(rank_main, rank, port, str(tmp_path), out=tmp_path / str(rank)) for rank in (0, 1)]
+    assert forks.ends(ranks) == [0, 0], ranks[0].said()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = GPT(SHAPE, seed=1)

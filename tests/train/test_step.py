@@ -107,8 +107,7 @@ def test_many_ranks_give_the_reference_gradient_with_one_exchange_per_bucket(ref
         forks.Forked(rank_main, rank, size, port, micros, str(tmp_path), out=tmp_path / str(rank))
         for rank in range(size)
     ]
-    for rank in ranks:
-        assert rank.wait() == 0, rank.said()
+    assert forks.ends(ranks) == [0] * size, ranks[0].said()
     for rank in range(size):
         found = np.load(tmp_path / f"{size}-{rank}.npz")
         for micro in micros:
