@@ -68,5 +68,8 @@ window.workbench.ripples = (() => {
     open.addEventListener("click", () => trigger("click", { step: Number(box.value) }));
   }
 
-  return { apply, pair, study, choose, ask: () => ({ peak }), mountStep };
+  // Another report begins with its own first peak, whatever was chosen of the last.
+  function receive(data, fields) { if (fields.peak) peak = fields.peak.value; }
+
+  return { apply, pair, study, choose, ask: () => ({ peak }), receive, mountStep };
 })();

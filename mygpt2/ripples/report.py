@@ -56,7 +56,7 @@ class Report:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Report:
         """From JSON, of this version or another: what is missing cannot be said, what is new is passed over."""
-        return cls(**{item.name: found[item.name] for item in fields(cls) if item.name in found})
+        return cls(**{item.name: found[item.name] for item in fields(cls) if found.get(item.name) is not None})
 
     def to_json(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in fields(self)}

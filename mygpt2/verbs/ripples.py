@@ -20,7 +20,7 @@ LAYOUT = ("file_tokens", "files", "streams", "row_group_tokens", "document_token
           "save_interval")  # fmt: skip
 EXAMPLES = """
 logs: a run of ours by name or folder, CSV, build-nanogpt's log.txt, exports of W&B (CSV, JSON) and TensorBoard (CSV,
-JSON), event files and folders of them. For logs of others, say what is known of the data:
+JSON), event files and folders of them (with the extra `trackers`). For logs of others, say what is known of the data:
 
   python -m mygpt2 ripples log.csv --dataset fineweb-edu --streams 8 --files 8     8 ranks, each with a file of its own
   python -m mygpt2 ripples log.txt --batch-tokens 524288 --steps 3000:5000

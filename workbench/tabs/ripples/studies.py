@@ -23,6 +23,7 @@ from mygpt2.config import ConfigError, RunConfig, load_config
 from mygpt2.errors import UserError
 from mygpt2.files import read_json, replace_json
 from mygpt2.run_dir import RunDir, RunState, state_of
+from workbench import words
 from workbench.context import Context
 from workbench.jobs import Task, submit_config
 from workbench.jobs.records import ENDED, HOLDING
@@ -64,8 +65,7 @@ class Study:
 
     @property
     def label(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.created))
-        return f"{self.id} · {self.source} · {self.steps:,} steps · {when}"
+        return f"{self.id} · {self.source} · {self.steps:,} steps · {words.minute(self.created)}"
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,16 @@ def test_another_peak_is_shaded_without_a_new_analysis(context, reports):
     assert set(found) == {"peak", "chart", "loss"}
 
 
+def test_another_report_begins_with_its_own_first_peak(context, reports):
+    parts, seen = analysed(context, reports, {"run": write(context, "log.csv", planted())})
+    other = {"run": write(context, "other.csv", planted(seed=3))}
+    analysed(context, reports, other)
+    found, seen = look(context, reports, other, parts["peak"]["choices"][1][1], seen)
+    assert found["peak"]["value"] == found["peak"]["choices"][0][1]
+    chosen = found["peak"]["choices"][1][1]
+    assert look(context, reports, other, chosen, seen)[0]["peak"]["value"] == chosen
+
+
 def test_changed_log_is_due_again_and_options_are_another_analysis(context, reports):
     name = write(context, "log.csv", planted())
     analysed(context, reports, {"run": name})
