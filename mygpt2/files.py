@@ -60,6 +60,22 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"{what}; check who owns the folder, or choose another one")
 
 
+def check_output(option: str, path: Path | None) -> None:
+    """UserError for a file that a command is to write and could not, before it does its work."""
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}; make it or choose another")
+    if path is not None and path.is_dir():
+        raise UserError(f"{option} {path} is a folder; give a file in it")
+
+
+def write_output(option: str, path: Path, data: bytes) -> None:
+    """`replace_file` of what a command was asked to write; UserError says why it cannot be."""
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise UserError(f"cannot write {option} {path}: {error.strerror or error}; choose another file") from error
+
+
 def overwrite(path: Path, data: bytes) -> None:
     """Writes JSON into the room that a file has already, padded with spaces: possible on a full disk, not atomic."""
     with open(path, "r+b", buffering=0) as file:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mygpt2.__main__ import main
-from mygpt2.doctor import FAIL, OK, SKIP, WARN, compiled, diagnose, machine, network
+from mygpt2.doctor import FAIL, OK, SKIP, WARN, compiled, machine, network
+from mygpt2.doctor.run import diagnose
 from mygpt2.errors import UserError
 
 CPU = torch.device("cpu")

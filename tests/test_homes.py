@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mygpt2.data.sources.pydocs.corpus import harvest
-from mygpt2.doctor import diagnose
+from mygpt2.doctor.run import diagnose
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder, home_path
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from mygpt2.doctor.finding import FAIL, OK, SKIP, Finding
+from mygpt2.doctor import FAIL, OK, SKIP, Finding
 from mygpt2.planning.compute import no_compiler
 
 ADVICE = "train.compile will not work; switch it off with train.compile=false"

@@ -11,7 +11,7 @@ import time
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from mygpt2.doctor.finding import FAIL, OK, WARN, Finding, judged
+from mygpt2.doctor import FAIL, OK, WARN, Finding, judged
 from mygpt2.errors import UserError
 from mygpt2.machine import available_cores
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from mygpt2.device import choose
-from mygpt2.doctor.finding import OK, Finding, judged
+from mygpt2.doctor import OK, Finding, judged
 from mygpt2.model import GPT, GPTConfig
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=64, block_size=32, vocab_size=300)

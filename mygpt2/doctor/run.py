@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from mygpt2.doctor import FAIL, Finding
 from mygpt2.doctor.compiled import CompileCheck
-from mygpt2.doctor.finding import FAIL, Finding
 from mygpt2.doctor.machine import check_devices, check_folder, check_tokenizer, check_versions
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
@@ -27,23 +28,17 @@ def diagnose(runs: Path, cache: Path | None = None, *, compile: bool = True) -> 
         yield from _guarded("tokenizer", check_tokenizer)
         yield from _guarded("runs folder", lambda: check_folder("runs folder", runs, "--runs DIR"))
         yield from _guarded("cache folder", check_cache)
-        yield from _network()
+        from mygpt2.device import choose_device  # torch comes after the first findings
+        from mygpt2.doctor import network
+
+        device = choose_device("auto")
+        for name in ("causality", "learning", "determinism", "precision"):
+            yield from _guarded(name, partial(getattr(network, f"check_{name}"), device))
         if compiling is not None:
             yield compiling.finish()
     finally:
         if compiling is not None:
             compiling.close()
-
-
-def _network() -> Iterator[Finding]:
-    from mygpt2.device import choose_device
-    from mygpt2.doctor import network
-
-    device = choose_device("auto")
-    yield from _guarded("causality", lambda: network.check_causality(device))
-    yield from _guarded("learning", lambda: network.check_learning(device))
-    yield from _guarded("determinism", lambda: network.check_determinism(device))
-    yield from _guarded("precision", lambda: network.check_precision(device))
 
 
 def _guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> list[Finding]:

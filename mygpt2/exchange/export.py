@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from mygpt2.checkpoint import FileSystem
 from mygpt2.checkpoint.files import discard, is_leftover, scratch_name
@@ -15,6 +13,7 @@ from mygpt2.errors import UserError
 from mygpt2.exchange.card import model_card
 from mygpt2.exchange.huggingface import CONFIG, WEIGHTS, config_json, to_huggingface
 from mygpt2.exchange.load import Loaded
+from mygpt2.files import encode_json
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer.folder import write_tokenizer
 
@@ -60,19 +59,16 @@ def export_folder(loaded: Loaded, to: Path) -> Path:
 
 def _write_rest(loaded: Loaded, folder: Path) -> None:
     config, eot = loaded.model.config, loaded.tokenizer.eot_id
-    _json(folder / CONFIG, config_json(config, eot))
-    _json(folder / "generation_config.json", {f"{name}_token_id": eot for name in ("bos", "eos", "pad")})
+    (folder / CONFIG).write_bytes(encode_json(config_json(config, eot)))
+    generation = {f"{name}_token_id": eot for name in ("bos", "eos", "pad")}
+    (folder / "generation_config.json").write_bytes(encode_json(generation))
     write_tokenizer(loaded.tokenizer, folder, config.block_size)
     run = RunDir(Path(loaded.details["run"])) if "run" in loaded.details else None
-    picture = _picture(run)
+    picture = run.plot_file if run and run.plot_file.is_file() else None
     if picture:
         shutil.copyfile(picture, folder / picture.name)
     card = model_card(loaded, run, picture.name if picture else None)
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
-
-
-def _picture(run: RunDir | None) -> Path | None:
-    return run.plot_file if run and run.plot_file.is_file() else None
 
 
 def _check_room(files: FileSystem, to: Path, needed: int) -> None:
@@ -91,7 +87,3 @@ def _sync(files: FileSystem, folder: Path) -> None:
         finally:
             os.close(descriptor)
     files.fsync_folder(folder)
-
-
-def _json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mygpt2.doctor import FAIL, diagnose
+    from mygpt2.doctor import FAIL
+    from mygpt2.doctor.run import diagnose
 
     failed = 0
     for finding in diagnose(args.runs):

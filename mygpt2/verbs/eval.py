@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.failures import PeerFailed
+from mygpt2.files import check_output, encode_json, write_output
 from mygpt2.machine import cache_folder
 from mygpt2.progress import Bar, progress_bar
 from mygpt2.terminal import interruptible
@@ -93,10 +94,7 @@ def _check(args: argparse.Namespace) -> None:
     for option, value in (("--batch", args.batch), ("--limit", args.limit)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value} is not allowed; use 1 or more, or leave it out")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}; make it or choose another")
-    if args.json is not None and args.json.is_dir():
-        raise UserError(f"--json {args.json} is a folder; give a file in it")
+    check_output("--json", args.json)
     for option in ("baseline", "limit"):
         if getattr(args, option) is not None and args.hellaswag is None:
             raise UserError(f"--{option} belongs to HellaSwag; add --hellaswag PATH|hub or leave it out")
@@ -134,7 +132,6 @@ class Session:
         """Measures everything asked for. Rank 0 prints and writes the result."""
         from mygpt2.evals.loss import GPTScorer
         from mygpt2.exchange.load import load_model
-        from mygpt2.files import replace_json
 
         args = self.args
         loaded = self.world.lead_first(lambda: load_model(args.model, args.runs))
@@ -151,11 +148,7 @@ class Session:
             out = out or _in_run(loaded, "hellaswag", "")
             result["hellaswag"] = self._hellaswag(scorer, loaded, out)
         if out is not None and self.world.lead:
-            try:
-                replace_json(out, result)
-            except OSError as error:
-                why = error.strerror or error
-                raise UserError(f"cannot write {out}: {why}; choose another file with --json") from error
+            write_output("--json", out, encode_json(result))
             self._say(f"written to {out}")
 
     # The loss on a text

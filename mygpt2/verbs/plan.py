@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.files import check_output, write_output
 from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments
 from mygpt2.terminal import interruptible
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         found = plan(config, world_size=args.nproc, runs=args.runs, device=device, measured=measured)
     print(table(found, shutil.get_terminal_size((120, 24)).columns))
     if args.json is not None:
-        _write(args.json, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+        write_output("--json", args.json, json.dumps(found.to_json(), indent=1, allow_nan=False).encode() + b"\n")
     return 0
 
 
@@ -60,10 +61,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--nproc {args.nproc} is not allowed; use 1 or more, or leave it out")
     if args.on and args.measure:
         raise UserError("--measure runs steps on this machine and --on plans for another; leave one of them out")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}; make it or choose another")
-    if args.json is not None and args.json.is_dir():
-        raise UserError(f"--json {args.json} is a folder; give a file in it")
+    check_output("--json", args.json)
 
 
 def _measured(config: RunConfig, nproc: int, device: str) -> Measured:
@@ -76,12 +74,3 @@ def _measured(config: RunConfig, nproc: int, device: str) -> Measured:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    from mygpt2.files import replace_file
-
-    try:
-        replace_file(path, text.encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror or error}; choose a file that can be written") from None

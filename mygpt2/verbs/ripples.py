@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import UserError
+from mygpt2.files import encode_json, write_output
 from mygpt2.progress import Bars
 from mygpt2.terminal import interruptible
 
@@ -133,13 +134,10 @@ def _layout(args: argparse.Namespace, log: Log) -> Layout:
 
 
 def _write(args: argparse.Namespace, report: Report | dict[str, Any]) -> None:
-    from mygpt2.files import replace_file, replace_json
+
     from mygpt2.ripples.html import report_html
 
-    try:
-        if args.json is not None:
-            replace_json(args.json, report if isinstance(report, dict) else report.to_json())
-        if args.html is not None and not isinstance(report, dict):
-            replace_file(args.html, report_html(report).encode())
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be written: {error.strerror}; choose another file") from None
+    if args.json is not None:
+        write_output("--json", args.json, encode_json(report if isinstance(report, dict) else report.to_json()))
+    if args.html is not None and not isinstance(report, dict):
+        write_output("--html", args.html, report_html(report).encode())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mygpt2.cli import EXIT_INTERRUPTED
 from mygpt2.errors import EXIT_OK, UserError
+from mygpt2.files import check_output, write_output
 from mygpt2.terminal import printable, side_by_side, stopped_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for option in ("json", "out"):
-        path = getattr(args, option)
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"--{option} {path}: there is no folder {path.parent}; make it or choose another")
+    check_output("--json", args.json)
+    check_output("--out", args.out)
     if (args.model is None) == (args.compare is None):
         raise UserError("give either --model NAME or --compare A B; python -m mygpt2 runs list shows the runs")
     from mygpt2.generate import Sampling
@@ -62,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     session = Session(args, sampling, [_engine(spec, args) for spec in args.compare or [args.model]])
     code = session.batch(args.prompt) if args.prompt else session.talk()
     if args.json is not None:
-        _write("--json", args.json, json.dumps(session.records, indent=1) + "\n")
+        write_output("--json", args.json, json.dumps(session.records, indent=1).encode() + b"\n")
     if args.out is not None:
-        _write("--out", args.out, "\n".join(map(_as_text, session.records)))
+        write_output("--out", args.out, "\n".join(map(_as_text, session.records)).encode("utf-8", "replace"))
     return code
 
 
@@ -178,12 +177,3 @@ def _engine(spec: str, args: argparse.Namespace) -> Engine:
     loaded = load_model(spec, args.runs)
     print(f"model {loaded.words}")
     return Engine(loaded.model.to(device), loaded.tokenizer, weights=args.weights, compile=args.compile)
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    from mygpt2.files import replace_file
-
-    try:
-        replace_file(path, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise UserError(f"cannot write {option} {path}: {error.strerror or error}; choose another file") from error
