@@ -3,7 +3,7 @@
 window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
-  const MOMENT_MS = 300, FRESH_MS = 1000; // until an opened tab is there; what was asked so lately is not asked again
+  const MOMENT_MS = 100, FRESH_MS = 1000; // until an opened tab is there; what was asked so lately is not asked again
   const views = {};
 
   const key = (node) => node?.dataset?.key || node?.id || "";
@@ -100,6 +100,9 @@ window.workbench.live = (() => {
     ask();
   }
 
+  document.addEventListener("click", (event) => { // parts of an inner tab are there once it was opened
+    if (event.target.closest?.("[role=tab]")) setTimeout(() => { for (const view of Object.values(views)) view.ask(); }, MOMENT_MS);
+  });
   document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
   const ask = (name) => views[name]?.ask();

@@ -237,7 +237,6 @@ window.workbench.monitor = (() => {
   document.addEventListener("click", (event) => {
     const other = event.target.closest?.("#wb-monitor [data-wb-run]");
     if (other) show(other.dataset.wbRun);
-    if (event.target.closest?.("#wb-monitor-panes [role=tab]")) setTimeout(() => pick(), 50); // once Gradio has shown the pane
   });
   setInterval(() => { if (list?.offsetParent && !document.hidden) for (const [name, item] of items) { const place = item.querySelector(".wb-run-facts"); if (place && rows.has(name)) place.textContent = facts(rows.get(name)); } }, 30000);
 

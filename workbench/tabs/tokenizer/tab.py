@@ -47,7 +47,7 @@ def build(context: Context, page: Page) -> None:
     with gr.Tabs(selected="tokens", elem_id="wb-tokenizer-parts") as c.parts:
         with gr.Tab("Tokens of a text", id="tokens"):
             _text_part(c)
-        with gr.Tab("Train", id="train", render_children=True):  # its parts are filled before it is opened
+        with gr.Tab("Train", id="train"):
             _train_part(context, page, c)
         with gr.Tab("Compare", id="compare"):
             _compare_part(c)
