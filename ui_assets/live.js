@@ -3,7 +3,7 @@
 window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
-  const MOMENT_MS = 100, FRESH_MS = 1000; // until an opened tab is there; what was asked so lately is not asked again
+  const MOMENT_MS = 100, FRESH_MS = 1000; // until an inner tab is there; what was asked so lately is not asked again
   const views = {};
 
   const key = (node) => node?.dataset?.key || node?.id || "";
@@ -90,14 +90,11 @@ window.workbench.live = (() => {
       if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
     }
 
-    const look = () => { if (Date.now() - asked > FRESH_MS) ask(); }; // it has come to the front
-    const mounted = Date.now();
-    const open = () => { if (Date.now() - mounted > FRESH_MS) { opened += 1; ask(); } };
-    views[name] = { ask, look, open };
+    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); } };
     document.addEventListener("click", acted);
     watch("value", ask);
-    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) look(); }).observe(element);
-    ask();
+    const panel = element.closest("[role=tabpanel]") || element; // comes into view when its tab is opened
+    new IntersectionObserver((entries) => { if (entries.at(-1).isIntersecting) { opened += 1; ask(); } }).observe(panel);
   }
 
   document.addEventListener("click", (event) => { // parts of an inner tab are there once it was opened
@@ -105,7 +102,5 @@ window.workbench.live = (() => {
   });
   document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
-  const ask = (name) => views[name]?.ask();
-  const opened = (name) => setTimeout(() => views[name]?.open(), MOMENT_MS);
-  return { mount, ask, opened, patch };
+  return { mount, ask: (name) => views[name]?.ask(), patch };
 })();

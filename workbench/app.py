@@ -42,7 +42,7 @@ def build(context: Context) -> gr.Blocks:
             for name in TABS:
                 with gr.Tab(name.capitalize(), id=name, elem_id=f"wb-tab-{name}") as opened[name]:
                     import_module(f"workbench.tabs.{name}.tab").build(context, page)
-        for name, tab in opened.items():  # once every tab has made its timers: a selected one sets all of them
+        for name, tab in opened.items():
             _follow(page, tab, name)
         page.live("app", partial(_summary, context))
 
@@ -54,23 +54,17 @@ def build(context: Context) -> gr.Blocks:
             return _open_link(context, page, "", query, False)
 
         history = gr.HTML("", js_on_load=_ON_BACK, apply_default_css=False, elem_classes="wb-hidden")
-        history.click(page.friendly(go_back), None, [page.tabs, *page.ports, *page.timers], **QUIET)
+        history.click(page.friendly(go_back), None, [page.tabs, *page.ports], **QUIET)
         foreign = gr.Textbox(visible="hidden", container=False, label="opened by another site's link")
-        link = blocks.load(open_link, foreign, [page.tabs, *page.ports, *page.timers], js=_FOREIGN, **QUIET)
+        link = blocks.load(open_link, foreign, [page.tabs, *page.ports], js=_FOREIGN, **QUIET)
         link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)
         api.publish(context)
     return blocks
 
 
 def _follow(page: Page, tab: gr.Tab, name: str) -> None:
-    """A selected tab wakes its timers, writes itself into the address, and gets what it asked for."""
-    tab.select(
-        lambda: page.timers_for(name),
-        None,
-        page.timers,
-        js=f"() => {{ window.workbench.url({{tab: '{name}'}}); window.workbench.live.opened('{name}'); return []; }}",
-        **QUIET,
-    )
+    """A selected tab writes itself into the address, and gets what it asked for."""
+    tab.select(None, None, None, js=f"() => {{ window.workbench.url({{tab: '{name}'}}); return []; }}", **QUIET)
     for event in page.openings(name):
         tab.select(**event)
 
@@ -92,7 +86,7 @@ def _open_link(context: Context, page: Page, shown: str, query: Mapping[str, str
     tab = given.pop("tab", "")
     tab = tab if tab in TABS else _first_tab(context)
     ports = [page.ask(**given) if name == tab and given else gr.skip() for name in TABS]
-    return [gr.skip() if tab == shown else gr.Tabs(selected=tab), *ports, *page.timers_for(tab)]
+    return [gr.skip() if tab == shown else gr.Tabs(selected=tab), *ports]
 
 
 def _header(context: Context) -> html.Markup:

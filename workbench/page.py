@@ -1,4 +1,4 @@
-"""What tabs share: how one sends the person to another, timers that rest with their tab, and friendly errors."""
+"""What tabs share: how one sends the person to another, a live view of each, and friendly errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ class Page:
             name: gr.Textbox(visible="hidden", elem_id=f"wb-port-{name}", label=f"request to {name}", container=False)
             for name in TABS
         }
-        self._timers: list[tuple[str, gr.Timer]] = []
         self._openings: list[tuple[str, dict[str, Any]]] = []
         self.tabs: gr.Tabs = None  # type: ignore[assignment]  # set by the app, before any tab is built
 
@@ -103,7 +102,8 @@ class Page:
                 new = {fields[name]: gr.update(**live.allowed(given[name])) for name in fields if name in given}
                 return new or gr.skip()
 
-            made.apply(self.friendly(apply), None, list(fields.values()), **QUIET)
+            # By itself Gradio leaves out an event while the one before is under way, and the page takes it for done.
+            made.apply(self.friendly(apply), None, list(fields.values()), trigger_mode="multiple", **QUIET)
         return made
 
     @staticmethod
@@ -124,12 +124,6 @@ class Page:
         ask = f"() => {{ window.workbench.live.ask('{tab}'); return []; }}"
         return {"fn": None, "inputs": None, "outputs": None, "js": ask, **QUIET}
 
-    def timer(self, tab: str, seconds: float) -> gr.Timer:
-        """Ticks only while `tab` is the selected one, and the page is visible."""
-        timer = gr.Timer(seconds, active=False)
-        self._timers.append((tab, timer))
-        return timer
-
     def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any) -> None:
         """Calls a handler whenever `tab` is selected, by a person, a link or as the first one; not before.
 
@@ -140,14 +134,6 @@ class Page:
     def openings(self, tab: str) -> list[dict[str, Any]]:
         """The arguments of the events that `on_open` asked for."""
         return [event for name, event in self._openings if name == tab]
-
-    @property
-    def timers(self) -> list[gr.Timer]:
-        return [timer for _, timer in self._timers]
-
-    def timers_for(self, tab: str) -> list[gr.Timer]:
-        """Values for `timers` once `tab` is selected."""
-        return [gr.Timer(active=owner == tab) for owner, _ in self._timers]
 
     @staticmethod
     def friendly(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import UserError
 from mygpt2.machine import home_path
@@ -84,14 +84,28 @@ def serve(options: Options) -> int:
 def page(context: Context) -> gr.Blocks:
     """The page, ready for `application`."""
     from workbench.app import build
-    from workbench.sessions import fetch_nothing, keep_ids
 
-    keep_ids()
-    fetch_nothing()
+    _fetch_nothing()
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
     blocks._queue.sleep_when_free = QUEUE_SECONDS  # Gradio looks a thousand times a second: 4 % of a core for nothing
     return blocks
+
+
+def _fetch_nothing() -> None:
+    """Gradio downloads whatever address a value names that looks like one of its files. None of ours has any.
+
+    Values come from run folders too (samples, settings), and a file must not be able to make the server fetch an
+    address. Called once, before the page is built.
+    """
+    from gradio import processing_utils
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise UserError("the workbench fetches no files from addresses; upload the file, or name one inside the roots")
+
+    for name in ("ssrf_protected_download", "async_ssrf_protected_download", "save_url_to_cache"):
+        getattr(processing_utils, name)  # AttributeError in a Gradio that goes about it otherwise
+        setattr(processing_utils, name, refuse)
 
 
 def application(blocks: gr.Blocks, options: Options, port: int, door: security.Door) -> ASGIApp:

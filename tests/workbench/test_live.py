@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.routes import App
+from starlette.testclient import TestClient
 
 from mygpt2.errors import UserError
 from workbench import html
@@ -73,6 +75,23 @@ def test_a_view_has_an_event_for_its_buttons_and_one_for_its_fields() -> None:
         page.live("compare", lambda asked, news: None, {"set": box}).act(lambda: None)
     targets = [name for event in blocks.get_config_file()["dependencies"] for _, name in event["targets"]]
     assert {"apply", "act"} <= set(targets)
+
+
+def test_an_open_page_costs_the_server_the_same_memory_after_many_questions() -> None:
+    with gr.Blocks() as blocks:
+        view = Page().live("compare", lambda asked, news: news.show("view", "text"))
+    app = App.create_app(blocks)
+    client = TestClient(app)
+
+    def ask() -> int:
+        question = {"data": {"asked": {}, "digests": {}}, "fn_name": "live_news", "component_id": view._id}
+        answer = client.post("/gradio_api/component_server/", json={**question, "session_hash": "page"})
+        assert answer.json()["markup"] == {"view": "text"}
+        session = app.state_holder["page"]
+        return len(session.blocks_config.blocks) + len(session.config_values)
+
+    first = ask()
+    assert [ask() for _ in range(5)] == [first] * 5
 
 
 @pytest.fixture

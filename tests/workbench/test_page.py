@@ -1,4 +1,4 @@
-"""What tabs share: requests between them, timers that rest, and errors that reach the person as text."""
+"""What tabs share: requests between them, what opens with them, and errors that reach the person as text."""
 
 from __future__ import annotations
 
@@ -35,14 +35,6 @@ def test_a_damaged_request_is_an_empty_one(text: str | None) -> None:
     assert Page.request(text) == {}
 
 
-def test_only_the_selected_tabs_timers_tick() -> None:
-    with gr.Blocks():
-        page = Page()
-        page.timer("train", 1.0)
-        page.timer("monitor", 2.0)
-        assert [update["active"] for update in _values(page.timers_for("monitor"))] == [False, True]
-
-
 def test_what_a_tab_needs_at_first_is_asked_for_when_it_is_opened_and_by_nobody_else() -> None:
     with gr.Blocks():
         page = Page()
@@ -63,10 +55,6 @@ def test_opening_the_page_stays_little_work(tmp_path: Path) -> None:
     assert sum(len(event["inputs"]) + len(event["outputs"]) for event in at_first) < 25
     hidden = [event for event in config["dependencies"] if event["show_progress"] == "hidden" and not event["queue"]]
     assert hidden and all(event["show_progress_on"] == [] for event in hidden)
-
-
-def _values(updates: list[Any]) -> list[dict[str, Any]]:
-    return [update if isinstance(update, dict) else {"active": update.active} for update in updates]
 
 
 def test_a_persons_mistake_is_a_toast_of_text_and_leaves_the_page_as_it_is(toasts: list[str]) -> None:
