@@ -44,6 +44,7 @@ def logs(tmp_path_factory) -> dict[str, Log]:
                 "data.buffer_documents": BUFFER, "data.window": 16, "data.validation_fraction": 0.01,
                 "model.n_layer": 1, "model.n_embd": 32, "model.dropout": 0.0, "schedule.name": "constant",
                 "train.steps": STEPS, "train.batch_tokens": 512, "eval.interval": 0, "checkpoint.interval": 1000,
+                "optimizer.name": "adamw",
             }  # fmt: skip
             assert attempt.main(load_config("tiny", None, settings), order, folder / "runs", "never", ["train"]) == 0
     return {order: read_log(folder / "runs" / order) for order in ("sequential", "buffer", "lanes")}

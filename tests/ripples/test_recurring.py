@@ -19,9 +19,11 @@ def pulsed(steps: int, period: int, height: float, width: int = 1, first: int = 
     return descent(steps) + noise(steps, seed) + height * ((t - first) % period < width)
 
 
-@pytest.mark.parametrize(("period", "height", "width"), [(50, 0.25, 1), (64, 0.25, 1), (100, -0.25, 2), (128, 0.15, 5),
-                                                        (190, 0.25, 1)])  # fmt: skip
-@pytest.mark.parametrize("cause", ["the evaluation interval", "the saving interval", None])
+@pytest.mark.parametrize(("period", "height", "width", "cause"), [
+    (50, 0.25, 1, "the evaluation interval"), (64, 0.25, 1, "the saving interval"), (64, 0.25, 1, None),
+    (100, -0.25, 2, "the saving interval"), (100, -0.25, 2, None), (128, 0.15, 5, "the evaluation interval"),
+    (128, 0.15, 5, None), (190, 0.25, 1, "the evaluation interval"), (190, 0.25, 1, "the saving interval"),
+])  # fmt: skip
 def test_pulses_are_named_with_their_period_and_what_is_done_so_often(period, height, width, cause) -> None:
     other = 3 * period // 2
     layout = {

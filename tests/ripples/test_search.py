@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -11,6 +13,9 @@ from mygpt2.ripples.search import law_of, search
 from mygpt2.ripples.spectrum import Transform, fit_line
 from mygpt2.ripples.study import Study, study
 from tests.ripples.made import descent, log_of, noise, wave
+
+# Series per statistical claim, and the most alarms or misses among them: at a rate of 5 % more have a chance below 1 %.
+SERIES, MOST = (40, 6) if os.environ.get("MYGPT2_FULL") == "1" else (16, 3)
 
 
 def studied(loss: np.ndarray) -> Study:
@@ -37,11 +42,10 @@ def test_a_clear_line_is_measured_to_two_and_twenty_percent() -> None:
 
 
 def test_noise_is_called_a_ripple_five_times_in_a_hundred() -> None:
-    """40 autoregressive series: more than six alarms have a chance of one in a hundred at a rate of 5 %."""
     alarms = [
-        studied(descent(500) + noise(500, seed, memory=(0.0, 0.5, 0.9)[seed % 3])).significant for seed in range(40)
+        studied(descent(500) + noise(500, seed, memory=(0.0, 0.5, 0.9)[seed % 3])).significant for seed in range(SERIES)
     ]
-    assert sum(alarms) <= 6
+    assert sum(alarms) <= MOST
 
 
 def test_phase_scrambled_noise_is_called_a_ripple_no_more_often() -> None:
@@ -52,21 +56,21 @@ def test_phase_scrambled_noise_is_called_a_ripple_no_more_often() -> None:
         z = np.fft.rfft(x)
         return np.fft.irfft(np.abs(z) * np.exp(2j * np.pi * rng.random(len(z))), steps)
 
-    assert sum(studied(descent(500) + scrambled(500)).significant for _ in range(40)) <= 6
+    assert sum(studied(descent(500) + scrambled(500)).significant for _ in range(SERIES)) <= MOST
 
 
 def test_drift_is_called_a_ripple_no_more_often() -> None:
     """A random walk under white noise, phase-scrambled: as strong as that at eight cycles, and steeper than a short
-    autoregression can be. 11 of these were called a ripple when the null was autoregressive alone.
+    autoregression can be. 11 of 40 were called a ripple when the null was autoregressive alone.
     """
     rng, n = np.random.default_rng(3), 500
     alarms = 0
-    for _ in range(40):
+    for _ in range(SERIES):
         x = np.cumsum(rng.standard_t(4, n)) * 0.003 + rng.standard_t(4, n) * 0.03
         z = np.fft.rfft(x - np.linspace(x[0], x[-1], n))
         drift = np.fft.irfft(np.abs(z) * np.exp(2j * np.pi * rng.random(len(z))), n)
         alarms += studied(descent(n) + drift).significant
-    assert alarms <= 6
+    assert alarms <= MOST
 
 
 @pytest.mark.parametrize("shape", ["linear end", "steps", "cosine"])
@@ -94,14 +98,14 @@ def test_the_intervals_hold_what_was_planted_nineteen_times_in_twenty() -> None:
     held = np.zeros(2)
     period, amplitude, n = 80.0, 0.03, 1500
     transform = Transform(np.ones(n))
-    for seed in range(40):
+    for seed in range(SERIES):
         y = noise(n, seed) + wave(n, period, amplitude, seed)
         found = estimate(y, np.ones(n), search(transform, y), 6)
         for i, (true, (low, high)) in enumerate(
             ((period, found.period_interval), (amplitude, found.amplitude_interval))
         ):
             held[i] += low <= true <= high
-    assert (held >= 34).all()  # 38 in the mean; fewer than 34 one time in a hundred
+    assert (held >= SERIES - MOST).all()
 
 
 def test_the_periodogram_is_that_of_least_squares_with_gaps() -> None:
