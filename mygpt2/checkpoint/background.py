@@ -37,7 +37,7 @@ class Checkpointer:
     {"kind": "save", step, path, bytes, seconds, held_seconds, deleted} or
     {"kind": "save_failed", step, reason, free_bytes, needed_bytes} or {"kind": "checkpoint_broken", path, reason}.
     A failed save never raises: training goes on and the previous checkpoint stays. `last` and `failure` tell the
-    outcome of the latest save after `wait()`. Steps in `protect` are never deleted.
+    outcome of the latest save after `wait()`.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class Checkpointer:
         *,
         files: FileSystem | None = None,
     ) -> None:
-        self.protect: set[int] = set()
         self.last: Path | None = None
         self.failure: str | None = None
         self._checkpoints, self._config, self._on_event = checkpoints, config, on_event
@@ -178,9 +177,7 @@ class Checkpointer:
         config = self._config
         try:
             best = self.best_step if config.keep_best else None
-            done = store.prune(
-                self._checkpoints, config.keep_last, config.keep_every, best, set(self.protect), files=self._files
-            )
+            done = store.prune(self._checkpoints, config.keep_last, config.keep_every, best, files=self._files)
         except (OSError, UnreadableCheckpoint) as error:
             reason = _reason(error) if isinstance(error, OSError) else str(error)
             self._on_event({"kind": "prune_failed", "reason": reason})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,13 +102,12 @@ def prune(
     keep_last: int,
     keep_every: int = 0,
     best_step: int | None = None,
-    protect: Collection[int] = (),
     *,
     files: FileSystem | None = None,
 ) -> Pruned:
     """Deletes what the rotation does not keep, after the newest whole checkpoint was read back and verified.
 
-    Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, `best_step` and `protect`.
+    Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, and `best_step`.
     If none verifies nothing is deleted. Broken ones newer than it stay as evidence until they are old.
     """
     files = files or FileSystem()
@@ -118,7 +116,7 @@ def prune(
         return Pruned([], broken)
     upto = step_of(whole.name) or 0
     known = [step for step in steps(checkpoints) if step <= upto]
-    keep = {*known[-keep_last:], upto, *protect} | ({best_step} if best_step is not None else set())
+    keep = {*known[-keep_last:], upto} | ({best_step} if best_step is not None else set())
     doomed = [step for step in known if step not in keep and not (keep_every and step % keep_every == 0)]
     for step in doomed:
         _delete(files, checkpoints / step_name(step))

@@ -40,11 +40,10 @@ class RunLock:
         self,
         *,
         patience: float = PATIENCE_SECONDS,
-        on_wait: Callable[[str], None] = lambda owner: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> RunLock:
-        """Takes the lock, giving an attempt that is just ending some seconds; `on_wait` hears who is waited for.
+        """Takes the lock, giving an attempt that is just ending some seconds.
 
         UserError naming the owner's pid if another trainer is at work.
         """
@@ -58,7 +57,6 @@ class RunLock:
             while (owner := self._owner(descriptor, me)) is not None:
                 if clock() >= deadline:
                     raise UserError(_taken(self._run, owner))
-                on_wait(owner)
                 sleep(0.1)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(me.to_json()).encode(), 0)

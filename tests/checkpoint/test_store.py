@@ -68,12 +68,6 @@ def test_broken_newer_ones_neither_count_nor_cost_a_whole_one(tmp_path):
     assert newest(tmp_path)[0] == tmp_path / "step-00000003"
 
 
-def test_protected_steps_stay(tmp_path):
-    for step in (1, 2, 3, 4):
-        tiny(tmp_path, step)
-    assert prune(tmp_path, 1, protect={2}).deleted == [1, 3]
-
-
 def test_a_crash_anywhere_in_a_rotation_leaves_whole_checkpoints_only(tmp_path):
     for at in range(100):
         checkpoints = tmp_path / str(at)

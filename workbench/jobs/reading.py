@@ -12,6 +12,7 @@ from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, RunDir, parse_lines
+from mygpt2.run_dir.lines import tail_lines
 
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
 WORSE = 1.2  # times the loss of guessing every token alike: only a broken model gets there
@@ -80,11 +81,7 @@ def beside(start: float | None, vocabulary: int | None) -> str:
 def came_to_nothing(run: RunDir) -> str:
     """Why the loss at the end of a run is no result, in a sentence; "" for an ordinary run."""
     first = parse_lines(Follower(run.metrics_file).read(1)[:1])[0]
-    try:
-        end = run.metrics_file.stat().st_size
-    except OSError:
-        return ""
-    rows = parse_lines(Follower(run.metrics_file, max(0, end - TAIL_BYTES)).read(TAIL_BYTES))[0]
+    rows = parse_lines(tail_lines(run.metrics_file, TAIL_BYTES)[0])[0]
     attempt = max((whole(row.get("attempt")) or 0 for row in rows), default=0)
     losses = [number(row.get("loss")) for row in rows if (whole(row.get("attempt")) or 0) == attempt]
     known = [loss for loss in losses[-10:] if loss is not None]
