@@ -1,13 +1,9 @@
-"""Stopping a run: first a request, then signals, and in the end certainty about every process.
-
-`stop` waits for the end; `BackgroundStop` is the same in a thread, for whoever has a page to serve meanwhile.
-"""
+"""Stopping a run: first a request, then signals, and in the end certainty about every process."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,9 +78,14 @@ def stop(
     `find` is asked again and again for processes that no record names; `on_progress` hears the run's state while it is
     waited for, `say` what else happens.
     """
+    check_how(how)
+    return _Stop(run, find, on_progress, say, sleep, clock).run_through(how, patience, grace)
+
+
+def check_how(how: str) -> None:
+    """UserError for a way to stop that is not known."""
     if how not in HOWS:
         raise UserError(f"there is no way {how!r} to stop a run; allowed: {', '.join(HOWS)}")
-    return _Stop(run, find, on_progress, say, sleep, clock).run_through(how, patience, grace)
 
 
 def at_work(run: RunDir) -> bool:
@@ -112,93 +113,6 @@ def record_kill(run: RunDir) -> None:
     with contextlib.suppress(UserError, OSError), RunLock(run).acquire(patience=1.0):
         if state_of(run).state not in ENDED:
             write_end(run, "stopped", KILLED, "killed on request; the run goes on from its last checkpoint")
-
-
-class BackgroundStop:
-    """A stop under way, in a thread of its own. `lines` grows until `done`; then `stopped` and `report` tell the end.
-
-    `find` as for `stop`; no function at all for a run that only waited in a queue and has left it.
-    """
-
-    def __init__(
-        self, run: RunDir, how: How, find: Find | None = lambda: (None, []), grace: float = GRACE_SECONDS
-    ) -> None:
-        if how not in HOWS:
-            raise UserError(f"there is no way {how!r} to stop a run; allowed: {', '.join(HOWS)}")
-        self.run, self.how = run.name, how
-        self.report: StopReport | None = None
-        self.attempt = 0  # the run's last one when the stop was over
-        self._run, self._find, self._grace = run, find, grace
-        self._lines: list[str] = []
-        self._where = ""
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name=f"stop {run.name}", daemon=True)
-
-    @property
-    def lines(self) -> list[str]:
-        """What happened so far, a line each."""
-        return list(self._lines)
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        return self.report.outcomes if self.report else []
-
-    @property
-    def done(self) -> bool:
-        return self._ended.is_set()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it is over and no process of the run is left that this machine can see."""
-        return self.done and self.report is not None and self.report.stopped
-
-    def start(self) -> BackgroundStop:
-        self._thread.start()
-        return self
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Whether it ended within that time."""
-        return self._ended.wait(seconds)
-
-    def _guarded(self) -> None:
-        try:
-            self._work()
-        except (UserError, OSError) as error:
-            self._lines.append(f"could not stop it: {error}")
-        except Exception as error:  # whoever watches must see the end of every stop, a defect's too
-            self._lines.append(f"a defect while stopping: {type(error).__name__}: {error}")
-            raise
-        finally:
-            self._ended.set()
-
-    def _work(self) -> None:
-        opening = {
-            "save": "asked to finish the step, save and end",
-            "now": f"sending SIGTERM; {self._grace:.0f} s for a last checkpoint",
-            "kill": "sending SIGKILL to the launcher and every rank",
-        }[self.how]
-        if self._find is None:
-            self._lines.append("it waited in the queue and was taken out")
-            report = StopReport([], state_of(self._run))
-        else:
-            self._lines.append(opening)
-            report = stop(
-                self._run, self.how, find=self._find, grace=self._grace, on_progress=self._tell, say=self._lines.append
-            )
-        self.attempt = next_attempt(self._run) - 1
-        self._lines += [str(outcome) for outcome in report.outcomes]
-        reason = f" ({report.final.reason})" if report.final.reason else ""
-        left = [outcome.who for outcome in report.outcomes if not outcome.gone]
-        still = f"; still there: {', '.join(left)}" if left else ""
-        self._lines.append(f"run {self.run}: {report.final.state}{reason}{still}")
-        self.report = report
-
-    def _tell(self, state: RunState) -> None:
-        """Keeps one line about where the run is, that moves on: not one per step."""
-        if self._lines[-1] == self._where:
-            self._lines.pop()
-        self._where = where(state)
-        self._lines.append(self._where)
 
 
 @dataclass

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from mygpt2.run_dir import RunDir, RunWriter, state_of, stop
+from mygpt2.run_dir.background_stop import BackgroundStop
 from mygpt2.run_dir.process import Process, belongs
-from mygpt2.run_dir.stop import BackgroundStop
 from tests.run_dir.processes import OBEDIENT, record_rank
 
 

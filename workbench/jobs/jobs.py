@@ -14,7 +14,8 @@ from mygpt2.config import RunConfig, config_hash, plan_batch
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
-from mygpt2.run_dir.stop import BackgroundStop, How, record_unbegun
+from mygpt2.run_dir.background_stop import BackgroundStop
+from mygpt2.run_dir.stop import How, record_unbegun
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog, folder_of
 from workbench.jobs.command import resume_command, train_command

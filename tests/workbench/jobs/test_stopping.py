@@ -7,7 +7,8 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import Process, RunDir, RunLock, RunWriter, state_of, write_queued
-from mygpt2.run_dir.stop import KILLED, BackgroundStop
+from mygpt2.run_dir.background_stop import BackgroundStop
+from mygpt2.run_dir.stop import KILLED
 from tests.run_dir.processes import DEAF, OBEDIENT, POLITE, record_rank, running
 from workbench.jobs.ending import how_it_ended
 
@@ -135,7 +136,7 @@ def test_an_unknown_way_to_stop_is_refused(run):
 @pytest.mark.parametrize("how", ["save", "now", "kill"])
 def test_a_run_whose_status_is_wrong_is_stopped_all_the_same(run, said, how):
     """It was "not running", and trained on."""
-    from workbench.tabs.monitor.poll import buttons
+    from workbench.tabs.monitor.view import buttons
 
     listens = str(run.control_dir / "stop")
     with running(POLITE, listens) as zero:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, last_record
-from mygpt2.run_dir.stop import BackgroundStop
+from mygpt2.run_dir.background_stop import BackgroundStop
 from workbench import html, words
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
 from workbench.tabs.monitor.devices import Device, resident_bytes
