@@ -68,11 +68,6 @@ class HFTokenizer(Tokenizer):
         self._core = tiktoken_core(self._content, map(whole_characters, PROBES))
         self.prefix_bytes = len(self.decode_bytes(self.encode_array("a"))) - 1 if self._spelled else 0
 
-    @property
-    def engine(self) -> str:
-        """The library that encodes: tiktoken or tokenizers."""
-        return "tokenizers" if self._core is None else "tiktoken"
-
     def encode_array(self, text: str) -> np.ndarray:
         return self.encode_batch([text])[0]
 
