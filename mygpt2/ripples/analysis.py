@@ -66,7 +66,7 @@ def analyse(
     if attribution and trace is not None and not damage:
         explained = attribute(trace, done.kept, done.trend, period, progress)
     found = numbers | {
-        "notes": _notes(log, done) + damage, "candidates": [c.to_json() for c in candidates],
+        "notes": _notes(log, done) + damage, "candidates": [vars(c) for c in candidates],
         "repetition": _repetition_json(done, again, known), "pulses": _pulses(done, candidates),
         "share_of_file": share, "part_of_file": part, "layout": asdict(known), "attribution": explained,
         "validation": _validation(done) if done.significant else None,
@@ -221,7 +221,7 @@ def _repetition_json(done: Study, again: Repetition | None, layout: Layout) -> d
     total = float(done.kept.step[-1]) / steps if steps else again.passes
     files = round(tokens / layout.file_tokens) if tokens and layout.file_tokens else None
     exact = files and abs(tokens / layout.file_tokens / files - 1) < 0.02 if tokens and layout.file_tokens else False
-    found = again.to_json() | {"lag_steps": steps, "lag_tokens": tokens, "passes": total}
+    found = vars(again) | {"lag_steps": steps, "lag_tokens": tokens, "passes": total}
     first, last = (float(x * unit) for x in again.lags)
     return found | {"files": files if exact else None, "lags_steps": [first, last]}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -43,9 +42,6 @@ class Candidate:
     ratio: float | None = None
     fits: bool = False
     reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
 
 
 def regression(y: Floats, transform: Transform, null: Null, wave: np.ndarray) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from mygpt2.ripples.words import UNITS
+from mygpt2.format import short
 
 WIDTH, HEIGHT = 1000.0, 400.0
 Pairs = Sequence[tuple[float, float]]
@@ -165,13 +165,6 @@ class Plot:
             f'<span class="fig-tick fig-tick-{axis}" aria-hidden="true" style="{at}">{short(v)}</span>'
             for axis, at, v in places
         )
-
-
-def short(x: float) -> str:
-    """A tick's number."""
-    if x == 0:
-        return "0"
-    return next((f"{x / size:.4g}{unit}" for size, unit in UNITS if abs(x) >= size * 0.9999), f"{x:.3g}")
 
 
 def _round(low: float, high: float, most: int = 5) -> list[float]:

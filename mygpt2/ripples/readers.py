@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, listed
 from mygpt2.progress import Progress, silent
 from mygpt2.ripples.console import AT_EVALUATION
 from mygpt2.ripples.events import PREFIX, event_files, read_event_files
@@ -105,10 +105,10 @@ def _log(path: Path, table: Table, column: str | None, batch_tokens: float | Non
 
 
 def _no_loss(path: Path, table: Table, column: str | None) -> str:
-    shown = ", ".join(list(table.columns)[:SHOWN]) or "none"
-    more = f" and {len(table.columns) - SHOWN:,} more" if len(table.columns) > SHOWN else ""
     wanted = f"column {column!r}" if column is not None else "loss"
-    return f"{path} has no {wanted} with numbers; its columns: {shown}{more}; name the loss with --column"
+    return (
+        f"{path} has no {wanted} with numbers; its columns: {listed(table.columns, SHOWN)}; name the loss with --column"
+    )
 
 
 def _interval(table: Table, key: str) -> int | None:
@@ -129,9 +129,8 @@ def _others(counts: dict[str, int], chosen: str, column: str | None) -> list[str
     others = [name for name in counts if name != chosen and _plain(name) == plain and not _extreme(name)]
     if not others or column is not None:
         return []
-    shown = ", ".join(repr(name) for name in others[:SHOWN])
-    more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
-    return [f"{chosen!r} was analysed; other columns hold a loss as well: {shown}{more}; --column names another"]
+    found = listed(map(repr, others), SHOWN)
+    return [f"{chosen!r} was analysed; other columns hold a loss as well: {found}; --column names another"]
 
 
 def _plain(name: str) -> str:

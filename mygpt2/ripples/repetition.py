@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import fft, special
@@ -50,9 +49,6 @@ class Repetition:
     passes: float
     lags: tuple[float, float]
     limit: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "thirds": list(self.thirds), "lags": list(self.lags)}
 
 
 def autocorrelation(y: Floats, weight: Floats, lags: int | None = None) -> Floats:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from mygpt2.data.trace import read_manifest, trace_files
 from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
 from mygpt2.progress import Progress, silent
+from mygpt2.records import is_number
 from mygpt2.ripples.layout import Layout
 from mygpt2.ripples.log import Curve, Floats, Log, make_curve, make_log, spacing
 from mygpt2.run_dir.metrics import read_events, read_metrics
@@ -69,14 +70,9 @@ def read_config(run: RunDir) -> Config:
 
 def _points(evals: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     """(steps, losses) of the evaluation events."""
-    found = [(e.get("step"), e.get("loss", e.get("val_loss"))) for e in evals]
-    good = [(s, x) for s, x in found if _is_number(s) and _is_number(x)]
-    return [float(s) for s, _ in good], [float(x) for _, x in good]
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    """A number that a float can hold: JSON has whole ones without end."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    found: list[tuple[Any, Any]] = [(e.get("step"), e.get("loss", e.get("val_loss"))) for e in evals]
+    good = [(float(s), float(x)) for s, x in found if is_number(s) and is_number(x)]
+    return [s for s, _ in good], [x for _, x in good]
 
 
 def _table(config: Config, name: str) -> Config:
@@ -120,8 +116,8 @@ def layout_of(run: RunDir, config: Config) -> Layout:
 
 def _usual(run: RunDir, kind: str) -> int | None:
     """The steps between two events of a kind, where the configuration does not say and they are regular."""
-    steps = [e.get("step") for e in read_events(run, (kind,))]
-    found = np.unique([float(s) for s in steps if _is_number(s)])
+    steps: list[Any] = [e.get("step") for e in read_events(run, (kind,))]
+    found = np.unique([float(s) for s in steps if is_number(s)])
     return spacing(Curve(found, found))
 
 
