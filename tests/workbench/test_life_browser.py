@@ -25,7 +25,7 @@ def wait_for(what: Callable[[], Any], why: str, limit: float = LIMIT) -> Any:
     while time.monotonic() < ends:
         if found := what():
             return found
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise AssertionError(f"{why} did not happen in {limit:.0f} s")
 
 
