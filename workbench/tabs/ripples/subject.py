@@ -14,6 +14,7 @@ from typing import Any
 import mygpt2
 from mygpt2.errors import UserError
 from mygpt2.ripples.events import event_files
+from mygpt2.ripples.layout import DATASETS
 from mygpt2.run_dir import RunDir, list_runs
 from mygpt2.run_dir.paths import NAME
 from workbench.context import Context
@@ -23,7 +24,6 @@ IMPORT = "import:"
 MOST_BYTES = 32 << 20  # of an imported log; a million steps in a CSV have half of that
 MOST_IMPORTS = 50
 MOST_RUNS = 500
-DATASETS = ("", "fineweb-edu")
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def checked(options: Mapping[str, Any]) -> dict[str, str]:
         if options.get(key) not in (None, "", 0):
             found[key] = f"{_positive(options[key], label, 10**9):.0f}"
     dataset = str(options.get("dataset") or "")
-    if dataset not in DATASETS:
-        raise UserError(f"dataset {dataset!r} is not known; choose {', '.join(DATASETS[1:])}, or none")
+    if dataset not in ("", *DATASETS):
+        raise UserError(f"dataset {dataset!r} is not known; choose {', '.join(DATASETS)}, or none")
     if dataset:
         found["dataset"] = dataset
     if steps := str(options.get("steps") or "").strip():

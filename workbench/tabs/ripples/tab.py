@@ -9,13 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from mygpt2.ripples.layout import DATASETS
 from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.ripples import studies, view
 from workbench.tabs.ripples.reports import Reports
-from workbench.tabs.ripples.subject import DATASETS, choices, take_in
+from workbench.tabs.ripples.subject import choices, take_in
 
 OTHERS = ("first", "second", "study")  # what the other two pages ask for
 NUMBERS = ("batch_tokens", "file_tokens", "files", "streams")
@@ -72,7 +73,7 @@ def _one_part(context: Context, c: SimpleNamespace) -> None:
             c.column = gr.Textbox(label="Column of the loss", info="where it is not found by itself")
             c.batch_tokens = gr.Number(None, label="Tokens per step", info="where the log has none")
             c.steps = gr.Textbox(label="Steps", info="FIRST:LAST, for example 3000:5000", elem_id="wb-ripples-steps")
-            c.dataset = gr.Dropdown([("not known", ""), *((name, name) for name in DATASETS if name)], value="",
+            c.dataset = gr.Dropdown([("not known", ""), *((name, name) for name in DATASETS)], value="",
                                     label="Dataset", info="a published layout of files")  # fmt: skip
         with gr.Row():
             c.file_tokens = gr.Number(None, label="Tokens per file")
