@@ -16,7 +16,7 @@ from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks, content_check, load_checked, save_checked
 from mygpt2.data.heldout import hashes_of
 from mygpt2.data.sources.hub.client import HubClient
-from mygpt2.data.sources.hub.dataset import resolve_hub
+from mygpt2.data.sources.hub.dataset import HubSource
 from mygpt2.data.sources.local.folder import resolve_local
 from mygpt2.data.sources.resolve import open_reader
 from mygpt2.data.tokenize import REFERENCE, TokenBlock
@@ -246,12 +246,12 @@ def test_no_flipped_bit_in_a_kept_manifest_of_the_hub_is_believed(tmp_path, monk
         client = HubClient(hub.endpoint)
         source = f"{REPO}@{hub.commit}"
         data = DataConfig(source=source)
-        expected = resolve_hub(source, data, tmp_path, client=client).to_dict()
+        expected = HubSource(source, data, tmp_path, client=client).manifest().to_dict()
         path = next((tmp_path / "hub" / "manifests").iterdir())
         whole, rng, asked = path.read_bytes(), random.Random(5), hub.count()
         for n in range(40):
             path.write_bytes(flipped(whole, rng))
-            assert resolve_hub(source, data, tmp_path, client=client).to_dict() == expected
+            assert HubSource(source, data, tmp_path, client=client).manifest().to_dict() == expected
             assert hub.count() > asked + n  # asked again
 
 

@@ -16,7 +16,7 @@ from mygpt2.data.sources import faults
 from mygpt2.data.sources.faults import Outage
 from mygpt2.data.sources.hub import client as hub_client
 from mygpt2.data.sources.hub.client import Changed, HubClient
-from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.hub.dataset import HubSource, open_hub
 from mygpt2.data.sources.hub.wire import Watched
 from mygpt2.data.sources.manifest import SourceFile
 from mygpt2.errors import TryAgain, UserError
@@ -78,7 +78,7 @@ def test_resolving_ends_within_the_budget_and_says_why(hub, tmp_path, trouble, c
     clock, client = client_of(hub)
     hub.faults = forever(kind, "api", **headers)
     with pytest.raises(TryAgain, match=r"^source=owner/name: .*the same command may work later") as error:
-        resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+        HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
     assert "\n" not in str(error.value)
     assert "waiting for data: " in capsys.readouterr().err
 
@@ -87,7 +87,7 @@ def test_resolving_ends_within_the_budget_and_says_why(hub, tmp_path, trouble, c
 def test_reading_ends_within_the_budget_and_says_why(hub, tmp_path, trouble, capsys):
     kind, headers = TROUBLES[trouble]
     clock, client = client_of(hub)
-    manifest = resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+    manifest = HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
     hub.faults = forever(kind, "cdn|resolve", **headers)
     with (
         Loader(
@@ -153,7 +153,7 @@ def test_an_answer_of_another_shape_is_said_to_be_one(hub, tmp_path, answer):
     clock, client = client_of(hub)
     client.json = lambda path: (answer, None)
     with pytest.raises(UserError, match=r"does not answer like the hub .*check HF_ENDPOINT"):
-        resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+        HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_list_of_files_with_junk_in_it_is_said_to_be_one(hub, tmp_path, entry)
     client.json = lambda path: ([entry], None) if "/tree/" in path else ask(path)
     hub.cards[REPO] = {"configs": [{"config_name": "default", "data_files": "data/**"}]}
     with pytest.raises(UserError, match=r"does not answer like the hub .*check HF_ENDPOINT"):
-        resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+        HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
 
 
 def test_a_list_of_files_that_leads_back_to_itself_ends(hub, tmp_path):
@@ -179,7 +179,7 @@ def test_a_list_of_files_that_leads_back_to_itself_ends(hub, tmp_path):
     ask = client.json
     client.json = lambda path: (ask(path)[0], path) if "/tree/" in path else ask(path)
     with pytest.raises(UserError, match="a list of files without end"):
-        resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+        HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
 
 
 def test_more_bytes_than_a_row_group_can_have_are_not_asked_for(hub):
@@ -271,7 +271,7 @@ def test_the_floor_under_the_speed_is_for_trickles_only(pieces, slow, monkeypatc
 def test_a_stop_while_many_blocks_are_read_ends_the_reading(hub, tmp_path):
     """A thread that waits for a hub, within a budget of half an hour, would keep the process from ending."""
     clock, client = client_of(hub)
-    manifest = resolve_hub(REPO, settings(), tmp_path, client=client, clock=clock)
+    manifest = HubSource(REPO, settings(), tmp_path, client=client, clock=clock).manifest()
     hub.faults = forever("trickle_body", "cdn")
     reader = open_hub(manifest, tmp_path, client=HubClient(hub.endpoint))
     before = set(threading.enumerate())

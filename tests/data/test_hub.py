@@ -6,7 +6,7 @@ import pytest
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.sources.hub.client import HubClient
-from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.hub.dataset import HubSource, open_hub
 from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, FastClock, document, fineweb_edu, parquet
@@ -36,7 +36,7 @@ def hub(files):
 
 def resolve(hub, tmp_path, source=SOURCE, data=DATA):
     client = HubClient(hub.endpoint, clock=FastClock())
-    return resolve_hub(source, data, tmp_path, client=client, clock=FastClock()), client
+    return HubSource(source, data, tmp_path, client=client, clock=FastClock()).manifest(), client
 
 
 def test_blocks_are_row_groups_and_hold_their_texts(hub, tmp_path):
@@ -245,7 +245,7 @@ def test_what_only_is_called_parquet_is_named(tmp_path):
 def test_no_network_is_try_again_at_once(tmp_path):
     client = HubClient("http://127.0.0.1:9", clock=FastClock())
     with pytest.raises(TryAgain, match=r"127\.0\.0\.1:9 cannot be reached; check the network") as error:
-        resolve_hub(SOURCE, DATA, tmp_path, client=client, clock=FastClock())
+        HubSource(SOURCE, DATA, tmp_path, client=client, clock=FastClock()).manifest()
     one_line(error)
 
 
@@ -261,10 +261,10 @@ def test_an_outage_while_resolving_is_waited_out_or_given_up(hub, tmp_path):
     hub.now = clock.now
     hub.outage(60)
     client = HubClient(hub.endpoint, clock=clock)
-    assert len(resolve_hub(SOURCE, DATA, tmp_path, client=client, clock=clock)) == FILES * GROUPS
+    assert len(HubSource(SOURCE, DATA, tmp_path, client=client, clock=clock).manifest()) == FILES * GROUPS
     hub.outage(10_000)
     with pytest.raises(TryAgain, match="the hub answers 503"):
-        resolve_hub(SOURCE, DATA, tmp_path / "b", client=client, clock=clock)
+        HubSource(SOURCE, DATA, tmp_path / "b", client=client, clock=clock).manifest()
 
 
 def test_the_token_goes_to_the_hub_alone_and_nothing_secret_is_said(hub, tmp_path, monkeypatch, caplog, capsys):

@@ -13,7 +13,7 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
-from mygpt2.data.sources.hub.dataset import open_hub, resolve_hub
+from mygpt2.data.sources.hub.dataset import HubSource, open_hub
 from mygpt2.data.sources.manifest import SourceFile
 from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, FastClock, document, fineweb_edu
@@ -51,7 +51,7 @@ class Run:
         data = DataConfig(source=SOURCE, text_column="text", encoder="tiktoken", lanes=LANES, window=2, **settings)
         before = hub.count()
         client = HubClient(hub.endpoint, clock=self.clock)
-        manifest = resolve_hub(SOURCE, data, tmp_path / name, client=client, clock=self.clock)
+        manifest = HubSource(SOURCE, data, tmp_path / name, client=client, clock=self.clock).manifest()
         reader = open_hub(manifest, tmp_path / name, client=client)
         digest = hashlib.sha256()
         with Loader(
@@ -141,7 +141,7 @@ def test_a_file_that_vanishes_or_changes_goes_to_quarantine_the_same_way_each_ti
     for name, kind in (("a", "404"), ("b", "404"), ("c", "etag")):
         clock = FastClock()
         client = HubClient(hub.endpoint, clock=clock)
-        resolve_hub(SOURCE, DataConfig(source=SOURCE), tmp_path / name, client=client, clock=clock)
+        HubSource(SOURCE, DataConfig(source=SOURCE), tmp_path / name, client=client, clock=clock).manifest()
         hub.faults = [Fault(kind, where="resolve", path=gone, times=10_000)]
         runs.append(Run(hub, tmp_path, name, max_quarantine=0.5))
         hub.faults = []
@@ -152,14 +152,14 @@ def test_a_file_that_vanishes_or_changes_goes_to_quarantine_the_same_way_each_ti
 
 
 def test_more_quarantine_than_allowed_stops_with_the_reason(hub, tmp_path):
-    resolve_hub(SOURCE, DataConfig(source=SOURCE), tmp_path / "a", client=HubClient(hub.endpoint))
+    HubSource(SOURCE, DataConfig(source=SOURCE), tmp_path / "a", client=HubClient(hub.endpoint)).manifest()
     hub.faults = [Fault("404", where="resolve", path="002_", times=10_000)]
     with pytest.raises(UserError, match=r"are unreadable .*002_00000.*max_quarantine"):
         Run(hub, tmp_path, "a")
 
 
 def test_an_outage_beyond_the_budget_is_try_again(hub, tmp_path):
-    resolve_hub(SOURCE, DataConfig(source=SOURCE), tmp_path / "a", client=HubClient(hub.endpoint))
+    HubSource(SOURCE, DataConfig(source=SOURCE), tmp_path / "a", client=HubClient(hub.endpoint)).manifest()
     hub.faults = [Fault("503", where="resolve|cdn", times=10_000, skip=10)]
     with pytest.raises(TryAgain, match="the hub answers 503"):
         Run(hub, tmp_path, "a", outage_minutes=2)
@@ -169,7 +169,7 @@ def test_an_outage_beyond_the_budget_is_try_again(hub, tmp_path):
 def reader(hub, tmp_path):
     clock = FastClock()
     client = HubClient(hub.endpoint, clock=clock, timeout_s=0.5)
-    manifest = resolve_hub(SOURCE, DataConfig(source=SOURCE), tmp_path, client=client, clock=clock)
+    manifest = HubSource(SOURCE, DataConfig(source=SOURCE), tmp_path, client=client, clock=clock).manifest()
     return open_hub(manifest, tmp_path, client=client)
 
 
@@ -253,7 +253,7 @@ def test_many_threads_knock_one_at_a_time_while_the_hub_is_out(hub, files):
 def test_a_loader_closes_at_once_though_the_hub_asks_to_wait(hub, tmp_path):
     data = DataConfig(source=SOURCE, encoder="tiktoken", lanes=LANES, window=2)
     client = HubClient(hub.endpoint)
-    manifest = resolve_hub(SOURCE, data, tmp_path, client=client)
+    manifest = HubSource(SOURCE, data, tmp_path, client=client).manifest()
     hub.faults = [Fault("429", times=10_000, headers={"Retry-After": "300"})]
     before = hub.count()
     loader = Loader(

@@ -41,9 +41,10 @@ def resolve(
         return resolve_local(source, path, data)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
         raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
-    from mygpt2.data.sources.hub.dataset import resolve_hub
+    from mygpt2.data.sources.hub.dataset import HubSource
 
-    return resolve_hub(source, data, cache_dir, progress=progress)
+    with HubSource(source, data, cache_dir) as hub:
+        return hub.manifest(progress)
 
 
 @contextmanager

@@ -43,23 +43,6 @@ LARGE_ROW_GROUP = 32 << 20  # bytes of text; FineWeb-Edu's have 4.7 million
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
-def resolve_hub(
-    source: str,
-    data: DataConfig,
-    cache_dir: Path,
-    *,
-    client: HubClient | None = None,
-    clock: Clock | None = None,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Manifest of a hub dataset at the commit that its revision points to now.
-
-    Raises UserError for what a person has to change, TryAgain when the hub stays out of reach.
-    """
-    with HubSource(source, data, cache_dir, client, clock) as hub:
-        return hub.manifest(progress)
-
-
 def open_hub(
     manifest: Manifest,
     cache_dir: Path,
@@ -68,7 +51,7 @@ def open_hub(
     clock: Clock | None = None,
     outage_minutes: float | None = None,
 ) -> HubParquetReader:
-    """Reader of a manifest that `resolve_hub` made."""
+    """Reader of a manifest that `HubSource` made."""
     budget_s = OUTAGE_S if outage_minutes is None else outage_minutes * 60
     client = client or HubClient(clock=clock, budget_s=budget_s)
     return HubParquetReader(manifest, client, Footers(hub_cache(cache_dir), client))
@@ -116,6 +99,10 @@ class HubSource:
             self.client.close()
 
     def manifest(self, progress: Progress | None = None) -> Manifest:
+        """The manifest of the commit that the revision points to now.
+
+        Raises UserError for what a person has to change, TryAgain when the hub stays out of reach.
+        """
         info = self._info()
         commit = str(info["sha"])
         path = self._cache_path(commit)
