@@ -94,6 +94,7 @@ class Desk:
         self._argv, self._clock = argv, clock
         self._lock = threading.RLock()
         self._connection: Connection | None = None
+        self._closed = False
         self._active: OrderedDict[str, Generation] = OrderedDict()
         self._answers: dict[str, Future[Message]] = {}
         self._carriers: dict[str, Connection] = {}  # which process was asked
@@ -158,6 +159,7 @@ class Desk:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             if self._connection is not None:
                 self._connection.close()
 
@@ -208,7 +210,7 @@ class Desk:
             for id in [id for id in lost if id in self._answers]:
                 self._answers.pop(id).set_result({"event": "problem", "text": problem})
             for generation in [self._active[id] for id in lost if id in self._active]:
-                if not reason and generation.state == "waiting":
+                if not reason and generation.state == "waiting" and not self._closed:
                     with contextlib.suppress(UserError):
                         self._send(generation.request())
                         continue

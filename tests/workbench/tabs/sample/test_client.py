@@ -146,6 +146,16 @@ def test_later_ones_wait_in_order_and_not_without_end(script: Script, desks: lis
         desk.start(a_generation("late"))
 
 
+def test_a_closed_desk_starts_no_worker_for_who_still_waits(script: Script) -> None:
+    desk = Desk(script("for line in sys.stdin: pass"))
+    waiting = [a_generation(str(number)) for number in range(2)]
+    for generation in waiting:
+        desk.start(generation)
+    desk.close()
+    until(lambda: all(generation.ended for generation in waiting))
+    assert desk.process is None
+
+
 def test_an_answer_that_does_not_come_is_said(script: Script, desks: list[Desk]) -> None:
     desks.append(desk := Desk(script("for line in sys.stdin: pass")))
     with pytest.raises(UserError, match="no answer within"):
