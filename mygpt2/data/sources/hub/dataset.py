@@ -44,16 +44,10 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 
 
 def open_hub(
-    manifest: Manifest,
-    cache_dir: Path,
-    *,
-    client: HubClient | None = None,
-    clock: Clock | None = None,
-    outage_minutes: float | None = None,
+    manifest: Manifest, cache_dir: Path, client: HubClient | None = None, outage_minutes: float | None = None
 ) -> HubParquetReader:
     """Reader of a manifest that `HubSource` made."""
-    budget_s = OUTAGE_S if outage_minutes is None else outage_minutes * 60
-    client = client or HubClient(clock=clock, budget_s=budget_s)
+    client = client or HubClient(budget_s=OUTAGE_S if outage_minutes is None else outage_minutes * 60)
     return HubParquetReader(manifest, client, Footers(hub_cache(cache_dir), client))
 
 
