@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,8 @@ from workbench.charts.rows import changes, packed, progression
 from workbench.charts.view import COLUMNS, MAX_RUNS
 
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
-NOT_VALUES = ("schema", "run", "step", "attempt", "validation_loss", "overwritten")
+OURS = ("schema", "run", "validation_loss", "overwritten")  # of a table's columns, no metrics
+PLAIN = re.compile(r"[\w./-]+")  # a column's name that is one cell to any reader
 MAX_ALERTS = 100
 
 
@@ -157,6 +159,8 @@ def points_csv(run: RunDir) -> str:
     order = np.concatenate([np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")], np.flatnonzero(~wins)])
     columns: dict[str, Any] = {"run": [run.name] * len(rows), "step": rows.step[order], "attempt": rows.attempt[order]}
     for name, values in rows.values.items():
+        if name in OURS or not PLAIN.fullmatch(name):
+            continue
         whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < MOST_EXACT)))
         column = pa.array(values[order], from_pandas=True)  # NaN is an empty cell
         columns[name] = column.cast(pa.int64(), safe=False) if whole else column

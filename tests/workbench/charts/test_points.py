@@ -266,3 +266,11 @@ def test_the_table_has_the_validation_losses_of_their_own_attempts(folder, run):
     rows = list(csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"])))
     found = [(int(row["step"]), row["validation_loss"], row["overwritten"]) for row in rows if row["validation_loss"]]
     assert found == [(10, "4.5", "0"), (20, "4.125", "0"), (20, "4.25", "1")]
+
+
+def test_the_table_has_columns_of_others_where_their_names_are_plain(folder, run):
+    odd = {"heat": 1.5, "a,b": 1, "=SUM(A1)": 1, "run": 7, "overwritten": 1}
+    run.metrics_file.write_text(json.dumps({"step": 1, "attempt": 1, "loss": 4.0, **odd}) + "\n")
+    (row,) = csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"]))
+    assert (row["run"], row["heat"], row["overwritten"], row["loss"]) == ("r", "1.5", "0", "4")
+    assert not {"a,b", "=SUM(A1)", "schema"} & row.keys() and None not in row
