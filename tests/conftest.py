@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-# Left out by `.ci/run --fast`: training processes, statistics, hundreds of damaged files.
+# Left out by `.ci/run --fast`, beside what needs a Chromium: training processes, statistics, hundreds of damaged files.
 SLOW = (
     "life/", "data/test_bad_files.py", "data/test_hostile_hub.py", "data/test_hub_faults.py", "evals/test_eval_verb.py",
     "evals/test_harness_agreement.py", "planning/test_trial.py", "ripples/test_closed_loop.py",
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     files = {item: item.path.relative_to(here).as_posix() for item in items}
     for item, file in files.items():
-        if file.startswith(SLOW):
+        if file.startswith(SLOW) or "pages" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     place = {file: next(i for i, start in enumerate(ORDER) if file.startswith(start)) for file in files.values()}
     items.sort(key=lambda item: place[files[item]])
