@@ -18,7 +18,7 @@ from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = [
-    "mygpt2.__main__", "mygpt2.train.attempt", "mygpt2.plots", "tests.life.test_failures",
+    "mygpt2.__main__", "mygpt2.train.attempt", "mygpt2.plots", "tests.life.test_failures", "tests.warm",
     "torch._dynamo", "torch._inductor.config", "torch.distributed.launcher.api", "safetensors.torch", "tiktoken",
     "pyarrow.parquet", "pyarrow.compute", "pandas", "huggingface_hub.hf_api", "matplotlib.figure",
     "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin",

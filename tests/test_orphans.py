@@ -49,6 +49,6 @@ def test_the_check_comes_before_anything_that_takes_time():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, text=True)
     assert done.stdout == "[]\n"
-    for module in ("__main__.py", "launch.py"):
+    for module, first in (("__main__.py", "import argparse"), ("launch/__main__.py", "from mygpt2.launch")):
         text = (ROOT / "mygpt2" / module).read_text()
-        assert text.index("early.prepare()") < text.index("import argparse")
+        assert text.index("early.prepare()") < text.index(first)
