@@ -40,9 +40,6 @@ log = logging.getLogger("workbench")
 class Page:
     """Made once per Blocks, before its tabs. Tabs know each other only through their ports."""
 
-    QUIET = QUIET
-    PRIVATE = PRIVATE
-
     def __init__(self) -> None:
         self._ports = {
             name: gr.Textbox(visible="hidden", elem_id=f"wb-port-{name}", label=f"request to {name}", container=False)

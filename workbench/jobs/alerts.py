@@ -15,8 +15,6 @@ from mygpt2.files import read_json
 from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, LineWriter, RunDir, parse_lines
 
-LEVELS = ("info", "warning", "error")
-
 
 @dataclass(frozen=True)
 class Alert:
