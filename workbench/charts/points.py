@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mygpt2.errors import UserError
 from mygpt2.records import MOST_EXACT
@@ -15,7 +17,6 @@ from mygpt2.run_dir import RunDir, state_of
 from mygpt2.run_dir.lines import Cursor, news, portions
 from mygpt2.run_dir.metrics import parse_rows, read_rows, resets, winners
 from workbench.charts.marks import alert_marks, marks
-from workbench.charts.rows import changes, packed, progression
 from workbench.charts.view import COLUMNS, MAX_RUNS
 
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
@@ -201,6 +202,44 @@ def _of_run(context: Runs, name: str) -> float | None:
         return None
     ids = vocabulary_size(config.data.tokenizer)
     return None if ids is None else training_flops(config, ids)
+
+
+# Columns as short text for the browser
+
+
+def changes(values: NDArray[np.int64], before: int | None) -> list[list[int]]:
+    """[[row, value], ...] where a value differs from the one before it; `before` stands in front of the first."""
+    if not len(values):
+        return []
+    rows = (np.flatnonzero(np.diff(values)) + 1).tolist()
+    rows = ([] if values[0] == before else [0]) + rows
+    return [[row, int(values[row])] for row in rows]
+
+
+def packed(values: NDArray[np.float64]) -> str | None:
+    """Little-endian float32 as base64; None where there is nothing but nulls."""
+    if np.isnan(values).all():
+        return None
+    with np.errstate(over="ignore"):
+        return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def progression(values: NDArray[Any]) -> list[list[float]] | str:
+    """Numbers that mostly rise evenly as [[first, count, difference], ...]; otherwise float64 as base64."""
+    n, at = len(values), 0
+    pieces: list[list[float]] = []
+    numbers = np.nan_to_num(values.astype(np.float64), nan=-1.0)
+    steps = np.diff(numbers)
+    turns = np.flatnonzero(np.diff(steps)) + 1
+    while at < n:
+        if len(pieces) > 8 + n // 16:
+            return base64.b64encode(numbers.astype("<f8").tobytes()).decode()
+        turn = np.searchsorted(turns, at, side="right")
+        last = int(turns[turn]) if turn < len(turns) else n - 1
+        rise = float(steps[at]) if at < n - 1 else 0.0
+        pieces.append([float(numbers[at]), last - at + 1, rise])
+        at = last + 1
+    return pieces
 
 
 def _int(value: Any) -> int | None:

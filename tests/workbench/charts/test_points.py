@@ -12,8 +12,7 @@ from mygpt2.run_dir import read_metrics
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import _parse_each, _parse_many, parse_rows
 from tests.workbench.charts.made_up import Alert, Folder, loss_at, new_run, write_event, write_steps
-from workbench.charts.points import COLUMNS, points, table
-from workbench.charts.rows import packed, progression
+from workbench.charts.points import COLUMNS, packed, points, progression, table
 
 
 @pytest.fixture
