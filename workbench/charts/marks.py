@@ -55,7 +55,7 @@ def _mark(record: dict[str, Any]) -> dict[str, Any] | None:
     if kind == "alert":
         words, level = record.get("message") or record.get("text") or "", str(record.get("level") or "error")
         return {**mark, "level": level, "text": str(words)[:MAX_TEXT]}
-    if kind in PROBLEMS:
+    if isinstance(kind, str) and kind in PROBLEMS:
         words = ": ".join(filter(None, (PROBLEMS[kind], str(record.get("reason") or ""))))
         return {**mark, "kind": "alert", "level": "warning", "text": words[:MAX_TEXT]}
     return None

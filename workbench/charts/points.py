@@ -140,22 +140,23 @@ def table(context: Runs, request: Any) -> dict[str, Any]:
         return {"run": name, "csv": points_csv(context.run(name))}
     except UserError as error:
         return {"run": name, "problem": str(error)}
-    except OSError as error:
-        return {"run": name, "problem": f"{name} cannot be read: {error.strerror or error}"}
 
 
 def points_csv(run: RunDir) -> str:
     """Every row of a run at full precision: ascending in step, then those that a later attempt has `overwritten`.
 
     `validation_loss` is what was evaluated after that step of that attempt, if anything was. By Arrow: a million steps
-    take seconds.
+    take seconds. UserError for files that cannot be read.
     """
     import io
 
     import pyarrow as pa
     from pyarrow import csv
 
-    rows = read_rows(run)
+    try:
+        rows, evaluated = read_rows(run), _evaluated(run)
+    except OSError as error:
+        raise UserError(f"{run.name} cannot be read: {error.strerror or error}") from None
     wins = winners(rows.attempt, rows.step)
     order = np.concatenate([np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")], np.flatnonzero(~wins)])
     columns: dict[str, Any] = {"run": [run.name] * len(rows), "step": rows.step[order], "attempt": rows.attempt[order]}
@@ -165,7 +166,6 @@ def points_csv(run: RunDir) -> str:
         whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < MOST_EXACT)))
         column = pa.array(values[order], from_pandas=True)  # NaN is an empty cell
         columns[name] = column.cast(pa.int64(), safe=False) if whole else column
-    evaluated = _evaluated(run)
     columns["validation_loss"] = pa.array(
         [evaluated.get(key) for key in zip(rows.attempt[order].tolist(), rows.step[order].tolist(), strict=True)],
         pa.float64(),

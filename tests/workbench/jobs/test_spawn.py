@@ -9,6 +9,7 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import Process
+from mygpt2.run_dir.process import descendants
 from tests.run_dir.processes import running
 from tests.workbench.jobs.helpers import PYTHON, until
 from workbench.jobs import spawn
@@ -70,11 +71,11 @@ def test_the_log_is_held_as_long_as_the_child_or_a_child_of_it_lives(tmp_path):
     assert spawn.log_is_held(log)
     until(lambda: pid.exists() and pid.read_text())
     first = Process.of(child.pid)
-    assert [p.pid for p in spawn.descendants(first)] == [int(pid.read_text())]
+    assert [p.pid for p in descendants(first)] == [int(pid.read_text())]
     assert [p.pid for p in spawn.marked("MYGPT2_JOB", "m1")] == [child.pid, int(pid.read_text())]
     child.kill()
     child.wait()
-    assert spawn.log_is_held(log) and spawn.descendants(first) == []
+    assert spawn.log_is_held(log) and descendants(first) == []
     (left,) = spawn.marked("MYGPT2_JOB", "m1")
     left.send(signal.SIGKILL)
     until(lambda: not spawn.log_is_held(log))
