@@ -14,6 +14,7 @@ from mygpt2.errors import UserError
 from mygpt2.train.muon import Muon
 
 Named = list[tuple[str, nn.Parameter]]
+STATES = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
 
 
 def is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -91,8 +92,7 @@ class Optimizer:
             if tensor.ndim and tensor.shape != owner[name][0].shape:
                 raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, the parameter "
                                 f"{tuple(owner[name][0].shape)}; use the run's own model configuration")  # fmt: skip
-            expected = "momentum_buffer" if isinstance(owner[name][1], Muon) else "step exp_avg exp_avg_sq"
-            if kind not in expected.split():
+            if kind not in STATES[type(owner[name][1])]:
                 raise UserError(
                     f"the checkpoint's state {key!r} was made by another optimizer; keep optimizer.name as it was"
                 )

@@ -1,5 +1,7 @@
 """Optimizers: every parameter in one group, decay where it belongs, state that comes back bit for bit."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from mygpt2.train.optim import Optimizer
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=50)
 CPU = torch.device("cpu")
+NAMES = get_args(OptimizerConfig.model_fields["name"].annotation)
 
 
 def stepped(name, steps, model=None, optimizer=None, first=0):
@@ -23,7 +26,7 @@ def stepped(name, steps, model=None, optimizer=None, first=0):
     return model, optimizer
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_in_exactly_one_group(name):
     model = GPT(SHAPE)
     optimizer = Optimizer(model, OptimizerConfig(name=name), CPU)
@@ -31,7 +34,7 @@ def test_every_parameter_is_in_exactly_one_group(name):
     assert sorted(map(id, grouped)) == sorted(map(id, model.parameters()))
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_norms_and_biases_never_decay(name):
     optimizer = Optimizer(GPT(SHAPE), OptimizerConfig(name=name), CPU)
     for part in optimizer.parts:
@@ -46,7 +49,7 @@ def test_muon_gets_the_block_matrices_and_nothing_else():
     assert all(".h." in n and n.endswith("weight") and "ln_" not in n for n in names)
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_state_restored_in_the_middle_gives_the_same_weights_bit_for_bit(name):
     whole, _ = stepped(name, 6)
     half, optimizer = stepped(name, 3)
