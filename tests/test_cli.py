@@ -29,7 +29,7 @@ BAD_CONFIGURATIONS = {
     "dropout of everything": ("--model.dropout 1", "dropout 1", "below 1", "for example 0.0"),
     "a negative share": ("--data.validation_fraction -0.1", "-0.1", "from 0.0 to 0.5", "for example 0.01"),
     "yes for true": ("--data.token_cache yes", "yes", "true or false", "for example true"),
-    "a word that is no choice": ("--train.compile yes", "yes", "one of auto, true, false", "for example"),
+    "a word that is not a choice": ("--train.compile yes", "yes", "one of auto, true, false", "for example"),
     "a switch without a value": (
         "--data.token_cache",
         "--data.token_cache has no value",

@@ -177,7 +177,7 @@ export function figure(state, id, width, height) {
   return { data, layout };
 }
 
-// One point between gaps is no line.
+// One point between gaps is not a line.
 function lone(values) {
   return values.some((value, i) => Number.isFinite(value) && !Number.isFinite(values[i - 1] ?? NaN) && !Number.isFinite(values[i + 1] ?? NaN));
 }

@@ -114,7 +114,7 @@ def _whole(name: str, value: Any) -> int:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{name}={str(value)[:40]!r} is no whole number; give one, 0 for the start") from None
+        raise UserError(f"{name}={str(value)[:40]!r} is not a whole number; give one, 0 for the start") from None
 
 
 def _plain(value: Any) -> Any:

@@ -163,7 +163,7 @@ class Context:
             endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
             repository = parse_name(self.source(manifest.source)).repo
             if not location.startswith(f"{endpoint}/datasets/{repository}/resolve/") or "/../" in location:
-                raise UserError(f"{location[:200]!r} is no file of {manifest.source}, which it is said to be of")
+                raise UserError(f"{location[:200]!r} is not a file of {manifest.source}, which it is said to be of")
         elif _exists(Path(location)):  # one that is not there, as after a move, is looked for by the run's settings
             own = manifest.source == "pydocs" and Path(location).resolve().is_relative_to(_pydocs())
             if not own:

@@ -20,8 +20,8 @@ from mygpt2.run_dir.metrics import is_row
 from mygpt2.run_dir.writer import METRIC_KEYS
 
 MAX_ROWS = 5000
-MAX_BYTES = 32 << 20  # of the file for one page: what is no row counts as well
-_LINE = 64 << 10  # a longer one is no row
+MAX_BYTES = 32 << 20  # of the file for one page: what is not a row counts as well
+_LINE = 64 << 10  # a longer one is not a row
 _STEPS = 40  # bits of a cursor that hold the step; those above, the number of resumes before it
 _LAST = (1 << _STEPS) - 1
 Key = tuple[int, int]  # attempt, step
@@ -117,7 +117,7 @@ def _place(file: BinaryIO, after: Key) -> int:
 
 
 def _lines(file: BinaryIO, at: int) -> Iterator[Line]:
-    """The rows that begin at `at` or behind it, up to the last whole line. What is no row is passed over."""
+    """The rows that begin at `at` or behind it, up to the last whole line. What is not a row is passed over."""
     start = at
     if at:
         file.seek(at - 1)

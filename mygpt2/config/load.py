@@ -142,7 +142,7 @@ def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[s
             value = _from_text(setting, value)
         given[name] = Given(value, origin, f"{place}{name} = {_show(value)}")
     if strangers > MOST_STRANGERS:
-        problems.append(f"{place}{strangers - MOST_STRANGERS:,} more names are no settings; is it a configuration?")
+        problems.append(f"{place}{strangers - MOST_STRANGERS:,} more names are not settings; is it a configuration?")
     return given
 
 
@@ -238,7 +238,7 @@ def _unwritable(text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "it is no UTF-8 text, which config.toml could not hold; rename it"
+        return "it is not UTF-8 text, which config.toml could not hold; rename it"
     return None
 
 

@@ -49,7 +49,7 @@ def from_toml(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no UTF-8; save it as UTF-8") from None
+        raise ValueError(f"byte {error.start} is not UTF-8; save it as UTF-8") from None
     bare = _TEXTS.sub("x", text)
     if _LONG_NAME.search(bare) or _depth(bare) > DEEPEST:
         raise ValueError(f"names or brackets more than {DEEPEST} deep")

@@ -146,9 +146,9 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _NotItems(f"{path}, line {number} is no JSON ({error}); fetch the file again") from error
+        raise _NotItems(f"{path}, line {number} is not JSON ({error}); fetch the file again") from error
     if not isinstance(record, dict):
-        raise _NotItems(f"{path}, line {number} is no JSON object; give HellaSwag's own file")
+        raise _NotItems(f"{path}, line {number} is not a JSON object; give HellaSwag's own file")
     return record
 
 
@@ -246,7 +246,7 @@ def read_baseline(path: Path, items_sha256: str, items: int) -> tuple[dict[str, 
         raise UserError(f"--baseline {path} does not exist; give the .items.jsonl that eval wrote for the other model")
     header, lines = read_lines(path)
     if not header:
-        raise UserError(f"--baseline {path} is no file of items; give the .items.jsonl that eval wrote")
+        raise UserError(f"--baseline {path} is not a file of items; give the .items.jsonl that eval wrote")
     if header.get("items_sha256") != items_sha256:
         raise UserError(
             f"--baseline {path} is of other items ({header.get('items', 'unknown number')}, not these {items}); "

@@ -65,7 +65,7 @@ def make_stream(
     tokens = np.ascontiguousarray(tokens, dtype=tokenizer.dtype)
     doc_starts = np.asarray(doc_starts, dtype=np.int64)
     digest = hashlib.sha256(tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
-    first = tokens[doc_starts[(doc_starts > 0) & (doc_starts < len(tokens))]]  # a stream's first is no target
+    first = tokens[doc_starts[(doc_starts > 0) & (doc_starts < len(tokens))]]  # a stream's first is not a target
     added = tokenizer.prefix_bytes * int((lengths[first] > 0).sum())
     bytes_ = int((counts * lengths[: len(counts)]).sum()) - added
     return TokenStream(tokens, doc_starts, bytes_, digest, origin or {})

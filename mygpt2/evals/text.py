@@ -80,7 +80,7 @@ def open_text(
     if not home_path(name).exists():
         near = difflib.get_close_matches(name, [*PROTOCOLS, "run"], n=1)
         raise UserError(
-            f"--protocol {name} is no protocol and no path; allowed: {', '.join(PROTOCOLS)}, run, run:NAME, or "
+            f"--protocol {name} is neither a protocol nor a path; allowed: {', '.join(PROTOCOLS)}, run, run:NAME, or "
             f"the path of text or tokens (a folder or file){f'; did you mean {near[0]}?' if near else ''}"
         )
     try:

@@ -173,7 +173,7 @@ def _advice(model: HubModel, endpoint: str, error: BaseException) -> UserError:
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return UserError(
-            f"{model.repo} is no run, no folder, and no model at {endpoint}, or a private one; check the name "
+            f"{model.repo} is not a run, a folder or a model at {endpoint}, or a private one; check the name "
             f"({', '.join(GPT2_NAMES)}, owner/name), or log in with `hf auth login`"
         )
     reason = f"answers {status}" if status else "cannot be reached"

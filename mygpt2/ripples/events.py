@@ -51,7 +51,7 @@ def read_event_files(paths: Sequence[Path], progress: Callable[[int, int], None]
 
     Of a step that was written twice the later value counts; a session that starts again at a step takes away what
     earlier ones said of it and later steps, as TensorBoard does. `progress`: bytes read, bytes in all. UserError for a
-    file that cannot be read, or is no event file.
+    file that cannot be read, or is not an event file.
     """
     take, checksum = _tensorboard(paths)
     series: dict[str, dict[int, float]] = {}
@@ -69,7 +69,9 @@ def read_event_files(paths: Sequence[Path], progress: Callable[[int, int], None]
             if count % TOLD_EVERY == 0:
                 progress(before + at, total)
         if raw and not at:
-            raise UserError(f"{path} is no event file: its first record is damaged; give one that TensorBoard can read")
+            raise UserError(
+                f"{path} is not an event file, its first record is damaged; give one that TensorBoard reads"
+            )
         if at < len(raw):
             notes.append(f"{path.name} is cut or damaged after {at:,} of {len(raw):,} bytes; what is before counts")
         before += len(raw)

@@ -30,7 +30,7 @@ def checked_file(path: Path) -> int:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {_why(error)}; give {FORMATS}") from None
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} is no plain file; give {FORMATS}")
+        raise UserError(f"{path} is not a plain file; give {FORMATS}")
     if found.st_size > MOST_BYTES:
         raise UserError(
             f"{path} has {found.st_size / 1e9:,.1f} GB; at most {MOST_BYTES / 1e9:,.1f} GB are read; give a log with "

@@ -96,7 +96,7 @@ def read_rows(run: RunDir) -> Rows:
 
 
 def parse_rows(lines: Sequence[bytes], columns: Sequence[str] | None = None) -> Rows:
-    """The rows among complete lines; lines that are no metrics are passed over. Of all columns, or of some.
+    """The rows among complete lines; lines that are not metrics are passed over. Of all columns, or of some.
 
     Arrow's parser is five times as quick and refuses a file with a single odd line; the plain one reads what it can.
     """

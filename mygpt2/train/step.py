@@ -23,7 +23,7 @@ class NonFinite(Exception):
     """The loss or the gradient is not finite and the run was asked to stop, or skipped too often."""
 
     exit_code = EXIT_DEFECT
-    shared = True  # both numbers are sums over the ranks: it is no rank's own
+    shared = True  # both numbers are sums over the ranks: it is not a rank's own
 
     def __str__(self) -> str:
         return f"{NONFINITE}{super().__str__()}"

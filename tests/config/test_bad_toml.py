@@ -10,7 +10,7 @@ from mygpt2.config import ConfigError, from_toml, load_config
 BAD = {
     "UTF-16": ("[train]\nsteps = 5\n".encode("utf-16"), "UTF-16 or binary; save it as UTF-8"),
     "UTF-16 without a mark": ("[train]\n".encode("utf-16-le"), "UTF-16 or binary"),
-    "Latin 1": ("# f\xfcr\n".encode("latin-1"), "byte 3 is no UTF-8; save it as UTF-8"),
+    "Latin 1": ("# f\xfcr\n".encode("latin-1"), "byte 3 is not UTF-8; save it as UTF-8"),
     "NUL": (b"[train]\nsteps = 5\0\n", "not TOML"),
     "binary": (bytes(range(256)) * 9, "not TOML"),
     "gzip": (b"\x1f\x8b\x08\0" + os.urandom(99), "not TOML"),
@@ -33,7 +33,7 @@ BAD = {
     "inline tables": (b"a = " + b"{a=" * 5000, "more than 16 deep"),
     "a dotted name of 100,000 parts": (b".".join([b"a"] * 100_000) + b" = 1", "more than 16 deep"),
     "a dotted table of 100,000 parts": (b"[" + b" . ".join([b'"a"'] * 100_000) + b"]", "more than 16 deep"),
-    "9,000 strangers": (b"".join(b"key%d = 1\n" % n for n in range(9_000)), "8,980 more names are no settings"),
+    "9,000 strangers": (b"".join(b"key%d = 1\n" % n for n in range(9_000)), "8,980 more names are not settings"),
     "a long name": (b"k" * 500_000 + b" = 1", "..."),
     "a name that moves the cursor": (b'"\\u001b[2J" = 1', "\\u001b[2J"),
     "a list of tables": (b"[[train]]\nsteps = 5\n", "is a section, not a setting"),
@@ -113,5 +113,5 @@ def test_bad_values_on_the_command_line_are_told_alike(text):
 
 
 def test_a_path_that_is_no_text_is_told_before_it_is_written_down():
-    with pytest.raises(ConfigError, match=r"--data\.source .*it is no UTF-8 text"):
+    with pytest.raises(ConfigError, match=r"--data\.source .*it is not UTF-8 text"):
         load_config("tiny", None, ["--data.source", os.fsdecode(b"/data/\xff")])

@@ -198,7 +198,7 @@ _COLUMNS: dict[str, pa.Array] = {
     "nulls": pa.nulls(80),
     "null strings": pa.array([None] * 80, pa.string()),
     "binary": pa.array([text.encode() for text in TEXTS]),
-    "binary that is no text": pa.array([b"\xff\xfe" + bytes([i]) for i in range(80)]),
+    "binary that is not text": pa.array([b"\xff\xfe" + bytes([i]) for i in range(80)]),
     "large strings": pa.array(TEXTS, pa.large_string()),
     "string views": pa.array(TEXTS, pa.string_view()),
     "a dictionary": pa.array(TEXTS[:4] * 20).dictionary_encode(),

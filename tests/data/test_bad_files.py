@@ -131,7 +131,7 @@ SAID = {
     "bin: a page": r"is text \('<!DOCTYPE",
     "npy: objects": r"numpy array of object",
     "npy: cut": r"promises 8000 tokens",
-    "txt: a pipe": r"1 that are no files \(pipes",
+    "txt: a pipe": r"1 that are not files \(pipes",
     "txt: nothing but other formats": r"not read: 4 of other formats",
 }
 

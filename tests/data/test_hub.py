@@ -207,7 +207,7 @@ def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
 @pytest.mark.parametrize(
     "status, code, words",
     [
-        (401, "RepoNotFound", "is no dataset at .*, or a private one .*hf auth login"),
+        (401, "RepoNotFound", "is not a dataset at .*, or a private one .*hf auth login"),
         (403, "GatedRepo", "is gated; accept its conditions"),
         (404, "RevisionNotFound", "has no revision main; give a branch"),
     ],

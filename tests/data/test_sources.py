@@ -260,8 +260,8 @@ def write_bad(folder, name):
         ("no key", ["data.text_column=text", "keys there: body, n"]),
         ("no json", ["a.jsonl does not begin with a line of JSON"]),
         ("empty files", ["its 1 txt files are empty"]),
-        ("odd bytes", ["a.bin is no pre-tokenized file", "3 bytes"]),
-        ("short header", ["a.bin is no pre-tokenized file", "promises 9 tokens"]),
+        ("odd bytes", ["a.bin is not a pre-tokenized file", "3 bytes"]),
+        ("short header", ["a.bin is not a pre-tokenized file", "promises 9 tokens"]),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(name, words, tmp_path):

@@ -175,7 +175,7 @@ def test_two_ranks_give_the_result_of_one(evaluate: Eval, place: Path) -> None:
         (["--hellaswag", "absent.jsonl"], "absent.jsonl does not exist"),
         (["--hellaswag", "val.jsonl", "--limit", "0"], "--limit 0 is not allowed"),
         (["--hellaswag", "val.jsonl", "--baseline", "no.jsonl"], "--baseline no.jsonl does not exist"),
-        (["--hellaswag", "val.jsonl", "--baseline", "val.jsonl"], "is no file of items"),
+        (["--hellaswag", "val.jsonl", "--baseline", "val.jsonl"], "is not a file of items"),
         (["--hellaswag", "val.jsonl", "--yardstick"], "--yardstick is measured on a text"),
         (["--hellaswag", "val.jsonl", "--zzz"], "is not an option here"),
     ],

@@ -233,7 +233,7 @@ def test_a_baseline_must_be_whole_and_of_the_same_items(
     with pytest.raises(UserError, match="holds 19 of 20 items"):
         read_baseline(path, table.sha256, 20)
     path.write_text("{}\n")
-    with pytest.raises(UserError, match="is no file of items"):
+    with pytest.raises(UserError, match="is not a file of items"):
         read_baseline(path, table.sha256, 20)
 
 
@@ -277,12 +277,12 @@ def test_the_hub_s_file_is_fetched_once_and_checked(tmp_path: Path, monkeypatch:
         ("absent.jsonl", None, "absent.jsonl does not exist; give hub, or"),
         ("a.csv", "x", "has no known format"),
         ("a.jsonl", "", "holds no items"),
-        ("a.jsonl", "{", "line 1 is no JSON"),
-        ("a.jsonl", "[1]", "line 1 is no JSON object"),
+        ("a.jsonl", "{", "line 1 is not JSON"),
+        ("a.jsonl", "[1]", "line 1 is not a JSON object"),
         ("a.jsonl", '{"ctx": "x"}', "item 1 has no text activity_label"),
         ("a.jsonl", json.dumps({**records()[0], "endings": ["a"]}), "item 1 has no 4 endings"),
         ("a.jsonl", json.dumps({**records()[0], "label": ""}), "label '', allowed: 0 to 3; give the validation set"),
-        ("a.jsonl", "[" * 200_000, "line 1 is no JSON"),
+        ("a.jsonl", "[" * 200_000, "line 1 is not JSON"),
         ("a.parquet", "x", "cannot be read"),
         ("a.arrow", "x", "cannot be read"),
     ],

@@ -59,7 +59,7 @@ def test_edu_seed_is_the_first_documents_with_end_of_text_appended(hub: FakeHub,
     found = stream("edu-seed", tmp_path, hub, documents=25)
     expected = [t for d in DOCUMENTS[:25] for t in (*d.encode(), EOT)]
     assert found.tokens.tolist() == expected and found.documents == 25
-    assert found.bytes == len("".join(DOCUMENTS[:25]).encode()) - 1  # the first token is no target
+    assert found.bytes == len("".join(DOCUMENTS[:25]).encode()) - 1  # the first token is not a target
     assert found.sha256 == hashlib.sha256(np.array(expected, "<u2").tobytes()).hexdigest()
     assert found.origin["file"] == "sample/100BT/013_00000.parquet" and found.origin["commit"] == hub.commit
 

@@ -157,7 +157,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "a pickle": ("model.safetensors", b"\x80\x02cos\nsystem\n", "cannot read .*model.safetensors"),
     "nothing": ("model.safetensors", b"", "cannot read .*model.safetensors"),
     "a header without end": ("model.safetensors", header({}, 1 << 60), "cannot read .*model.safetensors"),
-    "a header that is no JSON": ("model.safetensors", header(b"\xff" * 64), "cannot read .*model.safetensors"),
+    "a header that is not JSON": ("model.safetensors", header(b"\xff" * 64), "cannot read .*model.safetensors"),
     "deep brackets": ("model.safetensors", header(b"[" * 100_000), "cannot read .*model.safetensors"),
     "data that is not there": ("model.safetensors", header({"a": ONE}), "cannot read .*model.safetensors"),
     "data that overlaps": ("model.safetensors", header({"a": ONE, "b": ONE}, data=b"\0" * 8), "cannot read"),

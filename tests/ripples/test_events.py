@@ -112,7 +112,7 @@ def test_a_file_that_is_cut_or_damaged_counts_up_to_there(golden: Path) -> None:
 
 def test_a_file_of_something_else_is_one_line(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"\x18\x00")
-    with pytest.raises(UserError, match="is no event file"):
+    with pytest.raises(UserError, match="is not an event file"):
         read_log(tmp_path / NAME)
     (tmp_path / NAME).write_bytes(b"")
     with pytest.raises(UserError, match="has no loss with numbers"):

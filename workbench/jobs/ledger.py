@@ -87,7 +87,7 @@ class Ledger:
         return next((name for name in [wanted, *self.names] if name in self.names and name not in held), SHARED)
 
     def check(self, device: object) -> None:
-        """UserError for what is no device here."""
+        """UserError for what is not a device here."""
         if device not in self.names:
             raise UserError(f"there is no device {device!r}; choose from: {', '.join(self.names)}")
 

@@ -45,7 +45,7 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> JobSpec:
-        """Raises KeyError, TypeError or ValueError for what is no specification."""
+        """Raises KeyError, TypeError or ValueError for what is not a specification."""
         argv, devices = record["argv"], record["devices"]
         if not all(isinstance(words, list) and all(isinstance(w, str) for w in words) for words in (argv, devices)):
             raise TypeError("argv and devices are lists of text")

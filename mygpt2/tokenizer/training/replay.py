@@ -23,7 +23,7 @@ class Piece:
 
 
 def replay(tokenizer: Tokenizer, text: str) -> Iterator[Piece]:
-    """The pieces of a text with their merges. UserError for a tokenizer that is no byte-level merge list."""
+    """The pieces of a text with their merges. UserError for a tokenizer that is not a byte-level merge list."""
     content = json.loads(tokenizer.hf_json())
     loaded = tokenizers.Tokenizer.from_str(json.dumps(content))
     merges = {pair: rank for rank, pair in enumerate(merge_pairs(content["model"]))}

@@ -172,7 +172,7 @@ def test_a_resumed_run_goes_on_and_is_killed_with_every_rank_and_its_folder_says
     until(lambda: not jobs.queue())
     assert jobs.history()[0].state == "stopped"
     assert "killed on request" in state_of(run).reason
-    assert [alert.kind for alert in jobs.alerts("two")] == ["nonfinite"], "what was asked for is no crash"
+    assert [alert.kind for alert in jobs.alerts("two")] == ["nonfinite"], "what was asked for is not a crash"
 
 
 def test_the_hubs_token_is_in_no_file_and_no_command_line(place):

@@ -11,7 +11,7 @@ from workbench.tabs.compare.results import Result
 
 NORMAL_95 = 1.959964  # standard errors to either side of a 95 % interval
 CHANCE = 0.25
-NEARLY = 64  # bytes: the first token, which is no target, is longer in one tokenizer than in another
+NEARLY = 64  # bytes: the first token, which is not a target, is longer in one tokenizer than in another
 METRICS = ("acc", "acc_norm")
 SCORINGS = ("completion", "harness")
 

@@ -95,7 +95,7 @@ def protocol_of(context: Context, text: Any) -> str:
     path = context.path(text, "text")
     if not path.exists():
         raise UserError(
-            f"{text!r} is no text here; choose from: {', '.join(PROTOCOLS)}, run:NAME, or a path inside the roots"
+            f"{text!r} is not a text here; choose from: {', '.join(PROTOCOLS)}, run:NAME, or a path inside the roots"
         )
     return str(path)
 

@@ -72,7 +72,7 @@ class Opened:
         return found
 
     def text(self, block: int, number: int) -> str | None:
-        """One document as text; None for what is no text."""
+        """One document as text; None for what is not text."""
         found = self.read(block)[number]
         return self.as_text(found)
 

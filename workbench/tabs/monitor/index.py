@@ -180,7 +180,7 @@ def _watched() -> tuple[str, ...]:
 
 
 def _stamp(folder: str, watched: Sequence[str]) -> Stamp:
-    """Changes with every file that a row is made of; empty for a folder that is no run."""
+    """Changes with every file that a row is made of; empty for a folder that is not a run."""
     stamp = tuple(_signature(f"{folder}/{file}") for file in watched)
     is_run = stamp[0] != _ABSENT or stamp[1] != _ABSENT or RunDir(Path(folder)).exists()
     return stamp if is_run else ()

@@ -150,7 +150,7 @@ def own_settings(text: Any) -> dict[str, str]:
 
 
 def studies(context: Context) -> list[Study]:
-    """All studies, the newest first; what is no study's file is passed over."""
+    """All studies, the newest first; what is not a study's file is passed over."""
     found = [
         _study(read_json(path)) for path in (folder(context) / "studies").glob("*.json") if ID.fullmatch(path.stem)
     ]

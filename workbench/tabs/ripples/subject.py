@@ -106,7 +106,7 @@ def take_in(context: Context, uploaded: str | Path) -> str:
 def subject_of(
     context: Context, text: Any, reference: Any = "", options: Mapping[str, Any] | None = None, *, pair: bool = False
 ) -> Subject:
-    """The subject of a choice or of something typed. UserError for what is no run and no log inside the roots."""
+    """The subject of a choice or of something typed. UserError for what is neither a run nor a log inside the roots."""
     name, path, run = _place(context, text, "run or log")
     other = None
     if str(reference or "").strip():
@@ -144,7 +144,7 @@ def checked(options: Mapping[str, Any]) -> dict[str, str]:
     column = str(options.get("column") or "").strip()
     if column:
         if len(column) > 200 or not column.isprintable():
-            raise UserError(f"column {column[:40]!r} is no name of a column; give one of the log's own names")
+            raise UserError(f"column {column[:40]!r} is not a name of a column; give one of the log's own names")
         found["column"] = column
     for key, label in (("batch_tokens", "tokens per step"), ("file_tokens", "tokens per file")):
         if options.get(key) not in (None, "", 0):
@@ -159,7 +159,7 @@ def checked(options: Mapping[str, Any]) -> dict[str, str]:
         found["dataset"] = dataset
     if steps := str(options.get("steps") or "").strip():
         if not re.fullmatch(r"\d{0,12}:\d{0,12}", steps) or steps == ":":
-            raise UserError(f"steps {steps[:40]!r} is no range; write FIRST:LAST, for example 3000:5000 or 3000:")
+            raise UserError(f"steps {steps[:40]!r} is not a range; write FIRST:LAST, for example 3000:5000 or 3000:")
         first, last = steps.split(":")
         if first and last and int(first) >= int(last):
             raise UserError(f"steps {steps}: the first comes after the last; write FIRST:LAST")

@@ -187,13 +187,13 @@ def file_text(context: Context, reports: Reports, asked: Asked, kind: str) -> st
 def about_step(context: Context, run: str, step: Any) -> str:
     """What a step was trained on, in a line: of the trace its rows alone are read.
 
-    UserError for a run without a trace or a step that is no number.
+    UserError for a run without a trace or a step that is not a number.
     """
     folder = context.run(run)
     try:
         number = round(float(step))
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{str(step)[:20]!r} is no step; give a whole number") from None
+        raise UserError(f"{str(step)[:20]!r} is not a step; give a whole number") from None
     if not trace_files(folder.path):
         return (
             f"Step {number:,}: run {run} has no trace yet, which would say what was in it (log.trace; written every "

@@ -144,7 +144,7 @@ def is_memory(error: BaseException) -> bool:
 
 
 def read(source: IO[str], inbox: Inbox, ended: Callable[[], None]) -> None:
-    """Passes lines on until the source ends. What is no request is passed over: there is nobody to tell."""
+    """Passes lines on until the source ends. What is not a request is passed over: there is nobody to tell."""
     for line in source:
         try:
             message = json.loads(line)

@@ -36,7 +36,7 @@ def tokens_of(tokenizer: Tokenizer, text: str) -> Tokens:
 
 
 def characters(piece: bytes) -> str:
-    """Bytes as text; those that are no whole character, and what cannot be seen, as escapes."""
+    """Bytes as text; those that are not a whole character, and what cannot be seen, as escapes."""
     return "".join(map(_character, piece.decode("utf-8", "surrogateescape")))
 
 
@@ -73,7 +73,7 @@ def _focus(number: int) -> str:
 
 
 def _inside(piece: bytes) -> str:
-    """The characters; bytes that are no character are set apart."""
+    """The characters; bytes that are not a character are set apart."""
     try:
         text = piece.decode("utf-8")
     except UnicodeDecodeError:

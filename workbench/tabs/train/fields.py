@@ -21,7 +21,7 @@ TITLES = {"model": "Model", "data": "Data", "optimizer": "Optimizer", "schedule"
 
 @dataclass
 class Fields:
-    """Components by dotted name (and those of the page that are no setting), and the folds by section."""
+    """Components by dotted name (and those of the page that are not a setting), and the folds by section."""
 
     inputs: dict[str, Any] = field(default_factory=dict)
     folds: dict[str, gr.Accordion] = field(default_factory=dict)

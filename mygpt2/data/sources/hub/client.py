@@ -106,7 +106,7 @@ class HubClient:
             try:
                 return json.loads(_limited(r)), r.links.get("next", {}).get("url")
             except (ValueError, RecursionError, httpx.DecodingError) as error:
-                raise _Trouble("the hub's answer is no JSON") from error
+                raise _Trouble("the hub's answer is not JSON") from error
 
         return self._whole(path, read)
 

@@ -279,7 +279,7 @@ class HubSource:
             )
         if refusal.status in (401, 403, 404):
             return (
-                f"source={name.source}: {name.repo} is no dataset at {endpoint}, or a private one ({refusal.status}); "
-                "check the name, or log in with `hf auth login` or HF_TOKEN"
+                f"source={name.source}: {name.repo} is not a dataset at {endpoint}, or a private one "
+                f"({refusal.status}); check the name, or log in with `hf auth login` or HF_TOKEN"
             )
         return f"source={name.source}: {refusal}; check HF_ENDPOINT and the name"

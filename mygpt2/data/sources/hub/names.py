@@ -53,7 +53,7 @@ def parse_name(source: str) -> HubName:
         return HubName(source, m["repo"], m["config"], m["revision"] or "main")
     close = difflib.get_close_matches(source, ["pydocs", *ALIASES], n=1, cutoff=0.7)
     raise UserError(
-        f"source={source[:200]} is no name of a source and no path that exists; allowed: {ALLOWED}"
+        f"source={source[:200]} is neither the name of a source nor a path that exists; allowed: {ALLOWED}"
         + (f"; did you mean {close[0]}?" if close else "")
     )
 

@@ -34,7 +34,7 @@ class Footers:
         self.get = lru_cache(KEPT_IN_MEMORY)(self._get)  # safe among threads
 
     def _get(self, file: SourceFile) -> pq.FileMetaData:
-        """Raises Outage, Refused and Changed as the client does, UserError for what is no parquet."""
+        """Raises Outage, Refused and Changed as the client does, UserError for what is not parquet."""
         raw = self._load(file) or self._fetch(file)
         try:
             metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + raw))  # a file that is nothing but a footer

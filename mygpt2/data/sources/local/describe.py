@@ -56,7 +56,7 @@ class Described:
 
 
 def describe(root: Path, path: Path, kind: Kind) -> Described:
-    """A file of a source. UserError when it is no file of that kind, or cannot be opened."""
+    """A file of a source. UserError when it is not a file of that kind, or cannot be opened."""
     try:
         with path.open("rb") as f:
             return _described(f, root, path, kind)
@@ -176,7 +176,7 @@ def _first_record(path: Path, mark: str) -> Any:
         return f"{' '.join(str(error).split())[:200]}; check the file"
     if isinstance(record, list):
         return "the line is an array; write an object a line, with `jq -c '.[]'` for instance"
-    return record if isinstance(record, dict) else "the line is no object; write an object a line"
+    return record if isinstance(record, dict) else "the line is not an object; write an object a line"
 
 
 def _first_line(path: Path) -> bytes:

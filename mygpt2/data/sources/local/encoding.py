@@ -14,7 +14,7 @@ from mygpt2.data.sources.local.unpack import Damaged
 
 UNIT = 8192  # bytes of plain text that are judged together: about what becomes a document
 HEAD = 1 << 16
-# Shares above which a file is no text: of control characters at its beginning, of zero bytes anywhere.
+# Shares above which a file is not text: of control characters at its beginning, of zero bytes anywhere.
 MOST_CONTROL, MOST_ZEROS = 0.1, 0.1
 
 _MARKS = (  # the longer ones first: UTF-16's begins UTF-32's

@@ -179,7 +179,7 @@ class _Walk:
         groups = (
             (self.passed_over, f"of other formats ({counted})"),
             (self._hidden, "whose names begin with . or _"),
-            (self._special, "that are no files (pipes, devices, links that lead nowhere)"),
+            (self._special, "that are not files (pipes, devices, links that lead nowhere)"),
             (self._closed, "that cannot be opened"),
             (self._again, "that are links to folders read already"),
         )

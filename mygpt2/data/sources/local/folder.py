@@ -157,7 +157,7 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
             counts.append(tokens_layout(file.location).count)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{shown(file.location)} is no pre-tokenized file ({error}); allowed: uint16 ids, bare or in the "
+                f"{shown(file.location)} is not a pre-tokenized file ({error}); allowed: uint16 ids, bare or in the "
                 "published layout with magic 20240520, uint32 ids with magic 20240801, or a .npy array of either; "
                 "write it again"
             ) from error

@@ -103,7 +103,7 @@ class ParquetReader(LocalReader):
 
 
 class JsonlReader(LocalReader):
-    """Lines of JSON objects. A line belongs to the block where it starts; one that is no object counts as not text."""
+    """Lines of JSON objects. A line belongs to the block where it starts; what is not an object counts as not text."""
 
     def _documents(self, row: np.void) -> list[Any]:
         key = self.manifest.text_column
@@ -213,7 +213,7 @@ def published(head: bytes, size: int) -> tuple[int, str] | None:
 
 def _bare_layout(path: str, size: int) -> TokenFile:
     if size % 2:
-        raise Damaged(f"{size} bytes are no whole number of uint16 tokens")
+        raise Damaged(f"{size} bytes are not a whole number of uint16 tokens")
     first = np.fromfile(path, "<u2", 4096)
     if len(first) >= 32 and not first.any():
         raise Damaged("it begins with zeros alone, as a file that was not written to its end")

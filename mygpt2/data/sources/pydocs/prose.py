@@ -211,7 +211,7 @@ def _readable(line: str) -> bool:
 
 
 def prose_share(text: str) -> float:
-    """Share of English function words among the words of a text; what is no word counts as one word, too."""
+    """Share of English function words among the words of a text; what is not a word counts as one word, too."""
     words = _TOKEN.findall(text)
     if not words:
         return 0.0
