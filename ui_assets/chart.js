@@ -10,7 +10,7 @@ const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${versio
 const { joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
 const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
-const IN_ADDRESS = ["runs", "x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
+const IN_ADDRESS = ["x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
 const HEIGHT = 210;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -163,7 +163,8 @@ class Chart {
     this.yranges = {};
     this.settle();
     clearTimeout(this.writing);
-    this.writing = setTimeout(() => this.write(), 200);
+    const place = window.workbench?.place?.();
+    this.writing = setTimeout(() => this.write(place), 200);
   }
 
   // The same stretch of the longest run on another axis.
@@ -185,10 +186,11 @@ class Chart {
     this.refresh();
   }
 
-  // Back to the component's value, for handlers, and into the address.
-  write() {
+  // Back to the component's value, for handlers, and into the address; not into that of a place to which someone went
+  // back meanwhile. Which runs are shown is not the chart's choice: whoever chooses them keeps them in the address.
+  write(place = window.workbench?.place?.()) {
     this.props.value = JSON.parse(JSON.stringify(this.view));
-    if (!this.options.url || !window.workbench?.url) return;
+    if (!this.options.url || !window.workbench?.url || place !== window.workbench.place?.()) return;
     const plain = (value) => (Array.isArray(value) ? value.join(",") : typeof value === "boolean" ? (value ? "1" : "0") : String(value));
     const keys = {};
     for (const key of IN_ADDRESS) {

@@ -29,7 +29,6 @@ window.workbench.monitor = (() => {
     return Object.fromEntries(VIEW.filter((key) => given[key] !== undefined).map((key) => [key, given[key]]));
   }
 
-  // The chart writes its view into the address too, and while it has no runs yet it takes them out.
   function keepAddress() {
     const now = window.workbench.params();
     const focus = chosen === runs[0] ? undefined : chosen || undefined;

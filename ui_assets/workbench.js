@@ -44,9 +44,10 @@ window.workbench = (() => {
   }
 
   // Back and Forward: the server is asked for what the address says, as it is for a link.
-  let go = () => {};
+  let go = () => {}, places = 0;
   function onGo(ask) { go = ask; }
-  window.addEventListener("popstate", () => { moved = 0; go(window.location.search); });
+  window.addEventListener("popstate", () => { moved = 0; places += 1; go(window.location.search); });
+  function place() { return places; } // another number once someone went back or forward
 
   function params() {
     return Object.fromEntries(new URL(window.location.href).searchParams);
@@ -159,5 +160,5 @@ window.workbench = (() => {
   }, { capture: true });
   reach().catch(() => { /* without a server there is nothing to tell of a proxy */ });
 
-  return { url, download, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
+  return { url, place, download, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
 })();

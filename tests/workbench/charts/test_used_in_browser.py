@@ -22,7 +22,7 @@ def test_dragging_zooms_all_panels_and_keeps_the_zoom_in_the_address(app, show, 
     low, high = page.evaluate(f"{CHART}.view.range")
     assert 200 < low < high < 1500
     wait(page, f"Math.abs(chart.panels.get('grad_norm').plot.layout?.xaxis.range[0] - {low}) < 1e-6")
-    again = opened(page.evaluate("location.search")[1:])
+    again = opened("runs=dragged&" + page.evaluate("location.search")[1:])  # which runs is the page's to say
     assert again.evaluate(f"{CHART}.view.range") == pytest.approx([low, high], rel=1e-6)
     again.get_by_role("button", name="Reset zoom").click()
     wait(again, "chart.view.range === null")

@@ -188,8 +188,8 @@ def test_note_tags_and_star_are_saved_in_the_run_folder(new_page, server, runs):
     assert labels.read_note(beta) == "typed in the page" and labels.read_labels(beta).tags == ("one", "two")
     assert labels.read_note(RunDir(runs / "gamma")) == ""
     page.get_by_role("button", name="★ Star").click()
+    page.get_by_text("gamma is starred").first.wait_for(timeout=LIMIT)  # a note that goes away by itself
     page.locator('.wb-run[data-run="gamma"] .wb-run-star').wait_for(timeout=LIMIT)
-    page.get_by_text("gamma is starred").first.wait_for(timeout=LIMIT)
     assert labels.read_labels(RunDir(runs / "gamma")).star
 
 
