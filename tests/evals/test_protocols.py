@@ -157,12 +157,12 @@ def test_a_folder_of_text_a_file_and_tokens_are_protocols_of_their_own(tmp_path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("edu-bm", "no protocol and no path; allowed: edu-seed, edu-bn, fineweb-10m, run, .*did you mean edu-bn"),
+        ("edu-bm", "neither a protocol nor a path; allowed: edu-seed, edu-bn, fineweb-10m, run, .*did you mean edu-bn"),
         ("fineweb-10m", "published as GPT-2's tokens and this model's tokenizer is bytes"),
         ("run:absent", "held-out set of a run and absent is none"),
         ("empty", "--protocol .*empty is a folder without"),
         ("wrong.jsonl", "--text-column=text is not a key"),
-        ("wrong.bin", "no pre-tokenized file"),
+        ("wrong.bin", "not a pre-tokenized file"),
         ("wrong.parquet", "not a readable parquet file"),
     ],
 )

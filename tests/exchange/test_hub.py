@@ -142,7 +142,7 @@ def test_a_hub_that_goes_away_half_way_is_no_older_copy_either(hub: ModelHub) ->
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("gpt2-large", None, "no run, no folder, and no model at .*, or a private one"),
+        ("gpt2-large", None, "not a run, a folder or a model at .*, or a private one"),
         ("gpt2-medium@v9", None, "has no revision v9"),
         ("gpt2-medium", (403, "GatedRepo"), "is gated; accept its conditions"),
         ("someone/old", None, "python -m mygpt2 import pytorch_model.bin --to DIR"),

@@ -47,7 +47,7 @@ class LiveChart(gr.HTML):
     Nothing else is needed of the app: the scripts and plotly.js are served by paths that the constructor declares
     with `gr.set_static_paths`, chart.css belongs to the page's stylesheets, colours are the page's `--wb-*` variables.
 
-    url=True keeps the view, all but its runs, in the page's address through `window.workbench.url`; one chart of a page should.
+    url=True keeps the view, all but its runs, in the address through `window.workbench.url`; one chart per page may.
     alerts and everything else are read through `context.run(name)` and `context.jobs.alerts(name)`.
 
     Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: loss}}, and `select` of a range,

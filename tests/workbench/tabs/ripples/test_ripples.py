@@ -328,7 +328,7 @@ def test_step_names_file_row_group_and_first_document(context, tmp_path):
     make_run(context.runs, "plain", 70)
     assert "no trace yet" in view.about_step(context, "plain", 3)
     tell = view.teller(context)
-    assert "no step" in tell({"run": "traced", "step": "x"}) and "no run" in tell({"run": "none", "step": 1})
+    assert "not a step" in tell({"run": "traced", "step": "x"}) and "no run" in tell({"run": "none", "step": 1})
     assert isinstance(tell(None), str)
 
 
