@@ -73,7 +73,7 @@ def test_a_plan_is_the_command_a_person_could_type(context: Context) -> None:
         ({"models": ["<img onerror=1>"]}, "not allowed"),
         ({"protocol": ""}, "nothing to evaluate"),
         ({"protocol": "/etc/passwd"}, "outside the folders"),
-        ({"protocol": "missing.txt"}, "no text here"),
+        ({"protocol": "missing.txt"}, "not a text here"),
         ({"protocol": "run:none"}, "no run"),
         ({"hellaswag": "../x.jsonl"}, "outside the folders"),
         ({"hellaswag": "missing.jsonl"}, "does not exist"),
