@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mygpt2.errors import UserError
 from mygpt2.model import GPT, KVCache
+from mygpt2.model.compiled import compiled
 from mygpt2.model.gpt import Block
 
 KINDS = ("fp32", "bf16", "int8")
@@ -72,7 +73,7 @@ class CompiledProduct:
     """`streamed_product`, compiled for 1, 2, 4 and 8 rows when they are first met, and for matrices of any size."""
 
     def __init__(self) -> None:
-        self._compiled = torch.compile(streamed_product, dynamic=True)
+        self._compiled = compiled(streamed_product, dynamic=True)
 
     def __call__(self, x: Tensor, matrix: Matrix) -> Tensor:
         rows = len(x)
@@ -123,7 +124,7 @@ class Decoder:
         self.device = model.wte.device
         self.fixed_shapes = compile and self.device.type != "cpu"  # a step of other shapes compiles anew
         use: Product = CompiledProduct() if compile and not self.fixed_shapes else product
-        self._run_block = torch.compile(Block.forward, dynamic=False) if self.fixed_shapes else None
+        self._run_block = compiled(Block.forward) if self.fixed_shapes else None
         self.model = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()  # parameters are shared
         wte = pack(model.wte[: model.config.vocab_size], kind)
         self._head = PackedLinear(wte, None, use)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mygpt2.errors import UserError
 from mygpt2.model.attention import KVCache, Past, blocked_attention, blocks_pay, causal_attention
+from mygpt2.model.compiled import compiled
 from mygpt2.model.loss import LossParts, linear_cross_entropy
 from mygpt2.model.products import Linear
 
@@ -243,7 +244,7 @@ class LossModule(nn.Module):
         self.model = model
         self.compiled = compile
         # One block is compiled and serves all: 24 layers take no longer to compile than 2.
-        self._run_block: RunBlock | None = torch.compile(Block.forward, dynamic=False) if compile else None
+        self._run_block: RunBlock | None = compiled(Block.forward) if compile else None
 
     def forward(self, idx: Tensor, targets: Tensor) -> LossParts:
         vocab_size = self.model.config.vocab_size

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mygpt2.model.compiled import compiled
 from mygpt2.model.products import onednn_pays, rows_times_rows
 
 IGNORE = -100  # a target that does not count, PyTorch's convention
@@ -91,7 +92,7 @@ def _fused_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bo
 @cache
 def _compiled() -> Kernel:
     """Kept, as wrapping a function costs half a millisecond of host time; it holds one kernel per shape."""
-    return torch.compile(_fused_kernel, dynamic=False)
+    return compiled(_fused_kernel)
 
 
 def _compiled_kernel(logits: Tensor, targets: Tensor, vocab_size: int, gradient: bool) -> Tensor:

@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from mygpt2.model.compiled import compiled
+
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic that pushes all singular values towards 1
 ROUNDS = 5
 LEAST_NORM = 1e-7
@@ -58,7 +60,7 @@ class Muon(torch.optim.Optimizer):
         if size > 1 and gather is None:
             raise ValueError("several ranks must gather their updates")
         self.dtype, self.rank, self.size, self._gather = dtype, rank, size, gather
-        self._orthogonalise = torch.compile(orthogonalise, dynamic=False) if compile else orthogonalise
+        self._orthogonalise = compiled(orthogonalise) if compile else orthogonalise
         self.shares = deal(piles(self._matrices), size)
 
     @property

@@ -39,6 +39,7 @@ def test_an_overflowing_loss_scale_is_no_reason_to_stop_but_a_nan_loss_is():
 
 @pytest.mark.parametrize("unit, name", [("AMX", "bf16"), ("AVX512-BF16", "bf16"), (None, "fp32")])
 def test_cpu_takes_bfloat16_only_where_the_hardware_has_it(monkeypatch, unit, name):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(precision, "cpu_bf16_unit", lambda: unit)
     chosen = precision.choose("auto", CPU)
     assert chosen.name == name
