@@ -14,7 +14,7 @@ import torch
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def compiled(function: Callable[..., Any], dynamic: bool | None = False) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], dynamic: bool = False) -> Callable[..., Any]:
     """`torch.compile(function)` whose kernels are kept in a folder of this processor's instruction set.
 
     What PyTorch keeps of a compiled graph does not say for which vectors it was made (2.13). A kernel of AVX-512 taken
