@@ -1,4 +1,4 @@
-"""Scripts and styles that do not change while the server runs: compressed once, kept at hand; plotly.js announced.
+"""Scripts and styles that do not change while the server runs: compressed once, kept at hand, announced with the page.
 
 Gradio compresses a file anew for every page that asks for it (plotly.js has 4.8 MB) and lets no browser keep it; and a
 page asks for plotly.js only when the first chart is mounted, at the end of all else.
@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -23,6 +24,7 @@ NAME = re.compile(r"[\w.-]+\.(js|css)")
 TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 KEEP = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"
+OPENING_SECONDS, MOST = 5.0, 120  # of the first page, and of files in a Link header
 # Chromium then compiles every function beside the page while the file arrives, and not one by one while it runs: of
 # 0.9 s that plotly.js held the page up 0.55 s are left. Other browsers see a comment.
 EAGER = b"//# allFunctionsCalledOnLoad\n"
@@ -38,6 +40,8 @@ class Shelf:
     def __init__(self, assets: Path | None, files: Mapping[str, Path], eager: Collection[Path] = ()) -> None:
         self._assets, self._files, self._eager = assets, dict(files), frozenset(eager)
         self._packed: dict[tuple[Path, str], bytes] = {}
+        self._opened: float | None = None
+        self._asked: dict[str, None] = {}
 
     def find(self, address: str) -> Path | None:
         """The file behind an address's path, or None."""
@@ -56,6 +60,20 @@ class Shelf:
             before = EAGER if path in self._eager else b""
             self._packed[key] = pack(before + path.read_bytes(), encoding)
         return self._packed[key]
+
+    def opening(self) -> str:
+        """A page opens: the Link header of what the first one asked for while it opened, "" for the first itself.
+
+        A browser learns of a page's modules one after another, each from the one before; all later pages get the list.
+        """
+        if self._opened is None:
+            self._opened = time.monotonic()
+        return ", ".join(_link(address) for address in list(self._asked))
+
+    def asked(self, address: str) -> None:
+        """Remembers a module or style sheet that the first page asked for, within OPENING_SECONDS."""
+        if self._opened is not None and time.monotonic() - self._opened < OPENING_SECONDS and len(self._asked) < MOST:
+            self._asked.setdefault(address)
 
     def is_packed(self, path: Path, encoding: str) -> bool:
         return (path, encoding) in self._packed
@@ -86,10 +104,16 @@ class Served:
             return
         path = self.shelf.find(scope["path"])
         if path is not None:
+            if scope["path"].startswith("/assets/"):
+                self.shelf.asked(scope["path"])
             await (await self._answer(scope, path))(scope, receive, send)
             return
-        links = self.early(scope["query_string"].decode("latin-1")) if scope["path"] == "/" and self.early else ""
+        links = self._links(scope) if scope["path"] == "/" and self.early else ""
         await self.app(scope, receive, _announcing(send, links) if links else send)
+
+    def _links(self, scope: Scope) -> str:
+        curves = self.early(scope["query_string"].decode("latin-1")) if self.early else ""
+        return ", ".join(filter(None, (self.shelf.opening(), curves)))
 
     async def _answer(self, scope: Scope, path: Path) -> Response:
         headers = Headers(scope=scope)
@@ -126,6 +150,10 @@ def shows_curves(query: str) -> bool:
     """Whether a page with this query begins with the monitor, for all that the query tells."""
     asked = dict(parse_qsl(query))
     return asked.get("tab", "monitor" if asked.get("runs") else "") == "monitor"
+
+
+def _link(address: str) -> str:
+    return f"<{address}>; rel=" + ("modulepreload" if address.endswith(".js") else "preload; as=style; crossorigin")
 
 
 def _announcing(send: Send, links: str) -> Send:

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from workbench import shelf as shelves
 from workbench.shelf import EAGER, Served, Shelf, shows_curves
 
 CHART = "/gradio_api/file=/somewhere/chart.js"
@@ -65,10 +66,23 @@ def test_a_browser_keeps_what_is_named_by_its_content(shelf: Shelf, address: str
     assert ("immutable" in browser(shelf).get(address).headers["cache-control"]) is kept
 
 
-def test_what_the_curves_need_is_announced_with_the_page(shelf: Shelf) -> None:
+def test_what_the_first_page_asked_for_is_announced_to_the_next(shelf: Shelf) -> None:
     page = browser(shelf, lambda query: "</chart.js>; rel=preload" if "runs" in query else "")
-    assert page.get("/?runs=a").headers["link"] == "</chart.js>; rel=preload" and "link" not in page.get("/").headers
-    assert "link" not in page.get("/other").headers and "link" not in browser(shelf, None).get("/?runs=a").headers
+    assert "link" not in page.get("/").headers
+    for name in ("index-abc.js", "index-abc.css"):
+        page.get(f"/assets/{name}")
+    modules = "</assets/index-abc.js>; rel=modulepreload, </assets/index-abc.css>; rel=preload; as=style; crossorigin"
+    assert page.get("/").headers["link"] == modules
+    assert page.get("/?runs=a").headers["link"] == f"{modules}, </chart.js>; rel=preload"
+    assert "link" not in page.get("/other").headers and "link" not in browser(shelf, None).get("/").headers
+
+
+def test_what_is_asked_for_later_is_not(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "OPENING_SECONDS", 0.0)
+    page = browser(shelf)
+    page.get("/")
+    page.get("/assets/index-abc.js")
+    assert "link" not in page.get("/").headers
 
 
 QUERIES = {"tab=monitor": True, "runs=a,b": True, "tab=monitor&runs=a": True,
