@@ -22,7 +22,7 @@ def compiled(function: Callable[..., Any], dynamic: bool = False) -> Callable[..
     without a word, or writes beyond its arrays.
     """
     name = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
-    if torch.cpu._is_amx_tile_supported():
+    if getattr(torch.cpu, "_is_amx_tile_supported", bool)():  # private; the builds for other processors may lack it
         name += "-amx"
     folder = Path(os.environ.get(FOLDER) or _usual())
     if folder.name != name:  # a child process inherits it
