@@ -16,7 +16,7 @@ from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.parquet import chunk_range
 from workbench import html
-from workbench.tabs.data.library import Opened
+from workbench.corpus.library import Opened
 
 MOST_COLUMNS = 6
 BINS = 24

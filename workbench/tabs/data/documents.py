@@ -14,7 +14,8 @@ from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
-from workbench.tabs.data.library import Opened
+from workbench.corpus.library import Opened
+from workbench.corpus.pages import Page, page_of
 
 PAGE = 20
 MOST_TEXT = 200_000  # characters of a document that are shown
@@ -42,30 +43,9 @@ class DocumentLine:
     preview: str
 
 
-@dataclass(frozen=True)
-class Page:
-    """Which part of a list is shown; `page` counts from 1 and is always one that exists."""
-
-    page: int
-    pages: int
-    start: int
-    stop: int
-
-
-def page_of(count: int, page: Any, size: int = PAGE) -> Page:
-    """The page nearest to the one asked for, whatever was typed."""
-    pages = max(1, -(-count // size))
-    try:
-        number = int(page)
-    except (TypeError, ValueError, OverflowError):
-        number = 1
-    number = max(1, min(number, pages))
-    return Page(number, pages, (number - 1) * size, min(count, number * size))
-
-
 def files_page(manifest: Manifest, page: Any) -> tuple[Page, list[FileLine]]:
     """A page of the files with their blocks and documents."""
-    shown = page_of(len(manifest.files), page)
+    shown = page_of(len(manifest.files), page, PAGE)
     lines = []
     for number in range(shown.start, shown.stop):
         blocks = blocks_of_file(manifest, number)
@@ -111,7 +91,7 @@ def documents_page(opened: Opened, block: int, page: Any, data: DataConfig) -> t
     if not 0 <= block < len(opened.manifest):
         raise UserError(f"block {block} is outside 0 .. {len(opened.manifest) - 1} of {opened.manifest.source}")
     found = opened.read(block)
-    shown = page_of(len(found), page)
+    shown = page_of(len(found), page, PAGE)
     data = settled(data, opened.manifest)
     return shown, [line_of(opened, n, found[n], data) for n in range(shown.start, shown.stop)]
 

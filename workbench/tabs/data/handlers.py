@@ -9,8 +9,10 @@ from mygpt2.config.schema import DataConfig
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
-from workbench.tabs.data import documents, order, show, step
-from workbench.tabs.data.library import Library
+from workbench.corpus import step
+from workbench.corpus.library import Library
+from workbench.corpus.show import rows as rows_shown
+from workbench.tabs.data import documents, order, show
 from workbench.tokenizers import Tokenizers, tokenizer_of
 
 
@@ -83,7 +85,7 @@ def batch(
         ],
     )
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
-    return html.join([warning, facts]), show.rows(found, traced.tokenizer), shown.page, at
+    return html.join([warning, facts]), rows_shown(found, traced.tokenizer), shown.page, at
 
 
 def data_of(context: Context, source: str, column: str) -> DataConfig:

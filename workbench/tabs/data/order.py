@@ -15,8 +15,9 @@ from mygpt2.data.shape import block_order, choose_shape
 from mygpt2.data.tokenize import TokenBlock
 from mygpt2.data.trace import place_of
 from mygpt2.errors import UserError
-from workbench.tabs.data.documents import Page, page_of, use_of
-from workbench.tabs.data.library import Opened
+from workbench.corpus.library import Opened
+from workbench.corpus.pages import Page, page_of
+from workbench.tabs.data.documents import use_of
 
 PAGE = 10  # each document may lie in a block of its own, which has to be read
 MOST_UNCOUNTED = 32  # blocks of a window whose documents only reading counts

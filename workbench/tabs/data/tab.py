@@ -16,9 +16,9 @@ from mygpt2.format import file_size
 from mygpt2.run_dir import list_runs
 from workbench import html
 from workbench.context import Context
+from workbench.corpus.library import Opened, opening
 from workbench.page import PRIVATE, QUIET, Page
 from workbench.tabs.data import columns, documents, handlers, show
-from workbench.tabs.data.library import Opened, opening
 from workbench.tokenizers import tokenizer_of
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours

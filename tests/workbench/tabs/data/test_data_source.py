@@ -23,9 +23,10 @@ from tests.workbench.tabs.data.data_runs import (
     small_config,
     traced_run,
 )
+from workbench.corpus.library import Library, Opened, opening
+from workbench.corpus.pages import page_of
 from workbench.page import Page
 from workbench.tabs.data import columns, documents, handlers, order, show, tab
-from workbench.tabs.data.library import Library, Opened, opening
 from workbench.tokenizers import Tokenizers
 
 
@@ -117,7 +118,7 @@ def test_markup_in_documents_is_shown_as_text(tmp_path):
 
 @pytest.mark.parametrize("page", [None, -3, 10**30, float("nan"), "x", 2.5, float("inf")])
 def test_any_page_number_gives_a_page_that_exists(page):
-    assert 1 <= documents.page_of(45, page).page <= 3
+    assert 1 <= page_of(45, page, 20).page <= 3
 
 
 @pytest.mark.parametrize("text", ["../secret", "/etc", "link", "~/x", "root/../../x", "\0", ""])
@@ -142,7 +143,7 @@ def test_a_name_of_the_hub_that_is_a_folder_here_is_a_path_and_refused(text, tmp
 def test_a_large_compressed_file_is_not_unpacked_for_a_look(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 100))
-    monkeypatch.setattr("workbench.tabs.data.library.MOST_COMPRESSED", 20)
+    monkeypatch.setattr("workbench.corpus.library.MOST_COMPRESSED", 20)
     with pytest.raises(UserError, match="unpack it"):
         open_source(tmp_path / "d", tmp_path).read(0)
 

@@ -24,8 +24,8 @@ from tests.workbench.tabs.data.data_runs import (
     small_config,
     traced_run,
 )
-from workbench.tabs.data import show, step
-from workbench.tabs.data.library import Library
+from workbench.corpus import show, step
+from workbench.corpus.library import Library
 from workbench.tokenizers import Tokenizers
 
 STEPS = 8

@@ -22,8 +22,8 @@ from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer
-from workbench.tabs.data.documents import Page, page_of
-from workbench.tabs.data.library import Library, Opened
+from workbench.corpus.library import Library, Opened
+from workbench.corpus.pages import Page, page_of
 from workbench.tokenizers import Tokenizers
 
 PAGE = 4  # rows; each may touch blocks of its own

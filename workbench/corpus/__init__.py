@@ -1,0 +1,1 @@
+"""What runs were trained on, for every tab that shows it: opened sources, and the batch of a step."""
