@@ -10,6 +10,7 @@ window.workbench.live = (() => {
   const alike = (one, two) => one.nodeName === two.nodeName && key(one) === key(two) && one.dataset?.act === two.dataset?.act;
 
   function update(now, wanted) {
+    if (now.nodeName === "WB-WHEN" && now.getAttribute("at") === wanted.getAttribute("at")) return; // written in local time
     if (now.nodeType !== Node.ELEMENT_NODE) { if (now.data !== wanted.data) now.data = wanted.data; return; }
     const theirs = now.nodeName === "DETAILS" ? "open" : ""; // whoever opened it decides
     for (const { name } of [...now.attributes]) if (name !== theirs && !wanted.hasAttribute(name)) now.removeAttribute(name);

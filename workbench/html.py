@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html as _html
 import itertools
+import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
+Tone = Literal["neutral", "good", "warn", "bad"]
 STATES = ("queued", "starting", "running", "saving", "stopped", "finished", "failed", "lost")
 
 
@@ -71,9 +73,78 @@ def button(act: str, target: str, text: str, label: str, kind: str = "wb-small")
     )
 
 
-def empty(text: str, action: str = "") -> Markup:
-    """What stands where there is nothing yet: why, and what to do."""
-    then = f"<p>{escape(action)}</p>" if action else ""
+def item(
+    text: str, act: str = "", target: str = "", *, href: str = "", press: str = "", key: str = "",
+    tone: Tone = "neutral", note: str = "", disabled: bool = False,
+) -> Markup:  # fmt: skip
+    """One entry of a `menu`. It does one of three things.
+
+    act, target: the action and id of a live part's button, see `button`. href: a link. press: the elem_id of a button
+    of Gradio's, which may be hidden; the entry is disabled while that button is, and gone while there is none.
+    key: what tells entries apart in a live view. tone: "bad" for what cannot be taken back. note: a second, small line.
+    """
+    more = f"<small>{escape(note)}</small>" if note else ""
+    said = (
+        f'class="wb-item wb-item-{tone}" role="menuitem" tabindex="-1" data-key="{escape(key or act or press or href)}"'
+    )
+    if href:
+        return Markup(f'<a {said} href="{escape(href)}">{escape(text)}{more}</a>')
+    does = f'data-press="{escape(press)}"' if press else f'data-act="{escape(act)}" data-id="{escape(target)}"'
+    off = " disabled" if disabled else ""
+    return Markup(f'<button type="button" {said} {does}{off}>{escape(text)}{more}</button>')
+
+
+def menu(label: Any, items: Iterable[Markup], *, name: str = "", primary: bool = False) -> Markup:
+    """A button that opens a list of `item`s: rarely used acts belong there. pieces.js gives it its keys.
+
+    Enter opens it, the arrows move, Escape and a click elsewhere close it. name: what a screen reader says instead of
+    the label, where that is a mere sign. It stays open when a live view patches it.
+    """
+    spoken = f' aria-label="{escape(name)}"' if name else ""
+    kind = " wb-menu-primary" if primary else ""
+    return Markup(
+        f'<details class="wb-menu{kind}"><summary aria-haspopup="menu"{spoken}>{escape(label)}</summary>'
+        f'<div class="wb-menu-list" role="menu" aria-label="{escape(name or label)}">{join(items)}</div></details>'
+    )
+
+
+def chip(text: Any, tone: Tone = "neutral", title: str = "") -> Markup:
+    """A state or an alert in a word or two. The title says more, and is a word for it rather than the only one."""
+    more = f' title="{escape(title)}"' if title else ""
+    return Markup(f'<span class="wb-chip wb-chip-{tone}"{more}>{escape(text)}</span>')
+
+
+def when(epoch: float | None, *, exact: bool = False) -> Markup:
+    """A time in the reader's own zone: "12 min ago" with the date as title, or the date itself if `exact`.
+
+    epoch: seconds since 1970. The browser writes it, see pieces.js; what stands here is UTC, for a page without script.
+    """
+    try:
+        then = time.gmtime(float(epoch)) if epoch is not None else None
+    except (OverflowError, ValueError, OSError, TypeError):
+        then = None
+    if then is None:
+        return Markup("n/a")
+    kind = ' exact=""' if exact else ""
+    return Markup(
+        f'<wb-when at="{float(epoch or 0):.0f}"{kind}><time datetime="{time.strftime("%Y-%m-%dT%H:%M:%SZ", then)}">'
+        f"{time.strftime('%Y-%m-%d %H:%M', then)} UTC</time></wb-when>"
+    )
+
+
+def figures(found: Iterable[tuple[Any, Any] | tuple[Any, Any, Any]]) -> Markup:
+    """A row of label and large number; a third value is a small line below, such as what it is compared with."""
+
+    def one(label: Any, value: Any, below: Any = "") -> str:
+        more = f'<dd class="wb-figure-below">{escape(below)}</dd>' if below else ""
+        return f'<div class="wb-figure"><dt>{escape(label)}</dt><dd>{escape(value)}</dd>{more}</div>'
+
+    return Markup(f'<dl class="wb-figures">{"".join(one(*each) for each in found)}</dl>')
+
+
+def empty(text: str, action: Any = "") -> Markup:
+    """What stands where there is nothing yet: what will be here, and what to do; as words, or as markup of a button."""
+    then = (action if isinstance(action, Markup) else f"<p>{escape(action)}</p>") if action else ""
     return Markup(f'<div class="wb-empty"><p>{escape(text)}</p>{then}</div>')
 
 
