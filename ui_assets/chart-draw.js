@@ -66,7 +66,7 @@ export function smoothingWidth(state) {
   return widthOf("auto", Math.max(0, ...lengths));
 }
 
-// The curves of one panel: {series, x, raw, smooth | null, settled, points: bool}, for every run that has something to
+// The curves of one panel: {series, steps, x, raw, smooth | null, settled, points: bool}, for every run that has something to
 // show. The values of `smooth` from `settled` on change with the points that follow.
 export function curves(state, id) {
   const base = state.view.minus ? state.shown.find((series) => series.run === state.view.minus) : null;
@@ -85,13 +85,13 @@ function columnCurve(state, series, id) {
   if (!series.columns[column]) return null;
   const width = smooth ? smoothingWidth(state) : 0;
   const made = width > 1 ? series.smooth(column, width) : null;
-  return { series, x: series.x(state.view.x), raw: series.values(column), smooth: made && made.y, settled: made && made.settled };
+  return { series, steps: series.x("step"), x: series.x(state.view.x), raw: series.values(column), smooth: made && made.y, settled: made && made.settled };
 }
 
 function validationCurve(state, series) {
   const evals = series.validation();
   return {
-    series, points: true, smooth: null,
+    series, points: true, smooth: null, steps: evals.map((mark) => mark.step),
     x: Float64Array.from(evals, (mark) => series.xOfStep(mark.step, state.view.x)),
     raw: Float64Array.from(evals, (mark) => mark.value),
   };

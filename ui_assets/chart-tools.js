@@ -119,26 +119,28 @@ export function xWords(kind, value) {
 // The rows of the box at the cursor: every run's own point nearest to x, exact and not what happens to be drawn.
 export function reading(state, shown, x, near) {
   const rows = [];
-  for (const { series, x: xs, raw, smooth } of shown) {
+  for (const { series, x: xs, steps, raw, smooth } of shown) {
     const at = nearest(xs, x);
     if (at < 0) continue;
     const place = xWords(state.view.x, xs[at]);
-    rows.push({ series, at, place, value: raw[at], words: number(raw[at]) + (smooth ? ` (${number(smooth[at])})` : "") });
+    rows.push({ series, at, step: steps[at], place, value: raw[at], words: number(raw[at]) + (smooth ? ` (${number(smooth[at])})` : "") });
   }
   const marks = state.shown.flatMap((series) => marksOf(state, series).filter((mark) => Math.abs(mark.x - x) <= near)
     .slice(0, 3).map((mark) => `${series.run}: ${mark.kind === "alert" ? "alert: " : ""}${mark.text} at step ${mark.step.toLocaleString("en")}`));
   return { rows, marks: marks.slice(0, 5) };
 }
 
-export function tip(state, { rows, marks }) {
+// `picked`: the row whose step a click opens.
+export function tip(state, { rows, marks }, picked = null) {
   const same = rows.every((row) => row.place === rows[0].place);
   return [
     make("p", {}, rows.length ? `${rows[0].place}${rows.some((row) => row.words.includes("(")) ? ": value (smoothed)" : ""}` : ""),
     ...rows.map((row) => {
       const swatch = make("span", { class: "wb-chart-swatch" });
       swatch.style.background = state.theme.runs[state.colours.get(row.series.run) - 1];
-      return make("p", {}, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
+      return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
     }),
     ...marks.map((text) => make("p", { class: "wb-chart-mark" }, text)),
+    ...(picked && state.options.url ? [make("p", { class: "wb-chart-hint" }, `Click: what ${rows.length > 1 ? `${picked.series.run} ` : ""}read in step ${picked.step.toLocaleString("en")}`)] : []),
   ];
 }

@@ -83,11 +83,12 @@ class Chart {
     this.status = this.root.querySelector(".wb-chart-status");
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
     this.grid = make("div", { class: "wb-chart-panels", role: "group",
-      "aria-label": "Panels: arrow keys move the cursor, + and − zoom, 0 shows everything" });
+      "aria-label": `Panels: left and right move the cursor, up and down choose a run, ${this.options.url ? "Enter opens the step, " : ""}+ and − zoom, 0 shows everything` });
+    this.heard = make("p", { class: "wb-chart-heard", role: "status" });
     this.root.setAttribute("role", "region");
     this.root.setAttribute("aria-label", this.options.label);
     this.root.prepend(this.tools.element, this.runs);
-    this.root.append(this.grid);
+    this.root.append(this.grid, this.heard);
     for (const id of Object.keys(this.options.panels)) this.buildPanel(id);
   }
 

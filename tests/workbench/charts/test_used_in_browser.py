@@ -78,6 +78,33 @@ def test_the_keyboard_moves_the_cursor_zooms_and_clicks(app, show):
     wait(page, "chart.view.range === null")
 
 
+STEPS = "window.steps = []; document.addEventListener('wb:step', (e) => steps.push(e.detail))"
+
+
+def test_a_click_and_enter_open_the_step_of_the_nearest_curve(app, show):
+    short_run(app, "high", 40)
+    short_run(app, "low", 40, seed=5)
+    page = show("runs=high,low&smooth=0")
+    page.evaluate(STEPS)
+    page.evaluate("scrollTo(0, 0)")
+    for run in ("high", "low"):
+        x, y = page.evaluate(
+            """(name) => { const chart = %s, { plot } = chart.panels.get('loss'), box = plot.getBoundingClientRect();
+            const series = chart.series.get(name), axes = plot._fullLayout;
+            return [box.left + axes.margin.l + axes.xaxis.d2p(30), box.top + axes.margin.t + axes.yaxis.d2p(series.values('loss')[29])]; }"""
+            % CHART,
+            run,
+        )
+        page.mouse.click(x, y)
+    page.locator(".wb-chart-panel-loss").focus()
+    for key in ("Home", "ArrowRight", "Enter", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    clicked, again, one, other = page.evaluate("steps")
+    assert [clicked, again] == [{"run": "high", "step": 30}, {"run": "low", "step": 30}]
+    assert one["step"] == other["step"] == 2 and {one["run"], other["run"]} == {"high", "low"}
+    assert "step 2" in page.locator(".wb-chart-heard").inner_text()
+
+
 def test_a_server_that_is_away_is_named_and_found_again(app, show):
     run = short_run(app, "away", 100)
     page = show("runs=away")
