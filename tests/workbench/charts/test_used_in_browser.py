@@ -78,6 +78,11 @@ def test_the_keyboard_moves_the_cursor_zooms_and_clicks(app, show):
     wait(page, "chart.view.range === null")
 
 
+PLACE = """(name) => {
+  const chart = document.querySelector('.wb-chart').chart, { plot } = chart.panels.get('loss');
+  const { left, top } = plot.getBoundingClientRect(), { margin, xaxis, yaxis } = plot._fullLayout;
+  return [left + margin.l + xaxis.d2p(30), top + margin.t + yaxis.d2p(chart.series.get(name).values('loss')[29])];
+}"""
 STEPS = "window.steps = []; document.addEventListener('wb:step', (e) => steps.push(e.detail))"
 
 
@@ -88,13 +93,7 @@ def test_a_click_and_enter_open_the_step_of_the_nearest_curve(app, show):
     page.evaluate(STEPS)
     page.evaluate("scrollTo(0, 0)")
     for run in ("high", "low"):
-        x, y = page.evaluate(
-            """(name) => { const chart = %s, { plot } = chart.panels.get('loss'), box = plot.getBoundingClientRect();
-            const series = chart.series.get(name), axes = plot._fullLayout;
-            return [box.left + axes.margin.l + axes.xaxis.d2p(30), box.top + axes.margin.t + axes.yaxis.d2p(series.values('loss')[29])]; }"""
-            % CHART,
-            run,
-        )
+        x, y = page.evaluate(PLACE, run)
         page.mouse.click(x, y)
     page.locator(".wb-chart-panel-loss").focus()
     for key in ("Home", "ArrowRight", "Enter", "ArrowDown", "Enter"):
