@@ -16,9 +16,11 @@ const KINDS = [
 ];
 
 const LIGHT = { ink: "#1b2530", muted: "#54616f", line: "#dde2e6", panel: "#ffffff", accent: "#0d6560", good: "#23692f",
-  bad: "#a8251b", soft: "#e3f1ee", runs: ["#0d6a64", "#b3470b", "#4156b8", "#8f2f72", "#47711a", "#8a5f00", "#12688f", "#b02a4b"] };
+  bad: "#a8251b", soft: "#e3f1ee", runs: ["#0d6a64", "#b3470b", "#4156b8", "#8f2f72", "#47711a", "#8a5f00", "#12688f", "#b02a4b",
+    "#7040c8", "#0a7d43", "#6b4423", "#cc1f8f"] };
 const DARK = { ink: "#e4e8ec", muted: "#a3afba", line: "#2c353e", panel: "#181f26", accent: "#62cbbb", good: "#7fd08b",
-  bad: "#ff9a8d", soft: "#15332f", runs: ["#5fd0bf", "#ff9d5c", "#9db1ff", "#ee9ad2", "#a7d36b", "#e8c155", "#70c4ee", "#ff98ae"] };
+  bad: "#ff9a8d", soft: "#15332f", runs: ["#5fd0bf", "#ff9d5c", "#9db1ff", "#ee9ad2", "#a7d36b", "#e8c155", "#70c4ee", "#ff98ae",
+    "#c3a1ff", "#6fe08a", "#d9b08c", "#ff85dd"] };
 
 export const LOOKS = [LIGHT, DARK];
 
@@ -32,26 +34,18 @@ export function theme(element) {
   return colours;
 }
 
-// A run has the colour of its name, or the next that is free among the runs shown; while it is shown it keeps that
-// (`known`). Nothing else decides, so that one link has the same colours in every browser.
-export function assignColours(names, known = {}) {
-  const found = new Map();
-  const taken = new Set();
-  const place = (name, wanted) => {
-    let index = wanted;
-    while (taken.has(index)) index = (index % 8) + 1;
-    taken.add(index);
-    found.set(name, index);
-  };
-  for (const name of names) if (known[name] && !taken.has(known[name])) place(name, known[name]);
-  for (const name of names) if (!found.has(name)) place(name, hash(name));
-  return found;
+// The server gives every run its colour, see workbench/colours.py; before it has answered there is nothing to draw.
+export function colourOf(state, run) {
+  return state.theme.runs[(state.colours.get(run) || 1) - 1];
 }
 
-function hash(name) {
-  let value = 2166136261;
-  for (let i = 0; i < name.length; i++) value = Math.imul(value ^ name.charCodeAt(i), 16777619) >>> 0;
-  return ((value ^ (value >>> 15)) >>> 0) % 8 + 1;
+const DASHES = ["solid", "7px,3px", "2px,3px"];
+
+// Of runs shown together that have one colour, there being more runs than colours, the later ones are dashed.
+export function dashOf(state, run) {
+  const { runs } = state.view;
+  const same = runs.slice(0, runs.indexOf(run)).filter((other) => state.colours.get(other) === state.colours.get(run));
+  return DASHES[Math.min(same.length, DASHES.length - 1)];
 }
 
 // The width of smoothing in steps: 0 for none. "auto" goes by the longest stretch of a run in sight.
@@ -145,7 +139,7 @@ export function figure(state, id, width, height) {
   };
   const shown = curves(state, id);
   for (const { series, x, raw, smooth, points } of shown) {
-    const colour = look.runs[state.colours.get(series.run) - 1];
+    const colour = colourOf(state, series.run);
     if (panel.column && !view.minus) {
       for (const piece of series.old) {
         if (!piece.columns[panel.column]) continue;
@@ -155,13 +149,13 @@ export function figure(state, id, width, height) {
     }
     const thin = envelope(x, raw, ...range, columns, view.logx);
     if (points) line(thin.x, thin.y, { color: colour, width: 1.5 }, { mode: "lines+markers", marker: { color: colour, size: 6 } });
-    else line(thin.x, thin.y, { color: smooth ? faint(colour, look.panel) : colour, width: smooth ? 1 : 1.3 }, lone(thin.y) ? { mode: "lines+markers" } : {});
+    else line(thin.x, thin.y, { color: smooth ? faint(colour, look.panel) : colour, width: smooth ? 1 : 1.3, dash: smooth ? undefined : dashOf(state, series.run) }, lone(thin.y) ? { mode: "lines+markers" } : {});
   }
   for (const { series, x, smooth, settled } of shown) {
     if (!smooth) continue;
     const open = ACTIVE.includes(series.state) ? settled : smooth.length; // the end of a run at work, which is drawn as open
-    const color = look.runs[state.colours.get(series.run) - 1];
-    for (const [from, to, dash] of [[0, open + 1, "solid"], [open, smooth.length, "2px,2px"]]) {
+    const color = colourOf(state, series.run);
+    for (const [from, to, dash] of [[0, open + 1, dashOf(state, series.run)], [open, smooth.length, "2px,2px"]]) {
       const bold = envelope(x.subarray(from, to), smooth.subarray(from, to), ...range, columns, view.logx);
       if (bold.x.length < 2 && data.length) continue;
       line(bold.x, bold.y, { color, width: 2.2, dash });
@@ -270,7 +264,7 @@ function yardsticks(state, layout, data, extent) {
 function passed(state, layout, data, series, mark) {
   const x = series.xOfStep(mark.step, state.view.x);
   if (!(x >= state.range[0] && x <= state.range[1])) return;
-  const colour = state.theme.runs[state.colours.get(series.run) - 1];
+  const colour = colourOf(state, series.run);
   data.push({ type: "scatter", mode: "markers", x: [x], y: [mark.value], hoverinfo: "skip",
     marker: { symbol: "star", size: 13, color: colour, line: { color: state.theme.panel, width: 1 } } });
   const [ax, ay] = onAxis([x], state.view.logx).concat(onAxis([mark.value], state.view.logy));

@@ -1,7 +1,7 @@
 // What is on screen as a picture with its title and settings, and every raw point as a table.
 
 const version = new URL(import.meta.url).search;
-const { MARGIN, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
+const { MARGIN, colourOf, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
 const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
@@ -23,7 +23,7 @@ export async function picture(Plotly, state, nodes, grid, title) {
   const parts = [text(MARGIN.l, 20, title, theme.ink, 15, 600), text(MARGIN.l, 38, settingsWords(state, smoothingWidth(state)), theme.muted, 12)];
   let x = MARGIN.l;
   for (const name of state.view.runs) {
-    const colour = theme.runs[state.colours.get(name) - 1];
+    const colour = colourOf(state, name);
     const needed = 24 + 7.5 * name.length;
     if (x > MARGIN.l && x + needed > width) { x = MARGIN.l; y += 18; }
     parts.push(`<rect x="${x}" y="${y - 9}" width="10" height="10" rx="2" fill="${colour}"/>`, text(x + 15, y, name, theme.ink, 12));

@@ -108,6 +108,8 @@ export class Feed {
       const problem = reply.problem || null;
       changed = series.problem !== problem || (!problem && series.state !== reply.state) || changed;
       series.problem = problem;
+      series.colour = reply.colour ?? series.colour;
+      series.tokenizer = reply.tokenizer ?? series.tokenizer;
       if (problem) { series.state = null; continue; }
       const before = series.n ? series.x(this.chart.view.x)[series.n - 1] : null;
       changed = series.take(reply) || changed;

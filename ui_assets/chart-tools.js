@@ -2,7 +2,7 @@
 
 const version = new URL(import.meta.url).search;
 const { duration } = await import(`./chart-axes.js${version}`);
-const { marksOf, number } = await import(`./chart-draw.js${version}`);
+const { colourOf, dashOf, marksOf, number } = await import(`./chart-draw.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
 const { WIDTHS } = await import(`./chart-smooth.js${version}`);
 
@@ -94,10 +94,15 @@ export function legend(state) {
     const last = series?.n ? `step ${series.step[series.n - 1].toLocaleString("en")}, loss ${number(series.values("loss")[series.n - 1])}` : "no step yet";
     const without = state.view.x === "flops" && series?.flops === null ? "FLOPs n/a: its configuration or tokenizer cannot be read" : null;
     const words = series?.problem || without || (series?.cursor ? `${series.state} · ${last}` : "loading");
-    const swatch = make("span", { class: "wb-chart-swatch", "aria-hidden": "true" });
-    swatch.style.background = state.theme.runs[state.colours.get(name) - 1];
+    const swatch = swatchOf(state, name);
     return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatch, make("strong", {}, name), ` ${words}`);
   });
+}
+
+function swatchOf(state, run) {
+  const swatch = make("span", { class: `wb-chart-swatch${dashOf(state, run) === "solid" ? "" : " wb-chart-dashed"}`, "aria-hidden": "true" });
+  if (state.colours.get(run)) swatch.style.setProperty("--wb-chart-colour", colourOf(state, run));
+  return swatch;
 }
 
 // What a screen reader hears of a panel: the newest value of every run.
@@ -136,8 +141,7 @@ export function tip(state, { rows, marks }, picked = null) {
   return [
     make("p", {}, rows.length ? `${rows[0].place}${rows.some((row) => row.words.includes("(")) ? ": value (smoothed)" : ""}` : ""),
     ...rows.map((row) => {
-      const swatch = make("span", { class: "wb-chart-swatch" });
-      swatch.style.background = state.theme.runs[state.colours.get(row.series.run) - 1];
+      const swatch = swatchOf(state, row.series.run);
       return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
     }),
     ...marks.map((text) => make("p", { class: "wb-chart-mark" }, text)),

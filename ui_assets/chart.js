@@ -5,7 +5,7 @@ const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { assignColours, curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
+const { curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
 const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
 const { joinTables, picture, png } = await import(`./chart-export.js${version}`);
 
@@ -53,7 +53,6 @@ class Chart {
     this.view = { ...this.defaults, ...options.view, ...props.value };
     if (options.url && !this.view.runs.length) this.view.runs = runsInAddress(options.maxRuns);
     this.series = new Map();
-    this.colours = new Map();
     this.yranges = {};
     this.panels = new Map();
     this.feed = new Feed(this, server);
@@ -68,6 +67,7 @@ class Chart {
     this.feed.tick(); // at once: the points are on their way while plotly.js is compiled
   }
 
+  get colours() { return new Map([...this.series].filter(([, series]) => series.colour).map(([name, series]) => [name, series.colour])); }
   get shown() { return this.view.runs.map((name) => this.series.get(name)).filter((series) => series && series.n); }
   // A range in which the axis has no values (below zero, once it is logarithmic) is cut where they begin.
   get range() {
@@ -206,8 +206,6 @@ class Chart {
   settle() {
     for (const name of this.view.runs) if (!this.series.has(name)) this.series.set(name, new Series(name));
     for (const name of [...this.series.keys()]) if (!this.view.runs.includes(name)) this.series.delete(name);
-    this.colours = assignColours(this.view.runs, Object.fromEntries(this.colours));
-    this.tell("wb-chart-colours", Object.fromEntries(this.colours));
     for (const panel of this.panels.values()) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.view.runs.length;
     this.refresh();
     this.feed.soon(0);

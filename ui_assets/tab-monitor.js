@@ -14,7 +14,6 @@ window.workbench.monitor = (() => {
   let looked = false; // whether the server has said which runs there are
   let runs = []; // overlaid in the chart, in this order
   let chosen = ""; // the run that the rest of the page is about
-  let colours = {}; // name -> 1..8, as the chart says
   let mixed = false; // whether the runs have several tokenizers
   let list = null, first = true;
   let request = 0; // counts what was asked of this tab from outside
@@ -139,7 +138,7 @@ window.workbench.monitor = (() => {
       const overlaid = runs.indexOf(name);
       const box2 = item.querySelector("input");
       box2.checked = overlaid >= 0;
-      box2.style.accentColor = overlaid >= 0 ? `var(--wb-run-${colours[name] || (overlaid % 8) + 1})` : "";
+      box2.style.accentColor = overlaid >= 0 && rows.get(name).colour ? `var(--wb-run-${rows.get(name).colour})` : "";
       item.classList.toggle("wb-mon-chosen", name === chosen);
       const button = item.querySelector("button");
       if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
@@ -232,7 +231,6 @@ window.workbench.monitor = (() => {
   }
 
   document.addEventListener("wb-step-run", (event) => { if (list?.offsetParent) step(event.detail); });
-  document.addEventListener("wb-chart-colours", (event) => { if (event.target.closest?.("#wb-monitor")) { colours = event.detail || {}; draw(); } });
   document.addEventListener("click", (event) => {
     const other = event.target.closest?.("#wb-monitor [data-wb-run]");
     if (other) show(other.dataset.wbRun);

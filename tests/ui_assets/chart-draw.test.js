@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
-const { LOOKS, assignColours, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
+const { LOOKS, dashOf, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
 const options = { axes: { step: { title: "step" } }, panels: { loss: { title: "Loss", column: "loss", smooth: true, log: true, marks: true } } };
@@ -18,8 +18,8 @@ function run(name, losses, state = "finished") {
 }
 
 function chart(shown, view = {}, touch = false) {
-  return { options, view: { x: "step", logx: false, logy: false, smooth: "auto", minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
-    theme: { ...LOOKS[0], font: "sans-serif" }, colours: assignColours(shown.map((series) => series.run)), get range() { return this.view.range || wholeRange(this); } };
+  return { options, view: { x: "step", logx: false, logy: false, smooth: "auto", runs: shown.map((series) => series.run), minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
+    theme: { ...LOOKS[0], font: "sans-serif" }, colours: new Map(shown.map((series, i) => [series.run, i + 1])), get range() { return this.view.range || wholeRange(this); } };
 }
 
 const falling = (n) => Array.from({ length: n }, (_, i) => 3 + 5 * (i + 1) ** -0.4);
@@ -64,11 +64,11 @@ test("labels of a logarithmic axis stay apart and are never fewer than two", () 
   assert.deepEqual(logTicks([1, 2e6], 7).ticktext, ["1", "10", "100", "1k", "10k", "100k", "1M"]);
 });
 
-test("one link has the same colours everywhere, and a run keeps its own while others come and go", () => {
-  const names = ["tiny", "tiny-adamw", "first", "second", "b", "c", "d", "e"];
-  assert.deepEqual(assignColours(names), assignColours([...names]));
-  assert.equal(new Set(assignColours(names).values()).size, 8);
-  const before = assignColours(["second", "b"]);
-  const after = assignColours(["first", "second", "b"], Object.fromEntries(before));
-  assert.deepEqual([after.get("second"), after.get("b")], [before.get("second"), before.get("b")]);
+test("of runs that share a colour the later ones are dashed", () => {
+  const one = chart(["a", "b", "c"].map((name) => run(name, falling(400))));
+  one.view.runs = ["a", "b", "c"];
+  one.colours = new Map([["a", 3], ["b", 5], ["c", 3]]);
+  assert.deepEqual(["a", "b", "c"].map((name) => dashOf(one, name)), ["solid", "solid", "7px,3px"]);
+  const { data } = figure(one, "loss", 800, 300);
+  assert.ok(data.some((trace) => trace.line.dash === "7px,3px"));
 });

@@ -52,10 +52,10 @@ class LiveChart(gr.HTML):
 
     Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: loss}}, and `select` of a range,
     with evt._data {"range": [x0, x1] | None, "x"}. In the page the element itself dispatches (and they bubble)
-    wb-chart-click and wb-chart-range with the same as `detail`, wb-chart-hover with the click's or null, and
-    wb-chart-colours with {name: 1...8}, the number of each run's --wb-run-N. A chart with url=True also dispatches
-    `wb:step` with {run, step} as `detail` for a click on a curve, and for Enter at the keyboard's cursor: the step of
-    the run whose curve is nearest. It bubbles to the document, where whoever shows a step listens.
+    wb-chart-click and wb-chart-range with the same as `detail`, and wb-chart-hover with the click's or null. A chart
+    with url=True also dispatches `wb:step` with {run, step} as `detail` for a click on a curve, and for Enter at the
+    cursor of the keys: the step of the run whose curve is nearest. It bubbles to the document, where whoever shows a
+    step listens.
     """
 
     def __init__(

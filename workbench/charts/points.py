@@ -18,6 +18,8 @@ from mygpt2.run_dir.lines import Cursor, news, portions
 from mygpt2.run_dir.metrics import parse_rows, read_rows, resets, winners
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.view import COLUMNS, MAX_RUNS
+from workbench.colours import colours_of
+from workbench.jobs.reading import tokenizer_of
 
 WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
 OURS = ("schema", "run", "validation_loss", "overwritten")  # of a table's columns, no metrics
@@ -33,6 +35,12 @@ class Runs(Protocol):
     def path(self, text: str, what: str) -> Path: ...
 
     @property
+    def runs(self) -> Path: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    @property
     def jobs(self) -> Any: ...
 
 
@@ -43,6 +51,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     also after a restart. `until` is a byte offset to stop at, for columns that are fetched later. A reply has
 
     run, state, step    the run, what it does now, and its last step as status.json has it
+    colour, tokenizer   the number of its --wb-run-N, see `workbench.colours`; its tokenizer as its settings name it
     rows                how many are new; in file order, so rows of overwritten steps come first
     steps, tokens       see `rows.progression`
     attempts            [[row, attempt]] where another attempt begins
@@ -64,16 +73,17 @@ def _reply(context: Runs, want: Mapping[str, Any], columns: list[str]) -> dict[s
     name = str(want.get("run", ""))
     try:
         run = context.run(name)
-        return {"run": name, **_state(run), **_rows_and_marks(context, run, want, columns)}
+        return {"run": name, **_state(context, run), **_rows_and_marks(context, run, want, columns)}
     except UserError as error:
         return {"run": name, "problem": str(error)}
     except OSError as error:
         return {"run": name, "problem": f"{name} cannot be read: {error.strerror or error}"}
 
 
-def _state(run: RunDir) -> dict[str, Any]:
-    now = state_of(run)
-    return {"state": now.state, "step": now.status.get("step")}
+def _state(context: Runs, run: RunDir) -> dict[str, Any]:
+    now, colours = state_of(run), colours_of(context.runs).of([run.name], read_only=context.read_only)
+    return {"state": now.state, "step": now.status.get("step"), "colour": colours.get(run.name),
+            "tokenizer": tokenizer_of(run)}  # fmt: skip
 
 
 def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Folder:
 
     runs: Path
     jobs: Alerts = field(default_factory=Alerts)
+    read_only: bool = False
 
     def run(self, name: str) -> RunDir:
         return RunDir.open(self.runs, name)

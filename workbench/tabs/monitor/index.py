@@ -16,6 +16,7 @@ from typing import Any
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.paths import NAME
+from workbench.colours import colours_of
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, tokenizer_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
 
@@ -42,8 +43,11 @@ class RunIndex:
     """
 
     def __init__(
-        self, runs: Path, *, clock: Callable[[], float] = time.time, at_work: Callable[[], set[str]] = set
-    ) -> None:
+        self, runs: Path, *, clock: Callable[[], float] = time.time, at_work: Callable[[], set[str]] = set,
+        read_only: bool = False,
+    ) -> None:  # fmt: skip
+        self._read_only = read_only
+        self._colours: Mapping[str, int] = {}
         self._runs, self._clock, self._at_work = runs, clock, at_work
         self._entries: dict[str, _Entry] = {}
         self._epoch = secrets.token_hex(4)
@@ -84,6 +88,7 @@ class RunIndex:
         runs = str(self._runs)
         found = {name: stamp for name in self._names() if (stamp := _stamp(f"{runs}/{name}", self._watched))}
         names_changed = found.keys() != self._entries.keys()
+        self._colours = colours_of(self._runs).of(found, read_only=self._read_only)
         version = self._version + 1  # of what this look finds changed
         entries, launched = {}, self._at_work()
         for name, stamp in found.items():
@@ -104,7 +109,7 @@ class RunIndex:
             if before is None or before.stamp != stamp:
                 log.exception("run %s cannot be read", name)
             reason = f"it cannot be read ({type(error).__name__})"
-            row = {**UNREADABLE, "name": name, "alerts": alerts, "reason": reason}
+            row = {**UNREADABLE, "name": name, "alerts": alerts, "colour": self._colours.get(name), "reason": reason}
             return _Entry(stamp, True, row, before.version if before and before.row == row else version)
 
     def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
@@ -115,7 +120,7 @@ class RunIndex:
             self.inspected += 1
             state = starting(state_of(RunDir(self._runs / name), now=self._clock()), launched)
             row, settled = row_of(RunDir(self._runs / name), state), not state.alive
-        row = {**row, "alerts": alerts}
+        row = {**row, "alerts": alerts, "colour": self._colours.get(name)}
         return _Entry(stamp, settled, row, before.version if before and before.row == row else version)
 
     def _names(self) -> list[str]:

@@ -81,7 +81,7 @@ class Monitor:
 
     @classmethod
     def over(cls, context: Context) -> Monitor:
-        return cls(context, RunIndex(context.runs, at_work=context.jobs.at_work))
+        return cls(context, RunIndex(context.runs, at_work=context.jobs.at_work, read_only=context.read_only))
 
 
 def look(monitor: Monitor, asked: Asked, news: News) -> None:
