@@ -31,7 +31,7 @@ VERBS = {
     "data": "inspect, fetch or prepare a data source",
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
-    "runs": "list, show, stop or verify runs",
+    "runs": "list, show, stop, verify, rename, archive or delete runs",
     "tokenizer": "train, inspect or compare tokenizers",
     "doctor": "check this machine and installation",
 }

@@ -104,6 +104,12 @@ class RunLock:
             return None
         return f"process {orphans[0].process.pid} (rank {orphans[0].rank}) on {orphans[0].process.host}"
 
+    def moved(self, run: RunDir) -> None:
+        """Whoever holds the lock has given the folder another place."""
+        self._run = run
+        if self._claims:
+            self._claims.moved(run)
+
     def release(self) -> None:
         """Gives the folder free."""
         if self._claims:
@@ -171,6 +177,9 @@ class Claims:
             if number < self._number:
                 self._file(number).unlink(missing_ok=True)
         return None
+
+    def moved(self, run: RunDir) -> None:
+        self._run = run
 
     def release(self) -> None:
         if self._number is not None:

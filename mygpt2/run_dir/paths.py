@@ -13,6 +13,7 @@ from typing import BinaryIO
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import cannot_write
 from mygpt2.inside import DOCUMENT_BYTES, names_inside, open_inside, read_inside
+from mygpt2.run_dir.holding import held
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RUNS = Path("runs")
@@ -59,6 +60,11 @@ class RunDir:
     @property
     def notes_file(self) -> Path:
         return self.path / "notes.md"
+
+    @property
+    def marks_file(self) -> Path:
+        """What a person says of the run: star, tags, group, archived."""
+        return self.path / "workbench.json"
 
     @property
     def exit_file(self) -> Path:
@@ -129,10 +135,11 @@ class RunDir:
         runs = Path(runs)
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            path = _claim(runs / check_name(name)) if name is not None else _claim_next(runs, preset, today)
-            run = cls(path)
-            for folder in run.folders:
-                folder.mkdir(mode=0o700, exist_ok=True)
+            with held(runs):  # nobody renames a run to this name meanwhile
+                path = _claim(runs / check_name(name)) if name is not None else _claim_next(runs, preset, today)
+                run = cls(path)
+                for folder in run.folders:
+                    folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise _unwritable(runs, error) from None
         return run

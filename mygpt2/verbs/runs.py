@@ -1,4 +1,4 @@
-"""`runs list|show|stop|verify`: what the runs of a folder are doing, and an end to one of them."""
+"""`runs`: what the runs of a folder are doing, an end to one of them, and what is done to those that have ended."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
 from mygpt2.format import duration, file_size
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
+from mygpt2.verbs import runs_moves
 
-ACTIONS = ("list", "show", "stop", "verify")
+ACTIONS = ("list", "show", "stop", "verify", *runs_moves.ACTIONS)
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
 PIECE_BYTES = 16 << 20
 MOST_CHARACTERS = 2000  # of a line
@@ -24,9 +25,16 @@ MOST_CHARACTERS = 2000  # of a line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("name", nargs="?", help="name of the run; stop needs one, show and verify may go without")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help="name of the run; show and verify may go without; delete, restore and archive take several, rename takes "
+        "the old name and the new one",
+    )  # fmt: skip
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of the runs (default: ./runs)")
-    parser.add_argument("--json", action="store_true", help="list and show: print JSON instead of text")
+    parser.add_argument("--json", action="store_true", help="list, show and trash: print JSON instead of text")
+    parser.add_argument("--all", action="store_true", help="list: also archived runs")
+    parser.add_argument("--empty", action="store_true", help="trash: remove what lies there for good")
+    parser.add_argument("--as", dest="to", metavar="NEW", help="restore: under another name")
     parser.add_argument("--now", action="store_true", help="stop: send signals at once, kill what is left")
     parser.add_argument(
         "--grace", type=float, default=60.0, metavar="S", help="stop --now: seconds for a last checkpoint (default: 60)"
@@ -34,16 +42,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action in runs_moves.ACTIONS:
+        return runs_moves.run(args)
+    if len(args.names) > 1:
+        raise UserError(f"runs {args.action} takes one name, and {len(args.names)} are given: {', '.join(args.names)}")
+    name = args.names[0] if args.names else None
     if args.action == "list":
-        return _list([RunDir.open(args.runs, args.name)] if args.name else list_runs(args.runs), args)
-    if args.action == "verify" and args.name is None:
+        return _list([RunDir.open(args.runs, name)] if name else _known(args), args)
+    if args.action == "verify" and name is None:
         return max((_verified(each) for each in list_runs(args.runs)), default=EXIT_OK)
-    if args.name is None and args.action == "stop":
+    if name is None and args.action == "stop":
         raise UserError(f"runs stop needs the name of a run; python -m mygpt2 runs list --runs {args.runs} shows them")
-    chosen = RunDir.open(args.runs, args.name) if args.name else _latest(args.runs)
+    chosen = RunDir.open(args.runs, name) if name else _latest(args.runs)
     if args.action == "show":
         return _show(chosen, as_json=args.json)
     return _stop(chosen, args) if args.action == "stop" else _verify(chosen)
+
+
+def _known(args: argparse.Namespace) -> list[RunDir]:
+    from mygpt2.run_dir.marks import current_runs
+
+    return list_runs(args.runs) if args.all else current_runs(args.runs)
 
 
 def _latest(runs: Path) -> RunDir:

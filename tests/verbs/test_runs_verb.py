@@ -195,3 +195,43 @@ def test_show_counts_what_was_left_out(runs, capsys):
     assert line.endswith("  1,400 empty, 2 too long, 3 blocks, at most 50.00% of a kind (until step 9)")
     assert runs_verb("show", "done", "--runs", runs, "--json") == 0
     assert json.loads(capsys.readouterr().out)["left_out"]["counts"] == counts
+
+
+def test_rename_delete_restore_and_the_trash_in_words(runs, capsys):
+    assert runs_verb("rename", "done", "better", "--runs", runs) == 0
+    assert capsys.readouterr().out == "run done is now better\n"
+    assert runs_verb("rename", "done", "--runs", runs) == 2
+    assert "takes two names: python -m mygpt2 runs rename OLD NEW" in capsys.readouterr().err
+    (runs / "vanished" / "config.toml").write_text(f'[data]\ntokenizer = "{runs}/better/tokenizer.json"\n')
+    assert runs_verb("delete", "better", "nothing", "--runs", runs) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("run better is in the trash (") and f"runs restore better --runs {runs}" in told.out
+    assert "vanished began from files of it and cannot go on without them" in told.out
+    assert "error: no run 'nothing'" in told.err
+
+    assert runs_verb("trash", "--runs", runs, "--json") == 0
+    (gone,) = json.loads(capsys.readouterr().out)
+    assert gone["name"] == "better" and gone["bytes"] > 0
+    assert runs_verb("trash", "--runs", runs) == 0
+    assert capsys.readouterr().out.startswith(f"{gone['entry']}  better  ")
+    assert runs_verb("restore", "better", "--as", "done", "--runs", runs) == 0
+    assert capsys.readouterr().out == "run done is back\n"
+    assert runs_verb("delete", "done", "--runs", runs) == 0
+    assert runs_verb("trash", "--empty", "wrong", "--runs", runs) == 2
+    assert runs_verb("trash", "--empty", "--runs", runs) == 0
+    assert "removed 1 deleted run for good, " in capsys.readouterr().out
+    assert runs_verb("trash", "--runs", runs) == 0
+    assert capsys.readouterr().out == f"the trash of {runs} is empty\n"
+
+
+def test_an_archived_run_is_listed_on_request(runs, capsys):
+    assert runs_verb("archive", "done", "--runs", runs) == 0
+    assert capsys.readouterr().out == "run done is archived: runs list --all shows it\n"
+    assert runs_verb("list", "--runs", runs) == 0
+    assert "done" not in capsys.readouterr().out
+    assert runs_verb("list", "--all", "--runs", runs) == 0
+    assert "done" in capsys.readouterr().out
+    assert runs_verb("unarchive", "done", "vanished", "--runs", runs) == 0
+    assert capsys.readouterr().out == "run done is in the list again\nrun vanished was in the list already\n"
+    assert runs_verb("delete", "--runs", runs) == 2
+    assert "runs delete needs the name of a run" in capsys.readouterr().err

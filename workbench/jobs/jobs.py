@@ -15,6 +15,7 @@ from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
 from mygpt2.run_dir.background_stop import BackgroundStop
+from mygpt2.run_dir.mentions import renamed
 from mygpt2.run_dir.stop import How, record_unbegun
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog, folder_of
@@ -264,11 +265,20 @@ class Jobs:
     # Alerts
 
     def alerts(self, run: str | None = None) -> list[Alert]:
-        """Alerts of a run, or of all runs and the folder, newest first; not of a removed run whose name another has."""
-        found = self._alerts.all(run)
-        runs = {name: RunDir(self.runs / name) for name in {alert.run for alert in found if alert.folder}}
-        here = {name: folder_of(run) for name, run in runs.items() if run.path.exists()}
-        return [alert for alert in found if not alert.folder or here.get(alert.run, alert.folder) == alert.folder]
+        """Alerts of a run, or of all runs and the folder, newest first, under the name it has now; not of a removed
+        run whose name another has."""
+        found, names = self._alerts.all(), renamed(self.runs)
+        told = {alert.run for alert in found if alert.folder}
+        runs = [RunDir(self.runs / name) for name in told | {now for was, now in names.items() if was in told}]
+        here = {each.name: folder_of(each) for each in runs if each.path.exists()}
+        kept: dict[tuple[str, str], Alert] = {}
+        for alert in found:
+            now = names.get(alert.run, "")
+            if alert.folder and here.get(alert.run) != alert.folder and here.get(now) == alert.folder:
+                alert = replace(alert, run=now)
+            if run in (None, alert.run) and (not alert.folder or here.get(alert.run, alert.folder) == alert.folder):
+                kept.setdefault((alert.run, alert.key.partition("/")[2]), alert)  # raised again under another name
+        return list(kept.values())
 
 
 def submit_config(

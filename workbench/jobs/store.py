@@ -36,7 +36,7 @@ class Store:
         self.folder = runs / ".workbench"
         self.jobs_dir, self.ended_dir, self.logs_dir = (self.folder / name for name in ("jobs", "ended", "logs"))
         self._clock = clock
-        self._read: dict[str, Job] = {}  # ended jobs, whose files change no more
+        self._read: dict[str, tuple[int, Job]] = {}  # ended jobs with their files' inodes: only a rename makes another
 
     def prepare(self) -> None:
         """Makes the folders. UserError where that is not possible."""
@@ -74,15 +74,20 @@ class Store:
         """
         found = {f"{job.id}.json": job for job in self._unmoved() if not job.active}
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(self.ended_dir), reverse=True)[:limit]:
-                if job := self._read.get(name) or self._read_ended(name):
+            with os.scandir(self.ended_dir) as entries:
+                inodes = {entry.name: entry.inode() for entry in entries}
+            for name in sorted(inodes, reverse=True)[:limit]:
+                if job := self._read_ended(name, inodes[name]):
                     found[name] = job
         return sorted(found.values(), key=lambda job: job.created, reverse=True)[:limit]
 
-    def _read_ended(self, name: str) -> Job | None:
+    def _read_ended(self, name: str, inode: int) -> Job | None:
+        known = self._read.get(name)
+        if known and known[0] == inode:
+            return known[1]
         job = Job.from_json(read_json(self.ended_dir / name))
         if job:
-            self._read[name] = job
+            self._read[name] = inode, job
         return job
 
     def get(self, id: str) -> Job:

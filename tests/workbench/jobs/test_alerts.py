@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from workbench.jobs.alerts import AlertLog, new_alert
+from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.run_dir.moves import rename
+from workbench.jobs import Jobs
+from workbench.jobs.alerts import AlertLog, folder_of, new_alert
 
 
 def alert(at, when, run="a"):
@@ -46,3 +49,19 @@ def test_a_damaged_step_is_left_out_of_an_alert(tmp_path):
     assert [found.step for found in sorted(AlertLog(path).all(), key=lambda found: found.number)] == [
         None, None, None, None, 7,
     ]  # fmt: skip
+
+
+def test_alerts_follow_a_run_to_its_new_name_and_are_told_once(tmp_path):
+    runs = tmp_path / "runs"
+    jobs = Jobs(runs, slots=["cpu"])
+    run = RunDir.create(runs, "old")
+    with RunWriter(run, 1) as writer:
+        writer.command(["train"])
+        writer.finish("finished", 0, "finished")
+    folder = folder_of(run)
+    jobs.store.prepare()
+    jobs._alerts.add(new_alert("error", "spike", "old", "a spike", at="7", step=7, folder=folder))
+    rename(runs, "old", "new")
+    assert [alert.run for alert in jobs.alerts("new")] == ["new"] and jobs.alerts("old") == []
+    jobs._alerts.add(new_alert("error", "spike", "new", "a spike", at="7", step=7, folder=folder))
+    assert [(alert.run, alert.text) for alert in jobs.alerts()] == [("new", "a spike")]
