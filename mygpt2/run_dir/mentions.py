@@ -165,7 +165,7 @@ class _Change:
         if key in _NAMED and text == self._old:
             return self._new
         for old, new in self._paths:
-            text = old.sub(lambda _, new=new: new, text)
+            text = old.sub(new.replace("\\", r"\\"), text)
         return self._word.sub(lambda _: self._new, text) if key in _TOLD else text
 
 
