@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.tabs.compare.results import Result
+from workbench.evaluations.results import Result
 
 NORMAL_95 = 1.959964  # standard errors to either side of a 95 % interval
 CHANCE = 0.25

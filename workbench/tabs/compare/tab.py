@@ -13,13 +13,13 @@ import gradio as gr
 from mygpt2.errors import UserError
 from workbench import html, tasklist
 from workbench.context import Context
+from workbench.evaluations.results import Results
+from workbench.evaluations.start import ITEMS, KIND, PRECISIONS, plans, protocols, start
 from workbench.live import Asked, News
 from workbench.models import ONLY_HUB, choices
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
-from workbench.tabs.compare.results import Results
-from workbench.tabs.compare.start import ITEMS, KIND, PRECISIONS, plans, protocols, start
 from workbench.tabs.compare.view import results_view
 
 SHOWN_ENDED = 6  # evaluations

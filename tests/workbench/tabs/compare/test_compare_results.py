@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.workbench.conftest import make_run
+from workbench.evaluations.results import Results
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Bar, against_best, bars, difference, sets
-from workbench.tabs.compare.results import Results
 from workbench.tabs.compare.view import results_view
 
 SHA = "a" * 64

@@ -16,12 +16,12 @@ import pytest
 from mygpt2.errors import UserError
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
+from workbench.evaluations.results import Results
+from workbench.evaluations.start import KIND, plans, start
 from workbench.jobs import Jobs
 from workbench.jobs.task_parent import WAITS
 from workbench.live import IDLE_SECONDS, answered
 from workbench.page import Page
-from workbench.tabs.compare.results import Results
-from workbench.tabs.compare.start import KIND, plans, start
 from workbench.tabs.compare.tab import act, asked, begin, exported, look
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,

@@ -1,0 +1,1 @@
+"""Evaluations as tasks: what is started, and what earlier ones found."""
