@@ -15,7 +15,8 @@ from typing import Any, Literal
 import annotated_types as at
 from pydantic.fields import FieldInfo
 
-from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.schema import RunConfig
+from mygpt2.config.section import Section
 
 # TOML's basic strings forbid what JSON's leave as it is: DEL (toml.io/en/v1.0.0#string).
 CONTROL = re.compile("\x7f")
@@ -45,7 +46,7 @@ class Setting:
     default: Any
     help: str
     unit: str | None
-    essential: bool
+    title: str
     optional: bool
     choices: tuple[str, ...]
     limits: str
@@ -54,6 +55,11 @@ class Setting:
     @property
     def name(self) -> str:
         return f"{self.section}.{self.key}"
+
+    @property
+    def short_help(self) -> str:
+        """The first sentence of the help: what the setting is."""
+        return self.help.partition(". ")[0].rstrip(".") + "."
 
     @property
     def allowed(self) -> str:
@@ -109,7 +115,7 @@ def _setting(section: str, key: str, info: FieldInfo) -> Setting:
         default=info.get_default(call_default_factory=True),
         help=info.description or "",
         unit=extra.get("unit"),
-        essential=bool(extra.get("essential")),
+        title=info.title or key,
         optional=optional,
         choices=choices,
         limits=_limits(kind, info.metadata, extra.get("example", "")),

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings, toml_value
 from mygpt2.config.rules import Problem, broken_rules
-from mygpt2.config.schema import RunConfig, Section
+from mygpt2.config.schema import RunConfig
+from mygpt2.config.section import Section
 from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml
 from mygpt2.errors import UserError
 from mygpt2.terminal import printable
@@ -224,7 +225,7 @@ def _validate_section(
         for key in dict.fromkeys(str(detail["loc"][0]) for detail in error.errors()):
             name = f"{section}.{key}"
             setting = settings()[name]
-            text = f"{given[name].place}: expected {setting.allowed}, for example {setting.example}"
+            text = f"{given[name].place} ({setting.title}): expected {setting.allowed}, for example {setting.example}"
             problems.append(Problem(text, (name,)))
             bad.add(name)
             del values[key]

@@ -93,4 +93,7 @@ def settings_help() -> str:
 def _help_lines(setting: Setting) -> list[str]:
     default = "none" if setting.default is None else toml_value(setting.default)
     text = f"{setting.help} Default {default}; {setting.allowed}."
-    return [f"  --{setting.name}", *textwrap.wrap(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)]
+    return [
+        f"  --{setting.name}",
+        *textwrap.wrap(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 8, break_on_hyphens=False),
+    ]

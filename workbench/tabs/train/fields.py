@@ -8,20 +8,20 @@ from typing import Any
 
 import gradio as gr
 
-from mygpt2.config.fields import Setting, sections, settings
-from workbench.forms import MAX_TEXT, text_of
+from mygpt2.config.fields import Setting, settings
+from workbench.forms import MAX_TEXT
+from workbench.html import Markup, escape
+from workbench.tabs.train.groups import Group
 from workbench.tabs.train.show import field_id
 
 # A note of its own for each of eighty settings, in a column of its own, was half of the page's components; Gradio
 # walks through all of them many times while a page opens. The page's script puts the notes at their fields.
 SHOW_NOTES = "(shown) => { window.workbench.train.showNotes(shown); return []; }"
-TITLES = {"model": "Model", "data": "Data", "optimizer": "Optimizer", "schedule": "Schedule", "train": "Training",
-          "eval": "Evaluation", "sample": "Samples", "checkpoint": "Checkpoints", "log": "Logs"}  # fmt: skip
 
 
 @dataclass
 class Fields:
-    """Components by dotted name (and those of the page that are not a setting), and the folds by section."""
+    """Components by dotted name (and those of the page that are not a setting), and the folds by group."""
 
     inputs: dict[str, Any] = field(default_factory=dict)
     folds: dict[str, gr.Accordion] = field(default_factory=dict)
@@ -40,28 +40,27 @@ def component_value(setting: Setting, text: str) -> Any:
     return text == "true" if setting.kind == "bool" else text
 
 
-def essential(fields: Fields, texts: Mapping[str, str]) -> None:
-    """The settings that are shown open."""
+def heading(group: Group) -> Markup:
+    """The title of a group that is open on the page."""
+    return Markup(f'<h3 class="wb-group" id="group-{group.id}">{escape(group.title)}</h3>')
+
+
+def group_fields(fields: Fields, group: Group, texts: Mapping[str, str]) -> None:
+    """The settings of a group, side by side as the width allows."""
     with gr.Column(elem_classes="wb-fields"):
-        for setting in settings().values():
-            if setting.essential:
-                place(fields, setting.name, component(setting, texts[setting.name]))
+        for name in group.names:
+            place(fields, name, component(settings()[name], texts[name]))
 
 
-def folded(fields: Fields, texts: Mapping[str, str]) -> None:
-    """All others, by section."""
-    for section, model in sections().items():
-        rest = [s for s in settings().values() if s.section == section and not s.essential]
-        with gr.Accordion(fold_label(section), open=False, elem_id=f"fold-{section}") as fields.folds[section]:
-            gr.HTML(f'<p class="wb-muted">{(model.__doc__ or "").strip()}</p>')
-            with gr.Column(elem_classes="wb-fields"):
-                for setting in rest:
-                    place(fields, setting.name, component(setting, texts[setting.name]))
+def fold(fields: Fields, group: Group, texts: Mapping[str, str]) -> None:
+    """A group that is folded until somebody opens it, a search does, or one of its settings is wrong."""
+    with gr.Accordion(fold_label(group), open=False, elem_id=f"fold-{group.id}") as fields.folds[group.id]:
+        group_fields(fields, group, texts)
 
 
-def fold_label(section: str, problems: int = 0, changes: int = 0) -> str:
-    """`Schedule · 2 changed · 1 problem`."""
-    words = [f"{TITLES.get(section, section)} · more settings"]
+def fold_label(group: Group, problems: int = 0, changes: int = 0) -> str:
+    """`Everything else · 2 changed · 1 problem`."""
+    words = [group.title]
     words += [f"{changes} changed"] if changes else []
     words += [f"{problems} problem{'s' if problems > 1 else ''}"] if problems else []
     return " · ".join(words)
@@ -76,8 +75,8 @@ def place(fields: Fields, name: str, made: Any) -> None:
 def component(setting: Setting, text: str) -> Any:
     """A setting's component, not yet rendered. Numbers are text, so that a bad one gets the schema's answer."""
     common: dict[str, Any] = {
-        "label": f"{setting.name} ({setting.unit})" if setting.unit else setting.name,
-        "info": information(setting),
+        "label": title(setting),
+        "info": f"{setting.short_help} `{setting.name}`",
         "elem_id": field_id(setting.name),
         "interactive": True,
         "render": False,
@@ -87,12 +86,11 @@ def component(setting: Setting, text: str) -> Any:
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices), value=text, allow_custom_value=True, **common)
     lines = 2 if setting.kind == "list" else 1
-    return gr.Textbox(text, placeholder="unset" if setting.optional else None, max_length=MAX_TEXT, lines=lines,
+    return gr.Textbox(text, placeholder="automatic" if setting.optional else None, max_length=MAX_TEXT, lines=lines,
                       max_lines=6, **common)  # fmt: skip
 
 
-def information(setting: Setting) -> str:
-    """Help, default and what is allowed, below the label."""
-    default = text_of(setting, setting.default) or "unset"
-    allowed = setting.allowed.replace(f" ({setting.unit})", "") if setting.kind not in ("bool", "choice") else ""
-    return f"{setting.help} Default {default}{f'; {allowed}' if allowed else ''}."
+def title(setting: Setting) -> str:
+    """What a setting is called, with its unit where the name does not say it."""
+    known = setting.unit is None or setting.unit.lower().rstrip("s") in setting.title.lower()
+    return setting.title if known else f"{setting.title} ({setting.unit})"

@@ -14,7 +14,6 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config import to_toml
-from mygpt2.config.fields import settings
 from mygpt2.errors import UserError
 from mygpt2.planning import Plan
 from workbench import draft as drafts
@@ -24,6 +23,7 @@ from workbench.forms import Loaded
 from workbench.page import Page
 from workbench.tabs.train import fill, show
 from workbench.tabs.train.fields import Fields, fold_label
+from workbench.tabs.train.groups import groups
 
 Data = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -101,19 +101,19 @@ def _notes(parts: Parts, data: Data, checked: Checked) -> Updates:
     notes = {name: str(text) for name in parts.fields.inputs
              if (text := show.note(name, checked.problems.get(name, ()), changes.get(name)))}  # fmt: skip
     now: dict[str, Any] = {"notes": notes} if notes else {}
-    for section in parts.fields.folds:
-        inside = [s.name for s in settings().values() if s.section == section and not s.essential]
-        problems, changed = (sum(n in found for n in inside) for found in (checked.problems, changes))
+    folded = [group for group in groups() if group.folded]
+    for group in folded:
+        problems, changed = (sum(n in found for n in group.names) for found in (checked.problems, changes))
         if problems or changed:
-            now[f"fold {section}"] = [problems, changed]
+            now[f"fold {group.id}"] = [problems, changed]
     before = _dictionary(data.get(parts.shown))
     updates: Updates = {parts.shown: json.dumps(now)}
-    for section, fold in parts.fields.folds.items():
-        key = f"fold {section}"
+    for group in folded:
+        key, fold = f"fold {group.id}", parts.fields.folds[group.id]
         if now.get(key) == before.get(key):
             continue
         problems, changed = now.get(key, (0, 0))
-        label = fold_label(section, problems, changed)
+        label = fold_label(group, problems, changed)
         had = _had_problems(before.get(key))
         updates[fold] = gr.Accordion(label=label, open=True) if problems and not had else gr.Accordion(label=label)
     return updates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -19,6 +20,8 @@ from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.train import fields as form
 from workbench.tabs.train import fill, handlers, measure, show
 from workbench.tabs.train import queue as queues
+from workbench.tabs.train.data_block import data_block
+from workbench.tabs.train.groups import groups
 from workbench.tabs.train.handlers import Parts
 
 RUNS_SECONDS = 15.0  # between two looks at the runs that could go on
@@ -44,8 +47,7 @@ def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:
         with gr.Row(elem_classes="wb-train-main", equal_height=False):
             with gr.Column(scale=5, min_width=300, elem_classes="wb-train-form"):
                 parts.message = gr.HTML("", elem_id="train-message")
-                form.essential(fields, texts)
-                form.folded(fields, texts)
+                _form(fields, texts)
                 made |= _files()
             with gr.Column(scale=4, min_width=300, elem_classes="wb-train-side"):
                 made["suggest"] = _launch_card(context, fields, parts)
@@ -74,6 +76,19 @@ def _is_new(context: Context) -> bool:
 def _presets() -> gr.Radio:
     return gr.Radio(fill.preset_choices(), value=FIRST_PRESET, label="Preset", info="Where the settings begin.",
                     elem_id="field-preset", interactive=True, render=False)  # fmt: skip
+
+
+def _form(fields: form.Fields, texts: Mapping[str, str]) -> None:
+    """All settings, in the order in which a person decides."""
+    for group in groups():
+        if group.folded:
+            form.fold(fields, group, texts)
+            continue
+        gr.HTML(form.heading(group))
+        if group.id == "data":
+            data_block(fields, texts)
+        else:
+            form.group_fields(fields, group, texts)
 
 
 def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Button:

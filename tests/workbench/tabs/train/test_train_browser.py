@@ -132,8 +132,8 @@ def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path
     load(page, file)
     wait_command(page, "--optimizer.beta1 0.8")
     assert "--preset tiny" in command(page) and "--model.bias false" in command(page)
-    fold = page.locator("#fold-optimizer")
-    fold.get_by_text("1 changed").wait_for()
+    fold = page.locator("#fold-rest")
+    fold.get_by_text("2 changed").wait_for()
     fold.locator("button").first.click()
     assert box(page, "optimizer.beta1").input_value() == "0.8"
     box(page, "optimizer.beta1").fill("2")

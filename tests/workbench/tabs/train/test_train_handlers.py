@@ -72,13 +72,17 @@ def is_on(button: Any) -> bool:
     return bool(button.interactive)
 
 
-def test_every_setting_has_one_component_named_after_it_and_its_help(form: Form) -> None:
+def test_every_setting_has_one_component_with_a_name_for_people_its_key_and_one_short_sentence(form: Form) -> None:
     fields = form.parts.fields
     for name, setting in settings().items():
         made = fields.inputs[name]
         assert made.elem_id == "field-" + name.replace(".", "-").replace("_", "-")
-        assert name in made.label and (setting.unit or "") in made.label
-        assert setting.help in made.info and "Default" in made.info
+        assert made.label.startswith(setting.title) and name not in made.label
+        assert (setting.unit or "").lower().rstrip("s") in made.label.lower()
+        assert f"`{name}`" in made.info and setting.short_help in made.info
+        assert len(setting.short_help) <= 90 and setting.help.startswith(setting.short_help.rstrip("."))
+    titles = [setting.title for setting in settings().values()]
+    assert len({*titles}) == len(titles), "no two settings have the same name"
     assert set(fields.inputs) == {*settings(), PRESET, RUN, DEVICES, NPROC}
 
 
@@ -117,13 +121,13 @@ def test_a_bad_value_is_shown_at_its_field_and_taken_away_again(form: Form) -> N
 
 def test_a_fold_counts_what_is_in_it_and_opens_at_a_problem(form: Form) -> None:
     form["optimizer.beta1"] = "0.8"
-    fold = form.refresh()[form.parts.fields.folds["optimizer"]]
+    fold = form.refresh()[form.parts.fields.folds["rest"]]
     assert "1 changed" in fold.label and "open" not in fold._constructor_args[0]
     form["optimizer.beta2"] = "1"
-    fold = form.refresh()[form.parts.fields.folds["optimizer"]]
+    fold = form.refresh()[form.parts.fields.folds["rest"]]
     assert "1 problem" in fold.label and fold.open is True
     form["optimizer.beta1"] = "2"
-    fold = form.refresh()[form.parts.fields.folds["optimizer"]]
+    fold = form.refresh()[form.parts.fields.folds["rest"]]
     assert "2 problems" in fold.label and "open" not in fold._constructor_args[0], "a person may have closed it"
 
 
