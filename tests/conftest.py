@@ -22,12 +22,13 @@ SLOW = (
 
 # What begins first: asyncio.run fails in a process that has driven a Chromium; each group of files that drive one stays
 # in one worker, which starts one; what takes longest must not begin last.
-LOOPS = ("workbench/test_addresses.py", "workbench/test_security.py")
+LOOPS = ("workbench/test_addresses.py", "workbench/test_security.py", "workbench/test_changes.py")
 BROWSERS = (
     ("workbench/test_life_browser.py", "workbench/tabs/sample/test_sample_page.py",
      "workbench/tabs/train/test_train_browser.py", "workbench/tabs/compare/test_compare_page.py",
      "workbench/tabs/tokenizer/test_tokenizer_data_page.py"),
     ("workbench/test_frame.py", "workbench/tabs/monitor/test_monitor.py", "workbench/test_live.py",
+     "workbench/test_pieces.py",
      "workbench/charts/test_in_browser.py", "workbench/charts/test_used_in_browser.py",
      "workbench/tabs/ripples/test_ripples_in_browser.py"),
 )  # fmt: skip

@@ -5,17 +5,20 @@ const { Series } = await import(`./chart-series.js${version}`);
 const { ACTIVE } = await import(`./chart-draw.js${version}`);
 
 const POLL_MS = 1000; // while a run is at work
-const REST_MS = 5000; // while none is
+const REST_MS = 300000; // while none is: the page is told when something has changed
 const LONGEST_MS = 30000; // between tries when the server does not answer
 const PATIENCE_MS = 250; // that the first of several new runs waits for the others
 
 // Fills chart.series. `fetching`: a request is under way.
 export class Feed {
   constructor(chart, server) {
-    Object.assign(this, { chart, server, failures: 0, fetching: false });
+    Object.assign(this, { chart, server, failures: 0, fetching: false, calm: POLL_MS });
   }
 
   stop() { clearTimeout(this.timer); }
+
+  // Something has changed on the server; a run at work is asked about anyway.
+  changed() { if (this.calm === REST_MS) this.tick(); }
 
   soon(ms) {
     clearTimeout(this.timer);
@@ -26,7 +29,7 @@ export class Feed {
     clearTimeout(this.timer);
     if (this.fetching) { this.again = true; return; }
     if (!this.chart.root.isConnected) { this.chart.close(); return; }
-    if (document.hidden || !this.chart.root.offsetParent) { this.soon(POLL_MS); return; }
+    if (document.hidden || !this.chart.root.offsetParent) return; // asked when it is seen again
     this.fetching = true;
     this.again = false;
     try {
@@ -39,8 +42,9 @@ export class Feed {
     }
     this.fetching = false;
     const active = [...this.chart.series.values()].some((series) => ACTIVE.includes(series.state));
-    const calm = active ? POLL_MS : REST_MS;
-    this.soon(this.again || this.more ? 0 : Math.min(LONGEST_MS, calm * 2 ** Math.min(this.failures, 6)));
+    this.calm = active || this.failures ? POLL_MS : REST_MS;
+    const pause = this.failures ? Math.min(LONGEST_MS, POLL_MS * 2 ** Math.min(this.failures, 6)) : this.calm;
+    this.soon(this.again || this.more ? 0 : pause);
   }
 
   // The loss, and what the x axis is made of.

@@ -123,6 +123,8 @@ class Chart {
     this.sizeWatch.observe(this.root);
     this.wake = () => { if (!document.hidden) this.feed.soon(0); };
     document.addEventListener("visibilitychange", this.wake);
+    this.news = () => this.feed.changed();
+    document.addEventListener("wb-changed", this.news);
   }
 
   close() {
@@ -130,6 +132,7 @@ class Chart {
     this.bodyWatch.disconnect();
     this.sizeWatch.disconnect();
     document.removeEventListener("visibilitychange", this.wake);
+    document.removeEventListener("wb-changed", this.news);
     for (const { plot } of this.panels.values()) if (plot.data) window.Plotly?.purge(plot);
   }
 

@@ -42,6 +42,7 @@ window.workbench.live = (() => {
     const own = () => window.workbench[name] || {};
     const place = (part) => document.querySelector(`[data-live="${name}.${part}"]`);
     let had = {}, shown = new Set(), timer = 0, asked = 0, opened = 0, asking = false, again = false, failures = 0;
+    let rests = false; // asks when something has changed, and not by itself
     const enabled = {};
     const visible = () => !document.hidden && element.offsetParent !== null;
 
@@ -57,10 +58,11 @@ window.workbench.live = (() => {
         const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.(), opened }, digests: had });
         if (!answer?.digests) throw new Error("no answer");
         receive(answer);
-        [failures, pause] = [0, 1000 * answer.pause];
+        [failures, pause, rests] = [0, 1000 * answer.pause, answer.rests];
       } catch (error) {
         console.error(error);
         failures += 1;
+        rests = false;
         pause = Math.min(LONGEST_MS, 1000 * 2 ** failures);
         if (failures > 1) patch(element, '<p class="wb-bad" role="status">The server does not answer; asking again.</p>');
       }
@@ -91,7 +93,7 @@ window.workbench.live = (() => {
       if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
     }
 
-    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); } };
+    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); }, changed: () => { if (rests) ask(); } };
     document.addEventListener("click", acted);
     watch("value", ask);
     const panel = element.closest("[role=tabpanel]") || element; // comes into view when its tab is opened
@@ -101,6 +103,7 @@ window.workbench.live = (() => {
   document.addEventListener("click", (event) => { // parts of an inner tab are there once it was opened
     if (event.target.closest?.("[role=tab]")) setTimeout(() => { for (const view of Object.values(views)) view.ask(); }, MOMENT_MS);
   });
+  document.addEventListener("wb-changed", () => { for (const view of Object.values(views)) view.changed(); });
   document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
   return { mount, ask: (name) => views[name]?.ask(), patch };

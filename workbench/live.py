@@ -15,7 +15,8 @@ from typing import Any
 from mygpt2.errors import UserError
 from workbench import html
 
-BUSY_SECONDS, IDLE_SECONDS = 1.5, 15.0  # between two questions: while something is at work, and while nothing is
+BUSY_SECONDS = 1.5  # between two questions while something is at work
+REST_SECONDS = 300.0  # while nothing is: the page is told when something has changed, see changes.py
 FIELD_KEYS = ("choices", "value", "interactive", "visible", "label", "info", "maximum")  # that a view may change
 
 log = logging.getLogger("workbench")
@@ -73,8 +74,8 @@ class News:
 
     def answer(self) -> dict[str, Any]:
         """As the page's script takes it."""
-        pause = BUSY_SECONDS if self.busy else IDLE_SECONDS
-        return {**self.changed, "digests": self.digests, "pause": pause}
+        pause = BUSY_SECONDS if self.busy else REST_SECONDS
+        return {**self.changed, "digests": self.digests, "pause": pause, "rests": not self.busy}
 
 
 View = Callable[[Asked, News], None]

@@ -32,6 +32,7 @@ UPLOAD_LIMIT = "32mb"
 FIRST_PORT, LAST_PORT = 7860, 7899
 CLOSE_SECONDS = 3.0
 QUEUE_SECONDS = 0.05  # between two looks at what waits for a handler
+PROGRESS_SECONDS = 0.5  # between two looks at whether a handler reports progress; none of ours does
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def serve(options: Options) -> int:
         context = Context(runs, roots, jobs, security.Door(password), options.read_only)
         jobs.add_chore(Keeper(context))
         port = int(listening.getsockname()[1])
-        with running(application(page(context), options, port, context.door), listening):
+        with running(application(page(context), options, port, context), listening):
             _announce(options, port, context.door.has_password)
             _wait_for_signal()
     finally:
@@ -89,6 +90,7 @@ def page(context: Context) -> gr.Blocks:
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
     blocks._queue.sleep_when_free = QUEUE_SECONDS  # Gradio looks a thousand times a second: 4 % of a core for nothing
+    blocks._queue.progress_update_sleep_when_free = PROGRESS_SECONDS  # and a hundred times
     return blocks
 
 
@@ -108,7 +110,7 @@ def _fetch_nothing() -> None:
         setattr(processing_utils, name, refuse)
 
 
-def application(blocks: gr.Blocks, options: Options, port: int, door: security.Door) -> ASGIApp:
+def application(blocks: gr.Blocks, options: Options, port: int, context: Context) -> ASGIApp:
     """Blocks behind all that guards them, from the outside in: hosts and origins, the password, the addresses there
     are, files kept at hand, the page's document; then Gradio."""
     import gradio as gr
@@ -117,6 +119,7 @@ def application(blocks: gr.Blocks, options: Options, port: int, door: security.D
     from workbench import look, shelf
     from workbench.addresses import Addresses, Turns
     from workbench.api import PUBLIC
+    from workbench.changes import Changes
     from workbench.document import Document
     from workbench.login import Login
 
@@ -141,11 +144,11 @@ def application(blocks: gr.Blocks, options: Options, port: int, door: security.D
     # copy the file into its cache and hand it to the handler.
     blocks.has_launched = True
     kept, early = shelf.front(root_path=options.root_path)
-    served = shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early)
+    served = Changes(shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early), context.runs)
     cookie = f"workbench-{port}"
     any_host = not security.is_loopback(options.host) and not options.allow_hosts
     return security.Guard(
-        Login(served, door, cookie, options.root_path),
+        Login(served, context.door, cookie, options.root_path),
         security.allowed_hosts(options.host, port, options.allow_hosts),
         any_host,
         options.allow_hosts,

@@ -21,7 +21,6 @@ from tests.workbench.conftest import make_run
 from workbench.addresses import AT_ONCE, REFUSED, SERVED, Turns, serves
 from workbench.context import Context
 from workbench.jobs import Jobs
-from workbench.security import Door
 from workbench.server import Options, _uploads, application, page, running
 
 PORT, PREFIX = 7860, "/wb"
@@ -58,8 +57,8 @@ def blocks(context: Context) -> Any:
 
 
 @pytest.fixture(scope="module", params=["", PREFIX], ids=["at the root", "under a prefix"])
-def client(request: pytest.FixtureRequest, blocks: Any, runs: Path) -> Iterator[Any]:
-    app = application(blocks, Options(runs, (runs,), root_path=request.param), PORT, Door(None))
+def client(request: pytest.FixtureRequest, blocks: Any, runs: Path, context: Context) -> Iterator[Any]:
+    app = application(blocks, Options(runs, (runs,), root_path=request.param), PORT, context)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         yield client
 
@@ -216,8 +215,8 @@ def test_serves_judges_whole_paths() -> None:
     assert serves("GET", "/") and not serves("POST", "/") and not serves("GET", "/x") and not serves("GET", "/\n")
 
 
-def test_uploads_go_when_the_server_ends_and_after_an_hour(blocks: Any, runs: Path) -> None:
-    app = application(blocks, Options(runs, (runs,)), PORT, Door(None))
+def test_uploads_go_when_the_server_ends_and_after_an_hour(blocks: Any, runs: Path, context: Context) -> None:
+    app = application(blocks, Options(runs, (runs,)), PORT, context)
     with TestClient(app, base_url=HERE) as client:
         (path,) = client.post("/gradio_api/upload", files={"files": ("log.csv", b"x")}).json()
         assert Path(path).is_file()

@@ -205,6 +205,21 @@ def test_back_and_forward_go_between_tabs_and_runs(server: RunningServer, browse
     assert page.evaluate("history.length") == before + 2  # going there is no move of its own
 
 
+def test_a_page_at_rest_asks_nothing_and_wakes(workbench_server: Start, tmp_path: Path, browser_page: Any) -> None:
+    runs = tmp_path / "runs"
+    make_run(runs, "one", 3)
+    server, page = workbench_server(runs), browser_page
+    requests: list[str] = []
+    page.goto(f"{server.url}?tab=monitor&runs=one")
+    page.wait_for_function("document.querySelector('.wb-chart')?.chart?.series.get('one')?.n === 3")
+    page.wait_for_timeout(2000)
+    page.on("request", lambda request: requests.append(request.url))
+    page.wait_for_timeout(3500)  # more than twice as long as there is between two questions about a run at work
+    assert [url for url in requests if "/changes" not in url] == []
+    make_run(runs, "two", 3)
+    page.get_by_text("two", exact=True).first.wait_for()
+
+
 def test_a_rewritten_host_is_told_on_the_page(server: RunningServer, browser_page: Any) -> None:
     """As behind a proxy that asks the server for its own address: the server sees another Host than the browser."""
     page = browser_page

@@ -20,7 +20,7 @@ from workbench.evaluations.results import Results
 from workbench.evaluations.start import KIND, plans, start
 from workbench.jobs import Jobs
 from workbench.jobs.task_parent import WAITS
-from workbench.live import IDLE_SECONDS, answered
+from workbench.live import REST_SECONDS, answered
 from workbench.page import Page
 from workbench.tabs.compare.tab import act, asked, begin, exported, look
 
@@ -156,7 +156,7 @@ def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(
 def test_a_question_without_news_is_answered_with_nothing(context: Context) -> None:
     view = partial(look, context, Results(context.runs))
     first = answered(view, {})
-    assert first["pause"] == IDLE_SECONDS, "nothing is evaluated: nothing to be quick about"
+    assert first["pause"] == REST_SECONDS, "nothing is evaluated: nothing to be quick about"
     assert "press Evaluate" in first["markup"]["view"] and "wb-tasks" in first["markup"]["tasks"]
     assert answered(view, {"digests": first["digests"]})["digests"] == {}
     folder = context.runs / "first" / "evals"
