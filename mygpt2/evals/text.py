@@ -24,7 +24,7 @@ from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, publi
 from mygpt2.data.sources.local.unpack import Damaged
 from mygpt2.data.sources.manifest import Manifest, SourceFile
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
-from mygpt2.data.validation import validation_set
+from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW, HubProtocol, Quoted
 from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, split_at
@@ -198,13 +198,39 @@ def run_config(spec: str, runs: Path | str) -> RunConfig:
 
 
 def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: Progress | None = None) -> TokenStream:
-    """The validation set of a run with these data settings, in this tokenizer's tokens."""
-    manifest = resolve(data.source, data, cache_dir=cache_dir)
-    manifest, reader = open_settled(manifest, data, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
+    """The validation set of a run with these data settings, in this tokenizer's tokens.
+
+    How much text is in it goes by the run's own tokenizer, so that every model is measured on the same documents.
+    Where that one is gone, or does not keep every letter, it goes by the given one.
+    """
     try:
-        return held_out_stream(validation_set(manifest, reader, tokenizer, data, cache_dir, progress), tokenizer)
-    finally:
-        reader.close()
+        own = load_tokenizer(data.tokenizer)
+    except UserError:
+        own = tokenizer
+    manifest = resolve(data.source, data, cache_dir=cache_dir)
+
+    def made(tokens_of: Tokenizer) -> ValidationSet:
+        settled, reader = open_settled(manifest, data, cache_dir=cache_dir, eot_id=tokens_of.eot_id)
+        try:
+            return validation_set(settled, reader, tokens_of, data, cache_dir, progress)
+        finally:
+            reader.close()
+
+    if own.fingerprint != tokenizer.fingerprint and (texts := _texts(made(own), own)) is not None:
+        documents = (np.asarray(ids) for ids in tokenizer.encode_batch(texts))
+        tokens, starts = joined(documents, tokenizer, before=False)
+        return make_stream(tokens, starts, tokenizer)
+    return held_out_stream(made(tokenizer), tokenizer)
+
+
+def _texts(found: ValidationSet, own: Tokenizer) -> list[str] | None:
+    """The documents of a set; None where their tokens do not say every byte."""
+    ends = np.append(found.doc_starts[1:], len(found.tokens))
+    texts = [own.decode_bytes(found.tokens[a : b - 1]) for a, b in zip(found.doc_starts, ends, strict=True)]
+    try:
+        return [text.decode() for text in texts] if sum(map(len, texts)) == found.bytes else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _local(

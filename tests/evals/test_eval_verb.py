@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from mygpt2 import checkpoint
-from mygpt2.config import RunConfig, to_toml
+from mygpt2.config import RunConfig, load_config, to_toml
 from mygpt2.evals import hellaswag
 from mygpt2.evals.loss import GPTScorer
+from mygpt2.evals.text import held_out
 from mygpt2.exchange import load as exchange
 from mygpt2.model import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir
@@ -95,6 +96,16 @@ def test_a_run_s_held_out_set_is_a_protocol_and_its_result_stays_with_the_run(ev
     other = result(place / "b.json")
     assert other["token_sha256"] == own["token_sha256"]  # the same data and settings
     assert other["loss"] == pytest.approx(own["loss"], abs=1e-6)
+
+
+def test_a_model_with_another_tokenizer_is_measured_on_the_same_held_out_text(place: Path) -> None:
+    config = load_config(file=place / "runs" / "first" / "config.toml")
+    data = config.data.model_copy(update={"validation_tokens": 600, "validation_fraction": 0.2})
+    own, other = (held_out(data, load_tokenizer(spec), place / "cache") for spec in (data.tokenizer, "gpt2"))
+    assert own.targets < 600 and other.targets != own.targets
+    assert other.documents == own.documents  # all but the first token is a target: bytes differ by that one
+    decoded = [load_tokenizer(s).decode(x.tokens) for s, x in ((data.tokenizer, own), ("gpt2", other))]
+    assert decoded[0] == decoded[1]
 
 
 def test_another_model_s_items_are_a_baseline(evaluate: Eval, place: Path) -> None:
