@@ -65,6 +65,8 @@ window.workbench.monitor = (() => {
     view = { ...view, ...chartKeys(asked) };
     request += 1;
     if (names.length) select(names, asked.focus || names[0]); else pick();
+    const of = asked.run || asked.focus || names[0];
+    if (asked.step && names.includes(of)) window.workbench.step.open(of, Number(asked.step));
     return [text];
   }
 

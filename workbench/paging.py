@@ -64,6 +64,25 @@ def metrics_page(run: RunDir, cursor: int, limit: int) -> dict[str, Any]:
     return {"rows": [_plain(line.row) for line in found], "cursor": cursor}
 
 
+def row_at(run: RunDir, step: int) -> dict[str, Any] | None:
+    """The row of a step that counts; None where there is none. OSError for a file that cannot be read."""
+    try:
+        file = open_inside(run.metrics_file, run.path)
+    except FileNotFoundError:
+        return None
+    with file:
+        for (attempt, first), _ in reversed(_attempts(file, -1)):
+            if first > step:
+                continue  # it had not begun by then
+            found = None
+            for line in _lines(file, _place(file, (attempt, step - 1))):
+                if line.key != (attempt, step):
+                    break
+                found = line.row  # the last of a step within an attempt counts
+            return _plain(found) if found else None
+    return None
+
+
 def _page(file: BinaryIO, after: Key, limit: int) -> Iterator[Line]:
     """The lines of one page: those behind `after` which no later attempt overwrites."""
     at = _place(file, after)

@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mygpt2.tokenizer import Tokenizer
 from workbench import html
-from workbench.corpus.step import Row, Segment
+from workbench.corpus.step import Line, Place, Row, Segment
 
+Fields = Sequence[tuple[str, str]]
 DOT = " \u00b7 "
 
 
-def rows(found: list[Row], tokenizer: Tokenizer) -> html.Markup:
-    """Rows of a batch as text, document after document."""
-    return html.join(_row(row, tokenizer) for row in found)
+def rows(found: list[Row], tokenizer: Tokenizer, unit: str) -> html.Markup:
+    """Rows of a batch as text, document after document. `unit`: see `step.Batch`."""
+    return html.join(_row(row, tokenizer, unit) for row in found)
 
 
-def _row(row: Row, tokenizer: Tokenizer) -> html.Markup:
+def place(of: Place, unit: str) -> str:
+    """Where a document lies, for a person."""
+    file, part, document = of
+    return DOT.join((file, f"{unit} {part:,}", f"document {document:,}"))
+
+
+def figures(row: Row | Line) -> str:
+    return DOT.join((f"slot {row.slot}", f"lane {row.lane}", f"epoch {row.epoch}"))
+
+
+def text(row: Row, tokenizer: Tokenizer, unit: str, beside: Sequence[Fields] = ()) -> html.Markup:
+    """A row's documents one below the other, and its ids. `beside`: what stands beside the text of each document."""
     ids = row.ids
-    figures = (
-        f"slot {row.slot}",
-        f"lane {row.lane}",
-        f"epoch {row.epoch}",
-        f"loss {row.loss:.4f}",
-        f"{len(ids):,} tokens",
+    body = html.join(
+        _segment(segment, number, tokenizer, unit, beside[number] if number < len(beside) else ())
+        for number, segment in enumerate(row.segments)
     )
-    head = DOT.join(figures)
-    body = html.join(_segment(segment, number, tokenizer) for number, segment in enumerate(row.segments))
     numbers = html.escape(" ".join(map(str, ids.tolist())))
     return html.Markup(
-        f'<section class="wb-row" aria-label="{html.escape(head)}"><h3>{html.escape(head)}</h3>'
-        f'<div class="wb-row-text">{body}</div>'
+        f'<div class="wb-row-text" tabindex="0" role="group" aria-label="text of the row">{body}</div>'
         f"<details><summary>the {len(ids):,} ids: all but the last are inputs, all but the first targets</summary>"
-        f'<code class="wb-ids" data-slot="{row.slot}">{numbers}</code></details></section>'
+        f'<code class="wb-ids" data-slot="{row.slot}">{numbers}</code></details>'
     )
 
 
-def _segment(segment: Segment, number: int, tokenizer: Tokenizer) -> html.Markup:
+def _row(row: Row, tokenizer: Tokenizer, unit: str) -> html.Markup:
+    head = DOT.join((f"loss {row.loss:.4f}", figures(row), f"{len(row.ids):,} tokens"))
+    return html.Markup(
+        f'<section class="wb-row" aria-label="{html.escape(head)}"><h3>{html.escape(head)}</h3>'
+        f"{text(row, tokenizer, unit)}</section>"
+    )
+
+
+def _segment(segment: Segment, number: int, tokenizer: Tokenizer, unit: str, beside: Fields) -> html.Markup:
     stop = segment.start + len(segment.ids)
     ended = stop == segment.tokens
     ids = segment.ids[:-1] if ended else segment.ids
     text = visible(tokenizer.decode_bytes(ids).decode("utf-8", "surrogateescape"))
     begins = "from its beginning" if segment.start == 0 else f"from token {segment.start:,}"
     ends = "to its end" if ended else f"to token {stop - 1:,} of {segment.tokens:,}"
-    place = segment.file, f"row group or part {segment.part}", f"document {segment.document}", f"{begins} {ends}"
-    label = DOT.join(place)
+    label = DOT.join((place((segment.file, segment.part, segment.document), unit), f"{begins} {ends}"))
     mark = '<b class="wb-eot" title="end of text">end of text</b>' if ended else ""
+    fields = html.join(
+        html.Markup(f"<span><b>{html.escape(name)}</b> {html.escape(value)}</span> ") for name, value in beside
+    )
+    fields = html.Markup(f'<span class="wb-seg-name wb-seg-fields">{fields}</span>') if beside else fields
     return html.Markup(
-        f'<span class="wb-seg wb-seg-{number % 2}"><span class="wb-seg-name">{html.escape(label)}</span>'
+        f'<span class="wb-seg wb-seg-{number % 2}"><span class="wb-seg-name">{html.escape(label)}</span>{fields}'
         f'<span class="wb-seg-text">{html.escape(text)}</span>{mark}</span>'
     )
 

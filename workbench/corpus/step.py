@@ -1,4 +1,4 @@
-"""The batch of a step of a run, token by token, from its trace and the documents it names.
+"""The batch of a step of a run: its rows by loss, and token by token, from its trace and the documents it names.
 
 The trace says of each row which documents it touches and how many tokens of the first came before it; the rest is the
 packing rule: document, end-of-text, next document, until the row has its T + 1 tokens. Only the documents of the rows
@@ -7,7 +7,9 @@ that are shown are read, so the millionth step costs what the first one costs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,35 @@ from workbench.corpus.pages import Page, page_of
 from workbench.tokenizers import Tokenizers
 
 PAGE = 4  # rows; each may touch blocks of its own
+
+
+Place = tuple[str, int, int]  # file, row group or part, document in it
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a batch as the trace has it, with nothing read of the data. `places`: of its documents, in order."""
+
+    slot: int
+    lane: int
+    epoch: int
+    loss: float
+    places: tuple[Place, ...]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a step, worst first. `loss`: their mean. `first`, `last`: the steps that the trace holds."""
+
+    step: int
+    first: int
+    last: int
+    loss: float
+    documents: int
+    lines: tuple[Line, ...]
+    source: str
+    unit: str  # what the parts of a file are called
 
 
 @dataclass(frozen=True)
@@ -78,29 +109,65 @@ def step_range(run: RunDir) -> tuple[int, int]:
     return min(f.first for f in files), max(f.last for f in files)
 
 
+def batch_of(run: RunDir, step: int) -> Batch:
+    """What a step was made of, from the trace alone. UserError for a step that it does not hold."""
+    first, last = step_range(run)
+    records = read_trace(run.path, step, step).to_pylist()
+    if not records:
+        raise UserError(f"step {step} is not in the trace of run {run.name!r}, which holds {first} to {last}")
+    manifest = _manifest(run)
+    lines = sorted((_line(manifest, record) for record in records), key=_worst_first)
+    documents = {place for record in records for place in zip(record["block"], record["document"], strict=True)}
+    loss = float(np.mean([line.loss for line in lines]))
+    unit = "row group" if manifest.kind == "parquet" else "part"
+    return Batch(step, first, last, loss, len(documents), tuple(lines), manifest.source, unit)
+
+
+def _line(manifest: Manifest, record: dict[str, Any]) -> Line:
+    try:
+        pairs = zip(record["block"], record["document"], strict=True)
+        places = tuple(place_of(manifest, block, document) for block, document in pairs)
+    except (IndexError, TypeError, ValueError):
+        raise UserError(
+            "the trace names blocks that its manifest does not have; it was written with other data than this"
+        ) from None
+    loss = float("nan") if record["loss"] is None else float(record["loss"])
+    return Line(record["slot"], record["lane"], record["epoch"], loss, places, record)
+
+
+def _worst_first(line: Line) -> tuple[float, int]:
+    return (-math.inf if math.isnan(line.loss) else -line.loss), line.slot
+
+
+def _manifest(run: RunDir) -> Manifest:
+    """The trace's manifest, read once per version of the file. UserError where it cannot be read."""
+    try:
+        found = (run.trace_dir / "manifest.json").stat()
+        return _read_manifest(run.path, found.st_mtime_ns, found.st_ino)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+
+
+@lru_cache(maxsize=4)
+def _read_manifest(path: Path, changed: int, inode: int) -> Manifest:
+    return read_manifest(path)
+
+
 def traced(run: RunDir, library: Library, tokenizers: Tokenizers) -> Traced:
     """The run's data and tokenizer as they were. UserError where they are not there any more."""
     step_range(run)
     config = load_config(None, run.config_file)
     tokenizer = tokenizers.get(config.data.tokenizer)
-    try:
-        manifest = read_manifest(run.path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+    manifest = _manifest(run)
     opened = library.of_manifest(_found(manifest, config, library), tokenizer)
     return Traced(run, config, tokenizer, opened, _warning(run, manifest, tokenizer))
 
 
-def rows_of_step(of: Traced, step: int, page: Any = 1, size: int = PAGE) -> tuple[Page, int, float, list[Row]]:
-    """(page, documents and mean loss of the whole batch, the page's rows). UserError for a step without a trace."""
-    first, last = step_range(of.run)
-    records = read_trace(of.run.path, step, step).to_pylist()
-    if not records:
-        raise UserError(f"step {step} is not in the trace of run {of.run.name!r}, which holds {first} to {last}")
-    documents = {(b, d) for r in records for b, d in zip(r["block"], r["document"], strict=True)}
-    shown = page_of(len(records), page, size)
-    rows = [row_of(of, record) for record in records[shown.start : shown.stop]]
-    return shown, len(documents), float(np.mean([r["loss"] for r in records])), rows
+def rows_of_step(of: Traced, step: int, page: Any = 1, size: int = PAGE) -> tuple[Page, Batch, list[Row]]:
+    """(page, the whole batch, the page's rows, worst first). UserError for a step without a trace."""
+    batch = batch_of(of.run, step)
+    shown = page_of(len(batch.lines), page, size)
+    return shown, batch, [row_of(of, line.record) for line in batch.lines[shown.start : shown.stop]]
 
 
 def row_of(of: Traced, record: dict[str, Any]) -> Row:

@@ -10,18 +10,10 @@ from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
 from workbench.corpus import step
-from workbench.corpus.library import Library
+from workbench.corpus.reading import Reading
 from workbench.corpus.show import rows as rows_shown
 from workbench.tabs.data import documents, order, show
-from workbench.tokenizers import Tokenizers, tokenizer_of
-
-
-class Reading:
-    """What the tab's handlers share; made once per server."""
-
-    def __init__(self) -> None:
-        self.library = Library()
-        self.tokenizers = Tokenizers()
+from workbench.tokenizers import tokenizer_of
 
 
 def document(
@@ -66,26 +58,24 @@ def batch(
     if not run:
         raise UserError("no run is chosen; choose one, then a step")
     chosen = context.run(run)
-    context.traced_files(chosen)
-    context.configuration(chosen)
-    traced = step.traced(chosen, reading.library, reading.tokenizers)
+    traced = reading.traced(context, chosen)
     at = max(1, whole(number, 1) + steps)
     page = 1 if first else whole(page, 1) + by
-    shown, held, loss, found = step.rows_of_step(traced, at, page)
-    low, high = step.step_range(traced.run)
+    shown, whole_batch, found = step.rows_of_step(traced, at, page)
     facts = html.card(
         f"Step {at} of {run}",
         [
-            ("documents in the batch", f"{held:,}"),
-            ("mean loss of its rows", f"{loss:.4f}"),
-            ("rows shown", f"slots {found[0].slot} to {found[-1].slot}, page {shown.page} of {shown.pages}"),
-            ("steps in the trace", f"{low:,} to {high:,}"),
+            ("documents in the batch", f"{whole_batch.documents:,}"),
+            ("mean loss of its rows", f"{whole_batch.loss:.4f}"),
+            ("rows", f"{len(whole_batch.lines):,}, those with the highest loss first"),
+            ("rows shown", f"{shown.start + 1} to {shown.stop}, page {shown.page} of {shown.pages}"),
+            ("steps in the trace", f"{whole_batch.first:,} to {whole_batch.last:,}"),
             ("source", traced.opened.manifest.source),
             ("tokenizer", traced.tokenizer.name),
         ],
     )
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
-    return html.join([warning, facts]), rows_shown(found, traced.tokenizer), shown.page, at
+    return html.join([warning, facts]), rows_shown(found, traced.tokenizer, whole_batch.unit), shown.page, at
 
 
 def data_of(context: Context, source: str, column: str) -> DataConfig:

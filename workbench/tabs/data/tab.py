@@ -17,6 +17,7 @@ from mygpt2.run_dir import list_runs
 from workbench import html
 from workbench.context import Context
 from workbench.corpus.library import Opened, opening
+from workbench.corpus.reading import Reading
 from workbench.page import PRIVATE, QUIET, Page
 from workbench.tabs.data import columns, documents, handlers, show
 from workbench.tokenizers import tokenizer_of
@@ -29,7 +30,7 @@ LINK_STEP = "(...v) => { window.workbench.url({run: v[0], step: v[1], source: nu
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
-    reading, c = handlers.Reading(), SimpleNamespace()
+    reading, c = Reading(), SimpleNamespace()
     with gr.Tabs(selected="source", elem_id="wb-data-parts") as c.parts:
         with gr.Tab("A source", id="source"):
             _source_part(c)
@@ -142,7 +143,7 @@ def _turning(
         event(turn(by), inputs, outputs, show_progress="minimal", **PRIVATE)
 
 
-def _listen_source(context: Context, page: Page, reading: handlers.Reading, c: SimpleNamespace) -> None:
+def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
     source = [c.source, c.column, c.ids]
     place = [*source, c.file_page, c.file, c.part, c.document_page]
     seen = [c.files, c.file_page, c.file, c.part, c.where, c.document, c.document_page, c.histograms, c.text]
@@ -173,7 +174,7 @@ def _listen_source(context: Context, page: Page, reading: handlers.Reading, c: S
     )  # fmt: skip
 
 
-def _listen_order(context: Context, page: Page, reading: handlers.Reading, c: SimpleNamespace) -> None:
+def _listen_order(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
     inputs = [c.of, c.preset, c.order_source, c.lane, c.epoch, c.window, c.order_page]
     outputs = [c.shape, c.order, c.epoch, c.window, c.order_page]
 
@@ -187,7 +188,7 @@ def _listen_order(context: Context, page: Page, reading: handlers.Reading, c: Si
     _turning(c, "order_page", turn, inputs, outputs)
 
 
-def _listen_step(context: Context, page: Page, reading: handlers.Reading, c: SimpleNamespace) -> None:
+def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
     inputs, outputs = [c.run, c.step, c.row_page], [c.batch, c.rows, c.row_page, c.step]
 
     def turn(by: int, steps: int = 0, first: bool = False) -> Callable[..., Any]:
@@ -205,7 +206,7 @@ def _listen_step(context: Context, page: Page, reading: handlers.Reading, c: Sim
 # Handlers over plain values
 
 
-def _open(context: Context, reading: handlers.Reading, source: str, column: str, ids: str) -> Iterator[Any]:
+def _open(context: Context, reading: Reading, source: str, column: str, ids: str) -> Iterator[Any]:
     """Resolves the source anew, telling how far it is, and shows its first file; or says why not in its place.
 
     What was shown of another source goes at once: it must not stand below the name of this one.
@@ -229,7 +230,7 @@ def _nothing() -> tuple[Any, ...]:
 
 
 def _browse(
-    context: Context, reading: handlers.Reading, by: dict[str, Any], source: str, column: str, ids: str, file_page: Any,
+    context: Context, reading: Reading, by: dict[str, Any], source: str, column: str, ids: str, file_page: Any,
     file: Any, part: Any, document_page: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
     """The same source somewhere else: `by` says which control was used, and by how much."""
@@ -290,7 +291,7 @@ def _asked(page: Page, port: str) -> Any:
     return gr.skip()
 
 
-def _answer_source(context: Context, reading: handlers.Reading, page: Page, port: str, *source: str) -> Iterator[Any]:
+def _answer_source(context: Context, reading: Reading, page: Page, port: str, *source: str) -> Iterator[Any]:
     request = page.request(port)
     if "source" in request and request.get("link"):
         yield html.note("Another site's link asks for this source; press Open to read it."), *_nothing()
@@ -300,9 +301,7 @@ def _answer_source(context: Context, reading: handlers.Reading, page: Page, port
         yield gr.skip()
 
 
-def _answer_step(
-    context: Context, reading: handlers.Reading, page: Page, port: str, run: str | None, number: Any
-) -> Any:
+def _answer_step(context: Context, reading: Reading, page: Page, port: str, run: str | None, number: Any) -> Any:
     request = page.request(port)
     if "run" not in request or "source" in request:
         return gr.skip()

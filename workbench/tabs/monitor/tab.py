@@ -13,7 +13,7 @@ from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.page import ACTION, QUIET, Page
-from workbench.tabs.monitor import actions
+from workbench.tabs.monitor import actions, step
 from workbench.tabs.monitor.export import export
 from workbench.tabs.monitor.view import SAVED, Monitor, look
 
@@ -71,7 +71,7 @@ EXPORT_SCRIPT = "window.workbench.monitor.mountExport(element, server);"
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
-    part = partial(page.part, "monitor")
+    part, monitor = partial(page.part, "monitor"), Monitor.over(context)
     with gr.Row(elem_id="wb-monitor"):
         with gr.Column(scale=2, min_width=300, elem_id="wb-monitor-list"):
             gr.HTML(html_template=LIST, js_on_load=LIST_SCRIPT, apply_default_css=False)
@@ -85,7 +85,10 @@ def build(context: Context, page: Page) -> None:
                 part("ranks", elem_id="wb-monitor-who")
             with gr.Tabs(elem_id="wb-monitor-panes"):
                 fields, all_rows = _panes(context, part)
-    live = page.live("monitor", partial(look, Monitor.over(context)), {"chart": chart, **fields})
+        card = gr.HTML(html_template=step.CARD, js_on_load=step.CARD_SCRIPT, apply_default_css=False,
+                       server_functions=step.server_functions(monitor), elem_id="wb-monitor-step")  # fmt: skip
+    live = page.live("monitor", partial(look, monitor), {"chart": chart, **fields})
+    card.act(_opener(page), None, page.outputs("data"), **QUIET)
     slider = fields["slider"]
     gr.on([slider.change, all_rows.change], None, [slider, all_rows], live, js="(at, all) => ({ at, all })", **QUIET)
     page.port("monitor").change(None, page.port("monitor"), None, js="(text) => window.workbench.monitor.open(text)")
@@ -200,6 +203,14 @@ def _ask(context: Context, what: str, run: str) -> str:
 
 def _send(page: Page, tab: str, key: str, value: str) -> list[Any]:
     return page.go(tab, **{key: value})
+
+
+def _opener(page: Page) -> Callable[..., Any]:
+    def open_data(event: gr.EventData) -> list[Any]:  # a partial would hide the event from Gradio
+        asked = event._data if isinstance(event._data, dict) else {}
+        return page.go("data", run=str(asked.get("run", "")), step=str(asked.get("step", "")))
+
+    return open_data
 
 
 def _send_pair(page: Page, chosen: str) -> list[Any]:

@@ -25,6 +25,7 @@ from tests.workbench.tabs.data.data_runs import (
 )
 from workbench.corpus.library import Library, Opened, opening
 from workbench.corpus.pages import page_of
+from workbench.corpus.reading import Reading
 from workbench.page import Page
 from workbench.tabs.data import columns, documents, handlers, order, show, tab
 from workbench.tokenizers import Tokenizers
@@ -210,7 +211,7 @@ def test_places_that_do_not_exist_in_the_order_are_refused(lane, epoch, window, 
 
 
 def test_the_tabs_handlers_over_a_run(tmp_path, monkeypatch):
-    context, reading = context_of(tmp_path), handlers.Reading()
+    context, reading = context_of(tmp_path), Reading()
     reading.library = Library(tmp_path / "cache")
     config = small_config(parquet_folder(context.data_roots[0] / "d"))
     traced_run(context.runs, "first", config, tmp_path / "cache")
@@ -242,7 +243,7 @@ def test_documents_can_be_told_apart():
 @pytest.mark.parametrize("other", ["/etc", "nothing.txt", "empty"])
 def test_nothing_of_an_earlier_source_stands_below_the_error_of_another(other, tmp_path, monkeypatch):
     """The files, histograms and texts of the source before it stayed, below the name of one that cannot be opened."""
-    context, reading = context_of(tmp_path), handlers.Reading()
+    context, reading = context_of(tmp_path), Reading()
     monkeypatch.setattr(reading, "library", Library(tmp_path / "cache"))
     source = parquet_folder(context.data_roots[0] / "d")
     (context.data_roots[0] / "empty").mkdir()

@@ -44,9 +44,11 @@ def opened(run, cache):
 
 
 def whole_batch(traced, number):
-    """All pages of a step, one below the other: (slots, T + 1)."""
+    """All pages of a step, by slot: (slots, T + 1)."""
     pages = step.rows_of_step(traced, number)[0].pages
-    rows = [row for page in range(1, pages + 1) for row in step.rows_of_step(traced, number, page)[3]]
+    rows = [row for page in range(1, pages + 1) for row in step.rows_of_step(traced, number, page)[2]]
+    assert [row.loss for row in rows] == sorted((row.loss for row in rows), reverse=True)
+    rows.sort(key=lambda row: row.slot)
     assert [row.slot for row in rows] == list(range(len(rows)))
     return np.stack([row.ids for row in rows])
 
@@ -77,9 +79,9 @@ def test_the_batches_of_a_real_run_byte_for_byte(tmp_path):
     traced = opened(context.run("real"), tmp_path / "cache")
     for number, batch in enumerate(batches_of(traced.config, tmp_path / "cache", 4), start=1):
         assert whole_batch(traced, number).tobytes() == batch.tobytes()
-    losses = [row.loss for row in step.rows_of_step(traced, 4, 1)[3]]
+    losses = [row.loss for row in step.rows_of_step(traced, 4, 1)[2]]
     metrics = [json.loads(line) for line in context.run("real").metrics_file.read_text().splitlines()]
-    assert step.rows_of_step(traced, 4)[2] == pytest.approx(metrics[-1]["loss"], abs=1e-3)
+    assert step.rows_of_step(traced, 4)[1].loss == pytest.approx(metrics[-1]["loss"], abs=1e-3)
     assert all(4 < loss < 8 for loss in losses)
     assert traced.warning == ""
 
@@ -88,7 +90,7 @@ def test_a_row_names_its_documents_and_where_they_begin_and_end(tmp_path):
     config = small_config(parquet_folder(tmp_path / "data"))
     traced = opened(traced_run(tmp_path / "runs", "r", config, tmp_path / "cache"), tmp_path / "cache")
     tokenizer = load_tokenizer("gpt2:300")
-    for row in step.rows_of_step(traced, 3)[3]:
+    for row in step.rows_of_step(traced, 3)[2]:
         for segment in row.segments:
             file = int(segment.file.removeprefix("part-").removesuffix(".parquet"))
             text = document(file * 180 + segment.part * 30 + segment.document)
@@ -103,7 +105,7 @@ def test_only_blocks_of_the_rows_shown_are_read(tmp_path):
     read = []
     inner = traced.opened._reader.read
     traced.opened._reader.read = lambda block: (read.append(block), inner(block))[1]
-    rows = step.rows_of_step(traced, 8, 1, size=1)[3]
+    rows = step.rows_of_step(traced, 8, 1, size=1)[2]
     assert len(rows) == 1 and 1 <= len(set(read)) <= len(rows[0].segments)
 
 
@@ -158,8 +160,8 @@ def test_a_trace_without_offsets_says_what_it_can_tell(tmp_path):
 def test_a_document_that_is_markup_shows_as_text_and_its_ids_stand_beside_it(tmp_path):
     config = small_config(parquet_folder(tmp_path / "data", files=1, groups=4, rows=1))
     traced = opened(traced_run(tmp_path / "runs", "r", config, tmp_path / "cache"), tmp_path / "cache")
-    rows = [row for page in (1, 2) for row in step.rows_of_step(traced, 1, page)[3]]
-    shown = show.rows(rows, traced.tokenizer)
+    rows = [row for page in (1, 2) for row in step.rows_of_step(traced, 1, page)[2]]
+    shown = show.rows(rows, traced.tokenizer, "row group")
     assert "<img" not in shown and ("&lt;img" in shown or "onerror" in shown)
     assert " ".join(map(str, rows[0].ids.tolist())) in shown
     assert HOSTILE.startswith("<img")
