@@ -12,10 +12,10 @@ window.workbench.live = (() => {
   function update(now, wanted) {
     if (now.nodeName === "WB-WHEN" && now.getAttribute("at") === wanted.getAttribute("at")) return; // written in local time
     if (now.nodeType !== Node.ELEMENT_NODE) { if (now.data !== wanted.data) now.data = wanted.data; return; }
+    children(now, wanted); // first: an element that writes its own text does so when its attributes change
     const theirs = now.nodeName === "DETAILS" ? "open" : ""; // whoever opened it decides
     for (const { name } of [...now.attributes]) if (name !== theirs && !wanted.hasAttribute(name)) now.removeAttribute(name);
     for (const { name, value } of wanted.attributes) if (name !== theirs && now.getAttribute(name) !== value) now.setAttribute(name, value);
-    children(now, wanted);
   }
 
   // What is the same stays as it is, with its focus, selection and scroll. Nodes are told apart by data-key or id.

@@ -5,12 +5,15 @@ window.workbench.ripples = (() => {
   const WAIT_MS = 120; // a pointer that passes over asks for nothing
 
   let peak = null; // of the report that is shown
+  // Another site's link may show this tab: nothing is measured until something is chosen here.
+  let link = Boolean(document.querySelector('meta[name="wb-link"]')?.content || new URL(window.location.href).searchParams.get("link"));
 
   // What a person chose, added to what is asked for, and put into the address.
   function apply(asked, values) {
     const given = Object.fromEntries(KEYS.map((key, i) => [key, values[i]]).filter(([, value]) => value !== null && value !== ""));
     const { first, second, study } = asked || {};
     peak = null;
+    link = false;
     window.workbench.url({ tab: "ripples", part: null, study: null, first: null, second: null, ...Object.fromEntries(KEYS.map((key) => [key, given[key] ?? null])) });
     return { first, second, study, ...given };
   }
@@ -31,7 +34,7 @@ window.workbench.ripples = (() => {
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("#wb-ripples-figures button[data-peak]");
+    const button = event.target.closest?.("#wb-ripples-spectrum button[data-peak]");
     if (button) choose(button.dataset.peak);
   });
 
@@ -65,11 +68,18 @@ window.workbench.ripples = (() => {
       }, { signal: ends.signal });
     }
     box.addEventListener("input", () => { if (box.value !== "") take(box.value, 2 * WAIT_MS); });
-    open.addEventListener("click", () => trigger("click", { step: Number(box.value) }));
+    open.addEventListener("click", () => trigger("click", { run: run(), step: Number(box.value) }));
   }
 
   // Another report begins with its own first peak, whatever was chosen of the last.
   function receive(data, fields) { if (fields.peak) peak = fields.peak.value; }
 
-  return { apply, pair, study, choose, ask: () => ({ peak }), receive, mountStep };
+  // What is measured where nothing is chosen here: what the address names, then what is ticked in Monitor, the one in
+  // focus first.
+  function ticked() {
+    const { focus, chosen } = window.workbench.monitor || {};
+    return [...new Set([window.workbench.params().run, focus?.(), ...(chosen?.() || "").split(",")])].filter(Boolean);
+  }
+
+  return { apply, pair, study, choose, ask: () => ({ peak, ticked: ticked(), ...(link ? { link } : {}) }), receive, mountStep };
 })();

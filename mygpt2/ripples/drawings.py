@@ -31,17 +31,32 @@ class Period(Protocol):
     def spans(self, first: float, last: float) -> list[tuple[float, float]]: ...
 
 
-def all_figures(report: Report, known: Sequence[Period] = ()) -> str:
+def all_figures(report: Report) -> str:
     """Everything but the loss itself, in the order in which a person asks."""
-    drawn = report.figures
-    makers = (
-        ("periodogram", lambda f: periodogram(f, known, report)), ("residual", residual),
-        ("sliding", sliding), ("folded", lambda f: folded(f, report)),
-        ("by_place_in_file", by_place), ("autocorrelation", lambda f: autocorrelation(f, report)),
-        ("forecast", lambda f: forecast(f, report)),
-    )  # fmt: skip
-    parts = [make(drawn[name]) for name, make in makers if drawn.get(name)]
+    names = ("periodogram", "residual", "sliding", "folded", "by_place_in_file", "autocorrelation", "forecast")
+    parts = [figure(report, name) for name in names]
     return f'<div class="figs">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def figure(report: Report, name: str, *, known: Sequence[Period] = (), shaded: Period | None = None) -> str:
+    """One figure by its name in the report, "" where there is nothing to draw.
+
+    `known`: periods that are buttons in the periodogram; `shaded`: the one that is shaded on the residual.
+    """
+    shown = report.figures.get(name)
+    if not shown:
+        return ""
+    match name:
+        case "periodogram":
+            return periodogram(shown, known, report)
+        case "residual":
+            return residual(shown, shaded)
+        case "sliding":
+            return sliding(shown)
+        case "by_place_in_file":
+            return by_place(shown)
+        case _:
+            return {"folded": folded, "autocorrelation": autocorrelation, "forecast": forecast}[name](shown, report)
 
 
 def loss(report: Report, shaded: Period | None = None) -> str:
@@ -68,9 +83,11 @@ def loss(report: Report, shaded: Period | None = None) -> str:
     return plot.figure("Loss", desc, note, wide=True)
 
 
-def residual(shown: Shown) -> str:
-    """The loss without its trend."""
+def residual(shown: Shown, shaded: Period | None = None) -> str:
+    """The loss without its trend, with a period shaded on it."""
     plot = Plot(axis_of(shown["step"], "step"), axis_of(shown["value"], "nats", pad=0.05))
+    if shaded is not None:
+        plot.stripes(shaded.spans(plot.x.low, plot.x.high), "shade")
     plot.line(shown["step"], shown["value"], "raw")
     low, high = min(shown["value"]), max(shown["value"])
     desc = f"the loss without its descent lies between {low:.3g} and {high:.3g} nats"
@@ -97,7 +114,7 @@ def periodogram(shown: Shown, known: Sequence[Period], report: Report) -> str:
     desc = (
         f"amplitude by period; {over} of {len(amplitude)} points are above the level that noise rarely reaches; {found}"
     )
-    return plot.figure("Periodogram", desc, "Press a point to shade its period on the loss." if known else "")
+    return plot.figure("Periodogram", desc, "Press a point to shade its period on the other curves." if known else "")
 
 
 def sliding(shown: Shown) -> str:

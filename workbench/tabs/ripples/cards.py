@@ -1,4 +1,4 @@
-"""A report as the page shows it: the verdict first, then its tables, and what two runs have of each other."""
+"""What stands below the lead: the technique behind folds, and what two runs have of each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mygpt2.ripples import summary
+from mygpt2.ripples.drawings import figure
 from mygpt2.ripples.plot import Plot, axis_of
 from mygpt2.ripples.report import Report
 from mygpt2.ripples.words import interval
@@ -13,37 +14,45 @@ from workbench import html
 from workbench.html import Markup, escape
 
 UNKNOWN = (
-    "No period of the data is known. Say above what is known of the log (its dataset, or tokens per file), and analyse "
-    "again."
+    "No period of the data is known. Say under Settings what is known of the log (its dataset, or tokens per file), "
+    "and measure again."
 )
 NO_TRACE = (
-    "Attribution needs a run with a trace (log.trace) over parquet files on this machine, with dump, score, length or "
-    "language score as columns."
+    "Which documents raise the loss can be told of a run with a trace (log.trace) over parquet files on this machine "
+    "that have dump, score, length or language score as columns."
 )
 
 
-def verdict(report: Report) -> Markup:
-    """The card: the sentence, and the same in numbers."""
-    state, head = summary.head(report)
-    rows = summary.numbers(report)
-    body = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in rows)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    below = f'<ul class="wb-muted wb-notes">{notes}</ul>' if notes else ""
+def folds(report: Report) -> Markup:
+    """The figures and tables behind the verdict, each fold a question; what is missing says so."""
+    if not report.can_say:
+        return Markup("")
+    origin = [
+        _table(summary.candidates(report)) or html.note(UNKNOWN), _figures(report, "by_place_in_file"),
+        _table(summary.attribution(report)) or html.note(NO_TRACE),
+    ]  # fmt: skip
+    parts = [
+        _fold("Where it comes from" if report.significant else "Known periods, each tested", origin),
+        _fold("Does it change over the run?", [_figures(report, "sliding"), _table(summary.drift(report))]),
+        _fold("Its shape, and whether data was read again", [_figures(report, "folded", "autocorrelation")]),
+        _fold("What other orders would leave", [_figures(report, "forecast"), _table(summary.forecast(report))]),
+        _fold("All numbers and notes", [_numbers(report)]),
+    ]
+    return html.join(parts)
+
+
+def _fold(title: str, content: Sequence[Markup]) -> Markup:
+    body = html.join(content)
+    if not body:
+        return body
     return Markup(
-        f'<section class="wb-card wb-verdict wb-verdict-{state}" aria-label="Verdict"><h3>{head}: '
-        f'{escape(report.name)}</h3><div class="wb-verdict-both"><p class="wb-verdict-words">{escape(report.verdict)}'
-        f"</p><dl>{body}</dl></div>{below}</section>"
+        f'<details class="wb-fold" data-key="{escape(title)}"><summary>{escape(title)}</summary>{body}</details>'
     )
 
 
-def tables(report: Report) -> Markup:
-    """All tables of a report of which something can be said, and what is missing for those that are empty."""
-    if not report.can_say:
-        return Markup("")
-    missing = [html.note(UNKNOWN)] if not report.candidates else []
-    parts = [*missing, *map(_table, summary.tables(report))]
-    parts += [html.note(NO_TRACE)] if not report.attribution else []
-    return Markup(f'<div class="wb-ripples-tables">{html.join(parts)}</div>')
+def _figures(report: Report, *names: str) -> Markup:
+    found = "".join(figure(report, name) for name in names)
+    return Markup(f'<div class="figs">{found}</div>' if found else "")
 
 
 def _table(table: summary.Table) -> Markup:
@@ -53,23 +62,36 @@ def _table(table: summary.Table) -> Markup:
     return html.join([html.table(table.headers, table.rows, table.numeric, table.caption), below])
 
 
+def _numbers(report: Report) -> Markup:
+    rows = "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in summary.numbers(report)
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    below = f'<ul class="wb-muted wb-notes">{notes}</ul>' if notes else ""
+    return Markup(f'<div class="wb-card"><p>{escape(report.verdict)}</p><dl>{rows}</dl>{below}</div>')
+
+
 def pair(report: Mapping[str, Any]) -> Markup:
     """Two runs, step against step."""
-    need = report["steps_to_resolve"]
-    ratio = report.get("noise_ratio")
-    rows: Sequence[tuple[str, Any]] = [
-        ("difference over the last quarter (nats)", f"{report['difference']:+.5f} {interval(report['interval'])}"),
-        ("steps in common", f"{report['steps']:,}"),
-        ("same data order", "yes" if report["same_order"] else "no"),
-        ("residuals correlate", f"{report['correlation']:.4f}"),
-        (f"steps until {need['nats']:g} nats is resolved", f"{need['paired']:,} paired, {need['unpaired']:,} not"),
-        ("noise that pairing takes away", "n/a" if ratio is None else f"{ratio:.1f} times"),
-    ]
-    card = html.card(f"{report['first']} − {report['second']}", rows, report["verdict"])
-    return html.join([card, difference(report)])
+    need, ratio = report["steps_to_resolve"], report.get("noise_ratio")
+    three = [
+        ("Difference", f"{report['difference']:+.5f} nats", f"last quarter, 95 %: {interval(report['interval'])}"),
+        (f"Steps until {need['nats']:g} nats is resolved", f"{need['paired']:,}",
+         f"step against step; {need['unpaired']:,} without"),
+        ("Noise that pairing takes away", "n/a" if ratio is None else f"{ratio:.1f} times",
+         f"residuals correlate {report['correlation']:.4f} over {report['steps']:,} steps; "
+         f"{'the same' if report['same_order'] else 'not the same'} data order"),
+    ]  # fmt: skip
+    head = f"{report['first']} − {report['second']}"
+    said, of, more = report["verdict"].partition(" Their batches ")
+    return Markup(
+        f'<section class="wb-verdict" aria-label="Verdict on two runs"><h3>{escape(head)}</h3>'
+        f'<p class="wb-verdict-words">{escape(said)}</p>'
+        f"{html.figures(three)}{html.note(of + more)}</section>{difference(report)}"
+    )
 
 
-def difference(report: Mapping[str, Any]) -> Markup:
+def difference(report: Mapping[str, Any]) -> str:
     """First minus second over the run, with its interval."""
     curve = report["curve"]
     at, mean, low, high = ([piece[key] for piece in curve] for key in ("step", "difference", "low", "high"))
@@ -78,4 +100,4 @@ def difference(report: Mapping[str, Any]) -> Markup:
     plot.line(at, mean, "raw", f"{report['first']} − {report['second']}")
     plot.horizontal(0.0, "limit")
     desc = f"the difference is {report['difference']:+.4f} nats over the last quarter"
-    return Markup(plot.figure("Difference over the run", desc, wide=True))
+    return plot.figure("Difference over the run", desc, wide=True)

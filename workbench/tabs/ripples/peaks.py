@@ -56,7 +56,7 @@ def peaks(report: Report) -> list[Peak]:
             return
         per_step = (report.signal or {}).get("tokens_per_step")
         size = f", {tokens(period * per_step)} tokens" if per_step else ""
-        label = f"{what}: {steps(period)} steps{size}, {amount(amplitude)} nats"
+        label = f"{steps(period)} steps{size}, {amount(amplitude)} nats: {what}"
         begin = _crest(figures, period) if origin is None else origin
         found.append(Peak(key, label, period, amplitude or 0.0, begin, _height(figures, period)))
 

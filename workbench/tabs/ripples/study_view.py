@@ -17,8 +17,8 @@ def study_view(at: Standing | None) -> Markup:
     """All there is to see of a study."""
     if at is None:
         return html.empty(
-            "No study has been made yet.",
-            "Queue one above: four short runs that differ in nothing but the order of their documents.",
+            "Here it will stand what each of four orders of the data leaves of a ripple, beside what was forecast.",
+            "Queue the four short runs: they differ in nothing but the order of their documents.",
         )
     parts = [_comparison(at)] if at.done else [_next(at)]
     rows = [_row(at, part) for part in at.parts]

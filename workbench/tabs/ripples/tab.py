@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ APPLY, PAIR, STUDY = (
 PEAK = "(peak) => { window.workbench.ripples.choose(peak); return []; }"
 STEP = """<div class="wb-step"><label>Step <input type="number" min="0" step="1" inputmode="numeric"></label>
 <p class="wb-muted" role="status">Hover or click the loss, or type a step: file, row group and first document.</p>
-<button type="button" class="wb-step-open" hidden>Open this step in Data</button></div>"""
+<button type="button" class="wb-small wb-step-open" hidden>Open this step in Data</button></div>"""
 
 
 def build(context: Context, page: Page) -> None:
@@ -37,13 +37,11 @@ def build(context: Context, page: Page) -> None:
     reports, c = Reports(context), SimpleNamespace(part=partial(page.part, "ripples"))
     c.file = gr.Textbox(visible="hidden", label="file", container=False)
     with gr.Tabs(selected="one", elem_id="wb-ripples-parts") as c.parts:
-        with gr.Tab("A run or a log", id="one"):
-            _one_part(context, c)
-        with gr.Tab("Two runs", id="pair"):
-            _pair_part(context, c)
-        with gr.Tab("Study of orders", id="study"):
-            _study_part(c)
-    changed = ("run", "reference", "first", "second", "study", "peak", "chart", "of_run", "save")
+        for id, label, place in (("one", "A run or a log", _one_part), ("pair", "Two runs", _pair_part),
+                                 ("study", "Study of orders", _study_part)):  # fmt: skip
+            with gr.Tab(label, id=id), gr.Row(elem_classes="wb-beside"):
+                place(context, c)
+    changed = ("run", "reference", "first", "second", "study", "peak", "chart", "of_run")
     live = page.live("ripples", partial(view.look, context, reports), {name: getattr(c, name) for name in changed})
     _listen_one(context, page, reports, c, live)
     _listen_pair(context, page, reports, c, live)
@@ -55,83 +53,77 @@ def build(context: Context, page: Page) -> None:
 
 def _one_part(context: Context, c: SimpleNamespace) -> None:
     known = choices(context)
-    with gr.Row(equal_height=False):
-        c.run = gr.Dropdown(
-            known, value=None, allow_custom_value=True, label="Run or log", scale=3, elem_id="wb-ripples-run",
-            info="or type the path of a log inside the roots",
-        )  # fmt: skip
-        c.reference = gr.Dropdown(
-            [("none", ""), *known], value="", allow_custom_value=True, label="Reference", scale=2,
-            info="optional: with the same data order; the ripple is sought in the difference",
-        )  # fmt: skip
-        with gr.Column(scale=1, min_width=160):
-            c.upload = gr.UploadButton("Upload a log", size="sm", elem_id="wb-ripples-upload")
-            c.analyse = gr.Button("Analyse", variant="primary", size="sm", elem_id="wb-ripples-analyse")
-            c.stop = gr.Button("Stop", size="sm", interactive=False, elem_id="wb-ripples-stop")
-    with gr.Accordion("What is known of the log", open=False, elem_id="wb-ripples-known"):
-        with gr.Row():
-            c.column = gr.Textbox(label="Column of the loss", info="where it is not found by itself")
-            c.batch_tokens = gr.Number(None, label="Tokens per step", info="where the log has none")
-            c.steps = gr.Textbox(label="Steps", info="FIRST:LAST, for example 3000:5000", elem_id="wb-ripples-steps")
-            c.dataset = gr.Dropdown([("not known", ""), *((name, name) for name in DATASETS)], value="",
-                                    label="Dataset", info="a published layout of files")  # fmt: skip
-        with gr.Row():
-            c.file_tokens = gr.Number(None, label="Tokens per file")
-            c.files = gr.Number(None, label="Files of one pass")
-            c.streams = gr.Number(None, label="Files read at once", info="as by ranks with a file each")
-    c.part("status", elem_id="wb-ripples-status", first=view.EMPTY if known else view.NOTHING_YET)
-    c.part("verdict", elem_id="wb-ripples-verdict")
-    c.peak = gr.Dropdown(
-        [], label="Shade a period on the loss", info="or press a point of the periodogram", visible=False,
-        allow_custom_value=True, elem_id="wb-ripples-peak",
-    )  # fmt: skip
-    with gr.Column(visible=False, elem_id="wb-ripples-of-run") as c.of_run:
-        c.chart = LiveChart(context, view.RAW, label="Loss of the run", elem_id="wb-ripples-chart")
-        c.step = gr.HTML(
-            html_template=STEP, js_on_load="window.workbench.ripples.mountStep(element, server, trigger);",
-            server_functions=[view.teller(context)], apply_default_css=False, elem_id="wb-ripples-step",
-        )  # fmt: skip
-    c.part("loss", elem_id="wb-ripples-loss")
-    c.part("figures", elem_id="wb-ripples-figures")
-    with gr.Row(visible=False, elem_id="wb-ripples-save") as c.save:
-        for kind, label in (("json", "Save the report as JSON"), ("html", "Save the report as one HTML file")):
-            setattr(
-                c, f"save_{kind}", gr.Button(label, size="sm", scale=0, min_width=240, elem_id=f"wb-ripples-{kind}")
-            )
+    with gr.Column(elem_classes="wb-results"):
+        c.part("verdict", elem_id="wb-ripples-verdict", first=view.WAIT)
+        c.part("status", elem_id="wb-ripples-status")
+        with gr.Row(elem_id="wb-ripples-curves"):
+            c.part("residual", elem_id="wb-ripples-residual")
+            c.part("spectrum", elem_id="wb-ripples-spectrum")
+        with gr.Column(visible=False, elem_id="wb-ripples-of-run") as c.of_run:
+            c.chart = LiveChart(context, view.RAW, label="Loss of the run", elem_id="wb-ripples-chart")
+            c.step = gr.HTML(
+                html_template=STEP, js_on_load="window.workbench.ripples.mountStep(element, server, trigger);",
+                server_functions=[view.teller(context)], apply_default_css=False, elem_id="wb-ripples-step",
+            )  # fmt: skip
+        c.part("loss", elem_id="wb-ripples-loss")
+        c.part("figures", elem_id="wb-ripples-figures")
+    with gr.Column(elem_classes="wb-settings"):
+        c.run = gr.Dropdown(known, value=None, allow_custom_value=True, label="Run or log",
+                            info="or the path of a log in the roots", elem_id="wb-ripples-run")  # fmt: skip
+        c.upload = gr.UploadButton("Upload a log", size="sm", elem_id="wb-ripples-upload", elem_classes="wb-fit")
+        c.peak = gr.Dropdown([], label="Period shaded on the curves", visible=False, allow_custom_value=True,
+                             info="or press a point of the periodogram", elem_id="wb-ripples-peak")  # fmt: skip
+        with gr.Accordion("Settings", open=False, elem_id="wb-ripples-known"):
+            _settings(known, c)
+
+
+def _settings(known: list[tuple[str, str]], c: SimpleNamespace) -> None:
+    """What is measured of a log, and what is known of it."""
+    c.steps = gr.Textbox(label="Steps", info="FIRST:LAST, for example 3000:5000", elem_id="wb-ripples-steps")
+    c.reference = gr.Dropdown([("its own trend", ""), *known], value="", allow_custom_value=True,
+                              label="Measured against",
+                              info="or a run with the same data order, which takes most noise away")  # fmt: skip
+    c.column = gr.Textbox(label="Column of the loss", info="where it is not found by itself")
+    c.batch_tokens = gr.Number(None, label="Tokens per step", info="where the log has none")
+    c.dataset = gr.Dropdown([("not known", ""), *((name, name) for name in DATASETS)], value="",
+                            label="Dataset", info="a published layout of files")  # fmt: skip
+    c.file_tokens = gr.Number(None, label="Tokens per file")
+    c.files = gr.Number(None, label="Files of one pass")
+    c.streams = gr.Number(None, label="Files read at once", info="as by ranks with a file each")
+    c.analyse = gr.Button("Measure with these", size="sm", elem_id="wb-ripples-analyse", elem_classes="wb-fit")
 
 
 def _pair_part(context: Context, c: SimpleNamespace) -> None:
     known = choices(context)
-    with gr.Row(equal_height=False):
+    with gr.Column(elem_classes="wb-results"):
+        c.part("pair", elem_id="wb-ripples-pair")
+    with gr.Column(elem_classes="wb-settings"):
         c.first = gr.Dropdown(known, value=None, allow_custom_value=True, label="First", elem_id="wb-ripples-first")
         c.second = gr.Dropdown(known, value=None, allow_custom_value=True, label="Second", elem_id="wb-ripples-second")
-        c.compare = gr.Button(
-            "Compare", variant="primary", size="sm", scale=0, min_width=120, elem_id="wb-ripples-compare"
-        )
-    c.part("pair", elem_id="wb-ripples-pair")
+        c.compare = gr.Button("Compare", variant="primary", size="sm", elem_id="wb-ripples-compare",
+                              elem_classes="wb-fit")  # fmt: skip
 
 
-def _study_part(c: SimpleNamespace) -> None:
-    gr.HTML(html.note(
-        "The same small run four times: in file order, behind buffers of 1,000 and of 10,000 documents, and in lanes. "
-        "Each is analysed; what the orders left of the ripple stands beside what the file order forecasts."
-    ))  # fmt: skip
-    with gr.Row(equal_height=False):
+def _study_part(_: Context, c: SimpleNamespace) -> None:
+    with gr.Column(elem_classes="wb-results"):
+        c.part("standing", elem_id="wb-study-standing")
+    with gr.Column(elem_classes="wb-settings"):
+        with gr.Row(elem_classes="wb-actions"):
+            c.study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="wb-study-chosen", min_width=200)
+            c.remove = gr.Button("Remove from the list", size="sm", interactive=False, elem_id="wb-study-remove",
+                                 elem_classes="wb-fit")  # fmt: skip
+        gr.HTML(html.note(
+            "A study trains the same small run four times: in file order, behind buffers of 1,000 and 10,000 "
+            "documents, and in lanes. What each order leaves of the ripple stands beside what the file order forecasts."
+        ))  # fmt: skip
         c.source = gr.Textbox("pydocs", label="Source", elem_id="wb-study-source",
-                              info="pydocs, a dataset of the hub, or a path inside the roots")  # fmt: skip
+                              info="pydocs, a dataset of the hub, or a path in the roots")  # fmt: skip
         c.count = gr.Number(studies.STEPS, label="Steps", precision=0, minimum=studies.FEWEST_STEPS,
                             info="of each run; 2,048 tokens each", elem_id="wb-study-steps")  # fmt: skip
         c.own = gr.Textbox(label="Settings", info="optional: section.name=value, with spaces between",
                            elem_id="wb-study-settings")  # fmt: skip
-        c.begin = gr.Button(
-            "Queue the study", variant="primary", size="sm", scale=0, min_width=140, elem_id="wb-study-begin"
-        )
-    with gr.Row(equal_height=False):
-        c.study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="wb-study-chosen", scale=3)
-        c.remove = gr.Button(
-            "Remove from the list", size="sm", interactive=False, scale=0, min_width=160, elem_id="wb-study-remove"
-        )
-    c.part("standing", elem_id="wb-study-standing")
+        c.begin = gr.Button("Queue the four runs", variant="primary", size="sm", elem_id="wb-study-begin",
+                            elem_classes="wb-fit")  # fmt: skip
 
 
 # What happens
@@ -140,25 +132,30 @@ def _study_part(c: SimpleNamespace) -> None:
 def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespace, live: gr.HTML) -> None:
     fields = {"run": c.run, "reference": c.reference, **{name: getattr(c, name) for name in view.FIELDS}}
     applied: dict[str, Any] = dict(fn=None, inputs=[live, *fields.values()], outputs=live, js=APPLY, **QUIET)
-    now = page.now("ripples")
+    now, outputs = page.now("ripples"), [c.file, *page.outputs("train")]
 
-    def act(action: Callable[..., None]) -> Callable[..., Any]:
-        return page.friendly(partial(action, context, reports))
+    def measure(asked: Mapping[str, Any]) -> None:
+        view.act(context, reports, asked, {"act": "analyse"})
+
+    def act(asked: Mapping[str, Any], event: gr.EventData) -> Any:
+        done = view.act(context, reports, asked, event._data if isinstance(event._data, dict) else {})
+        if isinstance(done, str):
+            return {c.file: done}
+        return dict(zip(page.outputs("train"), page.go("train", **done), strict=True)) if done else gr.skip()
 
     for event in (c.run.input, c.reference.input):
         event(**applied)
-    c.analyse.click(**applied).then(act(view.analyse), live, None, **ACTION).then(**now)
-    c.stop.click(act(view.stop), live, None, **ACTION).then(**now)
+    c.analyse.click(**applied).then(page.friendly(measure), live, None, **ACTION).then(**now)
+    live.act(page.friendly(act), live, outputs, **ACTION).then(**now)
+    c.file.change(None, c.file, None, js=DOWNLOAD, **PRIVATE)
     c.upload.upload(page.friendly(partial(_take_in, context)), c.upload, c.run, **PRIVATE).success(**applied)
     c.peak.input(None, c.peak, None, js=PEAK, **PRIVATE)
 
     def opened(asked: Mapping[str, Any], event: gr.EventData) -> Any:
-        return page.go("data", run=asked.get("run", ""), step=(event._data or {}).get("step", 1))
+        told = event._data or {}
+        return page.go("data", run=told.get("run") or asked.get("run", ""), step=told.get("step", 1))
 
     c.step.click(page.friendly(opened), live, page.outputs("data"), **ACTION)
-    for kind, button in (("json", c.save_json), ("html", c.save_html)):
-        saved = button.click(page.friendly(partial(_file, context, reports, kind)), live, c.file, **ACTION)
-        saved.success(None, c.file, None, js=DOWNLOAD, **PRIVATE)
     port = page.port("ripples")
     filled = [*fields.values(), live, c.parts, c.first, c.second, c.study]
     port.change(page.friendly(partial(asked, page, list(fields))), [port, live], filled, **QUIET)
@@ -185,10 +182,6 @@ def _listen_study(context: Context, page: Page, c: SimpleNamespace, live: gr.HTM
 def _take_in(context: Context, uploaded: Any) -> Any:
     choice = take_in(context, uploaded)
     return gr.Dropdown(choices=choices(context), value=choice)
-
-
-def _file(context: Context, reports: Reports, kind: str, asked: Mapping[str, Any]) -> str:
-    return view.file_text(context, reports, asked, kind)
 
 
 def begin(context: Context, source: Any, steps: Any, own: Any) -> Any:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
 from mygpt2.errors import UserError
 from mygpt2.ripples import drawings
+from mygpt2.ripples.drawings import figure
 from mygpt2.ripples.report import Report
 from mygpt2.ripples.runs import DAMAGED
-from mygpt2.run_dir import state_of
-from workbench import html, tasklist
+from mygpt2.run_dir import list_runs, state_of
+from workbench import html, tasklist, words
 from workbench.context import Context
 from workbench.html import Markup, escape
 from workbench.live import Asked, News
 from workbench.tabs.ripples import cards, studies
+from workbench.tabs.ripples.lead import lead
 from workbench.tabs.ripples.peaks import Peak, peaks
 from workbench.tabs.ripples.reports import Found, Reports
 from workbench.tabs.ripples.study_view import study_view
@@ -26,68 +30,83 @@ from workbench.tabs.ripples.subject import Subject, choices, subject_of
 FIELDS = ("column", "batch_tokens", "steps", "dataset", "file_tokens", "files", "streams")
 RAW = {"panels": ["loss"], "smooth": 0}  # as a ripple is seen best
 MOST_NAMED = 3  # files of a step
-EMPTY = html.empty(
-    "No run or log is chosen.",
-    "Choose a run above, upload a log (CSV, log.txt, or what W&B and TensorBoard export), or type a path inside the "
-    "roots.",
+BY_ITSELF = 64 << 20  # bytes of metrics that are measured without being asked for: a second or two
+WHAT = (
+    "Here the period, the amplitude and the remedy of a ripple will stand: a swing of the training loss that comes "
+    "from the order of the data."
 )
+WAIT = html.empty(WHAT)
+EMPTY = html.empty(WHAT, "Choose a run, bring a log (CSV, log.txt, W&B, TensorBoard), or type a path inside the roots.")
 NOTHING_YET = html.empty(
-    "There is no run in this folder yet.",
-    "Train one, or upload a log of any other training: CSV, log.txt, W&B, TensorBoard.",
+    f"{WHAT} There is no run in this folder yet.",
+    html.button("train", "", "Go to Train", "Go to Train", "wb-small wb-small-primary"),
 )
 
 
 def subject_asked(context: Context, asked: Asked) -> Subject:
+    """The run or log that was chosen in this tab; without a choice that of Monitor, or the newest run."""
     options = {field: asked.get(field) for field in FIELDS}
-    return subject_of(context, asked.get("run"), asked.get("reference"), options)
+    return subject_of(context, asked.get("run") or _at_hand(context, asked), asked.get("reference"), options)
+
+
+def _at_hand(context: Context, asked: Asked) -> str:
+    known = [run.name for run in list_runs(context.runs)]
+    ticked = [str(name) for name in _ticked(asked) if name in known]
+    return next(iter([*ticked, *known]), "")
+
+
+def _ticked(asked: Asked) -> list[Any]:
+    """The runs that are chosen in Monitor, the one with the focus first."""
+    found = asked.get("ticked")
+    return found if isinstance(found, list) else []
 
 
 def look(context: Context, reports: Reports, asked: Asked, news: News) -> None:
     """All three pages. Starts an analysis that is due; what is wrong with what was chosen stands in its own page."""
     known = choices(context)
-    for field in ("run", "first", "second"):
-        news.set(field, choices=known)
-    news.set("reference", choices=[("none", ""), *known])
-    on = _one(context, reports, asked, news, EMPTY if known else NOTHING_YET)
-    news.show("pair", _pair(context, reports, asked, news))
-    news.tell("enabled", on | {"wb-study-remove": _study(context, reports, asked, news)})
+    news.set("reference", choices=[("its own trend", ""), *known])
+    _one(context, reports, asked, news, known)
+    news.show("pair", _pair(context, reports, asked, news, known))
+    news.tell("enabled", {"wb-study-remove": _study(context, reports, asked, news)})
 
 
-def _one(context: Context, reports: Reports, asked: Asked, news: News, empty: Markup) -> dict[str, bool]:
-    """The run or log that was asked for: status, verdict, peaks, chart, loss, figures; which buttons can be pressed."""
+def _one(context: Context, reports: Reports, asked: Asked, news: News, known: list[tuple[str, str]]) -> None:
+    """The run or log that was asked for, or is at hand: its lead, its curves, and below them the technique."""
     subject, found, report, mark = None, None, None, ""
+    head, lead_now = Markup(""), EMPTY if known else NOTHING_YET
     try:
-        head = empty
-        if str(asked.get("run") or "").strip():
+        if str(asked.get("run") or _at_hand(context, asked)).strip():
             subject = subject_asked(context, asked)
-            # Another site's link shows what there is, and a new analysis waits for a click.
-            found = reports.look(subject) if asked.get("link") else reports.start_due(subject)
-            head = status(subject, found, context.read_only)
+            # Another site's link shows what there is, and a new analysis waits for a click; so does a large one.
+            waits = asked.get("link") or (not asked.get("run") and subject.state[0] > BY_ITSELF)
+            found = reports.look(subject) if waits else reports.start_due(subject)
+            head, lead_now = status(subject, found, not context.read_only), Markup("")
             if found.file is not None:
                 report = Report.of(reports.read(found.file))
                 mark = _mark(f"{found.file} {found.file.stat().st_mtime_ns} {subject.text}")
     except UserError as error:
-        subject, found, report, head = None, None, None, html.problem(str(error))
+        subject, found, report, head, lead_now = None, None, None, html.problem(str(error)), Markup("")
     run = subject.run if subject else None
     here = peaks(report) if report else []
     chosen = choose(here, asked.get("peak") if news.had("verdict") == mark else None)
     news.busy |= bool(found and found.running) or (run is not None and state_of(run).alive)
+    news.set("run", choices=known, value=subject.text if subject else asked.get("run") or None)
     news.show("status", head)
-    news.known_by("markup", "verdict", mark, lambda: cards.verdict(report) if report else "")
-    made = (lambda: drawings.all_figures(report, here) + cards.tables(report)) if report else str
-    news.known_by("markup", "figures", mark, made)
-    news.show("loss", lambda: drawings.loss(report, chosen) if report and not run else "", (mark, run, chosen))
+    name = run.name if run else ""
+    news.known_by("markup", "verdict", mark or _mark(lead_now), lambda: lead(report, name) if report else lead_now)
+    news.known_by("markup", "spectrum", mark, lambda: figure(report, "periodogram", known=here) if report else "")
+    news.known_by("markup", "figures", mark, lambda: cards.folds(report) if report else "")
+    of = (mark, chosen)
+    news.show("residual", lambda: figure(report, "residual", shaded=chosen) if report else "", of)
+    news.show("loss", lambda: drawings.loss(report, chosen) if report and not run else "", (*of, run))
     news.set("peak", choices=[(one.label, one.key) for one in here], value=chosen.key if chosen else None,
              visible=bool(here))  # fmt: skip
-    shown = [run.name] if run else []
+    shown = [name] if run else []
     view = {"runs": shown, "shade": chosen.shade if chosen else None}
     # Of another run the loss alone and unsmoothed; then it is the person's to change.
     news.set("chart", stamp=view, value=view | (RAW if news.had("of") != _mark(shown) else {}))
     news.known_by("data", "of", _mark(shown), lambda: shown)
     news.set("of_run", visible=run is not None)
-    news.set("save", visible=report is not None)
-    running = bool(found and found.running)
-    return {"wb-ripples-stop": running, "wb-ripples-analyse": not running}
 
 
 def choose(known: list[Peak], wanted: Any) -> Peak | None:
@@ -95,41 +114,69 @@ def choose(known: list[Peak], wanted: Any) -> Peak | None:
     return next((peak for peak in known if peak.key == wanted), known[0] if known else None)
 
 
-def status(subject: Subject, found: Found, read_only: bool) -> Markup:
-    """How an analysis stands: under way, gone wrong, of an earlier state, or fresh. One line."""
+def status(subject: Subject, found: Found, can: bool) -> Markup:
+    """How an analysis stands: under way, gone wrong, of an earlier state, or fresh. One line.
+
+    can: whether it has buttons for what a person can do about it.
+    """
     task, name = found.task, subject.name
+
+    def button(act: str, text: str, label: str, kind: str = "") -> Markup:
+        return html.button(act, name, text, label, f"wb-small {kind}") if can else Markup("")
+
+    def line(said: Markup, *more: Markup) -> Markup:
+        return Markup(f'<div class="wb-working" role="status"><span>{said}</span> {html.join(more)}</div>')
+
     if task is not None and task.running:
         doing, share = tasklist.progress(task)
-        earlier = " What is below is of an earlier state." if found.file is not None else ""
-        return Markup(
-            f'<p class="wb-working" role="status">{tasklist.bar(share, "analysis")} '
-            f"<span>Analysing {escape(name)}: {escape(doing)}.{earlier}</span></p>"
-        )
+        earlier = " What is shown is of an earlier state." if found.file is not None and not found.fresh else ""
+        said = Markup(f"Measuring {escape(name)}: {escape(doing)}.{earlier}")
+        return line(said, tasklist.bar(share, "measurement"), button("stop", "Stop", f"Stop measuring {name}"))
+    measure = button("analyse", "Measure", f"Measure {name}", "wb-small-primary")
+    again = button("analyse", "Measure again", f"Measure {name} again")
+    save = _save(name) if can and found.file is not None else Markup("")
     if task is not None and not found.fresh:
-        return html.problem(task.error or f"The analysis of {name} was {task.state}; press Analyse for it.")
+        return html.join(
+            [html.problem(task.error or f"Measuring {name} was {task.state}."), line(escape(""), again, save)]
+        )
     if found.file is None:
-        why = " This workbench is read only, so that it cannot be made." if read_only else " Press Analyse."
-        return html.note(f"{name} has not been analysed.{why}")
+        large = f" It has {words.bytes_of(subject.state[0])} of metrics." if subject.state[0] > BY_ITSELF else ""
+        why = large if can else " This workbench is read only, so that it cannot be measured."
+        return line(escape(f"{name} has not been measured.{why}"), measure)
     if found.fresh:
-        return html.note(f"Analysed as it is now, {name}.")
-    more = f"It has grown by {found.grown - 1:.0%} since" if found.grown > 1 else "It has changed since"
-    return html.note(f"This is of an earlier state of {name}. {more}; press Analyse for the present one.")
+        return line(html.join(["Measured ", html.when(found.file.stat().st_mtime), ", as it is now."]), again, save)
+    more = f"has grown by {found.grown - 1:.0%} since" if found.grown > 1 else "has changed since"
+    return line(escape(f"This is of an earlier state: {name} {more}."), measure, save)
 
 
-def _pair(context: Context, reports: Reports, asked: Asked, news: News) -> Markup:
-    """Two runs, step against step."""
-    if not all(str(asked.get(key) or "").strip() for key in ("first", "second")):
-        words = "Two runs with the same data order can be told apart by far less than their noise."
+def _save(name: str) -> Markup:
+    kinds = (("json", "All numbers as JSON"), ("html", "Report as one HTML file"))
+    return html.menu("Save", [html.item(label, f"save-{kind}", name) for kind, label in kinds])
+
+
+def _pair(context: Context, reports: Reports, asked: Asked, news: News, known: list[tuple[str, str]]) -> Markup:
+    """Two runs, step against step: those that were chosen here, else those that are ticked in Monitor."""
+    ticked = [name for name in _ticked(asked) if name in dict(known).values()][:2]
+    two = [str(asked.get(key) or "").strip() for key in ("first", "second")]
+    shown = two if any(two) or len(ticked) < 2 else ticked
+    for field, value in zip(("first", "second"), shown, strict=True):
+        news.set(field, choices=known, value=value or None)
+    if not all(shown):
+        words = (
+            "Here the difference of two runs will stand, far finer than their noise where they read the same batches."
+        )
         return html.empty(words, "Choose two runs or logs, and press Compare.")
     try:
-        subject = subject_of(context, asked["first"], asked["second"], pair=True)
+        subject = subject_of(context, *shown, pair=True)
         found = reports.look(subject)
         report = reports.read(found.file) if found.file is not None else None
+        both = replace(subject, name=f"{shown[0]} and {shown[1]}")
     except UserError as error:
         return html.problem(str(error))
     news.busy |= found.running
-    head = status(subject, found, context.read_only) if not found.fresh else ""
-    return html.join([head, cards.pair(report) if report else ""])
+    if report is None and not found.running and found.task is None:
+        return html.empty(f"{both.name} have not been compared yet.", "Press Compare: it takes seconds.")
+    return html.join([cards.pair(report) if report else "", "" if found.fresh else status(both, found, False)])
 
 
 def _study(context: Context, reports: Reports, asked: Asked, news: News) -> bool:
@@ -153,13 +200,20 @@ def _study(context: Context, reports: Reports, asked: Asked, news: News) -> bool
 # What a person does
 
 
-def analyse(context: Context, reports: Reports, asked: Asked) -> None:
-    """Analyses what is asked for as it is now, whether or not there is a report. UserError while that is under way."""
-    reports.start(subject_asked(context, asked))
-
-
-def stop(context: Context, reports: Reports, asked: Asked) -> None:
-    reports.stop(subject_asked(context, asked))
+def act(context: Context, reports: Reports, asked: Asked, button: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """What a button of the page does: the file to save, what is asked of Train, or nothing to go on with."""
+    kind, id = (str(button.get(key, "")) for key in ("act", "id"))
+    if kind == "train":
+        run, settings = id.rpartition(" ")[::2]
+        return {"from_run": run, "settings": settings} if run else {"settings": settings}
+    asked = {**asked, "run": asked.get("run") or id}
+    if kind in ("save-json", "save-html"):
+        return file_text(context, reports, asked, kind.removeprefix("save-"))
+    if kind == "analyse":
+        reports.start(subject_asked(context, asked))
+    if kind == "stop":
+        reports.stop(subject_asked(context, asked))
+    return None
 
 
 def compare(context: Context, reports: Reports, first: Any, second: Any) -> None:
@@ -175,13 +229,14 @@ def file_text(context: Context, reports: Reports, asked: Asked, kind: str) -> st
     subject = subject_asked(context, asked)
     file = reports.look(subject).file
     if file is None:
-        raise UserError(f"{subject.name} has no report yet; press Analyse and wait for it")
+        raise UserError(f"{subject.name} has no report yet; press Measure and wait for it")
     path = file if kind == "json" else file.with_suffix(".html")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError:
-        raise UserError(f"the {kind} of {subject.name} is gone; analyse again") from None
-    return json.dumps({"name": f"ripples-{subject.name}.{kind}", "text": text})
+        raise UserError(f"the {kind} of {subject.name} is gone; measure again") from None
+    name = f"ripples-{subject.name}.{kind}"
+    return json.dumps({"name": name, "text": text, "nonce": secrets.token_hex(4)})  # the same again is another value
 
 
 def about_step(context: Context, run: str, step: Any) -> str:

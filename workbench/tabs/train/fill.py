@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,14 @@ def from_request(
 ) -> tuple[Loaded, str] | None:
     """What another tab asked for, and the stem of a name for the run. None for a request that is not known.
 
-    A tokenizer replaces only the tokenizer of the form as it is now.
+    `settings`, words of section.name=value, replace those of the run or job, or else of the form as it is now, as a
+    tokenizer does that of the form.
     """
+    changed = dict(word.split("=", 1) for word in str(request.get("settings") or "").split() if "=" in word)
+    if changed:
+        rest = {key: value for key, value in request.items() if key != "settings"}
+        loaded, stem = from_request(context, rest, now, preset) or (_shown(now, preset), preset)
+        return replace(loaded, values={**loaded.values, **_known(changed, loaded.values)}), stem
     if "from_run" in request:
         name = str(request["from_run"])
         return from_run(context, name), name
@@ -93,9 +100,21 @@ def from_request(
         job = context.jobs.store.get(str(request["from_job"]))
         return from_job(context, job), job.run
     if "tokenizer" in request:
-        values = {name: forms.as_text(value) for name, value in now.items()}
-        return Loaded(preset, {**values, "data.tokenizer": str(request["tokenizer"])}, []), preset
+        loaded = _shown(now, preset)
+        return replace(loaded, values={**loaded.values, "data.tokenizer": str(request["tokenizer"])}), preset
     if "preset" in request:
         name = str(request["preset"])
         return from_preset(name), name
     return None
+
+
+def _shown(now: dict[str, Any], preset: str) -> Loaded:
+    """The form as it is now."""
+    return Loaded(preset, {name: forms.as_text(value) for name, value in now.items()}, [])
+
+
+def _known(changed: dict[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    """UserError for settings that the form does not have."""
+    if unknown := sorted(changed.keys() - fields.keys()):
+        raise UserError(f"{', '.join(unknown)[:200]} is not a setting of the form; give section.name=value")
+    return changed

@@ -11,6 +11,7 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.config import load_config, to_toml
 from mygpt2.run_dir import RunDir, RunWriter, write_rank
+from tests.workbench.accessible import violations
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from workbench.tabs.ripples.reports import Reports, command
 from workbench.tabs.ripples.subject import subject_of
@@ -59,14 +60,17 @@ def test_finished_run_its_peaks_its_steps_and_its_files(server, browser_page):
     page = browser_page
     page.goto(f"{server.url}?tab=ripples&run=finished")
     page.wait_for_selector(VERDICT)
-    assert "A ripple with a period of" in page.inner_text(VERDICT)
-    assert page.locator("#wb-ripples-figures figure svg[role=img]").count() >= 5
+    assert "A ripple" in page.inner_text(VERDICT) and "every 25.0 steps" in page.inner_text(VERDICT)
+    assert page.locator(f"{VERDICT} .wb-figure").count() == 3
+    curves = page.locator("#wb-ripples-curves figure svg[role=img]")
+    assert curves.count() == 2 and curves.last.bounding_box()["y"] < 600, "residual and periodogram: the first screen"
+    assert page.locator("#wb-ripples-figures figure svg[role=img]").count() >= 3
     page.wait_for_function("document.querySelector('#wb-ripples-chart .wb-chart')?.chart?.shown.length === 1")
     shade = "document.querySelector('#wb-ripples-chart .wb-chart').chart.view.shade.period"
     assert abs(page.evaluate(shade) / PERIOD - 1) < 0.02
 
     # by pointer: another peak, and back by keyboard
-    peaks = page.locator("#wb-ripples-figures .fig-peak")
+    peaks = page.locator("#wb-ripples-spectrum .fig-peak")
     before, label = page.evaluate(shade), peaks.last.get_attribute("aria-label")
     peaks.last.click()
     page.wait_for_function(f"{shade} !== {before}")
@@ -92,15 +96,29 @@ def test_finished_run_its_peaks_its_steps_and_its_files(server, browser_page):
     page.wait_for_function(moved)
     assert re.match(r"Step \d+", line.inner_text())
 
+    page.focus("#wb-ripples-status .wb-menu summary")
+    page.keyboard.press("Enter")
     with page.expect_download() as saved:
-        page.click("#wb-ripples-html")
+        page.get_by_role("menuitem", name="Report as one HTML file").click()
     assert saved.value.suggested_filename == "ripples-finished.html"
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tops = page.evaluate(
+        "['verdict', 'run'].map((n) => document.getElementById(`wb-ripples-${n}`).getBoundingClientRect().top)"
+    )
+    assert tops[0] < tops[1], "results first, then settings"
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+
+    page.get_by_role("button", name="Open in Train with data.order=lanes").click()
+    page.wait_for_function("document.querySelector('#wb-tab-train')?.checkVisibility()")
+    page.wait_for_function("document.querySelector('#train-message')?.textContent.includes('finished')")
 
 
 def test_run_that_grows_is_analysed_again_without_a_click(server, place, browser_page):
     page, noise = browser_page, random.Random(1)
+    numbers = "document.querySelector('#wb-ripples-figures .wb-card')"
     run = RunDir.create(place / "runs", "live")
     with RunWriter(run, 1) as writer:
         writer.config(to_toml(load_config("tiny")))
@@ -108,26 +126,24 @@ def test_run_that_grows_is_analysed_again_without_a_click(server, place, browser
         write_steps(writer, 1, 150, noise)
         page.goto(f"{server.url}?tab=ripples&run=live")
         page.wait_for_selector(VERDICT)
-        page.wait_for_function(f"document.querySelector('{VERDICT}').textContent.includes('to 150,')")
+        page.wait_for_function(f"{numbers}?.textContent.includes('to 150,')")
         write_steps(writer, 151, 300, noise)
-        page.wait_for_function(f"document.querySelector('{VERDICT}').textContent.includes('to 300,')")
+        page.wait_for_function(f"{numbers}.textContent.includes('to 300,')")
         writer.finish("finished", 0, "finished")
 
 
 def test_log_of_others_is_uploaded_and_analysed(server, place, browser_page):
     page = browser_page
     page.goto(f"{server.url}?tab=ripples")
-    page.wait_for_selector("#wb-ripples-status .wb-empty")
+    page.wait_for_selector("#wb-ripples-verdict section")  # of the newest run, without a choice
     with page.expect_file_chooser() as chooser:
         page.click("#wb-ripples-upload")
     chooser.value.set_files(str(place / "others.csv"))
-    page.wait_for_selector(VERDICT)
-    assert "others.csv" in page.inner_text(VERDICT)
+    page.wait_for_function(f"document.querySelector({VERDICT!r})?.textContent.includes('others.csv')")
     assert page.locator("#wb-ripples-loss svg path.fig-is-shade").count() == 1
     assert "run=import" in page.url
-    page.reload()
-    page.wait_for_selector(VERDICT)
-    assert "others.csv" in page.inner_text(VERDICT), "the address opens it again"
+    page.reload()  # the address opens it again
+    page.wait_for_function(f"document.querySelector({VERDICT!r})?.textContent.includes('others.csv')")
 
 
 def test_study_is_queued_by_one_click_and_is_there_after_a_reload(server, place, browser_page):

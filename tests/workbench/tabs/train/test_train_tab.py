@@ -290,8 +290,17 @@ def test_other_tabs_can_fill_the_form(context: Context, tmp_path: Path) -> None:
     assert loaded.values["data.tokenizer"] == "my/tokenizer.json" and loaded.values["model.bias"] == "true"
     loaded, stem = fill.from_request(context, {"preset": "gpt2"}, now, "small") or (None, "")
     assert loaded and loaded.values == forms.preset_texts("gpt2")
+    loaded, stem = fill.from_request(context, {"from_run": "old", "settings": "data.order=buffer"}, {}, "x") or (
+        None,
+        "",
+    )
+    assert loaded and (loaded.values["data.order"], loaded.values["train.steps"], stem) == ("buffer", "77", "old")
+    loaded, _ = fill.from_request(context, {"settings": "data.order=lanes"}, now, "small") or (None, "")
+    assert loaded and (loaded.values["data.order"], loaded.values["train.steps"]) == ("lanes", "5")
     assert fill.from_request(context, {"something": "else"}, now, "small") is None
-    for request in ({"from_run": "none"}, {"from_run": "../x"}, {"preset": "nope"}, {"from_job": "x"}):
+    for request in (
+        {"from_run": "none"}, {"from_run": "../x"}, {"preset": "nope"}, {"from_job": "x"}, {"settings": "data.ordr=lanes"},
+    ):  # fmt: skip
         with pytest.raises(UserError):
             fill.from_request(context, request, now, "small")
 
