@@ -299,7 +299,8 @@ def test_other_tabs_can_fill_the_form(context: Context, tmp_path: Path) -> None:
     assert loaded and (loaded.values["data.order"], loaded.values["train.steps"]) == ("lanes", "5")
     assert fill.from_request(context, {"something": "else"}, now, "small") is None
     for request in (
-        {"from_run": "none"}, {"from_run": "../x"}, {"preset": "nope"}, {"from_job": "x"}, {"settings": "data.ordr=lanes"},
+        {"from_run": "none"}, {"from_run": "../x"}, {"preset": "nope"}, {"from_job": "x"},
+        {"settings": "data.ordr=lanes"},
     ):  # fmt: skip
         with pytest.raises(UserError):
             fill.from_request(context, request, now, "small")
