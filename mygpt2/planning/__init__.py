@@ -2,6 +2,7 @@
 
 from mygpt2.planning.estimate import plan
 from mygpt2.planning.figures import Figure, Notice, Plan, Rates, table
+from mygpt2.planning.kept import keep
 from mygpt2.planning.machine import Machine, likely_device, machine_with
 from mygpt2.planning.trial import Measured, measure
 
@@ -12,6 +13,7 @@ __all__ = [
     "Notice",
     "Plan",
     "Rates",
+    "keep",
     "likely_device",
     "machine_with",
     "measure",

@@ -15,10 +15,11 @@ from mygpt2.planning.compute import CPU_SPEED, compile_choice, fast_micro_batch,
 from mygpt2.planning.data import SourceSize, source_size
 from mygpt2.planning.figures import Figure, Plan, preview
 from mygpt2.planning.host import DiskUse, disk_use, host_parts, rank_total
+from mygpt2.planning.kept import recall
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
-from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, observe_runs
+from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, newest_alike, observe_runs
 from mygpt2.planning.trial import Measured
 
 SHOWN_PARTS = (
@@ -46,9 +47,9 @@ def plan(
 ) -> Plan:
     """What this run will take on `world_size` ranks of `device` (cpu, cuda, mps), without torch and in milliseconds.
 
-    `runs` is looked through for speeds of earlier runs and asked for its free space; None: neither. `measured` wins
-    over both. `machine` stands in for this one. UserError for a batch that the ranks cannot share, or a tokenizer
-    whose size cannot be told.
+    `runs` is looked through for speeds of earlier runs and asked for its free space; None: neither. `measured` wins,
+    then what was measured of this shape after the newest run of it. `machine` stands in for this one. UserError for a
+    batch that the ranks cannot share, or a tokenizer whose size cannot be told.
     """
     if world_size < 1:
         raise UserError(f"{world_size} ranks cannot train; use 1 or more")
@@ -103,6 +104,9 @@ class _Facts:
         precision, why = likely_precision(config, device, machine.gpus)
         observed = observe_runs(runs)
         parameters = count_parameters(m, vocab_size)
+        if measured is None and runs is not None and not machine.elsewhere:
+            alike = newest_alike(config, vocab_size, ranks=world_size, device=device, observed=observed)
+            measured = recall(config, world_size=world_size, device=device, after=alike.when if alike else 0.0)
         return cls(
             config, world_size, device, precision, why, vocab_size, parameters, batch,
             source_size(config, vocab_size, observed, cache_folder(config.data.cache_dir)),

@@ -90,9 +90,8 @@ def expected_speed(
         return assumed
     if not here:
         return Speed(None, None, None, f"unknown: no earlier run on {device} of this machine tells; --measure does")
-    same = [o for o in here if o.ranks == ranks and _same_shape(o, config, vocab_size)]
-    if same:
-        one = same[0]
+    one = newest_alike(config, vocab_size, ranks=ranks, device=device, observed=here)
+    if one:
         basis = f"from run {one.run}, {one.median:,.0f} tokens/s; range: 10th to 90th percentile of its last steps"
         return Speed(one.median, one.low, one.high, basis)
     flops = training_flops(config, vocab_size)
@@ -107,6 +106,19 @@ def expected_speed(
     basis += f"; range: a factor of {ELSEWISE:g}, as another shape or rank count uses the machine differently"
     value = one.median * factor
     return Speed(value, value / ELSEWISE, value * ELSEWISE, basis)
+
+
+def newest_alike(
+    config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed]
+) -> Observed | None:
+    """The newest run of the same shape, ranks, device and precision: its speed is this one's."""
+    precision = likely_precision(config, device)[0]
+    alike = (
+        o for o in observed
+        if o.device == device and o.ranks == ranks and _same_shape(o, config, vocab_size)
+        and likely_precision(o.config, device)[0] == precision
+    )  # fmt: skip
+    return next(alike, None)
 
 
 def _larger(one: Observed, config: RunConfig, flops: float, precision: str) -> Speed:

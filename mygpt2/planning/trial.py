@@ -27,6 +27,7 @@ from mygpt2.machine import available_cores
 from mygpt2.planning.compute import compile_choice, fast_micro_batch
 from mygpt2.planning.machine import likely_precision, list_gpus
 from mygpt2.planning.speed import Speed
+from mygpt2.progress import ProgressFile
 from mygpt2.run_dir.lines import Follower, parse_lines
 from mygpt2.run_dir.paths import RunDir
 
@@ -38,6 +39,7 @@ FEWEST, MOST = 3, 20  # steps measured, unless they are slow
 LONG_ENOUGH_S, TOO_LONG_S, LIMIT_S = 8.0, 120.0, 900.0
 FORWARD_PASSES = 2  # per step, at most: as in a long step the second pass adds to gradients that are there
 POLL_S = 0.2
+JUST_NOW = "just now"  # in the basis of what was measured; a date once it is kept
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,15 @@ def _watch(child: subprocess.Popen[bytes], run: RunDir, say: Say) -> tuple[list[
     began, first, lines = time.monotonic(), None, Follower(run.metrics_file)
     rows: list[dict[str, Any]] = []
     host: int | None = None
+    progress = ProgressFile.from_environment()
     running = True
     while running:
         running = child.poll() is None  # asked before reading, so that the last lines of a process that ended are read
         for row in parse_lines(lines.read())[0]:
             rows.append(row)
             first = first or time.monotonic()
+            if progress:
+                progress.update("measuring", len(rows), WARM_UP + MOST, "steps")
             say(f"step {len(rows)}: {row['tokens_per_second']:,.0f} tokens/s, {row['memory_bytes'] / 1e9:.2f} GB")
         host = max(host or 0, _resident(run) or 0) or None
         now = time.monotonic()
@@ -187,7 +192,7 @@ def _reason(log: Path) -> str:
 def _result(rows: list[dict[str, Any]], host: int | None, device: str, notes: str) -> Measured:
     speeds = [float(row["tokens_per_second"]) for row in rows]
     memory = max(int(row["memory_bytes"]) for row in rows)
-    basis = f"measured: {len(rows)} step{'s' if len(rows) > 1 else ''} just now{notes}"
+    basis = f"measured: {len(rows)} step{'s' if len(rows) > 1 else ''} {JUST_NOW}{notes}"
     speed = Speed(statistics.median(speeds), min(speeds), max(speeds), basis)
     on_gpu = device == "cuda"
     return Measured(

@@ -65,11 +65,16 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _measured(config: RunConfig, nproc: int, device: str) -> Measured:
-    """`measure`, which must get the time to end its processes when this one is asked to end."""
-    from mygpt2.planning import measure
+    """`measure`, which must get the time to end its processes when this one is asked to end; its result is kept."""
+    from mygpt2.planning import keep, measure
 
     with interruptible():
-        return measure(config, world_size=nproc, device=device, say=_say)
+        measured = measure(config, world_size=nproc, device=device, say=_say)
+    try:
+        keep(measured, config, world_size=nproc, device=device)
+    except (OSError, UserError) as error:
+        _say(f"the measurement is shown and not kept for later plans: {error}")
+    return measured
 
 
 def _say(text: str) -> None:
