@@ -103,8 +103,8 @@ def colours(selector: str = ":root") -> str:
 def _assets(suffix: str) -> list[Path]:
     """workbench.* first: the others build on its colours and functions. chart.js is loaded by the chart itself."""
     styles, scripts = (
-        ["workbench.css", "pieces.css", "chart.css"],
-        ["workbench.js", "pieces.js", "changes.js", "live.js"],
+        ["workbench.css", "pieces.css", "chart.css", "picker.css"],
+        ["workbench.js", "pieces.js", "changes.js", "live.js", "picker.js"],
     )
     shared = styles if suffix == ".css" else scripts
     return [*(ASSETS / name for name in shared), *sorted(ASSETS.glob(f"tab-*{suffix}"))]

@@ -111,8 +111,8 @@ def _fetch_nothing() -> None:
 
 
 def application(blocks: gr.Blocks, options: Options, port: int, context: Context) -> ASGIApp:
-    """Blocks behind all that guards them, from the outside in: hosts and origins, the password, the addresses there
-    are, files kept at hand, the page's document; then Gradio."""
+    """Blocks behind all that guards them, from the outside in: hosts and origins, the password, changes, files kept
+    at hand, uploads, the addresses there are, the page's document; then Gradio."""
     import gradio as gr
     from fastapi import FastAPI
 
@@ -122,6 +122,8 @@ def application(blocks: gr.Blocks, options: Options, port: int, context: Context
     from workbench.changes import Changes
     from workbench.document import Document
     from workbench.login import Login
+    from workbench.picker.incoming import Incoming
+    from workbench.picker.receive import Receiving
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
@@ -144,7 +146,9 @@ def application(blocks: gr.Blocks, options: Options, port: int, context: Context
     # copy the file into its cache and hand it to the handler.
     blocks.has_launched = True
     kept, early = shelf.front(root_path=options.root_path)
-    served = Changes(shelf.Served(Addresses(Turns(Document(app), PUBLIC)), kept, early), context.runs)
+    refused = "this workbench was started with --read-only; start it without to upload" if context.read_only else ""
+    inner = Receiving(Addresses(Turns(Document(app), PUBLIC)), Incoming(context.runs, context.data_roots), refused)
+    served = Changes(shelf.Served(inner, kept, early), context.runs)
     cookie = f"workbench-{port}"
     any_host = not security.is_loopback(options.host) and not options.allow_hosts
     return security.Guard(

@@ -19,6 +19,7 @@ from workbench.context import Context
 from workbench.corpus.library import Opened, opening
 from workbench.corpus.reading import Reading
 from workbench.page import PRIVATE, QUIET, Page
+from workbench.picker.component import picker
 from workbench.tabs.data import columns, documents, handlers, show
 from workbench.tokenizers import tokenizer_of
 
@@ -33,7 +34,7 @@ def build(context: Context, page: Page) -> None:
     reading, c = Reading(), SimpleNamespace()
     with gr.Tabs(selected="source", elem_id="wb-data-parts") as c.parts:
         with gr.Tab("A source", id="source"):
-            _source_part(c)
+            _source_part(context, c)
         with gr.Tab("Training order", id="order"):
             _order_part(context, c)
         with gr.Tab("A step of a run", id="step"):
@@ -61,12 +62,13 @@ def _pager(c: SimpleNamespace, name: str, what: str) -> None:
         setattr(c, f"{name}_on", gr.Button("Next", min_width=80, elem_id=f"wb-{name}-on", elem_classes="wb-act"))
 
 
-def _source_part(c: SimpleNamespace) -> None:
+def _source_part(context: Context, c: SimpleNamespace) -> None:
     with gr.Row():
         c.source = gr.Textbox(
             "pydocs", label="Source", scale=3, elem_id="wb-data-source", elem_classes="wb-search",
             info="pydocs, fineweb-edu-10BT, owner/name on the hub, or a file or folder inside the roots",
         )  # fmt: skip
+        c.picked = picker(context, "data", c.source)
         c.column = gr.Textbox("text", label="Text column", scale=1, info="of parquet and jsonl")
         c.ids = gr.Textbox("gpt2", label="Tokenizer", scale=1, info="of pre-tokenized .bin files only")
         c.open = gr.Button("Open", variant="primary", scale=0, elem_id="wb-data-open", elem_classes="wb-act")
