@@ -16,6 +16,7 @@
   const level = (nats) => STEPS.filter((step) => nats >= step).length;
   const number = (value, digits) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const plural = (count, word) => `${number(count, 0)} ${word}${count === 1 ? "" : "s"}`;
+  const brief = (count) => count.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 3 });
   const percent = (p) => p >= 0.0005 ? `${number(100 * p, 2)} %` : `${(100 * p).toExponential(1)} %`;
 
   // A token as a person reads it, spaces and line ends made visible.
@@ -42,7 +43,7 @@
 
   function legend() {
     const ends = ["under 0.5", "0.5", "1", "2", "4", "8 and more"];
-    return make("div", { class: "wb-sample-legend" }, "Surprisal in nats:",
+    return make("div", { class: "wb-sample-legend" }, make("span", { title: "−ln p of each token under its model: 0 is certain, 0.7 one in two, 4.6 one in a hundred" }, "Surprisal in nats:"),
       ...ends.map((words, i) => make("span", { class: `wb-drawn wb-nats-${i}` }, words)));
   }
 
@@ -51,7 +52,7 @@
     const facts = make("p", { class: "wb-muted wb-sample-facts" }), notes = make("div", {});
     const prompt = make("span", { class: "wb-sample-prompt" });
     const text = make("div", { class: "wb-sample-text", role: "group", "data-pane": number }, prompt);
-    const section = make("section", { class: "wb-sample-pane" }, title, state, facts, notes, text);
+    const section = make("section", { class: "wb-sample-pane" }, make("div", { class: "wb-sample-top" }, title, state), facts, notes, text);
     return { section, title, state, facts, notes, prompt, text, count: 0, told: "" };
   }
 
@@ -70,7 +71,7 @@
     if (!pane.count) return "";
     const speed = pane.seconds > 0 ? `${number(pane.count / pane.seconds, 1)} tokens/s` : "";
     const bits = pane.bits_per_byte === null ? "" : `${number(pane.bits_per_byte, 3)} bits per byte`;
-    return [plural(pane.count, "token"), speed, `${number(pane.nats, 2)} nats in total`, bits].filter(Boolean).join(" · ");
+    return [speed, plural(pane.count, "token"), `${number(pane.nats, 2)} nats in total`, bits].filter(Boolean).join(" · ");
   }
 
   function notesOf(head) {
@@ -82,8 +83,7 @@
   }
 
   function update(pane, news, all) {
-    const step = news.head?.step === null || news.head?.step === undefined ? "" : ` · step ${number(news.head.step, 0)}`;
-    const size = news.head ? ` · ${number(news.head.parameters, 0)} parameters${step}` : "";
+    const size = news.head ? ` · ${brief(news.head.parameters)} parameters` : "";
     const title = (news.head?.name || news.label) + size, state = stateOf(news, all), facts = factsOf(news);
     if (pane.title.textContent !== title) { pane.title.textContent = title; pane.text.setAttribute("aria-label", `text of ${title}`); }
     if (pane.state.textContent !== state) pane.state.textContent = state;
@@ -144,6 +144,14 @@
       root.replaceChildren(top, problem, make("div", { class: "wb-sample-panes" }), detail);
     }
 
+    // Generate is Stop while a text is being written: one place, and whoever used the keyboard stays on it.
+    function busy(on) {
+      const [go, halt] = ["generate", "stop"].map((name) => document.getElementById(`wb-sample-${name}`));
+      const held = document.activeElement === (on ? go : halt);
+      document.getElementById("wb-sample-actions").dataset.busy = on;
+      if (held) (on ? halt : go).focus();
+    }
+
     function show(all) {
       while (panes.length < all.panes.length) {
         panes.push(shownPane(panes.length));
@@ -155,6 +163,12 @@
 
     async function follow(id) {
       reset(id);
+      busy(true);
+      await asked(id);
+      if (current === id) busy(false);
+    }
+
+    async function asked(id) {
       while (current === id) {
         let all = null;
         try { all = answered(await server.sample_tokens({ id, counts: panes.map((pane) => pane.count) })); } catch { /* asked again below */ }
@@ -178,6 +192,7 @@
       if (current !== id || node.getAttribute("aria-pressed") !== "true") return;
       detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, node.title)));
       detail.removeAttribute("aria-busy");
+      detail.scrollIntoView({ block: "nearest" });
     }
 
     // One token of a text is in the tab order; the arrow keys go on from there.
@@ -207,6 +222,12 @@
       if (goal !== undefined) { event.preventDefault(); rove(all[Math.max(0, Math.min(goal, all.length - 1))]); }
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(token); }
     });
+    document.getElementById("wb-sample-page").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault();
+      const button = document.getElementById("wb-sample-generate");
+      if (button.offsetParent && !button.disabled) button.click();
+    });
     watch("value", () => { if (props.value?.id && props.value.id !== current) follow(props.value.id); });
     if (props.value?.id) follow(props.value.id);
   }
@@ -215,5 +236,9 @@
     window.workbench.url({ tab: "sample", model_a: a, model_b: b, seed, prompt: prompt && prompt.length <= IN_ADDRESS ? prompt : null });
   }
 
-  window.workbench.sample = { mount, address };
+  let typed = false; // whether somebody has written a prompt, or taken it away
+  document.addEventListener("input", (event) => { if (event.target.closest?.("#wb-sample-prompt")) typed = true; });
+  const fit = (proposed, now) => (typed || !proposed ? now : proposed);
+
+  window.workbench.sample = { mount, address, fit };
 })();

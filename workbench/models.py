@@ -16,6 +16,7 @@ from workbench.context import GPT2_NAMES, Context
 
 CHECKPOINT = re.compile(r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,63})/(?P<step>step-\d{8,})")
 ONLY_HUB = ("gpt2", "")  # the models to begin with where nothing is on this machine
+NEWEST, FOLDER, HERE, HUB = " · newest (", " · folder", " · OpenAI, on this machine", " · OpenAI, from the hub"
 DEPTH = 3  # folders below a root that are looked through for models
 MOST = 2000  # folders looked at in all: a root may be somebody's whole disk
 
@@ -23,22 +24,48 @@ MOST = 2000  # folders looked at in all: a root may be somebody's whole disk
 def choices(context: Context) -> list[tuple[str, str]]:
     """(label, value) of what can be chosen: runs with their checkpoints, newest first, folders, then the hub."""
     found: list[tuple[str, str]] = []
-    for run in list_runs(context.runs):
-        names = [path.name for path in checkpoints_of(run.path)]
-        if names:
-            found.append((f"{run.name} · newest (step {step_of(names[0]):,})", run.name))
-            found += [(f"{run.name} · step {step_of(name):,}", f"{run.name}/{name}") for name in names]
-    found += [(f"{folder} · folder", folder) for folder in model_folders(context)]
-    return found + [(f"{name} · OpenAI, from the hub", name) for name in GPT2_NAMES]
+    runs = [(run.name, checkpoints) for run in list_runs(context.runs) if (checkpoints := checkpoints_of(run.path))]
+    for name, checkpoints in sorted(runs, key=lambda each: -_saved(each[1][0])):
+        steps = [path.name for path in checkpoints]
+        found.append((f"{name}{NEWEST}step {step_of(steps[0]):,})", name))
+        found += [(f"{name} · step {step_of(step):,}", f"{name}/{step}") for step in steps]
+    found += [(f"{folder}{FOLDER}", folder) for folder in model_folders(context)]
+    return found + [(f"{name}{HERE if is_here(name) else HUB}", name) for name in GPT2_NAMES]
 
 
-def defaults(known: Sequence[tuple[Any, ...]]) -> tuple[str, str]:
-    """Two models to begin with. The hub's are chosen by a person only: they are downloads."""
-    local = [value for label, value in known if not label.endswith("from the hub")]
+def defaults(known: Sequence[tuple[Any, ...]], wanted: str = "") -> tuple[str, str]:
+    """Two models to begin with: `wanted` or the newest run, and beside it GPT-2, the newest other run, or a folder.
+
+    "" where there is none. What would have to be fetched from the hub is left to a person to choose.
+    """
+    local = [(label, value) for label, value in known if not label.endswith(HUB)]
     if not local:
         return ONLY_HUB
-    others = local[2:] if len(local) > 1 and local[1].startswith(f"{local[0]}/") else local[1:]  # [1]: the newest again
-    return local[0], others[0] if others else ""
+    first = wanted if wanted in (value for _, value in local) else local[0][1]
+    gpt2 = [value for label, value in local if label.endswith(HERE)]
+    gpt2 += [value for label, value in local if _is_gpt2_folder(label, value)]
+    others = [value for label, value in local if NEWEST in label or label.endswith(FOLDER)]
+    run = first.partition("/")[0]
+    return first, next((value for value in [*gpt2, *others] if value not in (first, run)), "")
+
+
+def is_here(name: str) -> bool:
+    """Whether a GPT-2 of the hub was fetched before: all of it lies in the cache that other programs share."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("config.json", "model.safetensors")
+    return all(isinstance(try_to_load_from_cache(f"openai-community/{name}", file), str) for file in files)
+
+
+def _is_gpt2_folder(label: str, value: str) -> bool:
+    return label.endswith(FOLDER) and Path(value).name.lower().startswith("gpt2")
+
+
+def _saved(checkpoint: Path) -> float:
+    try:
+        return checkpoint.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def resolve(context: Context, text: Any) -> str:

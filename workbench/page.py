@@ -121,12 +121,14 @@ class Page:
         ask = f"() => {{ window.workbench.live.ask('{tab}'); return []; }}"
         return {"fn": None, "inputs": None, "outputs": None, "js": ask, **QUIET}
 
-    def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any, js: str | None = None) -> None:
         """Calls a handler whenever `tab` is selected, by a person, a link or as the first one; not before.
 
-        What a tab needs at first belongs here: an event at the page's load makes everyone wait for it.
+        What a tab needs at first belongs here: an event at the page's load makes everyone wait for it. js: what the
+        browser makes of the inputs before they are sent.
         """
-        self._openings.append((tab, {"fn": self.friendly(handler), "inputs": inputs, "outputs": outputs, **QUIET}))
+        event = {"fn": self.friendly(handler), "inputs": inputs, "outputs": outputs, "js": js, **QUIET}
+        self._openings.append((tab, event))
 
     def openings(self, tab: str) -> list[dict[str, Any]]:
         """The arguments of the events that `on_open` asked for."""

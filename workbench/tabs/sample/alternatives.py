@@ -59,11 +59,11 @@ def _other(generation: Generation, desk: Desk, own: Pane, other: Pane, at: int) 
         found = desk.ask({**question, "text": text})
     except UserError as error:
         return {"label": other.label, "rows": [], "note": str(error)}
-    return {"label": other.label, "rows": rows(found["likeliest"]), "note": _note(own, other, found)}
+    return {"label": other.label, "rows": rows(found["likeliest"]), "note": _note(generation, own, other, found)}
 
 
-def _note(own: Pane, other: Pane, found: dict[str, Any]) -> str:
-    words = []
+def _note(generation: Generation, own: Pane, other: Pane, found: dict[str, Any]) -> str:
+    words = [] if generation.settings.weights == "fp32" else ["computed in float32"]
     if other.head and other.head["fingerprint"] != own.head["fingerprint"]:
         words.append(f"reads this text as {found['context']:,} tokens of its own tokenizer")
     if found["dropped"]:

@@ -72,7 +72,8 @@ def _opened(
 
 def _stream(ready: Ready, prompt: str, s: Settings) -> Stream:
     sampling = Sampling(s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty)
-    return ready.engine.stream([prompt], sampling, max_new_tokens=s.max_new_tokens, stop=s.stop, seed=s.seed)
+    engine = ready.engine(s.weights)
+    return engine.stream([prompt], sampling, max_new_tokens=s.max_new_tokens, stop=s.stop, seed=s.seed)
 
 
 def _introduction(ready: Ready, prompt: str) -> Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Ready:
-    """A model to sample from and to score with; both share its weights."""
+    """A model to score with, and engines to sample from it, one for each way to store its matrices."""
 
     model: GPT
-    engine: Engine
     tokenizer: Tokenizer
     name: str
     details: dict[str, Any]
+    engines: dict[str, Engine] = field(default_factory=dict)
+
+    def engine(self, weights: str) -> Engine:
+        """An engine over the model's own weights for "fp32", over a copy for "bf16" and "int8"; kept once made."""
+        if weights not in self.engines:
+            self.engines[weights] = Engine(self.model, self.tokenizer, weights=weights)
+        return self.engines[weights]
 
     @property
     def block_size(self) -> int:
@@ -52,8 +58,7 @@ class Models:
             gc.collect()
             loaded = load_model(spec)
             model = loaded.model.to(self.device)
-            engine = Engine(model, loaded.tokenizer)
-            self._ready[key] = Ready(model, engine, loaded.tokenizer, loaded.name, loaded.details)
+            self._ready[key] = Ready(model, loaded.tokenizer, loaded.name, loaded.details)
         self._ready.move_to_end(key)
         return self._ready[key]
 

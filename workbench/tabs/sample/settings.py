@@ -9,6 +9,7 @@ from typing import Any
 
 MAX_PROMPT = 100_000  # characters
 MAX_STOPS, MAX_STOP = 8, 200  # strings, characters of one
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}  # how the engine stores a model's matrices
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Limit:
 
 
 LIMITS = {
-    "max_new_tokens": Limit("new tokens", int, 1, 2048, 200),
-    "temperature": Limit("temperature", float, 0.0, 10.0, 0.8),
-    "top_k": Limit("top-k", int, 0, 1_000_000, 50),
-    "top_p": Limit("top-p", float, 0.001, 1.0, 1.0),
-    "min_p": Limit("min-p", float, 0.0, 1.0, 0.0),
-    "repetition_penalty": Limit("repetition penalty", float, 0.1, 10.0, 1.0),
-    "seed": Limit("seed", int, 0, 2**53 - 1, 1337),
+    "max_new_tokens": Limit("New tokens", int, 1, 2048, 200),
+    "temperature": Limit("Temperature", float, 0.0, 10.0, 0.8),
+    "top_k": Limit("Top-k", int, 0, 1_000_000, 50),
+    "top_p": Limit("Top-p", float, 0.001, 1.0, 1.0),
+    "min_p": Limit("Min-p", float, 0.0, 1.0, 0.0),
+    "repetition_penalty": Limit("Repetition penalty", float, 0.1, 10.0, 1.0),
+    "seed": Limit("Seed", int, 0, 2**53 - 1, 1337),
 }
 
 
@@ -65,6 +66,7 @@ class Settings:
     repetition_penalty: float = 1.0
     seed: int = 1337
     stop: tuple[str, ...] = ()
+    weights: str = "fp32"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "stop": list(self.stop)}
@@ -75,14 +77,20 @@ class Settings:
 
 
 def clamped(given: Mapping[str, Any], stop: Any = "") -> tuple[Settings, list[str]]:
-    """Settings within the limits and one sentence for each value that was not. `stop`: one string a line."""
+    """Settings within the limits and one sentence for each value that was not. `stop`: one string a line.
+
+    given: numbers by their names in LIMITS, and `precision`, one of PRECISIONS."""
     values: dict[str, Any] = {}
     words: list[str] = []
     for name, limit in LIMITS.items():
         values[name], word = limit.clamp(given.get(name))
         words += [word] if word else []
     strings, word = stop_strings(stop)
-    return Settings(**values, stop=strings), words + ([word] if word else [])
+    words += [word] if word else []
+    precision = str(given.get("precision") or "float32")
+    if precision not in PRECISIONS:
+        words.append(f"precision {precision[:40]!r} is not one of {', '.join(PRECISIONS)}; float32 is used")
+    return Settings(**values, stop=strings, weights=PRECISIONS.get(precision, "fp32")), words
 
 
 def stop_strings(text: Any) -> tuple[tuple[str, ...], str]:

@@ -13,75 +13,117 @@ import gradio as gr
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
-from workbench.models import ONLY_HUB, choices, defaults, resolve, short
+from workbench.corpus.library import Library
+from workbench.models import choices, resolve, short
 from workbench.page import ACTION, PRIVATE, QUIET, Page
+from workbench.tabs.sample import opening
 from workbench.tabs.sample.alternatives import alternatives
 from workbench.tabs.sample.client import SAMPLING, Sampler
 from workbench.tabs.sample.generation import as_text
-from workbench.tabs.sample.settings import LIMITS, MAX_PROMPT, clamped, prompt_within
+from workbench.tabs.sample.settings import LIMITS, MAX_PROMPT, PRECISIONS, clamped, prompt_within
 
 HELP = {
-    "max_new_tokens": "how many at most; a text may end sooner by itself",
-    "temperature": "0 is greedy; lower is safer, higher is wilder",
-    "top_k": "choose among the K likeliest; 0: all",
-    "top_p": "choose among the likeliest that make up this probability; 1: all",
-    "min_p": "leave out what is less than P times as likely as the likeliest; 0: nothing",
-    "repetition_penalty": "above 1: what was there before becomes less likely",
-    "seed": "the same seed gives the same text, and two models the same luck",
+    "max_new_tokens": "at most",
+    "temperature": "0: always the likeliest",
+    "top_k": "0: all tokens",
+    "top_p": "1: all tokens",
+    "min_p": "0: off",
+    "repetition_penalty": "1: off",
+    "seed": "same seed, same text",
 }
 _ADDRESS = "(a, b, prompt, seed) => { window.workbench.sample.address(a, b, prompt, seed); return []; }"
+_MONITOR = "(...given) => [...given.slice(0, -1), JSON.stringify(window.workbench.params())]"  # what the address says
+_FIT = "(proposed, now) => [window.workbench.sample.fit(proposed, now)]"
 _ON_LOAD = "window.workbench.sample.mount({ element, props, server, watch });"
-_START = '<div class="wb-sample"><p class="wb-muted">Choose two models, write a prompt and press Generate.</p></div>'
+_START = html.join([html.Markup('<div class="wb-sample">'), html.empty(
+    "Both texts will stand here, side by side: every token coloured by how much it surprised its model, and the ten "
+    "likeliest at any of them by a click.", "Press Generate, or Ctrl+Enter."), html.Markup("</div>")])  # fmt: skip
+ALONE = "There is no second model yet: train another run, or choose a GPT-2 as model B, which is fetched from the hub."
 
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     sampler = Sampler()
     context.jobs.devices.add(sampler)
-    known = choices(context)
-    first, second = defaults(known)
-    with gr.Row(equal_height=False):
-        model_a = _model("Model A", known, first)
-        model_b = _model("Model B", known, second)
-    prompt = gr.Textbox(
-        label="Prompt", lines=3, max_lines=12, max_length=2 * MAX_PROMPT, elem_id="wb-sample-prompt",
-        info="Shift+Enter generates. Empty: the models begin a text of their own.",
-    )  # fmt: skip
-    with gr.Accordion("Settings", open=False, elem_id="wb-sample-settings"):
-        with gr.Row():
-            numbers = {name: _number(name) for name in LIMITS if name != "seed"}
-        stop_text = gr.Textbox(label="Stop strings", lines=2, info=r"One a line; \n stands for a new line.")
-    with gr.Row(elem_id="wb-sample-actions"):
-        numbers["seed"] = _number("seed")
-        device = gr.Dropdown(context.jobs.devices.names, label="Device", info="one generation at a time on each")
-        generate = gr.Button("Generate", variant="primary", elem_id="wb-sample-generate")
-        stop = gr.Button("Stop", elem_id="wb-sample-stop")
-    notice = gr.HTML(elem_id="wb-sample-notice")
-    panes = _panes(sampler)
-    running = gr.Textbox(visible="hidden", label="generation", elem_id="wb-sample-id")
-    listed = gr.State(known)
-
-    fields = {"model_a": model_a, "model_b": model_b, "prompt": prompt, "stop": stop_text, "device": device,
-              "running": running, **numbers}  # fmt: skip
+    with gr.Row(elem_classes="wb-beside", elem_id="wb-sample-page"):
+        with gr.Column(elem_classes="wb-results"):
+            prompt = gr.Textbox(
+                label="Prompt", lines=3, max_lines=8, max_length=2 * MAX_PROMPT, elem_id="wb-sample-prompt",
+                placeholder="Empty: the models begin a text of their own.",
+            )  # fmt: skip
+            with gr.Row(elem_id="wb-sample-actions"):
+                model_a, model_b = _model("Model A"), _model("Model B")
+                generate = gr.Button("Generate", variant="primary", elem_id="wb-sample-generate", elem_classes="wb-fit")
+                stop = gr.Button("Stop", variant="stop", elem_id="wb-sample-stop", elem_classes="wb-fit")
+            notice = gr.HTML(elem_id="wb-sample-notice", apply_default_css=False)
+            panes = _panes(sampler)
+        with gr.Column(elem_classes="wb-settings", elem_id="wb-sample-settings"):
+            fields = _settings(context)
+    fields |= {"model_a": model_a, "model_b": model_b, "prompt": prompt}
+    fields["running"] = gr.Textbox(visible="hidden", label="generation", elem_id="wb-sample-id")
+    listed = gr.State(list[Any])
 
     def pressed(values: dict[Any, Any]) -> dict[Any, Any]:
         changed = begin(context, sampler, {name: values[field] for name, field in fields.items()})
-        shown = {panes: changed.pop("panes"), notice: changed.pop("notice"), running: changed.pop("running")}
+        shown: dict[Any, Any] = {panes: changed.pop("panes"), notice: changed.pop("notice")}
+        new = refreshed(context, values[listed])  # the labels say what is loaded now
+        if isinstance(new, tuple):
+            shown |= dict(zip((model_a, model_b, listed), new, strict=True))
         return shown | {fields[name]: value for name, value in changed.items()}
 
-    outputs = [panes, notice, running, *numbers.values()]
-    for event in (generate.click, prompt.submit):
-        begun = event(page.friendly(pressed), set(fields.values()), outputs, **ACTION)
-        begun.then(None, [model_a, model_b, prompt, numbers["seed"]], None, js=_ADDRESS, **PRIVATE)
-    stop.click(page.friendly(partial(end, sampler)), running, None, **ACTION)
+    outputs = [panes, notice, fields["running"], model_a, model_b, listed, *(fields[name] for name in LIMITS)]
+    begun = generate.click(page.friendly(pressed), {*fields.values(), listed}, outputs, **ACTION)
+    begun.then(None, [model_a, model_b, prompt, fields["seed"]], None, js=_ADDRESS, **PRIVATE)
+    stop.click(page.friendly(partial(end, sampler)), fields["running"], None, **ACTION)
     page.port("sample").change(
         page.friendly(partial(asked, context)), page.port("sample"),
-        [model_a, model_b, prompt, numbers["seed"]], **QUIET,
+        [model_a, model_b, prompt, fields["seed"]], **QUIET,
     )  # fmt: skip
-    lists = [model_a, model_b, device, listed]
-    page.on_open("sample", _opened(context, page), [page.port("sample"), model_a, device, listed], lists)
     for model in (model_a, model_b):
         model.focus(page.friendly(partial(refreshed, context)), listed, [model_a, model_b, listed], **QUIET)
+    _listen_opening(context, page, fields, listed, notice)
+
+
+def _listen_opening(context: Context, page: Page, fields: dict[str, Any], listed: gr.State, notice: gr.HTML) -> None:
+    """Whenever the tab is opened: models, then a prompt that fits, unless somebody chose them.
+
+    The browser decides whether a prompt was typed meanwhile: to read a source may take a second.
+    """
+    model_a, model_b, device, prompt = (fields[name] for name in ("model_a", "model_b", "device", "prompt"))
+    offer = gr.Textbox(visible="hidden", label="offered models", elem_id="wb-sample-offer")
+    proposed = gr.Textbox(visible="hidden", label="offered prompt")
+    address = gr.Textbox(visible="hidden", label="address")
+    library = Library()
+    page.on_open(
+        "sample", _opened(context, page), [page.port("sample"), model_a, model_b, device, offer, address],
+        [model_a, model_b, device, notice, offer, listed], js=_MONITOR,
+    )  # fmt: skip
+
+    def fit(text: str, link: str, running: str) -> Any:
+        if running or "prompt" in page.request(link):
+            return gr.skip()
+        return opening.prompt_for(context, library, opening.offered(text).get("for", ""))
+
+    offer.change(page.friendly(fit), [offer, page.port("sample"), fields["running"]], proposed, **QUIET)
+    proposed.change(None, [proposed, prompt], prompt, js=_FIT, **QUIET)
+
+
+def _settings(context: Context) -> dict[str, Any]:
+    """The fields beside the texts, by name."""
+    names = list(LIMITS)
+    fields: dict[str, Any] = {}
+    with gr.Group():
+        for pair in (names[i : i + 2] for i in range(0, len(names), 2)):
+            with gr.Row():
+                fields |= {name: _number(name) for name in pair}
+                if len(pair) == 1:
+                    fields["precision"] = gr.Dropdown(
+                        list(PRECISIONS), label="Precision", info="smaller is faster", min_width=110,
+                        elem_id="wb-sample-precision",
+                    )  # fmt: skip
+        fields["device"] = gr.Dropdown(context.jobs.devices.names, label="Device")
+        fields["stop"] = gr.Textbox(label="Stop strings", lines=1, max_lines=8, info=r"one a line; \n is a new line")
+    return fields
 
 
 def begin(context: Context, sampler: Sampler, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +163,7 @@ def asked(context: Context, text: str) -> list[Any]:
     request = Page.request(text)
     known = choices(context)
     models = [
-        gr.update(choices=known, value=str(request[name])) if name in request else gr.update(choices=known)
+        gr.update(choices=known, value=str(request[name])) if name in request else gr.skip()
         for name in ("model_a", "model_b")
     ]
     prompt = prompt_within(request["prompt"])[0] if "prompt" in request else gr.skip()
@@ -130,26 +172,28 @@ def asked(context: Context, text: str) -> list[Any]:
 
 
 def _opened(context: Context, page: Page) -> Callable[..., Any]:
-    def opened(port: str | None, model_a: Any, device: Any, listed: list[Any], request: gr.Request) -> Any:
-        """What can be chosen now, and what is chosen unless a person or a link did."""
-        asked = "model_a" in page.request(port) or "model_a" in request.query_params
-        lists = refreshed(context, listed, choose=not asked and model_a in (None, "", ONLY_HUB[0]))
-        a, b, known = lists if isinstance(lists, tuple) else (gr.skip(), gr.skip(), gr.skip())
-        return a, b, page.free_device(context.jobs.devices, device), known
+    def opened(port: Any, a: Any, b: Any, device: Any, offer: Any, address: Any, request: gr.Request) -> Any:
+        """What can be chosen now, and what is chosen unless a person or a link did. `address`: its query, as JSON."""
+        before = opening.offered(offer)
+        link = {**({} if before else dict(request.query_params)), **({} if port == before.get("port") else
+                page.request(port))}  # fmt: skip
+        found, known = opening.offer(context, before, {"a": a, "b": b, "monitor": opening.monitored(address)}, link)
+        values: list[dict[str, Any]] = [{"value": found[key] or None} if key in found else {} for key in "ab"]
+        updates = [gr.update(choices=known, **value) for value in values]
+        said = "" if found.get("b", b) or link.get("model_b") else html.note(ALONE)
+        kept = json.dumps({**before, **found, "port": str(port or "")})
+        return [*updates, page.free_device(context.jobs.devices, device), said, kept, known]
 
     return opened
 
 
-def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
-    """New checkpoints and folders in both lists; nothing when there are none. `choose`: also the models to begin with.
+def refreshed(context: Context, listed: list[Any]) -> Any:
+    """New checkpoints and folders in both lists; nothing when there are none.
 
-    Asked for when the tab is opened and when a list is: looking through the roots is not for a timer.
+    Asked for when a list is opened or Generate is pressed: looking through the roots is not for a timer.
     """
-    before, known = [tuple(item) for item in listed or []], choices(context)
-    first, second = defaults(known)
-    if choose and (first, second) != ONLY_HUB:
-        return gr.update(choices=known, value=first), gr.update(choices=known, value=second or None), known
-    if before == known:
+    known = choices(context)
+    if [tuple(item) for item in listed or []] == known:
         return gr.skip()
     return gr.update(choices=known), gr.update(choices=known), known
 
@@ -157,23 +201,21 @@ def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
 def _panes(sampler: Sampler) -> gr.HTML:
     """The texts. As an output it takes {"id": a generation}, follows it, and fetches new tokens by their count."""
     return gr.HTML(
-        html_template=_START, js_on_load=_ON_LOAD, apply_default_css=False, elem_id="wb-sample-panes", label="Samples",
-        server_functions=server_functions(sampler),
+        html_template=str(_START), js_on_load=_ON_LOAD, apply_default_css=False, elem_id="wb-sample-panes",
+        label="Samples", server_functions=server_functions(sampler),
     )  # fmt: skip
 
 
-def _model(label: str, known: list[tuple[str, str]], value: str) -> gr.Dropdown:
-    return gr.Dropdown(
-        known, value=value or None, label=label, allow_custom_value=True,
-        info="a run, one of its checkpoints, a folder inside the roots, or a GPT-2",
-    )  # fmt: skip
+def _model(label: str) -> gr.Dropdown:
+    """Empty until the tab is opened: what there is when the server starts may be gone, or old, by then."""
+    return gr.Dropdown([], value=None, label=label, allow_custom_value=True, min_width=140)
 
 
 def _number(name: str) -> gr.Number:
     limit = LIMITS[name]
     return gr.Number(
         limit.default, label=limit.label, precision=0 if limit.kind is int else None, min_width=110,
-        info=f"{HELP[name]} ({limit.low:g} to {limit.high:g})" if name != "seed" else HELP[name],
+        info=HELP[name],
         elem_id=f"wb-sample-{name.replace('_', '-')}",
     )  # fmt: skip
 

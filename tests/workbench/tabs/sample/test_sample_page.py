@@ -55,8 +55,6 @@ def facts(page: Any, pane: int) -> str:
 
 
 def settings(page: Any, **values: str) -> None:
-    if not page.locator("#wb-sample-temperature input").is_visible():
-        page.click("#wb-sample-settings button")
     for name, value in values.items():
         box = page.locator(f"#wb-sample-{name.replace('_', '-')} input")
         page.wait_for_function("box => box.value !== ''", arg=box.element_handle())  # its own first value has come
@@ -114,7 +112,7 @@ def test_prompts_that_need_a_word_and_numbers_that_are_clamped(server: RunningSe
     page.fill("#wb-sample-prompt textarea", "")
     generate(page)
     notice = page.inner_text("#wb-sample-notice")
-    assert "temperature -3 is outside 0 to 10; 0 is used" in notice and "top-p 7 is outside" in notice
+    assert "Temperature -3 is outside 0 to 10; 0 is used" in notice and "Top-p 7 is outside" in notice
     assert page.input_value("#wb-sample-temperature input") == "0"
     assert "begins with end of text" in page.locator(".wb-sample-pane").first.inner_text()
     page.fill("#wb-sample-prompt textarea", "word " * 1500)
@@ -133,14 +131,53 @@ def test_stop_halts_within_one_token(server: RunningServer, browser_page: Any) -
     page = opened(browser_page, server)
     settings(page, temperature="0", max_new_tokens="2048")
     page.fill("#wb-sample-prompt textarea", "The")
-    page.click("#wb-sample-generate")
+    assert not page.is_visible("#wb-sample-stop")
+    page.press("#wb-sample-prompt textarea", "Control+Enter")
     page.wait_for_function("document.querySelectorAll('[data-pane] [data-at]').length > 4", timeout=120_000)
-    page.click("#wb-sample-stop")
+    assert not page.is_visible("#wb-sample-generate"), "it is Stop by now"
+    page.focus("#wb-sample-stop")
+    page.keyboard.press("Enter")
     page.wait_for_selector('.wb-sample[data-state="stopped"]')
+    page.wait_for_selector("#wb-sample-generate", state="visible")
+    assert page.evaluate("document.activeElement.id") == "wb-sample-generate", "whoever uses the keyboard stays"
     for state in page.locator(".wb-sample-state").all_inner_texts():
         assert re.fullmatch(r"stopped; (0 tokens|1 token) drawn after the request arrived", state)
     counts = [len(tokens(page, pane)) for pane in (0, 1)]
     assert abs(counts[0] - counts[1]) <= 1 and sum(counts) < 4096
+
+
+def test_texts_are_in_the_first_screen_and_the_labels_say_what_is_loaded(
+    server: RunningServer, browser_page: Any
+) -> None:
+    page = browser_page
+    page.goto(f"{server.url}?tab=sample&runs=first")
+    page.wait_for_function("document.querySelector('#wb-sample-prompt textarea')?.value")
+    labels = page.eval_on_selector_all("#wb-sample-actions input", "boxes => boxes.map((box) => box.value)")
+    assert labels == ["first · newest (step 5)", "other · folder"]
+    settings(page, max_new_tokens="12")
+    generate(page)
+    for pane in page.locator(".wb-sample-text").all():
+        box = pane.bounding_box()
+        assert box["y"] + 100 < 900
+    assert page.locator(".wb-sample-pane h3").all_inner_texts()[0].startswith("first/step-00000005 · ")
+
+
+def test_a_server_that_is_away_is_said_in_one_sentence(
+    workbench_server: Start, server: RunningServer, tmp_path: Path, browser_page: Any
+) -> None:
+    runs, data = small_place(tmp_path)
+    away = workbench_server(runs, "--data-root", str(data))
+    page = opened(browser_page, away, prompt="Hi")
+    settings(page, max_new_tokens="5")
+    generate(page)
+    away.kill()
+    page.click('[data-pane="0"] [data-at="1"]')
+    page.locator(".wb-sample-detail", has_text="The server does not answer; try again.").wait_for()
+    page.get_by_role("button", name="Save text").click()
+    page.locator(".wb-sample > [role=alert]", has_text="The server does not answer; try again.").wait_for()
+    page.click("#wb-sample-generate")
+    page.get_by_text("Connection to the server was lost").first.wait_for()
+    assert "iterable" not in page.inner_text("body") and page.is_visible("#wb-sample-generate")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

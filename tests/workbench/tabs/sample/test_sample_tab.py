@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +12,22 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
+from mygpt2.generate.decode import KINDS
 from mygpt2.run_dir import RunDir, RunWriter
 from tests.exchange.folders import saved_run
 from tests.run_dir.processes import record_rank, running
-from tests.workbench.tabs.sample.places import small_place
+from tests.workbench.tabs.sample.places import folder_model, small_place
+from workbench import models
 from workbench.context import Context
+from workbench.corpus.library import Library
 from workbench.jobs import Jobs
-from workbench.models import defaults
+from workbench.models import choices, defaults
 from workbench.page import Page
+from workbench.tabs.sample import opening, tab
 from workbench.tabs.sample.client import Sampler
-from workbench.tabs.sample.settings import LIMITS
+from workbench.tabs.sample.settings import LIMITS, PRECISIONS
 from workbench.tabs.sample.tab import asked, begin, refreshed
 
 PRESSED: dict[str, Any] = {
@@ -106,20 +114,16 @@ def test_markup_in_a_number_is_text_in_the_notice(context: Context, sampler: Sam
 def test_a_link_fills_what_it_names_and_leaves_the_rest(context: Context) -> None:
     model_a, model_b, prompt, seed = asked(context, Page.ask(model_a="first", prompt="Hi", seed="-4"))
     assert (model_a["value"], prompt, seed) == ("first", "Hi", 0)
-    assert "value" not in model_b and model_b["choices"] == model_a["choices"]
+    assert ("first · newest (step 5)", "first") in model_a["choices"] and "value" not in model_b
     assert asked(context, "damaged")[2]["__type__"] == "update"
 
 
-def test_new_checkpoints_appear_and_the_first_of_all_is_chosen(context: Context, tmp_path: Path) -> None:
-    hub = [("gpt2 · OpenAI, from the hub", "gpt2")]
-    assert defaults(hub) == ("gpt2", "")
-    first, second, known = refreshed(context, hub, choose=True)
-    assert (first["value"], second["value"]) == ("first", "other")
+def test_new_checkpoints_appear_and_what_was_chosen_stays(context: Context) -> None:
+    _, _, known = refreshed(context, [])
     assert refreshed(context, [list(item) for item in known]) == gr.skip()
     saved_run(context.runs, "second")
     later, _, _ = refreshed(context, known)
-    assert "value" not in later, "what a person chose stays"
-    assert "second" in [value for _, value in later["choices"]]
+    assert "value" not in later and "second" in [value for _, value in later["choices"]]
     assert context.jobs.devices.names == ["cuda:0", "cpu"]
 
 
@@ -142,23 +146,112 @@ class Asked:
         self.query_params = query
 
 
-def test_a_tab_that_is_opened_offers_what_there_is_now_and_chooses_for_nobody_who_has_chosen(context: Context) -> None:
+class Opened:
+    """The tab's fields through several openings, as the page keeps them."""
+
+    def __init__(self, context: Context) -> None:
+        with gr.Blocks():
+            page = Page()
+        self._opened = tab._opened(context, page)
+        self.a: Any = None
+        self.b: Any = None
+        self.offer = self.said = ""
+        self.known: list[tuple[str, str]] = []
+
+    def __call__(self, port: str = "", *, query: dict[str, str] | None = None, **address: str) -> tuple[Any, Any]:
+        request = Asked(**(query or {}))
+        told = self._opened(port, self.a, self.b, "cuda:0", self.offer, json.dumps(address), request)
+        a, b, _, self.said, self.offer, self.known = told
+        self.a, self.b = a.get("value", self.a), b.get("value", self.b)
+        return self.a, self.b
+
+
+def test_the_run_that_monitor_shows_is_chosen_and_beside_it_what_there_is(context: Context) -> None:
     """The models to begin with were those of the server's start, for some seconds or for good."""
+    saved_run(context.runs, "second")
+    os.utime(context.runs / "first" / "checkpoints" / "step-00000005", (1, 1))
+    opened = Opened(context)
+    assert opened() == ("second", "first"), "the newest run, and the newest other one"
+    assert opened(runs="first,second") == ("first", "second")
+    assert opened(runs="first,second", focus="second") == ("second", "first")
+    saved_run(context.runs, "third")
+    assert opened(runs="first") == ("first", "third"), "a run that came later needs no new server"
+
+
+def test_what_a_person_or_a_link_has_chosen_stays(context: Context) -> None:
+    opened = Opened(context)
+    opened(runs="first")
+    opened.a = "other"
+    assert opened(runs="first")[0] == "other"
+    linked = Opened(context)
+    linked.a = "wide"  # as the link's own event leaves it
+    assert linked(query={"model_a": "wide"}) == ("wide", "first")
+    assert linked(Page.ask(model_a="wide"))[0] == "wide"
+    saved_run(context.runs, "second")
+    linked.offer = json.dumps({**json.loads(linked.offer), "monitor": "first"})
+    assert linked(runs="second")[0] == "second", "another run was opened in Monitor since"
+
+
+def test_without_a_second_model_a_sentence_says_what_to_do(context: Context) -> None:
+    for name in ("other", "wide"):
+        shutil.rmtree(context.data_roots[0] / name)
+    opened = Opened(context)
+    assert opened() == ("first", None) and "choose a GPT-2 as model B" in opened.said
+    opened.b = "gpt2"
+    opened()
+    assert opened.said == ""
+
+
+def test_gpt2_stands_beside_a_run_where_it_is_to_be_had(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = choices(context)
+    assert defaults(known) == ("first", "other")
+    assert defaults([item for item in known if item[1].startswith("gpt2")]) == ("gpt2", ""), "a download is nobody's"
+    monkeypatch.setattr(models, "is_here", lambda name: name == "gpt2")
+    known = choices(context)
+    assert ("gpt2 · OpenAI, on this machine", "gpt2") in known and defaults(known, "first") == ("first", "gpt2")
+    assert defaults(known, "gpt2") == ("gpt2", "first")
+    folder_model(context.data_roots[0] / "gpt2-mine")
+    assert defaults(choices(context), "first/step-00000005")[1] == "gpt2"
+    monkeypatch.undo()
+    assert defaults(choices(context), "first") == ("first", "gpt2-mine")
+
+
+def test_compare_too_offers_what_there_is_now_and_chooses_for_nobody_who_has_chosen(context: Context) -> None:
     from workbench.tabs.compare import tab as compare
-    from workbench.tabs.sample import tab as sample
 
     with gr.Blocks():
         page = Page()
     nobody, hub = Page.ask(), [("gpt2 · OpenAI, from the hub", "gpt2")]
-    opened = sample._opened(context, page)
-    a, b, device, known = opened(nobody, "gpt2", "cuda:0", hub, Asked())
-    assert (a["value"], b["value"], device) == ("first", "other", gr.skip()) and known[0][1] == "first"
-    for port, model, request in ((nobody, "other", Asked()), (Page.ask(model_a="other"), "gpt2", Asked()),
-                                 (nobody, "gpt2", Asked(model_a="other"))):  # fmt: skip
-        a, _, _, _ = opened(port, model, "cuda:0", hub, request)
-        assert "value" not in a and a["choices"] == known
     opened = compare._opened(context, page)
     models, _, _, device = opened(nobody, ["gpt2"], "cuda:0", hub, Asked())
     assert models["value"] == ["first"] and device == gr.skip()
     models, *_ = opened(nobody, ["other"], "cuda:0", hub, Asked())
     assert "value" not in models
+
+
+def test_the_prompt_is_a_beginning_of_what_the_run_was_trained_on(context: Context) -> None:
+    text = context.data_roots[0] / "text.jsonl"
+    line = "The river, and the light on it, (seen from the bridge) in the morning"
+    text.write_text("".join(json.dumps({"text": f"# A\n\n{line}\nnumber {n}"}) + "\n" for n in range(20)))
+    run = context.run("first")
+    config = load_config("tiny", None, {"data.source": str(text), "sample.prompts": ["Once upon"]})
+    run.config_file.write_text(to_toml(config))
+    library = Library(context.runs / "cache")
+    assert opening.prompt_for(context, library, "first/step-00000005") == "The river, and the light on"
+    text.unlink()
+    assert opening.prompt_for(context, Library(context.runs / "cache"), "first") == opening.ANY_PROMPT
+    run.config_file.write_text(
+        to_toml(load_config("tiny", None, {"data.source": "owner/name", "sample.prompts": ["Once"]}))
+    )
+    assert opening.prompt_for(context, library, "first") == "Once", "the hub is not asked for a prompt"
+    for model in ("gpt2", "other", "<b>", ""):
+        assert opening.prompt_for(context, library, model) == opening.ANY_PROMPT
+
+
+def test_precision_is_one_the_engine_has(context: Context, sampler: Sampler) -> None:
+    assert set(PRECISIONS.values()) == set(KINDS)
+    changed = begin(context, sampler, {**PRESSED, "precision": "bfloat16"})
+    assert sampler.get(changed["running"])[0].settings.weights == "bf16"
+    changed = begin(context, sampler, {**PRESSED, "precision": "<b>"})
+    assert sampler.get(changed["running"])[0].settings.weights == "fp32"
+    assert "is not one of float32, bfloat16, int8" in changed["notice"] and "<b>" not in changed["notice"]
