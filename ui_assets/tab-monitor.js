@@ -7,7 +7,7 @@ window.workbench.monitor = (() => {
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
   const ORDER = { running: 0, saving: 0, starting: 1, queued: 2, failed: 3, lost: 3, stopped: 4, finished: 5 };
   const VIEW = ["x", "logx", "logy", "smooth", "minus", "panels", "range", "follow", "shade"];
-  const PANES = ["log", "samples", "notes", "settings", "results", "events", "export"];
+  const PANES = ["log", "samples", "notes", "settings", "results", "events", "details"];
 
   const rows = new Map(); // name -> what the server said of it
   const items = new Map(); // name -> its <li>
@@ -44,6 +44,7 @@ window.workbench.monitor = (() => {
 
   function receive(data, fields) {
     if (fields.chart) view = {};
+    window.workbench.head.settle();
     if (data.list) mergeList(data.list);
     if (data.log) receiveLog(data.log);
   }
@@ -316,18 +317,24 @@ window.workbench.monitor = (() => {
   // ---- files to take away
 
   function mountExport(host, server) {
-    host.addEventListener("click", async (event) => {
-      const what = event.target.closest("[data-export]")?.dataset.export;
+    const status = host.querySelector("[data-export-status]");
+    let told = 0;
+    const tell = (text) => {
+      status.textContent = text;
+      clearTimeout(told);
+      told = setTimeout(() => { status.textContent = ""; }, 8000);
+    };
+    document.addEventListener("click", async (event) => {
+      const what = event.target.closest?.("#wb-monitor-head [data-act=export]")?.dataset.id;
       if (!what) return;
-      const status = host.querySelector("[data-export-status]");
-      status.textContent = "Preparing …";
+      tell("Preparing …");
       try {
         const file = await server.export_run({ run: chosen, what });
         if (file?.problem === undefined && file?.text === undefined) throw new Error("no answer"); // Gradio answers for a server that does not
-        if (file.problem !== undefined) { status.textContent = file.problem; return; }
+        if (file.problem !== undefined) { tell(file.problem); return; }
         window.workbench.download(file.name, file.text, file.type);
-        status.textContent = `${file.name} is in your downloads.`;
-      } catch { status.textContent = "The server did not answer; try again."; }
+        tell(`${file.name} is in your downloads.`);
+      } catch { tell("The server did not answer; try again."); }
     });
   }
 

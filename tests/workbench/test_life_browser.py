@@ -97,16 +97,16 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
     wait_for(lambda: points_drawn(page) >= len(steps), "all points after the restart")
     assert listed < 60  # 5 s is promised for an idle machine; here it only must not hang
 
-    page.click("#wb-do-save")
-    page.locator("#wb-monitor-stop summary").click(timeout=120_000)
-    page.wait_for_selector("#wb-monitor-stop :text('rank 1')")
+    page.get_by_role("button", name="Stop and save").click()
+    page.locator("#wb-monitor-head").get_by_text("every process is gone").click(timeout=120_000)
+    page.wait_for_selector("#wb-monitor-head .wb-pop[open] :text('rank 1')")
     page.wait_for_selector("#wb-monitor-head .wb-badge.wb-stopped", timeout=120_000)
     wait_for(lambda: not processes_of(run), "the end of every process of the run", 30)
     assert state_of(run).state == "stopped" and json.loads(run.exit_file.read_text())["code"] == 85
     at = step_of(run)
     assert (run.checkpoints_dir / f"step-{at:08d}" / "MANIFEST.json").is_file()
 
-    page.click("#wb-do-resume:not([disabled])")
+    page.get_by_role("button", name="Resume").click()
     wait_for(lambda: step_of(run) > at, "a step after the resume")
     page.close()
     rank = next(r for r in rank_states(run) if r.rank == 1)
@@ -114,15 +114,17 @@ def test_two_clicks_a_killed_server_a_stop_and_a_killed_rank(
     os.kill(rank.process.pid, signal.SIGKILL)  # with no browser open
     page = new_page()
     open_monitor(page, server, run.name)
+    page.get_by_role("tab", name="Events").click()
     alert = page.locator("#wb-monitor-alerts")
     alert.get_by_text("rank 1").first.wait_for(timeout=120_000)
     assert "SIGKILL" in alert.inner_text()
 
     wait_for(lambda: state_of(run).state == "running" and state_of(run).processes, "the restart of the dead rank")
-    page.wait_for_selector("#wb-do-kill:not([disabled])")
-    page.click("#wb-do-kill")
+    page.locator("#wb-monitor-head [data-press=wb-do-kill]").wait_for(state="attached")
+    page.locator("#wb-monitor-head .wb-menu > summary").click()
+    page.get_by_role("menuitem", name="Kill …").click()
     page.click("#wb-do-kill-yes")
     wait_for(lambda: not processes_of(run), "the end of every killed process", 60)
-    page.locator("#wb-monitor-stop summary").click()
-    page.wait_for_selector("#wb-monitor-stop :text('rank 0')")
+    page.locator("#wb-monitor-head").get_by_text("every process is gone").click()
+    page.wait_for_selector("#wb-monitor-head .wb-pop[open] :text('rank 0')")
     assert not state_of(run).alive

@@ -13,7 +13,8 @@ from workbench import html, words
 from workbench.charts.points import points_csv
 from workbench.jobs import Alert
 from workbench.tabs.monitor import diff, panes
-from workbench.tabs.monitor.head import figures_of, glance
+from workbench.tabs.monitor.details import figures_of
+from workbench.tabs.monitor.glance import glance
 from workbench.tabs.monitor.labels import read_labels
 
 KINDS = ("csv", "config", "report")

@@ -1,196 +1,183 @@
-"""The head of the page: how the chosen run is doing, who works on it, and what became of a request to stop."""
+"""The head of the page: one line on how the chosen run is doing and what can be done, and four figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mygpt2.records import whole
-from mygpt2.run_dir import RunDir, RunState, last_record
-from mygpt2.run_dir.background_stop import BackgroundStop
+from mygpt2.records import number, whole
 from workbench import html, words
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
-from workbench.tabs.monitor.devices import Device, resident_bytes
+from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
 
-DOCUMENTS = ("empty", "not_text", "too_long")
-LEFT_OUT = {
-    "empty": "empty", "not_text": "not text", "too_long": "too long", "blocks": "blocks that cannot be read",
-    "cache_entries": "cached blocks, damaged and made anew", "log_lines": "lines of the logs, without room on the disk",
-}  # fmt: skip
-DIVERGED = html.Markup('<span class="wb-badge wb-failed">diverged</span>')
-MANY_RANKS = 64  # rows of the table
+STOPPING = "Stopping …"
 
 
 @dataclass(frozen=True)
-class Glance:
-    """Everything the head is made of, read once per poll."""
+class Place:
+    """What the head has to know besides the run itself.
 
-    run: RunDir
-    state: RunState
-    last: dict[str, Any]  # the last line of metrics.jsonl, of the present attempt
-    step: int | None
-    validation: dict[str, Any]  # the last eval event
-    left_out: dict[str, Any]  # the last event that counts it
-    checkpoints: Sequence[int]
+    may: which buttons make sense now, see `view.buttons`. waiting: its place in the queue from 1, of `queue` jobs.
+    stopping: a stop is under way. chips: markup of what calls for attention. pair: at least two runs are in the chart.
+    """
 
-
-def glance(run: RunDir, state: RunState, events: Iterable[dict[str, Any]]) -> Glance:
-    from mygpt2.checkpoint.store import steps
-
-    last = last_record(run.metrics_file, TAIL_BYTES)
-    newest = {event.get("kind"): event for event in events if isinstance(event.get("kind"), str)}
-    return Glance(
-        run, state, current(state.status, last), reached(run, state.status, last), newest.get("eval", {}),
-        newest.get("left_out", {}), steps(run.checkpoints_dir),
-    )  # fmt: skip
+    may: Mapping[str, bool]
+    waiting: int = 0
+    queue: int = 0
+    stopping: bool = False
+    chips: Sequence[html.Markup] = ()
+    star: bool = False
+    pair: bool = False
 
 
-def head(seen: Glance) -> html.Markup:
-    """Name, state and why, progress, and the numbers a person looks for first."""
-    state, status = seen.state, seen.state.status
-    phase = status.get("phase")
-    doing = f" {html.escape(phase)}" if state.alive and phase not in (None, state.state) else ""
-    reason = reason_of(state)
-    problem = "" if state.alive or state.state in ("queued", "failed") else came_to_nothing(seen.run)
-    left_out = left_out_words(seen.left_out)
-    said = str(status.get("message") or "") if state.alive else ""
+def head(seen: Glance, place: Place) -> html.Markup:
+    """The line, then the figures."""
+    buttons = [_star(place), _primary(seen, place),
+               html.menu("More", _more(seen, place), name="More that can be done with this run")]  # fmt: skip
+    return html.join([
+        html.Markup(f'<div class="wb-run-head"><h2 title="{html.escape(seen.run.name)}">'
+                    f"{html.escape(seen.run.name)}</h2>"),
+        _state(seen), *place.chips, _progress(seen), _time(seen, place),
+        html.Markup('<span class="wb-run-buttons">'), *buttons, html.Markup("</span></div>"),
+        html.figures(figures(seen, place)),
+    ])  # fmt: skip
+
+
+def _star(place: Place) -> html.Markup:
+    sign, label = ("★", "Remove the star") if place.star else ("☆", "Mark with a star")
+    off = "" if place.may["edit"] else " disabled"
     return html.Markup(
-        f'<div class="wb-run-head"><h2>{html.escape(seen.run.name)}</h2>{html.badge(state.state)}'
-        f'{DIVERGED if problem else ""}<span class="wb-muted">{doing}</span></div>'
-        + (f'<p class="wb-run-reason">{html.escape(reason)}</p>' if reason and reason != state.state else "")
-        + (f'<p class="wb-bad">{html.escape(problem)}</p>' if problem else "")
-        + (f'<p class="wb-warn">{html.escape(left_out)}</p>' if left_out else "")
-        + (f'<p class="wb-muted">{html.escape(said)}</p>' if said else "")
-        + progress(seen)
-        + f'<dl class="wb-mon-numbers">{_numbers(figures_of(seen))}</dl>'
+        f'<button type="button" class="wb-mon-star" data-press="wb-do-star" aria-pressed="{str(place.star).lower()}" '
+        f'aria-label="{label}" title="{label}"{off}>{sign}</button>'
     )
 
 
-def reason_of(state: RunState) -> str:
-    """Why a run is as it is, in a sentence; of one that failed on another rank than the first, which that was."""
-    reason = state.reason or ("" if state.alive else str(state.status.get("message") or ""))
-    rank = whole((state.exit or {}).get("rank")) if state.state == "failed" else None
-    return f"rank {rank}: {reason}" if rank and not reason.startswith(f"rank {rank}") else reason
+def _state(seen: Glance) -> html.Markup:
+    """The state as a chip, and what it is doing where that is another word."""
+    state, phase = seen.state, str(seen.state.status.get("phase") or "")
+    doing = phase if state.alive and phase not in ("", state.state, "training") else ""
+    said = str(state.status.get("message") or "") if state.alive else ""
+    badges = [html.badge(state.state)] + ([html.chip("diverged", "bad", seen.nothing)] if seen.nothing else [])
+    text = ": ".join(part for part in (doing, said) if part)
+    more = f'<span class="wb-muted wb-run-doing" title="{html.escape(text)}">{html.escape(text)}</span>' if text else ""
+    return html.join([*badges, html.Markup(more)])
 
 
-def left_out_words(event: Mapping[str, Any]) -> str:
-    """What the run has left out of its data so far, by kind; "" for nothing."""
-    counts, of = (found if isinstance(found := event.get(key), dict) else {} for key in ("counts", "of"))
-    known = {str(kind): count for kind, value in counts.items() if (count := whole(value))}
-    documents = {kind: known.pop(kind) for kind in DOCUMENTS if kind in known}
-    parts = []
-    if documents:
-        kinds = ", ".join(f"{count:,} {LEFT_OUT[kind]}" for kind, count in documents.items())
-        parts.append(f"{sum(documents.values()):,}{_of(of.get('documents'))} documents ({kinds})")
-    parts += [f"{count:,}{_of(of.get(kind))} {LEFT_OUT.get(kind, kind)}" for kind, count in known.items()]
-    return f"Left out so far: {'; '.join(parts)}." if parts else ""
-
-
-def _of(total: Any) -> str:
-    return f" of {total:,}" if whole(total) else ""
-
-
-def progress(seen: Glance) -> html.Markup:
-    """A bar of steps done; without a known number of steps only the words."""
-    step, steps = seen.step, words.number(seen.state.status.get("steps"))
+def _progress(seen: Glance) -> html.Markup:
+    """A thin bar of steps done and the count; without a known number of steps only the count."""
+    step, steps = seen.step, seen.steps
+    if seen.state.state == "finished" and step is not None and step == steps:
+        return html.Markup(f'<span class="wb-mon-steps">{words.count(step)} steps</span>')
     label = f"step {words.count(step)}" + (f" of {words.count(steps)}" if steps else "")
     if not steps:
-        return html.Markup(f'<p class="wb-muted">{html.escape(label)}</p>')
+        return html.Markup(f'<span class="wb-mon-steps">{html.escape(label)}</span>')
     share = min(1.0, max(0.0, (step or 0) / steps))
     text = f"{label}, {100 * share:.0f} %"
+    return html.Markup(
+        f'<span class="wb-mon-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * share:.0f}" aria-label="{html.escape(text)}"><i style="width:{100 * share:.2f}%">'
+        f'</i></span><span class="wb-mon-steps">{html.escape(text)}</span>'
+    )
+
+
+def _time(seen: Glance, place: Place) -> html.Markup:
+    """How long it will take, or when it ended."""
+    if place.waiting:
+        return html.Markup(f'<span class="wb-muted">{place.waiting} of {place.queue} in the queue</span>')
     if seen.state.alive:
-        text += f", {words.seconds(eta_seconds(seen.state))} left"
-    return html.Markup(
-        f'<div class="wb-mon-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * share:.0f}" aria-label="{html.escape(text)}"><span style="width:{100 * share:.2f}%">'
-        f'</span></div><p class="wb-mon-progress-text">{html.escape(text)}</p>'
-    )
-
-
-def figures_of(seen: Glance) -> list[tuple[str, str]]:
-    last, alive = seen.last, seen.state.alive
-    wait, step_ms = words.number(last.get("data_wait_ms")), words.number(last.get("step_ms"))
-    share = wait / (wait + step_ms) if wait is not None and step_ms and wait + step_ms > 0 else None
-    validation = words.fixed(seen.validation.get("loss"))
-    at = f" (step {words.count(seen.validation.get('step'))})" if seen.validation else ""
-    saved = f"{len(seen.checkpoints)}, newest step {seen.checkpoints[-1]:,}" if seen.checkpoints else "none"
-    figures = [
-        ("Loss", words.fixed(last.get("loss"))),
-        ("Validation", validation + at),
-        ("Tokens/s" if alive else "Tokens/s, last", words.count(last.get("tokens_per_second"))),
-        ("MFU", words.percent(last.get("mfu"))),
-        ("Memory", words.bytes_of(last.get("memory_bytes"))),
-        ("Data wait", words.percent(share)),
-        ("Tokens", words.brief(last.get("tokens"))),
-        ("Learning rate", words.brief(last.get("lr"))),
-        ("Checkpoints", saved),
-        ("Attempt", words.count(seen.state.status.get("attempt"))),
-    ]
-    if alive and seen.state.progress_age is not None and seen.state.progress_age > 30:
-        figures.append(("Last progress", f"{words.seconds(10 * (seen.state.progress_age // 10))} ago"))
-    return figures
-
-
-def _numbers(figures: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>" for label, value in figures)
-
-
-def ranks(state: RunState, devices: Sequence[Device]) -> html.Markup:
-    """Who works on the run, and on which devices. Empty when nobody is recorded."""
-    rows: list[tuple[Any, ...]] = []
-    for rank in state.ranks[:MANY_RANKS]:
-        alive = {True: html.Markup('<span class="wb-good">runs</span>'), False: "gone", None: "on another machine"}
-        pid = str(rank.process.pid) if rank.process else words.NA
-        host = "" if rank.process is None or rank.process.local else f" on {rank.process.host}"
-        memory = words.bytes_of(_rounded(resident_bytes(rank.process)))
-        rows.append((rank.rank, pid + host, rank.device or words.NA, alive[rank.alive], memory))
-    if not rows:
-        return html.note("No process of this run is recorded.")
-    parts = [html.table(("Rank", "Pid", "Device", "Alive", "Host memory"), rows, numeric=(0, 1, 4),
-                        caption="Ranks of the last attempt")]  # fmt: skip
-    more = len(state.ranks) - MANY_RANKS
-    if more > 0:
-        parts.append(html.note(f"… and {more} more"))
-    used = {rank.device for rank in state.ranks}
-    here = [device for device in devices if state.alive and device.name in used]
-    if here:
-        headers = ("Device", "Model", "Load", "Memory", "Temperature", "Power")
-        parts.append(html.table(headers, [_device(device) for device in here], numeric=range(2, 6), caption="Devices"))
-    return html.join(parts)
-
-
-def _rounded(value: float | None) -> float | None:
-    """To 10 MB: a number that flickers says nothing more."""
-    return None if value is None else round(value / 1e7) * 1e7
-
-
-def _device(device: Device) -> tuple[str, ...]:
-    memory = f"{words.bytes_of(device.memory_used)} of {words.bytes_of(device.memory_total)}"
-    celsius = words.NA if device.celsius is None else f"{device.celsius:.0f} °C"
-    watts = words.NA if device.watts is None else f"{device.watts:.0f} W"
-    return device.name, device.model, words.percent(device.load, 0), memory, celsius, watts
-
-
-HOW = {"save": "Stop and save", "now": "Stop now", "kill": "Kill"}
-
-
-def stop_report(stop: BackgroundStop | None) -> html.Markup:
-    """What happened to every rank so far; empty when nobody asked."""
-    if stop is None:
+        age = seen.state.progress_age
+        if age is not None and age > 30:
+            return html.Markup(f'<span class="wb-warn">no progress for {words.seconds(10 * (age // 10))}</span>')
         return html.Markup("")
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in stop.lines)
-    ended = "" if stop.done else ' <span class="wb-muted">under way</span>'
-    kind = "wb-bad" if stop.done and not stop.stopped else "wb-good" if stop.done else ""
-    outcome = ("every process is gone" if stop.stopped else "not everything ended") if stop.done else ""
-    title = html.escape(HOW.get(stop.how, stop.how))
-    if stop.done:  # folded: what follows it matters more by now
-        opened = "" if stop.stopped else " open"
-        return html.Markup(
-            f'<details class="wb-stop-report"{opened}><summary>{title}: <span class="{kind}">{html.escape(outcome)}'
-            f"</span></summary><ol>{lines}</ol></details>"
-        )
+    if seen.ended is None:
+        return html.Markup("")
+    return html.Markup(f'<span class="wb-muted">{html.when(seen.ended)}</span>')
+
+
+def _primary(seen: Glance, place: Place) -> html.Markup:
+    """The one thing that a person most probably wants to do with the run as it is; nothing where nothing fits."""
+    may, state = place.may, seen.state.state
+    label, press, on = "", "", True
+    if place.stopping:
+        label, press, on = STOPPING, "wb-do-save", False
+    elif place.waiting and may["stop"]:
+        label, press = "Cancel", "wb-do-save"
+    elif may["stop"]:
+        label, press = "Stop and save", "wb-do-save"
+    elif may["resume"]:
+        label, press = ("Resume" if seen.checkpoints else "Start again"), "wb-do-resume"
+    elif state == "finished" and seen.nothing:
+        label, press = "Open in Train", "wb-do-train"
+    elif state == "finished":
+        label, press = "Sample it", "wb-do-sample"
+    if not label:
+        return html.Markup("")
+    off = "" if on else " disabled"
     return html.Markup(
-        f'<section class="wb-stop-report" aria-live="polite"><h3>{title}{ended}</h3><ol>{lines}</ol></section>'
+        f'<button type="button" class="wb-mon-primary" data-press="{press}"{off}>{html.escape(label)}</button>'
     )
+
+
+def _more(seen: Glance, place: Place) -> list[html.Markup]:
+    """Everything else, in the order of how often it is wanted."""
+    may, primary = place.may, _primary(seen, place)
+    items = []
+    if may["ask"]:
+        items += [html.item("Save a checkpoint now", press="wb-do-save_now"),
+                  html.item("Take samples now", press="wb-do-sample_now")]  # fmt: skip
+    links = [
+        ("Sample it", "wb-do-sample"),
+        ("Compare it", "wb-do-compare"),
+        ("Find its ripples", "wb-do-ripples"),
+    ]
+    if place.pair:
+        links.append(("Compare the first two step by step", "wb-do-pair"))
+    links.append(("Open in Train", "wb-do-train"))
+    items += [html.item(text, press=press) for text, press in links if f'data-press="{press}"' not in primary]
+    for what, text in (("csv", "Save all points as CSV"), ("config", "Save its settings as TOML"),
+                       ("report", "Save a report as one HTML file")):  # fmt: skip
+        items.append(html.item(text, act="export", target=what, key=f"export-{what}"))
+    if may["stop"] and not place.waiting:
+        items.append(html.item("Stop now", press="wb-do-now", note="without a checkpoint"))
+    if may["kill"]:
+        items.append(html.item("Kill …", press="wb-do-kill", tone="bad"))
+    return items
+
+
+def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:
+    """Four figures that a person wants of a run in this state: label, value, a small line below."""
+    last = seen.last
+    mean = f"mean of {AVERAGED} steps {words.fixed(seen.mean)}" if seen.mean is not None else ""
+    found: list[tuple[Any, Any, Any]] = [
+        ("Training loss", words.fixed(last.get("loss")), mean),
+        ("Validation loss", words.fixed(seen.validation.get("loss")), _bits(seen.validation)),
+    ]
+    step_ms = number(last.get("step_ms"))
+    pace = f"{words.seconds(step_ms / 1000)} a step" if step_ms and step_ms >= 10_000 else ""
+    pace = pace or (f"{step_ms:,.0f} ms a step" if step_ms else "")
+    mfu = number(last.get("mfu"))
+    speed = f"{words.percent(mfu)} of peak" if mfu is not None else pace
+    found.append(("Tokens/s", words.count(last.get("tokens_per_second")), speed))
+    tokens = f"{words.brief(last.get('tokens'))} tokens" if last else ""
+    if seen.state.alive:
+        found.append(("Time left", words.seconds(eta_seconds(seen.state)), f"{tokens} so far" if tokens else ""))
+    elif seen.state.state != "queued":
+        attempt = whole(seen.state.status.get("attempt")) or 1
+        label = "Duration" if attempt == 1 else f"Attempt {attempt} took"
+        found.append((label, words.seconds(seen.took), tokens))
+    else:
+        found.append(("Steps to do", words.count(seen.steps), ""))
+    return found
+
+
+def _bits(event: Mapping[str, Any]) -> str:
+    """What a validation loss is in bits per byte, and what it is to be held against."""
+    if not event:
+        return ""
+    yardstick = event.get("yardstick")
+    known = yardstick if isinstance(yardstick, dict) and number(yardstick.get("loss")) is not None else None
+    beside = f"{known.get('of') or 'yardstick'} {words.fixed(known['loss'])}" if known else ""
+    bits = number(event.get("bits_per_byte"))
+    parts = [f"{words.fixed(bits)} bits per byte" if bits is not None else "", beside]
+    return " · ".join(part for part in parts if part) or f"step {words.count(event.get('step'))}"

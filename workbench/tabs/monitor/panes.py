@@ -19,31 +19,41 @@ MARKS = {"error": "wb-bad", "warning": "wb-warn", "info": "wb-muted"}
 def alerts(found: Sequence[Alert], focus: str) -> html.Markup:
     """Alerts of the chosen run and the folder, newest first, a crash with its log; then what is wrong with others."""
     own = [alert for alert in found if alert.run in (focus, "")]
-    others = [alert for alert in found if alert.run not in (focus, "") and alert.level == "error"]
-    if not own and not others:
+    elsewhere = [alert for alert in found if alert.run not in (focus, "") and alert.level == "error"]
+    if not own and not elsewhere:
         return html.note("No alerts.")
-    tails = 0
-    items = []
-    for alert in own[:SHOWN_ALERTS]:
-        show_tail = bool(alert.log_tail) and tails < SHOWN_TAILS
-        tails += show_tail
-        items.append(_alert(alert, show_tail))
-    parts = [html.Markup(f'<ul class="wb-mon-alerts">{"".join(items)}</ul>') if items else html.note("No alerts here.")]
+    parts = [listed(own[:SHOWN_ALERTS]) if own else html.note("No alerts here.")]
     if len(own) > SHOWN_ALERTS:
         parts.append(html.note(f"… and {len(own) - SHOWN_ALERTS} older ones"))
-    if others:
-        rows = "".join(
-            f'<li class="{MARKS.get(a.level, "wb-muted")}"><button type="button" class="wb-mon-link" data-wb-run='
-            f'"{html.escape(a.run)}">{html.escape(a.run)}</button> {html.escape(_when(a))}: {html.escape(a.text)}</li>'
-            for a in others[:SHOWN_OTHERS]
-        )
-        parts.append(html.Markup(f'<h3>Other runs</h3><ul class="wb-mon-alerts wb-mon-others">{rows}</ul>'))
+    if elsewhere:
+        parts += [html.Markup("<h3>Other runs</h3>"), others(elsewhere)]
     return html.join(parts)
 
 
-def _when(alert: Alert) -> str:
+def listed(found: Sequence[Alert]) -> html.Markup:
+    """Alerts one below the other; the first few crashes with the end of their log."""
+    tails = 0
+    items = []
+    for alert in found:
+        show_tail = bool(alert.log_tail) and tails < SHOWN_TAILS
+        tails += show_tail
+        items.append(_alert(alert, show_tail))
+    return html.Markup(f'<ul class="wb-mon-alerts">{"".join(items)}</ul>')
+
+
+def others(found: Sequence[Alert]) -> html.Markup:
+    """What is wrong with other runs, with a way to each."""
+    rows = "".join(
+        f'<li class="{MARKS.get(a.level, "wb-muted")}"><button type="button" class="wb-mon-link" data-wb-run='
+        f'"{html.escape(a.run)}">{html.escape(a.run)}</button> {_when(a)}: {html.escape(a.text)}</li>'
+        for a in found[:SHOWN_OTHERS]
+    )
+    return html.Markup(f'<ul class="wb-mon-alerts wb-mon-others">{rows}</ul>')
+
+
+def _when(alert: Alert) -> html.Markup:
     at = "" if alert.step is None else f", step {alert.step:,}"
-    return words.moment(alert.time) + at
+    return html.join([html.when(alert.time), at])
 
 
 def _alert(alert: Alert, show_tail: bool) -> str:
@@ -54,7 +64,7 @@ def _alert(alert: Alert, show_tail: bool) -> str:
     mark = MARKS.get(alert.level, "")
     return (
         f'<li class="wb-mon-alert wb-mon-alert-{html.escape(alert.level)}"><p><strong class="{mark}">'
-        f'{html.escape(alert.kind)}</strong> <span class="wb-muted">{html.escape(_when(alert))}</span></p>'
+        f'{html.escape(alert.kind)}</strong> <span class="wb-muted">{_when(alert)}</span></p>'
         f"<p>{html.escape(alert.text)}</p>{tail}</li>"
     )
 

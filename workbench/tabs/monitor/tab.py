@@ -15,7 +15,7 @@ from workbench.context import Context
 from workbench.page import ACTION, QUIET, Page
 from workbench.tabs.monitor import actions, step
 from workbench.tabs.monitor.export import export
-from workbench.tabs.monitor.view import SAVED, Monitor, look
+from workbench.tabs.monitor.view import NEEDS, SAVED, Monitor, look
 
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
@@ -57,15 +57,7 @@ LOG = """
 """
 LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"
 
-EXPORT = """
-<section class="wb-export" aria-label="Export">
-  <p class="wb-muted">Of the chosen run. The chart saves what it shows as PNG or SVG by its own menu.</p>
-  <p><button type="button" class="wb-mon-button" data-export="csv">All points as CSV</button>
-  <button type="button" class="wb-mon-button" data-export="config">Settings as TOML</button>
-  <button type="button" class="wb-mon-button" data-export="report">Report as one HTML file</button></p>
-  <p role="status" class="wb-muted" data-export-status></p>
-</section>
-"""
+EXPORT = '<p role="status" class="wb-mon-said" data-export-status></p>'
 EXPORT_SCRIPT = "window.workbench.monitor.mountExport(element, server);"
 
 
@@ -78,13 +70,13 @@ def build(context: Context, page: Page) -> None:
         with gr.Column(scale=5, min_width=320, elem_id="wb-monitor-run"):
             part("head", elem_id="wb-monitor-head")
             buttons, confirm = _buttons()
-            for name in ("stop", "alerts", "mixed"):
+            for name in ("trouble", "mixed"):
                 part(name, elem_id=f"wb-monitor-{name}")
             chart = LiveChart(context, url=True, label="Curves of the chosen runs", elem_id="wb-monitor-chart")
-            with gr.Accordion("Ranks and devices", open=True, elem_id="wb-monitor-ranks"):
-                part("ranks", elem_id="wb-monitor-who")
             with gr.Tabs(elem_id="wb-monitor-panes"):
-                fields, all_rows = _panes(context, part)
+                fields, all_rows = _panes(part)
+            gr.HTML(html_template=EXPORT, js_on_load=EXPORT_SCRIPT, apply_default_css=False,
+                    server_functions=[_exporter(context)])  # fmt: skip
         card = gr.HTML(html_template=step.CARD, js_on_load=step.CARD_SCRIPT, apply_default_css=False,
                        server_functions=step.server_functions(monitor), elem_id="wb-monitor-step")  # fmt: skip
     live = page.live("monitor", partial(look, monitor), {"chart": chart, **fields})
@@ -97,20 +89,14 @@ def build(context: Context, page: Page) -> None:
 
 
 def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button, gr.Textbox]]:
-    """What can be done with the chosen run, and the question before a kill."""
+    """What can be done with the chosen run, and the question before a kill.
+
+    The buttons themselves are out of sight: those of the head and of its menu press them.
+    """
     found: dict[str, gr.Button] = {}
-
-    def button(name: str, label: str) -> None:
-        found[name] = gr.Button(label, size="sm", elem_id=f"wb-do-{name}", min_width=60)
-
-    with gr.Row(elem_classes="wb-mon-actions"):
-        for name, label in (("save", "Stop and save"), ("now", "Stop now"), ("kill", "Kill …"),
-                            ("save_now", "Save now"), ("sample_now", "Sample now"), ("resume", "Resume")):  # fmt: skip
-            button(name, label)
-    with gr.Row(elem_classes="wb-mon-actions"):
-        for name, label in (("train", "Open in Train"), ("sample", "Sample it"), ("compare", "Compare it"),
-                            ("ripples", "Ripples"), ("pair", "Step against step"), ("star", "★ Star")):  # fmt: skip
-            button(name, label)
+    with gr.Row(elem_classes="wb-hidden"):
+        for name in NEEDS:
+            found[name] = gr.Button(name, elem_id=f"wb-do-{name}")
     with gr.Row(visible=False, elem_classes="wb-mon-actions wb-mon-confirm", elem_id="wb-confirm-kill") as row:
         question = gr.Textbox(visible="hidden", label="run asked about", container=False)
         gr.HTML(html.note("Kill ends every process at once: steps since the last checkpoint are lost."))
@@ -119,7 +105,7 @@ def _buttons() -> tuple[dict[str, gr.Button], tuple[gr.Row, gr.Button, gr.Button
     return found, (row, yes, no, question)
 
 
-def _panes(context: Context, part: Callable[..., Any]) -> tuple[dict[str, Any], gr.Checkbox]:
+def _panes(part: Callable[..., Any]) -> tuple[dict[str, Any], gr.Checkbox]:
     """What lies below the chart: the fields that the view fills, and a choice; elem_ids tell which pane is open."""
 
     def tab(name: str, label: str) -> gr.Tab:
@@ -143,10 +129,10 @@ def _panes(context: Context, part: Callable[..., Any]) -> tuple[dict[str, Any], 
     with tab("results", "Results"):
         part("results", elem_id="wb-monitor-results")
     with tab("events", "Events"):
+        part("alerts", elem_id="wb-monitor-alerts")
         part("events", elem_id="wb-monitor-events")
-    with tab("export", "Export"):
-        gr.HTML(html_template=EXPORT, js_on_load=EXPORT_SCRIPT, apply_default_css=False,
-                server_functions=[_exporter(context)])  # fmt: skip
+    with tab("details", "Details"):
+        part("details", elem_id="wb-monitor-details")
     return {"slider": slider, "note": note, "tags": tags, "note_of": note_of}, all_rows
 
 

@@ -6,7 +6,7 @@ The page says which runs it shows, which pane is open and up to where it has rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
+from workbench.jobs import Alert
 from workbench.jobs.policy import may_resume
 from workbench.jobs.records import HOLDING, WAITING
 from workbench.live import Asked, News
-from workbench.tabs.monitor import diff, head, labels, logs, panes
+from workbench.tabs.monitor import chips, diff, head, labels, logs, panes
+from workbench.tabs.monitor.details import details
 from workbench.tabs.monitor.devices import DeviceWatch
+from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.index import RunIndex, starting
+from workbench.tabs.monitor.trouble import trouble
 
 MAX_RUNS = 8
 SAVED = "Saved when you leave the field."
@@ -32,7 +36,7 @@ NEEDS = {
     "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
     "train": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
 }  # fmt: skip
-PANES = ("log", "samples", "notes", "settings", "results", "events", "export")
+PANES = ("log", "samples", "notes", "settings", "results", "events", "details")
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,30 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     state = starting(state_of(run), job in HOLDING) if run else None
     may = buttons(state, read_only=context.read_only, job=job)
     news.tell("enabled", {f"wb-do-{name}": may[need] for name, need in NEEDS.items()})
-    news.show("alerts", panes.alerts(alerts, run.name if run else ""))
     if run is None or state is None:
         gone = html.empty(f"There is no run {ask.focus}.", "Choose one from the list.") if ask.focus else html.empty("")
         news.show("head", gone)
+        news.show("trouble", "")
     else:
-        news.show("head", head.head(head.glance(run, state, monitor.histories.events(run))))
-        news.show("ranks", head.ranks(state, monitor.devices.devices() if state.alive else []))
-        news.show("stop", head.stop_report(context.jobs.stop_of(run.name)))
+        seen = glance(run, state, monitor.histories.events(run))
+        news.show("head", head.head(seen, _place(context, ask, seen, may, alerts)))
+        launcher = _launcher(context, run)
+        news.show("trouble", trouble(seen, alerts, launcher, may_resume=may["resume"]))
         _note(run, context.read_only, news)
-        _pane(monitor, ask, run, news)
+        _pane(monitor, ask, seen, alerts, news)
     news.busy = monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run)
+
+
+def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert]) -> head.Place:
+    """What the head has to know of the queue, the alerts and what was asked for."""
+    name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
+    waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
+    stop = context.jobs.stop_of(name)
+    found = [*chips.stop_chips(stop), *chips.rank_chips(seen.state), *chips.alert_chips(alerts, name)]
+    return head.Place(
+        may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
+        len(ask.runs) > 1,
+    )  # fmt: skip
 
 
 def mixed(tokenizers: Mapping[str, str]) -> html.Markup:
@@ -135,8 +152,9 @@ def _focus(context: Context, name: str) -> RunDir | None:
         return None  # it was removed; the list says so
 
 
-def _pane(monitor: Monitor, ask: Ask, run: RunDir, news: News) -> None:
+def _pane(monitor: Monitor, ask: Ask, seen: Glance, alerts: Sequence[Alert], news: News) -> None:
     """The parts of the pane that is open."""
+    run = seen.run
     if ask.pane == "samples":
         timeline = panes.moments(monitor.histories.samples(run))
         count, at = len(timeline), ask.sample_at
@@ -149,7 +167,10 @@ def _pane(monitor: Monitor, ask: Ask, run: RunDir, news: News) -> None:
         news.known_by("fields", "slider", digest, lambda: place)
         news.show("samples", panes.samples(timeline, at))
     elif ask.pane == "events":
+        news.show("alerts", panes.alerts(alerts, run.name))
         news.show("events", panes.events(monitor.histories.events(run)))
+    elif ask.pane == "details":
+        news.show("details", details(seen, monitor.devices.devices() if seen.state.alive else []))
     elif ask.pane == "results":
         news.show("results", lambda: panes.results(run), stamp=(run.name, _stamp(run.evals_dir)))
     elif ask.pane == "settings":
@@ -187,8 +208,7 @@ def _note(run: RunDir, read_only: bool, news: News) -> None:
 
 def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is new in the chosen log, or None. Another run or another log starts anew."""
-    job = context.jobs.job_of(run.name)
-    files = logs.log_files(run, context.jobs.log_file(job) if job else None)
+    files = logs.log_files(run, _launcher(context, run))
     name = logs.choose(files, str(wanted.get("file", "")))
     offset = wanted.get("offset")
     same = wanted.get("run") == run.name and wanted.get("file") == name and type(offset) is int
@@ -203,6 +223,11 @@ def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, 
     if same and known and not news["fresh"] and not news["lines"] and news["open"] == wanted.get("open"):
         return None
     return {"run": run.name, "file": name, "files": list(files), "from": offset if same else None, **news}
+
+
+def _launcher(context: Context, run: RunDir) -> Path | None:
+    job = context.jobs.job_of(run.name)
+    return context.jobs.log_file(job) if job else None
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -66,6 +66,13 @@ def head_is(page, name):
     page.locator("#wb-monitor-head h2", has_text=re.compile(f"^{name}$")).wait_for(timeout=LIMIT)
 
 
+def choose(page, item):
+    """An item of the head's menu, which a scroll of the page closes."""
+    page.evaluate("() => new Promise((then) => { scrollTo(0, 0); requestAnimationFrame(() => setTimeout(then)); })")
+    page.locator("#wb-monitor-head .wb-menu > summary").click()
+    page.get_by_role("menuitem", name=item).click()
+
+
 def test_list_search_sort_selection_and_address(browser_page, server):
     page = browser_page
     go(page, server)
@@ -146,6 +153,8 @@ def test_text_of_others_is_text_in_every_pane(new_page, server):
     page.get_by_role("tab", name="Results").click()
     page.locator("#wb-monitor-results").get_by_text(BAD).wait_for(timeout=LIMIT)
     open_run(page, "gamma")
+    page.locator("#wb-monitor-trouble .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
+    page.get_by_role("tab", name="Events").click()
     page.locator("#wb-monitor-alerts .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
     assert page.locator("#wb-monitor img").count() == 0
 
@@ -161,13 +170,12 @@ def test_settings_show_what_differs_and_exports_are_whole(new_page, server):
     page.get_by_label("Also settings that are the same").check()
     table.get_by_text("model.n_layer").wait_for(timeout=LIMIT)
 
-    page.get_by_role("tab", name="Export").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="All points as CSV").click()
+        choose(page, "Save all points as CSV")
     text = Path(download.value.path()).read_text()
     assert download.value.suggested_filename == "alpha.csv" and len(text.splitlines()) == 41
     with page.expect_download() as download:
-        page.get_by_role("button", name="Report as one HTML file").click()
+        choose(page, "Save a report as one HTML file")
     assert "&lt;img src=x" in Path(download.value.path()).read_text()
 
 
@@ -187,7 +195,7 @@ def test_note_tags_and_star_are_saved_in_the_run_folder(new_page, server, runs):
     beta = RunDir(runs / "beta")
     assert labels.read_note(beta) == "typed in the page" and labels.read_labels(beta).tags == ("one", "two")
     assert labels.read_note(RunDir(runs / "gamma")) == ""
-    page.get_by_role("button", name="★ Star").click()
+    page.get_by_role("button", name="Mark with a star").click()
     page.get_by_text("gamma is starred").first.wait_for(timeout=LIMIT)  # a note that goes away by itself
     page.locator('.wb-run[data-run="gamma"] .wb-run-star').wait_for(timeout=LIMIT)
     assert labels.read_labels(RunDir(runs / "gamma")).star
@@ -197,10 +205,9 @@ def test_two_runs_are_taken_along_to_another_tab(new_page, server):
     page = new_page()
     go(page, server, "&runs=alpha")
     head_is(page, "alpha")
-    page.locator("#wb-do-pair:not([disabled])").click()
-    page.get_by_text("tick a second one in the list").first.wait_for(timeout=LIMIT)
     page.get_by_label("Show beta in the chart").check()
-    page.locator("#wb-do-pair").click()
+    page.locator("#wb-monitor-head [data-press=wb-do-pair]").wait_for(state="attached", timeout=LIMIT)
+    choose(page, "Compare the first two step by step")
     page.wait_for_function("() => new URL(location.href).searchParams.get('tab') === 'ripples'", timeout=LIMIT)
     page.wait_for_function("""() => {
         const box = document.querySelector('#wb-port-ripples textarea, #wb-port-ripples input');
@@ -212,9 +219,9 @@ def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page
     page = new_page(viewport={"width": 390, "height": 844})
     go(page, server, "&runs=gamma")
     head_is(page, "gamma")
-    page.locator("#wb-monitor-alerts .wb-mon-alert").first.wait_for(timeout=LIMIT)
+    page.locator("#wb-monitor-trouble .wb-log-tail").wait_for(timeout=LIMIT)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in ("#wb-monitor-head", "#wb-do-save", "#wb-do-kill", "#wb-monitor-alerts"):
+    for part in ("#wb-monitor-head", ".wb-mon-primary", "#wb-monitor-head .wb-menu > summary", "#wb-monitor-trouble"):
         box = page.locator(part).bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, part
 
@@ -262,19 +269,19 @@ def test_a_run_of_two_ranks_is_killed_after_a_question_and_every_rank_is_reporte
     page.locator("#wb-monitor-head .wb-running").wait_for(timeout=LIMIT)
     pids = {str(process.pid) for process in state_of(living).processes}
     assert len(pids) == 2
-    page.wait_for_function("n => document.querySelectorAll('#wb-monitor-who .wb-good').length === n", arg=2)
-    before = page.locator("#wb-monitor-head .wb-mon-progress-text").inner_text()
-    page.wait_for_function("text => document.querySelector('.wb-mon-progress-text')?.innerText !== text", arg=before)
+    page.get_by_role("tab", name="Details").click()
+    page.wait_for_function("n => document.querySelectorAll('#wb-monitor-details .wb-good').length === n", arg=2)
+    before = page.locator("#wb-monitor-head .wb-mon-steps").inner_text()
+    page.wait_for_function("text => document.querySelector('.wb-mon-steps')?.innerText !== text", arg=before)
 
-    page.locator("#wb-do-kill").click()
+    choose(page, "Kill …")
     page.locator("#wb-do-kill-no").click()
     page.locator("#wb-confirm-kill").wait_for(state="hidden", timeout=LIMIT)
     assert len(state_of(living).processes) == 2, "nothing happens before the question is answered"
-    page.locator("#wb-do-kill").click()
+    choose(page, "Kill …")
     page.locator("#wb-do-kill-yes").click()
-    page.locator("#wb-monitor-stop").get_by_text("every process is gone").wait_for(timeout=LIMIT)
-    page.locator("#wb-monitor-stop summary").click()
-    report = page.locator("#wb-monitor-stop").inner_text()
+    page.locator("#wb-monitor-head").get_by_text("every process is gone").click(timeout=LIMIT)
+    report = page.locator("#wb-monitor-head .wb-pop[open] .wb-pop-body").inner_text()
     assert re.search(r"rank 0 \(pid \d+\): killed", report) and re.search(r"rank 1 \(pid \d+\): killed", report)
     assert state_of(living).processes == []
-    page.locator("#wb-do-resume:not([disabled])").wait_for(timeout=LIMIT)
+    page.locator(".wb-mon-primary", has_text=re.compile("Resume|Start again")).wait_for(timeout=LIMIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -14,15 +15,39 @@ from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench import words
 from workbench.jobs import Alert
-from workbench.tabs.monitor import diff, head, panes
+from workbench.tabs.monitor import chips, details, diff, head, panes
 from workbench.tabs.monitor.devices import DeviceWatch, parse_devices
+from workbench.tabs.monitor.glance import glance
 from workbench.tabs.monitor.index import row_of
+from workbench.tabs.monitor.trouble import trouble
+from workbench.tabs.monitor.view import buttons
 
 BAD = "<img src=x onerror=alert(1)>"
 
 
 def alert(run="a", *, kind="crash", level="error", time=0.0, text="rank 1 exited with -9", tail=()):
     return Alert(f"{run}/{kind}/{time}", level, kind, run, 7, time, text, tuple(tail))
+
+
+def shown_head(run, events=(), *, read_only=False, **place):
+    """The head of a run as it is now, out of any queue."""
+    state = state_of(run)
+    return head.head(glance(run, state, events), head.Place(buttons(state, read_only=read_only), **place))
+
+
+def what_went_wrong(run, alerts=()):
+    return trouble(glance(run, state_of(run), []), alerts, None, may_resume=True)
+
+
+def primary(markup):
+    """The label of the one primary button, "" without one."""
+    found = re.findall(r'<button[^>]*class="wb-mon-primary"[^>]*>([^<]*)<', markup)
+    assert len(found) < 2
+    return found[0] if found else ""
+
+
+def items(markup):
+    return re.findall(r'role="menuitem"[^>]*>([^<]+)<', markup)
 
 
 def assert_all_text(markup):
@@ -49,8 +74,11 @@ def test_nothing_of_a_run_becomes_markup(tmp_path):
     record = {"pid": 999999, "start": BAD, "host": BAD, "device": BAD, "attempt": 1}
     replace_json(run.rank_file(0), record)
     state = state_of(run)
-    assert_all_text(head.head(head.glance(run, state, [{"kind": "eval", "loss": BAD, "step": BAD}])))
-    assert_all_text(head.ranks(state, []))
+    assert_all_text(shown_head(run, [{"kind": "eval", "loss": BAD, "step": BAD}]))
+    assert_all_text(details.ranks(state, []))
+    chip = chips.alert_chips([alert(text=BAD, tail=[BAD]), alert("b", text=BAD)], "a")
+    for markup in (*chip, what_went_wrong(run_folder(tmp_path, "f", state="failed"), [alert("f", tail=[BAD])])):
+        assert_all_text(markup)
 
 
 def test_alerts_of_the_run_and_the_folder_come_before_those_of_others():
@@ -106,17 +134,47 @@ def test_differences_of_code_versions_tokenizer_and_data_are_settings_too(tmp_pa
     }  # fmt: skip
 
 
-def test_the_head_says_how_far_how_fast_and_what_is_not_known(tmp_path):
+def test_the_head_says_how_far_how_fast_and_the_details_what_is_not_known(tmp_path):
     with running() as process:
         run = run_folder(tmp_path, "a", state="running")
         record_rank(run, 0, process.pid)
         state = state_of(run)
-        shown = head.head(head.glance(run, state, [{"kind": "eval", "loss": 4.4444, "step": 2}]))
-        table = head.ranks(state, [])
-    assert 'aria-valuenow="30"' in shown and "step 3 of 10, 30 %" in shown and "4.4444 (step 2)" in shown
-    text = re.sub("<[^>]+>", " ", shown)
+        event = {
+            "kind": "eval",
+            "loss": 4.4444,
+            "step": 2,
+            "bits_per_byte": 1.5,
+            "yardstick": {"of": "gpt2", "loss": 3.2},
+        }
+        shown = shown_head(run, [event])
+        table = details.details(glance(run, state, []), [])
+    assert 'aria-valuenow="30"' in shown and "step 3 of 10, 30 %" in shown
+    assert "4.4444" in shown and "1.5000 bits per byte · gpt2 3.2000" in shown and "mean of 20 steps 4.8000" in shown
+    text = re.sub("<[^>]+>", " ", table)
     assert re.search(r"Data wait\s+10\.0 %", text) and re.search(r"MFU\s+n/a", text)
     assert str(process.pid) in table and "runs" in table
+
+
+def test_each_state_has_the_one_button_that_fits_and_four_figures(tmp_path):
+    ended = {state: run_folder(tmp_path, state, state=state) for state in ("finished", "stopped", "failed", "queued")}
+    (ended["stopped"].checkpoints_dir / "step-00000003").mkdir()
+    (ended["stopped"].checkpoints_dir / "step-00000003" / "MANIFEST.json").write_text("{}")
+    found = {state: primary(shown_head(run)) for state, run in ended.items()}
+    assert found == {"finished": "Sample it", "stopped": "Resume", "failed": "Start again", "queued": "Stop and save"}
+    assert primary(shown_head(ended["queued"], waiting=1, queue=2)) == "Cancel"
+    assert "1 of 2 in the queue" in shown_head(ended["queued"], waiting=1, queue=2)
+    with running() as process:
+        run = run_folder(tmp_path, "alive", state="running")
+        record_rank(run, 0, process.pid)
+        alive, watched = shown_head(run), shown_head(run, read_only=True)
+        assert primary(alive) == "Stop and save" and primary(watched) == ""
+        assert primary(shown_head(run, stopping=True)) == head.STOPPING
+        assert {"Save a checkpoint now", "Stop now", "Kill …"} <= set(items(alive))
+        assert not {"Save a checkpoint now", "Stop now", "Kill …"} & set(items(watched))
+    for markup in (alive, *map(shown_head, ended.values())):
+        assert markup.count('class="wb-figure"') == 4 and primary(markup) not in items(markup)
+    assert "Time left" in alive and "Duration" in shown_head(ended["finished"])
+    assert "Compare the first two step by step" in items(shown_head(ended["finished"], pair=True))
 
 
 class Stop:
@@ -126,10 +184,36 @@ class Stop:
 
 
 def test_a_stop_that_left_something_behind_says_so():
-    shown = head.stop_report(Stop())
-    assert "not everything ended" in shown and "wb-bad" in shown
+    (shown,) = chips.stop_chips(Stop())
+    assert "not everything ended" in shown and "wb-chip-bad" in shown
     assert_all_text(shown)
-    assert head.stop_report(None) == ""
+    assert chips.stop_chips(None) == []
+
+
+def test_alerts_of_one_kind_are_one_chip_the_worst_first_and_can_be_dismissed():
+    spikes = [alert(kind="spike", level="warning", time=float(n), text=f"spike {n}") for n in range(7)]
+    found = chips.alert_chips([*spikes, alert(time=9.0, tail=["boom"]), alert("", kind="disk", time=8.0)], "a")
+    labels = [re.sub("<[^>]+>", "", chip.partition("</summary>")[0]) for chip in found]
+    assert labels == ["crash", "disk", "spike ×7"]
+    assert "spike 4" in found[2] and "spike 5" not in found[2] and "… and 2 older ones in Events" in found[2]
+    assert "boom" in found[0] and all("data-dismiss" in chip for chip in found)
+    assert re.search(r'data-alerts="[^" ]+( [^" ]+){6}"', found[2]), "a key of each alert"
+
+
+def test_more_kinds_of_alerts_than_fit_are_one_chip():
+    found = chips.alert_chips([alert(kind=f"kind-{n}", level="warning") for n in range(6)], "a")
+    assert len(found) == 4 and "3 more" in found[3]
+
+
+def test_a_rank_that_is_gone_while_the_run_goes_on_is_said(tmp_path):
+    with running() as process:
+        run = run_folder(tmp_path, "a", state="running")
+        record_rank(run, 0, process.pid)
+        assert chips.rank_chips(state_of(run)) == []
+        state = state_of(run)
+        gone = replace(state, ranks=[*state.ranks, replace(state.ranks[0], rank=3, alive=False)])
+        (shown,) = chips.rank_chips(gone)
+    assert "rank 3 gone" in shown
 
 
 def test_devices_as_the_driver_tells_them_and_what_it_does_not_know():
@@ -160,22 +244,46 @@ def test_a_failed_run_says_in_one_sentence_which_rank_and_why(tmp_path):
     record = {"attempt": 1, "state": "failed", "code": 70, "reason": "ValueError: no such column", "rank": 1}
     for reason in ("ValueError: no such column", "rank 1: ValueError: no such column"):
         replace_json(run.exit_file, {**record, "reason": reason})
-        shown = head.head(head.glance(run, state_of(run), []))
-        assert '<p class="wb-run-reason">rank 1: ValueError: no such column</p>' in shown
+        assert ">It failed at step 3: rank 1: ValueError: no such column.<" in what_went_wrong(run)
     replace_json(run.exit_file, {**record, "rank": 0, "reason": "data.source: there is no such file"})
-    shown = head.head(head.glance(run, state_of(run), []))
-    assert '<p class="wb-run-reason">data.source: there is no such file</p>' in shown, "the same on every rank"
+    assert ">It failed at step 3: data.source: there is no such file.<" in what_went_wrong(run), (
+        "the same on every rank"
+    )
+
+
+def test_a_failed_run_shows_what_to_do_and_the_end_of_its_log(tmp_path):
+    run = run_folder(tmp_path, "a", state="failed")
+    run.log_file(0).write_text("".join(f"line {n}\n" for n in range(50)))
+    record = {"attempt": 1, "state": "failed", "code": 70, "rank": 0}
+    advices = {
+        (2, "data.source: nothing there"): "correct what the sentence names",
+        (70, "non-finite: the loss of step 3 is not finite"): "a lower learning rate",
+        (75, "the hub does not answer"): "Nothing is wrong with the run itself",
+        (70, "ValueError"): "The end of the log says where",
+    }
+    for (code, reason), expected in advices.items():
+        replace_json(run.exit_file, {**record, "code": code, "reason": reason})
+        shown = what_went_wrong(run)
+        assert expected in shown and "line 49" in shown and "line 38" in shown and "line 37" not in shown
+    assert "non-finite" not in what_went_wrong(run)
+    assert "from the alert" in what_went_wrong(run, [alert(tail=["from the alert"])])
+    (run.checkpoints_dir / "step-00000002").mkdir()
+    (run.checkpoints_dir / "step-00000002" / "MANIFEST.json").write_text("{}")
+    assert "Resume goes on from the checkpoint of step 2" in what_went_wrong(run)
+    for state in ("finished", "stopped", "queued"):
+        assert what_went_wrong(run_folder(tmp_path, state, state=state)) == ""
 
 
 def test_what_is_left_out_is_counted_on_the_page(tmp_path):
     run = run_folder(tmp_path, "a")
     counts = {"empty": 390, "not_text": 10, "too_long": 0, "blocks": 1, "cache_entries": 2, "log_lines": 1200}
     event = {"kind": "left_out", "counts": counts, "of": {"documents": 800, "blocks": 40}, "share": 0.5}
-    shown = head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 1}}, event]))
+    shown = details.details(glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 1}}, event]), [])
     words = ("Left out so far: 400 of 800 documents (390 empty, 10 not text); 1 of 40 blocks that cannot be read; "
              "2 cached blocks, damaged and made anew; 1,200 lines of the logs, without room on the disk.")  # fmt: skip
     assert words in shown
-    assert "Left out" not in head.head(head.glance(run, state_of(run), [{"kind": "left_out", "counts": {"empty": 0}}]))
+    none = [{"kind": "left_out", "counts": {"empty": 0}}]
+    assert "Left out" not in details.details(glance(run, state_of(run), none), [])
 
 
 def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
@@ -184,8 +292,9 @@ def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
     with broken.metrics_file.open("a") as file:
         file.writelines(json.dumps({"attempt": 1, "step": n, "loss": 1186.0}) + "\n" for n in range(31, 61))
     for run, diverged in ((sound, False), (broken, True)):
-        shown = head.head(head.glance(run, state_of(run), []))
-        assert ("diverged" in shown) == ("is no result" in shown) == diverged
+        shown = what_went_wrong(run)
+        assert ("diverged" in shown_head(run)) == ("is no result" in shown) == diverged
+        assert primary(shown_head(run)) == ("Open in Train" if diverged else "Sample it")
         assert row_of(run, state_of(run))["diverged"] == diverged
     assert "1186, is no result: guessing every token alike costs 9.01, and this run began at 4.9" in shown
 

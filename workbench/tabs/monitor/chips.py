@@ -1,0 +1,91 @@
+"""Chips of the head: alerts, a rank that is gone, a request to stop. Each opens what there is to say of it.
+
+What they open lies over the page, so that nothing moves when one comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mygpt2.run_dir import RunState
+from mygpt2.run_dir.background_stop import BackgroundStop
+from workbench import html
+from workbench.jobs import Alert
+from workbench.tabs.monitor import panes
+
+SHOWN, EACH = 3, 5  # chips of alerts; alerts that one of them opens
+TONES: dict[str, html.Tone] = {"error": "bad", "warning": "warn"}
+ORDER = {"error": 0, "warning": 1}
+HOW = {"save": "Stop and save", "now": "Stop now", "kill": "Kill"}
+
+
+def opened(
+    chip: html.Markup, body: html.Markup, key: str, keys: Sequence[str] = (), *, live: bool = False
+) -> html.Markup:
+    """A chip that opens `body`. `keys`: of the alerts in it, which a person may dismiss. `live`: read aloud."""
+    alerts = f' data-alerts="{html.escape(" ".join(keys))}"' if keys else ""
+    dismiss = '<button type="button" class="wb-small" data-dismiss>Dismiss</button>' if keys else ""
+    said = ' role="status"' if live else ""
+    return html.Markup(
+        f'<details class="wb-pop" data-key="{html.escape(key)}"{alerts}><summary{said}>{chip}</summary>'
+        f'<div class="wb-pop-body">{body}{dismiss}</div></details>'
+    )
+
+
+def alert_chips(found: Sequence[Alert], focus: str) -> list[html.Markup]:
+    """Alerts of the chosen run and the folder by kind, the worst first; then that others have errors."""
+    own = [alert for alert in found if alert.run in (focus, "")]
+    others = [alert for alert in found if alert.run not in (focus, "") and alert.level == "error"]
+    kinds: dict[tuple[str, str], list[Alert]] = {}
+    for alert in own:
+        kinds.setdefault((alert.level, alert.kind), []).append(alert)
+    groups = sorted(kinds.items(), key=lambda group: ORDER.get(group[0][0], 2))
+    chips = [_chip(alerts, kind, level) for (level, kind), alerts in groups[:SHOWN]]
+    if rest := [alert for _, alerts in groups[SHOWN:] for alert in alerts]:
+        chips.append(_chip(rest, f"{len(rest)} more", rest[0].level, counted=False))
+    if others:
+        runs = len({alert.run for alert in others})
+        words = "another run" if runs == 1 else f"{runs} other runs"
+        body = panes.others(others)
+        chips.append(opened(html.chip(f"errors in {words}"), body, "alerts-others", [_key(alert) for alert in others]))
+    return chips
+
+
+def _chip(alerts: Sequence[Alert], kind: str, level: str, *, counted: bool = True) -> html.Markup:
+    label = f"{kind} ×{len(alerts)}" if counted and len(alerts) > 1 else kind
+    older = html.note(f"… and {len(alerts) - EACH} older ones in Events") if len(alerts) > EACH else ""
+    body = html.join([panes.listed(alerts[:EACH]), older])
+    key = f"alerts-{level}-{kind}"
+    return opened(html.chip(label, TONES.get(level, "neutral")), body, key, [_key(alert) for alert in alerts])
+
+
+def _key(alert: Alert) -> str:
+    """As one word: what a browser keeps of what was dismissed."""
+    return f"{alert.folder}/{alert.key}".replace(" ", "_")
+
+
+def rank_chips(state: RunState) -> list[html.Markup]:
+    """A rank that is gone while the run goes on."""
+    gone = [rank.rank for rank in state.ranks if rank.alive is False] if state.alive else []
+    if not gone:
+        return []
+    names = ", ".join(str(rank) for rank in gone[:8]) + (f" and {len(gone) - 8} more" if len(gone) > 8 else "")
+    label = f"rank {names} gone" if len(gone) == 1 else f"{len(gone)} ranks gone"
+    text = f"No process of rank {names} is left, while the run says it is {state.state}. Details lists all ranks."
+    return [opened(html.chip(label, "bad"), html.note(text), "ranks-gone")]
+
+
+def stop_chips(stop: BackgroundStop | None) -> list[html.Markup]:
+    """What became of a request to stop, rank by rank; nothing when nobody asked."""
+    if stop is None:
+        return []
+    title = HOW.get(stop.how, stop.how)
+    if not stop.done:
+        chip = html.chip(f"{title}: under way", "warn")
+    elif stop.stopped:
+        chip = html.chip(f"{title}: every process is gone", "good")
+    else:
+        chip = html.chip(f"{title}: not everything ended", "bad")
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in stop.lines)
+    body = html.Markup(f"<ol>{lines}</ol>") if lines else html.note("Nothing has answered yet.")
+    return [opened(chip, body, "stop", live=True)]

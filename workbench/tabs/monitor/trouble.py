@@ -1,0 +1,85 @@
+"""What stands above the chart of a run that failed: why, in a sentence, what to do, and the end of its log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mygpt2.errors import EXIT_TRY_AGAIN, EXIT_USAGE, UserError
+from mygpt2.failures import NONFINITE
+from mygpt2.records import whole
+from mygpt2.run_dir import RunDir, RunState
+from workbench import html
+from workbench.jobs import Alert
+from workbench.tabs.monitor import logs
+from workbench.tabs.monitor.glance import Glance
+
+LINES = 12  # of the log
+ENDS = ("failed", "lost")
+
+
+def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may_resume: bool) -> html.Markup:
+    """Nothing for a run that is well. `launcher`: the log of the one that started it, if it is known."""
+    if seen.nothing:
+        then = "The curve shows where it turned; open it in Train and take a lower learning rate."
+        return _section(f"It diverged: {seen.nothing}.", then, [])
+    if seen.state.state not in ENDS:
+        return html.Markup("")
+    at = f" at step {seen.step:,}" if seen.step else " before its first step"
+    word = "It was lost" if seen.state.state == "lost" else "It failed"
+    why = reason_of(seen.state).removeprefix(NONFINITE).strip().rstrip(".")
+    sentence = f"{word}{at}: {why}." if why else f"{word}{at}, and did not say why."
+    return _section(sentence, advice(seen, may_resume=may_resume), last_lines(seen.run, alerts, launcher))
+
+
+def reason_of(state: RunState) -> str:
+    """Why a run is as it is, in a sentence; of one that failed on another rank than the first, which that was."""
+    reason = state.reason or ("" if state.alive else str(state.status.get("message") or ""))
+    rank = whole((state.exit or {}).get("rank")) if state.state == "failed" else None
+    return f"rank {rank}: {reason}" if rank and not reason.startswith(f"rank {rank}") else reason
+
+
+def advice(seen: Glance, *, may_resume: bool) -> str:
+    """What to do about it, in a sentence or two."""
+    code, reason = whole((seen.state.exit or {}).get("code")), reason_of(seen.state)
+    go_on = f"Resume goes on from the checkpoint of step {seen.checkpoints[-1]:,}" if seen.checkpoints else ""
+    go_on = go_on or "It has no checkpoint, so that starting it again begins at step 0"
+    if NONFINITE.strip() in reason:
+        return f"Open it in Train with a lower learning rate or a stronger clipping of the gradient. {go_on}."
+    if code == EXIT_USAGE:
+        return "Open it in Train, correct what the sentence names, and start it under a new name."
+    if code == EXIT_TRY_AGAIN:
+        return f"Nothing is wrong with the run itself: try again when what it waited for answers. {go_on}."
+    if seen.state.state == "lost":
+        often = "Something outside ended it, most often the system for want of memory (dmesg tells)"
+        return f"{often}; a smaller micro batch needs less. {go_on}." if may_resume else f"{often}."
+    return f"The end of the log says where. {go_on}."
+
+
+def last_lines(run: RunDir, alerts: Sequence[Alert], launcher: Path | None) -> list[str]:
+    """The end of the log of whoever failed: as the alert has it, else of the first rank, else of the launcher."""
+    told = next((alert.log_tail for alert in alerts if alert.run == run.name and alert.log_tail), ())
+    if told:
+        return list(told)[-LINES:]
+    files = logs.log_files(run, launcher)
+    for name, path in files.items():
+        root = path.parent if name == logs.LAUNCHER else run.path
+        try:
+            found = logs.read_log(path, max(0, os.stat(path).st_size - logs.OPEN_LINE_BYTES), root)
+        except (OSError, UserError):
+            continue
+        lines = [line for line in (*found["lines"], found["open"]) if line.strip()]
+        if lines:
+            return lines[-LINES:]
+    return []
+
+
+def _section(sentence: str, what_to_do: str, lines: Sequence[str]) -> html.Markup:
+    text = html.escape("\n".join(lines))
+    tail = f'<pre class="wb-log-tail" tabindex="0" aria-label="end of the log">{text}</pre>' if lines else ""
+    more = '<button type="button" class="wb-mon-link" data-pane="log">The whole log</button>' if lines else ""
+    return html.Markup(
+        f'<section class="wb-trouble" aria-label="What went wrong"><p class="wb-trouble-why">{html.escape(sentence)}'
+        f"</p><p>{html.escape(what_to_do)} {more}</p>{tail}</section>"
+    )
