@@ -31,6 +31,7 @@ VERBS = {
     "data": "inspect, fetch or prepare a data source",
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
+    "launch": "hand a run to a cluster: SLURM, SkyPilot, Kubernetes, Kubeflow",
     "runs": "list, show, stop, verify, rename, archive or delete runs",
     "tokenizer": "train, inspect or compare tokenizers",
     "doctor": "check this machine and installation",

@@ -51,7 +51,7 @@ class Given:
 
 def preset_names() -> list[str]:
     """The presets, smallest first."""
-    order = ["tiny", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small"]
+    order = ["tiny", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small", "gpt2-35B"]
     found = {Path(entry.name).stem for entry in _preset_folder().iterdir() if entry.name.endswith(".toml")}
     return [name for name in order if name in found] + sorted(found.difference(order))
 

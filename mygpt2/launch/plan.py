@@ -10,15 +10,35 @@ from dataclasses import dataclass
 from mygpt2.config.batch import legal_ranks
 from mygpt2.config.schema import RunConfig
 from mygpt2.errors import UserError
+from mygpt2.launch.spec import NODE_PORT
 from mygpt2.machine import available_cores
 
 RESTARTS_ON_ONE_NODE = 3
 CPU_PROCESSES = 2
+PATIENCE_S = 600  # for the nodes to find each other
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The variables in which an engine tells a node of the others, each by names to be looked for in this order."""
+
+    nodes: tuple[str, ...] = ()
+    rank: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+    port: tuple[str, ...] = ()
+
+
+SLURM = Engine(("SLURM_NNODES",), ("SLURM_NODEID",), ("SLURM_JOB_NODELIST",))
+SKYPILOT = Engine(("SKYPILOT_NUM_NODES",), ("SKYPILOT_NODE_RANK",), ("SKYPILOT_NODE_IPS",))
+KUBEFLOW = Engine(("PET_NNODES",), ("PET_NODE_RANK",), ("PET_MASTER_ADDR",), ("PET_MASTER_PORT",))
+NO_ENGINE = Engine(rank=("JOB_COMPLETION_INDEX",))  # an Indexed Job of Kubernetes; NNODES comes with its file
+ENGINES = (SKYPILOT, KUBEFLOW, SLURM)  # SkyPilot may itself run on SLURM
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One node's part of a launch. `host` is None on a single node, else where all nodes meet (name:port)."""
+    """One node's part of a launch. `host` is None on a single node, else where all nodes meet (name:port), which they
+    have `patience` seconds for."""
 
     nproc: int
     threads: int
@@ -27,6 +47,7 @@ class LaunchPlan:
     host: str | None = None
     is_host: bool | None = None
     job: str = "mygpt2"
+    patience: int = PATIENCE_S
 
     def torchrun_options(self) -> list[str]:
         """torchrun's own options; restarts are the launcher's, so torchrun gets none."""
@@ -35,9 +56,10 @@ class LaunchPlan:
         if self.host is None:
             return ["--standalone", *options, "--local-addr=127.0.0.1"]  # a machine may not know its own name
         options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={self.host}", f"--rdzv-id={self.job}"]
+        settings = f"join_timeout={self.patience},read_timeout={self.patience}"
         if self.is_host is not None:
-            options.append(f"--rdzv-conf=is_host={str(self.is_host).lower()}")
-        return options
+            settings += f",is_host={str(self.is_host).lower()}"
+        return [*options, f"--rdzv-conf={settings}"]
 
 
 def plan_launch(
@@ -50,9 +72,11 @@ def plan_launch(
     devices: Callable[[], int] | None = None,
     hostnames: Callable[[str], list[str]] | None = None,
 ) -> LaunchPlan:
-    """NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and RDZV_ID win over what SLURM says. Raises UserError."""
+    """NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and RDZV_ID win over what a cluster's engine says, which is read of
+    one engine only. Raises UserError, also where the other nodes would never come."""
     cores = cores or available_cores()
-    nodes = _number(env, ("NNODES", "SLURM_NNODES"), least=1) or 1
+    engine = _engine(env)
+    nodes = _number(env, ("NNODES", *engine.nodes), least=1) or 1
     if nproc is None:
         nproc = _choose_nproc(config, nodes, cores, devices or count_devices)
     if max_restarts is None:
@@ -60,16 +84,22 @@ def plan_launch(
     threads = _number(env, ("OMP_NUM_THREADS",), least=1) or max(1, cores // nproc)
     if nodes == 1:
         return LaunchPlan(nproc, threads, 1, max_restarts)
-    node_rank = _number(env, ("NODE_RANK", "SLURM_NODEID"), least=0)
+    node_rank = _number(env, ("NODE_RANK", *engine.rank), least=0)
     if node_rank is not None and node_rank >= nodes:
         raise UserError(f"NODE_RANK={node_rank} must be below NNODES={nodes}; allowed: 0 to {nodes - 1}")
-    port = _number(env, ("MASTER_PORT",), least=1) or 29500
-    host = env.get("MASTER_ADDR") or _first_slurm_host(env, hostnames or slurm_hostnames)
+    if engine is SLURM and not env.get("NNODES") and not env.get("SLURM_STEP_ID"):
+        raise UserError(
+            f"SLURM gave this job {nodes} nodes, but this was not started by srun, so it runs on one of them and would "
+            "wait for the others; use srun --ntasks-per-node=1 ./launch_train.sh ..., or NNODES=1 for this node alone"
+        )
+    port = _number(env, ("MASTER_PORT", *engine.port), least=1) or NODE_PORT
+    host = env.get("MASTER_ADDR") or _first_host(env, engine, hostnames or slurm_hostnames)
     job = env.get("RDZV_ID") or "-".join(
         filter(None, (env.get("SLURM_JOB_ID"), env.get("SLURM_RESTART_COUNT")))  # a requeued job must not meet itself
     )
     is_host = None if node_rank is None else node_rank == 0
-    return LaunchPlan(nproc, threads, nodes, max_restarts, f"{host}:{port}", is_host, job or "mygpt2")
+    patience = _number(env, ("RDZV_TIMEOUT",), least=1) or PATIENCE_S
+    return LaunchPlan(nproc, threads, nodes, max_restarts, f"{host}:{port}", is_host, job or "mygpt2", patience)
 
 
 def count_devices() -> int:
@@ -99,13 +129,20 @@ def _choose_nproc(config: RunConfig, nodes: int, cores: int, devices: Callable[[
     return max(1, legal // nodes)
 
 
-def _first_slurm_host(env: Mapping[str, str], hostnames: Callable[[str], list[str]]) -> str:
-    nodelist = env.get("SLURM_JOB_NODELIST")
-    if not nodelist:
+def _engine(env: Mapping[str, str]) -> Engine:
+    """The engine whose variables are there."""
+    return next((engine for engine in ENGINES if any(env.get(name) for name in engine.nodes)), NO_ENGINE)
+
+
+def _first_host(env: Mapping[str, str], engine: Engine, hostnames: Callable[[str], list[str]]) -> str:
+    """The name of node 0: SLURM has it in a list to be expanded, SkyPilot as the first of its lines."""
+    given = next((env[name] for name in engine.host if env.get(name)), "")
+    found = hostnames(given) if engine is SLURM and given else given.split()
+    if not found:
         raise UserError(
             "several nodes need MASTER_ADDR, the name of node 0, for all of them; for example MASTER_ADDR=n0"
         )
-    return hostnames(nodelist)[0]
+    return found[0]
 
 
 def _number(env: Mapping[str, str], names: tuple[str, ...], least: int) -> int | None:

@@ -28,13 +28,13 @@ from types import FrameType
 
 from mygpt2.cli import Parser, guarded
 from mygpt2.config.batch import plan_batch
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain
 from mygpt2.failures import NONFINITE
 from mygpt2.files import read_json
 from mygpt2.launch.plan import LaunchPlan, plan_launch
 from mygpt2.launch.request import add_arguments, only_shown, resolve
 from mygpt2.orphans import LAUNCHER
-from mygpt2.run_dir import ControlFiles, LineWriter, RunDir
+from mygpt2.run_dir import FOLDER, ControlFiles, LineWriter, RunDir
 from mygpt2.steady import steady_console
 
 ON_PURPOSE = (EXIT_OK, EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_STOPPED)
@@ -70,8 +70,17 @@ def _launch(words: list[str]) -> int:
         print(f"OMP_NUM_THREADS={plan.threads} torchrun {shlex.join(plan.torchrun_options() + command)}")
         return EXIT_OK
     print(f"launch: run {request.run_name} in {request.runs_dir}, {ranks} ranks x {plan.threads} threads", flush=True)
+    if plan.host:
+        print(f"launch: meeting {plan.nodes} nodes at {plan.host}, for {plan.patience} s at most", flush=True)
     os.environ["OMP_NUM_THREADS"] = str(plan.threads)
-    return Launcher(plan, RunDir(request.runs_dir / request.run_name), command).run()
+    run = RunDir(request.runs_dir / request.run_name)
+    code = Launcher(plan, run, command).run()
+    return EXIT_OK if own.scheduled and code == EXIT_STOPPED and asked_in_folder(run) else code
+
+
+def asked_in_folder(run: RunDir) -> bool:
+    """Whether the run was stopped by a person, through its folder, and not by who started it."""
+    return (read_json(run.exit_file) or {}).get("asked") == FOLDER
 
 
 def _launch_parser(add_help: bool) -> argparse.ArgumentParser:
@@ -89,6 +98,11 @@ def _launch_parser(add_help: bool) -> argparse.ArgumentParser:
         type=_count(0),
         metavar="N",
         help="restarts after a rank died (3 on one node; 0 on several, where the scheduler restarts)",
+    )
+    group.add_argument(
+        "--scheduled",
+        action="store_true",
+        help="for a scheduler, which queues again what exits 85: a stop that was asked for in the run's folder exits 0",
     )
     group.add_argument("--dry-run-launch", action="store_true", help="print the torchrun command, and end")
     return parser
@@ -158,6 +172,7 @@ class Launcher:
     def _attempt(self) -> tuple[int, str]:
         """One torchrun: the exit code that explains its end, and the reason in words."""
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousError
         from torch.distributed.run import parse_args, run
 
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the reason is printed here
@@ -167,6 +182,8 @@ class Launcher:
             options = [*self.plan.torchrun_options(), f"--log-dir={log_dir}"]
             try:
                 run(parse_args([*options, *self.command]))
+            except RendezvousError as error:
+                raise TryAgain(alone(self.plan, error)) from None
             except ChildFailedError as failed:
                 codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
                 code, reason = explain(codes, self.stopping)
@@ -243,6 +260,22 @@ class Launcher:
             except psutil.NoSuchProcess:
                 continue  # it ended by itself meanwhile
         return len(ranks)
+
+
+def alone(plan: LaunchPlan, error: Exception) -> str:
+    """Why the nodes of a launch did not find each other, in words."""
+    if plan.host is None:
+        return f"the processes of this machine could not meet ({error}); run the same command again"
+    if isinstance(error, TimeoutError) or type(error).__name__ == "RendezvousTimeoutError":
+        return (
+            f"of {plan.nodes} nodes not all came to {plan.host} within {plan.patience} s; see that each was started "
+            "with the same NNODES, MASTER_ADDR and RDZV_ID, then run the same command on all (RDZV_TIMEOUT=S: wait "
+            "longer)"
+        )
+    return (
+        f"node 0 cannot be reached at {plan.host}, or left; see that it runs, that its port is open and that "
+        "MASTER_ADDR is its name, then run the same command on all nodes"
+    )
 
 
 def explain(codes: dict[int, int], stopping: bool) -> tuple[int, str]:

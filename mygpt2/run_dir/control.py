@@ -10,6 +10,7 @@ from mygpt2.inside import append_inside
 from mygpt2.run_dir.paths import RunDir
 
 REQUESTS = ("stop", "save", "sample")
+FOLDER, SIGNAL = "folder", "signal"  # by which way a stop came, in exit.json
 
 
 class ControlFiles:

@@ -269,10 +269,13 @@ class RunWriter:
                 with contextlib.suppress(OSError):  # needs no space; without the file there is nothing to keep alive
                     os.utime(self.run.status_file)
 
-    def finish(self, state: str, code: int, reason: str = "", *, rank: int | None = None) -> None:
+    def finish(
+        self, state: str, code: int, reason: str = "", *, rank: int | None = None, asked: str | None = None
+    ) -> None:
         """The end of the attempt: exit.json first, then the final status, then everything is closed.
 
-        `rank` is the one that met what ended it. A full disk keeps neither file from telling the truth: both have room.
+        `rank` is the one that met what ended it, `asked` by which way a stop came, FOLDER or SIGNAL. A full disk keeps
+        neither file from telling the truth: both have room.
         """
         if self._lost():
             self.event("stop", state=state, code=code, message=reason)  # into the folder that it was, wherever that is
@@ -283,7 +286,7 @@ class RunWriter:
             return
         step = self._status["step"]
         record = {"schema": SCHEMA, "attempt": self.attempt, "state": state, "code": code, "reason": reason}
-        record |= {"rank": rank, "step": step, "time": self._clock()}
+        record |= {"rank": rank, "step": step, "time": self._clock()} | ({"asked": asked} if asked else {})
         with contextlib.suppress(OSError):  # a full disk; the run's own tells the same
             replace_json(self._folder / "exit.json", record, durable=True)
         with contextlib.suppress(OSError):  # the folder has gone

@@ -29,7 +29,17 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EX
 from mygpt2.failures import NONFINITE, UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
 from mygpt2.orphans import STARTED
-from mygpt2.run_dir import ControlFiles, RunDir, RunLock, RunWriter, next_attempt, rank_states, write_rank
+from mygpt2.run_dir import (
+    FOLDER,
+    SIGNAL,
+    ControlFiles,
+    RunDir,
+    RunLock,
+    RunWriter,
+    next_attempt,
+    rank_states,
+    write_rank,
+)
 from mygpt2.run_dir.writer import write_end
 from mygpt2.steady import steady_console
 from mygpt2.train.logs import Log, logged
@@ -134,7 +144,8 @@ class _Life:
         self.writer = RunWriter(self.run, next_attempt(self.run), held=True, lock=self.lock)
         control = ControlFiles(self.run)
         control.clear_older(float(os.environ.get(STARTED) or time.time()))
-        self.requests.stop |= "stop" in control.poll()
+        if "stop" in control.poll():
+            self.requests.stop = self.requests.in_folder = True
         self.writer.config(to_toml(without_fork(config)))
         self.writer.command(argv)
         self.writer.start_heartbeat()
@@ -207,15 +218,19 @@ class _Life:
 
     def _write_end(self, code: int, failure: Failure | None) -> None:
         assert self.writer is not None
+        asked = None
+        if code == EXIT_STOPPED:
+            control = ControlFiles(self.run)
+            asked = FOLDER if self.requests.in_folder or "stop" in control.poll() else SIGNAL
+            control.clear("stop")
         if failure is None:
             reason = {EXIT_OK: "finished", EXIT_STOPPED: "stopped on request; everything is saved"}[code]
-            self.writer.finish("finished" if code == EXIT_OK else "stopped", code, reason)
+            self.writer.finish("finished" if code == EXIT_OK else "stopped", code, reason, asked=asked)
             return
-        if code == EXIT_STOPPED:
-            ControlFiles(self.run).clear("stop")
         if code == EXIT_DEFECT:
             self.writer.event("alert", level="error", message=failure.text, rank=failure.rank)
-        self.writer.finish(failure.state, code, failure.text, rank=None if failure.rank == NOBODY else failure.rank)
+        rank = None if failure.rank == NOBODY else failure.rank
+        self.writer.finish(failure.state, code, failure.text, rank=rank, asked=asked)
 
     def tell(self, failure: Failure, cause: BaseException | None) -> None:
         """Says on the terminal why it ended: the first rank does, or one of the others where that has died."""

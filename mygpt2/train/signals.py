@@ -27,6 +27,7 @@ class Requests:
         self.stop = False
         self.save = False
         self.sample = False
+        self.in_folder = False  # the stop came by the run's folder, not by a signal
         self._interrupted = 0.0
         self._at_once = False
 

@@ -200,6 +200,7 @@ class Trainer:
         if self.world.lead:
             for name in self._control.poll():
                 setattr(self.requests, name, True)
+                self.requests.in_folder |= name == "stop"
                 self._control.clear(name)
 
     # Saving

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,15 +73,28 @@ def test_several_nodes_meet_at_the_first_and_leave_restarts_to_the_scheduler() -
     assert multi == LaunchPlan(2, 4, 2, 0, "n0:4000", False, "job9")
     options = multi.torchrun_options()
     assert "--standalone" not in options
-    for option in ("--nnodes=2", "--rdzv-endpoint=n0:4000", "--rdzv-id=job9", "--rdzv-conf=is_host=false"):
+    for option in ("--nnodes=2", "--rdzv-endpoint=n0:4000", "--rdzv-id=job9"):
         assert option in options
+    assert options[-1] == "--rdzv-conf=join_timeout=600,read_timeout=600,is_host=false"
 
 
 def test_slurm_says_the_same_in_its_own_words() -> None:
     slurm = {"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "12"}
+    slurm["SLURM_STEP_ID"] = "0"
     assert plan(slurm) == LaunchPlan(2, 4, 2, 0, "node7:29500", True, "12")
     assert plan(slurm | {"SLURM_RESTART_COUNT": "3"}).job == "12-3"
     assert plan(slurm | {"NNODES": "1"}).host is None, "the plain variables win"
+
+
+def test_the_other_engines_say_it_too() -> None:
+    sky = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5"}
+    assert plan(sky | {"SLURM_NNODES": "2", "SLURM_JOB_ID": "3"}).host == "10.0.0.4:29500", "SkyPilot on SLURM"
+    assert plan(sky).is_host is False
+    kubeflow = {"PET_NNODES": "2", "PET_NODE_RANK": "0", "PET_MASTER_ADDR": "job-0", "PET_MASTER_PORT": "29400"}
+    assert (plan(kubeflow).host, plan(kubeflow).is_host) == ("job-0:29400", True)
+    indexed = {"NNODES": "2", "JOB_COMPLETION_INDEX": "1", "MASTER_ADDR": "job-0.job"}
+    assert (plan(indexed).host, plan(indexed).is_host) == ("job-0.job:29500", False)
+    assert plan({"JOB_COMPLETION_INDEX": "1"}).host is None, "one of many jobs of one node each"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +104,11 @@ def test_slurm_says_the_same_in_its_own_words() -> None:
         ({"NNODES": "2"}, "several nodes need MASTER_ADDR"),
         ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "n"}, "NODE_RANK=2 must be below NNODES=2"),
         ({"NNODES": "2", "MASTER_ADDR": "n", "MASTER_PORT": "x"}, "MASTER_PORT=x must be"),
+        ({"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "n[0-1]", "SLURM_JOB_ID": "1"}, "use srun"),
+        ({"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "2", "SKYPILOT_NODE_IPS": "a\nb"}, "must be below NNODES=2"),
+        ({"PET_NNODES": "2", "PET_NODE_RANK": "0"}, "several nodes need MASTER_ADDR"),
+        ({"PET_NNODES": "1:2"}, "PET_NNODES=1:2 must be a whole number"),
+        ({"NNODES": "2", "MASTER_ADDR": "n", "NODE_RANK": "0", "RDZV_TIMEOUT": "0"}, "RDZV_TIMEOUT=0 must be"),
         ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS=0 must be"),
     ],
 )
@@ -108,6 +127,12 @@ def test_the_exit_code_tells_why_ranks_ended() -> None:
     assert explain({0: EXIT_DEFECT, 1: -9}, stopping=False) == (EXIT_DEFECT, "rank 1 was killed by SIGKILL")
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def script(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(ROOT / "launch_train.sh"), *args], capture_output=True, text=True, timeout=60,
@@ -122,6 +147,17 @@ def test_the_script_shows_the_command_it_would_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("OMP_NUM_THREADS=1 torchrun --standalone --nnodes=1 --nproc-per-node=2 ")
     assert " -m -- mygpt2 train " in done.stdout and "--data.source 'a b' --run tiny-" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"), [("0", "not all came to 127.0.0.1:"), ("1", "cannot be reached at 127.0.0.1:")]
+)
+def test_no_launch_waits_for_a_node_that_does_not_come(tmp_path: Path, rank: str, words: str) -> None:
+    where = {"NNODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = script("--nproc", "1", "--runs", str(tmp_path), **where, RDZV_TIMEOUT="2")
+    assert done.returncode == EXIT_TRY_AGAIN, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -128,7 +128,8 @@ def test_a_stop_signal_finishes_the_step_saves_and_exits_85_and_the_run_goes_on_
         assert train("stopped", steps=12) == 85
     folder = train.runs / "stopped"
     assert (folder / "checkpoints" / "step-00000006" / "MANIFEST.json").exists()
-    assert json.loads((folder / "exit.json").read_text())["code"] == 85
+    end = json.loads((folder / "exit.json").read_text())
+    assert (end["code"], end["asked"]) == (85, "signal"), "what a scheduler stops it queues again"
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
     assert train("stopped", steps=12) == 0
     assert harness.losses(folder) == harness.losses(calm)
@@ -154,6 +155,7 @@ def test_control_stop_ends_with_85_and_everything_saved(train, monkeypatch):
     at_step(monkeypatch, 7, lambda: (folder / "control" / "stop").touch())
     assert train() == 85
     assert (folder / "checkpoints" / "step-00000007").exists()
+    assert json.loads((folder / "exit.json").read_text())["asked"] == "folder"
 
 
 def test_under_torchrun_a_stopped_rank_exits_0_lest_it_be_restarted_and_exit_json_says_85(train, monkeypatch):

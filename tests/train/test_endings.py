@@ -58,6 +58,7 @@ def test_a_stop_while_the_run_is_built_ends_it_at_once_as_stopped(quick, monkeyp
     monkeypatch.setattr(attempt, "CONTROL_S", 0.01)
     assert quick() == 85
     assert (record(folder, "exit.json")["code"], record(folder, "status.json")["state"]) == (85, "stopped")
+    assert record(folder, "exit.json")["asked"] == ("folder" if how == "control file" else "signal")
     assert not list((folder / "control").iterdir())
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mygpt2.config.words import words_of
 from mygpt2.errors import UserError
 from workbench import draft as drafts
 from workbench.context import Context
 from workbench.draft import Draft
 from workbench.html import Markup, button, escape, join
 from workbench.jobs import RESULT, Task
-from workbench.jobs.command import overrides
 from workbench.tasklist import badge
 
 KIND = "measure"
@@ -32,7 +32,7 @@ def start(context: Context, draft: Draft) -> Task:
         raise UserError("a measurement is under way already; wait for it, or stop it first")
     for device in draft.devices:
         context.jobs.devices.take(device)
-    words = overrides(checked.config, draft.preset)
+    words = words_of(checked.config, draft.preset)
     argv = [sys.executable, "-m", "mygpt2", "plan", "--measure", "--nproc", str(checked.processes), "--runs",
             str(context.runs), "--json", RESULT, "--preset", draft.preset, *words]  # fmt: skip
     on = f"{checked.processes} x {drafts.device_kind(draft.devices)}"
