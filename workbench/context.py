@@ -20,6 +20,7 @@ from mygpt2.run_dir import RunDir
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door
+from workbench.survey.surveys import Surveys
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?(:[\w.-]{1,64})?(@[\w.-]{1,64})?", re.ASCII)
 GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -35,6 +36,7 @@ class Context:
     jobs: Jobs
     door: Door = field(default_factory=lambda: Door(None))
     read_only: bool = False
+    surveys: Surveys = field(default_factory=Surveys)
 
     def run(self, name: str) -> RunDir:
         """An existing run of this folder. UserError for a name that is not allowed, is unknown, or leads elsewhere."""

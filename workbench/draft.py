@@ -82,7 +82,7 @@ def check(context: Context, draft: Draft) -> Checked:
     _check_run(context, draft.run, tell)
     processes = _check_machine(context, draft, config, tell)
     if config:
-        _check_files(config, tell)
+        _check_files(context, config, tell)
     if config and processes:
         _check_division(config, processes, tell)
     if config:
@@ -194,7 +194,7 @@ def _of_processes(line: str, draft: Draft) -> str:
     return line.replace(alone, together) if alone and together else line
 
 
-def _check_files(config: RunConfig, tell: Tell) -> None:
+def _check_files(context: Context, config: RunConfig, tell: Tell) -> None:
     """A file or folder that training cannot read would end the run once it has come out of the queue."""
     path = Path(config.data.source)
     if not path.is_absolute() or not path.exists():
@@ -203,6 +203,9 @@ def _check_files(config: RunConfig, tell: Tell) -> None:
         find(path)
     except UserError as error:
         tell(str(error), "data.source")
+        return
+    if problem := context.surveys.problem(config.data):  # what a look into it has found out
+        tell(problem, "data.source")
 
 
 def _check_run(context: Context, name: str, tell: Tell) -> None:

@@ -20,7 +20,7 @@ from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.train import fields as form
 from workbench.tabs.train import fill, handlers, measure, show
 from workbench.tabs.train import queue as queues
-from workbench.tabs.train.data_block import data_block
+from workbench.tabs.train.data_block import data_block, listen_data
 from workbench.tabs.train.groups import groups
 from workbench.tabs.train.handlers import Parts
 
@@ -30,6 +30,7 @@ RUNS_SECONDS = 15.0  # between two looks at the runs that could go on
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     parts, made = compose(context, page)
+    listen_data(context, page, parts, made["source"])
     _wire_form(context, page, parts, made)
     _wire_launch(context, page, parts, made)
     _wire_live(context, page, parts, made)
@@ -47,7 +48,7 @@ def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:
         with gr.Row(elem_classes="wb-train-main", equal_height=False):
             with gr.Column(scale=5, min_width=300, elem_classes="wb-train-form"):
                 parts.message = gr.HTML("", elem_id="train-message")
-                _form(fields, texts)
+                made["source"] = _form(context, page, fields, texts)
                 made |= _files()
             with gr.Column(scale=4, min_width=300, elem_classes="wb-train-side"):
                 made["suggest"] = _launch_card(context, fields, parts)
@@ -78,17 +79,18 @@ def _presets() -> gr.Radio:
                     elem_id="field-preset", interactive=True, render=False)  # fmt: skip
 
 
-def _form(fields: form.Fields, texts: Mapping[str, str]) -> None:
-    """All settings, in the order in which a person decides."""
+def _form(context: Context, page: Page, fields: form.Fields, texts: Mapping[str, str]) -> gr.HTML:
+    """All settings, in the order in which a person decides; returns the picker of the source."""
     for group in groups():
         if group.folded:
             form.fold(fields, group, texts)
             continue
         gr.HTML(form.heading(group))
         if group.id == "data":
-            data_block(fields, texts)
+            picked = data_block(context, page, fields, texts)
         else:
             form.group_fields(fields, group, texts)
+    return picked
 
 
 def _launch_card(context: Context, fields: form.Fields, parts: Parts) -> gr.Button:

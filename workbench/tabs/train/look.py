@@ -1,0 +1,168 @@
+"""The look into the source below the data fields: what it holds, what this run makes of it, and what is amiss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mygpt2.config import load_config
+from mygpt2.config.schema import DataConfig
+from mygpt2.errors import UserError
+from mygpt2.format import file_size
+from mygpt2.machine import cache_folder
+from workbench import forms, html
+from workbench.context import Context
+from workbench.html import Markup, escape
+from workbench.live import Asked, News
+from workbench.survey.sample import Survey
+from workbench.survey.surveys import Look
+
+# The settings that a look depends on, and those that say how often a run reads what was found.
+SOURCE = ("data.source", "data.tokenizer", "data.text_column", "data.validation_fraction", "data.max_document_chars")
+LENGTH = ("train.steps", "train.batch_tokens")
+MANY_PASSES, GOOD_PASSES = 8, 4  # repeated text is nearly as good as new text up to four times (arXiv 2305.16264)
+MOST_NOTES = 4
+REASONS = {"not_text": "not text", "empty": "empty", "too_long": "too long (data.max_document_chars)"}
+KINDS = {"txt": "text", "jsonl": "JSON lines", "parquet": "parquet", "tokens": "pre-tokenized"}
+
+
+class View:
+    """The live view of the look; sources that cost a connection or a harvest wait for a click."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._begun: set[str] = set()
+
+    def __call__(self, asked: Asked, news: News) -> None:
+        values = asked.get("values")
+        texts = dict(zip((*SOURCE, *LENGTH), values, strict=False)) if isinstance(values, list) else {}
+        try:
+            data = data_of(self._context, texts)
+        except UserError:  # said at its field
+            news.show("look", "")
+            return
+        costs = "" if data.source in self._begun else cost_of(data.source)
+        look = self._context.surveys.ask(data, begin=not costs)
+        news.busy = look is not None and look.going
+        news.show("look", shown(look, str(texts.get("data.source", "")), costs, texts))
+
+    def act(self, action: str, source: str, texts: Mapping[str, Any]) -> None:
+        """A click on a button of the look: begin one, look again, or stop it. UserError for what is not allowed."""
+        data = data_of(self._context, {**texts, "data.source": source})
+        if action == "look-stop":
+            self._context.surveys.stop(data)
+        elif action in ("look", "look-again"):
+            self._begun.add(data.source)
+            self._context.surveys.again(data)
+
+
+def data_of(context: Context, texts: Mapping[str, Any]) -> DataConfig:
+    """The data settings of the form; paths resolved inside the roots. UserError where one is not sound."""
+    given = {name: forms.as_text(texts[name]) for name in SOURCE if name in texts}
+    if not given.get("data.source"):
+        raise UserError("no source is chosen; choose one")
+    named = {name: forms.NAMING[name](context, text) if name in forms.NAMING else text for name, text in given.items()}
+    return load_config("tiny", None, named).data
+
+
+def cost_of(source: str) -> str:
+    """Why nobody looks into this source without being asked to; "" where it lies here."""
+    if source == "pydocs":
+        there = (cache_folder() / "pydocs").is_dir()
+        return "" if there else "It is gathered from the Python packages on this machine when it is first used."
+    return "" if Path(source).is_absolute() else "It is read from Hugging Face, over the network."
+
+
+def shown(look: Look | None, source: str, costs: str, texts: Mapping[str, Any]) -> Markup:
+    """The look as it stands."""
+    if look is None:
+        words = f"{costs} Looking into it now shows what it holds." if costs else "Not looked at yet."
+        return _quiet(words, html.button("look", source, "Look into it", f"Look into {source}"))
+    if look.state == "stopped":
+        return _quiet("The look was stopped.", html.button("look-again", source, "Look again", f"Look into {source}"))
+    if look.going:
+        stop = html.button("look-stop", source, "Stop", f"Stop looking into {source}")
+        return _quiet("Looking into the source …", stop)
+    if look.problem:
+        return html.problem(look.problem)
+    return found(look.survey, texts) if look.survey else Markup("")
+
+
+def _quiet(words: str, button: Markup) -> Markup:
+    return Markup(f'<p class="wb-muted wb-look-line" role="status">{escape(words)} {button}</p>')
+
+
+def found(survey: Survey, texts: Mapping[str, Any]) -> Markup:
+    """What a source holds, what this run makes of it, what is amiss, and how its first documents begin."""
+    passes, batch = passes_of(survey, texts)
+    head = [f"{survey.files:,} {KINDS[survey.kind]} file{'s' * (survey.files != 1)}", file_size(survey.size)]
+    head += [_encodings(survey)] if survey.encodings else []
+    about = "" if survey.counted else "about "
+    held = f"{survey.held_out:,} document{'s' * (survey.held_out != 1)}" if survey.held_out else "none"
+    facts: list[tuple[str, str]] = [
+        ("Documents", f"{about}{rounded(survey.documents) if about else f'{survey.documents:,}'}"),
+        ("Tokens", f"about {rounded(survey.tokens)}"),
+        ("Text per token", f"{survey.bytes_per_token:.2f} bytes"),
+        ("Held out", f"{'' if survey.held_out <= 1 else 'about '}{held}"),
+    ]
+    if passes:
+        facts.insert(2, ("Passes of this run", f"{passes:.2g}" if passes < 10 else f"{passes:,.0f}"))
+    rows = html.join(Markup(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>") for k, v in facts)
+    amiss: str = html.join(Markup(f"<li>{escape(line)}</li>") for line in warnings(survey, passes, batch))
+    amiss = f'<ul class="wb-look-amiss">{amiss}</ul>' if amiss else ""
+    texts_shown = html.join(Markup(f"<li>{escape(text)}</li>") for text in survey.beginnings)
+    return Markup(
+        f'<section class="wb-look" aria-label="What the source holds">'
+        f'<p class="wb-look-head">{escape(" · ".join(head))}</p><dl>{rows}</dl>{amiss}'
+        f'<ol class="wb-look-texts" aria-label="How the first documents begin">{texts_shown}</ol></section>'
+    )
+
+
+def passes_of(survey: Survey, texts: Mapping[str, Any]) -> tuple[float | None, int]:
+    """(how often a run of this length reads the text, tokens of a batch); None while the form has no numbers."""
+    try:
+        steps, batch = (int(str(texts.get(name, "")).replace("_", "")) for name in LENGTH)
+    except ValueError:
+        return None, 0
+    trained = survey.tokens * (1 - survey.held_out / max(1, survey.documents))
+    if steps <= 0 or batch <= 0 or trained <= 0 or steps * batch > 10**18:
+        return None, 0
+    return steps * batch / trained, batch
+
+
+def warnings(survey: Survey, passes: float | None, batch: int) -> list[str]:
+    """What is amiss, in sentences that say what to do."""
+    lines = []
+    if passes and passes > MANY_PASSES:
+        steps = max(1, math.floor(GOOD_PASSES * survey.tokens / batch))
+        lines.append(
+            f"This run reads every document about {passes:,.0f} times; beyond about {GOOD_PASSES} times repeated text "
+            f"teaches little. Use more text, or about {rounded(steps)} steps."
+        )
+    if survey.left_out:
+        count = sum(survey.left_out.values())
+        why = ", ".join(f"{n:,} {REASONS.get(reason, reason)}" for reason, n in sorted(survey.left_out.items()))
+        lines.append(f"Left out: {count:,} of the {survey.looked:,} documents looked at ({why}).")
+    for line in survey.unreadable:
+        lines.append(f"Cannot be read: {line}. Repair the file, or take it out of the folder.")
+    if survey.pieces:
+        lines.append(f"It is one document; it is cut into {survey.pieces:,} pieces so that a part can be held out.")
+    notes = [note for note in survey.notes if "too few documents" not in note]
+    lines += [f"{note[:1].upper()}{note[1:]}." for note in notes[:MOST_NOTES]]
+    return lines + ([f"And {len(notes) - MOST_NOTES} more notes."] if len(notes) > MOST_NOTES else [])
+
+
+def _encodings(survey: Survey) -> str:
+    if len(survey.encodings) == 1:
+        return next(iter(survey.encodings))
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(survey.encodings.items(), key=lambda e: -e[1]))
+
+
+def rounded(count: int) -> str:
+    """A count with the digits that an estimate has: 5,310,000."""
+    if count < 1000:
+        return f"{count:,}"
+    unit = 10 ** (len(str(count)) - 3)
+    return f"{round(count / unit) * unit:,}"
