@@ -65,8 +65,10 @@ class Surveys:
             now = time.monotonic()
             self._asked[key] = now
             found = self._looks.get(key)
+            if key in self._stopped:
+                return Look("stopped")
             stale = found is None or (not found.going and now - found.time > FRESH_SECONDS)
-            if not stale or not begin or (found is not None and found.state == "stopped"):
+            if not stale or not begin:
                 return found
             kept = replace(found, time=now) if found else Look("waiting")
             self._looks[key] = kept
@@ -78,7 +80,7 @@ class Surveys:
         return kept
 
     def stop(self, data: DataConfig) -> None:
-        """Ends the look into a source; it begins again when `again` is called."""
+        """Ends the look into a source, or keeps it from beginning, until `again` is called."""
         with self._lock:
             self._stopped.add(_key(data))
 
@@ -116,7 +118,7 @@ class Surveys:
             found = survey(data, tokenizer, caches, lambda: not self._wanted(key))
             return Look("done", found, "", identity, time.monotonic())
         except Stopped:
-            return Look("stopped") if key in self._stopped else None
+            return None
         except UserError as error:
             return Look("done", None, str(error), identity, time.monotonic())
         except Exception as error:  # a defect must not leave the page waiting for ever
