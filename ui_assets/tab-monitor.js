@@ -3,6 +3,7 @@
 window.workbench.monitor = (() => {
   "use strict";
   const MAX_RUNS = 8;
+  const MOST = 120; // of the list, which is for a quick choice; the table has them all
   const MAX_LINES = 3000;
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
   const ORDER = { running: 0, saving: 0, starting: 1, queued: 2, failed: 3, lost: 3, stopped: 4, finished: 5 };
@@ -16,6 +17,7 @@ window.workbench.monitor = (() => {
   let chosen = ""; // the run that the rest of the page is about
   let mixed = false; // whether the runs have several tokenizers
   let list = null, first = true;
+  let readOnly = false; // whether the server refuses changes
   let request = 0; // counts what was asked of this tab from outside
   let view = chartKeys(window.workbench.params()); // of the chart, as asked from outside and not yet passed on
 
@@ -39,13 +41,16 @@ window.workbench.monitor = (() => {
     keepAddress();
     const log = { run: tail.run, file: tail.file, files: tail.files, offset: tail.offset, open: tail.open };
     const shown = { ...chartKeys(window.workbench.params()), ...view };
-    return { runs, focus: chosen, pane: pane(), log, view: shown, request };
+    return { runs, focus: chosen, pane: pane(), log, view: shown, request, ...window.workbench.table.asked() };
   }
 
   function receive(data, fields) {
     if (fields.chart) view = {};
     window.workbench.head.settle();
     if (data.list) mergeList(data.list);
+    if (data.readOnly !== undefined) readOnly = data.readOnly;
+    if (data.renamed && Object.keys(data.renamed).length) renamed(data.renamed);
+    window.workbench.table.receive(data);
     if (data.log) receiveLog(data.log);
   }
 
@@ -65,10 +70,17 @@ window.workbench.monitor = (() => {
     const names = String(asked.runs || asked.run || "").split(",").map((name) => name.trim()).filter(Boolean);
     view = { ...view, ...chartKeys(asked) };
     request += 1;
+    if (names.length && asked.view !== "table") window.workbench.table.show(false);
     if (names.length) select(names, asked.focus || names[0]); else pick();
     const of = asked.run || asked.focus || names[0];
     if (asked.step && names.includes(of)) window.workbench.step.open(of, Number(asked.step));
     return [text];
+  }
+
+  function renamed(names) { // the chosen ones go on under their new names
+    const now = (name) => names[name] || name;
+    for (const [old, name] of Object.entries(names)) if (rows.has(old)) { rows.set(name, { ...rows.get(old), name }); rows.delete(old); items.get(old)?.remove(); items.delete(old); }
+    select(runs.map(now), now(chosen));
   }
 
   function show(name) { // a run alone, unless it is one of those overlaid
@@ -125,13 +137,14 @@ window.workbench.monitor = (() => {
       state: (a, b) => (ORDER[a.state] ?? 9) - (ORDER[b.state] ?? 9) || newest(a, b),
     };
     return [...rows.values()]
+      .filter((row) => !row.archived || row.name === chosen || runs.includes(row.name))
       .filter((row) => { const hay = [row.name, row.state, row.note, ...row.tags, row.star ? "starred" : ""].join("\n").toLowerCase(); return words.every((word) => hay.includes(word)); })
       .sort((a, b) => sorts[by](a, b) || a.name.localeCompare(b.name)).map((row) => row.name);
   }
 
   function draw() {
     if (!list) return;
-    const shown = visible();
+    const all = visible(), shown = all.filter((name, at) => at < MOST || name === chosen || runs.includes(name));
     const box = list.querySelector(".wb-runs-list"), wanted = new Set(shown);
     for (const [name, item] of items) if (!wanted.has(name)) { item.remove(); }
     shown.forEach((name, at) => {
@@ -150,7 +163,8 @@ window.workbench.monitor = (() => {
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
-    const some = shown.length === rows.size ? `${rows.size} ${rows.size === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${rows.size} runs`;
+    const current = [...rows.values()].filter((row) => !row.archived).length;
+    const some = all.length > shown.length ? `The first ${shown.length} of ${all.length} runs; the table has them all` : shown.length >= current ? `${shown.length} ${shown.length === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${current} runs`;
     const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
     if (rows.size) say(sorted ? `${some}. They have ${tokenizers(shown).size} tokenizers: losses per token do not compare between them.` : some);
     else say(looked ? "" : "Looking for runs …");
@@ -229,6 +243,7 @@ window.workbench.monitor = (() => {
     list.querySelector("input[type=search]").addEventListener("input", draw);
     list.querySelector("select").addEventListener("change", draw);
     list.addEventListener("click", (event) => { const to = event.target.closest("[data-wb-go]"); if (to) window.workbench.openTab(to.dataset.wbGo); });
+    list.querySelector("[data-wb-table]").addEventListener("click", () => window.workbench.table.show(true));
     draw();
     pick();
   }
@@ -338,5 +353,5 @@ window.workbench.monitor = (() => {
     });
   }
 
-  return { ask, receive, open, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+  return { ask, receive, open, select, renamed, rows: () => rows, readOnly: () => readOnly, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
 })();

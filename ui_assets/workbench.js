@@ -24,7 +24,7 @@ window.workbench = (() => {
   function linkFollowed() { followed = true; }
 
   // Another tab or another run is a move, which Back takes back; a zoom is none, nor is what the page does by itself.
-  const MOVES = ["tab", "runs", "run", "source", "models", "part", "study", "first", "second"];
+  const MOVES = ["tab", "view", "runs", "run", "source", "models", "part", "study", "first", "second"];
   const MOVE_MS = 3000;
 
   // Merges flat strings into the query part of the address; null takes a key away.
@@ -56,7 +56,6 @@ window.workbench = (() => {
   function theme(name) {
     const dark = name === "dark" || (name !== "light" && window.matchMedia("(prefers-color-scheme: dark)").matches);
     document.body.classList.toggle("dark", dark);
-    document.documentElement.style.colorScheme = dark ? "dark" : "light"; // of what the browser draws itself
     window.dispatchEvent(new CustomEvent("wb-theme", { detail: { dark } }));
   }
 
@@ -118,7 +117,6 @@ window.workbench = (() => {
   document.addEventListener("keydown", key);
   document.addEventListener("click", (event) => {
     const action = event.target.closest?.("[data-wb]")?.dataset.wb;
-    if (event.target.matches?.("dialog.wb-help")) event.target.close(); // beside the sheet
     if (action === "theme") toggleTheme();
     if (action === "help") help();
   });
@@ -151,7 +149,7 @@ window.workbench = (() => {
     const sheet = document.getElementById("wb-opening");
     if (!sheet || (sheet.classList.contains("wb-stays") && !stays)) return;
     sheet.querySelector("p").textContent = words;
-    sheet.classList.add(stays ? "wb-stays" : "wb-late");
+    if (stays) sheet.classList.add("wb-stays");
   }
 
   window.addEventListener("error", (event) => { // a module or a style that did not arrive

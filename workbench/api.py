@@ -13,6 +13,7 @@ from mygpt2.config import from_toml as read_toml
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.run_dir import list_runs, read_records, state_of
+from mygpt2.run_dir.marks import is_archived
 from mygpt2.run_dir.stop import How
 from workbench import draft as drafts
 from workbench import forms
@@ -26,7 +27,7 @@ def publish(context: Context) -> None:
     """Adds the endpoints to the Blocks being built; everything else of the page is private."""
 
     def runs() -> list[dict[str, Any]]:
-        """All runs: name, state, step, steps, tokens, loss, tokens_per_second, eta."""
+        """All runs: name, state, whether it is archived, step, steps, tokens, loss, tokens_per_second, eta."""
         return _told(lambda: _lines(context))
 
     def metrics(run: str, cursor: int = 0, limit: int = 1000) -> dict[str, Any]:
@@ -84,9 +85,11 @@ def _lines(context: Context) -> list[dict[str, Any]]:
 
 
 def _line(context: Context, name: str) -> dict[str, Any]:
-    state = state_of(context.run(name))
+    run = context.run(name)
+    state = state_of(run)
     keys = ("step", "steps", "tokens", "loss", "tokens_per_second", "eta")
-    return {"name": name, "state": state.state, **{key: state.status.get(key) for key in keys}}
+    known = {"name": name, "state": state.state, "archived": is_archived(run)}
+    return {**known, **{key: state.status.get(key) for key in keys}}
 
 
 def _metrics(context: Context, run: str, cursor: int, limit: int) -> dict[str, Any]:

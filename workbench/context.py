@@ -17,6 +17,8 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.mentions import present_name
+from mygpt2.run_dir.paths import NAME
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door
@@ -39,11 +41,18 @@ class Context:
     surveys: Surveys = field(default_factory=Surveys)
 
     def run(self, name: str) -> RunDir:
-        """An existing run of this folder. UserError for a name that is not allowed, is unknown, or leads elsewhere."""
-        run = RunDir.open(self.runs, str(name or "").strip())
+        """An existing run of this folder, also by a name it had.
+
+        UserError for a name that is not allowed, is unknown, or leads elsewhere.
+        """
+        run = RunDir.open(self.runs, self._now(str(name or "").strip()))
         if run.path.resolve().parent != self.runs:
             raise UserError(f"run {name!r} is a link to another folder; the page opens runs of {self.runs} only")
         return run
+
+    def _now(self, name: str) -> str:
+        """The name that a run has now which was renamed: links to it, notes and scripts go on."""
+        return present_name(self.runs, name) if NAME.fullmatch(name) else name
 
     def path(self, text: str, what: str) -> Path:
         """A path someone typed, with links resolved, inside `runs` or a data root.

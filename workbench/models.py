@@ -11,7 +11,7 @@ from typing import Any
 
 from mygpt2.checkpoint import candidates, step_of
 from mygpt2.errors import UserError
-from mygpt2.run_dir import list_runs
+from mygpt2.run_dir.marks import current_runs
 from workbench.context import GPT2_NAMES, Context
 
 CHECKPOINT = re.compile(r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,63})/(?P<step>step-\d{8,})")
@@ -24,7 +24,7 @@ MOST = 2000  # folders looked at in all: a root may be somebody's whole disk
 def choices(context: Context) -> list[tuple[str, str]]:
     """(label, value) of what can be chosen: runs with their checkpoints, newest first, folders, then the hub."""
     found: list[tuple[str, str]] = []
-    runs = [(run.name, checkpoints) for run in list_runs(context.runs) if (checkpoints := checkpoints_of(run.path))]
+    runs = [(run.name, checkpoints) for run in current_runs(context.runs) if (checkpoints := checkpoints_of(run.path))]
     for name, checkpoints in sorted(runs, key=lambda each: -_saved(each[1][0])):
         steps = [path.name for path in checkpoints]
         found.append((f"{name}{NEWEST}step {step_of(steps[0]):,})", name))

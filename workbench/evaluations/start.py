@@ -12,7 +12,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS
-from mygpt2.run_dir import list_runs
+from mygpt2.run_dir.marks import current_runs
 from workbench.context import Context
 from workbench.jobs import Task
 from workbench.models import resolve, short
@@ -35,7 +35,7 @@ class Plan:
 
 def protocols(context: Context) -> list[tuple[str, str]]:
     """(label, value) of the texts: held-out sets of runs, the published ones, and none."""
-    runs = [(f"held-out text of run {run.name}", f"run:{run.name}") for run in list_runs(context.runs)]
+    runs = [(f"held-out text of run {run.name}", f"run:{run.name}") for run in current_runs(context.runs)]
     published = [(f"{protocol.name}: {protocol.what}", protocol.name) for protocol in PROTOCOLS.values()]
     return [*runs, *published]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mygpt2.data.sources.local.find import kind_of
 from mygpt2.data.sources.local.unpack import COMPRESSION
 from mygpt2.errors import UserError
-from mygpt2.run_dir import list_runs
+from mygpt2.run_dir.marks import current_runs
 from workbench import models
 from workbench.context import Context
 from workbench.tokenizers import tokenizer_of
@@ -115,7 +115,7 @@ def _named_tokenizers(context: Context) -> Iterable[tuple[str, list[Offer]]]:
 
 
 def _named_logs(context: Context) -> Iterable[tuple[str, list[Offer]]]:
-    yield "Runs", [Offer(run.name, run.name, "run of this workbench") for run in list_runs(context.runs)[:MOST_RUNS]]
+    yield "Runs", [Offer(run.name, run.name, "run of this workbench") for run in current_runs(context.runs)[:MOST_RUNS]]
 
 
 _PACKED = tuple(f"{ending}{packed}" for ending in (".txt", ".jsonl") for packed in sorted(COMPRESSION))

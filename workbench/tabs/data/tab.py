@@ -13,7 +13,7 @@ from mygpt2.config import preset_names
 from mygpt2.config.schema import DataConfig
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
-from mygpt2.run_dir import list_runs
+from mygpt2.run_dir.marks import current_runs
 from workbench import html
 from workbench.context import Context
 from workbench.corpus.library import Opened, opening
@@ -318,4 +318,4 @@ def refresh(context: Context, seen: list[str]) -> Any:
 
 def _runs(context: Context) -> list[str]:
     """Runs that have a trace, by name."""
-    return [run.name for run in list_runs(context.runs) if run.trace_dir.is_dir()][:MOST_RUNS]
+    return [run.name for run in current_runs(context.runs) if run.trace_dir.is_dir()][:MOST_RUNS]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mygpt2.errors import EXIT_USAGE
 from mygpt2.records import number, whole
+from mygpt2.run_dir.marks import is_archived
 from workbench import html, words
 from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
@@ -36,12 +36,12 @@ def head(seen: Glance, place: Place) -> html.Markup:
     """The line, then the figures."""
     buttons = [_star(place), _primary(seen, place),
                html.menu("More", _more(seen, place), name="More that can be done with this run")]  # fmt: skip
-    name, pair = html.escape(seen.run.name), " wb-run-pair" if place.pair else ""
     return html.join([
-        html.Markup(f'<div class="wb-run-head{pair}"><h2 title="{name}">{name}</h2>'),
+        html.Markup(f'<div class="wb-run-head"><h2 title="{html.escape(seen.run.name)}">'
+                    f"{html.escape(seen.run.name)}</h2>"),
         _state(seen), *place.chips, _progress(seen), _time(seen, place),
         html.Markup('<span class="wb-run-buttons">'), *buttons, html.Markup("</span></div>"),
-        "" if seen.untouched else html.figures(figures(seen, place)),
+        html.figures(figures(seen, place)),
     ])  # fmt: skip
 
 
@@ -106,8 +106,6 @@ def _primary(seen: Glance, place: Place) -> html.Markup:
         label, press = "Cancel", "wb-do-save"
     elif may["stop"]:
         label, press = "Stop and save", "wb-do-save"
-    elif seen.untouched and whole((seen.state.exit or {}).get("code")) == EXIT_USAGE:
-        label, press = "Open in Train", "wb-do-train"  # as it is, it would end so again
     elif may["resume"]:
         label, press = ("Resume" if seen.checkpoints else "Start again"), "wb-do-resume"
     elif state == "finished" and seen.nothing:
@@ -143,6 +141,10 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
         items.append(html.item(text, act="export", target=what, key=f"export-{what}"))
     if may["stop"] and not place.waiting:
         items.append(html.item("Stop now", press="wb-do-now", note="without a checkpoint"))
+    if may["edit"] and not seen.state.alive and not place.waiting:
+        hide = ("unarchive", "Show in lists again") if is_archived(seen.run) else ("archive", "Archive")
+        acts = [("rename", "Rename …", "neutral"), (*hide, "neutral"), ("delete", "Delete …", "bad")]
+        items += [html.item(text, "run", act, key=act, tone=tone) for act, text, tone in acts]  # type: ignore[arg-type]
     if may["kill"]:
         items.append(html.item("Kill …", press="wb-do-kill", tone="bad"))
     return items

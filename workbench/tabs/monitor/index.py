@@ -15,9 +15,12 @@ from typing import Any
 
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
+from mygpt2.run_dir.marks import read_marks
+from mygpt2.run_dir.moves import size_of
 from mygpt2.run_dir.paths import NAME
 from workbench.colours import colours_of
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, tokenizer_of
+from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, settings_of
+from workbench.tabs.monitor.facts import brief, facts, group_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ Stamp = tuple[tuple[int, int, int], ...]
 MAX_SPEC = 200  # characters of a tokenizer's name
 NOTE_IN_LIST = 2000  # characters of a note that the search looks at
 MAX_AGE = 0.4  # seconds for which several pages share one look
+SIZE_SECONDS = 0.08  # of one look that go into measuring folders; what is left over is measured by the next ones
+SIZE_AGE = 30.0  # seconds after which a run that is at work is measured again
 
 
 @dataclass
@@ -33,6 +38,7 @@ class _Entry:
     settled: bool  # what it says can only change together with one of its files: nothing is at work on it
     row: dict[str, Any]
     version: int
+    settings: Mapping[str, Any]
 
 
 class RunIndex:
@@ -54,8 +60,12 @@ class RunIndex:
         self._version = self._names_version = 0
         self._looked = -1.0
         self._watched = _watched()
+        self._settings_version = 0
+        self._settings: tuple[int, dict[str, Any]] = (-1, {})
+        self._sizes: dict[str, tuple[Stamp, float, int]] = {}  # name -> its stamp and when it was measured, bytes
         self._lock = threading.Lock()
         self.inspected = 0
+        self.measuring = 0  # runs whose size waits for the next look
 
     @property
     def at_work(self) -> bool:
@@ -75,6 +85,21 @@ class RunIndex:
             names = list(self._entries) if self._names_version > since else None
             return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names}
 
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        """(digest, {"names", "same": settings that all runs share, "differ": key -> a value for each name}).
+
+        Of the last look. A run whose settings cannot be read has null everywhere.
+        """
+        with self._lock:
+            if self._settings[0] != self._settings_version:
+                known = {name: entry.settings for name, entry in self._entries.items()}
+                self._settings = (self._settings_version, spread(known))
+            return f"{self._epoch}.{self._settings_version}", self._settings[1]
+
+    def look_again(self) -> None:
+        """What was just changed is seen by the next who asks."""
+        self._looked = -1.0
+
     def tokenizers(self, names: Sequence[str]) -> dict[str, str]:
         """By run, as their configurations say it; those for which that is not known are left out."""
         with self._lock:
@@ -93,12 +118,33 @@ class RunIndex:
         entries, launched = {}, self._at_work()
         for name, stamp in found.items():
             entries[name] = self._guarded(name, stamp, alerts.get(name, 0), version, name in launched)
-        self._entries = entries
+        before, self._entries = self._entries, entries
         if names_changed:
             self._names_version = version
+        told = {name: entry.settings for name, entry in before.items()}
+        if names_changed or any(told.get(name) is not entry.settings for name, entry in entries.items()):
+            self._settings_version = version
+        self._measure(entries, version)
         if names_changed or any(entry.version == version for entry in entries.values()):
             self._version = version
         self._looked = time.monotonic()
+
+    def _measure(self, entries: Mapping[str, _Entry], version: int) -> None:
+        """Sizes of folders, as many as there is time for; those never measured first."""
+        self._sizes = {name: size for name, size in self._sizes.items() if name in entries}
+        now, known = time.monotonic(), self._sizes
+        due = [name for name, entry in entries.items() if name not in known or (
+            known[name][0] != entry.stamp and (entry.settled or now - known[name][1] > SIZE_AGE))]  # fmt: skip
+        self.measuring = len(due)
+        for name in sorted(due, key=lambda name: name in known):
+            if time.monotonic() - now > SIZE_SECONDS:
+                break
+            entry = entries[name]
+            size = size_of(self._runs / name)
+            known[name] = (entry.stamp, now, size)
+            self.measuring -= 1
+            if entry.row.get("bytes") != size:
+                entry.row, entry.version = {**entry.row, "bytes": size}, version
 
     def _guarded(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
         """One folder that cannot be understood is a row that says so, and hides no other."""
@@ -110,18 +156,21 @@ class RunIndex:
                 log.exception("run %s cannot be read", name)
             reason = f"it cannot be read ({type(error).__name__})"
             row = {**UNREADABLE, "name": name, "alerts": alerts, "colour": self._colours.get(name), "reason": reason}
-            return _Entry(stamp, True, row, before.version if before and before.row == row else version)
+            row["bytes"] = self._sizes[name][2] if name in self._sizes else None
+            return _Entry(stamp, True, row, before.version if before and before.row == row else version, {})
 
     def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
         before = self._entries.get(name)
         if before and before.settled and before.stamp == stamp and not launched:
-            row, settled = before.row, True
+            row, settled, settings = before.row, True, before.settings
         else:
             self.inspected += 1
             state = starting(state_of(RunDir(self._runs / name), now=self._clock()), launched)
+            settings = settings_of(RunDir(self._runs / name))
             row, settled = row_of(RunDir(self._runs / name), state), not state.alive
         row = {**row, "alerts": alerts, "colour": self._colours.get(name)}
-        return _Entry(stamp, settled, row, before.version if before and before.row == row else version)
+        row["bytes"] = self._sizes[name][2] if name in self._sizes else None
+        return _Entry(stamp, settled, row, before.version if before and before.row == row else version, settings)
 
     def _names(self) -> list[str]:
         """Folders that may be runs; a link to elsewhere is none."""
@@ -140,12 +189,13 @@ def starting(state: RunState, launched: bool) -> RunState:
 
 
 def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
-    """What one line of the list says, as JSON."""
+    """What one line of the list and of the table says, as JSON."""
     status, row = state.status, last_record(run.metrics_file, TAIL_BYTES)
     last, labels = current(status, row), read_labels(run)
     steps, step = number(status.get("steps")), reached(run, status, row)
-    alive = state.state in ACTIVE
+    alive, marks, settings = state.state in ACTIVE, read_marks(run), settings_of(run)
     return {
+        **facts(run, state, last, settings),
         "name": run.name,
         "state": state.state,
         "reason": state.reason,
@@ -153,15 +203,39 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "step": step,
         "steps": steps,
         "share": min(1.0, (step or 0) / steps) if steps else 0.0,
-        "loss": number(last.get("loss")),
-        "tokenizer": tokenizer_of(run)[-MAX_SPEC:],
-        "speed": number(last.get("tokens_per_second")) if alive else None,
+        "loss": brief(number(last.get("loss"))),
+        "tokenizer": str(settings.get("data.tokenizer") or "")[-MAX_SPEC:],
+        "speed": brief(number(last.get("tokens_per_second"))) if alive else None,
         "eta": eta_seconds(state) if alive else None,
         "started": number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
         "star": labels.star,
         "tags": list(labels.tags),
         "note": labels.note[:NOTE_IN_LIST],
+        "archived": marks.get("archived") is True,
+        "group": group_of(run.name, marks),
     }
+
+
+def spread(known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of all runs by what they share, see `RunIndex.settings`; lists and long texts as short ones."""
+    keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
+    same: dict[str, Any] = {}
+    differ: dict[str, list[Any]] = {}
+    for key in keys:
+        values = [_told(settings.get(key)) for settings in known.values()]
+        read = [value for value, settings in zip(values, known.values(), strict=True) if settings]
+        if all(value == read[0] and type(value) is type(read[0]) for value in read):
+            same[key] = read[0]
+        else:
+            differ[key] = values
+    return {"names": list(known), "same": same, "differ": differ}
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    text = value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= MAX_SPEC else f"{text[: MAX_SPEC - 1]}…"
 
 
 def eta_seconds(state: RunState) -> float | None:
@@ -172,7 +246,8 @@ def eta_seconds(state: RunState) -> float | None:
 
 UNREADABLE: dict[str, Any] = {
     "state": "lost", "step": None, "steps": None, "share": 0.0, "loss": None, "speed": None, "eta": None,
-    "started": None, "star": False, "tags": [], "note": "", "diverged": False, "tokenizer": "",
+    "started": None, "star": False, "tags": [], "note": "", "diverged": False, "tokenizer": "", "archived": False,
+    "group": "", "measured": "", "tokens": None, "val": None, "bpb": None,
 }  # fmt: skip
 _ABSENT = (0, 0, 0)
 

@@ -13,7 +13,7 @@ from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.page import ACTION, QUIET, Page
-from workbench.tabs.monitor import actions, step
+from workbench.tabs.monitor import actions, step, table
 from workbench.tabs.monitor.export import export
 from workbench.tabs.monitor.view import NEEDS, SAVED, Monitor, look
 
@@ -32,6 +32,8 @@ LIST = """
       <option value="star">starred first</option><option value="name">name</option><option value="loss">loss</option>
       <option value="share">progress</option><option value="speed">speed</option>
     </select></label>
+    <button type="button" class="wb-mon-button" data-wb-table aria-keyshortcuts="l"
+      title="All runs as a table (l)">Table</button>
   </div>
   <p class="wb-muted wb-runs-count" role="status"></p>
   <ul class="wb-runs-list"></ul>
@@ -52,7 +54,7 @@ LOG = """
     <label class="wb-mon-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
     <span class="wb-muted" role="status" data-log="count"></span>
   </div>
-  <pre class="wb-log-text" tabindex="0" role="region" aria-label="Log lines" data-log="text"></pre>
+  <pre class="wb-log-text" tabindex="0" aria-label="Log lines" data-log="text"></pre>
 </section>
 """
 LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"
@@ -64,6 +66,7 @@ EXPORT_SCRIPT = "window.workbench.monitor.mountExport(element, server);"
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     part, monitor = partial(page.part, "monitor"), Monitor.over(context)
+    table.place(context, page, monitor.index)
     with gr.Row(elem_id="wb-monitor"):
         with gr.Column(scale=2, min_width=300, elem_id="wb-monitor-list"):
             gr.HTML(html_template=LIST, js_on_load=LIST_SCRIPT, apply_default_css=False)

@@ -14,6 +14,7 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, state_of
+from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
@@ -21,13 +22,14 @@ from workbench.jobs import Alert
 from workbench.jobs.policy import may_resume
 from workbench.jobs.records import HOLDING, WAITING
 from workbench.live import Asked, News
-from workbench.tabs.monitor import chips, diff, head, labels, logs, panes
+from workbench.tabs.monitor import chips, diff, head, labels, logs, panes, table
 from workbench.tabs.monitor.details import details
 from workbench.tabs.monitor.devices import DeviceWatch
 from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.index import RunIndex, starting
-from workbench.tabs.monitor.trouble import ENDS, TOLD, trouble
+from workbench.tabs.monitor.table import Trash
+from workbench.tabs.monitor.trouble import trouble
 
 MAX_RUNS = 8
 SAVED = "Saved when you leave the field."
@@ -51,6 +53,7 @@ class Ask:
     request: str = ""  # changes when the view was asked for from outside
     sample_at: int = 0
     all_rows: bool = False
+    table: bool = False  # of all runs, in the place of one
 
     @classmethod
     def parse(cls, found: Mapping[str, Any]) -> Ask:
@@ -67,6 +70,7 @@ class Ask:
             str(found.get("request", "")),
             whole(found.get("at")) or 0,
             bool(found.get("all")),
+            found.get("table") is True,
         )
 
 
@@ -82,6 +86,7 @@ class Monitor:
     index: RunIndex
     histories: Histories = field(default_factory=Histories)
     devices: DeviceWatch = field(default_factory=DeviceWatch)
+    trash: Trash = field(default_factory=Trash)
 
     @classmethod
     def over(cls, context: Context) -> Monitor:
@@ -95,6 +100,11 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     counts = Counter(alert.run for alert in alerts if alert.level == "error")
     changes = monitor.index.changes(news.had("list"), counts)
     news.known_by("data", "list", changes["mark"], lambda: changes)
+    news.tell("readOnly", context.read_only)
+    asked_for = {name: present_name(context.runs, name) for name in (*ask.runs, ask.focus) if name}
+    news.tell("renamed", {name: now for name, now in asked_for.items() if now != name})
+    if ask.table:
+        table.tell(monitor.index, monitor.trash, context.runs, news)
     news.show("mixed", mixed(monitor.index.tokenizers(ask.runs)))
     news.set("chart", stamp=(ask.runs, ask.request), value={**ask.view, "runs": list(ask.runs)})
     run = _focus(context, ask.focus)
@@ -113,7 +123,8 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
         news.show("trouble", trouble(seen, alerts, launcher, may_resume=may["resume"]))
         _note(run, context.read_only, news)
         _pane(monitor, ask, seen, alerts, news)
-    news.busy = monitor.index.at_work or bool(context.jobs.queue()) or _stops(context, run)
+    works = monitor.index.at_work or monitor.index.measuring > 0
+    news.busy = works or bool(context.jobs.queue()) or _stops(context, run)
 
 
 def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert]) -> head.Place:
@@ -121,11 +132,7 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
     stop = context.jobs.stop_of(name)
-    found = [
-        *chips.stop_chips(stop),
-        *chips.rank_chips(seen.state),
-        *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS else ()),
-    ]
+    found = [*chips.stop_chips(stop), *chips.rank_chips(seen.state), *chips.alert_chips(alerts, name)]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
         len(ask.runs) > 1,

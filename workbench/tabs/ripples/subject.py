@@ -15,7 +15,8 @@ import mygpt2
 from mygpt2.errors import UserError
 from mygpt2.ripples.events import event_files
 from mygpt2.ripples.layout import DATASETS
-from mygpt2.run_dir import RunDir, list_runs
+from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.marks import current_runs
 from mygpt2.run_dir.paths import NAME
 from workbench.context import Context
 
@@ -62,7 +63,7 @@ def folder(context: Context) -> Path:
 
 def choices(context: Context) -> list[tuple[str, str]]:
     """(label, value): runs by name, then the logs that were imported, the newest first."""
-    runs = [(run.name, run.name) for run in list_runs(context.runs)][:MOST_RUNS]
+    runs = [(run.name, run.name) for run in current_runs(context.runs)][:MOST_RUNS]
     return [
         *runs,
         *((f"{path.name} · imported", f"{IMPORT}{path.parent.name}/{path.name}") for path in imports(context)),

@@ -15,7 +15,8 @@ from mygpt2.ripples import drawings
 from mygpt2.ripples.drawings import figure
 from mygpt2.ripples.report import Report
 from mygpt2.ripples.runs import DAMAGED
-from mygpt2.run_dir import list_runs, state_of
+from mygpt2.run_dir import state_of
+from mygpt2.run_dir.marks import current_runs
 from workbench import html, tasklist, words
 from workbench.context import Context
 from workbench.html import Markup, escape
@@ -50,7 +51,7 @@ def subject_asked(context: Context, asked: Asked) -> Subject:
 
 
 def _at_hand(context: Context, asked: Asked) -> str:
-    known = [run.name for run in list_runs(context.runs)]
+    known = [run.name for run in current_runs(context.runs)]
     ticked = [str(name) for name in _ticked(asked) if name in known]
     return next(iter([*ticked, *known]), "")
 

@@ -10,7 +10,8 @@ from typing import Any
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
 from mygpt2.records import whole
-from mygpt2.run_dir import RunDir, RunState, list_runs, rank_states, state_of
+from mygpt2.run_dir import RunDir, RunState, rank_states, state_of
+from mygpt2.run_dir.marks import current_runs
 from workbench.context import Context
 from workbench.draft import parse_processes
 from workbench.html import STATES, Markup, badge, button, empty, escape, join, table
@@ -87,7 +88,7 @@ def act(context: Context, action: str, id: str) -> None:
 def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
     """The latest runs that ended before their last step and are not queued again, newest first."""
     queued = {job.run for job in context.jobs.queue()}
-    runs = sorted((run for run in list_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
+    runs = sorted((run for run in current_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
     found = ((run, state_of(run)) for run in runs[:RUNS_SHOWN])
     return [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
 
