@@ -56,6 +56,7 @@ window.workbench = (() => {
   function theme(name) {
     const dark = name === "dark" || (name !== "light" && window.matchMedia("(prefers-color-scheme: dark)").matches);
     document.body.classList.toggle("dark", dark);
+    document.documentElement.style.colorScheme = dark ? "dark" : "light"; // of what the browser draws itself
     window.dispatchEvent(new CustomEvent("wb-theme", { detail: { dark } }));
   }
 
@@ -117,6 +118,7 @@ window.workbench = (() => {
   document.addEventListener("keydown", key);
   document.addEventListener("click", (event) => {
     const action = event.target.closest?.("[data-wb]")?.dataset.wb;
+    if (event.target.matches?.("dialog.wb-help")) event.target.close(); // beside the sheet
     if (action === "theme") toggleTheme();
     if (action === "help") help();
   });
@@ -149,7 +151,7 @@ window.workbench = (() => {
     const sheet = document.getElementById("wb-opening");
     if (!sheet || (sheet.classList.contains("wb-stays") && !stays)) return;
     sheet.querySelector("p").textContent = words;
-    if (stays) sheet.classList.add("wb-stays");
+    sheet.classList.add(stays ? "wb-stays" : "wb-late");
   }
 
   window.addEventListener("error", (event) => { // a module or a style that did not arrive

@@ -22,12 +22,12 @@ _FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || 
 _ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
 KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
-HELP = (
-    (f"g then {', '.join(TABS.values())}", ", ".join(name.capitalize() for name in TABS)),
+KEYS = (
+    *((f"g {key}", f"open {name.capitalize()}") for name, key in TABS.items()),
     ("/", "search in this tab"),
     ("[ and ]", "previous and next run"),
     ("l", "the table of all runs, and back"),
-    ("?", "this sheet; Esc closes it"),
+    ("?", "open and close this sheet; Esc closes it too"),
 )
 
 
@@ -91,20 +91,30 @@ def _open_link(context: Context, page: Page, shown: str, query: Mapping[str, str
 
 
 def _header(context: Context) -> html.Markup:
+    folder = html.escape(context.runs)
     mark = html.Markup((look.ASSETS / "icon.svg").read_text(encoding="utf-8").replace("<svg", '<svg class="wb-mark"'))
-    keys = html.join(
-        html.Markup(f"<dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(what)}</dd>") for key, what in HELP
-    )
     leave = '<form method="post" action="logout"><button>Log out</button></form>' if context.door.has_password else ""
     return html.Markup(
         f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
-        f'<span class="wb-folder" title="folder of runs">{html.escape(context.runs)}</span>'
+        f'<span class="wb-folder" title="Folder of runs: {folder}">{folder}</span>'
         '<span class="wb-grow"></span>'
-        '<button type="button" data-wb="theme">Dark or light</button>'
-        '<button type="button" data-wb="help" aria-haspopup="dialog">Keys (?)</button>'
-        f"{leave}</header>"
-        f'<dialog class="wb-help" aria-label="Keyboard" data-tabs="{html.escape(json.dumps(TABS))}">'
-        f"<h2>Keyboard</h2><dl>{keys}</dl></dialog>"
+        '<button type="button" class="wb-icon" data-wb="theme" aria-label="Dark or light" title="Dark or light">'
+        '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7" fill="none" stroke="currentColor" '
+        'stroke-width="1.6"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg></button>'
+        '<button type="button" class="wb-icon" data-wb="help" aria-haspopup="dialog" aria-label="Help and keys" '
+        'title="Help and keys (?)">?</button>'
+        f"{leave}</header>{_help(context)}"
+    )
+
+
+def _help(context: Context) -> html.Markup:
+    keys = html.join(
+        html.Markup(f"<dt><kbd>{html.escape(key)}</kbd></dt><dd>{html.escape(what)}</dd>") for key, what in KEYS
+    )
+    return html.Markup(
+        f'<dialog class="wb-help" aria-label="Help and keys" data-tabs="{html.escape(json.dumps(TABS))}">'
+        '<div><header><h2>Keys</h2><button type="button" class="wb-icon" data-wb="help" aria-label="Close">'
+        f"×</button></header><dl>{keys}</dl><h2>Folder of runs</h2><p>{html.escape(context.runs)}</p></div></dialog>"
     )
 
 

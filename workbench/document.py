@@ -1,22 +1,26 @@
 """The page's document: Gradio's, with something to see at once, the page's own scripts, and no inline script but ours.
 
-Gradio's document begins with all of the page's configuration (some 400 kB) and says nothing until its modules have
-arrived, names pictures on other hosts; and calls the server by whatever Host a proxy gave.
+Gradio's document begins with all of the page's configuration (some 400 kB, made anew for each page) and says nothing
+until its modules have arrived, names pictures on other hosts; and calls the server by whatever Host a proxy gave. What
+is to be seen at once depends on none of that: it is sent before Gradio is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
+from pathlib import Path
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workbench import look
 from workbench.html import escape
+from workbench.page import TABS
 from workbench.security import PAGE_POLICY, by_link
-from workbench.shelf import encoding_of, pack
+from workbench.shelf import Packer, encoding_of
 
 CONFIGURATION = "<script>window.gradio_config"
 MODE = "<script data-gradio-mode>"
@@ -33,78 +37,108 @@ _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link 
 _FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
 # Whatever a proxy does to the Host or the path, the browser knows where the page came from.
 _ROOT = """<script>window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");</script>"""
+_FAILED = """<script>document.querySelector("#wb-opening p").textContent =
+  "The server could not make the page; its log says why.";</script>"""
+
+log = logging.getLogger("workbench")
 
 
-def document(text: str, asked: Headers, nonce: str) -> str:
-    """Gradio's document made ours. `asked`: the headers of the request. ValueError if it is not Gradio's."""
-    head, found, rest = text.partition(CONFIGURATION)
-    body, style = _BODY.search(rest), _STYLE.search(rest)
-    if not found or body is None or style is None or "</head>" not in rest or MODE not in rest:
-        raise ValueError("the document of the installed Gradio is not the known one")
-    rest = rest.replace("</head>", "", 1).replace(body[0], "", 1).replace(MODE, _ROOT + MODE, 1)
-    rest = _FRAMES.sub("", rest.replace(style[0], "", 1))
-    ours = f"<title>mygpt2 workbench</title>{look.icon()}"
-    for name, content in (("wb-host", asked.get("host", "")), ("wb-link", "1" if by_link(asked) else "")):
-        ours += f'<meta name="{name}" content="{escape(content)}">'
-    ours += f"{style.expand(_STYLE_LATER)}</head>"
-    page = _NOT_OURS.sub("", f"{head}{ours}{body[0]}{_opening()}{look.head()}{found}{rest}")
-    return page.replace("<script", f'<script nonce="{nonce}"')  # Gradio writes "<" as \\u003c within its JSON
+class Parts:
+    """The document in two parts, by the template of the installed Gradio. ValueError if it is not the known one."""
+
+    def __init__(self, template: str) -> None:
+        head, found, rest = template.partition(CONFIGURATION)
+        body, style = _BODY.search(rest), _STYLE.search(rest)
+        if not found or body is None or style is None or "</head>" not in rest or MODE not in rest:
+            raise ValueError("the document of the installed Gradio is not the known one")
+        doctype = head[: head.index("<head>")]
+        self._head = f'{doctype}<head><meta charset="utf-8"><base href="./">'
+        self._head += '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
+        self._head += f"<title>mygpt2 workbench</title>{look.icon()}"
+        self._begin = f"{style.expand(_STYLE_LATER)}</head>{body[0]}{_opening()}"
+        self._scripts = look.head()
+        self._gone = ("</head>", body[0], style[0])
+
+    def opening(self, asked: Headers, nonce: str) -> str:
+        """What is seen until the page is there. `asked`: the headers of the request."""
+        ours = ""
+        for name, content in (("wb-host", asked.get("host", "")), ("wb-link", "1" if by_link(asked) else "")):
+            ours += f'<meta name="{name}" content="{escape(content)}">'
+        return _signed(f"{self._head}{ours}{self._begin}", nonce)
+
+    def rest(self, text: str, nonce: str) -> str:
+        """The page's own scripts, and Gradio's document without what `opening` has. ValueError as above."""
+        _, found, rest = text.partition(CONFIGURATION)
+        if not found or any(gone not in rest for gone in self._gone) or MODE not in rest:
+            raise ValueError("the document of the installed Gradio is not that of its template")
+        for gone in self._gone:
+            rest = rest.replace(gone, "", 1)
+        rest = _FRAMES.sub("", rest.replace(MODE, _ROOT + MODE, 1))
+        return _signed(f"{self._scripts}{found}{_NOT_OURS.sub('', rest)}", nonce)
+
+
+def _signed(text: str, nonce: str) -> str:
+    return text.replace("<script", f'<script nonce="{nonce}"')  # Gradio writes "<" as \u003c within its JSON
 
 
 def _opening() -> str:
-    """What stands there until the page's header does."""
+    """What stands there until the page's header does, in the colours that it will have. These bytes come first."""
+    mark = (look.ASSETS / "icon.svg").read_text(encoding="utf-8")
+    tabs = "".join(f'<span data-opens="{name}">{name.capitalize()}</span>' for name in TABS)
     return (
-        f"<style>{look.colours('#wb-opening')}"
-        "#wb-opening { position: fixed; inset: 0; z-index: 99; display: grid; place-content: center;"
-        " text-align: center;"
-        " padding: 2rem; background: var(--wb-paper); color: var(--wb-ink); font: 16px/1.5 system-ui, sans-serif; }"
-        "#wb-opening p { max-width: 40rem; } body:has(.wb-head) #wb-opening:not(.wb-stays) { display: none; }</style>"
-        '<div id="wb-opening" role="status"><div><strong>mygpt2 workbench</strong><p>The page is on its way.</p></div>'
-        "</div>"
+        f"<style>{look.colours('#wb-opening', choice=True)}{look.asset('opening.css')}</style>"
+        f'<div id="wb-opening"><div><div class="top">{mark}mygpt2 workbench</div><div class="tabs" aria-hidden="true">'
+        f'{tabs}</div><p role="status">Loading …</p><noscript><p>This page needs JavaScript.</p></noscript>'
+        f'<div class="rest" aria-hidden="true"><i></i><i></i><i></i></div></div></div>'
+        f"<script>{look.asset('opening.js')}</script>"
     )
 
 
 class Document:
-    """ASGI middleware: the page as `document` makes it, compressed, under a policy of its own."""
+    """ASGI middleware: the page as `Parts` makes it, compressed, under a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+        import gradio
+
+        template = Path(gradio.__file__).parent / "templates" / "frontend" / "index.html"
+        self.app, self.parts = app, Parts(template.read_text(encoding="utf-8"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/":
             await self.app(scope, receive, send)
             return
-        asked = Headers(scope=scope)
+        asked, nonce = Headers(scope=scope), secrets.token_urlsafe(16)
+        packer = Packer(encoding_of(asked.get("accept-encoding", "")))
+        headers = [("content-type", "text/html; charset=utf-8"), ("cache-control", "no-store"),
+                   ("vary", "Accept-Encoding"), ("content-security-policy", PAGE_POLICY.format(nonce=nonce)),
+                   ("content-encoding", packer.encoding), ("x-accel-buffering", "no")]  # fmt: skip
+        raw = [(name.encode(), value.encode()) for name, value in headers if value != "identity"]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        first = packer.part(self.parts.opening(asked, nonce).encode())
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        try:
+            rest = self.parts.rest(await self._gradios(scope, receive), nonce)
+        except Exception as error:  # the page has begun: it can only say so itself
+            log.exception("the page could not be made", exc_info=error)
+            rest = _signed(_FAILED, nonce)
+        await send({"type": "http.response.body", "body": await asyncio.to_thread(packer.end, rest.encode())})
+
+    async def _gradios(self, scope: Scope, receive: Receive) -> str:
+        """What Gradio has for the page. RuntimeError if it has something else."""
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        encoding = encoding_of(asked.get("accept-encoding", ""))
-        start: list[Message] = []
-        body = bytearray()
+        status, body = 0, bytearray()
 
         async def gather(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                start.append(message)
-                return
-            if message["type"] != "http.response.body":
-                await send(message)
-                return
-            body.extend(message.get("body", b""))
-            if message.get("more_body"):
-                return
-            await self._send(send, start[0], bytes(body), asked, encoding)
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
 
         await self.app({**scope, "headers": plain}, receive, gather)
-
-    async def _send(self, send: Send, start: Message, body: bytes, asked: Headers, encoding: str) -> None:
-        headers = MutableHeaders(raw=start["headers"])
-        nonce = secrets.token_urlsafe(16)
-        if body and start["status"] == 200:
-            text = document(body.decode(), asked, nonce).encode()
-            body = await asyncio.to_thread(pack, text, encoding)
-            headers["content-length"] = str(len(body))
-            if encoding != "identity":
-                headers["content-encoding"] = encoding
-        headers["content-security-policy"] = PAGE_POLICY.format(nonce=nonce)
-        headers["cache-control"] = "no-store"
-        headers["vary"] = "Accept-Encoding"
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
+        if status != 200:
+            raise RuntimeError(f"Gradio answered for its page with {status}")
+        return body.decode()

@@ -92,18 +92,28 @@ def icon() -> str:
     )
 
 
-def colours(selector: str = ":root") -> str:
-    """The colours of workbench.css for what is shown before or without it, light or dark as the system is."""
-    rules = (ASSETS / "workbench.css").read_text(encoding="utf-8")
+def colours(selector: str = ":root", *, choice: bool = False) -> str:
+    """The colours of workbench.css for what is shown before or without it, light or dark as the system is.
+
+    choice: unless data-wb-theme of the document's root says which one was chosen on the page, see opening.js.
+    """
+    rules = asset("workbench.css")
     light, dark = (re.search(rf"^{name} {{(.*?)}}", rules, re.M | re.S) for name in (":root", r"\.dark"))
     assert light and dark
-    return f"{selector} {{{light[1]}}} @media (prefers-color-scheme: dark) {{ {selector} {{{dark[1]}}} }}"
+    made = f"{selector} {{{light[1]}}} @media (prefers-color-scheme: dark) {{ {selector} {{{dark[1]}}} }}"
+    both = (("light", light), ("dark", dark)) if choice else ()
+    return made + "".join(f" [data-wb-theme={name}] {selector} {{{found[1]}}}" for name, found in both)
+
+
+def asset(name: str) -> str:
+    """One of the page's own files."""
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _assets(suffix: str) -> list[Path]:
     """workbench.* first: the others build on its colours and functions. chart.js is loaded by the chart itself."""
     styles, scripts = (
-        ["workbench.css", "pieces.css", "chart.css", "picker.css"],
+        ["workbench.css", "pieces.css", "bar.css", "chart.css", "picker.css"],
         ["workbench.js", "pieces.js", "changes.js", "live.js", "picker.js"],
     )
     shared = styles if suffix == ".css" else scripts

@@ -11,6 +11,7 @@ import gzip
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -179,3 +180,28 @@ def pack(content: bytes, encoding: str) -> bytes:
         packed: bytes = brotli.compress(content, mode=brotli.MODE_TEXT, quality=BROTLI_QUALITY)
         return packed
     return gzip.compress(content, 6) if encoding == "gzip" else content
+
+
+class Packer:
+    """Content under a content encoding, part by part: what was given can be read as soon as it has arrived."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        if encoding == "br":
+            import brotli
+
+            self._brotli = brotli.Compressor(mode=brotli.MODE_TEXT, quality=BROTLI_QUALITY)
+        self._gzip = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+
+    def part(self, content: bytes) -> bytes:
+        if self.encoding == "br":
+            return bytes(self._brotli.process(content) + self._brotli.flush())
+        return (
+            self._gzip.compress(content) + self._gzip.flush(zlib.Z_SYNC_FLUSH) if self.encoding == "gzip" else content
+        )
+
+    def end(self, content: bytes) -> bytes:
+        """The last part."""
+        if self.encoding == "br":
+            return bytes(self._brotli.process(content) + self._brotli.finish())
+        return self._gzip.compress(content) + self._gzip.flush() if self.encoding == "gzip" else content

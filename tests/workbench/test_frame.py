@@ -115,15 +115,48 @@ def test_every_tab_is_accessible_in_both_themes(server: RunningServer, browser_p
     assert not found, "\n".join(map(str, found))
 
 
-def test_a_narrow_screen_has_no_sideways_scroll(server: RunningServer, new_page: Callable[..., Any]) -> None:
-    page = open_page(new_page(viewport={"width": 390, "height": 800}), server.url)
-    for tab in TABS:  # as Back and Forward open them: not all have a button beside the others here
-        page.evaluate(
-            "tab => { history.pushState(null, '', `?tab=${tab}`); dispatchEvent(new Event('popstate')); }", tab
-        )
-        page.wait_for_selector(f"#wb-tab-{tab}", state="visible")
-        page.wait_for_timeout(400)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+COVERED = """() => {
+  const all = document.querySelector("#wb-tabs"), bar = all.querySelector(":scope > .tab-wrapper > [role=tablist]");
+  return bar.getBoundingClientRect().top < all.getBoundingClientRect().bottom;
+}"""
+PHONE, ZOOMED = {"width": 390, "height": 800}, {"width": 640, "height": 400}  # 1280 by 800 at 200 %
+
+
+def test_a_phone_has_all_tabs_at_its_bottom_and_no_screen_scrolls_sideways(
+    server: RunningServer, new_page: Callable[..., Any]
+) -> None:
+    page = open_page(new_page(viewport=PHONE), server.url)
+    page.emulate_media(reduced_motion="reduce")
+    found = []
+    for tab in TABS:
+        select(page, tab)
+        box = page.locator(f'{SELECTED}[data-tab-id="{tab}"]').bounding_box()
+        assert box["height"] >= 44 and box["width"] >= 44 and box["y"] + box["height"] <= PHONE["height"], tab
+        found += [(tab, *wrong) for wrong in violations(page)]
+        for size in (ZOOMED, PHONE):
+            page.set_viewport_size(size)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (tab, size)
+            page.evaluate("scrollTo(0, 1e6)")
+            assert not page.evaluate(COVERED), f"the bar covers the end of {tab}"
+    assert not found, "\n".join(map(str, found))
+    page.set_viewport_size({"width": 1360, "height": 900})  # turned, or put on a larger screen
+    page.wait_for_function("document.querySelector('[data-tab-id=data]').getBoundingClientRect().bottom < 200")
+
+
+def test_something_is_seen_before_the_page_is_made_in_the_colours_that_were_chosen(
+    server: RunningServer, new_page: Callable[..., Any]
+) -> None:
+    page = new_page(color_scheme="light")
+    page.route("**/assets/*.js", lambda route: route.abort())
+    page.goto(f"{server.url}?tab=compare")
+    opening = page.locator("#wb-opening")
+    assert opening.evaluate("box => getComputedStyle(box).backgroundColor") == "rgb(246, 247, 245)"
+    page.evaluate("localStorage.setItem('workbench-theme', 'dark')")
+    page.reload()
+    assert opening.locator(".now").inner_text() == "Compare"
+    assert opening.locator(".tabs").inner_text().split() == [name.capitalize() for name in TABS]
+    assert opening.evaluate("box => getComputedStyle(box).backgroundColor") == "rgb(17, 22, 27)"
+    page.wait_for_function("document.querySelector('#wb-opening p').textContent.includes('did not arrive')")
 
 
 def test_the_server_itself_reaches_nobody(server: RunningServer, reached: Path, browser_page: Any) -> None:

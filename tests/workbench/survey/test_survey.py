@@ -188,6 +188,7 @@ def test_a_look_that_somebody_stops_stays_stopped_until_it_is_asked_for_again(
     assert keeper.ask(data).going
     keeper.stop(data)
     assert waited(keeper, data).state == "stopped" and keeper.ask(data).state == "stopped"
+    _quiet(keeper)
     monkeypatch.setattr(surveys, "survey", inner)
     keeper.again(data)
     assert waited(keeper, data).survey is not None

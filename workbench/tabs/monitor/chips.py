@@ -32,9 +32,12 @@ def opened(
     )
 
 
-def alert_chips(found: Sequence[Alert], focus: str) -> list[html.Markup]:
-    """Alerts of the chosen run and the folder by kind, the worst first; then that others have errors."""
-    own = [alert for alert in found if alert.run in (focus, "")]
+def alert_chips(found: Sequence[Alert], focus: str, told: Sequence[str] = ()) -> list[html.Markup]:
+    """Alerts of the chosen run and the folder by kind, the worst first; then that others have errors.
+
+    told: kinds of which the page says more than a chip could.
+    """
+    own = [alert for alert in found if alert.run in (focus, "") and alert.kind not in told]
     others = [alert for alert in found if alert.run not in (focus, "") and alert.level == "error"]
     kinds: dict[tuple[str, str], list[Alert]] = {}
     for alert in own:

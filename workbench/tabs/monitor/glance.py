@@ -41,6 +41,11 @@ class Glance:
         return number((self.state.exit or {}).get("time")) or number(status.get("heartbeat"))
 
     @property
+    def untouched(self) -> bool:
+        """It ended before it had done a step: there is nothing to draw and no figure to give."""
+        return not self.state.alive and self.state.state != "queued" and not self.step and not self.validation
+
+    @property
     def took(self) -> float | None:
         """Seconds from the start of the last attempt to its end."""
         began, ended = number(self.state.status.get("started")), self.ended

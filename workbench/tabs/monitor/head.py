@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mygpt2.errors import EXIT_USAGE
 from mygpt2.records import number, whole
 from mygpt2.run_dir.marks import is_archived
 from workbench import html, words
@@ -36,12 +37,12 @@ def head(seen: Glance, place: Place) -> html.Markup:
     """The line, then the figures."""
     buttons = [_star(place), _primary(seen, place),
                html.menu("More", _more(seen, place), name="More that can be done with this run")]  # fmt: skip
+    name, pair = html.escape(seen.run.name), " wb-run-pair" if place.pair else ""
     return html.join([
-        html.Markup(f'<div class="wb-run-head"><h2 title="{html.escape(seen.run.name)}">'
-                    f"{html.escape(seen.run.name)}</h2>"),
+        html.Markup(f'<div class="wb-run-head{pair}"><h2 title="{name}">{name}</h2>'),
         _state(seen), *place.chips, _progress(seen), _time(seen, place),
         html.Markup('<span class="wb-run-buttons">'), *buttons, html.Markup("</span></div>"),
-        html.figures(figures(seen, place)),
+        "" if seen.untouched else html.figures(figures(seen, place)),
     ])  # fmt: skip
 
 
@@ -106,6 +107,8 @@ def _primary(seen: Glance, place: Place) -> html.Markup:
         label, press = "Cancel", "wb-do-save"
     elif may["stop"]:
         label, press = "Stop and save", "wb-do-save"
+    elif seen.untouched and whole((seen.state.exit or {}).get("code")) == EXIT_USAGE:
+        label, press = "Open in Train", "wb-do-train"  # as it is, it would end so again
     elif may["resume"]:
         label, press = ("Resume" if seen.checkpoints else "Start again"), "wb-do-resume"
     elif state == "finished" and seen.nothing:

@@ -54,7 +54,7 @@ LOG = """
     <label class="wb-mon-tick"><input type="checkbox" data-log="follow" checked> Follow</label>
     <span class="wb-muted" role="status" data-log="count"></span>
   </div>
-  <pre class="wb-log-text" tabindex="0" aria-label="Log lines" data-log="text"></pre>
+  <pre class="wb-log-text" tabindex="0" role="region" aria-label="Log lines" data-log="text"></pre>
 </section>
 """
 LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"

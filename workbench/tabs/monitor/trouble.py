@@ -15,22 +15,24 @@ from workbench.jobs import Alert
 from workbench.tabs.monitor import logs
 from workbench.tabs.monitor.glance import Glance
 
-LINES = 12  # of the log
+LINES = 10  # of the log
 ENDS = ("failed", "lost")
+TOLD = ("crash", "failed", "outage")  # kinds of alerts that say the same
 
 
 def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may_resume: bool) -> html.Markup:
     """Nothing for a run that is well. `launcher`: the log of the one that started it, if it is known."""
     if seen.nothing:
         then = "The curve shows where it turned; open it in Train and take a lower learning rate."
-        return _section(f"It diverged: {seen.nothing}.", then, [])
+        return _section(f"Diverged: {seen.nothing}.", then, [])
     if seen.state.state not in ENDS:
         return html.Markup("")
     at = f" at step {seen.step:,}" if seen.step else " before its first step"
-    word = "It was lost" if seen.state.state == "lost" else "It failed"
+    word = "Lost" if seen.state.state == "lost" else "Failed"
     why = reason_of(seen.state).removeprefix(NONFINITE).strip().rstrip(".")
     sentence = f"{word}{at}: {why}." if why else f"{word}{at}, and did not say why."
-    return _section(sentence, advice(seen, may_resume=may_resume), last_lines(seen.run, alerts, launcher))
+    lines = last_lines(seen.run, alerts, launcher)
+    return _section(sentence, advice(seen, may_resume=may_resume), lines, bare=seen.untouched)
 
 
 def reason_of(state: RunState) -> str:
@@ -75,11 +77,13 @@ def last_lines(run: RunDir, alerts: Sequence[Alert], launcher: Path | None) -> l
     return []
 
 
-def _section(sentence: str, what_to_do: str, lines: Sequence[str]) -> html.Markup:
+def _section(sentence: str, what_to_do: str, lines: Sequence[str], *, bare: bool = False) -> html.Markup:
+    """bare: there is no curve to show, see tab-monitor-head.css."""
     text = html.escape("\n".join(lines))
-    tail = f'<pre class="wb-log-tail" tabindex="0" aria-label="end of the log">{text}</pre>' if lines else ""
+    tail = f'<div class="wb-log-tail" tabindex="0" role="log" aria-label="end of the log"><pre>{text}</pre></div>'
     more = '<button type="button" class="wb-mon-link" data-pane="log">The whole log</button>' if lines else ""
     return html.Markup(
-        f'<section class="wb-trouble" aria-label="What went wrong"><p class="wb-trouble-why">{html.escape(sentence)}'
-        f"</p><p>{html.escape(what_to_do)} {more}</p>{tail}</section>"
+        f'<section class="wb-trouble{" wb-trouble-bare" if bare else ""}" aria-label="What went wrong">'
+        f'<p class="wb-trouble-why">{html.escape(sentence)}</p><p>{html.escape(what_to_do)} {more}</p>'
+        f"{tail if lines else ''}</section>"
     )

@@ -29,7 +29,7 @@ from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.index import RunIndex, starting
 from workbench.tabs.monitor.table import Trash
-from workbench.tabs.monitor.trouble import trouble
+from workbench.tabs.monitor.trouble import ENDS, TOLD, trouble
 
 MAX_RUNS = 8
 SAVED = "Saved when you leave the field."
@@ -132,7 +132,11 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
     stop = context.jobs.stop_of(name)
-    found = [*chips.stop_chips(stop), *chips.rank_chips(seen.state), *chips.alert_chips(alerts, name)]
+    found = [
+        *chips.stop_chips(stop),
+        *chips.rank_chips(seen.state),
+        *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS else ()),
+    ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
         len(ask.runs) > 1,

@@ -244,11 +244,9 @@ def test_a_failed_run_says_in_one_sentence_which_rank_and_why(tmp_path):
     record = {"attempt": 1, "state": "failed", "code": 70, "reason": "ValueError: no such column", "rank": 1}
     for reason in ("ValueError: no such column", "rank 1: ValueError: no such column"):
         replace_json(run.exit_file, {**record, "reason": reason})
-        assert ">It failed at step 3: rank 1: ValueError: no such column.<" in what_went_wrong(run)
+        assert ">Failed at step 3: rank 1: ValueError: no such column.<" in what_went_wrong(run)
     replace_json(run.exit_file, {**record, "rank": 0, "reason": "data.source: there is no such file"})
-    assert ">It failed at step 3: data.source: there is no such file.<" in what_went_wrong(run), (
-        "the same on every rank"
-    )
+    assert ">Failed at step 3: data.source: there is no such file.<" in what_went_wrong(run), "the same on every rank"
 
 
 def test_a_failed_run_shows_what_to_do_and_the_end_of_its_log(tmp_path):
@@ -264,7 +262,7 @@ def test_a_failed_run_shows_what_to_do_and_the_end_of_its_log(tmp_path):
     for (code, reason), expected in advices.items():
         replace_json(run.exit_file, {**record, "code": code, "reason": reason})
         shown = what_went_wrong(run)
-        assert expected in shown and "line 49" in shown and "line 38" in shown and "line 37" not in shown
+        assert expected in shown and "line 49" in shown and "line 40" in shown and "line 39" not in shown
     assert "non-finite" not in what_went_wrong(run)
     assert "from the alert" in what_went_wrong(run, [alert(tail=["from the alert"])])
     (run.checkpoints_dir / "step-00000002").mkdir()
@@ -301,3 +299,19 @@ def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
 
 def test_a_diverged_models_perplexity_fills_no_table():
     assert [words.fixed(x, 2) for x in (257.001, 1.0142e300, None)] == ["257.00", "1.01e+300", "n/a"]
+
+
+def test_a_run_that_failed_before_its_first_step_has_no_figures_and_is_corrected_in_train(tmp_path):
+    run = run_folder(tmp_path, "a", steps=0, state="failed")
+    record = {"attempt": 1, "state": "failed", "reason": "data.source: nothing there", "rank": 0}
+    for code, label in ((2, "Open in Train"), (70, "Start again")):
+        replace_json(run.exit_file, {**record, "code": code})
+        shown = shown_head(run)
+        assert primary(shown) == label and "wb-figure" not in shown
+        assert "Failed before its first step: data.source: nothing there." in what_went_wrong(run)
+        assert "wb-trouble-bare" in what_went_wrong(run), "six empty charts say nothing"
+
+
+def test_what_the_page_says_of_a_failure_is_no_chip_as_well(tmp_path):
+    found = [alert(), alert(kind="spike", level="warning")]
+    assert len(chips.alert_chips(found, "a")) == 2 and len(chips.alert_chips(found, "a", ("crash",))) == 1
