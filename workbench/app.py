@@ -90,10 +90,18 @@ def _open_link(context: Context, page: Page, shown: str, query: Mapping[str, str
     return [gr.skip() if tab == shown else gr.Tabs(selected=tab), *ports]
 
 
+_LOG_OUT = (
+    '<form method="post" action="logout"><button class="wb-icon" aria-label="Log out" title="Log out">'
+    '<svg viewBox="0 0 20 20" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="1.6" '
+    'stroke-linecap="round" stroke-linejoin="round"><path d="M8 3H4v14h4M12 6.5 15.5 10 12 13.5M7 10h8"/></svg>'
+    "</button></form>"
+)
+
+
 def _header(context: Context) -> html.Markup:
     folder = html.escape(context.runs)
     mark = html.Markup((look.ASSETS / "icon.svg").read_text(encoding="utf-8").replace("<svg", '<svg class="wb-mark"'))
-    leave = '<form method="post" action="logout"><button>Log out</button></form>' if context.door.has_password else ""
+    leave = _LOG_OUT if context.door.has_password else ""
     return html.Markup(
         f'<header class="wb-head">{mark}<h1 class="wb-name">{TITLE}</h1>'
         f'<span class="wb-folder" title="Folder of runs: {folder}">{folder}</span>'

@@ -96,7 +96,10 @@ class Login:
         query, user, by_browser = form.get("query", ""), form.get("username", ""), _wants_page(request.headers)
         wait = self.door.closed(address)
         if wait > 0:
-            told, status = f"Too many wrong passwords; wait {math.ceil(wait)} seconds.", HTTPStatus.TOO_MANY_REQUESTS
+            told, status = (
+                f"Too many wrong passwords. Wait {math.ceil(wait)} seconds, then try again.",
+                HTTPStatus.TOO_MANY_REQUESTS,
+            )
         elif await self.door.knock(form.get("password", ""), address):
             answer: Response = JSONResponse({"success": True})
             if by_browser:
@@ -107,7 +110,7 @@ class Login:
             )
             return answer
         else:
-            told, status = "That is not the password.", HTTPStatus.UNAUTHORIZED
+            told, status = "That password is not right. Type it again.", HTTPStatus.UNAUTHORIZED
         if not by_browser:
             return JSONResponse({"detail": told}, status)
         return _page(query, told, user, status)
@@ -147,33 +150,21 @@ def _query(text: str) -> str:
 
 
 def _page(query: str, told: str = "", user: str = "", status: HTTPStatus = HTTPStatus.UNAUTHORIZED) -> HTMLResponse:
-    problem = f'<p class="bad" role="alert">{escape(told)}</p>' if told else ""
+    """The form. `told`: what is wrong with the password that was given; `user`: the name that was given with it."""
+    problem = f'<p id="problem" class="bad" role="alert">{escape(told)}</p>' if told else ""
+    wrong = ' aria-invalid="true" aria-describedby="problem"' if told else ""
+    mark = (look.ASSETS / "icon.svg").read_text(encoding="utf-8").replace("<svg", '<svg aria-hidden="true"')
     text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>mygpt2 workbench</title>
+<html lang="en"><head><meta charset="utf-8"><title>Log in - mygpt2 workbench</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">{look.icon()}
-<style>{look.colours()}{_STYLE}</style></head>
-<body><main><h1>mygpt2 workbench</h1>{problem}
+<style>{look.colours()}{look.asset("login.css")}</style></head>
+<body><main><h1>{mark}mygpt2 workbench</h1>
+<p id="why">Whoever has the password can see the runs here and start new ones.</p>
 <form method="post" action="login"><input type="hidden" name="query" value="{escape(_query(query))}">
-<label for="user">User name <span>(any, may stay empty)</span></label>
-<input id="user" name="username" autocomplete="username" maxlength="100" value="{escape(user[:100])}">
+<label for="user">User name <span id="any">optional</span></label>
+<input id="user" name="username" autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="100"
+ aria-describedby="any" value="{escape(user[:100])}">
 <label for="password">Password</label>
-<input id="password" name="password" type="password" autocomplete="current-password" required autofocus>
+<input id="password" name="password" type="password" autocomplete="current-password" required autofocus{wrong}>{problem}
 <button>Log in</button></form></main></body></html>"""
     return HTMLResponse(text, status, {"content-security-policy": POLICY, "cache-control": "no-store"})
-
-
-_STYLE = """
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--wb-paper);
-  color: var(--wb-ink); font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { width: min(22rem, calc(100vw - 4rem)); padding: 1.5rem; background: var(--wb-panel);
-  border: 1px solid var(--wb-line); border-radius: 10px; }
-h1 { font-size: 1.2rem; margin: 0 0 1rem; }
-form { display: grid; gap: 0.3rem; }
-label span { color: var(--wb-muted); }
-input { font: inherit; color: var(--wb-ink); background: var(--wb-field); border: 1px solid var(--wb-edge);
-  border-radius: 6px; padding: 0.45rem 0.6rem; margin-bottom: 0.6rem; }
-button { font: inherit; font-weight: 600; color: var(--wb-on-accent); background: var(--wb-accent); border: 0;
-  border-radius: 6px; padding: 0.55rem; cursor: pointer; }
-input:focus-visible, button:focus-visible { outline: 2px solid var(--wb-accent); outline-offset: 2px; }
-.bad { color: var(--wb-bad); margin: 0 0 0.8rem; }
-"""

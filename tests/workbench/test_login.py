@@ -64,8 +64,9 @@ def test_any_user_name_with_the_password_opens_and_none_is_needed(client: Any, u
 
 def test_after_a_wrong_try_the_name_stays_and_the_right_password_opens(client: Any) -> None:
     answer = post(client, "wrong", 'me"><img src=x>', query="?tab=monitor")
-    assert answer.status_code == 401 and "not the password" in answer.text
+    assert answer.status_code == 401 and "password is not right" in answer.text
     assert 'value="me&quot;&gt;' in answer.text and "<img" not in answer.text and "wrong" not in answer.text
+    assert 'aria-invalid="true" aria-describedby="problem"' in answer.text and 'id="problem"' in answer.text
     assert client.get("/config").status_code == 401
     assert post(client, RIGHT, "me", query="?tab=monitor").headers["location"] == "./?tab=monitor"
 
@@ -92,7 +93,7 @@ def test_five_wrong_tries_are_told_how_long_to_wait(client: Any) -> None:
     for _ in range(TRIES):
         post(client, "wrong")
     answer = post(client, RIGHT)
-    assert answer.status_code == 429 and "wait 60 seconds" in answer.text
+    assert answer.status_code == 429 and "Wait 60 seconds" in answer.text
 
 
 def test_a_form_too_large_or_of_no_text_is_a_wrong_password(client: Any) -> None:
