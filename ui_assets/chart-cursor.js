@@ -4,9 +4,10 @@
 
 const version = new URL(import.meta.url).search;
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { curves, MARGIN } = await import(`./chart-draw.js${version}`);
+const { curves, pointsIn } = await import(`./chart-curves.js${version}`);
+const { MARGIN } = await import(`./chart-look.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
-const { reading, tip, xWords } = await import(`./chart-tools.js${version}`);
+const { reading, tip, xWords } = await import(`./chart-legend.js${version}`);
 
 // `held`: a drag is under way. `picked`: the run whose step a click or Enter opens.
 export class Cursor {
@@ -52,7 +53,7 @@ export class Cursor {
     }
     if (!there) { if (panel === null) this.chart.tell("wb-chart-hover", null); return; }
     const near = Math.abs(this.xAtShare(share + 0.008) - x);
-    const found = reading(this.chart, curves(this.chart, panel.id), x, near);
+    const found = reading(this.chart, curves(this.chart, panel.id), x, near, pointsIn(this.chart, panel.id));
     if (clientY !== null) this.picked = this.nearestRun(panel, found.rows, clientY);
     panel.box.replaceChildren(...tip(this.chart, found, this.pickOf(found.rows)));
     panel.box.classList.toggle("wb-chart-left", share > 0.5);

@@ -1,8 +1,10 @@
 // What is on screen as a picture with its title and settings, and every raw point as a table.
 
 const version = new URL(import.meta.url).search;
-const { MARGIN, colourOf, escape, smoothingWidth } = await import(`./chart-draw.js${version}`);
-const { smoothWords, xWords } = await import(`./chart-tools.js${version}`);
+const { smoothingWidth, unitWords } = await import(`./chart-curves.js${version}`);
+const { MARGIN, colourOf, escape } = await import(`./chart-look.js${version}`);
+const { xWords } = await import(`./chart-legend.js${version}`);
+const { smoothWords } = await import(`./chart-tools.js${version}`);
 
 const HEAD = 46;
 
@@ -11,6 +13,28 @@ export function settingsWords({ view, options }, width) {
   if (view.minus) words.push(`minus ${view.minus}`);
   if (view.range) words.push(`${xWords(view.x, view.range[0])} to ${xWords(view.x, view.range[1])}`);
   return words.filter(Boolean).join(" · ");
+}
+
+// Saves what is shown, as PNG or SVG, or every point as CSV. Throws what went wrong.
+export async function save(chart, kind) {
+  const name = chart.view.runs.join("-").slice(0, 80) || "chart";
+  if (kind === "CSV") {
+    chart.say("Collecting every point…");
+    const tables = [];
+    for (const run of chart.view.runs) {
+      const reply = await chart.server.chart_table({ run });
+      if (reply.problem) throw new Error(reply.problem);
+      tables.push(reply.csv);
+    }
+    if (tables.length) window.workbench.download(`${name}.csv`, joinTables(tables), "text/csv");
+    chart.say("");
+    return;
+  }
+  const nodes = [...chart.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
+  if (!nodes.length) return;
+  const made = await picture(await chart.library(), chart, nodes, chart.grid, chart.options.label);
+  if (kind === "SVG") window.workbench.download(`${name}.svg`, made.svg, "image/svg+xml");
+  else window.workbench.download(`${name}.png`, await png(made), "image/png");
 }
 
 // One SVG of all panels, where they are on screen. `nodes`: [[id, plotly node], ...]; `grid` is what they lie in.
@@ -35,7 +59,8 @@ export async function picture(Plotly, state, nodes, grid, title) {
     const [left, top] = [place.left - frame.left, y + place.top - frame.top];
     const address = await Plotly.toImage(node, { format: "svg", width: wide, height: high });
     const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg x="${left}" y="${top}" `);
-    const { title: words, unit } = state.options.panels[id];
+    const { title: words } = state.options.panels[id];
+    const unit = unitWords(state, id);
     parts.push(text(left + 12, top - 8, `${words}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
   }
   y += grid.clientHeight + 6;

@@ -2,7 +2,7 @@
 
 const version = new URL(import.meta.url).search;
 const { Series } = await import(`./chart-series.js${version}`);
-const { ACTIVE } = await import(`./chart-draw.js${version}`);
+const { ACTIVE } = await import(`./chart-look.js${version}`);
 
 const POLL_MS = 1000; // while a run is at work
 const REST_MS = 300000; // while none is: the page is told when something has changed
@@ -69,6 +69,7 @@ export class Feed {
     }
     await Promise.all(every.map((series) => this.fetchColumns(series)));
     await this.fetchFlops(every);
+    await this.chart.yardstick?.fetch();
   }
 
   // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.

@@ -203,6 +203,19 @@ export class Series {
     return this.columns[name] ? this.columns[name].subarray(0, this.n) : new Float32Array(this.n).fill(NaN);
   }
 
+  // A column times a factor.
+  scaled(name, factor) {
+    if (factor === 1) return this.values(name);
+    return this.remember(`scaled ${name} ${factor}`, () => this.values(name).map((value) => value * factor));
+  }
+
+  // What a loss in nats per token is multiplied by to be in bits per byte: by its held-out text's bytes per token, as the
+  // last validation counted them. null before that.
+  perByte() {
+    const mark = this.validation().filter((one) => one.bits > 0 && one.value > 0).pop();
+    return mark ? mark.bits / mark.value : null;
+  }
+
   // A column smoothed over `width` steps: {y, settled}, of which more points cannot change the first `settled` values.
   smooth(name, width) {
     const key = `smooth ${name} ${width}`;
@@ -233,9 +246,11 @@ export class Series {
 
   // Validation points that count: of one step the last, and none that a later attempt overwrote.
   validation() {
-    const found = new Map();
-    for (const mark of this.marks) if (mark.kind === "eval" && !this.overwritten(mark)) found.set(mark.step, mark);
-    return [...found.values()].sort((a, b) => a.step - b.step);
+    return this.remember("validation", () => {
+      const found = new Map();
+      for (const mark of this.marks) if (mark.kind === "eval" && !this.overwritten(mark)) found.set(mark.step, mark);
+      return [...found.values()].sort((a, b) => a.step - b.step);
+    });
   }
 
   overwritten(mark) {

@@ -6,6 +6,7 @@
 // Widths one can choose, in steps. `auto` takes one of them, so that a growing run is not smoothed anew at every point.
 export const WIDTHS = [2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 7000, 10000];
 const SHARE_SHOWN = 1 / 40; // of the steps in sight that `auto` averages over
+const LEAST = 5; // steps: below that `auto` is off, and a short run is shown as it is
 const SPIKE = 1e3; // times the sum of all that stays
 const SHARE_PASSED = 1 / 3; // of the steps since the run's first that any width may reach back and forward
 
@@ -14,7 +15,7 @@ const SHARE_PASSED = 1 / 3; // of the steps since the run's first that any width
 export function widthOf(smooth, stepsInSight) {
   if (smooth === "auto") {
     const wanted = stepsInSight * SHARE_SHOWN;
-    return wanted < WIDTHS[0] ? 0 : WIDTHS.findLast((width) => width <= 1.1 * wanted);
+    return 1.1 * wanted < LEAST ? 0 : WIDTHS.findLast((width) => width <= 1.1 * wanted);
   }
   if (!(smooth > 0)) return 0;
   return smooth < 1 ? 1 / (1 - smooth) : smooth;

@@ -5,35 +5,19 @@ const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { curves, figure, interpolateAt, smoothingWidth, theme, wholeRange } = await import(`./chart-draw.js${version}`);
-const { legend, make, spoken, toolbar } = await import(`./chart-tools.js${version}`);
-const { joinTables, picture, png } = await import(`./chart-export.js${version}`);
+const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wholeRange } = await import(`./chart-curves.js${version}`);
+const { figure, markKey } = await import(`./chart-draw.js${version}`);
+const { number, theme } = await import(`./chart-look.js${version}`);
+const { make, toolbar } = await import(`./chart-tools.js${version}`);
+const { legend, spoken } = await import(`./chart-legend.js${version}`);
+const { Yardstick } = await import(`./chart-yardstick.js${version}`);
+const { save } = await import(`./chart-export.js${version}`);
+const { firstDrawing, loadPlotly } = await import(`./chart-plotly.js${version}`);
 
-const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
-const IN_ADDRESS = ["x", "logx", "logy", "smooth", "minus", "panels", "range", "follow"];
-const HEIGHT = 210;
+const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", unit: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
+const IN_ADDRESS = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow"];
+const HEIGHT = 180;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-
-let plotly = null; // one script for all charts of the page
-
-function loadPlotly(address) {
-  plotly ||= new Promise((loaded, failed) => {
-    if (window.Plotly) { loaded(window.Plotly); return; }
-    const script = make("script", { src: address });
-    script.onload = () => loaded(window.Plotly);
-    script.onerror = () => { plotly = null; failed(new Error("plotly.js could not be loaded")); };
-    document.head.append(script);
-  });
-  return plotly;
-}
-
-// Beside a <base>, Plotly writes the page's whole address into its clip paths; they would be lost when the address changes.
-function anchorClips(plot) {
-  plot._context._baseUrl = "";
-  for (const part of plot.querySelectorAll("[clip-path]")) {
-    part.setAttribute("clip-path", part.getAttribute("clip-path").replace(/^url\(['"]?[^#]*(#[^'")]*)['"]?\)$/, "url($1)"));
-  }
-}
 
 // A link's runs can be fetched before the server was asked what to show; its answer then changes what it names.
 function runsInAddress(most) {
@@ -49,7 +33,7 @@ export function mount({ element, props, server, watch, trigger, plotly: address,
 class Chart {
   constructor(root, props, server, watch, trigger, address, options) {
     Object.assign(this, { root, props, server, trigger, options });
-    this.defaults = { ...DEFAULTS, panels: Object.keys(options.panels) };
+    this.defaults = { ...DEFAULTS, panels: Object.keys(options.panels).filter((id) => !options.panels[id].more) };
     this.view = { ...this.defaults, ...options.view, ...props.value };
     if (options.url && !this.view.runs.length) this.view.runs = runsInAddress(options.maxRuns);
     this.series = new Map();
@@ -57,6 +41,7 @@ class Chart {
     this.panels = new Map();
     this.feed = new Feed(this, server);
     this.cursor = new Cursor(this);
+    this.yardstick = new Yardstick(this, server);
     this.draws = 0;
     this.library = () => loadPlotly(address); // once there is something to draw: it is half a second of work
     this.build();
@@ -84,25 +69,26 @@ class Chart {
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
     this.grid = make("div", { class: "wb-chart-panels", role: "group",
       "aria-label": `Panels: left and right move the cursor, up and down choose a run, ${this.options.url ? "Enter opens the step, " : ""}+ and − zoom, 0 shows everything` });
-    this.heard = make("p", { class: "wb-chart-heard", role: "status" });
+    this.note = make("p", { class: "wb-chart-note", role: "status", hidden: true });
+    this.heard = make("p", { class: "wb-chart-heard wb-chart-unseen", role: "status" });
     this.root.setAttribute("role", "region");
     this.root.setAttribute("aria-label", this.options.label);
-    this.root.prepend(this.tools.element, this.runs);
+    this.root.prepend(this.tools.element, this.runs, this.note);
     this.root.append(this.grid, this.heard);
     for (const id of Object.keys(this.options.panels)) this.buildPanel(id);
   }
 
   buildPanel(id) {
-    const { title, unit, height } = this.options.panels[id];
+    const { title, height, points } = this.options.panels[id];
     const plot = make("div", { class: "wb-chart-plot" });
     const line = make("div", { class: "wb-chart-line", hidden: true });
     const box = make("div", { class: "wb-chart-tip", hidden: true });
     const none = make("p", { class: "wb-chart-none", hidden: true }, `No ${title.toLowerCase()} yet.`);
-    const minus = make("span");
+    const [minus, unit, key] = [make("span"), make("span"), make("span", { class: "wb-chart-key" })];
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
-      make("figcaption", {}, title, minus, unit ? make("span", {}, ` ${unit}`) : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
+      make("figcaption", {}, title, minus, unit, key, points ? this.yardstick.element : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${height || HEIGHT}px`;
-    const panel = { id, plot, none, minus, line, box, element: figureElement, drawn: null };
+    const panel = { id, plot, none, minus, unit, key, line, box, element: figureElement, drawn: null };
     this.cursor.watch(panel);
     this.panels.set(id, panel);
     this.grid.append(figureElement);
@@ -129,6 +115,7 @@ class Chart {
 
   close() {
     this.feed.stop();
+    this.yardstick.stop();
     this.bodyWatch.disconnect();
     this.sizeWatch.disconnect();
     document.removeEventListener("visibilitychange", this.wake);
@@ -242,8 +229,11 @@ class Chart {
   }
 
   async draw() {
-    this.tools.show(this.view, smoothingWidth(this));
+    const width = smoothingWidth(this);
+    this.tools.show(this, width);
     this.runs.replaceChildren(...legend(this));
+    this.caution(cautions(this));
+    this.yardstick.show();
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {
@@ -251,22 +241,37 @@ class Chart {
       if (this.cursor.held) { this.stale = true; return; }
       const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
-      panel.minus.textContent = this.view.minus ? ` minus ${this.view.minus}` : "";
+      this.caption(panel, width);
       if (!data.length && !panel.drawn) continue;
       panel.layout = layout;
       if (panel.drawn) await Plotly.react(panel.plot, data, layout);
       else await this.first(Plotly, panel, data, layout);
       panel.drawn = true;
-      panel.element.setAttribute("aria-label", spoken(this.options.panels[panel.id], curves(this, panel.id)));
+      panel.element.setAttribute("aria-label", spoken(this, panel.id, curves(this, panel.id)));
       await new Promise((next) => setTimeout(next, 0)); // the page stays responsive between panels
     }
     this.draws++;
     this.root.dataset.draws = this.draws;
   }
 
+  // What a panel shows: its unit, and of what its lines and points are.
+  caption(panel, width) {
+    const { points, smooth } = this.options.panels[panel.id];
+    panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
+    panel.unit.textContent = unitWords(this, panel.id);
+    if (!points) return;
+    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this)];
+    panel.key.textContent = parts.filter(Boolean).join(" · ");
+  }
+
+  caution(sentences) {
+    const text = sentences.join(" ");
+    if (this.note.textContent !== text) this.note.textContent = text;
+    this.note.hidden = !text;
+  }
+
   async first(Plotly, panel, data, layout) {
-    await Plotly.newPlot(panel.plot, data, layout, { displayModeBar: false, doubleClick: false, scrollZoom: false, showTips: false });
-    anchorClips(panel.plot);
+    await firstDrawing(Plotly, panel.plot, data, layout);
     panel.plot.on("plotly_doubleclick", () => this.reset());
     panel.plot.on("plotly_relayout", (change) => this.dragged(panel, change));
   }
@@ -286,25 +291,8 @@ class Chart {
   // Leaving
 
   async save(kind) {
-    const name = `${this.view.runs.join("-").slice(0, 80) || "chart"}`;
     try {
-      if (kind === "CSV") {
-        this.say("Collecting every point…");
-        const tables = [];
-        for (const run of this.view.runs) {
-          const reply = await this.server.chart_table({ run });
-          if (reply.problem) throw new Error(reply.problem);
-          tables.push(reply.csv);
-        }
-        if (tables.length) window.workbench.download(`${name}.csv`, joinTables(tables), "text/csv");
-        this.say("");
-        return;
-      }
-      const nodes = [...this.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
-      if (!nodes.length) return;
-      const made = await picture(await this.library(), this, nodes, this.grid, this.options.label);
-      if (kind === "SVG") window.workbench.download(`${name}.svg`, made.svg, "image/svg+xml");
-      else window.workbench.download(`${name}.png`, await png(made), "image/png");
+      await save(this, kind);
     } catch (error) {
       this.say(`Not exported: ${error.message}`);
     }

@@ -3,10 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
-const { LOOKS, dashOf, figure, smoothingWidth, wholeRange } = await import("../../ui_assets/chart-draw.js");
+const { cautions, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
+const { figure } = await import("../../ui_assets/chart-draw.js");
+const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
-const options = { axes: { step: { title: "step" } }, panels: { loss: { title: "Loss", column: "loss", smooth: true, log: true, marks: true } } };
+const options = { axes: { step: { title: "step" } }, panels: {
+  loss: { title: "Loss", column: "loss", loss: true, smooth: true, log: true, marks: true, points: "validation" }, validation: { title: "Validation", loss: true } } };
 const base64 = (values) => Buffer.from(Float32Array.from(values).buffer).toString("base64");
 
 function run(name, losses, state = "finished") {
@@ -18,7 +21,7 @@ function run(name, losses, state = "finished") {
 }
 
 function chart(shown, view = {}, touch = false) {
-  return { options, view: { x: "step", logx: false, logy: false, smooth: "auto", runs: shown.map((series) => series.run), minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
+  return { options, series: new Map(shown.map((series) => [series.run, series])), view: { x: "step", logx: false, logy: false, smooth: "auto", unit: "auto", runs: shown.map((series) => series.run), minus: "", shade: null, range: null, ...view }, shown, yranges: {}, cursor: { touch },
     theme: { ...LOOKS[0], font: "sans-serif" }, colours: new Map(shown.map((series, i) => [series.run, i + 1])), get range() { return this.view.range || wholeRange(this); } };
 }
 
@@ -31,9 +34,9 @@ test("swiping a chart on a touch screen scrolls and does not zoom", () => {
 });
 
 test("the end of a run at work is drawn as open, that of a finished one is not", () => {
-  const dashes = (state) => figure(chart([run("a", falling(4000), state)]), "loss", 800, 300).data.map((trace) => trace.line.dash);
-  assert.deepEqual(dashes("running"), [undefined, "solid", "2px,2px"]);
-  assert.deepEqual(dashes("finished"), [undefined, "solid"]);
+  const dashes = (state) => figure(chart([run("a", falling(4000), state)]), "loss", 800, 300).data.map((trace) => trace.line.dash).filter(Boolean);
+  assert.deepEqual(dashes("running"), ["solid", "2px,2px"]);
+  assert.deepEqual(dashes("finished"), ["solid"]);
 });
 
 test("a single point is seen", () => {
@@ -71,4 +74,55 @@ test("of runs that share a colour the later ones are dashed", () => {
   assert.deepEqual(["a", "b", "c"].map((name) => dashOf(one, name)), ["solid", "solid", "7px,3px"]);
   const { data } = figure(one, "loss", 800, 300);
   assert.ok(data.some((trace) => trace.line.dash === "7px,3px"));
+});
+
+function validated(name, losses, tokenizer, evals) {
+  const series = run(name, losses);
+  series.tokenizer = tokenizer;
+  series.take({ run: name, state: "finished", cursor: {}, marks: evals.map(([step, value, bits, text = "t"]) => ({ kind: "eval", attempt: 1, step, value, bits, text, documents: 74 })) });
+  return series;
+}
+
+test("validation points lie in the loss panel, and both go by the unit", () => {
+  const one = chart([validated("a", falling(60), "gpt2", [[20, 4, 2], [60, 3.6, 1.8]])]);
+  const points = () => figure(one, "loss", 800, 300).data.find((trace) => trace.marker?.symbol === "circle");
+  assert.deepEqual([unitOf(one), points().x, points().y], ["nats", [20, 60], [4, 3.6]]);
+  const nats = figure(one, "loss", 800, 300).data[0].y[9];
+  one.view.unit = "bits";
+  assert.deepEqual(points().y, [2, 1.8]);
+  assert.ok(Math.abs(figure(one, "loss", 800, 300).data[0].y[9] - nats / 2) < 1e-6);
+  assert.deepEqual(one.shown[0].validation().length, 2, "reading changes nothing");
+});
+
+test("runs with several tokenizers are shown in bits per byte, and that is said; a choice stays", () => {
+  const two = chart([validated("a", falling(60), "gpt2", [[60, 3.6, 1.8]]), validated("b", falling(60), "gpt2:2048", [[60, 3.9, 2.1, "u"]])]);
+  assert.equal(unitOf(two), "bits");
+  assert.match(cautions(two).join(" "), /^In bits per byte because these runs have different tokenizers \(gpt2, gpt2:2048\)\.$/);
+  two.view.unit = "nats";
+  assert.equal(unitOf(two), "nats");
+  assert.match(cautions(two).join(" "), /losses per token do not compare, bits per byte do/);
+});
+
+test("another held-out text and a run without a validation are not passed over in silence", () => {
+  const two = chart([validated("a", falling(60), "gpt2", [[60, 3.6, 1.8, "t"]]), validated("b", falling(60), "gpt2", [[60, 3.9, 1.9, "u"]])]);
+  assert.match(cautions(two).join(" "), /held-out texts differ/);
+  const early = chart([run("c", falling(60))], { unit: "bits" });
+  assert.match(cautions(early).join(" "), /c: no bits per byte before the first validation/);
+  assert.equal(figure(early, "loss", 800, 300).data.length, 0);
+});
+
+test("GPT-2 of another tokenizer is spread over the run's tokens, and says so", () => {
+  const one = chart([validated("a", falling(60), "gpt2:2048", [[60, 4, 2]])]);
+  assert.equal(referenceOf(one, one.shown[0]), null);
+  one.shown[0].reference = { found: { of: "GPT-2 124M", loss: 3.5, bits: 1.5, window: 1024, same: false, text: "t" } };
+  const known = referenceOf(one, one.shown[0]);
+  assert.deepEqual([known.value, known.unit], [3, " per token of this run"]);
+  const { annotations, shapes, yaxis } = figure(one, "loss", 800, 300).layout;
+  assert.equal(annotations[0].text, "GPT-2 124M on this held-out text: 3 per token of this run, windows of 1,024 tokens");
+  assert.ok(shapes[0].y0 === 3 && yaxis.range[0] < 3);
+  one.view.unit = "bits";
+  assert.equal(referenceOf(one, one.shown[0]).value, 1.5);
+  one.shown[0].reference.found.same = true;
+  one.view.unit = "nats";
+  assert.equal(referenceOf(one, one.shown[0]).value, 3.5);
 });

@@ -82,14 +82,15 @@ test("one point and none are smoothed to themselves", () => {
 
 test("auto goes with what is in sight, and older addresses keep their meaning", () => {
   assert.equal(widthOf("auto", 60), 0);
-  assert.equal(widthOf("auto", 140), 3);
+  assert.equal(widthOf("auto", 140), 0, "a short run is shown as it is");
+  assert.equal(widthOf("auto", 200), 5);
   assert.equal(widthOf("auto", 70000), 1500);
   assert.equal(widthOf("auto", 1e7), WIDTHS.at(-1));
   assert.deepEqual([widthOf(0, 99), widthOf(50, 9), Math.round(widthOf(0.98, 9))], [0, 50, 50]);
 });
 
 test("the raw curve has a contrast of 3 to 1 in both themes, and the smoothed one more", async () => {
-  const { LOOKS } = await import("../../ui_assets/chart-draw.js");
+  const { LOOKS } = await import("../../ui_assets/chart-look.js");
   for (const { panel, runs } of LOOKS) {
     for (const colour of runs) {
       const [raw, bold, ground] = [faint(colour, panel), colour, panel].map(channels);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,8 @@ from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
     "chart.js", "chart-feed.js", "chart-cursor.js", "chart-series.js", "chart-smooth.js",
-    "chart-axes.js", "chart-draw.js", "chart-tools.js", "chart-export.js",
+    "chart-axes.js", "chart-look.js", "chart-curves.js", "chart-draw.js", "chart-tools.js",
+    "chart-legend.js", "chart-yardstick.js", "chart-plotly.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
@@ -26,7 +27,8 @@ _ON_LOAD = """
 const root = (window.gradio_config?.root || window.location.origin).replace(/\\/$/, "");
 const address = (path) => `${root}/gradio_api/file=${path}`;
 import(address(%(script)s)).then(({ mount }) =>
-  mount({ element, props, server, watch, trigger, plotly: address(%(plotly)s), options: %(options)s })
+  mount({ element, props, server, watch, trigger, events: ["click", "select", "measure"],
+    plotly: address(%(plotly)s), options: %(options)s })
 ).catch((error) => {
   element.querySelector(".wb-chart-status").textContent = `The chart could not be loaded: ${error.message}`;
 });
@@ -50,12 +52,15 @@ class LiveChart(gr.HTML):
     url=True keeps the view, all but its runs, in the address through `window.workbench.url`; one chart per page may.
     alerts and everything else are read through `context.run(name)` and `context.jobs.alerts(name)`.
 
-    Gradio events: `click` at a point, with evt._data {"x", "step", "runs": {name: loss}}, and `select` of a range,
-    with evt._data {"range": [x0, x1] | None, "x"}. In the page the element itself dispatches (and they bubble)
-    wb-chart-click and wb-chart-range with the same as `detail`, and wb-chart-hover with the click's or null. A chart
-    with url=True also dispatches `wb:step` with {run, step} as `detail` for a click on a curve, and for Enter at the
-    cursor of the keys: the step of the run whose curve is nearest. It bubbles to the document, where whoever shows a
-    step listens.
+    yardstick({"runs"}) tells what is known of GPT-2 on these runs' held-out texts, see `evaluations.yardstick.known`;
+    without it the chart has no button to measure it.
+
+    Gradio events: `measure` asks to measure GPT-2, with evt._data {"run"}; `click` at a point, with evt._data {"x",
+    "step", "runs": {name: loss}}; and `select` of a range, with evt._data {"range": [x0, x1] | None, "x"}. In the
+    page the element itself dispatches (and they bubble) wb-chart-click and wb-chart-range with the same as `detail`,
+    and wb-chart-hover with the click's or null. A chart with url=True also dispatches `wb:step` with {run, step} as
+    `detail` for a click on a curve, and for Enter at the cursor of the keys: the step of the run whose curve is
+    nearest. It bubbles to the document, where whoever shows a step listens.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class LiveChart(gr.HTML):
         view: Mapping[str, Any] | None = None,
         *,
         url: bool = False,
+        yardstick: Callable[[Any], dict[str, Any]] | None = None,
         label: str = "Curves",
         elem_id: str | None = None,
         elem_classes: list[str] | str | None = None,
@@ -73,6 +79,7 @@ class LiveChart(gr.HTML):
         gr.set_static_paths([plotly(), *(ASSETS / name for name in SCRIPTS)])
         script, *_, library = _addresses()
         options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view), "maxRuns": MAX_RUNS,
+                   "yardstick": yardstick is not None,
                    "panels": PANELS, "axes": X_AXES}  # fmt: skip
         super().__init__(
             value=dict(view or {}),
@@ -85,7 +92,7 @@ class LiveChart(gr.HTML):
             elem_classes=elem_classes,
             visible=visible,
             render=render,
-            server_functions=server_functions(context),
+            server_functions=server_functions(context, yardstick),
         )
         self.url = url  # gr.HTML takes an attribute that is missing, and named in the script, for an event
 
@@ -101,7 +108,7 @@ class LiveChart(gr.HTML):
         return {"type": "object"}
 
 
-def server_functions(context: Runs) -> list[Any]:
+def server_functions(context: Runs, yardstick: Callable[[Any], dict[str, Any]] | None = None) -> list[Any]:
     """What the browser may call: names and arguments are checked, nothing is changed."""
 
     def chart_points(request: Any) -> list[dict[str, Any]]:
@@ -113,7 +120,10 @@ def server_functions(context: Runs) -> list[Any]:
     def chart_flops(request: Any) -> dict[str, float | None]:
         return flops_per_token(context, request)
 
-    return [chart_points, chart_table, chart_flops]
+    def chart_yardstick(request: Any) -> dict[str, Any]:
+        return yardstick(request) if yardstick else {}
+
+    return [chart_points, chart_table, chart_flops, chart_yardstick]
 
 
 def plotly() -> Path:

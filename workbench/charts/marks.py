@@ -20,8 +20,8 @@ def marks(lines: list[bytes]) -> list[dict[str, Any]]:
     """Marks from complete lines of events.jsonl.
 
     Each has kind (eval, passed, save, alert), attempt and step; a step of None is the attempt's newest. eval: value in
-    nats per token, text the hash of the tokens, and yardstick {of, loss} where the run knows the other model's loss on
-    the same tokens.
+    nats per token, bits per byte, the number of documents, text the hash of the tokens, and yardstick {of, loss} where
+    the run knows the other model's loss on the same tokens.
     """
     found = [_mark(record) for record in parse_lines(lines)[0]]
     return [mark for mark in found if mark]
@@ -49,7 +49,8 @@ def _mark(record: dict[str, Any]) -> dict[str, Any] | None:
             return None
         yardstick = _yardstick(record.get("yardstick"))
         text = str(record.get("token_sha256") or "")[:12]
-        return {**mark, "value": record["loss"], "text": text, **({"yardstick": yardstick} if yardstick else {})}
+        measured = {"value": record["loss"], "bits": _bits(record), "documents": _step(record.get("documents"))}
+        return {**mark, **measured, "text": text, **({"yardstick": yardstick} if yardstick else {})}
     if kind == "save":
         return mark
     if kind == "alert":
@@ -65,6 +66,11 @@ def _yardstick(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not _is_loss(value.get("loss")):
         return None
     return {"of": str(value.get("of") or "yardstick")[:80], "loss": value["loss"]}
+
+
+def _bits(record: dict[str, Any]) -> float | None:
+    value = record.get("bits_per_byte")
+    return value if _is_loss(value) else None
 
 
 def _is_loss(value: Any) -> bool:

@@ -9,16 +9,22 @@ from typing import Any
 from mygpt2.run_dir.paths import NAME
 
 MAX_RUNS = 8
-LOSS = {"unit": "nats per token", "log": True}
+UNITS = ("auto", "nats", "bits")  # of losses: auto is bits per byte where the runs have several tokenizers
+LOSS = {"loss": True, "log": True}
 # What a chart can show; the browser is given these tables. A panel of the column of a metric needs no more than a line.
+# points: the panel whose points lie in this one too. scale: what values are multiplied by. more: not shown at first.
 PANELS: Mapping[str, Mapping[str, Any]] = {
-    "loss": {**LOSS, "title": "Loss", "column": "loss", "smooth": True, "marks": True, "height": 300},
-    "validation": {**LOSS, "title": "Validation loss"},
+    "loss": {**LOSS, "title": "Loss", "column": "loss", "smooth": True, "marks": True, "points": "validation",
+             "height": 340},
+    "validation": {**LOSS, "title": "Validation loss", "more": True},
     "lr": {"title": "Learning rate", "column": "lr", "exponent": "e"},
     "grad_norm": {"title": "Gradient norm", "column": "grad_norm", "smooth": True, "log": True},
     "throughput": {"title": "Throughput", "unit": "tokens per second", "column": "tokens_per_second", "smooth": True},
     "data_wait": {"title": "Data wait", "unit": "ms per step", "column": "data_wait_ms", "smooth": True},
-}
+    "memory": {"title": "Memory", "unit": "GB", "column": "memory_bytes", "scale": 1e-9},
+    "mfu": {"title": "Share of the peak", "unit": "%", "column": "mfu", "scale": 100, "smooth": True, "more": True},
+}  # fmt: skip
+SHOWN = tuple(name for name, panel in PANELS.items() if not panel.get("more"))
 X_AXES: Mapping[str, Mapping[str, Any]] = {
     "step": {"title": "step", "name": "Steps"},
     "tokens": {"title": "tokens", "name": "Tokens"},
@@ -39,10 +45,10 @@ def read_view(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The keys of a view that were given, each as the chart takes it; what cannot be read is left out.
 
     runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow: flags. smooth: 0 (off), "auto", a
-    number of steps, or below 1 the weight of an exponential mean that is as wide. minus: a run whose curve is taken
-    from all others; "" for none. panels: some of PANELS. range: [x0, x1], "x0..x1", or None for everything. shade:
-    intervals [[a, b], ...] in steps, or {"period", "phase", "share", "unit"}; None for none. A key that is absent
-    leaves the chart as it is.
+    number of steps, or below 1 the weight of an exponential mean that is as wide. unit: one of UNITS. minus: a run
+    whose curve is taken from all others; "" for none. panels: some of PANELS. range: [x0, x1], "x0..x1", or None for
+    everything. shade: intervals [[a, b], ...] in steps, or {"period", "phase", "share", "unit"}; None for none. A key
+    that is absent leaves the chart as it is.
     """
     found: dict[str, Any] = {}
     for key, read in _READERS.items():
@@ -79,7 +85,7 @@ def _one_of(allowed: Collection[str]) -> Callable[[Any], str]:
 
 def _panels(value: Any) -> list[str]:
     words = _words(value)
-    return [panel for panel in PANELS if panel in words] or list(PANELS)
+    return [panel for panel in PANELS if panel in words] or list(SHOWN)
 
 
 def _flag(value: Any) -> bool:
@@ -127,6 +133,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "logx": _flag,
     "logy": _flag,
     "smooth": _smooth,
+    "unit": _one_of(UNITS),
     "minus": _run,
     "panels": _panels,
     "range": _range,

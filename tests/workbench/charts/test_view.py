@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.charts.view import MAX_RUNS, PANELS, read_view
+from workbench.charts.view import MAX_RUNS, SHOWN, read_view
 
 
 def test_an_address_and_a_page_say_the_same():
@@ -32,7 +32,7 @@ def test_numbers_and_lists_are_clamped():
     assert read_view({"runs": [f"r{i}" for i in range(50)]})["runs"] == [f"r{i}" for i in range(MAX_RUNS)]
     assert read_view({"runs": "a,a, b ,../c,<img>,"})["runs"] == ["a", "b"]
     assert read_view({"minus": "../x"})["minus"] == ""
-    assert read_view({"panels": "nothing"})["panels"] == list(PANELS)
+    assert read_view({"panels": "nothing"})["panels"] == list(SHOWN)
     assert read_view({"range": ""})["range"] is None
 
 

@@ -12,6 +12,7 @@ from mygpt2.errors import UserError
 from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
+from workbench.evaluations import yardstick
 from workbench.page import ACTION, QUIET, Page
 from workbench.tabs.monitor import actions, step, table
 from workbench.tabs.monitor.export import export
@@ -75,7 +76,9 @@ def build(context: Context, page: Page) -> None:
             buttons, confirm = _buttons()
             for name in ("trouble", "mixed"):
                 part(name, elem_id=f"wb-monitor-{name}")
-            chart = LiveChart(context, url=True, label="Curves of the chosen runs", elem_id="wb-monitor-chart")
+            chart = LiveChart(context, url=True, yardstick=partial(yardstick.known, context),
+                              label="Curves of the chosen runs", elem_id="wb-monitor-chart")  # fmt: skip
+            chart.measure(page.friendly(_measurer(context)), None, None, **ACTION)
             with gr.Tabs(elem_id="wb-monitor-panes"):
                 fields, all_rows = _panes(part)
             gr.HTML(html_template=EXPORT, js_on_load=EXPORT_SCRIPT, apply_default_css=False,
@@ -137,6 +140,13 @@ def _panes(part: Callable[..., Any]) -> tuple[dict[str, Any], gr.Checkbox]:
     with tab("details", "Details"):
         part("details", elem_id="wb-monitor-details")
     return {"slider": slider, "note": note, "tags": tags, "note_of": note_of}, all_rows
+
+
+def _measurer(context: Context) -> Callable[[gr.EventData], None]:
+    def measure(event: gr.EventData) -> None:
+        gr.Info(yardstick.measure(context, str(event._data["run"])), duration=5)
+
+    return measure
 
 
 def _exporter(context: Context) -> Callable[..., Any]:

@@ -1,0 +1,85 @@
+// The list of runs, what the cursor reads of their curves, and the same in words for a screen reader.
+
+const version = new URL(import.meta.url).search;
+const { duration } = await import(`./chart-axes.js${version}`);
+const { marksOf, unitOf, unitWords } = await import(`./chart-curves.js${version}`);
+const { colourOf, dashOf, number } = await import(`./chart-look.js${version}`);
+const { nearest } = await import(`./chart-series.js${version}`);
+const { make } = await import(`./chart-tools.js${version}`);
+
+// The runs with their colours, states and newest values.
+export function legend(state) {
+  return state.view.runs.map((name) => {
+    const series = state.series.get(name);
+    const last = series?.n ? `step ${series.step[series.n - 1].toLocaleString("en")}, loss ${lossWords(state, series)}` : "no step yet";
+    const without = state.view.x === "flops" && series?.flops === null ? "FLOPs n/a: its configuration or tokenizer cannot be read" : null;
+    const words = series?.problem || without || (series?.cursor ? `${series.state} · ${last}` : "loading");
+    const swatch = swatchOf(state, name);
+    return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatch, make("strong", {}, name), ` ${words}`);
+  });
+}
+
+// The newest loss, and the newest validation.
+function lossWords(state, series) {
+  const scale = unitOf(state) === "bits" ? series.perByte() : 1;
+  const mark = series.validation().at(-1);
+  const value = mark && (unitOf(state) === "bits" ? mark.bits : mark.value);
+  return `${scale === null ? "n/a" : number(series.values("loss")[series.n - 1] * scale)}${Number.isFinite(value) ? `, validation ${number(value)}` : ""}`;
+}
+
+function swatchOf(state, run) {
+  const swatch = make("span", { class: `wb-chart-swatch${dashOf(state, run) === "solid" ? "" : " wb-chart-dashed"}`, "aria-hidden": "true" });
+  if (state.colours.get(run)) swatch.style.setProperty("--wb-chart-colour", colourOf(state, run));
+  return swatch;
+}
+
+// What a screen reader hears of a panel: the newest value of every run.
+export function spoken(state, id, shown) {
+  const { title } = state.options.panels[id];
+  const unit = unitWords(state, id);
+  const values = shown.map(({ series, raw }) => {
+    let at = raw.length - 1;
+    while (at > 0 && !Number.isFinite(raw[at])) at--;
+    return `${series.run} ${number(raw[at])}`;
+  });
+  return `${title}${unit ? ` in ${unit}` : ""}: ${values.length ? values.join("; ") : "no values yet"}`;
+}
+
+export function xWords(kind, value) {
+  if (kind === "time") return duration(value);
+  if (kind === "step") return `step ${Math.round(value).toLocaleString("en")}`;
+  return kind === "tokens" ? `${Math.round(value).toLocaleString("en")} tokens` : `${value.toExponential(3)} FLOPs`;
+}
+
+// The rows of the box at the cursor: every run's own point nearest to x, exact and not what happens to be drawn; and the
+// validation points beside it.
+export function reading(state, shown, x, near, beside = []) {
+  const rows = [];
+  for (const { series, x: xs, steps, raw, smooth } of shown) {
+    const at = nearest(xs, x);
+    if (at < 0) continue;
+    const place = xWords(state.view.x, xs[at]);
+    rows.push({ series, at, step: steps[at], place, value: raw[at], words: number(raw[at]) + (smooth ? ` (${number(smooth[at])})` : "") });
+  }
+  const points = beside.flatMap(({ series, x: xs, steps, raw }) => {
+    const at = nearest(xs, x);
+    return at >= 0 && Math.abs(xs[at] - x) <= near ? [`${series.run}: validation ${number(raw[at])} at step ${steps[at].toLocaleString("en")}`] : [];
+  });
+  const marks = state.shown.flatMap((series) => marksOf(state, series).filter((mark) => Math.abs(mark.x - x) <= near)
+    .slice(0, 3).map((mark) => `${series.run}: ${mark.kind === "alert" ? "alert: " : ""}${mark.text} at step ${mark.step.toLocaleString("en")}`));
+  return { rows, marks: [...points, ...marks].slice(0, 6) };
+}
+
+// `picked`: the row whose step a click opens.
+export function tip(state, { rows, marks }, picked = null) {
+  const same = rows.every((row) => row.place === rows[0].place);
+  return [
+    make("p", {}, rows.length ? `${rows[0].place}${rows.some((row) => row.words.includes("(")) ? ": value (smoothed)" : ""}` : ""),
+    ...rows.map((row) => {
+      const swatch = swatchOf(state, row.series.run);
+      return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
+    }),
+    ...marks.map((text) => make("p", { class: "wb-chart-mark" }, text)),
+    ...(picked && state.options.url ? [make("p", { class: "wb-chart-hint" }, `Click: what ${rows.length > 1 ? `${picked.series.run} ` : ""}read in step ${picked.step.toLocaleString("en")}`)] : []),
+  ];
+}
