@@ -124,6 +124,11 @@ class World:
         dist.all_reduce(tensor, group=self._control)
         return tensor.tolist()
 
+    def sum_on_device(self, tensor: torch.Tensor) -> None:
+        """Adds up one tensor over the ranks, in place and where it lies; the host does not wait for a GPU's."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
     def from_lead(self, work: Callable[[], int]) -> int:
         """The whole number that `work` gives on rank 0, which alone runs it: on every rank."""
         return int(self.sum([work() if self.lead else 0], torch.int64)[0])

@@ -32,6 +32,10 @@ LONGEST_NAME = 64  # what a longer one was meant to be nobody needs to guess
 MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has thousands
 
 
+# Settings that came after the first names were made of hashes; unless they are used, a hash is what it was before them.
+LATER = (("train", "residual"),)
+
+
 class ConfigError(UserError):
     """All problems of a configuration, one line each; a Problem where it is about settings that exist."""
 
@@ -85,8 +89,12 @@ def load_config(
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of the resolved values: the same for the same run, however it was written down."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """SHA-256 of the resolved values: the same for the same run, however it was written down, and by whichever version."""
+    values = config.model_dump(mode="json")
+    for section, key in LATER:
+        if values[section][key] == type(getattr(config, section)).model_fields[key].default:
+            del values[section][key]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -206,6 +206,9 @@ class TrainConfig(Section):
         "Arithmetic of the step. `auto` probes the device and says why it chose what it chose.",
         title="Precision",
     )
+    residual: Literal["fp32", "bf16"] = setting(
+        "fp32", "Numbers between the blocks: `bf16` halves what a GPU moves for norms and additions.", title="Residual"
+    )
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(_as_word)] = setting(
         "auto",
         "torch.compile the step: slower start, faster steps. `auto`: on a GPU, and on a CPU for long runs.",

@@ -4,17 +4,28 @@ cache, with which a new token costs one position and not all of them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 LONGEST = 1024  # tokens; in bfloat16 blocks take 0.6 of the time of PyTorch's CPU kernel at 256, 0.75 at 1024
 QUERIES = 128  # queries of one block: keys behind it are never multiplied, 25 % of the work at T = 256
 SPAN = 256  # slots that a compiled block looks at least
 TILE = 1 << 19  # scores of one block over all its heads: 2 MB in float32, about a core's second-level cache
+
+
+def fastest_first(device: torch.device) -> AbstractContextManager[None]:
+    """PyTorch's attention kernels in the order of their speed: cuDNN's before FlashAttention 2 from Hopper on, which
+    needs about half the time there. For as long as the context lasts, in graphs that are compiled within it too."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        return nullcontext()
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(order, set_priority=True)  # type: ignore[no-any-return]
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None) -> Tensor:

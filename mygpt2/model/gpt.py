@@ -203,11 +203,13 @@ class GPT(nn.Module):
         starts: Sequence[int] | None = None,
         *,
         run_block: RunBlock | None = None,
+        residual: torch.dtype | None = None,
     ) -> Tensor:
         """Hidden states after the last norm, (B, T, C), of token ids (B, T).
 
         With a cache, row b of `idx` stands at the positions from `starts[b]` on (0 unless given), sees what the cache
         holds before them, and is stored there. `run_block` may stand in for calling a block, compiled for example.
+        `residual` is the dtype of the residual stream, the embeddings' own unless given.
         """
         body, T = self.transformer, idx.shape[1]
         pasts: Sequence[Past | None] = [None] * self.config.n_layer
@@ -218,7 +220,7 @@ class GPT(nn.Module):
         else:
             pasts = cache.continued(starts or [0] * len(idx), T)
             x = (body.wte(idx) + body.wpe(pasts[0].places[2])).flatten(0, 1)  # (B x T, C)
-        x = dropped(x, self.config.dropout if self.training else 0.0)
+        x = dropped(x if residual is None else x.to(residual), self.config.dropout if self.training else 0.0)
         for block, past in zip(cast(Iterable[Block], body.h), pasts, strict=True):
             x = block(x, past) if run_block is None else run_block(block, x, past)
         return body.ln_f(x).view(*idx.shape, -1)
@@ -239,16 +241,17 @@ class LossModule(nn.Module):
     state dict carries no prefix.
     """
 
-    def __init__(self, model: GPT, compile: bool = False) -> None:
+    def __init__(self, model: GPT, compile: bool = False, residual: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
         self.compiled = compile
+        self.residual = residual
         # One block is compiled and serves all: 24 layers take no longer to compile than 2.
         self._run_block: RunBlock | None = compiled(Block.forward) if compile else None
 
     def forward(self, idx: Tensor, targets: Tensor) -> LossParts:
         vocab_size = self.model.config.vocab_size
-        hidden = self.model(idx, run_block=self._run_block)
+        hidden = self.model(idx, run_block=self._run_block, residual=self.residual)
         return linear_cross_entropy(hidden, self.model.wte, targets, vocab_size=vocab_size, compile=self.compiled)
 
 

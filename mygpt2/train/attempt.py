@@ -29,6 +29,7 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EX
 from mygpt2.failures import NONFINITE, UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
 from mygpt2.orphans import STARTED
+from mygpt2.model.attention import fastest_first
 from mygpt2.run_dir import (
     FOLDER,
     SIGNAL,
@@ -112,6 +113,7 @@ class _Life:
         with one_fate(self.board):
             use_threads(self.info)
             device = choose_device(config.train.device, self.info)
+            self.logs.enter_context(fastest_first(device))
             world = self.world = World(self.info, device, timeout_s=stall, board=self.board)
             code = world.from_lead(lambda: _ended_already(config, self.run, resume, self.info))
             if code != GOES_ON:

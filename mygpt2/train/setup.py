@@ -40,6 +40,8 @@ from mygpt2.train.trainer import Trainer, TrainState
 if TYPE_CHECKING:
     from mygpt2.train.attempt import Attempt
 
+RESIDUAL = {"fp32": None, "bf16": torch.bfloat16}
+
 
 def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
     """Puts every part of a run together. What is slow and shared (harvest, footers, held-out set) rank 0 does first."""
@@ -64,7 +66,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     schedule = Schedule(config.schedule, config.train.steps)
     guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
     step = TrainStep(
-        world.wrap(LossModule(model, compile=compiled)), optimizer, world, precision, guard,
+        world.wrap(LossModule(model, compiled, RESIDUAL[config.train.residual])), optimizer, world, precision, guard,
         micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip

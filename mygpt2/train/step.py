@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,6 +75,19 @@ def to_device(tokens: np.ndarray, device: torch.device) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
+class Counted(NamedTuple):
+    """Targets that count: of this rank's rows, (rows,) int64, and of the step over all ranks."""
+
+    rows: np.ndarray
+    total: int
+
+
+def count_targets(targets: np.ndarray, world: World) -> Counted:
+    """Counts (rows, T) targets on the host, and over the ranks by an exchange of its own."""
+    rows = (targets != IGNORE).sum(axis=1)
+    return Counted(rows, int(world.sum([int(rows.sum())], torch.int64)[0]))
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of a step's dropout: a function of its place, so there is no generator state to save or to lose."""
     digest = blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
@@ -106,19 +120,25 @@ class TrainStep:
         self.unfinished = False  # weights were changed by a step whose end nobody has noted yet
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision.scaled)
 
-    def __call__(self, step: int, inputs: Tensor, targets: Tensor, share: float) -> StepResult:
-        """Runs step number `step` on this rank's rows: inputs and targets (rows, T), ignored targets -100."""
+    def __call__(
+        self, step: int, inputs: Tensor, targets: Tensor, share: float, counted: Counted | None = None
+    ) -> StepResult:
+        """Runs step number `step` on this rank's rows: inputs and targets (rows, T), ignored targets -100.
+
+        The host waits for the device once: for the loss, the gradient norm and the losses of the rows, together.
+        """
         began = time.perf_counter()
         if self.dropout:
             torch.manual_seed(step_seed(self.seed, step, self.world.rank))
-        valid = int(self.world.sum([int((targets != IGNORE).sum())], torch.int64)[0])
+        rows, valid = counted or count_targets(targets.cpu().numpy(), self.world)
         nll, row_nll = self._accumulate(inputs, targets, valid)
-        loss = self.world.sum([float(nll)])[0] / max(valid, 1)
+        self.world.sum_on_device(nll)
         grads = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
         if self.scaler.is_enabled():
             for part in self.optimizer.parts:
                 self.scaler.unscale_(part)
-        grad_norm = float(torch.nn.utils.get_total_norm(grads))
+        nll_sum, grad_norm, *row_sums = self._on_host(nll, torch.nn.utils.get_total_norm(grads), row_nll)
+        loss = nll_sum / max(valid, 1)
         applied = self.guard.allows(step, loss, grad_norm)
         if applied:
             if self.grad_clip and grad_norm > self.grad_clip:
@@ -129,11 +149,13 @@ class TrainStep:
         if self.scaler.is_enabled():
             self.scaler.update()
         self.optimizer.zero_grad()
-        counts = (targets != IGNORE).sum(dim=1).clamp(min=1)
-        row_losses = (row_nll / counts).float().cpu().numpy()
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize(self.world.device)
+        row_losses = np.asarray(row_sums, np.float32) / np.maximum(rows, 1).astype(np.float32)
         return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began)
+
+    def _on_host(self, nll: Tensor, grad_norm: Tensor, row_nll: Tensor) -> list[float]:
+        """The numbers of all three, by the one copy for which the host waits. float64 where `nll` is."""
+        parts = [part.reshape(-1).to(nll.dtype) for part in (nll, grad_norm, row_nll)]
+        return torch.cat(parts).tolist()  # type: ignore[no-any-return]
 
     def _accumulate(self, inputs: Tensor, targets: Tensor, valid: int) -> tuple[Tensor, Tensor]:
         """Gradients of Σ nll / valid over all micro-batches and ranks, exchanged once, with the last micro-batch.

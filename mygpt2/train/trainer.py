@@ -21,6 +21,7 @@ from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import EXIT_OK, EXIT_STOPPED, TryAgain
 from mygpt2.model import GPT, state_for_checkpoint
+from mygpt2.model.loss import IGNORE
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.record import Recorder
 from mygpt2.train.signals import Asked, Requests
-from mygpt2.train.step import TrainStep, to_device
+from mygpt2.train.step import Counted, TrainStep, to_device
 
 EPOCH_UNITS = 1e12  # of progress, which goes round in whole numbers
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
@@ -74,6 +75,7 @@ class Trainer:
     profile: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
+        self._counted: Counted | None = None  # the targets of the next batch
         self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
         self._saved: int | None = self.state.step or None
         self._gave_up = False  # the last save failed, and was said to have failed
@@ -110,9 +112,11 @@ class Trainer:
             batch = batch or self.loader.poll(POLL_S)
             waited = time.perf_counter() - began
             self._read_control_files()
-            own = batch is not None, batch is not None and self.left_out.news(batch), *self._own_places(batch)
+            news = batch is not None and self.left_out.news(batch)
+            rows = (batch.tokens[:, 1:] != IGNORE).sum(axis=1) if batch is not None else np.zeros(0, np.int64)
+            own = batch is not None, news, int(rows.sum()), *self._own_places(batch)
             total = partial(self.world.sum, dtype=torch.int64)
-            asked, (ready, news, *places) = self.requests.agree(total, *own)
+            asked, (ready, news, targets, *places) = self.requests.agree(total, *own)
             if asked.stop:
                 return None, waited
             self._serve(asked)
@@ -121,6 +125,7 @@ class Trainer:
                     self.left_out.tell(self.state.step + 1)
                     self.left_out.check()
                 found = np.array(places, np.int64).reshape(-1, len(CURSOR_FIELDS) + 1)
+                self._counted = Counted(rows, targets)
                 self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
                 return batch, waited
             if waited > POLL_S:
@@ -138,7 +143,8 @@ class Trainer:
     def _step(self, batch: Batch, wait_s: float) -> None:
         tokens = to_device(batch.tokens, self.world.device)
         step = self.state.step
-        result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], self.schedule.lr_scale(step))
+        share = self.schedule.lr_scale(step)
+        result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], share, self._counted)
         assert self._ahead is not None
         self.state.cursor, self.state.quarantine, epoch = self._ahead
         self.state.step += 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mygpt2.board import RankInfo
 from mygpt2.config.schema import OptimizerConfig
@@ -14,7 +15,7 @@ from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.train.optim import Optimizer
-from mygpt2.train.step import Guard, NonFinite, TrainStep, step_seed
+from mygpt2.train.step import Guard, NonFinite, TrainStep, count_targets, step_seed
 from tests import forks
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=97)
@@ -205,3 +206,76 @@ def test_evaluating_after_a_compiled_step_compiles_nothing():
         for rows in (1, 5, 64):
             model.loss(inputs[:rows], targets[:rows])
     assert counters["stats"]["unique_graphs"] == compiled
+
+
+def test_the_host_waits_once_for_the_numbers_of_a_step():
+    """On a GPU each wait is a gap in its work; `_local_scalar_dense` is what reads one number from a device."""
+
+    class Waits(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    world = World(RankInfo(), torch.device("cpu"), timeout_s=1)
+    _, _, step = make(world, 16, grad_clip=0.1)
+    inputs, targets = batch()
+    copies, on_host = [], step._on_host
+    step._on_host = lambda *parts: copies.append(1) or on_host(*parts)
+    counted = count_targets(targets.numpy(), world)
+    plain = make(world, 16, grad_clip=0.1)[2](0, inputs, targets, 1.0)
+    with Waits() as waits:
+        result = step(0, inputs, targets, 1.0, counted)
+    assert (waits.count, len(copies)) == (0, 1)
+    assert (result.loss, result.grad_norm) == (plain.loss, plain.grad_norm) and result.grad_norm > 0.1
+
+
+def graphs(rank, size, port, folder):
+    """Counts what a compiler is given of a model under DDP whose blocks are larger than a bucket."""
+    pieces = []
+    torch.set_num_threads(1)
+    compile = torch.compile
+    torch.compile = lambda function, dynamic: compile(
+        function, backend=lambda graph, _: pieces.append(graph) or graph.forward, dynamic=dynamic
+    )
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = World(RankInfo(rank, size, rank, size), torch.device("cpu"), timeout_s=60, env=env)
+    model = GPT(GPTConfig(n_layer=3, n_head=2, n_embd=256, block_size=16, vocab_size=97), seed=7)
+    optimizer = Optimizer(model, OptimizerConfig(lr=1e-3), torch.device("cpu"))
+    module = world.wrap(LossModule(model, compile=True))
+    step = TrainStep(module, optimizer, world, FP32, Guard("stop", 1), micro_batch=4, grad_clip=1.0, seed=0,
+                     dropout=False)  # fmt: skip
+    inputs, targets = batch()
+    for number in range(2):
+        step(number, inputs[:8], targets[:8], 1.0)
+    np.savez(f"{folder}/{rank}.npz", pieces=len(pieces))
+    world.close()
+
+
+@pytest.mark.slow
+def test_ddp_leaves_a_compiled_block_in_one_piece(tmp_path):
+    port = forks.free_port()
+    ranks = [forks.Forked(graphs, rank, 2, port, str(tmp_path), out=tmp_path / str(rank)) for rank in range(2)]
+    assert forks.ends(ranks) == [0, 0], ranks[0].said()
+    for rank in range(2):
+        assert np.load(tmp_path / f"{rank}.npz")["pieces"] == 2, "one for all blocks, one for the loss"
+
+
+def test_a_bfloat16_residual_gives_nearly_the_same_loss_and_gradient():
+    inputs, targets = batch()
+    found = []
+    for residual in (None, torch.bfloat16):
+        model = GPT(SHAPE, seed=7)
+        seen = []
+        model.transformer.h[0].register_forward_hook(lambda _, __, out, seen=seen: seen.append(out.dtype))
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = LossModule(model, residual=residual)(inputs, targets)
+        parts.nll_sum.backward()
+        assert seen == [residual or torch.float32]
+        found.append((float(parts.nll_sum.detach() / parts.count), model.wte.grad))
+    (loss, gradient), (other, likewise) = found
+    assert other == pytest.approx(loss, abs=2e-3)
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), likewise.flatten(), dim=0) > 0.99
