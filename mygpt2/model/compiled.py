@@ -27,8 +27,8 @@ def compiled(function: Callable[..., Any], dynamic: bool = False) -> Callable[..
     folder = Path(os.environ.get(FOLDER) or _usual())
     if folder.name != name:  # a child process inherits it
         os.environ[FOLDER] = str(folder / name)
-    # By itself Dynamo cuts a compiled block where a bucket of DDP ends, which keeps its passes from being fused. Gradients
-    # leave between the blocks as it is, for these are compiled one by one.
+    # By itself Dynamo cuts a compiled block where a bucket of DDP ends, which keeps its passes from being fused.
+    # Gradients leave between the blocks as it is, for these are compiled one by one.
     torch._dynamo.config.optimize_ddp = False
     return torch.compile(function, dynamic=dynamic)
 

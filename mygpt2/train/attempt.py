@@ -28,8 +28,8 @@ from mygpt2.distributed import World
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
 from mygpt2.failures import NONFINITE, UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
-from mygpt2.orphans import STARTED
 from mygpt2.model.attention import fastest_first
+from mygpt2.orphans import STARTED
 from mygpt2.run_dir import (
     FOLDER,
     SIGNAL,
