@@ -89,7 +89,7 @@ def load_config(
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of the resolved values: the same for the same run, however and by whichever version it was written down."""
+    """SHA-256 of the resolved values: the same for the same run, however it was written down and by which version."""
     values = config.model_dump(mode="json")
     for section, key in LATER:
         if values[section][key] == type(getattr(config, section)).model_fields[key].default:
