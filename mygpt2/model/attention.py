@@ -25,7 +25,7 @@ def fastest_first(device: torch.device) -> AbstractContextManager[None]:
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
         return nullcontext()
     order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(order, set_priority=True)  # type: ignore[no-any-return]
+    return sdpa_kernel(order, set_priority=True)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None) -> Tensor:

@@ -155,7 +155,7 @@ class TrainStep:
     def _on_host(self, nll: Tensor, grad_norm: Tensor, row_nll: Tensor) -> list[float]:
         """The numbers of all three, by the one copy for which the host waits. float64 where `nll` is."""
         parts = [part.reshape(-1).to(nll.dtype) for part in (nll, grad_norm, row_nll)]
-        return torch.cat(parts).tolist()  # type: ignore[no-any-return]
+        return torch.cat(parts).tolist()
 
     def _accumulate(self, inputs: Tensor, targets: Tensor, valid: int) -> tuple[Tensor, Tensor]:
         """Gradients of Σ nll / valid over all micro-batches and ranks, exchanged once, with the last micro-batch.

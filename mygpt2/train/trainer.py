@@ -112,9 +112,9 @@ class Trainer:
             batch = batch or self.loader.poll(POLL_S)
             waited = time.perf_counter() - began
             self._read_control_files()
-            news = batch is not None and self.left_out.news(batch)
+            told = batch is not None and self.left_out.news(batch)
             rows = (batch.tokens[:, 1:] != IGNORE).sum(axis=1) if batch is not None else np.zeros(0, np.int64)
-            own = batch is not None, news, int(rows.sum()), *self._own_places(batch)
+            own = batch is not None, told, int(rows.sum()), *self._own_places(batch)
             total = partial(self.world.sum, dtype=torch.int64)
             asked, (ready, news, targets, *places) = self.requests.agree(total, *own)
             if asked.stop:
