@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.sources.resolve import open_reader, resolve
@@ -51,29 +50,39 @@ def held_out_prose(source: str, text_column: str = "text") -> Iterator[tuple[str
                 return
 
 
-def compared(tokenizers: list[Tokenizer], prose: list[str]) -> list[Row]:
-    return compare(tokenizers, kinds(prose, MODULES))
+def texts(prose: list[str]) -> dict[str, list[str]]:
+    """Texts by kind; without prose only those that every machine has."""
+    return kinds(prose, MODULES)
+
+
+def compared(tokenizers: list[Tokenizer], texts: dict[str, list[str]]) -> list[Row]:
+    return compare(tokenizers, texts)
 
 
 def table(names: list[str], tokenizers: list[Tokenizer], rows: list[Row]) -> html.Markup:
-    """Bytes per token; in brackets how many fewer tokens than GPT-2 takes for the same text."""
-    headers = [
-        "kind of text",
-        "bytes",
-        *(f"{n} ({t.vocab_size:,} ids)" for n, t in zip(names, tokenizers, strict=True)),
-    ]
-    lines = [[row.kind, f"{row.bytes:,}", *_cells(row)] for row in rows]
-    return html.table(
-        headers, lines, range(1, len(headers)), "bytes per token; in brackets against GPT-2, more is better"
+    """Bytes per token with a bar each; in brackets how many fewer tokens than GPT-2 takes for the same text."""
+    most = max((row.bytes / tokens for row in rows for tokens in row.tokens), default=1.0)
+    sizes = [f"{n} ({t.vocab_size:,} ids)" for n, t in zip(names, tokenizers, strict=True)]
+    lines = [[_kind(row), *_cells(row, most)] for row in rows]
+    found = html.table(
+        ["kind of text", *sizes], lines, range(1, len(sizes) + 1), "more is better; in brackets how many fewer tokens"
     )
+    return html.Markup(f'<div class="wb-kinds">{found}</div>')
 
 
-def _cells(row: Row) -> list[Any]:
+def _kind(row: Row) -> html.Markup:
+    return html.Markup(f"{html.escape(row.kind)}<small>{row.bytes:,} bytes</small>")
+
+
+def _cells(row: Row, most: float) -> list[html.Markup]:
     base = row.tokens[0]
-    return [f"{row.bytes / base:.2f}", *(_cell(row.bytes, tokens, base) for tokens in row.tokens[1:])]
+    return [_cell(row.bytes, tokens, base if n else 0, most) for n, tokens in enumerate(row.tokens)]
 
 
-def _cell(size: int, tokens: int, base: int) -> html.Markup:
-    gain = base / tokens - 1
+def _cell(size: int, tokens: int, base: int, most: float) -> html.Markup:
+    """`base`: tokens of GPT-2, 0 in its own column; `most`: bytes per token of the longest bar."""
+    gain = base / tokens - 1 if base else 0.0
     kind = "wb-good" if gain > 0.005 else "wb-bad" if gain < -0.005 else "wb-muted"
-    return html.Markup(f'{size / tokens:.2f} <span class="{kind}">({gain:+.1%})</span>')
+    against = f' <span class="{kind}">({gain:+.1%})</span>' if base else ""
+    bar = f'<i class="wb-bpt{" wb-bpt-own" if base else ""}" style="width:{100 * size / tokens / most:.1f}%"></i>'
+    return html.Markup(f"{size / tokens:.2f}{against}{bar}")

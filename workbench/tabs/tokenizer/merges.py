@@ -86,7 +86,7 @@ class Stories:
 def shown(told: Story, step: int) -> html.Markup:
     """One state: the pieces side by side, the part that was just joined set apart, and which merge it was."""
     if not told.pieces:
-        return html.empty("No text yet.", "Type a word or a sentence, then press Replay the merges.")
+        return html.empty("No text yet.", "Type a word or a sentence, then press Replay.")
     step = max(0, min(int(step), told.steps))
     new = told.joined(step)
     groups = []

@@ -1,9 +1,8 @@
-"""The tokenizer tab: a text as its tokens, the merges behind them, tokenizers of one's own, and how they compare."""
+"""The tokenizer tab: a text as its tokens, how well tokenizers compress, their vocabularies, and some of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,151 +10,151 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.errors import UserError
-from mygpt2.tokenizer import Tokenizer
 from workbench import html
 from workbench.context import Context
 from workbench.live import Asked, News
 from workbench.page import PRIVATE, QUIET, Page
-from workbench.tabs.tokenizer import kinds, merges, training
-from workbench.tabs.tokenizer.tokens import coloured, summary, tokens_of
+from workbench.picker.component import picker
+from workbench.tabs.tokenizer import bench as answers
+from workbench.tabs.tokenizer import browse, merges, training
+from workbench.tabs.tokenizer.bench import Bench
 from workbench.tabs.tokenizer.trained import BESIDE_RUNS, choices, places, trained, trained_list
 from workbench.tabs.tokenizer.training import BUDGETS, KIND, Order
-from workbench.tokenizers import Tokenizers, tokenizer_of
+from workbench.tokenizers import tokenizer_of
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
 SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones do not. 3.14159 \u00fcber na\u00efve"
 WORD = " unbelievably"
+BEGIN = "gpt2", ["gpt2:8192"]  # a tokenizer, and those beside it, to begin with
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
-
-
-@dataclass
-class Bench:
-    """Loaded tokenizers, and the prose that was last read for a comparison. Made once per server."""
-
-    tokenizers: Tokenizers = field(default_factory=Tokenizers)
-    stories: merges.Stories = field(default_factory=merges.Stories)
-    prose: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-
-    def load(self, context: Context, text: str) -> Tokenizer:
-        return self.tokenizers.get(tokenizer_of(context, text))
+_ON_LOAD = "window.workbench.tokenizer.mount({ element, props, server, watch });"
 
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     bench = Bench()
     c = SimpleNamespace()
-    with gr.Tabs(selected="tokens", elem_id="wb-tokenizer-parts") as c.parts:
-        with gr.Tab("Tokens of a text", id="tokens"):
-            _text_part(c)
-        with gr.Tab("Train", id="train"):
-            _train_part(context, page, c)
-        with gr.Tab("Compare", id="compare"):
-            _compare_part(c)
+    with gr.Row(elem_classes="wb-beside", elem_id="wb-tok-page"):
+        with gr.Column(elem_classes="wb-results"):
+            _text_part(context, bench, c)
+            _replay_part(c)
+        with gr.Column(elem_classes="wb-settings"):
+            _compare_part(context, c)
+            _own_part(context, page, c)
     _listen_text(context, page, bench, c)
     _listen_train(context, page, c)
-    _listen_compare(context, page, bench, c)
 
 
 # The parts
 
 
-def _text_part(c: SimpleNamespace) -> None:
-    with gr.Row():
+def _text_part(context: Context, bench: Bench, c: SimpleNamespace) -> None:
+    spec, beside = BEGIN
+    with gr.Row(elem_id="wb-tok-choice"):
         c.tokenizer = gr.Dropdown(
-            choices([]), value="gpt2", label="Tokenizer", allow_custom_value=True, scale=1,
-            info="gpt2, gpt2:N, one trained here, or the path of a tokenizer.json",
-        )  # fmt: skip
-        c.text = gr.Textbox(
-            SAMPLE, label="Text", lines=4, max_lines=12, scale=3, elem_id="wb-tok-text", elem_classes="wb-search"
+            choices([]), value=spec, label="Tokenizer", allow_custom_value=True, elem_id="wb-tok-spec", min_width=180
         )
-    c.summary = Fragment(elem_id="wb-tok-summary")
-    c.tokens = Fragment(html.empty("No text yet.", "Type or paste one above."), elem_id="wb-tok-view")
-    Fragment('<h3 class="wb-h">Replay of the merges</h3>')
-    with gr.Row():
-        c.word = gr.Textbox(WORD, label="Word or short text", max_length=merges.MOST_CHARS, scale=3)
-        c.replay = gr.Button("Replay the merges", scale=1, elem_classes="wb-act")
-    with gr.Row():
-        c.back = gr.Button("One merge back", min_width=80, elem_classes="wb-act")
-        c.merge = gr.Slider(0, 1, value=0, step=1, label="Merges done", scale=4, elem_id="wb-merge")
-        c.forward = gr.Button("One merge on", min_width=80, elem_classes="wb-act")
-    c.story = Fragment(html.empty("Nothing to replay yet.", "Press Replay the merges."), elem_id="wb-merges")
-
-
-def _train_part(context: Context, page: Page, c: SimpleNamespace) -> None:
-    with gr.Row():
-        with gr.Column(scale=1, min_width=320):
-            c.source = gr.Textbox(
-                "pydocs",
-                label="Source",
-                elem_id="wb-tok-source",
-                info="pydocs, owner/name on the hub, or a file or folder inside the roots",
-            )
-            with gr.Row():
-                c.vocab_size = gr.Number(
-                    8192, label="Vocabulary size", elem_id="wb-tok-size", precision=0, info="ids in all, 257 to 100277"
-                )
-                c.pattern = gr.Radio(["gpt4", "gpt2"], value="gpt4", label="Pattern", info="how text is cut first")
-            with gr.Row():
-                c.budget = gr.Dropdown(list(BUDGETS), value=next(iter(BUDGETS)), label="How much to read")
-                c.amount = gr.Number(None, label="Amount", info="of the budget; unused for the first gigabyte")
-            c.specials = gr.Textbox("", label="Special tokens", info="beside <|endoftext|>, separated by spaces")
-            with gr.Row():
-                c.name = gr.Textbox("", label="Name", info="the folder it is kept in", elem_id="wb-tok-name")
-                c.place = gr.Dropdown(places(context), value=BESIDE_RUNS, label="Place")
-            with gr.Accordion("More", open=False):
-                c.text_column = gr.Textbox("text", label="Text column")
-                c.seed = gr.Number(1337, label="Seed", precision=0, info="which documents a budget takes")
-            c.start = gr.Button(
-                "Start",
-                variant="primary",
-                elem_id="wb-tok-start",
-                interactive=not context.read_only,
-                elem_classes="wb-act",
-            )
-            c.said = Fragment(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
-        with gr.Column(scale=2, min_width=320):
-            page.part("tokenizer", "tasks", elem_id="wb-tok-tasks")
-            page.part("tokenizer", "trained", elem_id="wb-tok-trained")
-
-
-def _compare_part(c: SimpleNamespace) -> None:
-    with gr.Row():
-        c.several = gr.Dropdown(
-            choices([]), value=["gpt2:8192"], multiselect=True, allow_custom_value=True, scale=2,
-            label="Tokenizers", info="GPT-2 is always there",
+        picker(context, "tokenizer", c.tokenizer)
+        c.beside = gr.Dropdown(
+            choices([]), value=beside, multiselect=True, allow_custom_value=True, label="Beside it",
+            elem_id="wb-tok-beside", min_width=180,
         )  # fmt: skip
-        c.prose = gr.Textbox("pydocs", label="Source of the English prose", info="its held-out documents", scale=1)
-        c.compare = gr.Button("Compare", variant="primary", elem_id="wb-tok-compare", elem_classes="wb-act")
-    c.table = Fragment(
-        html.empty("Nothing compared yet.", "Choose tokenizers and press Compare."), elem_id="wb-tok-table"
-    )
+        c.use = gr.Button("Use in a new run", elem_id="wb-tok-use", elem_classes="wb-fit")
+    c.text = gr.Textbox(SAMPLE, label="Text", lines=2, max_lines=8, elem_id="wb-tok-text")
+    c.tokens = Fragment(elem_id="wb-tok-view")
+    c.list = gr.HTML({"tokenizer": spec}, html_template='<div class="wb-vocab"></div>', js_on_load=_ON_LOAD,
+                     apply_default_css=False, elem_id="wb-vocab", label="vocabulary", elem_classes="wb-search",
+                     server_functions=browse.server_functions(context, bench))  # fmt: skip
+
+
+def _replay_part(c: SimpleNamespace) -> None:
+    with gr.Accordion("Replay the merges of a word", open=False, elem_id="wb-tok-replay"):
+        with gr.Row(elem_classes="wb-line"):
+            c.word = gr.Textbox(WORD, label="Word or short text", max_length=merges.MOST_CHARS, scale=3)
+            c.replay = gr.Button("Replay", elem_classes="wb-fit")
+        with gr.Row(elem_classes="wb-line"):
+            c.back = gr.Button("One merge back", elem_classes="wb-fit")
+            c.merge = gr.Slider(0, 1, value=0, step=1, label="Merges done", scale=4, elem_id="wb-merge")
+            c.forward = gr.Button("One merge on", elem_classes="wb-fit")
+        c.story = Fragment(html.note("Press Replay to watch bytes become tokens."), elem_id="wb-merges")
+
+
+def _compare_part(context: Context, c: SimpleNamespace) -> None:
+    Fragment('<h2 class="wb-h">Bytes per token beside GPT-2</h2>')
+    c.table = Fragment(elem_id="wb-tok-table")
+    with gr.Row(elem_classes="wb-line"):
+        c.prose = gr.Textbox("pydocs", label="English prose of", min_width=120, elem_id="wb-tok-prose")
+        picker(context, "data", c.prose)
+        c.compare = gr.Button("Add prose", elem_id="wb-tok-compare", elem_classes="wb-fit")
+    c.reading = Fragment(elem_id="wb-tok-reading")
+
+
+def _own_part(context: Context, page: Page, c: SimpleNamespace) -> None:
+    Fragment('<h2 class="wb-h">Your own</h2>')
+    page.part("tokenizer", "tasks", elem_id="wb-tok-tasks")
+    page.part("tokenizer", "trained", elem_id="wb-tok-trained")
+    with gr.Accordion("Train a tokenizer", open=False, elem_id="wb-tok-train"):
+        _form(context, c)
+
+
+def _form(context: Context, c: SimpleNamespace) -> None:
+    c.source = gr.Textbox("pydocs", label="Source", elem_id="wb-tok-source",
+                          info="pydocs, owner/name on the hub, or a file or folder inside the roots")  # fmt: skip
+    picker(context, "data", c.source)
+    with gr.Row():
+        c.vocab_size = gr.Number(8192, label="Vocabulary size", elem_id="wb-tok-size", precision=0, info="ids in all",
+                                 min_width=120)  # fmt: skip
+        c.name = gr.Textbox("", label="Name", info="of its folder", elem_id="wb-tok-name", min_width=120)
+    c.start = gr.Button("Start", variant="primary", elem_id="wb-tok-start", interactive=not context.read_only,
+                        elem_classes="wb-fit")  # fmt: skip
+    c.said = Fragment(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
+    with gr.Accordion("More", open=False):
+        with gr.Row():
+            c.budget = gr.Dropdown(list(BUDGETS), value=next(iter(BUDGETS)), label="How much to read", min_width=120)
+            c.amount = gr.Number(None, label="Amount", info="of that", min_width=120)
+        c.pattern = gr.Radio(["gpt4", "gpt2"], value="gpt4", label="Pattern", info="how text is cut first")
+        c.specials = gr.Textbox("", label="Special tokens", info="beside <|endoftext|>, separated by spaces")
+        c.place = gr.Dropdown(places(context), value=BESIDE_RUNS, label="Place")
+        with gr.Row():
+            c.text_column = gr.Textbox("text", label="Text column", min_width=120)
+            c.seed = gr.Number(1337, label="Seed", precision=0, info="which documents are read", min_width=120)
 
 
 # What happens
 
 
 def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace) -> None:
-    look = page.friendly(partial(_look, context, bench))
-    gr.on(
-        [c.text.change, c.tokenizer.change], look, [c.tokenizer, c.text], [c.summary, c.tokens],
-        trigger_mode="always_last", **QUIET,
-    )  # fmt: skip
-    page.on_open("tokenizer", partial(_look, context, bench), [c.tokenizer, c.text], [c.summary, c.tokens])
+    chosen = [c.tokenizer, c.beside]
+    look = partial(answers.look, context, bench)
+    compare = partial(answers.compared, context, bench)
+    listed = page.friendly(lambda spec: {"tokenizer": str(spec or "")})
+    gr.on([c.text.change, c.tokenizer.change, c.beside.change], page.friendly(look), [*chosen, c.text], c.tokens,
+          trigger_mode="always_last", **QUIET)  # fmt: skip
+    gr.on([c.tokenizer.change, c.beside.change], page.friendly(compare), chosen, c.table,
+          trigger_mode="always_last", **QUIET)  # fmt: skip
+    c.tokenizer.change(listed, c.tokenizer, c.list, trigger_mode="always_last", **QUIET)
+    page.on_open("tokenizer", look, [*chosen, c.text], c.tokens)
+    page.on_open("tokenizer", compare, chosen, c.table)
     page.port("tokenizer").change(
-        page.friendly(partial(_asked, page)), page.port("tokenizer"), [c.parts, c.text, c.tokenizer], **QUIET
+        page.friendly(partial(asked, page)), page.port("tokenizer"), [c.text, c.tokenizer], **QUIET
     )
-    begin = page.friendly(partial(_replay, context, bench, 0))
+    prose = page.friendly(partial(answers.with_prose, context, bench))
+    c.compare.click(prose, [*chosen, c.prose], [c.table, c.reading], show_progress="hidden", concurrency_limit=2,
+                    **PRIVATE)  # fmt: skip
+    use = page.friendly(lambda spec: page.go("train", tokenizer=tokenizer_of(context, spec)))
+    c.use.click(use, c.tokenizer, page.outputs("train"), **PRIVATE)
+    begin = page.friendly(partial(answers.replay, context, bench, 0))
     gr.on([c.replay.click, c.word.submit], begin, [c.tokenizer, c.word], [c.story, c.merge], **PRIVATE)
-    at = page.friendly(partial(_at, context, bench, 0))
+    at = page.friendly(partial(answers.replay_at, context, bench, 0))
     c.merge.input(at, [c.tokenizer, c.word, c.merge], [c.story, c.merge], trigger_mode="always_last", **QUIET)
     for button, by in ((c.back, -1), (c.forward, 1)):
-        step = page.friendly(partial(_at, context, bench, by))
+        step = page.friendly(partial(answers.replay_at, context, bench, by))
         button.click(step, [c.tokenizer, c.word, c.merge], [c.story, c.merge], **QUIET)
 
 
 def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     form = {getattr(c, name) for name in FORM}
-    live = page.live("tokenizer", partial(look, context), {"tokenizer": c.tokenizer, "several": c.several})
+    live = page.live("tokenizer", partial(look, context), {"tokenizer": c.tokenizer, "beside": c.beside})
     now = page.now("tokenizer")
 
     def order(values: dict[Any, Any]) -> Order:
@@ -164,7 +163,7 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     def pressed(event: gr.EventData) -> Any:
         done = act(context, event._data)
         if isinstance(done, str):
-            return {c.parts: gr.Tabs(selected="tokens"), c.tokenizer: done}
+            return {c.tokenizer: done}
         return dict(zip(page.outputs("train"), page.go("train", **done), strict=True)) if done else gr.skip()
 
     gr.on(
@@ -172,56 +171,23 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
         page.friendly(lambda values: training.check(context, order(values))),
         form, c.said, trigger_mode="always_last", **QUIET,
     )  # fmt: skip
-    c.start.click(page.friendly(lambda values: _start(context, order(values))), form, c.said, **PRIVATE).then(**now)
-    outputs = [c.parts, c.tokenizer, *page.outputs("train")]
-    live.act(page.friendly(pressed), None, outputs, **PRIVATE).then(**now)
-
-
-def _listen_compare(context: Context, page: Page, bench: Bench, c: SimpleNamespace) -> None:
-    compare = page.friendly(partial(_compare, context, bench))
-    c.compare.click(compare, [c.several, c.prose], c.table, show_progress="hidden", concurrency_limit=2, **PRIVATE)
+    c.start.click(page.friendly(lambda values: start(context, order(values))), form, c.said, **PRIVATE).then(**now)
+    live.act(page.friendly(pressed), None, [c.tokenizer, *page.outputs("train")], **PRIVATE).then(**now)
 
 
 # Handlers over plain values
 
 
-def _look(context: Context, bench: Bench, spec: str, text: str) -> tuple[html.Markup, html.Markup]:
-    """(the counts, the coloured tokens) of a typed text; what is wrong with the tokenizer stands in their place."""
-    try:
-        tokenizer = bench.load(context, spec)
-    except UserError as error:
-        return html.Markup(""), html.problem(str(error))
-    tokens = tokens_of(tokenizer, str(text or ""))
-    gpt2 = None
-    if tokens.ids and spec.strip() != "gpt2":
-        gpt2 = len(bench.tokenizers.get("gpt2").encode(str(text)[: len(str(text)) - tokens.cut]))
-    name = str(spec).strip().rstrip("/").rpartition("/")[2]
-    return summary(tokens, name, tokenizer.vocab_size, gpt2), coloured(tokens)
-
-
-def _asked(page: Page, port: str) -> Any:
+def asked(page: Page, port: str) -> Any:
     """What another tab or the address asked for: a text, or a tokenizer, to look at."""
     request = page.request(port)
     if not {"text", "tokenizer"} & set(request):
         return gr.skip()
     text, tokenizer = (str(request[key]) if key in request else gr.skip() for key in ("text", "tokenizer"))
-    return gr.Tabs(selected="tokens"), text, tokenizer
+    return text, tokenizer
 
 
-def _replay(context: Context, bench: Bench, step: int, spec: str, word: str) -> tuple[Any, Any]:
-    told = bench.stories.get(bench.load(context, spec), str(word or ""))
-    return merges.shown(told, step), gr.Slider(maximum=max(1, told.steps), value=step)
-
-
-def _at(context: Context, bench: Bench, by: int, spec: str, word: str, step: Any) -> tuple[Any, Any]:
-    """The state `by` merges further on; the slider follows, within what there is."""
-    told = bench.stories.get(bench.load(context, spec), str(word or ""))
-    step = max(0, min(int(step or 0) + by, told.steps))
-    moved = gr.Slider(maximum=max(1, told.steps), value=step) if by else gr.skip()
-    return merges.shown(told, step), moved
-
-
-def _start(context: Context, order: Order) -> html.Markup:
+def start(context: Context, order: Order) -> html.Markup:
     """Starts the training; what is wrong is said beside the button."""
     try:
         task = training.start(context, order)
@@ -239,7 +205,7 @@ def look(context: Context, asked: Asked, news: News) -> None:
     if news.differs("roots", ([(task.id, task.state) for task in tasks], asked.get("opened")), "trained"):
         found = trained(context)
         news.show("trained", trained_list(found))
-        for name in ("tokenizer", "several"):
+        for name in ("tokenizer", "beside"):
             news.set(name, choices=choices(found))
 
 
@@ -254,24 +220,3 @@ def act(context: Context, data: Mapping[str, Any]) -> str | dict[str, str] | Non
         raise UserError(f"{action!r} cannot be done to a training; allowed: {', '.join(changes)}")
     changes[action](context, id)
     return None
-
-
-def _compare(context: Context, bench: Bench, specs: list[str] | None, source: str) -> Iterator[Any]:
-    """Yields what is being done, then the table. Prose is read once per source."""
-    names = kinds.chosen([tokenizer_of(context, spec) for spec in specs or []])
-    place = context.source(source)
-    yield html.note("loading the tokenizers")
-    loaded = [bench.tokenizers.get(name) for name in names]
-    prose, missing = bench.prose.get((place, "text"), []), html.Markup("")
-    if not prose:
-        try:
-            for doing, found in kinds.held_out_prose(place):
-                prose = found
-                yield html.note(doing)
-            bench.prose.clear()
-            bench.prose[place, "text"] = prose
-        except UserError as error:
-            missing = html.note(f"without English prose: {error}")
-    yield html.note("counting")
-    rows = kinds.compared(loaded, prose)
-    yield html.join([missing, kinds.table([name.rpartition("/")[2] for name in names], loaded, rows)])

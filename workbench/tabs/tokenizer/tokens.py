@@ -50,22 +50,26 @@ def _character(c: str) -> str:
     return c if unicodedata.combining(c) else c.encode("unicode_escape").decode()
 
 
-def coloured(tokens: Tokens) -> html.Markup:
-    """Every token in a box of its own; colours alternate. One stop of the keyboard; arrow keys walk inside.
+def coloured(tokens: Tokens, name: str = "") -> html.Markup:
+    """Every token in a box of its own above its id; colours alternate. One stop of the keyboard, arrows walk inside.
 
     `data-t` holds what the page shows when a token is pointed at: id and bytes.
     """
     if not tokens.ids:
         return html.empty("No text yet.", "Type or paste one above: its tokens appear as you type.")
     boxes = "".join(
-        f'<span class="wb-tok wb-tok-{n % COLOURS}" data-t="{i} {piece.hex(" ")}"{_focus(n)}>{_inside(piece)}</span>'
+        f'<span class="wb-tok wb-tok-{n % COLOURS}" data-t="{i} {piece.hex(" ")}" data-i="{i}"'
+        f"{_focus(n)}>{_inside(piece)}</span>{_breaks(piece)}"
         for n, (i, piece) in enumerate(zip(tokens.ids, tokens.pieces, strict=True))
     )
     more = html.note(f"{tokens.cut:,} further characters are left out") if tokens.cut else ""
-    return html.Markup(
-        '<p class="wb-tok-detail wb-mono" aria-live="polite">Point at a token, or walk with the arrow keys.</p>'
-        f'<div class="wb-toks wb-mono" role="group" aria-label="{len(tokens.ids)} tokens">{boxes}</div>{more}'
-    )
+    label = html.escape(f"{len(tokens.ids)} tokens{f' of {name}' if name else ''}")
+    return html.Markup(f'<div class="wb-toks wb-mono" role="group" aria-label="{label}">{boxes}</div>{more}')
+
+
+def _breaks(piece: bytes) -> str:
+    """A line goes on below where the text does: the box itself shows a sign only."""
+    return "<br>" * piece.count(b"\n")
 
 
 def _focus(number: int) -> str:
@@ -74,24 +78,20 @@ def _focus(number: int) -> str:
 
 def _inside(piece: bytes) -> str:
     """The characters; bytes that are not a character are set apart."""
+    shown = html.escape(characters(piece).replace("\n", "").replace("\t", ""))
     try:
         text = piece.decode("utf-8")
     except UnicodeDecodeError:
-        return f'<i class="wb-byte">{html.escape(characters(piece))}</i>'
-    return html.escape(characters(piece)) if text else '<i class="wb-byte">no bytes</i>'
+        return f'<i class="wb-byte">{shown}</i>'
+    return shown if text else '<i class="wb-byte">no bytes</i>'
 
 
 def summary(tokens: Tokens, name: str, size: int, gpt2: int | None = None) -> html.Markup:
     """Counts in one line; `gpt2`: tokens that GPT-2 takes for the same text."""
     if not tokens.ids:
         return html.Markup("")
-    parts = [
-        f"{len(tokens.ids):,} tokens",
-        f"{tokens.bytes:,} bytes",
-        f"{tokens.bytes / len(tokens.ids):.2f} bytes per token",
-        f"{name}, {size:,} ids",
-    ]
+    rest = [f"{tokens.bytes:,} bytes", f"{tokens.bytes / len(tokens.ids):.2f} bytes per token"]
     if gpt2 is not None:
-        parts.append(f"GPT-2 takes {gpt2:,} ({len(tokens.ids) / gpt2 - 1:+.1%} here)" if gpt2 else "GPT-2 takes 0")
-    line = html.escape(" \u00b7 ".join(parts))
+        rest.append(f"GPT-2 takes {gpt2:,} ({len(tokens.ids) / gpt2 - 1:+.1%} here)" if gpt2 else "GPT-2 takes 0")
+    line = html.escape(" \u00b7 ".join([f"{name}, {size:,} ids", f"{len(tokens.ids):,} tokens", *rest]))
     return html.Markup(f'<p class="wb-tok-sum" role="status">{line}</p>')

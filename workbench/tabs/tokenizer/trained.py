@@ -11,13 +11,14 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir.paths import NAME
-from workbench import html, words
+from workbench import html
 from workbench.context import Context
 
 BESIDE_RUNS = "beside the runs"
 DEPTH = 3  # folders below a data root that are looked into
 MOST_FOLDERS = 2000  # of all roots together: the list must be quick in a home folder as well
 MOST_LISTED = 100
+SMALLER = (32768, 16384, 8192, 4096, 2048)  # of GPT-2's merges, to choose from; any number can be typed
 REPORT, TOKENIZER = "tokenizer_report.json", "tokenizer.json"
 
 
@@ -89,31 +90,36 @@ def _folders(root: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
 
 def choices(found: list[Trained]) -> list[tuple[str, str]]:
     """(label, value) of the tokenizers to choose from: GPT-2's, and those found."""
-    ours = [(f"{t.name} ({t.report.get('vocab_size', '?')} ids)", str(t.path)) for t in found]
-    return [("gpt2 (50257 ids)", "gpt2"), ("gpt2:8192", "gpt2:8192"), *ours]
+    ours = [(f"{t.name} ({_figure(t.report.get('vocab_size')) or '?'} ids)", str(t.path)) for t in found]
+    return [("gpt2 (50,257 ids)", "gpt2"), *((f"gpt2:{n} ({n:,} ids)", f"gpt2:{n}") for n in SMALLER), *ours]
 
 
 def trained_list(found: list[Trained]) -> html.Markup:
     """What was learnt here, newest first, with the report's figures."""
     if not found:
-        return html.empty("No tokenizer of your own yet.", "Train one: the built-in documentation takes a few seconds.")
-    headers = ["name", "", "ids", "pattern", "source", "documents", "text", "bytes per token", "made", "folder"]
-    rows = []
-    for each in found:
-        r = each.report
-        rows.append((
-            each.name, _buttons(each), _figure(r.get("vocab_size")), r.get("pattern"), r.get("source"),
-            _figure(r.get("documents")),
-            f"{r['bytes'] / 1e6:,.1f} MB" if isinstance(r.get("bytes"), int) else None,
-            f"{r['bytes_per_token']:.3f}" if isinstance(r.get("bytes_per_token"), float) else None,
-            words.minute(each.time), each.path,
-        ))  # fmt: skip
-    return html.table(
-        headers,
-        rows,
-        {2, 5, 6, 7},
-        "Tokenizers learnt here, and in the data roots",
-        keys=[str(each.path) for each in found],
+        return html.empty(
+            "Tokenizers of your own will stand here, to look at and to use in a new run.",
+            html.Markup('<button type="button" class="wb-small" data-tok-open="train">Train one</button>'),
+        )
+    return html.join([html.Markup('<div class="wb-owns">'), *map(_own, found), html.Markup("</div>")])
+
+
+def _own(each: Trained) -> html.Markup:
+    r = each.report
+    size, bpt = r.get("bytes"), r.get("bytes_per_token")
+    facts = [
+        f"{_figure(r.get('vocab_size')) or 'n/a'} ids",
+        f"{bpt:.3f} bytes per token" if isinstance(bpt, float) else "",
+        f"{r['pattern']} pattern" if r.get("pattern") else "",
+        f"{_figure(r.get('documents'))} documents" if isinstance(r.get("documents"), int) else "",
+        f"{size / 1e6:,.1f} MB of {r.get('source')}" if isinstance(size, int) else str(r.get("source") or "n/a"),
+    ]
+    told = html.escape(" \u00b7 ".join(filter(None, facts)))
+    return html.Markup(
+        f'<div class="wb-own" data-key="{html.escape(each.path)}"><p><b>{html.escape(each.name)}</b> '
+        f'<span class="wb-muted">{html.when(each.time)}</span></p>'
+        f'<p class="wb-muted">{told}</p>'
+        f'<p class="wb-key">{html.escape(each.path)}</p><p>{_buttons(each)}</p></div>'
     )
 
 
@@ -122,6 +128,6 @@ def _figure(value: object) -> str | None:
 
 
 def _buttons(each: Trained) -> html.Markup:
-    look, use = "Look at its tokens", "Use it in a new run"
+    look, use = "Look at it", "Use in a new run"
     return html.join(html.button(act, str(each.path), text, f"{text}: {each.name}")
                      for act, text in (("look", look), ("use", use)))  # fmt: skip

@@ -126,7 +126,7 @@ def forget(context: Context, id: str) -> None:
 def listed(tasks: list[Task]) -> html.Markup:
     """Trainings with how far they are; those that made no tokenizer can be started again."""
     if not tasks:
-        return html.empty("No tokenizer has been trained from this page yet.", "Fill in the form and press Start.")
+        return html.Markup("")
 
     def can(task: Task) -> list[tasklist.Action]:
         return [*([] if task.running or task.state == "done" else [AGAIN]), *tasklist.actions(task)]

@@ -49,8 +49,8 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     page.goto(f"{server.url}?tab=tokenizer&text=naive na\u00efve text")
     page.wait_for_selector("#wb-tok-view .wb-tok")
     assert page.get_by_label("Text", exact=True).input_value() == "naive na\u00efve text"
-    part(page, "Train")
-    page.locator("#wb-tok-trained").get_by_text("No tokenizer of your own yet").wait_for()
+    page.get_by_role("button", name="Train one").click()
+    page.wait_for_function("document.activeElement?.closest('#wb-tok-name')")
 
     def start(source, size, name):
         field(page, "wb-tok-source").fill(source)
@@ -76,36 +76,72 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     page.wait_for_function("document.querySelectorAll('#wb-tok-tasks .wb-badge.wb-stopped').length === 2")
 
     start("words.txt", 300, "mine")
-    page.wait_for_selector("#wb-tok-trained table")
+    page.wait_for_selector("#wb-tok-trained .wb-own")
     made = place / "runs" / ".workbench" / "tokenizers" / "mine"
     assert str(made) in page.inner_text("#wb-tok-trained")
     page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-finished")
 
-    page.get_by_role("button", name="Look at its tokens").click()
-    page.wait_for_selector("#wb-tok-summary >> text=mine, 300 ids")
+    page.get_by_role("button", name="Look at it: mine").click()
+    page.wait_for_selector("#wb-tok-view >> text=mine, 300 ids")
+    page.wait_for_selector(".wb-vocab >> text=Vocabulary of mine")
     text = f"abcd efgh {MARKUP} \U0001f642"
     page.get_by_label("Text", exact=True).fill(text)
-    page.wait_for_selector(f"#wb-tok-summary >> text={len(text.encode())} bytes")
+    page.wait_for_selector(f"#wb-tok-view >> text={len(text.encode())} bytes")
     printed = mygpt2("tokenizer", "inspect", text, "--tokenizer", str(made)).out.splitlines()
-    assert ids_of(page, "#wb-tok-view .wb-tok") == [int(line.split()[0]) for line in printed[1:]]
-    page.focus("#wb-tok-view .wb-tok >> nth=0")
+    own = f'#wb-tok-view [data-spec="{made}"]'
+    ids = ids_of(page, f"{own} .wb-tok")
+    assert ids == [int(line.split()[0]) for line in printed[1:]]
+    page.focus(f"{own} .wb-tok >> nth=0")
     page.keyboard.press("ArrowRight")
-    told = page.inner_text("#wb-tok-view .wb-tok-detail")
-    assert told.startswith(f"id {ids_of(page, '#wb-tok-view .wb-tok')[1]} ") and "bytes:" in told.replace(
-        "byte:", "bytes:"
-    )
-    page.get_by_role("button", name="Replay the merges").click()
+    told = page.inner_text(f"{own} .wb-tok-detail")
+    assert told.startswith(f"id {ids[1]} ") and "bytes:" in told.replace("byte:", "bytes:")
+    page.keyboard.press("Enter")  # to its row
+    page.wait_for_selector(f'.wb-vocab tr.wb-chosen[data-row="{ids[1]}"]')
+    page.click("#wb-tok-replay button >> nth=0")
+    page.get_by_role("button", name="Replay", exact=True).click()
     page.wait_for_selector("#wb-merges .wb-piece")
     page.get_by_role("button", name="One merge on").click()
     page.wait_for_selector("#wb-merges .wb-new")
     assert "merge 1 of" in page.inner_text("#wb-merges")
 
-    part(page, "Train")
-    page.get_by_role("button", name="Use it in a new run: mine").click()
+    page.get_by_role("button", name="Use in a new run: mine").click()
     page.wait_for_function("path => document.querySelector('#wb-port-train textarea, #wb-port-train input')"
                            ".value.includes(path)", arg=str(made))  # fmt: skip
     assert page.locator("button[role=tab][aria-selected=true]").first.inner_text() == "Train"
     assert page.evaluate("window.hacked") is None
+
+
+def test_the_vocabulary_is_searched_sorted_turned_and_taken_along(server, browser_page, tmp_path):
+    page = browser_page
+    page.goto(f"{server.url}?tab=tokenizer&text= unbelievably")
+    rows = page.locator(".wb-vocab-rows tbody tr")
+    page.wait_for_selector(".wb-vocab-rows tbody tr")
+    assert page.inner_text(".wb-vocab-pager [role=status]") == "1\u201350 of 50,257 tokens, 50,000 merges"
+    page.get_by_role("button", name="Next page of the vocabulary").click()
+    page.wait_for_selector('.wb-vocab [data-row="50"]')
+    page.fill(".wb-vocab input", "\u2423believ")
+    page.wait_for_selector(".wb-vocab-pager >> text=found")
+    assert rows.first.get_attribute("data-row") == "1975" and rows.count() == 7
+    page.focus(".wb-vocab [data-first] >> nth=0")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".wb-tree .wb-part")
+    assert "\u2423believed" in page.inner_text(".wb-vocab-detail")
+    page.click(".wb-menu summary >> text=Download")
+    with page.expect_download() as taken:
+        page.get_by_role("menuitem", name="What was found, as TSV").click()
+    taken.value.save_as(tmp_path / "found.tsv")
+    lines = (tmp_path / "found.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 8 and lines[1].split("\t")[:3] == ["1975", " believe", b" believe".hex()]
+    page.get_by_label("what is searched").select_option("bytes")
+    page.fill(".wb-vocab input", "zz")
+    page.get_by_text("is not a row of bytes").wait_for()
+    page.fill(".wb-vocab input", "")
+    page.get_by_label("order", exact=True).select_option("longest")
+    page.wait_for_selector(".wb-vocab-rows tbody tr:first-child td:nth-child(4) >> text=128")
+    page.click('[data-spec="gpt2:8192"] .wb-tok >> nth=0')
+    page.wait_for_selector(".wb-vocab >> text=Vocabulary of gpt2:8192")
+    page.wait_for_selector(".wb-vocab tr.wb-chosen")
 
 
 def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_page, place):

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 
+import gradio as gr
 import pytest
 
 from mygpt2.errors import UserError
@@ -16,21 +17,23 @@ from tests.workbench.tabs.data.data_runs import context_of
 from workbench import html
 from workbench.page import Page
 from workbench.tabs.sample import duet
+from workbench.tabs.tokenizer import bench as answers
 from workbench.tabs.tokenizer import kinds, merges, tab
-from workbench.tabs.tokenizer.tab import Bench
+from workbench.tabs.tokenizer.bench import Bench
 from workbench.tabs.tokenizer.tokens import MOST_CHARS, characters, coloured, tokens_of
 from workbench.tokenizers import Tokenizers, tokenizer_of
 
 TEXT = "It's naïve, 你好 🙂🙂 <|endoftext|>\n\n\tdon''t   3.14159 <img src=x onerror=alert(1)>\x07 e\u0301"
+KINDS = re.compile(r"<tr><td>([^<]*)<small>")
 IDS = re.compile(r'data-t="(\d+) ')
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt2:300"])
 def test_ids_are_those_of_the_command_line(name, mygpt2, tmp_path):
     printed = json.loads(mygpt2("tokenizer", "inspect", TEXT, "--tokenizer", name, "--json").out)
-    counts, tokens = tab._look(context_of(tmp_path), Bench(), name, TEXT)
-    assert [int(i) for i in IDS.findall(tokens)] == printed["ids"]
-    assert f"{len(printed['ids']):,} tokens" in counts and f"{len(TEXT.encode()):,} bytes" in counts
+    shown = answers.look(context_of(tmp_path), Bench(), name, [], TEXT)
+    assert [int(i) for i in IDS.findall(shown)] == printed["ids"]
+    assert f"{len(printed['ids']):,} tokens" in shown and f"{len(TEXT.encode()):,} bytes" in shown
 
 
 def test_totals_are_those_of_the_text():
@@ -39,8 +42,19 @@ def test_totals_are_those_of_the_text():
 
 
 def test_another_tokenizer_is_held_against_gpt2(tmp_path):
-    counts, _ = tab._look(context_of(tmp_path), Bench(), "gpt2:300", "The river and the light")
-    assert "GPT-2 takes 5 (+" in counts
+    shown = answers.look(context_of(tmp_path), Bench(), "gpt2:300", [], "The river and the light")
+    assert "GPT-2 takes 5 (+" in shown
+
+
+def test_each_chosen_tokenizer_has_a_part_of_its_own_and_one_that_is_wrong_leaves_the_others(tmp_path):
+    shown = answers.look(context_of(tmp_path), Bench(), "gpt2", ["gpt2:300", "nowhere", "gpt2"], "The river")
+    assert re.findall(r'data-spec="([^"]*)"', shown) == ["gpt2", "gpt2:300"]
+    assert shown.count('class="wb-problem"') == 1 and "nowhere" in shown
+
+
+def test_a_line_goes_on_below_where_the_text_does():
+    shown = coloured(tokens_of(load_tokenizer("gpt2"), "one\n\ntwo"))
+    assert shown.count("<br>") == 2 and "\n" not in shown and shown.count("\u23ce</span><br>") == 2
 
 
 def test_the_text_comes_back_from_the_boxes_and_markup_in_it_is_text():
@@ -66,7 +80,7 @@ def test_a_long_text_is_cut_and_says_so():
 
 @pytest.mark.parametrize("text", ["", None])
 def test_without_a_text_it_says_what_to_do(text, tmp_path):
-    assert "Type or paste" in tab._look(context_of(tmp_path), Bench(), "gpt2", text)[1]
+    assert "Type or paste" in answers.look(context_of(tmp_path), Bench(), "gpt2", [], text)
 
 
 @pytest.mark.parametrize("spec", ["", "nowhere", "../secret", "/etc/passwd", "gpt2:9", "gpt2:../x", "link", "broken"])
@@ -77,8 +91,9 @@ def test_what_is_no_tokenizer_inside_the_roots_is_refused_in_its_place(spec, tmp
     (context.data_roots[0] / "link").symlink_to(tmp_path / "secret")
     (context.data_roots[0] / "broken").mkdir()
     (context.data_roots[0] / "broken" / "tokenizer.json").write_text("{")
-    counts, tokens = tab._look(context, Bench(), spec, "text")
-    assert counts == "" and 'class="wb-problem"' in tokens
+    shown = answers.look(context, Bench(), spec, [], "text")
+    assert "wb-tok-sum" not in shown and 'class="wb-problem"' in shown
+    assert 'class="wb-problem"' in answers.compared(context, Bench(), spec or "nowhere", [])
 
 
 def test_a_link_to_a_file_outside_the_roots_is_refused(tmp_path):
@@ -135,12 +150,12 @@ def test_the_part_just_joined_is_set_apart():
 
 def test_replay_by_buttons_and_slider(tmp_path):
     context, bench = context_of(tmp_path), Bench()
-    shown, slider = tab._replay(context, bench, 0, "gpt2", " the")
+    shown, slider = answers.replay(context, bench, 0, "gpt2", " the")
     assert (slider.maximum, slider.value) == (3, 0) and "4 bytes in 1 pieces" in shown
-    shown, slider = tab._at(context, bench, 1, "gpt2", " the", 0)
+    shown, slider = answers.replay_at(context, bench, 1, "gpt2", " the", 0)
     assert slider.value == 1 and "merge 1 of" in shown
-    assert tab._at(context, bench, -1, "gpt2", " the", 0)[1].value == 0
-    assert "Type a word" in tab._replay(context, bench, 0, "gpt2", "")[0]
+    assert answers.replay_at(context, bench, -1, "gpt2", " the", 0)[1].value == 0
+    assert "Type a word" in answers.replay(context, bench, 0, "gpt2", "")[0]
 
 
 def test_a_text_too_long_to_watch_is_refused():
@@ -159,20 +174,32 @@ def test_the_comparison_is_that_of_the_command_line(mygpt2, tmp_path):
     words = ["tokenizer", "compare", "--tokenizer", "gpt2:300", "gpt2:1000", "--source", str(folder), "--json"]
     printed = json.loads(mygpt2(*words).out)
     context, bench = context_of(tmp_path), Bench()
-    *told, last = tab._compare(context, bench, ["gpt2:300", "gpt2:1000"], str(folder))
-    assert [row["kind"] for row in printed["rows"]] == re.findall(r"<tr><td>([^<]*)</td>", last)
+    without = answers.compared(context, bench, "gpt2:300", ["gpt2:1000"])
+    assert KINDS.findall(without) == [row["kind"] for row in printed["rows"] if row["kind"] != "English prose"]
+    *told, (last, said) = answers.with_prose(context, bench, "gpt2:300", ["gpt2:1000"], str(folder))
+    assert KINDS.findall(last) == [row["kind"] for row in printed["rows"]] and "held-out documents" in said
     for row in printed["rows"]:
-        assert f"{row['bytes_per_token']['gpt2:300']:.2f} <span" in last and f"{row['bytes']:,}" in last
-    assert any("held-out prose" in line for line in told)
-    told = list(tab._compare(context, bench, ["gpt2:300"], str(folder)))
-    assert not any("held-out prose" in line for line in told)  # read once
+        assert f"{row['bytes_per_token']['gpt2:300']:.2f} <span" in last and f"{row['bytes']:,} bytes" in last
+    assert any("held-out prose" in str(line) for _, line in told)
+    assert len(list(answers.with_prose(context, bench, "gpt2:300", [], str(folder)))) == 1, "read once"
+    assert "English prose" in answers.compared(context, bench, "gpt2:300", [])
 
 
-def test_a_source_without_held_out_text_is_compared_without_prose(tmp_path):
-    context = context_of(tmp_path)
+def test_a_bar_is_as_long_as_its_number(tmp_path):
+    shown = answers.compared(context_of(tmp_path), Bench(), "gpt2:300", [])
+    found = re.findall(r"([\d.]+)(?: <span[^<]*</span>)?<i class=\"wb-bpt[^>]*width:([\d.]+)%", shown)
+    most = max(float(value) for value, _ in found)
+    assert len(found) == 2 * len(KINDS.findall(shown)) and max(float(width) for _, width in found) == 100
+    assert all(abs(float(value) / most - float(width) / 100) < 0.01 for value, width in found)
+
+
+def test_a_source_without_held_out_text_says_so_and_leaves_the_comparison(tmp_path):
+    context, bench = context_of(tmp_path), Bench()
     (context.data_roots[0] / "a.txt").write_text("one small text")
-    *_, last = tab._compare(context, Bench(), ["gpt2:300"], "a.txt")
-    assert "without English prose" in last and "Python code" in last and "Greek" in last
+    with pytest.raises(UserError):
+        list(answers.with_prose(context, bench, "gpt2:300", [], "a.txt"))
+    shown = answers.compared(context, bench, "gpt2:300", [])
+    assert "Python code" in shown and "Greek" in shown and "English prose" not in shown
 
 
 def test_too_many_tokenizers_are_refused():
@@ -182,8 +209,8 @@ def test_too_many_tokenizers_are_refused():
 
 def test_a_request_fills_the_text():
     page = type("P", (), {"request": staticmethod(Page.request)})
-    parts, text, _ = tab._asked(page, Page.ask(text="<b>hello</b>"))
-    assert parts.selected == "tokens" and text == "<b>hello</b>"
+    text, tokenizer = tab.asked(page, Page.ask(text="<b>hello</b>"))
+    assert text == "<b>hello</b>" and tokenizer == gr.skip()
     assert isinstance(html.escape(text), str)
 
 

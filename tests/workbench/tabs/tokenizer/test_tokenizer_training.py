@@ -125,7 +125,7 @@ BAD = {
 def test_bad_values_are_said_beside_the_form_and_start_nothing(name, context):
     changes, words = BAD[name]
     assert words in training.check(context, order(**changes)).replace("&#x27;", "'")
-    said = tab._start(context, order(**changes)).replace("&#x27;", "'")
+    said = tab.start(context, order(**changes)).replace("&#x27;", "'")
     assert words in said and "--" not in said.replace("--data-root", "")
     assert context.jobs.tasks.list() == [] and not own_folder(context).exists()
 
@@ -186,8 +186,9 @@ def test_the_roots_are_looked_through_when_the_tab_is_opened_and_when_a_training
         return found
 
     first = news()
-    assert "No tokenizer has been trained" in first["markup"]["tasks"] and "Train one" in first["markup"]["trained"]
-    assert [value for _, value in first["fields"]["tokenizer"]["choices"]] == ["gpt2", "gpt2:8192"]
+    assert first["markup"]["tasks"] == "" and "Train one" in first["markup"]["trained"]
+    offered = [value for _, value in first["fields"]["tokenizer"]["choices"]]
+    assert offered[0] == "gpt2" and "gpt2:8192" in offered and first["fields"]["beside"] == first["fields"]["tokenizer"]
     assert not any(news()[kind] for kind in ("markup", "fields", "data")) and len(walks) == 1
     assert not news(opened=1)["markup"] and len(walks) == 2
     task = ended(context, context.jobs.tasks.start(training.KIND, ["true"], label="x"))
@@ -206,7 +207,7 @@ def test_a_report_with_markup_shows_as_text(context):
 
 
 def test_without_any_it_says_what_to_do(context):
-    assert "press Start" in training.listed([]) and "Train one" in trained_list([])
+    assert training.listed([]) == "" and "Train one" in trained_list([]) and "data-tok-open" in trained_list([])
     for act in ("use", "look"):
         with pytest.raises(UserError, match="outside the folders"):
             tab.act(context, {"act": act, "id": "/etc"})
