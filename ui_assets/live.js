@@ -1,5 +1,5 @@
 // A tab's live view: asks the server what has changed since it asked last, and changes only that in the page.
-// `opened` in a question counts how often the tab was opened. A tab's own script may say more in the question (`ask`) and take data of the answer (`receive`): window.workbench[tab].
+// `opened` in a question counts how often the tab was opened. A tab's own script may say more in the question (`ask`, given what an event asked for) and take data of the answer (`receive`): window.workbench[tab].
 window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
@@ -55,7 +55,7 @@ window.workbench.live = (() => {
       let pause;
       try {
         for (const part of shown) if (!place(part)?.live) { delete had[part]; shown.delete(part); } // put up anew, empty
-        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.(), opened }, digests: had });
+        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.(props.value || {}), opened }, digests: had });
         if (!answer?.digests) throw new Error("no answer");
         receive(answer);
         [failures, pause, rests] = [0, 1000 * answer.pause, answer.rests];

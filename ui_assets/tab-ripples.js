@@ -74,12 +74,18 @@ window.workbench.ripples = (() => {
   // Another report begins with its own first peak, whatever was chosen of the last.
   function receive(data, fields) { if (fields.peak) peak = fields.peak.value; }
 
-  // What is measured where nothing is chosen here: what the address names, then what is ticked in Monitor, the one in
-  // focus first.
+  // What is measured where nothing is chosen here: what is ticked in Monitor, the one in focus first.
   function ticked() {
     const { focus, chosen } = window.workbench.monitor || {};
-    return [...new Set([window.workbench.params().run, focus?.(), ...(chosen?.() || "").split(",")])].filter(Boolean);
+    return [...new Set([focus?.(), ...(chosen?.() || "").split(",")])].filter(Boolean);
   }
 
-  return { apply, pair, study, choose, ask: () => ({ peak, ticked: ticked(), ...(link ? { link } : {}) }), receive, mountStep };
+  // A link is known by its address before the server has filled the fields from it.
+  function ask(value) {
+    const address = window.workbench.params(), named = !value.run && address.tab === "ripples" && address.run;
+    const given = named ? Object.fromEntries(KEYS.filter((key) => address[key]).map((key) => [key, address[key]])) : {};
+    return { ...given, peak, ticked: ticked(), ...(link ? { link } : {}) };
+  }
+
+  return { apply, pair, study, choose, ask, receive, mountStep };
 })();

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mygpt2.config import RunConfig, load_config
 from mygpt2.data.sources.hub.client import DEFAULT_ENDPOINT
@@ -19,6 +20,8 @@ from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
+
+from mygpt2.run_dir.marks import current_runs
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door
@@ -53,6 +56,16 @@ class Context:
     def _now(self, name: str) -> str:
         """The name that a run has now which was renamed: links to it, notes and scripts go on."""
         return present_name(self.runs, name) if NAME.fullmatch(name) else name
+
+    def runs_at_hand(self, ticked: Any) -> list[str]:
+        """Names of runs that a tab begins with where nothing was chosen in it: those that are ticked in Monitor, as the
+        page says, or else the one that was written to last. Archived ones are none."""
+        known = current_runs(self.runs)
+        names = {run.name for run in known}
+        wanted = [str(name) for name in ticked if name in names] if isinstance(ticked, list) else []
+        if wanted or not known:
+            return wanted
+        return [max(known, key=lambda run: _written(run.metrics_file)).name]
 
     def path(self, text: str, what: str) -> Path:
         """A path someone typed, with links resolved, inside `runs` or a data root.
@@ -192,6 +205,14 @@ class Context:
 def _pydocs() -> Path:
     """Where the built-in corpus lies once it was made."""
     return (cache_folder() / "pydocs").resolve()
+
+
+def _written(path: Path) -> float:
+    """When a file was last written to; 0 for one that is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _exists(path: Path) -> bool:

@@ -68,6 +68,13 @@ def _saved(checkpoint: Path) -> float:
         return 0.0
 
 
+def gpt2_at_hand(context: Context) -> str:
+    """GPT-2 124M where it need not be fetched: from the hub's cache, or a folder of the roots with that name; else ""."""
+    if is_here(ONLY_HUB[0]):
+        return ONLY_HUB[0]
+    return next((name for name in model_folders(context) if _is_gpt2_folder(FOLDER, name)), "")
+
+
 def resolve(context: Context, text: Any) -> str:
     """What the engine loads for a choice or something typed. A run becomes its newest checkpoint. UserError else."""
     text = str(text or "").strip()

@@ -91,7 +91,7 @@ def parse(path: Path, time: float) -> list[Result]:
     if record is None:
         return []
     details, choices = _dict(record.get("details")), _dict(record.get("hellaswag")) or None
-    loss = _loss(record, record)
+    loss = loss_of(record, record)
     if loss is None and choices is None:
         return []
     own = Result(
@@ -101,14 +101,15 @@ def parse(path: Path, time: float) -> list[Result]:
     beside = record.get("yardstick")
     if loss is None or not isinstance(beside, dict):
         return [own]
-    other = _loss(record, beside)
+    other = loss_of(record, beside)
     name, weights = str(beside.get("name", beside.get("of"))), str(beside.get("weights_sha256", ""))
     if other is None or weights == own.weights or other.token_sha256 != loss.token_sha256:
         return [own]
     return [own, Result(name, weights, None, str(beside.get("precision", "")), 0.0, path, other, None, beside)]
 
 
-def _loss(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | None:
+def loss_of(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | None:
+    """A loss from its numbers, on the text that the record says; None where it is not one."""
     loss = number(numbers.get("loss"))
     if loss is None or not isinstance(record.get("protocol"), str):
         return None

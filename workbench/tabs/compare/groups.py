@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.evaluations.results import Result
+from workbench.evaluations.results import Loss, Result
 
 NORMAL_95 = 1.959964  # standard errors to either side of a 95 % interval
 CHANCE = 0.25
@@ -55,16 +55,27 @@ class Set:
         return self.unit != "accuracy"
 
 
-def sets(results: Sequence[Result]) -> list[Set]:
-    """All sets, that of the newest result first."""
-    found: dict[str, list[Result]] = {}
-    for result in results:
+def sets(results: Sequence[Result], own: Sequence[Result] = ()) -> list[Set]:
+    """All sets, that of the newest result first. `own`: what runs measured of themselves, where nothing else did.
+
+    The same tokens are the same text, whatever it was called when they were measured.
+    """
+    measured = {(result.model, result.loss.token_sha256) for result in results if result.loss}
+    added = [result for result in own if result.loss and (result.model, result.loss.token_sha256) not in measured]
+    texts: list[tuple[set[str], list[Result]]] = []
+    items: dict[str, list[Result]] = {}
+    for result in (*results, *added):
         if result.loss is not None:
-            found.setdefault(f"text {result.loss.text or result.loss.token_sha256}", []).append(result)
+            names = {f"text {name}" for name in (result.loss.text, result.loss.token_sha256) if name}
+            members = [result]
+            for group in [group for group in texts if group[0] & names]:
+                texts.remove(group)
+                names, members = names | group[0], group[1] + members
+            texts.append((names, members))
         if result.choices is not None:
-            found.setdefault(f"items {result.choices.get('items_sha256')}", []).append(result)
-    made = [_text_set(key, members) if key.startswith("text") else _item_set(key, members)
-            for key, members in found.items()]  # fmt: skip
+            items.setdefault(f"items {result.choices.get('items_sha256')}", []).append(result)
+    made = [_text_set(min(names), members) for names, members in texts if members]
+    made += [_item_set(key, members) for key, members in items.items()]
     return sorted(made, key=lambda s: -max(result.time for result in s.results))
 
 
@@ -74,19 +85,26 @@ def _text_set(key: str, members: Sequence[Result]) -> Set:
     hashes = {loss.token_sha256 for loss in losses}
     notes = []
     if len(hashes) > 1:
-        notes.append(
-            f"{len(hashes)} tokenizers: losses per token do not compare, so the chart shows bits per byte of the text"
-        )
+        notes.append(f"{len(hashes)} tokenizers: losses per token do not compare, bits per byte of the text do")
         sizes = [loss.bytes for loss in losses]
         if max(sizes) - min(sizes) > NEARLY:
             notes.append(f"the amounts of text differ: {min(sizes):,} to {max(sizes):,} bytes")
     windows = sorted({loss.window for loss in losses})
     if len(windows) > 1:
         notes.append(f"contexts differ: windows of {', '.join(map(str, windows))} tokens; a shorter one costs loss")
-    if len({result.precision for result in members}) > 1:
+    if len({result.precision for result in members if result.precision}) > 1:
         notes.append("precisions differ: see the table")
-    label = losses[0].protocol.removeprefix("local:")
-    return Set(key, label, tuple(members), "loss" if len(hashes) == 1 else "bits per byte", tuple(notes))
+    return Set(key, _label(losses), tuple(members), "loss" if len(hashes) == 1 else "bits per byte", tuple(notes))
+
+
+def _label(losses: Sequence[Loss]) -> str:
+    """What a person calls the text: the protocol's name, a path, or whose validation text it is."""
+    named = [loss.protocol for loss in losses if loss.protocol != "run" and not loss.protocol.startswith("run:")]
+    runs = list(dict.fromkeys(loss.text[4:] for loss in losses if loss.text.startswith("run:")))
+    if named or not runs:
+        return (named or [losses[0].protocol])[0].removeprefix("local:")
+    more = f" and {len(runs) - 1} more" if len(runs) > 2 else f" and {runs[1]}" if len(runs) == 2 else ""
+    return f"validation text of {runs[0]}{more}"
 
 
 def _item_set(key: str, members: Sequence[Result]) -> Set:
@@ -97,14 +115,14 @@ def _item_set(key: str, members: Sequence[Result]) -> Set:
 def bars(chosen: Set) -> list[Bar]:
     """The chart of a text, best first; quoted figures only where all results have exactly their tokens."""
     found = []
-    mixed = len({result.precision for result in chosen.results}) > 1
+    mixed = len({result.precision for result in chosen.results if result.precision}) > 1
     for result in chosen.results:
         loss = result.loss
         value = None if loss is None else loss.loss if chosen.unit == "loss" else loss.bits_per_byte
         if loss is None or value is None:
             continue
         error = None if loss.stderr is None else loss.stderr * (value / loss.loss if loss.loss else 0.0)
-        label = f"{result.model} ({result.precision})" if mixed else result.model
+        label = f"{result.model} ({result.precision})" if mixed and result.precision else result.model
         found.append(Bar(label, value, error, result=result))
     return sorted([*found, *quoted_bars(chosen)], key=lambda bar: bar.value)
 
@@ -134,33 +152,41 @@ def accuracy_bars(chosen: Set, scoring: str, metric: str) -> list[Bar]:
 
 
 def against_best(shown: Sequence[Bar], points: bool = False) -> list[str]:
-    """What each bar is against the best measured one. A difference under one standard error of it is none.
+    """What each bar is against the best measured one, which is called so only where no other could be.
 
     The errors are added as those of independent results; on one text they rather go together, so this is cautious.
     `points`: values are shares, differences are told in percentage points.
     """
-    best = next((bar for bar in shown if not bar.quoted), None)
-    words = []
-    for bar in shown:
-        if best is None or bar.quoted:
-            words.append("")
-        elif bar is best:
-            words.append("best")
-        else:
-            words.append(difference(bar, best, points))
-    return words
+    measured = [bar for bar in shown if not bar.quoted]
+    if not measured:
+        return [""] * len(shown)
+    best = measured[0]
+    alone = all(resolved(bar, best) for bar in measured[1:])
+    word = "" if len(measured) == 1 else "best" if alone else "first, but not by a clear margin"
+    return ["" if bar.quoted else word if bar is best else difference(bar, best, points) for bar in shown]
+
+
+def error_between(bar: Bar, best: Bar) -> float | None:
+    """Standard error of a difference, of independent results; None where one of theirs is not known."""
+    return None if bar.stderr is None or best.stderr is None else math.hypot(bar.stderr, best.stderr)
+
+
+def resolved(bar: Bar, best: Bar) -> bool:
+    """Whether 95 % intervals leave no doubt that two differ."""
+    error = error_between(bar, best)
+    return error is not None and abs(bar.value - best.value) > NORMAL_95 * error
 
 
 def difference(bar: Bar, best: Bar, points: bool = False) -> str:
     """In the bars' unit, or in percentage points of shares."""
     scale, digits, unit = (100.0, 2, " points") if points else (1.0, 4, "")
-    by = scale * (bar.value - best.value)
-    if bar.stderr is None or best.stderr is None:
+    by, error = scale * (bar.value - best.value), error_between(bar, best)
+    if error is None:
         return f"{by:+.{digits}f}{unit} (error not known)"
-    error = scale * math.hypot(bar.stderr, best.stderr)
-    if abs(by) < error or by == 0:
-        return f"no difference ({abs(by):.{digits}f}{unit} is under one standard error, {error:.{digits}f})"
-    return f"{by:+.{digits}f} ± {error:.{digits}f}{unit}"
+    if abs(by) < scale * error or by == 0:
+        return f"no difference ({abs(by):.{digits}f}{unit} is under one standard error, {scale * error:.{digits}f})"
+    doubt = "" if resolved(bar, best) else ", not clear"
+    return f"{by:+.{digits}f} ± {scale * error:.{digits}f}{unit}{doubt}"
 
 
 def count_of(choices: Mapping[str, Any]) -> int:

@@ -3,93 +3,126 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from mygpt2.errors import UserError
-from workbench import html, tasklist
+from workbench import html, tasklist, words
 from workbench.context import Context
-from workbench.evaluations.results import Results
+from workbench.evaluations import cost
+from workbench.evaluations.own import OwnResults
+from workbench.evaluations.results import Result, Results
 from workbench.evaluations.start import ITEMS, KIND, PRECISIONS, plans, protocols, start
+from workbench.jobs import Task
 from workbench.live import Asked, News
-from workbench.models import ONLY_HUB, choices
+from workbench.models import checkpoints_of, choices, gpt2_at_hand
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
 from workbench.tabs.compare.view import results_view
 
 SHOWN_ENDED = 6  # evaluations
-_ADDRESS = """(models, protocol) => {
-  window.workbench.url({ tab: "compare", models: (models || []).join(","), protocol });
-  return [];
-}"""
+CHOSEN = "(asked, ...values) => window.workbench.compare.chosen(asked, values)"
+BEGUN = "(asked) => window.workbench.compare.begun(asked)"
 
 
 def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
-    results = Results(context.runs)
-    fields = _form(context)
-    evaluate = gr.Button("Evaluate", variant="primary", elem_id="wb-compare-evaluate")
-    command = gr.HTML(elem_id="wb-compare-command")
-    page.part("compare", "tasks", elem_id="wb-compare-tasks")
-    shown = gr.Dropdown([], label="Results", info="of one text in one way of reading it; the newest first",
-                        elem_id="wb-compare-set")  # fmt: skip
-    page.part("compare", "view", elem_id="wb-compare-view", first=results_view(None))
-    with gr.Row(elem_id="wb-compare-export"):
-        saves = {kind: gr.Button(f"Save {kind.upper()}", size="sm", scale=0) for kind in ("csv", "json")}
+    measured = Measured(context)
     file = gr.Textbox(visible="hidden", label="file", elem_id="wb-compare-file")
-    live, now = page.live("compare", partial(look, context, results), {"set": shown}), page.now("compare")
+    with gr.Row(elem_classes="wb-beside"):
+        with gr.Column(elem_classes="wb-results"):
+            with gr.Row(elem_classes="wb-actions"):
+                shown = gr.Dropdown([], label="Text", container=False, elem_id="wb-compare-set")
+                page.part("compare", "save", elem_id="wb-compare-save")
+            page.part("compare", "view", elem_id="wb-compare-view", first=results_view(None))
+        with gr.Column(elem_classes="wb-settings"):
+            fields, evaluate = _form(context, page)
+            command = gr.HTML(elem_id="wb-compare-command")
+            page.part("compare", "tasks", elem_id="wb-compare-tasks")
+    models, protocol = fields["models"], fields["protocol"]
+    live = page.live(
+        "compare", partial(look, context, measured), {"set": shown, "models": models, "protocol": protocol}
+    )
+    now = page.now("compare")
 
     def pressed(values: dict[Any, Any]) -> Any:
         return begin(context, {name: values[field] for name, field in fields.items()})
 
-    def clicked(event: gr.EventData) -> None:
-        act(context, event._data)
+    def clicked(asked: Mapping[str, Any], event: gr.EventData) -> Any:
+        data = event._data if isinstance(event._data, dict) else {}
+        kind, id = (str(data.get(key, "")) for key in ("act", "id"))
+        if kind in ("csv", "json"):
+            return {file: exported(measured, kind, id)}
+        if kind == "pair":
+            first, second = id.split(" ", 1)
+            return dict(zip(page.outputs("ripples"), page.go("ripples", part="pair", first=first, second=second),
+                            strict=True))  # fmt: skip
+        act(context, measured, asked, data)
+        return gr.skip()
 
     listed = gr.State(choices(context))
-    models, lists = fields["models"], [fields["models"], fields["protocol"], listed]
-    page.on_open("compare", _opened(context, page), [page.port("compare"), models, fields["device"], listed],
-                 [*lists, fields["device"]])  # fmt: skip
-    for field in (models, fields["protocol"]):
+    lists = [models, protocol, listed]
+    page.on_open("compare", _opened(context, page), [fields["device"], listed], [*lists, fields["device"]])
+    for field in (models, protocol):
         field.focus(page.friendly(partial(refreshed, context)), listed, lists, **QUIET)
+        field.input(None, [live, models, protocol], live, js=CHOSEN, **QUIET)
     begun = evaluate.click(page.friendly(pressed), set(fields.values()), command, **ACTION)
-    begun.then(None, [fields["models"], fields["protocol"]], None, js=_ADDRESS, **PRIVATE)
-    begun.then(**now)
-    live.act(page.friendly(clicked), None, None, **ACTION).then(**now)
-    shown.input(None, shown, live, js="(set) => ({ set })", **QUIET)
-    for kind, button in saves.items():
-        saved = button.click(page.friendly(partial(exported, results, kind)), shown, file, **ACTION)
-        saved.success(None, file, None, js=DOWNLOAD, **PRIVATE)
+    begun.then(None, live, live, js=BEGUN, **QUIET)
+    live.act(page.friendly(clicked), live, [file, *page.outputs("ripples")], **ACTION).then(**now)
+    shown.input(None, [live, shown], live, js="(asked, set) => ({ ...asked, set, since: null })", **QUIET)
+    file.change(None, file, None, js=DOWNLOAD, **PRIVATE)
     page.port("compare").change(
-        page.friendly(partial(asked, context)), page.port("compare"), [fields["models"], fields["protocol"]], **QUIET
+        page.friendly(partial(asked, context)), [page.port("compare"), live], [models, protocol, live], **QUIET
     )
 
 
-def _form(context: Context) -> dict[str, Any]:
-    known = choices(context)
+def _form(context: Context, page: Page) -> tuple[dict[str, Any], gr.Button]:
+    """Settings of a measurement. Models and text begin with what is ticked in Monitor, see `look`."""
+    gr.HTML(html.Markup("<h3>Measure more</h3>"))
     models = gr.Dropdown(
-        known, value=[known[0][1]], multiselect=True, allow_custom_value=True, max_choices=16, label="Models",
-        info="checkpoints of runs, folders inside the roots, GPT-2 from the hub", elem_id="wb-compare-models",
+        choices(context), value=None, multiselect=True, allow_custom_value=True, max_choices=16, label="Models",
+        info="runs, their checkpoints, folders in the roots, GPT-2", elem_id="wb-compare-models",
     )  # fmt: skip
-    with gr.Row(equal_height=False):
-        protocol = gr.Dropdown(
-            [("no text", ""), *protocols(context)], value="", allow_custom_value=True, label="Text",
-            info="whose loss is measured; or type a path inside the roots", elem_id="wb-compare-protocol",
-        )  # fmt: skip
+    protocol = gr.Dropdown(
+        texts(context), value=None, allow_custom_value=True, label="Text",
+        info="whose loss is measured; or a path in the roots", elem_id="wb-compare-protocol",
+    )  # fmt: skip
+    with gr.Accordion("More", open=False):
         hellaswag = gr.Dropdown(
             [("no", ""), ("yes, from the hub", "hub")], value="", allow_custom_value=True, label="HellaSwag",
-            info="or type the path of a file inside the roots", elem_id="wb-compare-hellaswag",
+            info="or the path of a file in the roots", elem_id="wb-compare-hellaswag",
         )  # fmt: skip
-    with gr.Accordion("Settings", open=False), gr.Row():
         items = gr.Number(0, precision=0, label="HellaSwag items", info=f"spread evenly; 0: all {ITEMS:,}")
         device = gr.Dropdown(context.jobs.devices.names, label="Device", info="one evaluation at a time on each")
         precision = gr.Dropdown(list(PRECISIONS), label="Precision", info="of the forward passes")
+    with gr.Row(elem_classes="wb-actions"):
+        evaluate = gr.Button("Measure", variant="primary", size="sm", elem_id="wb-compare-evaluate",
+                             elem_classes="wb-fit")  # fmt: skip
+        page.part("compare", "cost", elem_id="wb-compare-cost")
     return {"models": models, "protocol": protocol, "hellaswag": hellaswag, "items": items, "device": device,
-            "precision": precision}  # fmt: skip
+            "precision": precision}, evaluate  # fmt: skip
+
+
+class Measured:
+    """All results of the folder: of evaluations, and what runs measured of themselves."""
+
+    def __init__(self, context: Context) -> None:
+        self._results, self._own = Results(context.runs), OwnResults(context.runs)
+        self.own: list[Result] = []
+
+    def sets(self) -> list[Set]:
+        self.own = self._own.read()
+        return sets(self._results.read(), self.own)
+
+
+def texts(context: Context) -> list[tuple[str, str]]:
+    return [*protocols(context), ("no text, HellaSwag alone", "")]
 
 
 def begin(context: Context, values: Mapping[str, Any]) -> str:
@@ -101,67 +134,141 @@ def begin(context: Context, values: Mapping[str, Any]) -> str:
     return html.Markup(f'<details class="wb-commands"><summary>The commands</summary>{lines}</details>')
 
 
-def act(context: Context, data: Mapping[str, Any]) -> None:
-    """Stops a task or takes it off the list."""
+def act(context: Context, measured: Measured, asked: Asked, data: Mapping[str, Any]) -> None:
+    """Stops a task, takes it off the list, or measures runs on the text that is shown."""
     context.changes()
+    kind, id = (str(data.get(key, "")) for key in ("act", "id"))
+    if kind == "measure":
+        chosen = pick(measured.sets(), asked, context.runs_at_hand(asked.get("ticked")))
+        protocol = protocol_named(chosen) if chosen else ""
+        devices = context.jobs.devices
+        device = found if (found := devices.free()) in devices.names else devices.names[0]
+        start(context, plans(context, id.split(), protocol, "", 0, device, PRECISIONS[0]))
+        return
     tasks = context.jobs.tasks
-    task = tasks.get(str(data.get("id", "")))
-    if task.kind == KIND and data.get("act") == "stop":
+    task = tasks.get(id)
+    if task.kind == KIND and kind == "stop":
         tasks.stop(task.id)
-    elif task.kind == KIND and data.get("act") == "forget":
+    elif task.kind == KIND and kind == "forget":
         tasks.forget(task.id)
 
 
-def look(context: Context, results: Results, asked: Asked, news: News) -> None:
-    """The evaluations, the sets of results, and the comparison of the one that was chosen."""
-    found, tasks = sets(results.read()), context.jobs.tasks.list(KIND)
-    chosen = _find(found, asked.get("set"))
+def protocol_named(chosen: Set) -> str:
+    """What an evaluation calls the text of a set: a protocol, run:NAME, or a path; "" where nobody could ask for it."""
+    losses = [result.loss for result in chosen.results if result.loss]
+    runs = [loss.text for loss in losses if loss.text.startswith("run:")]
+    return (runs or [loss.protocol.removeprefix("local:") for loss in losses] or [""])[0]
+
+
+def look(context: Context, measured: Measured, asked: Asked, news: News) -> None:
+    """The sets of results, the comparison of one, what a further measurement would take, and those under way."""
+    found, tasks = measured.sets(), context.jobs.tasks.list(KIND)
+    at_hand = context.runs_at_hand(asked.get("ticked"))
+    chosen = pick(found, asked, at_hand)
     news.busy = any(task.running for task in tasks)
     news.show("tasks", tasklist.listed(tasks, SHOWN_ENDED))
-    news.show("view", results_view(chosen))
-    news.set("set", choices=[(one.label, one.key) for one in found], value=chosen.key if chosen else None)
+    missing = absent(context, chosen, at_hand, tasks) if chosen and not context.read_only else []
+    news.show("view", results_view(chosen, missing))
+    kinds = (("csv", "Table as CSV"), ("json", "Everything as JSON"))
+    save = html.menu("Save", [html.item(label, kind, chosen.key) for kind, label in kinds]) if chosen else ""
+    news.show("save", save)
+    news.set("set", choices=[(_said(one), one.key) for one in found], value=chosen.key if chosen else None)
+    models, protocol = asked.get("models"), asked.get("protocol")
+    for field, value in (("models", models), ("protocol", protocol)):
+        if value is not None and asked.get("filled"):  # once, by whoever asked: a person's choice is left alone
+            news.set(field, stamp=asked["filled"], value=value)
+    if models is None:
+        models = preset_models(context, at_hand)
+        news.set("models", value=models)
+    if protocol is None:
+        protocol = f"run:{at_hand[0]}" if at_hand else ""
+        news.set("protocol", value=protocol)
+    news.show("cost", html.note(cost_said(context, measured, models, str(protocol or ""))))
+
+
+def _said(one: Set) -> str:
+    count = len({result.model for result in one.results})
+    return f"{one.label} · {count} {'model' if count == 1 else 'models'}"
+
+
+def pick(found: Sequence[Set], asked: Asked, at_hand: Sequence[str]) -> Set | None:
+    """The set that was asked for; else one measured since a measurement was begun here; else one of several models
+    rather than of one, with most of the runs at hand, the newest."""
+    named = next((one for one in found if one.key == asked.get("set")), None)
+    if named or not found:
+        return named
+    since = asked.get("since")
+    if isinstance(since, int | float) and max(result.time for result in found[0].results) >= since:
+        return found[0]
+
+    def worth(one: Set) -> tuple[bool, int]:
+        models = {result.model for result in one.results}
+        return len(models) > 1, len({model.partition("/")[0] for model in models} & set(at_hand))
+
+    return max(found, key=worth)  # of equal ones the first, which is the newest
+
+
+def absent(context: Context, chosen: Set, at_hand: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+    """Runs at hand with a checkpoint that have no result in a set of a text, and are not being measured."""
+    if not chosen.is_text:
+        return []
+    here = {result.model.partition("/")[0] for result in chosen.results}
+    going = {task.label.partition("/")[0] for task in tasks if task.running}
+    return [name for name in at_hand if name not in here | going and checkpoints_of(context.runs / name)]
+
+
+def preset_models(context: Context, at_hand: Sequence[str]) -> list[str]:
+    """The runs at hand that have a checkpoint, and GPT-2 where it need not be fetched."""
+    found = [name for name in at_hand if checkpoints_of(context.runs / name)]
+    return [*found, *filter(None, [gpt2_at_hand(context)])]
+
+
+def cost_said(context: Context, measured: Measured, models: Sequence[Any], protocol: str) -> str:
+    if not models or not protocol:
+        return ""
+    took = cost.seconds(context, models, protocol, measured.own)
+    return "" if took is None else f"about {words.seconds(took)}"
 
 
 def _opened(context: Context, page: Page) -> Callable[..., Any]:
-    def opened(port: str | None, models: Any, device: Any, listed: list[Any], request: gr.Request) -> Any:
-        """What can be chosen now, and what is chosen unless a person or a link did."""
-        asked = "models" in page.request(port) or "models" in request.query_params
-        lists = refreshed(context, listed, choose=not asked and models in (None, [], [ONLY_HUB[0]]))
+    def opened(device: Any, listed: list[Any]) -> Any:
+        """What can be chosen now, and a device that is free."""
+        lists = refreshed(context, listed)
         return *(lists if isinstance(lists, tuple) else [gr.skip()] * 3), page.free_device(context.jobs.devices, device)
 
     return opened
 
 
-def refreshed(context: Context, listed: list[Any], choose: bool = False) -> Any:
-    """New checkpoints, folders and runs in the lists; nothing when there are none. `choose`: also the first model."""
+def refreshed(context: Context, listed: list[Any]) -> Any:
+    """New checkpoints, folders and runs in the lists; nothing when there are none."""
     known = choices(context)
-    choose = choose and known[0][1] != ONLY_HUB[0]
-    if [tuple(item) for item in listed or []] == known and not choose:
+    if [tuple(item) for item in listed or []] == known:
         return gr.skip()
-    texts = gr.update(choices=[("no text", ""), *protocols(context)])
-    models = gr.update(choices=known, value=[known[0][1]]) if choose else gr.update(choices=known)
-    return models, texts, known
+    return gr.update(choices=known), gr.update(choices=texts(context)), known
 
 
-def exported(results: Results, kind: str, key: str | None) -> str:
+def exported(measured: Measured, kind: str, key: str | None) -> str:
     """The chosen set as JSON of a file's name and text, for the browser to save."""
-    chosen = _find(sets(results.read()), key)
+    chosen = _find(measured.sets(), key)
     if chosen is None:
-        raise UserError("there is no result to save yet; evaluate a model first")
+        raise UserError("there is no result to save yet; measure a model first")
     text = export.as_csv(chosen) if kind == "csv" else export.as_json(chosen)
-    return json.dumps({"name": f"comparison.{kind}", "text": text})
+    return json.dumps({"name": f"comparison.{kind}", "text": text, "nonce": secrets.token_hex(4)})
 
 
-def asked(context: Context, text: str) -> list[Any]:
-    """Models and text of a request; what it does not name stays."""
+def asked(context: Context, text: str, shown: Mapping[str, Any] | None = None) -> list[Any]:
+    """Models and text of a request, and what is asked for with them; what it does not name stays."""
     request = Page.request(text)
-    known = choices(context)
+    known, wanted = choices(context), {**(shown or {}), "filled": secrets.token_hex(4)}
     models = [name.strip() for name in str(request.get("models", "")).split(",") if name.strip()]
-    box = gr.update(choices=known, value=models) if models else gr.update(choices=known)
-    texts = [("no text", ""), *protocols(context)]
-    if "protocol" not in request:
-        return [box, gr.update(choices=texts)]
-    return [box, gr.update(choices=texts, value=str(request["protocol"]))]
+    box, field = gr.update(choices=known), gr.update(choices=texts(context))
+    if models:
+        wanted["models"] = models
+        box = gr.update(choices=known, value=models)
+    if "protocol" in request:
+        wanted["protocol"] = str(request["protocol"])
+        field = gr.update(choices=texts(context), value=wanted["protocol"])
+    return [box, field, wanted]
 
 
 def _find(found: list[Set], key: str | None) -> Set | None:

@@ -16,7 +16,6 @@ from mygpt2.ripples.drawings import figure
 from mygpt2.ripples.report import Report
 from mygpt2.ripples.runs import DAMAGED
 from mygpt2.run_dir import state_of
-from mygpt2.run_dir.marks import current_runs
 from workbench import html, tasklist, words
 from workbench.context import Context
 from workbench.html import Markup, escape
@@ -51,15 +50,7 @@ def subject_asked(context: Context, asked: Asked) -> Subject:
 
 
 def _at_hand(context: Context, asked: Asked) -> str:
-    known = [run.name for run in current_runs(context.runs)]
-    ticked = [str(name) for name in _ticked(asked) if name in known]
-    return next(iter([*ticked, *known]), "")
-
-
-def _ticked(asked: Asked) -> list[Any]:
-    """The runs that are chosen in Monitor, the one with the focus first."""
-    found = asked.get("ticked")
-    return found if isinstance(found, list) else []
+    return next(iter(context.runs_at_hand(asked.get("ticked"))), "")
 
 
 def look(context: Context, reports: Reports, asked: Asked, news: News) -> None:
@@ -157,7 +148,7 @@ def _save(name: str) -> Markup:
 
 def _pair(context: Context, reports: Reports, asked: Asked, news: News, known: list[tuple[str, str]]) -> Markup:
     """Two runs, step against step: those that were chosen here, else those that are ticked in Monitor."""
-    ticked = [name for name in _ticked(asked) if name in dict(known).values()][:2]
+    ticked = context.runs_at_hand(asked.get("ticked"))[:2]
     two = [str(asked.get(key) or "").strip() for key in ("first", "second")]
     shown = two if any(two) or len(ticked) < 2 else ticked
     for field, value in zip(("first", "second"), shown, strict=True):

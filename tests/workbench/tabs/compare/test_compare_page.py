@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.workbench.accessible import violations
 from tests.workbench.conftest import RunningServer, Start
 from tests.workbench.tabs.sample.places import small_place
 
@@ -37,7 +38,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page = new_page()
     page.goto(f"{server.url}?tab=compare&models=first,other&protocol=texts")
     page.wait_for_selector("#wb-compare-evaluate", state="visible")
-    page.get_by_text("Nothing has been evaluated yet").wait_for()
+    page.get_by_text("Here models will stand beside each other").wait_for()
     page.wait_for_function("document.querySelector('#wb-compare-models').innerText.includes('other')")
     page.click("#wb-compare-evaluate")
     page.wait_for_function("document.querySelectorAll('.wb-task').length === 2")
@@ -52,10 +53,15 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page.wait_for_function(f"document.querySelectorAll({LINES!r}).length === 2", timeout=180_000)
     page.wait_for_function("document.querySelectorAll('.wb-task .wb-finished').length === 2", timeout=180_000)
     view = page.inner_text("#wb-compare-view")
-    assert "Loss in nats per token" in view and "best" in view and "SHA-256 of the tokens" in view
+    assert "Loss in nats per token" in view and "of 2 with" in view and "tokens' SHA-256" in view
     assert page.locator(".wb-whisker").count() == 2  # several documents: errors are known
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+    page.focus("#wb-compare-save summary")
+    page.keyboard.press("Enter")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save CSV").click()
+        page.get_by_role("menuitem", name="Table as CSV").click()
     rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
     assert {row["model"] for row in rows} == {"first/step-00000005", "other"}
     assert float(rows[0]["loss"]) < float(rows[1]["loss"]) and rows[0]["token_sha256"] == rows[1]["token_sha256"]
@@ -64,6 +70,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page.get_by_role("button", name="Remove from the list: other on texts").click()
     page.wait_for_function("document.querySelectorAll('.wb-task').length === 1")
     page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator("#wb-compare-view").bounding_box()["y"] < page.locator("#wb-compare-models").bounding_box()["y"]
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 

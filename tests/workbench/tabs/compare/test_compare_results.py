@@ -5,54 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.workbench.conftest import make_run
-from workbench.evaluations.results import Results
+from tests.workbench.tabs.compare.made_up import EVIL, QUOTED, SHA, Place, items_result, text_result
 from workbench.tabs.compare import export
-from workbench.tabs.compare.groups import Bar, against_best, bars, difference, sets
+from workbench.tabs.compare.groups import Bar, against_best, bars, difference
 from workbench.tabs.compare.view import results_view
-
-SHA = "a" * 64
-EVIL = "<img src=x onerror=alert(1)>"
-QUOTED = {"quoted": True, "figure": 3.282, "of": "GPT-2 124M", "source": "somewhere"}
-
-
-def text_result(model: str, loss: float, **changes: Any) -> dict[str, Any]:
-    return {
-        "schema": 1, "model": model, "details": {"kind": "folder", "weights_sha256": f"w-{model}"}, "precision": "fp32",
-        "protocol": "edu-seed", "loss": loss, "stderr": 0.01, "perplexity": 2.0, "bits_per_byte": loss / 3,
-        "tokens": 1000, "bytes": 4000, "documents": 9, "window": 1024, "token_sha256": SHA,
-        "text": {"repo": "r", "file": "f"}, "quoted": [], "yardstick": None, **changes,
-    }  # fmt: skip
-
-
-def items_result(model: str, share: float, n: int = 100, **changes: Any) -> dict[str, Any]:
-    part = {"acc": share, "acc_norm": share + 0.02, "acc_stderr": 0.05, "acc_norm_stderr": 0.05, "stderr": 0.05, "n": n}
-    found = {"completion": part, "harness": part, "items_sha256": f"items-{n}"}
-    details = {"weights_sha256": f"w-{model}"}
-    return {"schema": 1, "model": model, "details": details, "precision": "fp32", "hellaswag": found, **changes}
-
-
-class Place:
-    def __init__(self, runs: Path) -> None:
-        self.runs, self.results, self._count = runs, Results(runs), 0
-        (runs / ".workbench" / "evals").mkdir(parents=True)
-
-    def add(self, record: dict[str, Any], run: str = "") -> Path:
-        folder = self.runs / run / "evals" if run else self.runs / ".workbench" / "evals"
-        self._count += 1
-        path = folder / f"{self._count}.json"
-        path.write_text(json.dumps(record))
-        os.utime(path, (1000.0 + self._count,) * 2)
-        return path
-
-    def sets(self) -> list[Any]:
-        return sets(self.results.read())
 
 
 @pytest.fixture
@@ -101,7 +62,7 @@ def test_one_tokenizer_compares_losses_and_two_compare_bits_per_byte(place: Plac
     assert same.unit == "loss" and [bar.value for bar in bars(same)] == [2.8, 3.0]
     place.add(text_result("c", 1.0, token_sha256="c" * 64, bits_per_byte=1.2, quoted=[QUOTED]))
     [mixed] = place.sets()
-    assert mixed.unit == "bits per byte" and "2 tokenizers" in mixed.notes[0]
+    assert mixed.unit == "bits per byte" and "2 tokenizers" in mixed.notes[0] and "2 tokenizers" in results_view(mixed)
     assert [bar.label for bar in bars(mixed)] == ["b", "a", "c"]  # by bits per byte, and nothing quoted
 
 
@@ -126,9 +87,14 @@ def test_the_yardstick_of_a_result_is_a_result_of_its_own(place: Place) -> None:
 def test_a_difference_within_one_standard_error_is_none() -> None:
     best = Bar("a", 3.0, 0.03)
     assert difference(Bar("b", 3.04, 0.04), best).startswith("no difference (0.0400 is under one standard error, 0.05")
-    assert difference(Bar("b", 3.06, 0.04), best) == "+0.0600 ± 0.0500"
+    assert difference(Bar("b", 3.06, 0.04), best) == "+0.0600 ± 0.0500, not clear"
+    assert difference(Bar("b", 3.20, 0.04), best) == "+0.2000 ± 0.0500"
     assert "error not known" in difference(Bar("b", 3.06, None), best)
-    assert against_best([Bar("q", 2.9, None, quoted=True), best, Bar("b", 3.01, 0.03)])[:2] == ["", "best"]
+    quoted = Bar("q", 2.9, None, quoted=True)
+    assert against_best([quoted, best, Bar("b", 3.2, 0.03)])[:2] == ["", "best"]
+    assert against_best([quoted, best, Bar("b", 3.05, 0.03)])[1] == "first, but not by a clear margin"
+    assert against_best([best, Bar("b", 3.2, None)])[0] == "first, but not by a clear margin"
+    assert against_best([best]) == [""], "of one there is no best"
 
 
 def test_windows_and_precisions_that_differ_are_said(place: Place) -> None:
@@ -161,7 +127,7 @@ def test_hellaswag_shows_both_scorings_with_intervals(place: Place) -> None:
 
 
 def test_an_empty_page_says_what_to_do() -> None:
-    assert "press Evaluate" in results_view(None)
+    assert "will stand beside each other" in results_view(None) and "press Measure" in results_view(None)
 
 
 def test_csv_and_json_hold_every_figure_and_say_which_are_quoted(place: Place) -> None:

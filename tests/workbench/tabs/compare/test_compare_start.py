@@ -16,13 +16,13 @@ import pytest
 from mygpt2.errors import UserError
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
-from workbench.evaluations.results import Results
+from workbench.evaluations import cost
 from workbench.evaluations.start import KIND, plans, start
 from workbench.jobs import Jobs
 from workbench.jobs.task_parent import WAITS
 from workbench.live import REST_SECONDS, answered
 from workbench.page import Page
-from workbench.tabs.compare.tab import act, asked, begin, exported, look
+from workbench.tabs.compare.tab import Measured, act, asked, begin, exported, look
 
 CHOSEN: dict[str, Any] = {"models": ["first", "other"], "protocol": "text.txt", "hellaswag": "", "items": 0,
                           "device": "cpu", "precision": "fp32"}  # fmt: skip
@@ -100,7 +100,10 @@ def test_hellaswag_with_few_items_is_in_the_command(context: Context) -> None:
 
 def test_a_read_only_page_starts_and_stops_nothing(context: Context) -> None:
     reading = Context(context.runs, context.data_roots, jobs=context.jobs, read_only=True)
-    for attempt in (lambda: begin(reading, CHOSEN), lambda: act(reading, {"id": "x", "act": "stop"})):
+    for attempt in (
+        lambda: begin(reading, CHOSEN),
+        lambda: act(reading, Measured(reading), {}, {"id": "x", "act": "stop"}),
+    ):
         with pytest.raises(UserError, match="read-only"):
             attempt()
     assert context.jobs.tasks.list() == []
@@ -111,10 +114,10 @@ def test_a_model_that_is_being_evaluated_is_not_started_twice_and_can_be_stopped
     [task] = start(context, found)
     with pytest.raises(UserError, match="being evaluated already"):
         start(context, found)
-    act(context, {"id": task.id, "act": "stop"})
+    act(context, Measured(context), {}, {"id": task.id, "act": "stop"})
     until(lambda: not context.jobs.tasks.get(task.id).running)
     assert context.jobs.tasks.get(task.id).state in ("stopped", "done")  # done if it was quicker
-    act(context, {"id": task.id, "act": "forget"})
+    act(context, Measured(context), {}, {"id": task.id, "act": "forget"})
     assert context.jobs.tasks.list(KIND) == []
 
 
@@ -154,27 +157,67 @@ def test_one_evaluation_at_a_time_on_a_device_and_the_other_says_that_it_waits(
 
 
 def test_a_question_without_news_is_answered_with_nothing(context: Context) -> None:
-    view = partial(look, context, Results(context.runs))
+    view = partial(look, context, Measured(context))
     first = answered(view, {})
     assert first["pause"] == REST_SECONDS, "nothing is evaluated: nothing to be quick about"
-    assert "press Evaluate" in first["markup"]["view"] and "wb-tasks" in first["markup"]["tasks"]
+    assert "press Measure" in first["markup"]["view"] and "wb-tasks" in first["markup"]["tasks"]
+    assert first["fields"]["models"]["value"] == ["first"], "the run at hand; GPT-2 only where it need not be fetched"
+    assert first["fields"]["protocol"]["value"] == "run:first", "its own validation text, never none"
+    assert "value" not in answered(view, {"asked": {"models": ["other"], "protocol": ""}})["fields"].get("models", {})
     assert answered(view, {"digests": first["digests"]})["digests"] == {}
     folder = context.runs / "first" / "evals"
     (folder / "x.json").write_text(json.dumps({"model": "m", "protocol": "p", "loss": 3.0, "token_sha256": "s"}))
     news = answered(view, {"digests": first["digests"]})
     assert news["fields"]["set"]["value"] == "text s" and "wb-table" in news["markup"]["view"]
     assert "tasks" not in news["markup"]
-    saved = json.loads(exported(Results(context.runs), "csv", "text s"))
+    saved = json.loads(exported(Measured(context), "csv", "text s"))
     assert saved["name"] == "comparison.csv" and "m,measured,p,3.0" in saved["text"]
 
 
 def test_nothing_to_save_is_said(context: Context) -> None:
     with pytest.raises(UserError, match="no result to save yet"):
-        exported(Results(context.runs), "json", None)
+        exported(Measured(context), "json", None)
 
 
 def test_a_link_fills_the_models_and_the_text(context: Context) -> None:
-    models, text = asked(context, Page.ask(models="first, other", protocol="texts"))
+    models, text, wanted = asked(context, Page.ask(models="first, other", protocol="texts"))
     assert models["value"] == ["first", "other"] and text["value"] == "texts"
-    models, text = asked(context, Page.ask())
-    assert "value" not in models and "value" not in text
+    assert (wanted["models"], wanted["protocol"]) == (["first", "other"], "texts")
+    fields = answered(partial(look, context, Measured(context)), {"asked": wanted})["fields"]
+    assert fields["models"]["value"] == ["first", "other"] and fields["protocol"]["value"] == "texts", (
+        "the run at hand does not take their place"
+    )
+    models, text, wanted = asked(context, Page.ask(), {"set": "x"})
+    assert "value" not in models and "value" not in text and wanted["set"] == "x" and "models" not in wanted
+
+
+def test_runs_that_are_missing_on_a_text_are_measured_there_by_one_click(context: Context) -> None:
+    folder = context.runs / ".workbench" / "evals"
+    folder.mkdir(parents=True)
+    record = {"model": "m", "protocol": f"local:{context.data_roots[0] / 'text.txt'}", "loss": 3.0, "stderr": 0.1,
+              "token_sha256": "s", "text": {"files": 1}}  # fmt: skip
+    (folder / "x.json").write_text(json.dumps(record))
+    measured = Measured(context)
+    view = answered(partial(look, context, measured), {})["markup"]["view"]
+    assert "Not measured on this text: first." in view and 'data-act="measure" data-id="first"' in view
+    act(context, measured, {}, {"act": "measure", "id": "first"})
+    [task] = context.jobs.tasks.list(KIND)
+    assert "text.txt" in task.label and task.label.startswith("first/step-")
+    assert "Not measured" not in answered(partial(look, context, measured), {})["markup"]["view"], "it is under way"
+
+
+def test_the_time_is_told_before_from_what_validation_took(context: Context) -> None:
+    event = {"kind": "eval", "step": 5, "protocol": "run", "loss": 3.0, "tokens": 1000, "bytes": 4000, "window": 8,
+             "token_sha256": "a" * 64, "seconds": 2.0, "time": 1.0}  # fmt: skip
+    own = Measured(context)
+    assert cost.seconds(context, ["first"], "run:first", []) is None, "nothing is known of this machine"
+    with (context.runs / "first" / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+    own.sets()
+    assert cost.seconds(context, ["first"], "run:first", own.own) == cost.START_SECONDS + 2.0
+    text = context.data_roots[0] / "text.txt"
+    expected = cost.START_SECONDS + 2.0 * text.stat().st_size / cost.BYTES_PER_TOKEN / 1000
+    assert cost.seconds(context, ["first"], "text.txt", own.own) == pytest.approx(expected)
+    assert cost.seconds(context, ["gpt2"], "edu-seed", own.own) > 1000 and cost.seconds(context, [], "x", []) is None
+    for models, protocol in ((["none"], "run:first"), (["first"], "/etc/passwd"), (["first"], "run:other")):
+        assert cost.seconds(context, models, protocol, own.own) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -145,8 +146,9 @@ def test_empty_page_says_what_to_do(context, reports):
 def test_the_run_of_monitor_is_measured_without_a_choice_and_else_the_newest(context, reports, monkeypatch):
     started = []
     monkeypatch.setattr(context.jobs.tasks, "start", lambda kind, words, **how: started.append(words[4]))
-    for name in ("older", "newer"):
+    for age, name in ((1000, "older"), (0, "newer")):
         make_run(context.runs, name, 70)
+        os.utime(context.runs / name / "metrics.jsonl", (1e9 - age,) * 2)
     parts, _ = look(context, reports, {"ticked": ["gone", "older", "newer"]}, None, {})
     assert started.pop().endswith("/older") and parts["run"]["value"] == "older"
     assert [parts[field]["value"] for field in ("first", "second")] == ["older", "newer"], "two ticked ones are a pair"
