@@ -18,10 +18,9 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.marks import current_runs
 from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
-
-from mygpt2.run_dir.marks import current_runs
 from workbench import forms
 from workbench.jobs import Jobs
 from workbench.security import Door

@@ -69,7 +69,7 @@ def _saved(checkpoint: Path) -> float:
 
 
 def gpt2_at_hand(context: Context) -> str:
-    """GPT-2 124M where it need not be fetched: from the hub's cache, or a folder of the roots with that name; else ""."""
+    """GPT-2 124M where it need not be fetched: in the hub's cache, or a folder of the roots named so; else ""."""
     if is_here(ONLY_HUB[0]):
         return ONLY_HUB[0]
     return next((name for name in model_folders(context) if _is_gpt2_folder(FOLDER, name)), "")

@@ -158,7 +158,8 @@ def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespa
     c.step.click(page.friendly(opened), live, page.outputs("data"), **ACTION)
     port = page.port("ripples")
     filled = [*fields.values(), live, c.parts, c.first, c.second, c.study]
-    port.change(page.friendly(partial(asked, page, list(fields))), [port, live], filled, **QUIET)
+    answered = port.change(page.friendly(partial(asked, page, list(fields))), [port, live], filled, **QUIET)
+    answered.then(**now)  # the parts of an inner tab are there once it is open
 
 
 def _listen_pair(context: Context, page: Page, reports: Reports, c: SimpleNamespace, live: gr.HTML) -> None:

@@ -159,7 +159,7 @@ def _pair(context: Context, reports: Reports, asked: Asked, news: News, known: l
         )
         return html.empty(words, "Choose two runs or logs, and press Compare.")
     try:
-        subject = subject_of(context, *shown, pair=True)
+        subject = subject_of(context, shown[0], shown[1], pair=True)
         found = reports.look(subject)
         report = reports.read(found.file) if found.file is not None else None
         both = replace(subject, name=f"{shown[0]} and {shown[1]}")
