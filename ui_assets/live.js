@@ -4,6 +4,7 @@ window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
   const MOMENT_MS = 100, FRESH_MS = 1000; // until an inner tab is there; what was asked so lately is not asked again
+  const FLOATS = ".wb-menu-list, .wb-pop-body"; // placed by a script, see pieces.js
   const views = {};
 
   const key = (node) => node?.dataset?.key || node?.id || "";
@@ -13,7 +14,7 @@ window.workbench.live = (() => {
     if (now.nodeName === "WB-WHEN" && now.getAttribute("at") === wanted.getAttribute("at")) return; // written in local time
     if (now.nodeType !== Node.ELEMENT_NODE) { if (now.data !== wanted.data) now.data = wanted.data; return; }
     children(now, wanted); // first: an element that writes its own text does so when its attributes change
-    const theirs = now.nodeName === "DETAILS" ? "open" : ""; // whoever opened it decides
+    const theirs = now.nodeName === "DETAILS" ? "open" : now.matches(FLOATS) ? "style" : ""; // whoever opened it decides, and it stays where it was put
     for (const { name } of [...now.attributes]) if (name !== theirs && !wanted.hasAttribute(name)) now.removeAttribute(name);
     for (const { name, value } of wanted.attributes) if (name !== theirs && now.getAttribute(name) !== value) now.setAttribute(name, value);
   }

@@ -64,7 +64,9 @@
 
   for (const kind of ["scroll", "resize"]) {
     window.addEventListener(kind, (event) => {
-      for (const menu of open()) if (!menu.contains(event.target)) close(menu, menu.contains(document.activeElement));
+      for (const menu of open()) { // of what it stands in: a log that follows its end moves no menu
+        if (event.type === "resize" || (event.target !== menu && event.target.contains(menu))) close(menu, menu.contains(document.activeElement));
+      }
     }, { capture: true, passive: true });
   }
 })();

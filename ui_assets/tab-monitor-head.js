@@ -61,7 +61,7 @@ window.workbench.head = (() => {
   }, true);
 
   for (const kind of ["scroll", "resize"]) {
-    window.addEventListener(kind, (event) => { for (const pop of pops()) if (!pop.contains(event.target)) close(pop); }, { capture: true, passive: true });
+    window.addEventListener(kind, (event) => { for (const pop of pops()) if (event.type === "resize" || (event.target !== pop && event.target.contains(pop))) close(pop); }, { capture: true, passive: true });
   }
 
   function showPane(name) {

@@ -78,17 +78,18 @@ def rank_chips(state: RunState) -> list[html.Markup]:
     return [opened(html.chip(label, "bad"), html.note(text), "ranks-gone")]
 
 
-def stop_chips(stop: BackgroundStop | None) -> list[html.Markup]:
-    """What became of a request to stop, rank by rank; nothing when nobody asked."""
-    if stop is None:
+def stop_chips(stop: BackgroundStop | None, *, alive: bool) -> list[html.Markup]:
+    """What became of a request to stop, rank by rank; nothing when nobody asked, or the run is at work again."""
+    if stop is None or (stop.done and stop.stopped and alive):
         return []
     title = HOW.get(stop.how, stop.how)
     if not stop.done:
-        chip = html.chip(f"{title}: under way", "warn")
+        chip = html.chip("stopping", "warn", f"{title}: under way")
     elif stop.stopped:
-        chip = html.chip(f"{title}: every process is gone", "good")
+        chip = html.chip("every process is gone", "good", title)
     else:
-        chip = html.chip(f"{title}: not everything ended", "bad")
+        chip = html.chip("not everything ended", "bad", title)
+    said = f"<p><strong>{html.escape(title)}</strong></p>"
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in stop.lines)
-    body = html.Markup(f"<ol>{lines}</ol>") if lines else html.note("Nothing has answered yet.")
+    body = html.Markup(f"{said}<ol>{lines}</ol>" if lines else f"{said}<p>Nothing has answered yet.</p>")
     return [opened(chip, body, "stop", live=True)]

@@ -42,8 +42,8 @@ class Glance:
 
     @property
     def untouched(self) -> bool:
-        """It ended before it had done a step: there is nothing to draw and no figure to give."""
-        return not self.state.alive and self.state.state != "queued" and not self.step and not self.validation
+        """It failed before it had done a step: there is nothing to draw and no figure to give."""
+        return self.state.state in ("failed", "lost") and not self.step and not self.validation
 
     @property
     def took(self) -> float | None:

@@ -39,9 +39,10 @@ def head(seen: Glance, place: Place) -> html.Markup:
                html.menu("More", _more(seen, place), name="More that can be done with this run")]  # fmt: skip
     name, pair = html.escape(seen.run.name), " wb-run-pair" if place.pair else ""
     return html.join([
-        html.Markup(f'<div class="wb-run-head{pair}"><h2 title="{name}">{name}</h2>'),
-        _state(seen), *place.chips, _progress(seen), _time(seen, place),
-        html.Markup('<span class="wb-run-buttons">'), *buttons, html.Markup("</span></div>"),
+        html.Markup(f'<div class="wb-run-head{pair}"><div class="wb-head-title"><h2 title="{name}">{name}</h2>'),
+        *_state(seen),
+        html.Markup('</div><div class="wb-run-status">'), *place.chips, _doing(seen), _progress(seen),
+        _time(seen, place), html.Markup('</div><div class="wb-run-buttons">'), *buttons, html.Markup("</div></div>"),
         "" if seen.untouched else html.figures(figures(seen, place)),
     ])  # fmt: skip
 
@@ -55,15 +56,18 @@ def _star(place: Place) -> html.Markup:
     )
 
 
-def _state(seen: Glance) -> html.Markup:
-    """The state as a chip, and what it is doing where that is another word."""
+def _state(seen: Glance) -> list[html.Markup]:
+    diverged = [html.chip("diverged", "bad", seen.nothing)] if seen.nothing else []
+    return [html.badge(seen.state.state), *diverged]
+
+
+def _doing(seen: Glance) -> html.Markup:
+    """What it is doing where that is another word than its state."""
     state, phase = seen.state, str(seen.state.status.get("phase") or "")
     doing = phase if state.alive and phase not in ("", state.state, "training") else ""
     said = str(state.status.get("message") or "") if state.alive else ""
-    badges = [html.badge(state.state)] + ([html.chip("diverged", "bad", seen.nothing)] if seen.nothing else [])
-    text = ": ".join(part for part in (doing, said) if part)
-    more = f'<span class="wb-muted wb-run-doing" title="{html.escape(text)}">{html.escape(text)}</span>' if text else ""
-    return html.join([*badges, html.Markup(more)])
+    text = html.escape(": ".join(part for part in (doing, said) if part))
+    return html.Markup(f'<span class="wb-muted wb-run-doing" title="{text}">{text}</span>' if text else "")
 
 
 def _progress(seen: Glance) -> html.Markup:
@@ -77,9 +81,10 @@ def _progress(seen: Glance) -> html.Markup:
     share = min(1.0, max(0.0, (step or 0) / steps))
     text = f"{label}, {100 * share:.0f} %"
     return html.Markup(
+        f'<span class="wb-mon-steps">{html.escape(label)}</span>'
         f'<span class="wb-mon-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}" aria-label="{html.escape(text)}"><i style="width:{100 * share:.2f}%">'
-        f'</i></span><span class="wb-mon-steps">{html.escape(text)}</span>'
+        f"</i></span>"
     )
 
 
@@ -182,7 +187,7 @@ def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:
 def _bits(event: Mapping[str, Any]) -> str:
     """What a validation loss is in bits per byte, and what it is to be held against."""
     if not event:
-        return ""
+        return "not measured yet"
     yardstick = event.get("yardstick")
     known = yardstick if isinstance(yardstick, dict) and number(yardstick.get("loss")) is not None else None
     beside = f"{known.get('of') or 'yardstick'} {words.fixed(known['loss'])}" if known else ""

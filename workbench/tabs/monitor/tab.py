@@ -167,17 +167,19 @@ def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm
     row, yes, no, question = confirm
     focus = gr.Textbox(visible="hidden", label="the chosen run", container=False)
 
-    def do(button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = FOCUS) -> None:
-        done = button.click(page.friendly(partial(_told, action)), inputs, None, js=js, **ACTION)
+    def do(
+        button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = FOCUS, tell: Any = _told
+    ) -> None:
+        done = button.click(page.friendly(partial(tell, action)), inputs, None, js=js, **ACTION)
         done.then(**page.now("monitor"))
 
     for how in ("save", "now"):
-        do(buttons[how], partial(_stop, context, how))
+        do(buttons[how], partial(_stop, context, how), tell=_done)
     for what in ("save", "sample"):
         do(buttons[f"{what}_now"], partial(_ask, context, what))
     do(buttons["resume"], partial(actions.resume, context))
     do(buttons["star"], partial(actions.star, context))
-    do(yes, partial(actions.confirm_kill, context), [focus, question], FOCUS_AND_QUESTION)
+    do(yes, partial(actions.confirm_kill, context), [focus, question], FOCUS_AND_QUESTION, _done)
     buttons["kill"].click(lambda run: [gr.Row(visible=True), run], focus, [row, question], js=FOCUS, **QUIET)
     for button in (yes, no):
         button.click(lambda: gr.Row(visible=False), None, row, **QUIET)
@@ -190,6 +192,11 @@ def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm
 
 def _told(action: Callable[..., str], *values: Any) -> None:
     gr.Info(action(*values), duration=5)
+
+
+def _done(action: Callable[..., str], *values: Any) -> None:
+    """Without a word: the head shows what comes of it."""
+    action(*values)
 
 
 def _stop(context: Context, how: Any, run: str) -> str:

@@ -133,7 +133,7 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
     stop = context.jobs.stop_of(name)
     found = [
-        *chips.stop_chips(stop),
+        *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
         *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS else ()),
     ]

@@ -184,10 +184,16 @@ class Stop:
 
 
 def test_a_stop_that_left_something_behind_says_so():
-    (shown,) = chips.stop_chips(Stop())
+    (shown,) = chips.stop_chips(Stop(), alive=True)
     assert "not everything ended" in shown and "wb-chip-bad" in shown
     assert_all_text(shown)
-    assert chips.stop_chips(None) == []
+    assert chips.stop_chips(None, alive=False) == []
+
+
+def test_the_report_of_a_stop_is_gone_once_the_run_is_at_work_again():
+    done = type("Done", (Stop,), {"stopped": True})()
+    assert "every process is gone" in chips.stop_chips(done, alive=False)[0]
+    assert chips.stop_chips(done, alive=True) == []
 
 
 def test_alerts_of_one_kind_are_one_chip_the_worst_first_and_can_be_dismissed():
