@@ -312,7 +312,7 @@ def test_a_page_of_another_site_gets_nothing_and_its_link_starts_no_work(
     assert [url for url in let_in if url.startswith(server.url)] in ([], [server.url])  # the page, for the frame
     assert all("gradio" not in frame.content() for frame in page.frames[1:])  # which does not show it
     page.click("#go")
-    page.wait_for_function("document.querySelector('#wb-data-facts')?.innerText.includes('press Open')")
+    page.wait_for_function("document.querySelector('#wb-data-message')?.innerText.includes('press Open')")
     assert page.input_value("#wb-data-source textarea, #wb-data-source input") == "owner/name"
     assert not reached.exists(), reached.read_text()
 

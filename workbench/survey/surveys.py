@@ -96,6 +96,12 @@ class Surveys:
             found = self._looks.get(_key(data))
             return found.problem if found else ""
 
+    def documents(self) -> dict[str, int]:
+        """How many documents the sources have that were looked into and counted."""
+        with self._lock:
+            looks = list(self._looks.items())
+        return {key[0]: look.survey.documents for key, look in looks if look.survey and look.survey.counted}
+
     def _work(self, key: Key, data: DataConfig) -> None:
         with contextlib.suppress(OSError, AttributeError):  # this thread's alone, where the system can do that
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

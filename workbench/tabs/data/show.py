@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.format import file_size
 from workbench import html
-from workbench.corpus.pages import Page
 from workbench.corpus.show import visible
 from workbench.tabs.data.columns import drawn
 from workbench.tabs.data.documents import DocumentLine, FileLine
 from workbench.tabs.data.order import WindowPage
 
 
-def files(lines: list[FileLine], page: Page) -> html.Markup:
-    rows = [
-        (f.number, f.name, file_size(f.size), f"{f.blocks:,}", f"{f.documents:,}" if f.documents is not None else "?")
-        for f in lines
-    ]
-    return html.table(
-        ["#", "file", "size", "parts", "documents"], rows, {0, 2, 3, 4}, f"Files, page {page.page} of {page.pages}"
+def source(manifest: Manifest, facts: Sequence[tuple[str, str]]) -> html.Markup:
+    """The head of an open source: its name and main figures in a line, the rest folded, what is odd below."""
+    notes = html.join(html.Markup(f"<p>{html.escape(note)}</p>") for note in manifest.notes)
+    known = manifest.documents
+    line = [manifest.kind, f"{len(manifest.files):,} file{'s' * (len(manifest.files) != 1)}", file_size(manifest.size)]
+    line += [f"{known:,} documents"] if known is not None else []
+    rest = html.join(
+        html.Markup(f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>")
+        for label, value in facts
+        if label != "note"
     )
+    return html.Markup(
+        f'<div class="wb-source-head"><h3>{html.escape(manifest.source)}</h3>'
+        f'<p class="wb-muted">{html.escape(" · ".join(line))}</p>'
+        f'<details class="wb-card"><summary>Details</summary><dl>{rest}</dl></details></div>'
+        f"{html.Markup(f'<div class=wb-source-notes>{notes}</div>') if notes else ''}"
+    )
+
+
+def file_label(line: FileLine) -> str:
+    """One line of the list of files, as plain text."""
+    held = f"{line.documents:,} documents" if line.documents is not None else f"{line.blocks:,} parts"
+    return f"{line.name} · {file_size(line.size)} · {held}"
 
 
 def document_label(line: DocumentLine) -> str:

@@ -1,7 +1,8 @@
-"""The data tab: the documents of a source, their order in training, and exactly what was in a step of a run."""
+"""The data tab: what there is to read, a source and its documents, their order in training, what was in a step."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -10,22 +11,19 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config import preset_names
-from mygpt2.config.schema import DataConfig
 from mygpt2.errors import UserError
-from mygpt2.format import file_size
 from mygpt2.run_dir.marks import current_runs
 from workbench import html
 from workbench.context import Context
-from workbench.corpus.library import Opened, opening
 from workbench.corpus.reading import Reading
-from workbench.page import PRIVATE, QUIET, Page
+from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.picker.component import picker
-from workbench.tabs.data import columns, documents, handlers, show
-from workbench.tokenizers import tokenizer_of
+from workbench.tabs.data import handlers, library, source
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
 MOST_RUNS = 500  # in a list to choose from
 LINK_SOURCE = "(...v) => { window.workbench.url({source: v[0], run: null, step: null}); return v; }"
+UNLINK = "() => { window.workbench.url({source: null}); return []; }"
 LINK_STEP = "(...v) => { window.workbench.url({run: v[0], step: v[1], source: null}); return v; }"
 
 
@@ -33,8 +31,8 @@ def build(context: Context, page: Page) -> None:
     """Placed inside its own gr.Tab by the app."""
     reading, c = Reading(), SimpleNamespace()
     with gr.Tabs(selected="source", elem_id="wb-data-parts") as c.parts:
-        with gr.Tab("A source", id="source"):
-            _source_part(context, c)
+        with gr.Tab("Sources", id="source"):
+            _source_part(context, page, c)
         with gr.Tab("Training order", id="order"):
             _order_part(context, c)
         with gr.Tab("A step of a run", id="step"):
@@ -52,85 +50,105 @@ def build(context: Context, page: Page) -> None:
 # The parts
 
 
-def _pager(c: SimpleNamespace, name: str, what: str) -> None:
-    """Previous, page, next: three components named after the list they turn."""
-    with gr.Row(elem_classes="wb-pager"):
-        setattr(
-            c, f"{name}_back", gr.Button("Previous", min_width=80, elem_id=f"wb-{name}-back", elem_classes="wb-act")
-        )
-        setattr(c, name, gr.Number(1, label=f"Page of the {what}", precision=0, minimum=1, elem_id=f"wb-{name}"))
-        setattr(c, f"{name}_on", gr.Button("Next", min_width=80, elem_id=f"wb-{name}-on", elem_classes="wb-act"))
+def _pager(c: SimpleNamespace, name: str, what: str, shown: bool = False) -> None:
+    """Previous, page, next: components named after the list they turn, in a row that is there when there are pages."""
+    with gr.Row(elem_classes="wb-pager", visible=shown) as row:
+        back, on = gr.Button("Previous", elem_id=f"wb-{name}-back"), gr.Button("Next", elem_id=f"wb-{name}-on")
+        page = gr.Number(1, label=f"Page of the {what}", precision=0, minimum=1, container=False, show_label=False,
+                         elem_id=f"wb-{name}")  # fmt: skip
+    for part, made in {"": page, "_back": back, "_on": on, "_row": row}.items():
+        setattr(c, f"{name}{part}", made)
 
 
-def _source_part(context: Context, c: SimpleNamespace) -> None:
-    with gr.Row():
-        c.source = gr.Textbox(
-            "pydocs", label="Source", scale=3, elem_id="wb-data-source", elem_classes="wb-search",
-            info="pydocs, fineweb-edu-10BT, owner/name on the hub, or a file or folder inside the roots",
-        )  # fmt: skip
-        c.picked = picker(context, "data", c.source)
-        c.column = gr.Textbox("text", label="Text column", scale=1, info="of parquet and jsonl")
-        c.ids = gr.Textbox("gpt2", label="Tokenizer", scale=1, info="of pre-tokenized .bin files only")
-        c.open = gr.Button("Open", variant="primary", scale=0, elem_id="wb-data-open", elem_classes="wb-act")
-    c.facts = Fragment(html.empty("No source is open.", "Name one above and press Open."), elem_id="wb-data-facts")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            c.files = Fragment()
+def _source_part(context: Context, page: Page, c: SimpleNamespace) -> None:
+    with gr.Row(elem_classes="wb-beside"):
+        with gr.Column(elem_classes="wb-results"):
+            c.message = Fragment(elem_id="wb-data-message")
+            with gr.Column(elem_id="wb-data-library") as c.library:
+                page.part("data", "library", first=html.note("Looking through the folders …"))
+            with gr.Column(visible=False, elem_id="wb-data-opened") as c.opened:
+                _opened(c)
+        with gr.Column(elem_classes="wb-settings"):
+            c.source = gr.Textbox(
+                "pydocs", label="Source", elem_id="wb-data-source", elem_classes="wb-search",
+                info="a built-in or hub name, or a file or folder; files may be dropped here",
+            )  # fmt: skip
+            c.picked = picker(context, "data", c.source)
+            c.open = gr.Button("Open", variant="primary", elem_id="wb-data-open", elem_classes="wb-fit")
+            with gr.Accordion("How to read it", open=False):
+                c.column = gr.Textbox("text", label="Text column", info="of parquet and jsonl")
+                c.ids = gr.Textbox("gpt2", label="Tokenizer", info="of pre-tokenized files only", elem_id="wb-data-ids")
+                picker(context, "tokenizer", c.ids)
+
+
+def _opened(c: SimpleNamespace) -> None:
+    """The source that is open: its files and what they hold to the left, documents to the right."""
+    with gr.Row(elem_classes="wb-actions"):
+        c.close = gr.Button("All sources", size="sm", elem_id="wb-data-close", elem_classes="wb-fit")
+        c.train = gr.Button("Train on it", size="sm", elem_id="wb-data-train", elem_classes="wb-fit")
+    c.facts = Fragment(elem_id="wb-data-facts")
+    with gr.Row(elem_classes="wb-source"):
+        with gr.Column(min_width=240, elem_classes="wb-source-files"):
+            c.file = gr.Radio([], label="Files", elem_classes="wb-list", elem_id="wb-data-file")
             _pager(c, "file_page", "files")
-            with gr.Row():
-                c.file = gr.Dropdown([], label="File", scale=2, elem_id="wb-data-file")
-                c.part = gr.Number(
-                    0,
-                    label="Row group or part",
-                    info="then Enter",
-                    precision=0,
-                    minimum=0,
-                    scale=1,
-                    elem_id="wb-data-part",
-                )
+            c.part = gr.Number(0, label="Row group or part", info="then Enter", precision=0, minimum=0, visible=False,
+                               elem_id="wb-data-part")  # fmt: skip
             c.histograms = Fragment(elem_id="wb-data-hist")
-        with gr.Column(scale=3, min_width=320):
-            c.where = Fragment()
-            c.document = gr.Radio([], label="Documents", elem_classes="wb-list", elem_id="wb-data-documents")
+        with gr.Column(min_width=300, elem_classes="wb-source-documents"):
+            c.where = Fragment(elem_id="wb-data-where")
             _pager(c, "document_page", "documents")
+            c.document = gr.Radio([], label="Documents", elem_classes="wb-list", elem_id="wb-data-documents")
             c.text = Fragment(elem_id="wb-data-text")
 
 
 def _order_part(context: Context, c: SimpleNamespace) -> None:
-    with gr.Row():
-        c.of = gr.Dropdown(
-            _runs(context), value=None, label="Run", allow_custom_value=True, info="or none, and a preset over a source"
-        )
-        c.preset = gr.Dropdown(preset_names(), value="tiny", label="Preset", info="where no run is chosen")
-        c.order_source = gr.Textbox("pydocs", label="Source", info="where no run is chosen", elem_id="wb-order-source")
-    with gr.Row():
-        c.lane = gr.Number(0, label="Lane", precision=0, minimum=0)
-        c.epoch = gr.Number(0, label="Epoch", precision=0, minimum=0)
-        c.window = gr.Number(0, label="Window", precision=0, minimum=0)
-        c.next_window = gr.Button("Next window", min_width=80, elem_classes="wb-act")
-        c.show_order = gr.Button(
-            "Show", variant="primary", min_width=80, elem_id="wb-order-show", elem_classes="wb-act"
-        )
-    c.shape = Fragment(elem_id="wb-order-shape")
-    c.order = Fragment(
-        html.empty("Nothing shown yet.", "Choose a run or a preset, and press Show."), elem_id="wb-order"
-    )
-    _pager(c, "order_page", "window")
+    with gr.Row(elem_classes="wb-beside"):
+        with gr.Column(elem_classes="wb-results"):
+            c.shape = Fragment(elem_id="wb-order-shape")
+            c.order = Fragment(
+                html.empty(
+                    "The order in which a run reads its documents, window by window.",
+                    "Choose a run beside this, or a preset and a source, and press Show.",
+                ),
+                elem_id="wb-order",
+            )
+            _pager(c, "order_page", "window", shown=True)
+        with gr.Column(elem_classes="wb-settings"):
+            c.of = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
+                               info="or none, and a preset over a source")  # fmt: skip
+            c.preset = gr.Dropdown(preset_names(), value="tiny", label="Preset", info="where no run is chosen")
+            c.order_source = gr.Textbox("pydocs", label="Source", info="where no run is chosen",
+                                        elem_id="wb-order-source")  # fmt: skip
+            picker(context, "data", c.order_source)
+            with gr.Row():
+                c.lane = gr.Number(0, label="Lane", precision=0, minimum=0, min_width=80)
+                c.epoch = gr.Number(0, label="Epoch", precision=0, minimum=0, min_width=80)
+                c.window = gr.Number(0, label="Window", precision=0, minimum=0, min_width=80)
+            with gr.Row(elem_classes="wb-actions"):
+                c.show_order = gr.Button("Show", variant="primary", elem_id="wb-order-show", elem_classes="wb-fit")
+                c.next_window = gr.Button("Next window", elem_classes="wb-fit")
 
 
 def _step_part(context: Context, c: SimpleNamespace) -> None:
-    with gr.Row():
-        c.run = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True, elem_id="wb-step-run")
-        c.step = gr.Number(1, label="Step", precision=0, minimum=1, elem_id="wb-step-step")
-        c.step_back = gr.Button("Step before", min_width=80, elem_classes="wb-act")
-        c.step_on = gr.Button("Step after", min_width=80, elem_classes="wb-act")
-        c.show_step = gr.Button("Show", variant="primary", min_width=80, elem_id="wb-step-show", elem_classes="wb-act")
-    c.batch = Fragment(elem_id="wb-step-facts")
-    _pager(c, "row_page", "rows")
-    c.rows = Fragment(
-        html.empty("No step is shown.", "Choose a run and a step: the batch is put together again, token by token."),
-        elem_id="wb-step-rows",
-    )
+    with gr.Row(elem_classes="wb-beside"):
+        with gr.Column(elem_classes="wb-results"):
+            c.batch = Fragment(elem_id="wb-step-facts")
+            c.rows = Fragment(
+                html.empty(
+                    "What a run trained on in one step, token by token, the rows it found hardest first.",
+                    "Choose a run and a step beside this; or click a point of a curve in Monitor.",
+                ),
+                elem_id="wb-step-rows",
+            )
+            _pager(c, "row_page", "rows", shown=True)
+        with gr.Column(elem_classes="wb-settings"):
+            c.run = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
+                                elem_id="wb-step-run")  # fmt: skip
+            c.step = gr.Number(1, label="Step", precision=0, minimum=1, elem_id="wb-step-step")
+            with gr.Row(elem_classes="wb-actions"):
+                c.show_step = gr.Button("Show", variant="primary", elem_id="wb-step-show", elem_classes="wb-fit")
+                c.step_back = gr.Button("Step before", elem_classes="wb-fit")
+                c.step_on = gr.Button("Step after", elem_classes="wb-fit")
 
 
 # What happens
@@ -146,29 +164,49 @@ def _turning(
 
 
 def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    source = [c.source, c.column, c.ids]
-    place = [*source, c.file_page, c.file, c.part, c.document_page]
-    seen = [c.files, c.file_page, c.file, c.part, c.where, c.document, c.document_page, c.histograms, c.text]
+    fields = [c.source, c.column, c.ids]
+    place = [*fields, c.file_page, c.file, c.part, c.document_page]
+    seen = [c.file, c.file_page_row, c.file_page, c.part, c.where, c.document, c.document_page_row, c.document_page,
+            c.histograms, c.text]  # fmt: skip
+    whole = [c.message, c.library, c.opened, c.facts, *seen]
+    to_train, now = page.outputs("train"), page.now("data")  # the list is put up anew after a source, and is empty then
 
     def browse(**by: Any) -> Callable[..., Any]:
-        return page.friendly(partial(_browse, context, reading, by))
+        return page.friendly(partial(source.browse, context, reading, by))
 
-    gr.on(
-        [c.open.click, c.source.submit], page.friendly(partial(_open, context, reading)), source, [c.facts, *seen],
-        show_progress="minimal", js=LINK_SOURCE,
-        **PRIVATE,
-    )  # fmt: skip
+    def act(event: gr.EventData) -> Any:
+        given = event._data if isinstance(event._data, dict) else {}
+        value = str(given.get("id", ""))
+        context.source(value)
+        if given.get("act") == "train":
+            return [*page.go("train", train_on=value), gr.skip(), gr.skip()]
+        return [gr.skip(), gr.skip(), value, secrets.token_hex(4)]
+
+    def train(value: str) -> Any:
+        context.source(value)
+        return page.go("train", train_on=value)
+
+    opening = page.friendly(partial(source.open_source, context, reading))
+    opens: dict[str, Any] = {"fn": opening, "inputs": fields, "outputs": whole, "show_progress": "minimal",
+                             "js": LINK_SOURCE, **PRIVATE}  # fmt: skip
+    c.chosen = gr.Textbox(visible="hidden", label="chosen source", container=False)
+    gr.on([c.open.click, c.source.submit, c.chosen.change], **opens).then(**now)
+    c.picked.picked(None, c.picked, c.chosen, js="(picked) => String(picked.nonce)", **QUIET)
+    live = page.live("data", library.Library(context))
+    live.act(page.friendly(act), None, [*to_train, c.source, c.chosen], **ACTION)
+    c.close.click(source.close_source, None, whole, js=UNLINK, **QUIET).then(**now)
+    c.train.click(page.friendly(train), c.source, to_train, **ACTION)
     _turning(c, "file_page", lambda by: browse(file_page=by), place, seen)
     _turning(c, "document_page", lambda by: browse(document_page=by), place, seen)
     c.file.input(browse(file=True), place, seen, show_progress="minimal", **PRIVATE)
     c.part.submit(browse(part=True), place, seen, show_progress="minimal", **PRIVATE)
     read = page.friendly(partial(handlers.document, context, reading))
-    c.document.input(read, [*source, c.file, c.part, c.document], c.text, show_progress="minimal", **PRIVATE)
+    c.document.input(read, [*fields, c.file, c.part, c.document], c.text, show_progress="minimal", **PRIVATE)
     asked = page.port("data").change(
         page.friendly(partial(_asked, page)), page.port("data"), [c.parts, c.source, c.run, c.step], **QUIET
     )
     asked.then(
-        page.friendly(partial(_answer_source, context, reading, page)), [page.port("data"), *source], [c.facts, *seen],
+        page.friendly(partial(_answer_source, context, reading, page)), [page.port("data"), *fields], whole,
         show_progress="minimal", **PRIVATE,
     ).then(
         page.friendly(partial(_answer_step, context, reading, page)), [page.port("data"), c.run, c.step],
@@ -208,65 +246,6 @@ def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamesp
 # Handlers over plain values
 
 
-def _open(context: Context, reading: Reading, source: str, column: str, ids: str) -> Iterator[Any]:
-    """Resolves the source anew, telling how far it is, and shows its first file; or says why not in its place.
-
-    What was shown of another source goes at once: it must not stand below the name of this one.
-    """
-    try:
-        data = handlers.data_of(context, source, column)
-        tokenizer = reading.tokenizers.get(tokenizer_of(context, ids))
-        for found in opening(reading.library, data, tokenizer, fresh=True):
-            if isinstance(found, Opened):
-                facts = html.card(found.manifest.source, documents.facts(found))
-                yield facts, *_shown(found, data, 1, None, 0, 1)
-            else:
-                yield html.note(found), *_nothing()
-    except UserError as error:
-        yield html.problem(str(error)), *_nothing()
-
-
-def _nothing() -> tuple[Any, ...]:
-    """No place in any source, for all the components that show one."""
-    return "", 1, gr.Dropdown([], value=None), 0, "", gr.Radio([], value=None), 1, "", ""
-
-
-def _browse(
-    context: Context, reading: Reading, by: dict[str, Any], source: str, column: str, ids: str, file_page: Any,
-    file: Any, part: Any, document_page: Any,
-) -> tuple[Any, ...]:  # fmt: skip
-    """The same source somewhere else: `by` says which control was used, and by how much."""
-    data = handlers.data_of(context, source, column)
-    opened = reading.library.open(data, reading.tokenizers.get(tokenizer_of(context, ids)))
-    if "file_page" in by:
-        return _shown(opened, data, handlers.whole(file_page, 1) + by["file_page"], None, 0, 1)
-    if "file" in by or "part" in by:
-        return _shown(opened, data, file_page, file, 0 if "file" in by else part, 1)
-    return _shown(opened, data, file_page, file, part, handlers.whole(document_page, 1) + by.get("document_page", 0))
-
-
-def _shown(
-    opened: Opened, data: DataConfig, file_page: Any, file: Any, part: Any, document_page: Any
-) -> tuple[Any, ...]:
-    """A place in a source, for all the components that show it. Numbers outside become the nearest ones."""
-    manifest = opened.manifest
-    page, lines = documents.files_page(manifest, file_page)
-    chosen = min(max(handlers.whole(file, page.start), page.start), page.stop - 1)
-    blocks = documents.blocks_of_file(manifest, chosen)
-    choices = [(f"{f.number}: {f.name} ({file_size(f.size)})", f.number) for f in lines]
-    head = (show.files(lines, page), page.page, gr.Dropdown(choices, value=chosen))
-    if not len(blocks):
-        return *head, 0, html.note("this file is empty"), gr.Radio([], value=None), 1, "", ""
-    number = min(max(handlers.whole(part, 0), 0), len(blocks) - 1)
-    block = int(blocks[number])
-    at, found = documents.documents_page(opened, block, document_page, data)
-    label = documents.block_label(manifest, block)
-    where = f"{label}; {number + 1} of {len(blocks)} in this file; documents, page {at.page} of {at.pages}"
-    radio = gr.Radio([(show.document_label(line), line.number) for line in found], value=None)
-    plots = show.histograms(columns.figures_of(opened, block), f"lengths and scores of {label}")
-    return *head, number, html.note(where), radio, at.page, plots, html.note("choose a document to read it")
-
-
 def _window(*given: Any) -> tuple[Any, ...]:
     """`handlers.window`, with what is in the way said above where the window was."""
     try:
@@ -293,12 +272,13 @@ def _asked(page: Page, port: str) -> Any:
     return gr.skip()
 
 
-def _answer_source(context: Context, reading: Reading, page: Page, port: str, *source: str) -> Iterator[Any]:
+def _answer_source(context: Context, reading: Reading, page: Page, port: str, *fields: str) -> Iterator[Any]:
     request = page.request(port)
     if "source" in request and request.get("link"):
-        yield html.note("Another site's link asks for this source; press Open to read it."), *_nothing()
+        closed = source.close_source()
+        yield html.note("Another site's link asks for this source; press Open to read it."), *closed[1:]
     elif "source" in request:
-        yield from _open(context, reading, *source)
+        yield from source.open_source(context, reading, *fields)
     else:
         yield gr.skip()
 

@@ -1,4 +1,4 @@
-"""What the form can be filled from: a preset, a run, a job of the queue, a TOML file, a tokenizer."""
+"""What the form can be filled from: a preset, a run, a job of the queue, a TOML file, a tokenizer, a source."""
 
 from __future__ import annotations
 
@@ -102,6 +102,9 @@ def from_request(
     if "tokenizer" in request:
         loaded = _shown(now, preset)
         return replace(loaded, values={**loaded.values, "data.tokenizer": str(request["tokenizer"])}), preset
+    if "train_on" in request:
+        loaded = _shown(now, preset)
+        return replace(loaded, values={**loaded.values, "data.source": str(request["train_on"])}), preset
     if "preset" in request:
         name = str(request["preset"])
         return from_preset(name), name

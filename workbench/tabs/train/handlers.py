@@ -180,9 +180,10 @@ def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Upd
         "from_run": f"Copied from run {stem}: change what you like, then start or queue it.",
         "from_job": f"Copied from {stem}: change what you like, then start or queue it.",
         "tokenizer": "The new run uses this tokenizer.",
+        "train_on": "The new run reads this text.",
     }
     message = next((words for key, words in told.items() if key in request), "")
-    run = drafts.free_name(context, stem) if "tokenizer" not in request else None
+    run = drafts.free_name(context, stem) if not {"tokenizer", "train_on"} & request.keys() else None
     devices, processes = fill.machine_of(context, request)
     own = parts.fields.inputs
     machine: Updates = {own[DEVICES]: list(devices)} if devices else {}

@@ -28,6 +28,7 @@ from workbench.corpus.pages import page_of
 from workbench.corpus.reading import Reading
 from workbench.page import Page
 from workbench.tabs.data import columns, documents, handlers, order, show, tab
+from workbench.tabs.data import source as source_of
 from workbench.tokenizers import Tokenizers
 
 
@@ -52,9 +53,9 @@ def test_a_click_reads_one_block_and_the_next_page_none(tmp_path):
     read = []
     inner = opened._reader.read
     opened._reader.read = lambda block: (read.append(block), inner(block))[1]
-    tab._shown(opened, DataConfig(), 1, 1, 2, 1)
+    source_of.shown(opened, DataConfig(), 1, 1, 2, 1)
     assert read == [8]
-    tab._shown(opened, DataConfig(), 1, 1, 2, 2)
+    source_of.shown(opened, DataConfig(), 1, 1, 2, 2)
     documents.whole_document(opened, 8, 3)
     assert read == [8]
 
@@ -163,8 +164,8 @@ def test_a_source_of_the_hub_is_shown_from_its_footers(tmp_path, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         opened = open_source(SOURCE, tmp_path)
         before = hub.count("cdn")
-        found = tab._shown(opened, DataConfig(source=SOURCE), 1, 2, 5, 1)
-        assert "row group 5" in found[4] and "token_count" in found[7] and "score" in found[7]
+        found = source_of.shown(opened, DataConfig(source=SOURCE), 1, 2, 5, 1)
+        assert "row group 5" in found[4] and "token_count" in found[8] and "score" in found[8]
         assert hub.count("cdn") - before == 3  # the text and two columns of one row group
         opened.close()
 
@@ -247,11 +248,10 @@ def test_nothing_of_an_earlier_source_stands_below_the_error_of_another(other, t
     monkeypatch.setattr(reading, "library", Library(tmp_path / "cache"))
     source = parquet_folder(context.data_roots[0] / "d")
     (context.data_roots[0] / "empty").mkdir()
-    *_, shown = tab._open(context, reading, str(source), "text", "gpt2")
-    *_, failed = tab._open(context, reading, other, "text", "gpt2")
-    assert "wb-problem" in failed[0] and len(failed) == len(shown) == 10
-    files, _, file, _, where, radio, _, plots, text = failed[1:]
-    assert (
-        (str(files), str(where), str(plots), str(text)) == ("", "", "", "") and not file.choices and not radio.choices
-    )
-    assert "wb-table" in shown[1], "while there was something there"
+    *_, shown = source_of.open_source(context, reading, str(source), "text", "gpt2")
+    *_, failed = source_of.open_source(context, reading, other, "text", "gpt2")
+    assert "wb-problem" in failed[0] and len(failed) == len(shown) == 14
+    library, opened, facts, file, _, _, _, where, radio, _, _, plots, text = failed[1:]
+    assert library.visible and not opened.visible and not file.choices and not radio.choices
+    assert [str(each) for each in (facts, where, plots, text)] == [""] * 4
+    assert not shown[1].visible and shown[2].visible and "part-0.parquet" in shown[4].choices[0][0]

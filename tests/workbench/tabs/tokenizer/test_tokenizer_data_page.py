@@ -161,10 +161,10 @@ def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_p
             shown[int(cell.get_attribute("data-slot"))] = [int(word) for word in cell.text_content().split()]
     assert [shown[slot] for slot in range(len(batch))] == batch.tolist()
 
-    part(page, "A source")
-    field(page, "wb-data-source").fill("docs")
-    page.click("#wb-data-open")
+    part(page, "Sources")
+    page.get_by_role("button", name="Open docs").click()
     page.wait_for_selector("#wb-data-hist svg")
+    assert field(page, "wb-data-source").input_value() == "docs"
     assert "tab=data" in page.url and "source=docs" in page.url and "run=" not in page.url
     page.locator("#wb-data-documents label").first.click()
     page.wait_for_selector("#wb-data-text pre")
@@ -176,7 +176,7 @@ def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_p
     for bad in ("../page", "/etc", MARKUP):
         field(page, "wb-data-source").fill(bad)
         page.click("#wb-data-open")
-        page.wait_for_function("bad => document.querySelector('#wb-data-facts .wb-problem')?.innerText.includes(bad)",
+        page.wait_for_function("bad => document.querySelector('#wb-data-message .wb-problem')?.innerText.includes(bad)",
                                arg=bad)  # fmt: skip
 
     part(page, "Training order")

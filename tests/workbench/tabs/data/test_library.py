@@ -1,0 +1,96 @@
+"""The list of sources: what runs used, uploads, the built-in text and the roots; a press opens one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.workbench.conftest import make_run
+from tests.workbench.tabs.data.data_runs import HOSTILE, context_of, parquet_folder
+from workbench.context import Context
+from workbench.live import News
+from workbench.tabs.data import library
+from workbench.tabs.data.library import Known, Library, Used, known, table
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    made = context_of(tmp_path)
+    parquet_folder(made.data_roots[0] / "docs", files=2)
+    uploads = made.runs / ".workbench" / "uploads"
+    uploads.mkdir(parents=True)
+    (uploads / "mine.txt").write_text("some text")
+    return made
+
+
+def run_on(context: Context, name: str, source: str, age: float = 0.0) -> None:
+    run = make_run(context.runs, name, 2, settings=(f"--data.source={source}",))
+    then = os.stat(run / "config.toml").st_mtime - age
+    os.utime(run / "config.toml", (then, then))
+
+
+def test_what_runs_use_stands_first_with_their_names_newest_first(context: Context) -> None:
+    docs = str(context.data_roots[0] / "docs")
+    run_on(context, "old", docs, age=100)
+    run_on(context, "new", docs)
+    run_on(context, "other", "pydocs", age=50)
+    found = known(context, Used(context).sources())
+    assert [each.name for each in found] == ["docs", "pydocs", "mine.txt", "fineweb-edu-10BT"]
+    entry = next(each for each in found if each.name == "docs")
+    assert entry.runs == ("new", "old") and entry.place == docs and entry.detail == "2 parquet files"
+    for each in found:
+        assert context.source(each.value) == each.place, "what is shown can be opened"
+
+
+def test_a_source_outside_the_roots_or_gone_is_not_offered(context: Context, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    run_on(context, "foreign", str(tmp_path / "secret"))
+    run_on(context, "gone", str(context.data_roots[0] / "deleted"))
+    assert not [each for each in known(context, Used(context).sources()) if each.runs]
+
+
+def test_damaged_runs_hide_themselves_only(context: Context) -> None:
+    run_on(context, "good", "pydocs")
+    for name, text in (("bad", "data = 3"), ("worse", "[data]\nsource = 5"), ("worst", "\0\xff")):
+        run_on(context, name, "pydocs")
+        (context.runs / name / "config.toml").write_text(text)
+    (context.runs / "linked").mkdir()
+    (context.runs / "linked" / "config.toml").symlink_to("/etc/passwd")
+    assert Used(context).sources() == {"pydocs": ("good",)}
+
+
+def test_settings_are_read_again_only_when_they_change(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_on(context, "first", "pydocs")
+    read: list[str] = []
+    inner = library._source_of
+    monkeypatch.setattr(library, "_source_of", lambda run: read.append(run.name) or inner(run))
+    used = Used(context)
+    assert used.sources() == used.sources() == {"pydocs": ("first",)} and read == ["first"]
+    run_on(context, "second", "pydocs", age=9)
+    used.sources()
+    assert read == ["first", "second"]
+
+
+def test_the_list_is_made_when_the_tab_opens_and_when_runs_change_not_at_every_question(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    inner = library.known
+    monkeypatch.setattr(library, "known", lambda *given: looked.append(1) or inner(*given))
+    view, news = Library(context), News()
+    view({"opened": 1}, news)
+    again = News(news.digests)
+    view({"opened": 1}, again)
+    assert len(looked) == 1 and "library" in news.changed["markup"] and not again.changed["markup"]
+    run_on(context, "first", "pydocs")
+    view({"opened": 1}, News(news.digests))
+    view({"opened": 2}, News(news.digests))
+    assert len(looked) == 3
+
+
+def test_names_are_shown_as_text_and_buttons_carry_what_is_opened() -> None:
+    made = table([Known(f"{HOSTILE}/x", HOSTILE, "/root/x", "folder", runs=("a", "b", "c", "d"))])
+    assert "<img" not in made and 'data-act="open"' in made and 'data-act="train"' in made and "and 1 more" in made
+    assert 'href="?tab=monitor&amp;runs=a"' in made
