@@ -19,15 +19,12 @@ export function settingsWords({ view, options }, width) {
 export async function save(chart, kind) {
   const name = chart.view.runs.join("-").slice(0, 80) || "chart";
   if (kind === "CSV") {
-    chart.say("Collecting every point…");
-    const tables = [];
-    for (const run of chart.view.runs) {
-      const reply = await chart.server.chart_table({ run });
-      if (reply.problem) throw new Error(reply.problem);
-      tables.push(reply.csv);
-    }
-    if (tables.length) window.workbench.download(`${name}.csv`, joinTables(tables), "text/csv");
-    chart.say("");
+    const { problem } = await chart.server.chart_table({ runs: chart.view.runs });
+    if (problem) throw new Error(problem);
+    const link = document.createElement("a");
+    link.href = new URL(`points.csv?runs=${encodeURIComponent(chart.view.runs.join(","))}`, document.baseURI);
+    link.download = `${name}.csv`;
+    link.click();
     return;
   }
   const nodes = [...chart.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
@@ -82,25 +79,4 @@ export async function png({ width, height, svg }, scale = 2) {
   context.scale(scale, scale);
   context.drawImage(image, 0, 0, width, height);
   return new Promise((done) => canvas.toBlob(done, "image/png"));
-}
-
-// The tables of several runs as one; runs may have logged different columns.
-export function joinTables(tables) {
-  const header = [];
-  const parsed = tables.map((csv) => {
-    const lines = csv.trimEnd().split("\n");
-    const names = lines[0].split(",");
-    for (const name of names) if (!header.includes(name)) header.push(name);
-    return { names, lines };
-  });
-  const out = [header.join(",")];
-  for (const { names, lines } of parsed) {
-    const plain = names.join() === header.join();
-    const places = header.map((name) => names.indexOf(name));
-    for (let i = 1; i < lines.length; i++) {
-      if (plain) out.push(lines[i]);
-      else { const cells = lines[i].split(","); out.push(places.map((at) => (at < 0 ? "" : cells[at])).join(",")); }
-    }
-  }
-  return `${out.join("\n")}\n`;
 }

@@ -59,6 +59,7 @@ def serve(options: Options) -> int:
     listening = _listen(options.host, options.port)
     uploads = _uploads()
 
+    from workbench import columns
     from workbench.context import Context
     from workbench.jobs import Jobs
     from workbench.tabs.ripples.studies import Keeper
@@ -68,6 +69,7 @@ def serve(options: Options) -> int:
     try:
         context = Context(runs, roots, jobs, security.Door(password), options.read_only)
         jobs.add_chore(Keeper(context))
+        jobs.add_chore(columns.Keeper(context.runs))
         port = int(listening.getsockname()[1])
         with running(application(page(context), options, port, context), listening):
             _announce(options, port, context.door.has_password)
@@ -121,6 +123,7 @@ def application(blocks: gr.Blocks, options: Options, port: int, context: Context
     from workbench.api import PUBLIC
     from workbench.changes import Changes
     from workbench.document import Document
+    from workbench.downloads import Downloads
     from workbench.login import Login
     from workbench.picker.incoming import Incoming
     from workbench.picker.receive import Receiving
@@ -148,7 +151,7 @@ def application(blocks: gr.Blocks, options: Options, port: int, context: Context
     kept, early = shelf.front(root_path=options.root_path)
     refused = "this workbench was started with --read-only; start it without to upload" if context.read_only else ""
     inner = Receiving(Addresses(Turns(Document(app), PUBLIC)), Incoming(context.runs, context.data_roots), refused)
-    served = Changes(shelf.Served(inner, kept, early), context.runs)
+    served = Changes(Downloads(shelf.Served(inner, kept, early), context.run), context.runs)
     cookie = f"workbench-{port}"
     any_host = not security.is_loopback(options.host) and not options.allow_hosts
     return security.Guard(

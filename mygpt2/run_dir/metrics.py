@@ -104,7 +104,17 @@ def parse_rows(lines: Sequence[bytes], columns: Sequence[str] | None = None) -> 
     return rows if rows is not None else _parse_each(lines, columns)
 
 
+def parse_text(data: bytes) -> Rows:
+    """The rows of complete lines as they stand in the file, each with its line end; of all columns."""
+    rows = _parse_block(data, data.count(b"\n"), None)
+    return rows if rows is not None else _parse_each(data.split(b"\n")[:-1], None)
+
+
 def _parse_many(lines: Sequence[bytes], columns: Sequence[str] | None) -> Rows | None:
+    return _parse_block(b"\n".join(lines) + b"\n", len(lines), columns)
+
+
+def _parse_block(data: bytes, lines: int, columns: Sequence[str] | None) -> Rows | None:
     import pyarrow as pa
     from pyarrow import json
 
@@ -112,13 +122,13 @@ def _parse_many(lines: Sequence[bytes], columns: Sequence[str] | None) -> Rows |
     schema = pa.schema([("step", pa.int64()), ("attempt", pa.int64()), *((name, pa.float64()) for name in known)])
     try:
         table = json.read_json(
-            pa.BufferReader(b"\n".join(lines) + b"\n"),
+            pa.BufferReader(data),
             read_options=json.ReadOptions(block_size=4 << 20),
             parse_options=json.ParseOptions(
                 explicit_schema=schema, unexpected_field_behavior="infer" if columns is None else "ignore"
             ),
         )
-        if len(table) != len(lines) or table["step"].null_count or table["attempt"].null_count:
+        if len(table) != lines or table["step"].null_count or table["attempt"].null_count:
             return None
         names = [name for name in table.column_names if name not in ("step", "attempt")][:MOST_COLUMNS]
         values = {name: _of_arrow(table[name], pa) for name in names}
@@ -128,7 +138,7 @@ def _parse_many(lines: Sequence[bytes], columns: Sequence[str] | None) -> Rows |
     keep = (step >= 0) & (step < MOST_EXACT) & (attempt >= 0) & (attempt < MOST_EXACT)
     if not keep.all():
         values = {name: column[keep] for name, column in values.items()}
-    return Rows(step[keep], attempt[keep], values, len(lines) - int(keep.sum()))
+    return Rows(step[keep], attempt[keep], values, lines - int(keep.sum()))
 
 
 def _of_arrow(column: Any, pa: Any) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,18 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mygpt2.errors import UserError
-from mygpt2.records import MOST_EXACT
 from mygpt2.run_dir import RunDir, state_of
-from mygpt2.run_dir.lines import Cursor, news, portions
-from mygpt2.run_dir.metrics import parse_rows, read_rows, resets, winners
+from mygpt2.run_dir.lines import Cursor, news
+from mygpt2.run_dir.metrics import resets
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
+from workbench.columns import fresh
 from workbench.jobs.reading import tokenizer_of
 
-WHOLE = ("tokens", "memory_bytes")  # columns of whole numbers
-OURS = ("schema", "run", "validation_loss", "overwritten")  # of a table's columns, no metrics
-PLAIN = re.compile(r"[\w./-]+")  # a column's name that is one cell to any reader
 MAX_ALERTS = 100
 
 
@@ -90,10 +86,9 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
     cursor = want.get("cursor")
     cursor = cursor if isinstance(cursor, Mapping) else {}
     until = want.get("until") if type(want.get("until")) is int else None
-    metrics = news(run.metrics_file, Cursor.of(cursor.get("metrics")), until=until)
-    fresh = metrics.replaced or not cursor
-    before = {} if fresh else cursor
-    rows = parse_rows(metrics.lines, [*columns, "tokens"])
+    metrics = fresh(run, Cursor.of(cursor.get("metrics")), [*columns, "tokens"], until=until)
+    before = {} if metrics.replaced or not cursor else cursor
+    rows = metrics.rows
     last = {
         "step": int(rows.step[-1]) if len(rows) else _int(before.get("step")),
         "attempt": int(rows.attempt[-1]) if len(rows) else _int(before.get("attempt")),
@@ -144,52 +139,14 @@ def _new_alerts(context: Runs, name: str, since: Any) -> tuple[list[Any], int | 
 
 
 def table(context: Runs, request: Any) -> dict[str, Any]:
-    """All metrics of one run as {"run", "csv"} or a problem."""
-    name = str(request.get("run", "")) if isinstance(request, Mapping) else ""
+    """{} if every run of `request["runs"]` can be saved as a table, or {"problem"}; see `workbench.downloads`."""
+    names = request.get("runs") if isinstance(request, Mapping) else None
     try:
-        return {"run": name, "csv": points_csv(context.run(name))}
+        for name in names if isinstance(names, list) and names else [""]:
+            context.run(str(name))
     except UserError as error:
-        return {"run": name, "problem": str(error)}
-
-
-def points_csv(run: RunDir) -> str:
-    """Every row of a run at full precision: ascending in step, then those that a later attempt has `overwritten`.
-
-    `validation_loss` is what was evaluated after that step of that attempt, if anything was. By Arrow: a million steps
-    take seconds. UserError for files that cannot be read.
-    """
-    import io
-
-    import pyarrow as pa
-    from pyarrow import csv
-
-    try:
-        rows, evaluated = read_rows(run), _evaluated(run)
-    except OSError as error:
-        raise UserError(f"{run.name} cannot be read: {error.strerror or error}") from None
-    wins = winners(rows.attempt, rows.step)
-    order = np.concatenate([np.flatnonzero(wins)[np.argsort(rows.step[wins], kind="stable")], np.flatnonzero(~wins)])
-    columns: dict[str, Any] = {"run": [run.name] * len(rows), "step": rows.step[order], "attempt": rows.attempt[order]}
-    for name, values in rows.values.items():
-        if name in OURS or not PLAIN.fullmatch(name):
-            continue
-        whole = name in WHOLE and bool(np.all(np.isnan(values) | (np.abs(values) < MOST_EXACT)))
-        column = pa.array(values[order], from_pandas=True)  # NaN is an empty cell
-        columns[name] = column.cast(pa.int64(), safe=False) if whole else column
-    columns["validation_loss"] = pa.array(
-        [evaluated.get(key) for key in zip(rows.attempt[order].tolist(), rows.step[order].tolist(), strict=True)],
-        pa.float64(),
-    )
-    columns["overwritten"] = (~wins[order]).astype(np.int8)
-    out = io.BytesIO()
-    csv.write_csv(pa.table(columns), out, csv.WriteOptions(include_header=False, quoting_style="none"))
-    return ",".join(columns) + "\n" + out.getvalue().decode()
-
-
-def _evaluated(run: RunDir) -> dict[tuple[Any, Any], float]:
-    """The last validation loss by (attempt, step)."""
-    found = (mark for lines in portions(run.events_file) for mark in marks(lines) if mark["kind"] == "eval")
-    return {(mark["attempt"], mark["step"]): float(mark["value"]) for mark in found}
+        return {"problem": str(error)}
+    return {}
 
 
 def flops_per_token(context: Runs, request: Any) -> dict[str, float | None]:

@@ -26,9 +26,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A page with one chart, whose view comes from the address."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
+    from starlette.middleware import Middleware
 
     from workbench import look
     from workbench.charts import LiveChart
+    from workbench.downloads import Downloads
 
     folder = Folder(tmp_path_factory.mktemp("charts") / "runs")
 
@@ -44,6 +46,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     blocks.launch(
         prevent_thread_lock=True, quiet=True, share=False, run_history=False, ssr_mode=False,
         css=look.css(), head=look.head(), theme=look.theme(),
+        app_kwargs={"middleware": [Middleware(Downloads, run=folder.run)]},
     )  # fmt: skip
     yield SimpleNamespace(url=blocks.local_url, folder=folder)
     blocks.close(verbose=False)

@@ -13,6 +13,7 @@ from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import _parse_each, _parse_many, parse_rows
 from tests.workbench.charts.made_up import Alert, Folder, loss_at, new_run, write_event, write_steps
 from workbench.charts.points import COLUMNS, packed, points, progression, table
+from workbench.charts.table import points_csv, table_csv
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_a_link_out_of_the_run_is_a_problem_in_words_and_shows_nothing(folder, r
 def test_a_run_that_is_none_is_a_problem_in_words(folder, run, name):
     (reply,) = points(folder, {"wants": [{"run": name}], "columns": ["loss"]})
     assert set(reply) == {"run", "problem"} and reply["problem"]
-    assert set(table(folder, {"run": name})) == {"run", "problem"}
+    assert set(table(folder, {"runs": [name]})) == set(table(folder, {"runs": name})) == {"problem"}
 
 
 @pytest.mark.parametrize(
@@ -239,14 +240,15 @@ def test_reading_changes_nothing(folder, run):
     write_event(run, "save", step=50)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     ask(folder, ask(folder)["cursor"])
-    table(folder, {"run": "r"})
+    table(folder, {"runs": ["r"]})
+    points_csv(run)
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
 def test_the_table_has_every_row_at_full_precision(folder, run):
     write_steps(run, 1, 50)
     write_steps(run, 31, 60, attempt=2, seed=4)
-    lines = table(folder, {"run": "r"})["csv"].splitlines()
+    lines = points_csv(run).splitlines()
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
     kept = [row for row in rows if row["overwritten"] == "0"]
@@ -262,7 +264,7 @@ def test_the_table_has_the_validation_losses_of_their_own_attempts(folder, run):
     write_event(run, "eval", step=20, loss=4.25)
     write_steps(run, 15, 30, attempt=2)
     write_event(run, "eval", step=20, loss=4.125, attempt=2)
-    rows = list(csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"])))
+    rows = list(csv.DictReader(io.StringIO(points_csv(run))))
     found = [(int(row["step"]), row["validation_loss"], row["overwritten"]) for row in rows if row["validation_loss"]]
     assert found == [(10, "4.5", "0"), (20, "4.125", "0"), (20, "4.25", "1")]
 
@@ -270,6 +272,24 @@ def test_the_table_has_the_validation_losses_of_their_own_attempts(folder, run):
 def test_the_table_has_columns_of_others_where_their_names_are_plain(folder, run):
     odd = {"heat": 1.5, "a,b": 1, "=SUM(A1)": 1, "run": 7, "overwritten": 1}
     run.metrics_file.write_text(json.dumps({"step": 1, "attempt": 1, "loss": 4.0, **odd}) + "\n")
-    (row,) = csv.DictReader(io.StringIO(table(folder, {"run": "r"})["csv"]))
+    (row,) = csv.DictReader(io.StringIO(points_csv(run)))
     assert (row["run"], row["heat"], row["overwritten"], row["loss"]) == ("r", "1.5", "0", "4")
     assert not {"a,b", "=SUM(A1)", "schema"} & row.keys() and None not in row
+
+
+def test_the_table_has_the_loss_in_bits_per_byte_and_that_of_validation(folder, run):
+    write_steps(run, 1, 20)
+    assert all(not row["loss_bits_per_byte"] for row in csv.DictReader(io.StringIO(points_csv(run))))
+    write_event(run, "eval", step=10, loss=4.5, bits_per_byte=2.25)
+    rows = list(csv.DictReader(io.StringIO(points_csv(run))))
+    assert [row["validation_bits_per_byte"] for row in rows if row["step"] == "10"] == ["2.25"]
+    assert [float(row["loss_bits_per_byte"]) for row in rows] == [float(row["loss"]) / 2 for row in rows]
+
+
+def test_tables_of_several_runs_are_one_with_empty_cells(folder, run):
+    write_steps(run, 1, 3)
+    other = new_run(folder.runs, "other")
+    other.metrics_file.write_text(json.dumps({"step": 1, "attempt": 1, "loss": 4.0, "heat": 1.5}) + "\n")
+    rows = list(csv.DictReader(io.StringIO(b"".join(table_csv([run, other])).decode())))
+    assert [(row["run"], row["step"], row["heat"]) for row in rows] == [
+        ("r", "1", ""), ("r", "2", ""), ("r", "3", ""), ("other", "1", "1.5")]  # fmt: skip

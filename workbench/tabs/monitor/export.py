@@ -10,7 +10,7 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES
 from mygpt2.run_dir import RunDir, read_events, read_inside, state_of
 from workbench import html, words
-from workbench.charts.points import points_csv
+from workbench.charts.table import points_csv
 from workbench.jobs import Alert
 from workbench.tabs.monitor import diff, panes
 from workbench.tabs.monitor.details import figures_of
