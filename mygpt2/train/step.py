@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -88,6 +89,10 @@ def count_targets(targets: np.ndarray, world: World) -> Counted:
     return Counted(rows, int(world.sum([int(rows.sum())], torch.int64)[0]))
 
 
+def _nothing() -> None:
+    """Unless somebody has something to do."""
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of a step's dropout: a function of its place, so there is no generator state to save or to lose."""
     digest = blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
@@ -117,6 +122,7 @@ class TrainStep:
         self.precision, self.guard = precision, guard
         self.micro_batch, self.grad_clip = micro_batch, grad_clip
         self.seed, self.dropout = seed, dropout
+        self.meanwhile: Callable[[], None] = _nothing  # what the host does while the device is at work
         self.unfinished = False  # weights were changed by a step whose end nobody has noted yet
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision.scaled)
 
@@ -137,7 +143,9 @@ class TrainStep:
         if self.scaler.is_enabled():
             for part in self.optimizer.parts:
                 self.scaler.unscale_(part)
-        nll_sum, grad_norm, *row_sums = self._on_host(nll, torch.nn.utils.get_total_norm(grads), row_nll)
+        total_norm = torch.nn.utils.get_total_norm(grads)
+        self.meanwhile()
+        nll_sum, grad_norm, *row_sums = self._on_host(nll, total_norm, row_nll)
         loss = nll_sum / max(valid, 1)
         applied = self.guard.allows(step, loss, grad_norm)
         if applied:

@@ -30,7 +30,7 @@ from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.record import Recorder
 from mygpt2.train.signals import Asked, Requests
-from mygpt2.train.step import Counted, TrainStep, to_device
+from mygpt2.train.step import Counted, StepResult, TrainStep, to_device
 
 EPOCH_UNITS = 1e12  # of progress, which goes round in whole numbers
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
@@ -50,10 +50,7 @@ class TrainState:
 
 @dataclass
 class Trainer:
-    """The parts of a run, put together by `setup.build`, and the loop over them.
-
-    `checkpointer` is None on every rank but the first.
-    """
+    """The parts of a run, put together by `setup.build`, and the loop over them. Only rank 0 has a checkpointer."""
 
     config: RunConfig
     world: World
@@ -77,6 +74,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self._counted: Counted | None = None  # the targets of the next batch
         self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
+        self._unnoted: Callable[[], None] | None = None  # what the last step left to be written
+        self._notes_late = self.world.device.type == "cuda"
+        self.train_step.meanwhile = self._note
         self._saved: int | None = self.state.step or None
         self._gave_up = False  # the last save failed, and was said to have failed
         self._trace_fails = False
@@ -129,6 +129,7 @@ class Trainer:
                 self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
                 return batch, waited
             if waited > POLL_S:
+                self._note()
                 reason = self.loader.waiting or "the next batch is not ready"
                 self._status("running", "waiting for data", message=reason)
 
@@ -141,8 +142,7 @@ class Trainer:
         return full.ravel().tolist()
 
     def _step(self, batch: Batch, wait_s: float) -> None:
-        tokens = to_device(batch.tokens, self.world.device)
-        step = self.state.step
+        tokens, step = to_device(batch.tokens, self.world.device), self.state.step
         share = self.schedule.lr_scale(step)
         result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], share, self._counted)
         assert self._ahead is not None
@@ -150,12 +150,27 @@ class Trainer:
         self.state.step += 1
         self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
+        self._unnoted = partial(self._write_down, self.state.step, batch, result, wait_s, self.optimizer.lr, epoch)
+        if not self._notes_late:
+            self._note()
+
+    def _note(self) -> None:
+        """Writes what the last step left. On a GPU that waits until the next step is under way, which it then does not
+        delay; whatever else looks at the run folder or may end the run asks for it first."""
+        if note := self._unnoted:
+            self._unnoted = None
+            note()
+
+    def _write_down(self, step: int, batch: Batch, result: StepResult, wait_s: float, lr: float, epoch: float) -> None:
         if self.trace:
-            self._traced(partial(self.trace.add, self.state.step, batch, result.row_losses))
-        self.recorder.step(self.state.step, result, wait_s, lr=self.optimizer.lr, epoch=epoch)
+            self._traced(partial(self.trace.add, step, batch, result.row_losses))
+        self.recorder.step(step, result, wait_s, lr=lr, epoch=epoch)
 
     def _at_intervals(self, last: bool) -> None:
         step, c = self.state.step, self.config
+        intervals = c.eval.interval, c.eval.hellaswag_interval, c.sample.interval, c.checkpoint.interval
+        if last or any(_due(step, interval) for interval in (*intervals, c.log.plot_interval)):
+            self._note()
         if last or _due(step, c.eval.interval):
             self._validate()
         if last or _due(step, c.eval.hellaswag_interval):
@@ -195,6 +210,8 @@ class Trainer:
         write_samples(writer, self.model, self.tokenizer, self.config, step, self.precision)
 
     def _serve(self, asked: Asked) -> None:
+        if any(asked):
+            self._note()
         if asked.save and self.state.cursor is None:
             self.requests.save = True  # nothing to save before the first step: it is served after that
         elif asked.save:
@@ -282,6 +299,7 @@ class Trainer:
 
     def leave_saved(self) -> None:
         """Saves the last good state, unless no step was taken yet. TryAgain when it cannot be saved."""
+        self._note()
         if self.state.cursor is None:
             return
         self.left_out.tell(self.state.step, last=True)
@@ -323,7 +341,7 @@ class Trainer:
     def closing(self) -> list[Callable[[], object]]:
         """What ends threads and files, to be called one by one: one that fails must not keep the next from it."""
         saves: list[Callable[[], object]] = [self.checkpointer.wait] if self.checkpointer else []
-        return [*saves, self.loader.close, self._flush_trace, self.recorder.close]
+        return [*saves, self.loader.close, self._note, self._flush_trace, self.recorder.close]
 
     def _status(self, state: str, phase: str, **more: Any) -> None:
         self.recorder.status(state, phase, self.state.step, **more)

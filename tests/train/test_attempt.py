@@ -11,10 +11,12 @@ from safetensors.numpy import load_file
 
 from mygpt2.config import load_config
 from mygpt2.data.loader import Loader
+from mygpt2.data.trace import read_trace
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.run_dir import RunWriter
 from mygpt2.train import attempt
 from mygpt2.train.step import TrainStep
+from mygpt2.train.trainer import Trainer
 from tests.life import harness
 
 METRIC_KEYS = {
@@ -134,6 +136,25 @@ def test_a_stop_signal_finishes_the_step_saves_and_exits_85_and_the_run_goes_on_
     assert train("stopped", steps=12) == 0
     assert harness.losses(folder) == harness.losses(calm)
     assert harness.weights_hash(folder) == harness.weights_hash(calm)
+
+
+def test_on_a_gpu_a_step_is_written_down_while_the_next_is_under_way_and_nothing_else_changes(train, calm, monkeypatch):
+    late = Trainer.__post_init__
+
+    def begins(self):
+        late(self)
+        self._notes_late = True
+
+    monkeypatch.setattr(Trainer, "__post_init__", begins)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert train("late", steps=12) == 85
+    folder = train.runs / "late"
+    assert harness.last_step(folder) == 7, "step 7 was under way; it is written before the end is"
+    assert train("late", steps=12) == 0
+    assert harness.losses(folder) == harness.losses(calm)
+    assert harness.weights_hash(folder) == harness.weights_hash(calm)
+    assert sorted(set(read_trace(folder)["step"].to_pylist())) == list(range(1, 13))
 
 
 def test_sigusr1_and_the_control_files_save_and_sample_without_stopping(train, monkeypatch):
