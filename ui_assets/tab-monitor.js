@@ -81,6 +81,7 @@ window.workbench.monitor = (() => {
     const now = (name) => names[name] || name;
     for (const [old, name] of Object.entries(names)) if (rows.has(old)) { rows.set(name, { ...rows.get(old), name }); rows.delete(old); items.get(old)?.remove(); items.delete(old); }
     select(runs.map(now), now(chosen));
+    setTimeout(keepAddress, 3000); // the address is not written before a link was followed
   }
 
   function show(name) { // a run alone, unless it is one of those overlaid
