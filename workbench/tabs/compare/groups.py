@@ -104,7 +104,7 @@ def _label(losses: Sequence[Loss]) -> str:
     if named or not runs:
         return (named or [losses[0].protocol])[0].removeprefix("local:")
     more = f" and {len(runs) - 1} more" if len(runs) > 2 else f" and {runs[1]}" if len(runs) == 2 else ""
-    return f"validation text of {runs[0]}{more}"
+    return f"held-out text of {runs[0]}{more}"
 
 
 def _item_set(key: str, members: Sequence[Result]) -> Set:

@@ -227,7 +227,7 @@ def cost_said(context: Context, measured: Measured, models: Sequence[Any], proto
     if not models or not protocol:
         return ""
     took = cost.seconds(context, models, protocol, measured.own)
-    return "" if took is None else f"about {words.seconds(took)}"
+    return "" if took is None else f"about {words.seconds(took)} where nothing else is at work"
 
 
 def _opened(context: Context, page: Page) -> Callable[..., Any]:

@@ -115,7 +115,7 @@ def _period(report: Report) -> tuple[str, Any, Any]:
 def _amplitude(report: Report) -> tuple[str, Any, Any]:
     if not report.significant:
         found = searched(report)
-        return "Amplitude", f"under {amount(found[2])} nats" if found else "not seen", chance(report.p_value)
+        return "Amplitude", f"< {amount(found[2])} nats" if found else "not seen", chance(report.p_value)
     recurs = report.pulses or {}
     p = chance(report.p_value)
     if recurs.get("main") and recurs["kind"] == "pulse":

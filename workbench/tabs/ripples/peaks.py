@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.ripples.report import Report
-from mygpt2.ripples.words import amount, chance, steps, tokens
+from mygpt2.ripples.words import amount, chance, steps
 
 MOST, MOST_BELOW = 6, 2  # peaks of the periodogram beside the main one; of those that noise has as well
 APART = 0.07  # of the periodogram's axis between two peaks, so that each can be pressed
@@ -54,9 +54,7 @@ def peaks(report: Report) -> list[Peak]:
         near = max(NEAR, apart if key.startswith("peak") else 0.0)
         if not period or any(abs(math.log(period / other.period)) < near for other in found):
             return
-        per_step = (report.signal or {}).get("tokens_per_step")
-        size = f", {tokens(period * per_step)} tokens" if per_step else ""
-        label = f"{steps(period)} steps{size}, {amount(amplitude)} nats: {what}"
+        label = f"{steps(period)} steps, {amount(amplitude)} nats: {what}"
         begin = _crest(figures, period) if origin is None else origin
         found.append(Peak(key, label, period, amplitude or 0.0, begin, _height(figures, period)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,6 @@ from mygpt2.run_dir.paths import NAME
 from workbench.context import Context
 
 FOLDER = "ripples"  # in runs/.workbench
-IMPORT = "import:"
-MOST_BYTES = 32 << 20  # of an imported log; a million steps in a CSV have half of that
-MOST_IMPORTS = 50
 MOST_RUNS = 500
 
 
@@ -62,46 +58,8 @@ def folder(context: Context) -> Path:
 
 
 def choices(context: Context) -> list[tuple[str, str]]:
-    """(label, value): runs by name, then the logs that were imported, the newest first."""
-    runs = [(run.name, run.name) for run in current_runs(context.runs)][:MOST_RUNS]
-    return [
-        *runs,
-        *((f"{path.name} · imported", f"{IMPORT}{path.parent.name}/{path.name}") for path in imports(context)),
-    ]
-
-
-def imports(context: Context) -> list[Path]:
-    """Imported logs, the newest first."""
-    found = [path for path in (folder(context) / "imports").glob("*/*") if path.is_file()]
-    return sorted(found, key=lambda path: -path.stat().st_mtime)
-
-
-def take_in(context: Context, uploaded: str | Path) -> str:
-    """Keeps an uploaded log under its name and content; its choice. UserError for one that is too large."""
-    context.changes()
-    source = Path(uploaded)
-    try:
-        size = source.stat().st_size
-    except OSError as error:
-        raise UserError(f"{source.name} cannot be read ({error.strerror}); upload it again") from None
-    if size > MOST_BYTES:
-        raise UserError(
-            f"{source.name} has {size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} MB can be uploaded; put it in a "
-            "folder of the workbench (--data-root) and type its path"
-        )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name)[-80:].strip("-") or "log.csv"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    target = folder(context) / "imports" / digest / name
-    if not target.is_file():
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = target.with_name(f".{name}.part")
-        shutil.copyfile(source, scratch)
-        scratch.replace(target)
-    else:
-        target.touch()
-    for old in imports(context)[MOST_IMPORTS:]:
-        shutil.rmtree(old.parent, ignore_errors=True)
-    return f"{IMPORT}{digest}/{name}"
+    """(label, value) of the runs by name; logs are browsed for."""
+    return [(run.name, run.name) for run in current_runs(context.runs)][:MOST_RUNS]
 
 
 def subject_of(
@@ -122,12 +80,7 @@ def subject_of(
 def _place(context: Context, text: Any, what: str) -> tuple[str, Path, RunDir | None]:
     text = str(text or "").strip()
     if not text:
-        raise UserError(f"no {what} is chosen; choose a run, upload a log, or type a path inside the roots")
-    if text.startswith(IMPORT):
-        path = (folder(context) / "imports" / text.removeprefix(IMPORT)).resolve()
-        if not path.is_relative_to((folder(context) / "imports").resolve()) or not path.is_file():
-            raise UserError(f"{what} {text.removeprefix(IMPORT)!r} is not there any more; upload it again")
-        return path.name, path, None
+        raise UserError(f"no {what} is chosen; choose a run or a log, or type a path inside the roots")
     if NAME.fullmatch(text) and (context.runs / text).exists():
         run = context.run(text)
         return run.name, run.path, run
@@ -135,7 +88,7 @@ def _place(context: Context, text: Any, what: str) -> tuple[str, Path, RunDir | 
         context.run(text)  # says which names are near
     path = context.path(text, what)
     if not path.exists():
-        raise UserError(f"{what} {text!r} does not exist; choose a run, upload a log, or type a path inside the roots")
+        raise UserError(f"{what} {text!r} does not exist; choose a run or a log, or type a path inside the roots")
     return path.name, path, RunDir(path) if path.is_dir() and path.parent == context.runs else None
 
 

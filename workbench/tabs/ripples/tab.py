@@ -14,15 +14,18 @@ from workbench import html
 from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
+from workbench.picker.component import picker
 from workbench.tabs.ripples import studies, view
 from workbench.tabs.ripples.reports import Reports
-from workbench.tabs.ripples.subject import choices, take_in
+from workbench.tabs.ripples.subject import choices
 
 OTHERS = ("first", "second", "study")  # what the other two pages ask for
 NUMBERS = ("batch_tokens", "file_tokens", "files", "streams")
 APPLY, PAIR, STUDY = (
     f"(asked, ...values) => window.workbench.ripples.{name}(asked, values)" for name in ("apply", "pair", "study")
 )  # what is asked for, and the address of it
+PICKED = """(asked, picked, run, ...rest) =>
+  window.workbench.ripples.apply(asked, [picked?.value ?? run, ...rest])"""  # the field may not have it yet
 PEAK = "(peak) => { window.workbench.ripples.choose(peak); return []; }"
 STEP = """<div class="wb-step"><label>Step <input type="number" min="0" step="1" inputmode="numeric"></label>
 <p class="wb-muted" role="status">Hover or click the loss, or type a step: file, row group and first document.</p>
@@ -39,7 +42,7 @@ def build(context: Context, page: Page) -> None:
     with gr.Tabs(selected="one", elem_id="wb-ripples-parts") as c.parts:
         for id, label, place in (("one", "A run or a log", _one_part), ("pair", "Two runs", _pair_part),
                                  ("study", "Study of orders", _study_part)):  # fmt: skip
-            with gr.Tab(label, id=id), gr.Row(elem_classes="wb-beside"):
+            with gr.Tab(label, id=id), gr.Row(elem_classes="wb-beside", elem_id=f"wb-ripples-{id}"):
                 place(context, c)
     changed = ("run", "reference", "first", "second", "study", "peak", "chart", "of_run")
     live = page.live("ripples", partial(view.look, context, reports), {name: getattr(c, name) for name in changed})
@@ -70,7 +73,7 @@ def _one_part(context: Context, c: SimpleNamespace) -> None:
     with gr.Column(elem_classes="wb-settings"):
         c.run = gr.Dropdown(known, value=None, allow_custom_value=True, label="Run or log",
                             info="or the path of a log in the roots", elem_id="wb-ripples-run")  # fmt: skip
-        c.upload = gr.UploadButton("Upload a log", size="sm", elem_id="wb-ripples-upload", elem_classes="wb-fit")
+        c.picked = picker(context, "log", c.run, drop="wb-ripples-one")
         c.peak = gr.Dropdown([], label="Period shaded on the curves", visible=False, allow_custom_value=True,
                              info="or press a point of the periodogram", elem_id="wb-ripples-peak")  # fmt: skip
         with gr.Accordion("Settings", open=False, elem_id="wb-ripples-known"):
@@ -104,7 +107,7 @@ def _pair_part(context: Context, c: SimpleNamespace) -> None:
                               elem_classes="wb-fit")  # fmt: skip
 
 
-def _study_part(_: Context, c: SimpleNamespace) -> None:
+def _study_part(context: Context, c: SimpleNamespace) -> None:
     with gr.Column(elem_classes="wb-results"):
         c.part("standing", elem_id="wb-study-standing")
     with gr.Column(elem_classes="wb-settings"):
@@ -118,6 +121,7 @@ def _study_part(_: Context, c: SimpleNamespace) -> None:
         ))  # fmt: skip
         c.source = gr.Textbox("pydocs", label="Source", elem_id="wb-study-source",
                               info="pydocs, a dataset of the hub, or a path in the roots")  # fmt: skip
+        picker(context, "data", c.source)
         c.count = gr.Number(studies.STEPS, label="Steps", precision=0, minimum=studies.FEWEST_STEPS,
                             info="of each run; 2,048 tokens each", elem_id="wb-study-steps")  # fmt: skip
         c.own = gr.Textbox(label="Settings", info="optional: section.name=value, with spaces between",
@@ -148,7 +152,7 @@ def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespa
     c.analyse.click(**applied).then(page.friendly(measure), live, None, **ACTION).then(**now)
     live.act(page.friendly(act), live, outputs, **ACTION).then(**now)
     c.file.change(None, c.file, None, js=DOWNLOAD, **PRIVATE)
-    c.upload.upload(page.friendly(partial(_take_in, context)), c.upload, c.run, **PRIVATE).success(**applied)
+    c.picked.picked(None, [live, c.picked, *fields.values()], live, js=PICKED, **QUIET)
     c.peak.input(None, c.peak, None, js=PEAK, **PRIVATE)
 
     def opened(asked: Mapping[str, Any], event: gr.EventData) -> Any:
@@ -178,11 +182,6 @@ def _listen_study(context: Context, page: Page, c: SimpleNamespace, live: gr.HTM
 
 
 # Handlers over plain values
-
-
-def _take_in(context: Context, uploaded: Any) -> Any:
-    choice = take_in(context, uploaded)
-    return gr.Dropdown(choices=choices(context), value=choice)
 
 
 def begin(context: Context, source: Any, steps: Any, own: Any) -> Any:

@@ -36,9 +36,9 @@ WHAT = (
     "from the order of the data."
 )
 WAIT = html.empty(WHAT)
-EMPTY = html.empty(WHAT, "Choose a run, bring a log (CSV, log.txt, W&B, TensorBoard), or type a path inside the roots.")
 NOTHING_YET = html.empty(
-    f"{WHAT} There is no run in this folder yet.",
+    f"{WHAT} There is no run in this folder yet. A log of another program (CSV, log.txt, W&B, TensorBoard) will do "
+    "too: browse for it, or drop it here.",
     html.button("train", "", "Go to Train", "Go to Train", "wb-small wb-small-primary"),
 )
 
@@ -65,7 +65,7 @@ def look(context: Context, reports: Reports, asked: Asked, news: News) -> None:
 def _one(context: Context, reports: Reports, asked: Asked, news: News, known: list[tuple[str, str]]) -> None:
     """The run or log that was asked for, or is at hand: its lead, its curves, and below them the technique."""
     subject, found, report, mark = None, None, None, ""
-    head, lead_now = Markup(""), EMPTY if known else NOTHING_YET
+    head, lead_now = Markup(""), NOTHING_YET
     try:
         if str(asked.get("run") or _at_hand(context, asked)).strip():
             subject = subject_asked(context, asked)

@@ -84,7 +84,7 @@ def test_a_run_that_validated_is_a_result_until_it_is_measured(tmp_path: Path) -
         ["tiny/step-00000003", "gpt2", "other/step-00000003"]
     ], "the same tokens are the same text, other tokens are another"
     both = next(one for one in found if len(one.results) > 1)
-    assert both.label in ("validation text of tiny and other", "validation text of other and tiny")
+    assert both.label in ("held-out text of tiny and other", "held-out text of other and tiny")
     assert "in training" in results_view(both) and protocol_named(both).startswith("run:")
     gpt2 = next(bar.result for bar in bars(both) if bar.label == "gpt2")
     assert gpt2 and gpt2.loss and abs((gpt2.loss.bits_per_byte or 0) - 3.2 * 1000 / 0.6931472 / 3000) < 1e-4

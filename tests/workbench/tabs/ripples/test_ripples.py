@@ -18,10 +18,9 @@ from mygpt2.run_dir import RunDir, RunWriter, state_of, write_rank
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from tests.workbench.tabs.ripples.made_up import AMPLITUDE, PERIOD, analysed, look, planted, settled, write
-from workbench.tabs.ripples import subject as subjects
 from workbench.tabs.ripples import tab, view
 from workbench.tabs.ripples.reports import KIND, Reports, command
-from workbench.tabs.ripples.subject import IMPORT, choices, subject_of, take_in
+from workbench.tabs.ripples.subject import subject_of
 
 
 @pytest.fixture
@@ -108,20 +107,6 @@ def test_run_at_work_is_analysed_again_when_it_has_grown_by_a_tenth(context, rep
     assert reports.wants(subject, reports.look(subject)), "a run that has ended is analysed whole"
 
 
-def test_uploads_are_kept_by_content_and_capped(context, monkeypatch, tmp_path):
-    source = tmp_path / "my log <b>.csv"
-    source.write_text(planted())
-    choice = take_in(context, source)
-    assert choice.startswith(IMPORT) and take_in(context, source) == choice
-    assert (f"{choice.rsplit('/', 1)[1]} · imported", choice) in choices(context)
-    assert subject_of(context, choice).path.read_text() == planted()
-    with pytest.raises(UserError, match="upload it again"):  # uploads go after an hour
-        take_in(context, tmp_path / "gone.csv")
-    monkeypatch.setattr(subjects, "MOST_BYTES", 1000)
-    with pytest.raises(UserError, match="at most"):
-        take_in(context, source)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -129,7 +114,6 @@ def test_uploads_are_kept_by_content_and_capped(context, monkeypatch, tmp_path):
         ("no-such-run", "no run"),
         ("/etc/passwd", "outside"),
         ("../other", "outside"),
-        (f"{IMPORT}../../../../etc/passwd", "not there any more"),
         ("nothing.csv", "does not exist|no run"),
     ],
 )
@@ -194,8 +178,6 @@ def test_read_only_reads_and_starts_nothing(tmp_path):
     assert "read only" in parts["status"] and not context.jobs.tasks.list()
     with pytest.raises(UserError, match="read-only"):
         view.act(context, Reports(context), {"run": name}, {"act": "analyse"})
-    with pytest.raises(UserError, match="read-only"):
-        take_in(context, context.data_roots[0] / name)
 
 
 def test_request_fills_the_fields_and_forgets_what_was_said_of_another_log():

@@ -18,7 +18,7 @@ from workbench.tabs.ripples import view
 from workbench.tabs.ripples.lead import remedy, searched
 from workbench.tabs.ripples.peaks import peaks
 from workbench.tabs.ripples.reports import KIND, Reports
-from workbench.tabs.ripples.subject import subject_of, take_in
+from workbench.tabs.ripples.subject import subject_of
 
 
 @pytest.fixture
@@ -138,9 +138,7 @@ def test_report_is_saved_as_json_and_as_one_page(context, reports):
 def test_empty_page_says_what_to_do(context, reports):
     parts, _ = look(context, reports, {}, None, {})
     assert "no run in this folder yet" in parts["verdict"] and "will stand" in parts["verdict"]
-    take_in(context, context.data_roots[0] / write(context, "log.csv", planted(80)))
-    parts, _ = look(context, reports, {}, None, {})
-    assert "Choose a run" in parts["verdict"] and not context.jobs.tasks.list(KIND), "a log is measured when chosen"
+    assert "Go to Train" in parts["verdict"] and not context.jobs.tasks.list(KIND)
 
 
 def test_the_run_of_monitor_is_measured_without_a_choice_and_else_the_newest(context, reports, monkeypatch):
