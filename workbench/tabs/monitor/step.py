@@ -170,8 +170,8 @@ def _events(histories: Histories, run: RunDir, step: int, alerts: Sequence[Alert
 
 def _rows(batch: Batch, lines: Sequence[Line], start: int) -> html.Markup:
     """A line for each row, to be unfolded; before the first of all, what they are."""
-    highest = max((line.loss for line in batch.lines if math.isfinite(line.loss)), default=0.0)
-    items = html.join(_line(line, batch.unit, highest) for line in lines)
+    known = [line.loss for line in batch.lines if math.isfinite(line.loss)] or [0.0]
+    items = html.join(_line(line, batch.unit, min(known), max(known)) for line in lines)
     if start:
         return items
     rows, documents = _counted(len(batch.lines), "row"), _counted(batch.documents, "document")
@@ -183,15 +183,15 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _line(line: Line, unit: str, highest: float) -> html.Markup:
+def _line(line: Line, unit: str, lowest: float, highest: float) -> html.Markup:
     others = len(line.places) - 1
     more = f" and {others:,} more" if others > 0 else ""
     where = (show.place(line.places[0], unit) if line.places else "no document") + more
-    share = 100 * line.loss / highest if math.isfinite(line.loss) and highest > 0 else 100.0
+    share = (line.loss - lowest) / (highest - lowest) if math.isfinite(line.loss) and highest > lowest else 1.0
     return html.Markup(
         f'<details class="wb-step-row" data-slot="{line.slot}"><summary>'
         f'<span class="wb-step-loss">{html.escape(words.fixed(line.loss, 3))}</span>'
-        f'<span class="wb-step-bar" aria-hidden="true"><i style="width:{min(100.0, share):.1f}%"></i></span>'
+        f'<span class="wb-step-bar" aria-hidden="true"><i style="width:{5 + 95 * share:.1f}%"></i></span>'
         f'<span class="wb-step-where">{html.escape(where)}</span></summary>'
         f'<div class="wb-row wb-step-text"><p class="wb-muted" role="status">Reading the text …</p></div></details>'
     )

@@ -1,0 +1,94 @@
+"""The step card and the head's chips in a real browser: one click from the curve to the text, and the keys back."""
+
+from __future__ import annotations
+
+import pytest
+
+from mygpt2.run_dir import RunWriter
+from tests.workbench.accessible import violations
+from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
+from workbench.jobs.alerts import AlertLog, folder_of, new_alert
+
+LIMIT = 60_000  # milliseconds
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(runs, root): a run with a trace and an alert, and its data."""
+    folder = tmp_path_factory.mktemp("step")
+    context = context_of(folder)
+    config = small_config(parquet_folder(folder / "root" / "data"))
+    run = traced_run(context.runs, "traced", config, folder / "cache", STEPS)
+    with RunWriter(run, 1) as writer:
+        for number in range(1, STEPS + 1):
+            writer.metrics(step=number, tokens=256 * number, loss=9.0 - number, lr=0.001, grad_norm=1.5)
+        writer.finish("finished", 0, "finished")
+    alert = new_alert("warning", "spike", "traced", "the loss rose by 40 %", step=3, folder=folder_of(run))
+    AlertLog(context.jobs.store.folder / "alerts.jsonl").add(alert)
+    return context.runs, folder / "root"
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server, made):
+    runs, root = made
+    return workbench_server(runs, "--data-root", str(root))
+
+
+def title(page):
+    return page.locator("[data-step=title]").inner_text()
+
+
+def test_a_click_on_the_curve_opens_the_step_and_escape_leads_back(new_page, server):
+    page = new_page()
+    page.goto(f"{server.url}?tab=monitor&runs=traced")
+    plot = page.locator("#wb-monitor-chart .wb-chart-panel-loss .js-plotly-plot")
+    plot.wait_for(timeout=LIMIT)
+    box = plot.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator(".wb-step-row[open] .wb-seg-text").first.wait_for(timeout=LIMIT)
+    assert page.locator(".wb-step-row").count() == 8 and page.locator(".wb-step-row[open]").count() == 1
+    losses = [float(text) for text in page.locator(".wb-step-loss").all_inner_texts()]
+    assert losses == sorted(losses, reverse=True)
+    assert page.evaluate("document.activeElement.dataset.step") == "title", "a screen reader begins there"
+    at = int(title(page).removeprefix("Step "))
+    assert f"step={at}" in page.url and "run=traced" in page.url
+    assert violations(page) == []
+
+    page.locator("[data-step=after]").click()
+    page.wait_for_function("text => document.querySelector('[data-step=title]').textContent === text",
+                           arg=f"Step {at + 1}")  # fmt: skip
+    page.locator(".wb-step-row summary").nth(2).click()
+    page.locator(".wb-step-row[open] .wb-seg-fields").nth(1).wait_for(timeout=LIMIT)
+    page.keyboard.press("Escape")
+    page.locator(".wb-stepcard").wait_for(state="hidden")
+    assert "step=" not in page.url
+    assert page.evaluate("document.activeElement.closest('#wb-monitor-chart') !== null"), "where it came from"
+
+
+def test_a_link_opens_the_step_on_a_phone_and_data_has_it_too(new_page, server):
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{server.url}?run=traced&step=3")
+    page.locator(".wb-step-row[open] .wb-seg-text").first.wait_for(timeout=LIMIT)
+    assert title(page) == "Step 3" and "the loss rose by 40 %" in page.locator("[data-step=head]").inner_text()
+    box = page.locator(".wb-stepcard").bounding_box()
+    assert (box["x"], box["width"]) == (0, 390) and page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Open this step in Data").click()
+    page.locator("#wb-step-rows .wb-row").first.wait_for(timeout=LIMIT)
+    assert "Step 3 of traced" in page.locator("#wb-step-facts").inner_text()
+
+
+def test_a_chip_opens_its_alerts_and_stays_away_once_dismissed(new_page, server):
+    page = new_page()
+    page.goto(f"{server.url}?tab=monitor&runs=traced")
+    chip = page.locator("#wb-monitor-head .wb-pop summary", has_text="spike")
+    chip.click(timeout=LIMIT)
+    page.locator(".wb-pop-body").get_by_text("the loss rose by 40 %").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".wb-pop-body").get_by_text("the loss rose by 40 %").wait_for(state="hidden")
+    chip.click()
+    page.get_by_role("button", name="Dismiss").click()
+    chip.wait_for(state="hidden")
+    page.reload()
+    page.locator("#wb-monitor-head .wb-figure").first.wait_for(timeout=LIMIT)
+    assert not chip.is_visible()
