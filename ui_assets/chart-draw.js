@@ -3,13 +3,15 @@
 
 const version = new URL(import.meta.url).search;
 const { envelope } = await import(`./chart-series.js${version}`);
-const { faint } = await import(`./chart-smooth.js${version}`);
+const { faint, lowerBound } = await import(`./chart-smooth.js${version}`);
 const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
 const { ACTIVE, MARGIN, colourOf, dashOf, escape, number } = await import(`./chart-look.js${version}`);
 const { curves, interpolateAt, marksOf, pointsIn, referenceOf, unitOf } = await import(`./chart-curves.js${version}`);
 
 const FEW = 3; // runs whose raw lines are drawn at full strength; of more, in the faintest that keeps a contrast of 3 to 1
-const MANY_POINTS = 80; // validation points in sight; more of them are smaller
+const MARKER = [3.5, 8]; // size of a validation point, by how many lie side by side
+const BEGINNING = 0.03; // share of the axis whose losses may lie above the frame: they are many times those that matter
+const MUCH = 1.6; // times higher the panel would have to be for them
 const MAX_BANDS = 400;
 const KINDS = [
   { kind: "save", name: "❘ saved", symbol: "line-ns-open", size: 9, colour: "muted" },
@@ -17,7 +19,7 @@ const KINDS = [
   { kind: "alert", name: "◆ alert", symbol: "diamond", size: 10, colour: "bad" },
 ];
 
-// Plotly's data and layout of a panel of this size. `state`: view, shown (series), colours (run -> index), theme.
+// Plotly's data and layout of a panel of this size, and `cut`, where the losses of the first steps are left out. `state`: view, shown (series), colours (run -> index), theme.
 export function figure(state, id, width, height) {
   const panel = state.options.panels[id];
   const { view, theme: look } = state;
@@ -29,18 +31,21 @@ export function figure(state, id, width, height) {
   for (const curve of pointsIn(state, id)) pointsLine(drawing, curve);
   const layout = frame(state, id, width, height, logy);
   const { data, extent } = drawing;
+  const cut = cutAt(drawing, shown, panel);
+  if (cut) extent.high = cut;
   if (panel.marks) data.push(...markTraces(state, layout));
   if (panel.loss && !view.minus && data.length) yardsticks(drawing, layout);
   if (view.shade) layout.shapes.push(...bands(state));
   if (view.minus) layout.shapes.push(level(0, look.muted, "solid"));
   layout.yaxis.range = state.yranges[id] || yRange(extent, logy, Boolean(view.minus));
   if (logy) Object.assign(layout.yaxis, logTicks(layout.yaxis.range.map((value) => 10 ** value), (height - MARGIN.t - MARGIN.b) / 24));
-  return { data, layout };
+  return { data, layout, cut };
 }
 
 // A line of Plotly's through points of a curve, as many as there are pixels for.
-function line({ state, columns, extent, logy, data }, x, y, style, more = {}) {
+function line({ state, columns, extent, logy, data }, x, y, look, more = {}) {
   const thin = envelope(x, y, ...state.range, columns, state.view.logx);
+  const style = typeof look === "function" ? look(thin.all) : look;
   if (thin.x.length < (more.least || 1)) return;
   widen(extent, thin.x, thin.y, state.range, logy);
   const mode = more.mode || (more.least ? "lines" : lone(thin.y) ? "lines+markers" : "lines");
@@ -58,8 +63,23 @@ function rawLine(drawing, { series, x, raw, smooth, points, scale }, count) {
     const values = piece.columns[column];
     if (values) line(drawing, series.xOfOld(piece, state.view.x), scale === 1 ? values : values.map((v) => v * scale), { color: colour, width: 1, dash: "dot" }, { opacity: 0.45 });
   }
-  const thin = smooth && count > FEW;
-  return line(drawing, x, raw, { color: thin ? faint(colour, state.theme.panel) : colour, width: thin ? 0.8 : smooth ? 1 : 1.3, dash: smooth ? undefined : dashOf(state, series.run) });
+  return line(drawing, x, raw, (all) => {
+    if (!smooth) return { color: colour, width: 1.3, dash: dashOf(state, series.run) };
+    return all && count <= FEW ? { color: colour, width: 1 } : { color: faint(colour, state.theme.panel), width: 0.8 }; // a band of noise is no line
+  });
+}
+
+// Where the frame ends instead of at the losses of the very first steps, or null. A zoom shows all there is.
+function cutAt({ state, id, logy, extent }, shown, { loss }) {
+  const { range, minus, logx } = state.view;
+  if (!loss || range || minus || logx || logy || state.yranges[id]) return null;
+  const [a, b] = state.range;
+  let high = -Infinity;
+  for (const { x, raw } of shown) {
+    const first = lowerBound(x, a + BEGINNING * (b - a));
+    for (let i = first; i < raw.length; i++) if (raw[i] > high) high = raw[i];
+  }
+  return extent.high - extent.low > MUCH * (high - extent.low) && high > extent.low ? high : null;
 }
 
 // The smoothed line with a rim of the background's colour, which tells it from the raw one below it. The end of a run at
@@ -78,9 +98,10 @@ function pointsLine(drawing, { series, x, raw }) {
   const { state } = drawing;
   const color = colourOf(state, series.run);
   const [a, b] = state.range;
-  const many = x.reduce((count, value) => count + (value >= a && value <= b), 0) > MANY_POINTS;
+  const count = x.reduce((sum, value) => sum + (value >= a && value <= b), 0);
+  const size = Math.min(MARKER[1], Math.max(MARKER[0], drawing.columns / (4 * count || 1)));
   line(drawing, x, raw, { color, width: 1.2, dash: dashOf(state, series.run) }, { mode: "lines+markers",
-    marker: { color, size: many ? 4 : 8, symbol: "circle", line: { color: state.theme.panel, width: many ? 0.5 : 1.5 } } });
+    marker: { color, size, symbol: "circle", line: { color: state.theme.panel, width: size > 5 ? 1.2 : 0.6 } } });
 }
 
 // One point between gaps is not a line.

@@ -64,7 +64,7 @@ export function toolbar(options, change, act) {
     field("x", "x axis", x, "wb-chart-unseen"), flags.logx.element, flags.logy.element,
     make("span", { class: "wb-chart-field wb-chart-smooth" }, make("label", { for: `${id}-smooth` }, "smoothing"), smooth, smoothText,
       auto, make("label", { for: `${id}-auto`, title: "a width that goes with the steps in sight" }, "auto")),
-    field("unit", "loss in", unit, "wb-chart-unseen"), field("minus", "minus", minus), reset,
+    field("unit", "loss in", unit, "wb-chart-unseen"), field("minus", "minus", minus, "wb-chart-unseen"), reset,
     make("span", { class: "wb-chart-end" }, menu("Export", ...["PNG", "SVG", "CSV"].map((kind) => button(kind, () => act.save(kind), {
       title: kind === "CSV" ? "every point of the shown runs" : "the curves as they are on screen" }))),
     menu("More", make("fieldset", {}, make("legend", {}, "Panels"), ...panels.map((panel) => panel.element)), flags.follow.element,
@@ -88,7 +88,7 @@ export function toolbar(options, change, act) {
     unit.value = unitOf(state);
     const names = ["", ...view.runs];
     if (names.join() !== [...minus.options].map((option) => option.value).join()) {
-      minus.replaceChildren(...names.map((name) => make("option", { value: name }, name || "nothing")));
+      minus.replaceChildren(...names.map((name) => make("option", { value: name }, name ? `minus ${name}` : "minus nothing")));
     }
     minus.value = view.minus;
     minus.parentElement.hidden = view.runs.length < 2;

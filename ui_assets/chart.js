@@ -239,9 +239,9 @@ class Chart {
     for (const panel of this.panels.values()) {
       if (panel.element.hidden) continue;
       if (this.cursor.held) { this.stale = true; return; }
-      const { data, layout } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
+      const { data, layout, cut } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
-      this.caption(panel, width);
+      this.caption(panel, width, cut);
       if (!data.length && !panel.drawn) continue;
       panel.layout = layout;
       if (panel.drawn) await Plotly.react(panel.plot, data, layout);
@@ -255,12 +255,13 @@ class Chart {
   }
 
   // What a panel shows: its unit, and of what its lines and points are.
-  caption(panel, width) {
+  caption(panel, width, cut) {
     const { points, smooth } = this.options.panels[panel.id];
     panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
     panel.unit.textContent = unitWords(this, panel.id);
     if (!points) return;
-    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this)];
+    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this),
+      cut ? "the first steps lie above" : ""];
     panel.key.textContent = parts.filter(Boolean).join(" · ");
   }
 

@@ -126,3 +126,23 @@ test("GPT-2 of another tokenizer is spread over the run's tokens, and says so", 
   one.view.unit = "nats";
   assert.equal(referenceOf(one, one.shown[0]).value, 3.5);
 });
+
+test("the losses of the very first steps do not flatten the others, and a zoom shows them", () => {
+  const one = chart([run("a", Array.from({ length: 4000 }, (_, i) => 3 + 7 / (1 + i / 20)))]);
+  const whole = figure(one, "loss", 800, 300);
+  assert.ok(whole.cut > 3 && whole.cut < 5 && whole.layout.yaxis.range[1] < 5);
+  one.view.range = [1, 4000];
+  const zoomed = figure(one, "loss", 800, 300);
+  assert.ok(zoomed.cut === null && zoomed.layout.yaxis.range[1] > 9);
+  assert.equal(figure(chart([run("b", Array.from({ length: 400 }, (_, i) => 5 - i / 400))]), "loss", 800, 300).cut, null);
+  const spike = falling(400);
+  spike[300] = 40;
+  assert.ok(figure(chart([run("c", spike)]), "loss", 800, 300).layout.yaxis.range[1] > 40, "a later spike is no beginning");
+});
+
+test("a band of noise is fainter than the line through it, single steps are at full strength", () => {
+  const colours = (n) => figure(chart([run("a", falling(n))]), "loss", 800, 300).data.map((trace) => trace.line.color);
+  const [few, many] = [colours(800), colours(8000)];
+  assert.equal(few[0], few[2]);
+  assert.notEqual(many[0], many[2]);
+});
