@@ -93,7 +93,10 @@ def _after(argv: tuple[str, ...], option: str) -> str:
 
 def _where(task: Task) -> str:
     told, share = tasklist.progress(task)
-    return told if share is None else f"{100 * share:.0f} %, {told}"
+    left = task.progress.seconds_left if task.progress else None
+    if share is None:
+        return told
+    return f"{100 * share:.0f} %" + (f", {words.seconds(left)} left" if left is not None else "")
 
 
 def _measured(context: Context, validated: Mapping[str, Any]) -> dict[str, Any] | None:
