@@ -211,7 +211,7 @@ window.workbench.picker = (() => {
 
   // ---- the panel
 
-  function build() {
+  function build(near) {
     const title = el("h2", { id: "wb-picker-title" });
     const search = el("input", { type: "search", placeholder: "Search", "aria-label": "Search by name" });
     const crumbs = el("nav", { className: "wb-crumbs", "aria-label": "Folder" });
@@ -236,11 +236,11 @@ window.workbench.picker = (() => {
       open = null;
       if (field?.block) { field.block.append(field.status); field.block.querySelector(".wb-pick")?.focus(); }
     });
-    (document.querySelector(".gradio-container") || document.body).append(panel);
+    (near.closest(".contain") || document.body).append(panel); // Gradio lets rules for narrow pages hold in there only
   }
 
   function show(field) {
-    if (!panel?.isConnected) build();
+    if (!panel?.isConnected) build(field.element);
     open = field;
     const { title, uploads, endings, most } = field.options;
     parts.title.textContent = title;

@@ -1,0 +1,116 @@
+"""The picker in a real browser: by keyboard, by search, with files dropped and cancelled; what Train makes of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench.accessible import violations
+
+TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 400
+DROP = """([selector, files]) => {
+  const carried = new DataTransfer(), place = document.querySelector(selector);
+  for (const [name, text] of files) carried.items.add(new File([text], name));
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    place.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried }));
+  }
+}"""
+VALUE = (
+    """([selector, end]) => document.querySelector(`${selector} textarea, ${selector} input`)?.value.endsWith(end)"""
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("picked")
+    for name in ("root/books/old", "root/empty", "runs", "elsewhere"):
+        (folder / name).mkdir(parents=True)
+    for number in range(120):
+        (folder / "root" / "books" / f"book {number}.txt").write_text(f"{number} {TEXT}")
+    (folder / "root" / "books" / "old" / "moby.jsonl").write_text('{"text": "x"}\n')
+    (folder / "root" / "out").symlink_to(folder / "elsewhere")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workbench_server: Any, place: Path) -> Any:
+    environment = {"MYGPT2_CACHE": str(place / "cache")}
+    return workbench_server(place / "runs", "--data-root", str(place / "root"), env=environment)
+
+
+def rows(page: Any) -> list[str]:
+    return page.locator(".wb-picks .wb-row-name").all_inner_texts()
+
+
+def test_a_file_is_chosen_by_the_keyboard_alone_and_found_by_its_name(server: Any, browser_page: Any) -> None:
+    page = browser_page
+    page.goto(f"{server.url}?tab=data")
+    page.locator("#wb-data-source .wb-pick").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".wb-picks section")
+    assert page.evaluate("document.activeElement.type") == "search" and "pydocs" in rows(page)
+    assert violations(page) == []
+    page.keyboard.type("moby")
+    page.wait_for_function("document.querySelector('.wb-row-name')?.innerText.includes('moby.jsonl')")
+    page.keyboard.press("Escape")  # takes the words back
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "wb-pick", "the focus is where it was"
+
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".wb-folder-row")
+    for name in ("root/", "books/"):
+        page.locator(f".wb-folder-row:has-text('{name}')").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f".wb-crumbs [aria-current]:has-text('{name[:-1]}')")
+    assert rows(page)[:3] == ["old/", "book 0.txt", "book 1.txt"] and "of 121" in page.inner_text(".wb-picks-pages")
+    page.get_by_role("button", name="Next", exact=True).last.click()
+    page.wait_for_selector(".wb-row-name:has-text('book 119.txt')")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Backspace")
+    page.wait_for_selector(".wb-crumbs [aria-current]:has-text('root')")
+    assert not [name for name in rows(page) if name in ("out/", "empty/")]
+    page.get_by_role("button", name="Use the folder books").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(VALUE, arg=["#wb-data-source", "books"])
+    page.wait_for_selector("#wb-data-message .wb-problem")  # of several formats: it is opened, and says so
+    page.locator("#wb-data-source .wb-pick").click()
+    page.wait_for_selector(".wb-picks h3:has-text('Recent')")
+    assert rows(page)[0] == "books"
+
+
+def test_files_are_brought_along_refused_and_cancelled(server: Any, browser_page: Any, place: Path) -> None:
+    page, uploads = browser_page, place / "runs" / ".workbench" / "uploads"
+    page.goto(f"{server.url}?tab=data")
+    page.wait_for_selector("#wb-data-source .wb-pick")
+    page.evaluate(DROP, ["#wb-data-source", [["../My book.txt", TEXT]]])
+    page.wait_for_function(VALUE, arg=["#wb-data-source", "My-book.txt"])
+    assert (uploads / "My-book.txt").read_text() == TEXT
+    page.wait_for_selector("#wb-data-opened #wb-data-hist svg")
+    page.evaluate(DROP, ["#wb-data-source", [["chapter 1.txt", TEXT], ["chapter 2.txt", TEXT]]])
+    page.wait_for_function(VALUE, arg=["#wb-data-source", "chapter"])
+    assert sorted(path.name for path in (uploads / "chapter").iterdir()) == ["chapter-1.txt", "chapter-2.txt"]
+
+    status = page.locator("#wb-data-source .wb-pick-status")
+    page.evaluate(DROP, ["#wb-data-source", [["letter.docx", TEXT]]])
+    page.wait_for_function("document.querySelector('.wb-pick-status.wb-bad')?.innerText.includes('.jsonl')")
+    page.route("**/workbench/upload/**", lambda route: None)  # an answer that never comes
+    page.evaluate(DROP, ["#wb-data-source", [["slow.txt", TEXT]]])
+    status.get_by_role("button", name="Cancel").click()
+    page.wait_for_function("document.querySelector('.wb-pick-status')?.innerText.includes('nothing was kept')")
+    assert sorted(path.name for path in uploads.iterdir() if path.name[0] != ".") == ["My-book.txt", "chapter"]
+
+
+def test_a_file_dropped_on_trains_data_is_looked_into_and_names_the_run(server: Any, browser_page: Any) -> None:
+    page = browser_page
+    page.goto(f"{server.url}?tab=train")
+    page.wait_for_selector("#field-data-source .wb-pick")
+    page.wait_for_selector("#train-look [data-act=look], #train-look .wb-look")  # the form has been looked at
+    page.evaluate(DROP, ["#train-data", [["Moby Dick.txt", TEXT]]])
+    page.wait_for_function(VALUE, arg=["#field-run", "Moby-Dick-1"])
+    page.wait_for_function("document.querySelector('#train-look .wb-look')?.innerText.includes('Call me Ishmael')")
+    assert "1 text file" in page.inner_text("#train-look") and violations(page) == []
+    page.locator("#field-data-source textarea").fill("empty")
+    page.wait_for_selector("#train-look .wb-problem")
+    assert page.locator("#train-start").is_disabled(), "an empty folder is refused before it is queued"
