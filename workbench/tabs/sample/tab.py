@@ -16,6 +16,7 @@ from workbench.context import Context
 from workbench.corpus.library import Library
 from workbench.models import choices, resolve, short
 from workbench.page import ACTION, PRIVATE, QUIET, Page
+from workbench.picker.component import picker
 from workbench.tabs.sample import opening
 from workbench.tabs.sample.alternatives import alternatives
 from workbench.tabs.sample.client import SAMPLING, Sampler
@@ -52,7 +53,7 @@ def build(context: Context, page: Page) -> None:
                 placeholder="Empty: the models begin a text of their own.",
             )  # fmt: skip
             with gr.Row(elem_id="wb-sample-actions"):
-                model_a, model_b = _model("Model A"), _model("Model B")
+                model_a, model_b = _model(context, "a"), _model(context, "b")
                 generate = gr.Button("Generate", variant="primary", elem_id="wb-sample-generate", elem_classes="wb-fit")
                 stop = gr.Button("Stop", variant="stop", elem_id="wb-sample-stop", elem_classes="wb-fit")
             notice = gr.HTML(elem_id="wb-sample-notice", apply_default_css=False)
@@ -206,9 +207,12 @@ def _panes(sampler: Sampler) -> gr.HTML:
     )  # fmt: skip
 
 
-def _model(label: str) -> gr.Dropdown:
+def _model(context: Context, side: str) -> gr.Dropdown:
     """Empty until the tab is opened: what there is when the server starts may be gone, or old, by then."""
-    return gr.Dropdown([], value=None, label=label, allow_custom_value=True, min_width=140)
+    field = gr.Dropdown([], value=None, label=f"Model {side.upper()}", allow_custom_value=True, min_width=140,
+                        elem_id=f"wb-sample-{side}")  # fmt: skip
+    picker(context, "model", field)
+    return field
 
 
 def _number(name: str) -> gr.Number:
