@@ -65,7 +65,7 @@ def table(names: list[str], tokenizers: list[Tokenizer], rows: list[Row]) -> htm
     sizes = [f"{n} ({t.vocab_size:,} ids)" for n, t in zip(names, tokenizers, strict=True)]
     lines = [[_kind(row), *_cells(row, most)] for row in rows]
     found = html.table(
-        ["kind of text", *sizes], lines, range(1, len(sizes) + 1), "more is better; in brackets how many fewer tokens"
+        ["kind of text", *sizes], lines, range(1, len(sizes) + 1), "more is better; in brackets against GPT-2"
     )
     return html.Markup(f'<div class="wb-kinds">{found}</div>')
 

@@ -69,10 +69,10 @@ def _text_part(context: Context, bench: Bench, c: SimpleNamespace) -> None:
 
 def _replay_part(c: SimpleNamespace) -> None:
     with gr.Accordion("Replay the merges of a word", open=False, elem_id="wb-tok-replay"):
-        with gr.Row(elem_classes="wb-line"):
+        with gr.Row(elem_classes="wb-tok-line"):
             c.word = gr.Textbox(WORD, label="Word or short text", max_length=merges.MOST_CHARS, scale=3)
             c.replay = gr.Button("Replay", elem_classes="wb-fit")
-        with gr.Row(elem_classes="wb-line"):
+        with gr.Row(elem_classes="wb-tok-line"):
             c.back = gr.Button("One merge back", elem_classes="wb-fit")
             c.merge = gr.Slider(0, 1, value=0, step=1, label="Merges done", scale=4, elem_id="wb-merge")
             c.forward = gr.Button("One merge on", elem_classes="wb-fit")
@@ -82,7 +82,7 @@ def _replay_part(c: SimpleNamespace) -> None:
 def _compare_part(context: Context, c: SimpleNamespace) -> None:
     Fragment('<h2 class="wb-h">Bytes per token beside GPT-2</h2>')
     c.table = Fragment(elem_id="wb-tok-table")
-    with gr.Row(elem_classes="wb-line"):
+    with gr.Row(elem_classes="wb-tok-line"):
         c.prose = gr.Textbox("pydocs", label="English prose of", min_width=120, elem_id="wb-tok-prose")
         picker(context, "data", c.prose)
         c.compare = gr.Button("Add prose", elem_id="wb-tok-compare", elem_classes="wb-fit")
