@@ -175,6 +175,7 @@ class Session:
         return {
             "protocol": text.protocol, **measured.to_json(), "text": text.stream.origin,
             "quoted": [figure.to_json() for figure in quoted], "yardstick": beside,
+            "by_document": measured.by_document(),
         }  # fmt: skip
 
     def _evaluate(self, scorer: GPTScorer, text: Text, title: str) -> LossResult:

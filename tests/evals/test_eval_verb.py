@@ -81,6 +81,8 @@ def test_a_path_and_hellaswag_in_one_go(evaluate: Eval, place: Path) -> None:
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"])) and found["stderr"] > 0
     assert found["bits_per_byte"] == pytest.approx(found["loss"] * found["tokens"] / math.log(2) / found["bytes"])
     assert found["quoted"] == [] and found["yardstick"] is None and found["precision"] == "fp32"
+    by = found["by_document"]
+    assert len(by["nll"]) == 150 and sum(by["nll"]) / sum(by["targets"]) == pytest.approx(found["loss"], abs=1e-4)
     for protocol in ("completion", "harness"):
         own = found["hellaswag"][protocol]
         assert own["n"] == 20 and 0 <= own["acc"] <= 1 and own["stderr"] == own["acc_norm_stderr"]

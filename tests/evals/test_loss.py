@@ -94,6 +94,10 @@ def test_every_target_counts_once_and_for_its_own_document(
     if all(lengths):
         expected = clustered_error(np.array(nll), np.array(count))
         assert found.stderr == (None if expected is None else pytest.approx(expected, abs=1e-12))
+        by = found.by_document()
+        assert by is not None and by["targets"] == count[: len(by["targets"])] and sum(by["targets"]) == found.tokens
+        assert by["nll"] == pytest.approx(nll[: len(by["nll"])], abs=1e-4)
+    assert not {"nll", "targets"} & found.to_json().keys(), "an event of a run stays short"
 
 
 @pytest.fixture(scope="module")

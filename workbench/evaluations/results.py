@@ -9,11 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mygpt2.files import read_json
 from mygpt2.records import number
 from mygpt2.run_dir import list_runs
 
 LARGEST = 1 << 20  # bytes of a result; the engine's have some kilobytes
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The sums of each document: nats, and the targets they are of; both (documents,) in float64."""
+
+    nll: np.ndarray
+    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Loss:
     bytes: int
     window: int
     quoted: tuple[Mapping[str, Any], ...] = ()
+    documents: Documents | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -125,10 +136,20 @@ def loss_of(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | Non
         tokens=_whole(numbers.get("tokens")) or 0,
         bytes=_whole(numbers.get("bytes")) or 0,
         window=_whole(numbers.get("window")) or 0,
+        documents=_documents(numbers.get("by_document")),
         quoted=tuple(
             q for q in (quoted if isinstance(quoted, list) else []) if number(_dict(q).get("figure")) is not None
         ),
     )
+
+
+def _documents(found: Any) -> Documents | None:
+    try:
+        nll, targets = (np.asarray(_dict(found)[key], dtype=np.float64) for key in ("nll", "targets"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    whole = nll.ndim == 1 and nll.shape == targets.shape and len(nll) > 1 and bool(np.isfinite([nll, targets]).all())
+    return Documents(nll, targets) if whole and targets.min() >= 0 and targets.sum() > 0 else None
 
 
 def _text(record: Mapping[str, Any]) -> str:

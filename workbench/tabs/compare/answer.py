@@ -16,6 +16,7 @@ from workbench.tabs.compare.groups import (
     accuracy_bars,
     bars,
     error_between,
+    paired_error,
     resolved,
 )
 
@@ -35,6 +36,7 @@ class Answer:
     words: str
     more: str = ""
     pair: tuple[str, str] | None = None
+    again: tuple[str, ...] = ()  # models that measured here would tell apart better
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,12 @@ def answer(chosen: Set) -> Answer:
         )  # fmt: skip
     names = [name(bar.label) for bar in (best, *doubtful)]
     together = f"{', '.join(names[:-1])} and {names[-1]}"
+    again = () if paired_error(second, best) is not None else tuple(_runs(best, second))
+    hint = "Measured here, document by document, their difference has a far smaller error." if again else ""
+    more = hint or _what_would_tell(by, error)
     return Answer(
         "warn", "Not clear", f"{together} cannot be told apart: {unit.text(by)} {unit.name} lie between the first two, "
-        f"with a standard error of {unit.text(error)}.", _what_would_tell(by, error), _pair(best, second),
+        f"with a standard error of {unit.text(error)}.", more, _pair(best, second), again,
     )  # fmt: skip
 
 
@@ -118,8 +123,13 @@ def _what_would_tell(by: float, error: float) -> str:
     return f"About {times:,.0f} times as much text would tell." if times >= 2 else "Twice as much text would tell."
 
 
+def _runs(best: Bar, second: Bar) -> list[str]:
+    """The checkpoints that two bars are of, where both are of runs and can be measured again."""
+    models = [bar.result.model for bar in (best, second) if bar.result]
+    return models if len(models) == 2 and all(map(CHECKPOINT.fullmatch, models)) else []
+
+
 def _pair(best: Bar, second: Bar) -> tuple[str, str] | None:
     """Two different runs; checkpoints of one are not two."""
-    found = [CHECKPOINT.fullmatch(bar.label) for bar in (best, second)]
-    runs = [m["run"] for m in found if m]
-    return (runs[0], runs[1]) if len(runs) == 2 and runs[0] != runs[1] else None
+    runs = [model.partition("/")[0] for model in _runs(best, second)]
+    return (runs[0], runs[1]) if runs and runs[0] != runs[1] else None

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workbench.evaluations.results import Loss, Result
 
 NORMAL_95 = 1.959964  # standard errors to either side of a 95 % interval
@@ -154,7 +156,8 @@ def accuracy_bars(chosen: Set, scoring: str, metric: str) -> list[Bar]:
 def against_best(shown: Sequence[Bar], points: bool = False) -> list[str]:
     """What each bar is against the best measured one, which is called so only where no other could be.
 
-    The errors are added as those of independent results; on one text they rather go together, so this is cautious.
+    Where the sums of documents are not known the errors are added as those of independent results; on one text they
+    rather go together, so that is cautious.
     `points`: values are shares, differences are told in percentage points.
     """
     measured = [bar for bar in shown if not bar.quoted]
@@ -167,8 +170,32 @@ def against_best(shown: Sequence[Bar], points: bool = False) -> list[str]:
 
 
 def error_between(bar: Bar, best: Bar) -> float | None:
-    """Standard error of a difference, of independent results; None where one of theirs is not known."""
+    """Standard error of a difference: document by document where both have the sums of the same ones, otherwise of
+    independent results. None where one of theirs is not known."""
+    paired = paired_error(bar, best)
+    if paired is not None:
+        return paired
     return None if bar.stderr is None or best.stderr is None else math.hypot(bar.stderr, best.stderr)
+
+
+def paired_error(bar: Bar, other: Bar) -> float | None:
+    """Of the difference of two models on the same tokens, clustered by document; in the bars' unit.
+
+    As `mygpt2.evals.loss.clustered_error`, of the documents' differences: what makes a text hard for both cancels.
+    """
+    one, two = (each.result.loss if each.result else None for each in (bar, other))
+    if one is None or two is None or one.token_sha256 != two.token_sha256 or one.loss == 0:
+        return None
+    a, b = one.documents, two.documents
+    if a is None or b is None or not np.array_equal(a.targets, b.targets):
+        return None
+    difference = a.nll - b.nll
+    residual = difference - a.targets * (difference.sum() / a.targets.sum())
+    count = int((a.targets > 0).sum())
+    if count < 2:
+        return None
+    error = math.sqrt(count / (count - 1) * float(np.square(residual).sum())) / float(a.targets.sum())
+    return error * bar.value / one.loss
 
 
 def resolved(bar: Bar, best: Bar) -> bool:

@@ -31,6 +31,9 @@ def results_view(chosen: Set | None, missing: Sequence[str] = ()) -> Markup:
 def _answer_view(chosen: Set, missing: Sequence[str]) -> Markup:
     found = answer(chosen)
     more = [escape(found.more)]
+    if found.again:
+        more.append(html.button("measure", " ".join(found.again), "Measure both here",
+                                f"Measure {' and '.join(found.again)} here"))  # fmt: skip
     if found.pair:
         first, second = found.pair
         more.append(html.button("pair", f"{first} {second}", "Compare step against step",

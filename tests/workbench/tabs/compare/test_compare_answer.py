@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mygpt2.evals.loss import clustered_error
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.compare.made_up import QUOTED, Place, items_result, text_result
 from workbench.evaluations.own import OwnResults
 from workbench.tabs.compare.answer import answer
-from workbench.tabs.compare.groups import bars, sets
+from workbench.tabs.compare.groups import Bar, bars, paired_error, sets
 from workbench.tabs.compare.tab import pick, protocol_named
 from workbench.tabs.compare.view import dots, results_view
 
@@ -49,9 +51,31 @@ def test_what_cannot_be_told_apart_is_called_so_with_what_would_tell(place: Plac
     assert found.chip == "Not clear" and found.words.startswith(
         "tiny, other and third cannot be told apart: 0.0100 nats"
     )
-    assert found.more == "About 8 times as much text would tell." and found.pair == ("tiny", "other")
+    assert "document by document" in found.more and found.pair == ("tiny", "other")
+    assert found.again == ("tiny/step-00000140", "other/step-00000140")
     view = results_view(place.sets()[0])
     assert 'data-act="pair" data-id="tiny other"' in view and "first, but not by a clear margin" in view
+    assert 'data-act="measure" data-id="tiny/step-00000140 other/step-00000140"' in view
+    place.add(text_result("folder", 2.99))
+    found = answer(place.sets()[0])
+    assert found.more == "About 8 times as much text would tell." and not found.again and found.pair is None
+
+
+def test_on_the_same_documents_the_difference_has_its_own_error(place: Place) -> None:
+    """Documents differ far more from each other than the models do on any of them."""
+    hard, targets = [10.0, 400.0, 30.0, 200.0, 90.0], [10, 100, 20, 50, 40]
+    for name, gain in (("tiny/step-00000140", [0.0] * 5), ("other/step-00000140", [0.2, 2.2, 0.4, 0.9, 0.8])):
+        nll = [a + b for a, b in zip(hard, gain, strict=True)]
+        by = {"nll": nll, "targets": targets}
+        place.add(text_result(name, sum(nll) / sum(targets), stderr=0.4, by_document=by))
+    chosen = place.sets()[0]
+    best, second = bars(chosen)
+    error = paired_error(second, best)
+    assert error == pytest.approx(clustered_error(np.array([0.2, 2.2, 0.4, 0.9, 0.8]), np.array(targets)))
+    found = answer(chosen)
+    assert found.chip == "Clear" and f"({error:.4f})" in found.words and "best of 2" in found.words
+    place.add(text_result("other/step-00000140", 3.3, stderr=0.4, by_document={"nll": [1.0, 2.0], "targets": [1, 1]}))
+    assert paired_error(*reversed(bars(place.sets()[0]))) is None, "of other documents it is none"
 
 
 def test_equal_ones_unknown_errors_and_a_single_model_are_said(place: Place) -> None:
@@ -60,11 +84,14 @@ def test_equal_ones_unknown_errors_and_a_single_model_are_said(place: Place) -> 
     assert found.words == "a alone is measured here: 3.0000 nats per token, with a standard error of 0.0100."
     place.add(text_result("a/step-00000001", 3.0))
     found = answer(place.sets()[0])
-    assert "a at step 1" in found.words and "a at step 2" in found.words and "may well be equal" in found.more
+    assert "a at step 1" in found.words and "a at step 2" in found.words
     assert found.pair is None, "checkpoints of one run are not two runs"
     place.add(text_result("b", 2.0, stderr=None))
     found = answer(place.sets()[0])
     assert found.chip == "Error not known" and "how much of that is chance is not known" in found.words
+    for name in ("x", "y"):
+        place.add(text_result(name, 3.0, text={"another": "text"}, token_sha256="b" * 64))
+    assert "may well be equal" in answer(place.sets()[0]).more
 
 
 def test_of_hellaswag_the_answer_is_in_points(place: Place) -> None:
@@ -107,8 +134,6 @@ def test_the_set_that_is_shown_first(tmp_path: Path) -> None:
 
 
 def test_a_run_far_off_does_not_press_the_others_together() -> None:
-    from workbench.tabs.compare.groups import Bar
-
     chart = dots("Loss", [Bar("a", 3.0, 0.01), Bar("b", 3.1, 0.01), Bar("diverged", 289.0, 2.0)])
     assert (
         chart.count("wb-off") == 1 and chart.count("wb-whisker") == 2 and "an arrow" in chart and ">289.0000<" in chart
