@@ -100,12 +100,6 @@ class RunIndex:
         """What was just changed is seen by the next who asks."""
         self._looked = -1.0
 
-    def tokenizers(self, names: Sequence[str]) -> dict[str, str]:
-        """By run, as their configurations say it; those for which that is not known are left out."""
-        with self._lock:
-            rows = {name: self._entries[name].row["tokenizer"] for name in names if name in self._entries}
-        return {name: spec for name, spec in rows.items() if spec}
-
     def _look(self, alerts: Mapping[str, int]) -> None:
         now = time.monotonic()
         if 0 <= now - self._looked < MAX_AGE:

@@ -74,8 +74,7 @@ def build(context: Context, page: Page) -> None:
         with gr.Column(scale=5, min_width=320, elem_id="wb-monitor-run"):
             part("head", elem_id="wb-monitor-head")
             buttons, confirm = _buttons()
-            for name in ("trouble", "mixed"):
-                part(name, elem_id=f"wb-monitor-{name}")
+            part("trouble", elem_id="wb-monitor-trouble")
             chart = LiveChart(context, url=True, yardstick=partial(yardstick.known, context),
                               label="Curves of the chosen runs", elem_id="wb-monitor-chart")  # fmt: skip
             chart.measure(page.friendly(_measurer(context)), None, None, **ACTION)

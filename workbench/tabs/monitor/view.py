@@ -105,7 +105,6 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     news.tell("renamed", {name: now for name, now in asked_for.items() if now != name})
     if ask.table:
         table.tell(monitor.index, monitor.trash, context.runs, news)
-    news.show("mixed", mixed(monitor.index.tokenizers(ask.runs)))
     news.set("chart", stamp=(ask.runs, ask.request), value={**ask.view, "runs": list(ask.runs)})
     run = _focus(context, ask.focus)
     job = next((job.state for job in context.jobs.queue() if run and job.run == run.name), "")
@@ -141,15 +140,6 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
         len(ask.runs) > 1,
     )  # fmt: skip
-
-
-def mixed(tokenizers: Mapping[str, str]) -> html.Markup:
-    """That the losses of the chosen runs do not compare, where their tokenizers differ; nothing where they do."""
-    if len(set(tokenizers.values())) < 2:
-        return html.Markup("")
-    words = "; ".join(f"{run}: {spec}" for run, spec in tokenizers.items())
-    text = "These runs have different tokenizers, so their losses per token do not compare; Compare gives bits per byte"
-    return html.Markup(f'<p class="wb-warn" role="status">{html.escape(f"{text} ({words}).")}</p>')
 
 
 def _stops(context: Context, run: RunDir | None) -> bool:
