@@ -41,7 +41,6 @@ window.workbench.step = (() => {
     shown = { run, step };
     const mine = ++asked;
     card().hidden = false;
-    document.body.classList.add("wb-step-open");
     card().setAttribute("aria-busy", "true");
     find("title").textContent = `Step ${step.toLocaleString("en-US")}`;
     find("run").textContent = run;
@@ -109,7 +108,6 @@ window.workbench.step = (() => {
     shown = null;
     asked += 1;
     card().hidden = true;
-    document.body.classList.remove("wb-step-open");
     window.workbench.url({ run: null, step: null });
     const back = from?.isConnected && from !== document.body ? from : document.querySelector("#wb-monitor-chart [tabindex]");
     from = null;

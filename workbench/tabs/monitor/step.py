@@ -126,7 +126,7 @@ def _head(monitor: Monitor, run: RunDir, step: int, batch: Batch | None) -> html
         found.insert(0, html.join([html.chip("resumed", "warn"), f" attempt {row['attempt']} goes on from here"]))
     items = "".join(f"<li>{html.escape(event)}</li>" for event in found[:MOST_EVENTS])
     events = f'<ul class="wb-step-events">{items}</ul>' if items else ""
-    return html.join([html.figures(figures), html.Markup(events)])
+    return html.join([html.figures(figures) if row else "", html.Markup(events)])
 
 
 def _metrics(run: RunDir, step: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_nonsense_is_answered_with_a_sentence(made, question, said):
 def test_a_step_that_was_never_trained_has_no_figures_and_says_what_the_trace_holds(made):
     monitor, _ = made
     card = asked(monitor, run="r", step=99)
-    assert "n/a" in card["head"] and "which holds 1 to 8" in card["rows"] and card["after"] is None
+    assert card["head"] == "" and "which holds 1 to 8" in card["rows"] and card["after"] is None
 
 
 def test_a_resume_and_an_alert_of_the_step_are_told(made, monkeypatch):
