@@ -1,11 +1,13 @@
-// The train tab's notes: what is wrong with a field, or how it differs from the preset, inside the field's own block.
+// The train tab: notes at fields, the search over all settings, links to fields, and the form kept over a reload.
 window.workbench.train = (() => {
   "use strict";
   let notes = {}; // dotted name -> markup, escaped by the server
   let watched = null; // the tab that the observer watches
-  const observer = new MutationObserver(() => place());
+  let edited = false; // whether a person changed something in this window: only that is for other windows too
+  const observer = new MutationObserver(() => { place(); filter(); });
 
   const slug = (name) => name.replaceAll(".", "-").replaceAll("_", "-");
+  const tab = () => document.getElementById("train");
 
   function write(field, id, markup) {
     let note = document.getElementById(id);
@@ -28,20 +30,117 @@ window.workbench.train = (() => {
       wanted.add(`note-${slug(name)}`);
       if (field) write(field, `note-${slug(name)}`, markup);
     }
+    // Gradio gives each choice a name of its own, which makes as many stops for the keyboard.
+    for (const choice of document.querySelectorAll("#field-preset input")) if (choice.name !== "train-preset") choice.name = "train-preset";
     for (const note of document.querySelectorAll("#train .wb-note")) if (!wanted.has(note.id)) note.remove();
   }
 
   // `shown`: what the server keeps of the page, as JSON.
   function showNotes(shown) {
-    try { notes = JSON.parse(shown || "{}").notes || {}; } catch { notes = {}; }
-    const tab = document.getElementById("train");
-    if (tab !== watched) {
-      watched = tab;
+    let told = {};
+    try { told = JSON.parse(shown || "{}"); } catch { /* an answer that was cut off: the next one is whole */ }
+    notes = told.notes || {};
+    if (tab() !== watched) {
+      watched = tab();
       observer.disconnect();
-      observer.observe(tab, { childList: true, subtree: true });
+      observer.observe(watched, { childList: true, subtree: true });
     }
     place();
+    if ("form" in told) keep(told.form);
+    const link = window.workbench.params();
+    if (link.tab === "train") window.workbench.url(Object.fromEntries(LINKS.filter((key) => key in link).map((key) => [key, null])));
   }
 
-  return { showNotes };
+  // The form over a reload: this window's own in sessionStorage, and for new windows what was edited last in any.
+  const LINKS = ["from_run", "from_job", "preset", "tokenizer", "settings"]; // what a link fills the form from, once
+  const key = () => `workbench-train:${document.querySelector("#train-search [data-runs]")?.dataset.runs || ""}`;
+
+  function stores(work) { // a private window may have none: the form lasts as long as the page
+    try { return work(window.sessionStorage, window.localStorage); } catch { return ""; }
+  }
+
+  function kept() {
+    return stores((own, all) => own.getItem(key()) ?? all.getItem(key()) ?? "");
+  }
+
+  function keep(form) { // an empty text: this window's form is as it opens, whatever other windows have
+    const text = form ? JSON.stringify(form) : "";
+    stores((own, all) => {
+      own.setItem(key(), text);
+      if (edited && text) all.setItem(key(), text);
+      else if (edited) all.removeItem(key());
+    });
+  }
+
+  for (const kind of ["input", "change", "click"]) {
+    document.addEventListener(kind, (event) => {
+      if (kind === "click" && !event.target.closest?.("[data-act=reset], #train-load")) return;
+      if (tab()?.contains(event.target) && event.target.id !== "train-find") edited = true;
+    }, { capture: true });
+  }
+
+  // Search. Folds are opened, as the page has the fields of an open one only; those it opened it closes again.
+  const opened = new Set();
+  const foldButton = (fold) => fold.querySelector("button");
+  const isOpen = (fold) => foldButton(fold)?.classList.contains("open") || Boolean(fold.querySelector(".wb-fields"));
+  const words = () => (document.getElementById("train-find")?.value || "").toLowerCase().split(/\s+/).filter(Boolean);
+
+  function search() {
+    const asked = words();
+    for (const fold of document.querySelectorAll("#train [id^=fold-]")) {
+      if (asked.length && !isOpen(fold)) { opened.add(fold.id); foldButton(fold)?.click(); }
+      if (!asked.length && opened.delete(fold.id) && isOpen(fold)) foldButton(fold)?.click();
+    }
+    filter();
+  }
+
+  function filter() {
+    const asked = words(), form = document.querySelector("#train .wb-train-form");
+    if (!form || (!asked.length && !form.classList.contains("wb-found"))) return;
+    form.classList.toggle("wb-found", asked.length > 0);
+    let count = 0;
+    for (const field of form.querySelectorAll("[id^=field-]")) {
+      const text = field.textContent.toLowerCase();
+      const out = !asked.every((word) => text.includes(word));
+      if (field.classList.contains("wb-out") !== out) field.classList.toggle("wb-out", out);
+      count += out ? 0 : 1;
+    }
+    const said = form.querySelector(".wb-search [role=status]"), told = !asked.length ? "" : count === 1 ? "1 setting" : `${count} settings`;
+    if (said && said.textContent !== told) said.textContent = told;
+  }
+
+  document.addEventListener("input", (event) => { if (event.target.id === "train-find") search(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.target.id === "train-find" && event.key === "Escape") { event.target.value = ""; search(); }
+  });
+
+  // Links to fields: out of a search, into a fold, and the keyboard with them.
+  function focus(name, fold) {
+    const box = document.getElementById("train-find");
+    if (box?.value) { box.value = ""; search(); }
+    const folded = fold && document.getElementById(fold);
+    if (folded && !isOpen(folded)) foldButton(folded)?.click();
+    const until = Date.now() + 2000;
+    (function look() {
+      const field = document.getElementById(`field-${slug(name)}`);
+      const input = field?.offsetParent && field.querySelector("input:not([disabled]), textarea:not([disabled])");
+      if (!input) { if (Date.now() < until) setTimeout(look, 50); return; }
+      input.focus({ preventScroll: true });
+      input.select?.();
+      field.scrollIntoView({ block: "center" });
+    })();
+  }
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("#train a[data-field]");
+    if (link) { event.preventDefault(); focus(link.dataset.field, link.dataset.fold); }
+    if (event.target.closest?.("#train-first [data-act=rate]")) focus("optimizer.lr");
+    const copy = event.target.closest?.("#train [data-copy]");
+    if (copy) {
+      const text = copy.parentElement.querySelector("pre").textContent;
+      navigator.clipboard?.writeText(text).then(() => { copy.textContent = "Copied"; }, () => { copy.textContent = "Select and copy it"; });
+    }
+  });
+
+  return { showNotes, kept, keep, focus };
 })();

@@ -131,7 +131,7 @@ def estimate(context: Context, checked: Checked) -> Plan | str:
 
 def free_name(context: Context, stem: str) -> str:
     """The first name of stem-1, stem-2 ... that no run has."""
-    stem = re.sub(r"[^A-Za-z0-9._]+", "-", re.sub(r"-\d{1,6}$", "", stem)).strip("-._")[:50] or "run"
+    stem = _slug(stem)
     taken = {path.name for path in context.runs.iterdir()} if context.runs.is_dir() else set()
     number = 1
     while f"{stem}-{number}" in taken:
@@ -139,9 +139,24 @@ def free_name(context: Context, stem: str) -> str:
     return f"{stem}-{number}"
 
 
-def is_suggested(name: str) -> bool:
-    """Whether a name is empty or made by `free_name` from a preset, so that another preset may replace it."""
-    return not name.strip() or re.sub(r"-\d{1,6}$", "", name.strip()) in preset_names()
+def stem_of(context: Context, preset: str, source: str) -> str:
+    """What a run is called after until somebody names it: a file or folder of one's own, else the preset."""
+    try:
+        path = Path(context.source(source))
+    except UserError:
+        return preset
+    return _slug(path.name.partition(".")[0] or path.name) if path.is_absolute() else preset
+
+
+def is_suggested(name: str, *stems: str) -> bool:
+    """Whether a name is empty or made by `free_name` from a preset or one of the stems, so that it may be replaced."""
+    stem = re.sub(r"-\d{1,6}$", "", name.strip())
+    return not name.strip() or stem in preset_names() or stem in map(_slug, stems)
+
+
+def _slug(stem: str) -> str:
+    """The stem as a name of a run may begin."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", re.sub(r"-\d{1,6}$", "", stem)).strip("-._")[:50] or "run"
 
 
 def first_devices(context: Context) -> list[str]:

@@ -43,7 +43,7 @@ class DataConfig(Section):
         min_length=1,
     )
     text_column: str = setting(
-        "text", "Column (parquet) or key (jsonl) that holds the document.", title="Text column", min_length=1
+        "text", "Field that holds the text. A column of parquet, a key of jsonl.", title="Text column", min_length=1
     )
     tokenizer: str = setting(
         "gpt2",

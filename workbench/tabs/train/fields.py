@@ -42,7 +42,7 @@ def component_value(setting: Setting, text: str) -> Any:
 
 def heading(group: Group) -> Markup:
     """The title of a group that is open on the page."""
-    return Markup(f'<h3 class="wb-group" id="group-{group.id}">{escape(group.title)}</h3>')
+    return Markup(f'<h3 class="wb-group-title">{escape(group.title)}</h3>')
 
 
 def group_fields(fields: Fields, group: Group, texts: Mapping[str, str]) -> None:
@@ -86,7 +86,8 @@ def component(setting: Setting, text: str) -> Any:
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices), value=text, allow_custom_value=True, **common)
     lines = 2 if setting.kind == "list" else 1
-    return gr.Textbox(text, placeholder="automatic" if setting.optional else None, max_length=MAX_TEXT, lines=lines,
+    empty = ("automatic" if "Unset:" in setting.help else "none") if setting.optional else None
+    return gr.Textbox(text, placeholder=empty, max_length=MAX_TEXT, lines=lines,
                       max_lines=6, **common)  # fmt: skip
 
 

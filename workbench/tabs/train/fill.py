@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from mygpt2.cli import Parser
-from mygpt2.config import load_config, preset_names
+from mygpt2.config import load_config
 from mygpt2.errors import UserError
 from mygpt2.launch.request import add_arguments
 from mygpt2.run_dir import rank_states
@@ -17,17 +16,6 @@ from workbench import forms
 from workbench.context import Context
 from workbench.forms import Loaded
 from workbench.jobs import Job
-
-
-def preset_choices() -> list[tuple[str, str]]:
-    """Label and name of each preset, smallest first."""
-    return [(f"{name}: {sentence(name)}", name) for name in preset_names()]
-
-
-def sentence(name: str) -> str:
-    """What a preset is for: the comment its file begins with."""
-    text = (resources.files("mygpt2") / "presets" / f"{name}.toml").read_text("utf-8")
-    return text.partition("\n")[0].lstrip("# ").strip()
 
 
 def from_preset(name: str) -> Loaded:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -17,13 +17,17 @@ from mygpt2.config import to_toml
 from mygpt2.errors import UserError
 from mygpt2.planning import Plan
 from workbench import draft as drafts
+from workbench import forms
 from workbench.context import Context
 from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
-from workbench.forms import Loaded
+from workbench.forms import Change, Loaded
 from workbench.page import Page
-from workbench.tabs.train import fill, show
+from workbench.tabs.train import fill, outlook, show
 from workbench.tabs.train.fields import Fields, fold_label
+from workbench.tabs.train.first import first_draft
 from workbench.tabs.train.groups import groups
+from workbench.tabs.train.keep import from_kept, kept_form
+from workbench.tabs.train.presets import sentence
 
 Data = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -31,22 +35,26 @@ Updates = dict[Any, Any]
 
 @dataclass
 class Parts:
-    """The components that handlers read and write. `shown` holds which notes are on the page, `filled` changes when
-    the form was written by the server, `file` is a TOML on its way to the browser."""
+    """The components that handlers read and write. `shown` holds what the page's script knows of the form, `filled`
+    changes when the form was written by the server, `kept` is what the browser has of it from before, `file` is a TOML
+    on its way to the browser."""
 
     fields: Fields
     shown: Any = None
     filled: Any = None
+    kept: Any = None
     file: Any = None
     message: Any = None
+    about: Any = None
+    changes: Any = None
+    line: Any = None
     reasons: Any = None
     estimate: Any = None
+    length: Any = None
     schedule: Any = None
-    changes: Any = None
     command: Any = None
     start: Any = None
     queue_up: Any = None
-    welcome_start: Any = None
 
     @property
     def form(self) -> set[Any]:
@@ -61,8 +69,9 @@ class Parts:
     @property
     def refreshed(self) -> list[Any]:
         """The outputs of `refresh`."""
-        return [*self.fields.folds.values(), self.shown, self.reasons, self.estimate,
-                self.schedule, self.changes, self.command, self.start, self.queue_up]  # fmt: skip
+        return [*self.fields.folds.values(), self.fields.inputs[RUN], self.shown, self.about, self.changes, self.line,
+                self.reasons, self.estimate, self.length, self.schedule, self.command, self.start,
+                self.queue_up]  # fmt: skip
 
 
 def draft_of(parts: Parts, data: Data) -> Draft:
@@ -79,34 +88,60 @@ def draft_of(parts: Parts, data: Data) -> Draft:
 
 
 def refresh(context: Context, parts: Parts, data: Data) -> Updates:
-    """After every change: notes at fields, what it will take, the command, and whether Start is on."""
-    checked = drafts.check(context, draft_of(parts, data))
+    """After every change: notes at fields, what it will take, the command, and whether Start is on.
+
+    A run that nobody named is called after the text it is trained on, as soon as that is another one.
+    """
+    before, now = _dictionary(data.get(parts.shown)), draft_of(parts, data)
+    run = _named_after_text(context, now, str(before.get("source") or ""))
+    checked = drafts.check(context, replace(now, run=run or now.run))
     plan = drafts.estimate(context, checked)
     ready = not checked.reasons
-    return {
-        **_notes(parts, data, checked),
-        parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
-        parts.estimate: show.estimate(plan),
-        parts.schedule: show.schedule(plan.rates) if isinstance(plan, Plan) else "",
+    renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
+    return renamed | {
+        **_notes(context, parts, before, checked),
+        parts.about: show.status(sentence(checked.draft.preset)) if PRESET not in checked.problems else "",
         parts.changes: show.changes(checked),
-        parts.command: checked.command_line,
+        parts.line: outlook.line(plan),
+        parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
+        parts.estimate: outlook.estimate(plan),
+        parts.length: outlook.length(plan),
+        parts.schedule: outlook.schedule(plan.rates) if isinstance(plan, Plan) else "",
+        parts.command: outlook.command(checked.command_line),
         parts.start: gr.Button(interactive=ready),
         parts.queue_up: gr.Button(interactive=ready),
     }
 
 
-def _notes(parts: Parts, data: Data, checked: Checked) -> Updates:
-    """All notes, for the page's script, and the folds that are other than those on the page."""
+def _named_after_text(context: Context, now: Draft, before: str) -> str | None:
+    """The name of a run that nobody named once another text is chosen; None where the name stays.
+
+    before: the last source that could be trained on, "" when the page has just been opened or filled.
+    """
+    source = forms.as_text(now.values.get("data.source"))
+    if not before or source == before or not drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, before)):
+        return None
+    try:
+        context.source(source)
+    except UserError:
+        return None
+    return drafts.free_name(context, drafts.stem_of(context, now.preset, source))
+
+
+def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked) -> Updates:
+    """All notes and what the browser is to keep, for the page's script; and the folds that are to be other."""
     changes = {change.name: change for change in checked.changes}
     notes = {name: str(text) for name in parts.fields.inputs
-             if (text := show.note(name, checked.problems.get(name, ()), changes.get(name)))}  # fmt: skip
+             if (text := show.note(name, *_told_at(checked, name, changes)))}  # fmt: skip
     now: dict[str, Any] = {"notes": notes} if notes else {}
+    source = forms.as_text(checked.draft.values.get("data.source"))
+    now["source"] = str(before.get("source") or "") if "data.source" in checked.problems else source
+    now["form"] = kept_form(checked.draft, context, now["source"])
     folded = [group for group in groups() if group.folded]
     for group in folded:
         problems, changed = (sum(n in found for n in group.names) for found in (checked.problems, changes))
         if problems or changed:
             now[f"fold {group.id}"] = [problems, changed]
-    before = _dictionary(data.get(parts.shown))
     updates: Updates = {parts.shown: json.dumps(now)}
     for group in folded:
         key, fold = f"fold {group.id}", parts.fields.folds[group.id]
@@ -117,6 +152,14 @@ def _notes(parts: Parts, data: Data, checked: Checked) -> Updates:
         had = _had_problems(before.get(key))
         updates[fold] = gr.Accordion(label=label, open=True) if problems and not had else gr.Accordion(label=label)
     return updates
+
+
+def _told_at(checked: Checked, name: str, changes: Mapping[str, Change]) -> tuple[list[str], Change | None, list[str]]:
+    """What stands at a field: lines, its change, and the fields at which lines stand that name this one too."""
+    first = {line: fields[0] for line, fields in checked.reasons if fields}
+    lines = checked.problems.get(name, ())
+    own = [line for line in lines if first.get(line, name) == name]
+    return own, changes.get(name), [first[line] for line in lines if first.get(line, name) != name]
 
 
 def _had_problems(counts: Any) -> bool:
@@ -146,7 +189,9 @@ def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, mess
 def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
     """Another preset: its values, and its name for a run that had no name of its own."""
     now = draft_of(parts, data)
-    run = drafts.free_name(context, now.preset) if drafts.is_suggested(now.run) else None
+    source = forms.as_text(now.values.get("data.source"))
+    suggested = drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, source))
+    run = drafts.free_name(context, now.preset) if suggested else None
     return filled(context, parts, fill.from_preset(now.preset), run)
 
 
@@ -216,11 +261,21 @@ def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[s
 
 def launch_first(context: Context) -> str:
     """Starts the newcomer's run, whatever the form holds by now; its name."""
-    devices = drafts.first_devices(context)
-    values = fill.from_preset(drafts.FIRST_PRESET).values
-    processes = str(drafts.first_processes(drafts.FIRST_PRESET, devices))
-    name = drafts.free_name(context, drafts.FIRST_PRESET)
-    return drafts.launch(context, Draft(drafts.FIRST_PRESET, values, name, devices, processes), True).run
+    return drafts.launch(context, first_draft(context), True).run
+
+
+def restore(context: Context, parts: Parts, kept: str | None) -> Updates:
+    """The form as the browser kept it, bad values and all; without one, as it opens under a name that is free now."""
+    found, own = from_kept(kept), parts.fields.inputs
+    if found is None:
+        return {own[RUN]: drafts.free_name(context, drafts.FIRST_PRESET), parts.filled: secrets.token_hex(4)}
+    preset, values = found.loaded.preset, found.loaded.values
+    run = found.run or drafts.free_name(context, drafts.stem_of(context, preset, values["data.source"]))
+    devices = [device for device in found.devices or [] if device in context.jobs.slots]
+    devices = devices or drafts.first_devices(context)
+    processes = found.processes or str(drafts.first_processes(preset, devices))
+    machine: Updates = {own[DEVICES]: devices, own[NPROC]: processes}
+    return filled(context, parts, found.loaded, run) | machine
 
 
 def suggest_name(context: Context, parts: Parts, data: Data) -> Updates:

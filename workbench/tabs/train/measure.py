@@ -1,23 +1,20 @@
-"""A few real steps of what the form holds, as `plan --measure` takes them: a task, its figures at the estimate."""
+"""A few real steps of what the form holds, as `plan --measure` takes and keeps them: a task beside the estimate."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from mygpt2.config.words import words_of
 from mygpt2.errors import UserError
 from workbench import draft as drafts
 from workbench.context import Context
 from workbench.draft import Draft
-from workbench.html import Markup, button, escape, join
+from workbench.html import Markup
 from workbench.jobs import RESULT, Task
-from workbench.tasklist import badge
+from workbench.tasklist import listed
 
 KIND = "measure"
-SHOWN = ("time.speed", "time.total", "memory.process")
 
 
 def start(context: Context, draft: Draft) -> Task:
@@ -36,8 +33,12 @@ def start(context: Context, draft: Draft) -> Task:
     argv = [sys.executable, "-m", "mygpt2", "plan", "--measure", "--nproc", str(checked.processes), "--runs",
             str(context.runs), "--json", RESULT, "--preset", draft.preset, *words]  # fmt: skip
     on = f"{checked.processes} x {drafts.device_kind(draft.devices)}"
-    label = f"{shlex.join([draft.preset, *words])} on {on}"
+    label = _brief(f"Measuring {shlex.join([draft.preset, *words])} on {on}")
     return context.jobs.tasks.start(KIND, argv, label=label, devices=draft.devices)
+
+
+def _brief(label: str) -> str:
+    return label if len(label) <= 120 else f"{label[:60]} … {label[-50:]}"
 
 
 def stop(context: Context) -> None:
@@ -52,32 +53,20 @@ def newest(context: Context) -> Task | None:
     return next(iter(context.jobs.tasks.list(KIND)), None)
 
 
-def view(task: Task | None) -> Markup:
-    """The newest measurement: under way, its figures, or why there are none. Nothing before the first."""
-    if task is None:
-        return Markup("")
-    head = f"<p>{badge(task)} <b>Measured</b>: {escape(_brief(task.label))}</p>"
-    if task.running:
-        said = next((line for line in reversed(task.log) if line.strip()), "starting")
-        stop = button("stop-measuring", task.id, "Stop measuring", "Stop measuring")
-        body = f'<p class="wb-muted" role="status">{escape(said)}</p>{stop}'
-    elif task.state == "done":
-        body = f"<dl>{_figures(task.result)}</dl>"
+def act(context: Context, action: str, id: str) -> None:
+    """Ends or forgets a measurement. UserError for anything else."""
+    if action == "stop-measuring":
+        stop(context)
+    elif action == "forget-measuring" and context.jobs.tasks.get(id).kind == KIND:
+        context.changes()
+        context.jobs.tasks.forget(id)
     else:
-        body = f'<p class="wb-bad">{escape(task.error or "stopped")}</p>'
-    return Markup(f'<section class="wb-card wb-estimate">{head}{body}</section>')
+        raise UserError(f"{action!r} cannot be done to a measurement; allowed: stop-measuring, forget-measuring")
 
 
-def _brief(label: str) -> str:
-    return label if len(label) <= 200 else f"{label[:120]} … {label[-60:]}"
-
-
-def _figures(result: Any) -> Markup:
-    found = result.get("figures") if isinstance(result, Mapping) else None
-    figures = [found[key] for key in SHOWN if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
-    rows = (
-        f"<div><dt>{escape(figure.get('label'))}</dt><dd>{escape(figure.get('text'))}"
-        f"<small>{escape(figure.get('basis'))}</small></dd></div>"
-        for figure in figures
-    )
-    return join(map(Markup, rows)) or Markup("<div><dt>Result</dt><dd>cannot be read</dd></div>")
+def view(task: Task | None) -> Markup:
+    """The newest measurement while it is under way, or why it failed. One that is done stands in the estimate."""
+    if task is None or task.state in ("done", "stopped"):
+        return Markup("")
+    can = [("stop-measuring", "Stop") if task.running else ("forget-measuring", "Remove from the list")]
+    return listed([task], 1, actions=lambda _: can)

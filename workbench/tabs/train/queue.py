@@ -1,11 +1,10 @@
-"""The queue and the runs that can go on, as tables whose buttons name an action and what it is done to."""
+"""The queue and the runs that can be resumed, as lists whose buttons name an action and what it is done to."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
@@ -14,7 +13,7 @@ from mygpt2.run_dir import RunDir, RunState, rank_states, state_of
 from mygpt2.run_dir.marks import current_runs
 from workbench.context import Context
 from workbench.draft import parse_processes
-from workbench.html import STATES, Markup, badge, button, empty, escape, join, table
+from workbench.html import STATES, Markup, badge, button, chip, escape, join, note
 from workbench.jobs import Job
 from workbench.jobs.policy import check_resumable, may_resume
 from workbench.jobs.reading import came_to_nothing
@@ -26,36 +25,49 @@ WORDS = {"waiting": "queued", "claimed": "starting"}
 
 
 def queue(context: Context) -> Markup:
-    """What waits and runs, first first, and the last that ended, with why."""
+    """What waits and runs, first first, and the last that ended, with why; and whether anything is started at all."""
     active = context.jobs.queue()
     ended = [job for job in context.jobs.history(ENDED_SHOWN) if job.run not in {a.run for a in active}]
-    pause = "The queue is paused: nothing waiting is started." if context.jobs.paused else ""
-    head = Markup(f'<p class="wb-warn">{pause}</p>') if pause else ""
-    if not active and not ended:
-        return join([head, empty("Nothing is queued.", "Queue a run to have it started when its devices are free.")])
     waiting = [job.id for job in active if job.state in WAITING]
     held = context.jobs.devices.held() if waiting else {}
-    rows = [_row(context, job, waiting, held) for job in (*active, *ended)]
-    headers = ("run", "state", "on", "settings", "why", "")
-    keys = [job.id for job in (*active, *ended)]
-    return join([head, table(headers, rows, caption="queue and the last that ended", keys=keys)])
+    rows = join(_row(context, job, waiting, held) for job in (*active, *ended))
+    body = Markup(f'<div class="wb-tasks">{rows}</div>') if rows else note("Nothing waits and nothing runs.")
+    return join([_head(context), body])
 
 
-def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> tuple[Any, ...]:
-    buttons = [button("open", job.id, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
+def _head(context: Context) -> Markup:
+    paused = context.jobs.paused
+    told = chip("paused: nothing waiting is started", "warn") if paused else ""
+    press = ("continue", "Continue") if paused else ("pause", "Pause")
+    can = button(press[0], "", press[1], f"{press[1]} the queue") if not context.read_only else ""
+    return Markup(f'<div class="wb-queue-head"><h2>Queue</h2>{told}{can}</div>')
+
+
+def _row(context: Context, job: Job, waiting: Sequence[str], held: Mapping[str, str]) -> Markup:
+    can = [button("open", job.id, "Open", f"Open {job.run} in Monitor")] if job.state != "cancelled" else []
     if not context.read_only:
+        can.append(button("copy", job.id, "Copy", f"Copy {job.run} into the form"))
         if job.id in waiting:
             place = waiting.index(job.id)
-            buttons += [button("up", job.id, "Up", f"Move {job.run} up")] if place else []
-            buttons += [button("down", job.id, "Down", f"Move {job.run} down")] if place + 1 < len(waiting) else []
-            buttons.append(button("cancel", job.id, "Cancel", f"Take {job.run} out of the queue"))
-        buttons.append(button("copy", job.id, "Copy", f"Copy {job.run} into the form"))
-    on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
-    what = Markup(f'<span class="wb-mono">{escape(_settings(job))}</span>')
+            can += [button("up", job.id, "↑", f"Move {job.run} up")] if place else []
+            can += [button("down", job.id, "↓", f"Move {job.run} down")] if place + 1 < len(waiting) else []
+            can.append(button("cancel", job.id, "Cancel", f"Take {job.run} out of the queue"))
     word = WORDS.get(job.state, job.state)
     nothing = came_to_nothing(RunDir(context.runs / job.run)) if job.state == "finished" else ""
-    why = Markup(f'<span class="wb-bad">diverged: {escape(nothing)}</span>') if nothing else _why(job, held)
-    return job.run, badge(word) if word in STATES else word, on, what, why, join(buttons)
+    why = f"diverged: {nothing}" if nothing else _why(job, held)
+    on = f"{', '.join(job.spec.devices)} x {job.spec.nproc}"
+    bad = " wb-bad" if nothing or job.state == "failed" else ""
+    told = Markup(f'<span class="wb-muted{bad}">{escape(why)}</span>') if why else ""
+    return _task(job.id, word, job.run, f"{on} · {_settings(job)}", told, can)
+
+
+def _task(key: str, state: str, name: str, more: str, why: Markup | str, can: Sequence[Markup]) -> Markup:
+    """A row in the look of all long work."""
+    shown = badge(state) if state in STATES else chip(state)
+    return Markup(
+        f'<div class="wb-task" data-key="{escape(key)}"><span>{shown} <b>{escape(name)}</b></span>'
+        f'<span class="wb-muted">{escape(more)}</span>{why}<span class="wb-task-can">{join(can)}</span></div>'
+    )
 
 
 def _why(job: Job, held: Mapping[str, str]) -> str:
@@ -75,8 +87,11 @@ def _settings(job: Job) -> str:
 
 
 def act(context: Context, action: str, id: str) -> None:
-    """Moves or cancels a waiting job. UserError for what is not possible (any more)."""
+    """Moves or cancels a waiting job, pauses or continues the queue. UserError for what is not possible (any more)."""
     context.changes()
+    if action in ("pause", "continue"):
+        (context.jobs.pause if action == "pause" else context.jobs.resume)()
+        return
     if action not in ("up", "down", "cancel"):
         raise UserError(f"{action!r} cannot be done to a job; allowed: up, down, cancel")
     if action == "cancel":
@@ -93,24 +108,19 @@ def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
     return [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
 
 
-def resume_table(context: Context) -> Markup:
-    """The runs that can go on, each with its button."""
+def resume_list(context: Context) -> Markup:
+    """The runs that can be resumed, each with its button; nothing for none."""
     rows = []
     for run, state in resumable(context):
         step, steps = whole(state.status.get("step")), whole(state.status.get("steps"))
-        at = "n/a" if step is None or steps is None else f"{step:,} of {steps:,}"
+        at = "step n/a" if step is None or steps is None else f"step {step:,} of {steps:,}"
+        ranks = len(rank_states(run))
+        at += f" · {ranks} process{'es' if ranks > 1 else ''}" if ranks else ""
         why = state.reason or str((state.exit or {}).get("reason") or state.status.get("message") or "")
-        go = "" if context.read_only else button("resume", run.name, "Resume", f"Resume {run.name}")
-        rows.append((run.name, badge(state.state), at, len(rank_states(run)) or "n/a", why, go))
-    if not rows:
-        return empty("No run of this folder was stopped, failed or got lost.")
-    return table(
-        ("run", "state", "step", "processes", "why it ended", ""),
-        rows,
-        numeric={2, 3},
-        caption="runs to resume",
-        keys=[row[0] for row in rows],
-    )
+        told = Markup(f'<span class="wb-muted">{escape(why)}</span>') if why else ""
+        can = [] if context.read_only else [button("resume", run.name, "Resume", f"Resume {run.name}")]
+        rows.append(_task(run.name, state.state, run.name, at, told, can))
+    return Markup(f'<div class="wb-tasks">{join(rows)}</div>') if rows else Markup("")
 
 
 def resume(context: Context, name: str, processes: str) -> Job:

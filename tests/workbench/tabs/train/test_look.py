@@ -18,7 +18,6 @@ from workbench.live import News
 from workbench.survey.sample import Survey
 from workbench.survey.surveys import Look
 from workbench.tabs.train import look
-from workbench.tabs.train.data_block import named_after
 
 FOUND = Survey(kind="txt", files=3, size=4000, documents=300, counted=True, tokens=60_000, bytes_per_token=4.2,
                held_out=3, pieces=0, looked=300, encodings={"UTF-8": 3}, beginnings=("Once upon a time",))  # fmt: skip
@@ -116,20 +115,3 @@ def test_a_problem_that_the_look_found_keeps_a_run_from_starting(
     assert not drafts.check(context, draft).problems.get("data.source")
     monkeypatch.setattr(context.surveys, "problem", lambda data: "its first line has no key text; set another")
     assert drafts.check(context, draft).problems["data.source"] == ["its first line has no key text; set another"]
-
-
-@pytest.mark.parametrize(("name", "run", "before", "expected"), [
-    ("Moby Dick.txt", "tiny-1", "", "Moby-Dick-1"), ("a.b.jsonl.gz", "", "", "a-1"), ("x.txt", "my-own", "", None),
-    ("x.txt", "Moby-Dick-1", "Moby-Dick-1", "x-1"), ("x.txt", "Moby-Dick-2", "Moby-Dick-1", None),
-])  # fmt: skip
-def test_a_run_that_nobody_has_named_is_named_after_its_file(
-    context: Context, name: str, run: str, before: str, expected: str | None
-) -> None:
-    (context.data_roots[0] / name).write_text("x")
-    found = named_after(context, {"value": str(context.data_roots[0] / name)}, run, before)
-    assert found == (expected, expected) if expected else not isinstance(found, tuple)
-
-
-def test_a_name_of_the_hub_names_no_run(context: Context) -> None:
-    for value in ("pydocs", "fineweb-edu-10BT", "/etc/passwd", "", None):
-        assert not isinstance(named_after(context, {"value": value}, "tiny-1", ""), tuple)

@@ -15,7 +15,8 @@ import pytest
 from mygpt2.config import load_config, to_toml
 from tests.workbench.conftest import RunningServer, Start, make_run
 
-SETTLED = "document.querySelector('#train-command textarea')?.value.includes('mygpt2.launch')"
+COMMAND = "document.querySelector('#train-command pre')?.textContent"
+SETTLED = f"{COMMAND}?.includes('mygpt2.launch')"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def note(page: Any, name: str) -> Any:
 
 
 def command(page: Any) -> str:
-    return str(page.locator("#train-command textarea").input_value())
+    return str(page.locator("#train-command pre").text_content())
 
 
 def load(page: Any, file: Path) -> None:
@@ -57,7 +58,7 @@ def load(page: Any, file: Path) -> None:
 
 
 def wait_command(page: Any, words: str) -> None:
-    page.wait_for_function(f"document.querySelector('#train-command textarea')?.value.includes({json.dumps(words)})")
+    page.wait_for_function(f"{COMMAND}?.includes({json.dumps(words)})")
 
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -84,9 +85,12 @@ def test_bad_values_are_told_at_their_fields_and_start_says_why_it_is_off(page: 
         assert note(page, name).bounding_box()["y"] > page.locator(f"#{_id(name)}").bounding_box()["y"], (
             "below its field"
         )
-        reasons.get_by_text(words).first.wait_for()
+        reasons.locator(f"a[data-field='{name}']").wait_for()
         assert start.is_disabled() and page.locator("#train-welcome-start").is_enabled()
+        assert page.get_by_text(words).count() == 1, "said once"
     assert reasons.locator("li").count() == len(bad), "every reason is listed"
+    reasons.get_by_role("link", name="Learning rate").click()
+    page.wait_for_function("document.activeElement.closest('#field-optimizer-lr')")
     for name, text in good.items():
         box(page, name).fill(text)
     page.wait_for_function(SETTLED)
@@ -97,7 +101,7 @@ def test_bad_values_are_told_at_their_fields_and_start_says_why_it_is_off(page: 
     near = f"{8191 // (256 * processes) * 256 * processes}, 8192"  # what is advised holds for the processes chosen
     note(page, "train.batch_tokens").get_by_text(f"nearest: {near}").wait_for()
     assert start.is_disabled() and page.locator(".wb-field-problem").count() == 1, "at the field that was changed"
-    note(page, "train.batch_tokens").get_by_role("button", name="Reset train.batch_tokens").click()
+    note(page, "train.batch_tokens").get_by_role("button", name="Reset Batch size").click()
     page.wait_for_function(SETTLED)
     assert box(page, "train.batch_tokens").input_value() == "8192" and start.is_enabled()
     assert {str(path) for path in folder.rglob("*")} == before, "nothing was written meanwhile"
@@ -108,16 +112,16 @@ def _id(name: str) -> str:
 
 
 def test_what_it_will_take_follows_every_change(page: Any) -> None:
-    estimate = page.locator("#train-estimate")
-    estimate.locator("dd").get_by_text("4,273,664").wait_for()
+    estimate = page.locator("#train-line")
+    estimate.get_by_text("4.27M parameters · 1.15M tokens").wait_for()
     box(page, "model.n_layer").fill("5")
-    estimate.locator("dd").get_by_text("5,063,").wait_for()
+    estimate.get_by_text("5.06M parameters").wait_for()
     wait_command(page, "--model.n_layer 5")
-    page.locator("#train-changes").get_by_text("1 differ from tiny").wait_for()
+    page.locator("#train-changes").get_by_text("1 setting changed from tiny").wait_for()
     note(page, "model.n_layer").get_by_text("preset:").wait_for()
     page.locator("#train-schedule svg polyline").first.wait_for()
-    page.locator("#train-changes").get_by_role("button", name="Reset all").click()
-    estimate.locator("dd").get_by_text("4,273,664").wait_for()
+    page.locator("#train-changes").get_by_role("button", name="Reset all settings to the preset").click()
+    estimate.get_by_text("4.27M parameters").wait_for()
     assert box(page, "model.n_layer").input_value() == "4"
 
 
@@ -154,8 +158,8 @@ def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path
 
 def test_two_clicks_from_an_empty_folder_to_a_run(page: Any, folder: Path, browser_page: Any) -> None:
     assert not [path for path in folder.iterdir() if not path.name.startswith(".")], "nothing ran before"
-    assert page.locator("#field-preset input[value=tiny]").is_checked() and page.locator("#train-welcome").is_visible()
-    page.locator("#train-welcome").get_by_text("4-million-parameter").wait_for()
+    assert page.locator("#field-preset input[value=tiny]").is_checked() and page.locator("#train-first").is_visible()
+    page.locator("#train-first").get_by_text("4.3M-parameter").wait_for()
     shown = command(page)
     page.locator("#train-welcome-start").click()
     page.wait_for_selector('button[role="tab"][aria-selected="true"]:has-text("Monitor")')
@@ -166,22 +170,22 @@ def test_two_clicks_from_an_empty_folder_to_a_run(page: Any, folder: Path, brows
 
 
 def test_the_queue_is_ordered_cancelled_and_copied_from_the_page(page: Any, folder: Path) -> None:
-    table = page.locator("#train-queue")
+    queue = page.locator("#train-queue")
     for name, steps in (("first", "11"), ("second", "12")):
         box(page, "run").fill(name)
         box(page, "train.steps").fill(steps)
         wait_command(page, f"--run {name} --preset tiny --train.steps {steps}")
         page.locator("#train-queue-up").click()
-        table.get_by_role("cell", name=name, exact=True).wait_for()
-    table.get_by_role("button", name="Move second up").click()
+        queue.locator(".wb-task b", has_text=name).wait_for()
+    queue.get_by_role("button", name="Move second up").click()
     page.wait_for_function(
-        "(() => { const rows = [...document.querySelectorAll('#train-queue tbody tr')].map(r => r.cells[0].innerText);"
+        "(() => { const rows = [...document.querySelectorAll('#train-queue .wb-task b')].map(b => b.textContent);"
         " return rows.indexOf('second') < rows.indexOf('first'); })()"
     )
-    table.get_by_role("button", name="Copy first into the form").click()
+    queue.get_by_role("button", name="Copy first into the form").click()
     wait_command(page, "--run first-1 --preset tiny --train.steps 11")
-    table.get_by_role("button", name="Take first out of the queue").click()
-    table.get_by_text("cancelled").first.wait_for()
+    queue.get_by_role("button", name="Take first out of the queue").click()
+    queue.get_by_text("cancelled").first.wait_for()
     assert "second" in jobs(folder) and "first" not in jobs(folder) and not (folder / "first").exists()
 
 
@@ -201,3 +205,73 @@ def test_a_link_fills_the_form_and_a_stopped_run_goes_on(
     page.get_by_role("button", name="Resume held").click()
     page.wait_for_selector('button[role="tab"][aria-selected="true"]:has-text("Monitor")')
     assert jobs(folder)["held"]["spec"]["nproc"] == 4
+
+
+def test_the_keyboard_is_at_start_within_twelve_stops(page: Any) -> None:
+    page.evaluate("document.activeElement.blur()")
+    stops: list[str] = []
+    while "train-start" not in stops and len(stops) < 30:
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.slice(0, 20)"))
+    assert stops[-1] == "train-start" and len(stops) <= 12, stops
+
+
+def test_the_search_finds_folded_settings_and_lets_go_of_them(page: Any) -> None:
+    page.locator("#train-find").fill("beta 2")
+    box(page, "optimizer.beta2").wait_for()
+    page.wait_for_function("document.querySelector('.wb-search [role=status]').textContent === '1 setting'")
+    assert not box(page, "train.steps").is_visible()
+    page.locator("#train-find").press("Escape")
+    box(page, "train.steps").wait_for()
+    page.wait_for_function("!document.querySelector('#field-optimizer-beta2')?.offsetParent")
+
+
+def test_the_form_is_there_after_a_reload_and_a_link_wins(
+    new_page: Callable[..., Any], server: RunningServer, folder: Path
+) -> None:
+    make_run(folder, "other", 3, settings=("--train.steps", "66"))
+    address = f"{server.url}?tab=train"
+
+    def open_page(where: str, steps: str) -> Any:
+        page = new_page()
+        page.goto(where)
+        page.wait_for_function(f"{COMMAND}?.includes('--train.steps {steps}')")
+        return page
+
+    one = new_page()
+    one.goto(address)
+    one.wait_for_function(SETTLED)
+    box(one, "train.steps").fill("33")
+    wait_command(one, "--train.steps 33")
+    one.reload()
+    wait_command(one, "--train.steps 33")
+    assert box(one, "train.steps").input_value() == "33"
+    two = open_page(address, "33")  # a new window begins with what was changed last
+    box(two, "train.steps").fill("44")
+    wait_command(two, "--train.steps 44")
+    two.close()
+    three = open_page(f"{address}&from_run=other", "66")
+    three.wait_for_function("!location.search.includes('from_run')")
+    three.reload()
+    three.wait_for_function(f"{COMMAND}?.includes('--train.steps 66')")
+    three.close()
+    own = one.evaluate("window.workbench.train.kept()")
+    assert '"train.steps":"33"' in own, "each window keeps its own"
+    one.locator("#train-changes").get_by_role("button", name="Reset all settings to the preset").click()
+    one.wait_for_function(f"{SETTLED} && !{COMMAND}.includes('--train.steps')")
+    one.reload()
+    one.wait_for_function(SETTLED)
+    assert box(one, "train.steps").input_value() == "140", "reset forgets"
+
+
+def test_start_stays_in_sight(new_page: Callable[..., Any], server: RunningServer) -> None:
+    for size in ({"width": 1360, "height": 900}, {"width": 390, "height": 844}):
+        page = new_page(viewport=size)
+        page.goto(f"{server.url}?tab=train")
+        page.wait_for_function(SETTLED)
+        page.locator("#fold-rest button").first.click()
+        page.locator("#field-log-profile").scroll_into_view_if_needed()
+        page.wait_for_function(
+            "(() => { const { top, bottom } = document.querySelector('#train-start').getBoundingClientRect();"
+            " return top >= 0 && bottom <= window.innerHeight && window.scrollY > 300; })()"
+        )

@@ -101,6 +101,8 @@ def test_the_page_opens_on_tiny_ready_to_start(form: Form) -> None:
     assert is_on(updates[form.parts.start]) and is_on(updates[form.parts.queue_up])
     assert "--preset tiny" in updates[form.parts.command] and "--nproc 2" in updates[form.parts.command]
     assert not updates[form.parts.reasons] and "4,273,664" in updates[form.parts.estimate]
+    assert "4.27M parameters · 1.15M tokens" in updates[form.parts.line] and "about" in updates[form.parts.line]
+    assert "1,146,880</b> tokens in all" in updates[form.parts.length] and "passes" in updates[form.parts.length]
     assert not form.notes(updates), "no note on any field"
 
 
@@ -109,9 +111,11 @@ def test_a_bad_value_is_shown_at_its_field_and_taken_away_again(form: Form) -> N
     updates = form.refresh()
     assert "expected a whole number from 1" in form.note(updates, "train.steps")
     assert 'role="alert"' in form.note(updates, "train.steps")
-    assert not is_on(updates[form.parts.start]) and form.parts.welcome_start not in updates
-    assert "Start is off" in updates[form.parts.reasons] and "train.steps = 0" in updates[form.parts.reasons]
-    assert updates[form.parts.command] == ""
+    assert not is_on(updates[form.parts.start]) and not is_on(updates[form.parts.queue_up])
+    assert "Start is off" in updates[form.parts.reasons]
+    assert '<a href="#field-train-steps" data-field="train.steps">Steps</a>' in updates[form.parts.reasons]
+    assert "expected" not in updates[form.parts.reasons], "what is wrong is said once, at the field"
+    assert "mygpt2" not in updates[form.parts.command]
     again = form.refresh()
     assert not set(form.parts.fields.folds.values()) & set(again), "what is on the page is not sent again"
     form["train.steps"] = "140"
@@ -134,8 +138,9 @@ def test_a_fold_counts_what_is_in_it_and_opens_at_a_problem(form: Form) -> None:
 def test_what_is_typed_never_becomes_markup(form: Form) -> None:
     form["train.steps"] = form["data.source"] = form[RUN] = "<img src=x onerror=alert(1)>"
     updates = form.refresh()
-    for made in (form.parts.reasons, form.parts.changes, form.parts.estimate, form.parts.shown):
+    for made in (form.parts.reasons, form.parts.changes, form.parts.estimate, form.parts.line, form.parts.command):
         assert "<img" not in str(updates.get(made, ""))
+    assert "<img" not in str(form.notes(updates))
 
 
 def test_another_preset_fills_the_form_and_names_the_run(form: Form) -> None:
@@ -263,3 +268,61 @@ def test_a_settings_file_that_is_a_link_out_of_its_run_fills_no_form(form: Form,
     run.config_file.symlink_to(secret)
     with pytest.raises(UserError, match="is a link out of the run"):
         handlers.answer_request(form.context, form.parts, Page.ask(from_run="old"), form.data)
+
+
+def test_what_two_fields_are_about_is_said_at_one_of_them(form: Form) -> None:
+    form[NPROC] = "3"
+    notes = form.notes(form.refresh())
+    assert "not a multiple of 3 ranks" in notes["train.batch_tokens"] and "ranks" not in notes[NPROC]
+    assert 'data-field="train.batch_tokens"' in notes[NPROC], "and the other one leads to it"
+
+
+def test_a_link_to_a_folded_field_names_its_fold(form: Form) -> None:
+    form["optimizer.beta1"] = "2"
+    assert 'data-field="optimizer.beta1" data-fold="fold-rest">Beta 1</a>' in form.refresh()[form.parts.reasons]
+
+
+def test_a_run_that_nobody_named_is_called_after_the_text(form: Form, tmp_path: Path) -> None:
+    (tmp_path / "stories.txt").write_text("once upon a time")
+    form.refresh()
+    form["data.source"] = "stori"
+    form.refresh()
+    assert form[RUN] == "tiny-1", "there is no such text, it is still being typed"
+    form["data.source"] = "stories.txt"
+    updates = form.refresh()
+    assert form[RUN] == "stories-1" and "--run stories-1" in updates[form.parts.command]
+    form["data.source"] = "pydocs"
+    form.refresh()
+    assert form[RUN] == "tiny-1"
+    form[RUN] = "mine"
+    form["data.source"] = "stories.txt"
+    assert form.parts.fields.inputs[RUN] not in form.refresh() and form[RUN] == "mine"
+
+
+def kept(form: Form) -> str:
+    found = json.loads(form.refresh()[form.parts.shown])["form"]
+    return json.dumps(found) if found else ""
+
+
+def test_the_browser_keeps_what_differs_and_brings_it_back(form: Form, tmp_path: Path) -> None:
+    assert kept(form) == "", "a form as it opens is not kept"
+    form[PRESET] = "small"
+    form.apply(handlers.choose_preset(form.context, form.parts, form.data))
+    form["train.steps"], form["model.bias"], form[RUN], form[NPROC] = "x<b>", False, "mine", "1"
+    text = kept(form)
+    assert json.loads(text)["values"] == {"train.steps": "x<b>", "model.bias": "false"}
+    other = Form(_folder(tmp_path))
+    other.apply(handlers.restore(other.context, other.parts, text))
+    assert (other[PRESET], other["train.steps"], other["model.bias"]) == ("small", "x<b>", False)
+    assert (other[RUN], other[DEVICES], other[NPROC]) == ("mine", ["cpu"], "1")
+    other.apply(handlers.reset(other.context, other.parts, "*", other.data))
+    assert "values" not in json.loads(kept(other)), "reset to the preset forgets"
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"version": 0}', '{"version": 1, "preset": "no"}',
+                                  '{"version": 1, "values": 3}', '{"version": 1, "values": {"no.such": "1"}}',
+                                  '{"version": 1, "devices": ["cuda:9"], "values": {"train.steps": 7}}'])  # fmt: skip
+def test_what_a_browser_gives_back_is_not_believed(form: Form, text: str) -> None:
+    form.apply(handlers.restore(form.context, form.parts, text))
+    assert (form[PRESET], form["train.steps"], form[RUN], form[DEVICES]) == ("tiny", "140", "tiny-1", ["cpu"])
+    assert is_on(form.refresh()[form.parts.start])

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from mygpt2.errors import UserError
+from mygpt2.planning import Measured, keep
+from mygpt2.planning.speed import Speed
 from mygpt2.verbs import plan as verb
 from tests.workbench.jobs.helpers import PYTHON, until
 from tests.workbench.tabs.train.test_train_tab import draft, make_context
+from workbench import draft as drafts
 from workbench.context import Context
-from workbench.tabs.train import measure
+from workbench.tabs.train import measure, outlook
 
 
 @pytest.fixture
@@ -47,27 +50,39 @@ def test_one_at_a_time_never_with_bad_settings_and_never_read_only(context: Cont
     task = context.jobs.tasks.start(measure.KIND, [*PYTHON, "import time; time.sleep(600)"], label="x")
     with pytest.raises(UserError, match="under way already"):
         measure.start(context, draft())
-    assert "starting" in measure.view(context.jobs.tasks.get(task.id))
+    assert "starting" in measure.view(context.jobs.tasks.get(task.id)) and "Stop" in measure.view(task)
     measure.stop(context)
     until(lambda: not context.jobs.tasks.get(task.id).running)
-    assert "stopped" in measure.view(context.jobs.tasks.get(task.id))
+    assert context.jobs.tasks.get(task.id).state == "stopped" and not measure.view(context.jobs.tasks.get(task.id))
     with pytest.raises(UserError, match="read-only"):
         measure.start(Context(context.runs, (), context.jobs, read_only=True), draft())
 
 
-def test_its_figures_are_shown_with_where_they_come_from_and_nothing_of_them_is_markup(context: Context) -> None:
-    figure = '{"label": "Speed", "text": "4,000 tokens/s", "basis": "measured <img src=x>", "value": 4000}'
-    code = f"import sys; open(sys.argv[1], 'w').write('{{\"figures\": {{\"time.speed\": {figure}}}}}')"
-    task = context.jobs.tasks.start(measure.KIND, [*PYTHON, code, measure.RESULT], label="tiny on 2 x cpu")
+def test_what_was_measured_is_what_the_estimate_beside_start_says(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MYGPT2_CACHE", str(tmp_path / "cache"))
+    config = drafts.check(context, draft()).config
+    assert config is not None
+
+    def said() -> str:
+        return outlook.line(drafts.estimate(context, drafts.check(context, draft(optimizer__lr="0.001"))))
+
+    assert "rough estimate" in said() and ">measured<" not in said()
+    speed = Speed(4000.0, 3900.0, 4100.0, "measured: 20 steps just now <img src=x>")
+    keep(Measured(speed, 10**9, None, 20, speed.basis), config, world_size=2, device="cpu")
+    assert ">measured<" in said() and "about 5 min" in said() and "<img" not in said()  # 1,146,880 tokens at 4,000/s
+    assert "1.04 GB" in said(), "with the copies that saving makes"
+
+
+def test_a_measurement_is_shown_while_it_goes_on_and_when_it_failed(context: Context) -> None:
+    assert measure.view(None) == ""
+    code = "import sys; print('error: no <b>room</b>'); sys.exit(3)"
+    task = context.jobs.tasks.start(measure.KIND, [*PYTHON, code], label="Measuring tiny on 2 x cpu")
     until(lambda: not context.jobs.tasks.get(task.id).running)
     shown = measure.view(measure.newest(context))
-    assert "4,000 tokens/s" in shown and "tiny on 2 x cpu" in shown and "<img" not in shown
-    assert measure.view(None) == ""
-
-
-@pytest.mark.parametrize("result", ["", "[]", '{"figures": 3}', '{"figures": {"time.speed": 7}}'])
-def test_a_damaged_result_is_said_to_be_one(context: Context, result: str) -> None:
-    code = f"import sys; open(sys.argv[1], 'w').write({result!r})"
-    task = context.jobs.tasks.start(measure.KIND, [*PYTHON, code, measure.RESULT], label="x")
-    until(lambda: not context.jobs.tasks.get(task.id).running)
-    assert "cannot be read" in measure.view(context.jobs.tasks.get(task.id))
+    assert "Measuring tiny" in shown and "no &lt;b&gt;room" in shown and "Remove from the list" in shown
+    with pytest.raises(UserError, match="allowed"):
+        measure.act(context, "explode-measuring", task.id)
+    measure.act(context, "forget-measuring", task.id)
+    assert measure.newest(context) is None

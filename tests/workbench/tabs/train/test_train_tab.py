@@ -20,7 +20,7 @@ from workbench import forms
 from workbench.context import Context
 from workbench.draft import Draft
 from workbench.jobs import Jobs
-from workbench.tabs.train import fill, queue, show
+from workbench.tabs.train import fill, first, outlook, presets, queue, show
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_a_bad_value_keeps_start_off_and_nothing_is_written(name: str, context: 
         assert not checked.command
         with pytest.raises(UserError, match=name.partition(".")[2]):
             drafts.launch(context, given, at_once=True)
-        assert name in show.reasons(checked) and "<p>" in show.note(name, checked.problems[name], None)
+        assert f'data-field="{name}"' in show.reasons(checked), "a link to the field"
+        assert "<p>" in show.note(name, checked.problems[name], None)
     assert everything(context.runs) == before and not context.jobs.queue()
 
 
@@ -192,25 +193,25 @@ def test_every_preset_has_an_estimate_and_a_preview(preset: str, context: Contex
     assert not checked.reasons
     plan = drafts.estimate(context, checked)
     assert not isinstance(plan, str)
-    words = show.estimate(plan)
+    words = outlook.estimate(plan) + outlook.length(plan) + outlook.line(plan)
     for label in ("Parameters", "Tokens per step", "Passes over the data", "Memory", "Disk", "Time to finish"):
         assert label in words
     assert f"{plan['parameters.total'].value:,.0f}" in words
-    assert "<polyline" in show.schedule(plan.rates) and "nan" not in show.schedule(plan.rates)
+    assert "<polyline" in outlook.schedule(plan.rates) and "nan" not in outlook.schedule(plan.rates)
 
 
 @pytest.mark.parametrize("steps", ["1", "2", "1000000000"])
 def test_the_preview_holds_for_the_shortest_and_the_longest_run(steps: str, context: Context) -> None:
     plan = drafts.estimate(context, drafts.check(context, draft(train__steps=steps)))
     assert not isinstance(plan, str)
-    assert "nan" not in show.schedule(plan.rates)
+    assert "nan" not in outlook.schedule(plan.rates)
 
 
 def test_absurd_numbers_are_answered(context: Context) -> None:
     for values in ({"eval__interval": "9" * 400}, {"train__batch_tokens": str(2**40)}, {"data__cache_gb": "1e308"},
                    {"optimizer__grad_clip": "1e308"}, {"checkpoint__keep_last": "9" * 400}):  # fmt: skip
         checked = drafts.check(context, draft(**values))
-        assert show.estimate(drafts.estimate(context, checked))
+        assert outlook.line(drafts.estimate(context, checked))
 
 
 # The queue and runs that go on
@@ -237,7 +238,7 @@ def test_the_queue_can_be_ordered_cancelled_and_copied(context: Context) -> None
 def test_a_paused_queue_says_so(context: Context) -> None:
     assert "paused" not in queue.queue(context)
     context.jobs.pause()
-    assert "The queue is paused" in queue.queue(context)
+    assert "paused: nothing waiting is started" in queue.queue(context)
     context.jobs.resume()
     assert "paused" not in queue.queue(context)
 
@@ -248,14 +249,14 @@ def test_a_run_that_would_have_to_wait_is_told_for_whom(context: Context) -> Non
     with context.jobs.store.locked():
         context.jobs.store.change(job.id, ("queued",), state="running")
     assert drafts.busy(context, draft("b")) == ["run a"]
-    assert "cpu has work with run a" in show.busy(["cpu"], ["run a"]) and not show.busy(["cpu"], [])
+    assert "cpu is busy with run a" in show.busy(["cpu"], ["run a"]) and not show.busy(["cpu"], [])
 
 
 def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Context) -> None:
     for name, state in (("done", "finished"), ("held", "stopped"), ("broken", "failed")):
         make_run(context.runs, name, 3, state=state)
     assert {run.name for run, _ in queue.resumable(context)} == {"held", "broken"}
-    assert "Resume held" in queue.resume_table(context) and "Resume done" not in queue.resume_table(context)
+    assert "Resume held" in queue.resume_list(context) and "Resume done" not in queue.resume_list(context)
     refused = [("held", "3", "not a multiple of 3 ranks"), ("held", "x", "expected a whole number"),
                ("done", "", "finished"), ("none", "", "no run"), ("../x", "", "not allowed")]  # fmt: skip
     for name, processes, words in refused:
@@ -264,7 +265,7 @@ def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Co
     assert not context.jobs.queue()
     job = queue.resume(context, "held", "4")
     assert job.spec.nproc == 4 and job.run == "held" and "--nproc" in job.spec.argv
-    assert "Resume held" not in queue.resume_table(context), "it waits in the queue already"
+    assert "Resume held" not in queue.resume_list(context), "it waits in the queue already"
 
 
 def test_text_of_runs_and_jobs_is_escaped(context: Context) -> None:
@@ -272,7 +273,7 @@ def test_text_of_runs_and_jobs_is_escaped(context: Context) -> None:
     run = RunDir(context.runs / "held")
     record = json.loads(run.exit_file.read_text())
     run.exit_file.write_text(json.dumps({**record, "reason": "<img src=x onerror=alert(1)>"}))
-    assert "&lt;img" in queue.resume_table(context) and "<img" not in queue.resume_table(context)
+    assert "&lt;img" in queue.resume_list(context) and "<img" not in queue.resume_list(context)
     drafts.launch(context, draft("a", data__text_column="<img src=x onerror=alert(1)>"), at_once=False)
     assert "&lt;img" in queue.queue(context) and "<img" not in queue.queue(context)
 
@@ -348,8 +349,39 @@ def test_a_folder_that_cannot_be_trained_on_keeps_start_off(
         drafts.launch(context, draft(data__source="texts"), at_once=True)
 
 
-def test_the_welcome_tells_the_time_for_both_kinds_of_processor() -> None:
-    assert "bfloat16" in show.welcome(4_000_000) and "AVX2" in show.welcome(4_000_000)
+def test_the_newcomers_card_says_what_its_run_is_and_what_it_takes_here(context: Context) -> None:
+    card = first.card(context)
+    assert "4.3M-parameter model on built-in text: about " in card and "on this machine" in card
+    assert "The run is called tiny-1" in card and 'data-act="first"' in card
+    drafts.launch(context, draft("mine"), at_once=True)
+    assert "mine is training" in first.card(context) and "Start here" not in first.card(context)
+
+
+def test_the_newcomers_card_leads_on_from_the_first_run_and_goes_with_the_second(context: Context) -> None:
+    make_run(context.runs, "tiny-1", 3)
+    card = first.card(context)
+    assert "tiny-1 is done" in card
+    assert all(f'data-act="{act}" data-id="tiny-1"' in card for act in ("sample", "compare", "rate"))
+    make_run(context.runs, "tiny-2", 3)
+    assert first.card(context) == ""
+
+
+def test_no_card_where_nothing_can_be_started(tmp_path: Path) -> None:
+    assert first.card(make_context(tmp_path, read_only=True)) == ""
+
+
+def test_each_preset_says_its_size_and_its_time_here_and_tiny_is_first(context: Context) -> None:
+    labels = dict(presets.choices(context))
+    assert next(iter(labels)).startswith("tiny\n4.27M · ") and len(labels) == len(preset_names())
+    assert all(len(label.splitlines()) == 2 and len(label) < 40 for label in labels)
+
+
+def test_a_run_is_called_after_ones_own_text_until_somebody_names_it(context: Context) -> None:
+    (context.data_roots[0] / "My stories.b.jsonl.gz").write_text("x")
+    assert drafts.stem_of(context, "tiny", "My stories.b.jsonl.gz") == "My-stories"
+    for source in ("pydocs", "fineweb-edu-10BT", "owner/some-set:config", "/etc/passwd", "missing.txt", ""):
+        assert drafts.stem_of(context, "gpt2", source) == "gpt2"
+    assert drafts.is_suggested("My-stories-2", "My stories") and not drafts.is_suggested("My-stories-2")
 
 
 def test_a_finished_run_that_diverged_is_not_simply_finished_in_the_queue(context: Context) -> None:
