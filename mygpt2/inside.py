@@ -76,10 +76,28 @@ def _open(path: Path, root: Path | None, flags: int) -> int:
 
 def _inside(path: Path, root: Path) -> tuple[str, tuple[str, ...]]:
     """The root, and the names below it that lead to where the path's links end."""
+    if (names := _without_links(os.fspath(path), os.fspath(root))) is not None:
+        return os.fspath(root), names
     start, real = os.path.realpath(root), os.path.realpath(path)
     if real != start and not real.startswith(start.rstrip("/") + "/"):
         raise OSError(errno.ELOOP, "is a link out of the run's folder, which is not followed", str(path))
     return start, Path(real).relative_to(start).parts
+
+
+def _without_links(path: str, root: str) -> tuple[str, ...] | None:
+    """The names below the root, as nearly always: where none is a link, these are where the path leads.
+
+    Should one become a link now, it is refused as it is entered.
+    """
+    if not path.startswith(f"{root}/"):
+        return None
+    names = tuple(path[len(root) + 1 :].split("/"))
+    place = root
+    for name in names:
+        place = f"{place}/{name}"
+        if name in ("", ".", "..") or os.path.islink(place):
+            return None
+    return names
 
 
 def _enter(start: str, names: tuple[str, ...], path: Path) -> int:
