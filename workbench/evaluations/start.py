@@ -59,7 +59,7 @@ def plans(
         options += ["--hellaswag", choice_file, *(["--limit", str(count)] if count else [])]
     options += ["--device", device.partition(":")[0], "--precision", precision, "--runs", str(context.runs)]
     measure = _measure(text, choice_file, options)
-    what = " and ".join([*([short(context, text)] if text else []), *(["HellaSwag"] if choice_file else [])])
+    what = " and ".join([*([_called(context, text)] if text else []), *(["HellaSwag"] if choice_file else [])])
     found = []
     for spec in specs:
         label, result = short(context, spec), result_file(context, spec, measure)
@@ -98,6 +98,11 @@ def protocol_of(context: Context, text: Any) -> str:
             f"{text!r} is not a text here; choose from: {', '.join(PROTOCOLS)}, run:NAME, or a path inside the roots"
         )
     return str(path)
+
+
+def _called(context: Context, text: str) -> str:
+    """A text in a person's words."""
+    return f"the held-out text of {text[4:]}" if text.startswith("run:") else short(context, text)
 
 
 def hellaswag_of(context: Context, text: Any) -> str:

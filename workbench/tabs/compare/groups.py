@@ -117,14 +117,14 @@ def _item_set(key: str, members: Sequence[Result]) -> Set:
 def bars(chosen: Set) -> list[Bar]:
     """The chart of a text, best first; quoted figures only where all results have exactly their tokens."""
     found = []
-    mixed = len({result.precision for result in chosen.results if result.precision}) > 1
+    models = [result.model for result in chosen.results]
     for result in chosen.results:
         loss = result.loss
         value = None if loss is None else loss.loss if chosen.unit == "loss" else loss.bits_per_byte
         if loss is None or value is None:
             continue
         error = None if loss.stderr is None else loss.stderr * (value / loss.loss if loss.loss else 0.0)
-        label = f"{result.model} ({result.precision})" if mixed and result.precision else result.model
+        label = f"{result.model} ({result.precision})" if models.count(result.model) > 1 else result.model
         found.append(Bar(label, value, error, result=result))
     return sorted([*found, *quoted_bars(chosen)], key=lambda bar: bar.value)
 

@@ -23,7 +23,7 @@ def results_view(chosen: Set | None, missing: Sequence[str] = ()) -> Markup:
         return html.empty(
             NOTHING, "Choose models and a text, and press Measure. A run that has validated comes by itself."
         )
-    notes = html.join(html.note(words) for words in chosen.notes)
+    notes = html.note(f"{'; '.join(chosen.notes)}.") if chosen.notes else ""
     body = _text_view(chosen) if chosen.is_text else _accuracy_view(chosen)
     return Markup(f'<div class="wb-compare">{_answer_view(chosen, missing)}{notes}{body}</div>')
 
@@ -59,34 +59,35 @@ def _text_view(chosen: Set) -> Markup:
 
 
 def _loss_table(chosen: Set, shown: Sequence[Bar]) -> Markup:
-    """What is the same of all stands in the caption, and what differs in a column."""
+    """What is the same of all stands in the caption, what differs in a column; the unit that compares comes first."""
     losses = [result.loss for result in chosen.results if result.loss]
     kinds: dict[str, set[object]] = {
         "tokens": {f"{loss.tokens:,}" for loss in losses}, "window": {loss.window for loss in losses},
         "precision": {result.precision or "n/a" for result in chosen.results},
-        "tokens' SHA-256": {loss.token_sha256 for loss in losses},
     }  # fmt: skip
     differ = [kind for kind, values in kinds.items() if len(values) > 1]
-    name = Names(chosen)
+    name, by_token = Names(chosen), chosen.unit == "loss"
     rows: list[tuple[object, ...]] = []
     for bar, words in zip(shown, against_best(shown), strict=True):
         result = bar.result
         if result is None or result.loss is None:
-            value = f"{bar.value:g}"
-            rows.append((_quoted(bar), value, *[""] * (4 + len(differ))))
+            rows.append((_quoted(bar), f"{bar.value:g}", *[""] * (4 + len(differ))))
             continue
         loss = result.loss
-        own: dict[str, object] = {"tokens": f"{loss.tokens:,}", "window": loss.window, "precision": result.precision,
-                                  "tokens' SHA-256": _digest(loss.token_sha256)}  # fmt: skip
+        other = fixed(loss.bits_per_byte if by_token else loss.loss, 4)
+        own = {"tokens": f"{loss.tokens:,}", "window": loss.window, "precision": result.precision}
         rows.append((
-            _named(name(result.model), result), _pm(loss.loss, loss.stderr), fixed(loss.bits_per_byte, 4),
-            fixed(loss.perplexity, 2), words, _when(result), *(own[kind] for kind in differ),
+            _named(name(result.model), result), _pm(bar.value, bar.stderr), other, fixed(loss.perplexity, 2), words,
+            _when(result), *(own[kind] for kind in differ),
         ))  # fmt: skip
-    headers = ("Model", "Nats per token ± error", "Bits per byte", "Perplexity", "Against the best", "Measured",
+    units = ("Nats per token", "Bits per byte")
+    first, second = units if by_token else units[::-1]
+    headers = ("Model", f"{first} ± error", second, "Perplexity", "Against the best", "Measured",
                *(kind.capitalize() for kind in differ))  # fmt: skip
-    same = {kind: str(next(iter(values))) for kind, values in kinds.items() if len(values) == 1}
-    caption = "; ".join([chosen.label, *(f"{kind} {value[:12]}" for kind, value in same.items())])
-    numeric = {1, 2, 3, *(6 + i for i, kind in enumerate(differ) if kind in ("tokens", "window"))}
+    same = [f"{kind} {next(iter(values))}" for kind, values in kinds.items() if len(values) == 1]
+    hashes = sorted({loss.token_sha256[:12] for loss in losses})
+    caption = "; ".join([chosen.label, *same, f"tokens' SHA-256 {', '.join(hashes)}"])
+    numeric = {1, 2, 3, *(6 + i for i, kind in enumerate(differ) if kind != "precision")}
     return html.table(headers, rows, numeric=numeric, caption=caption)
 
 
@@ -186,10 +187,6 @@ def _percent(bar: Bar) -> str:
 
 def _pm(value: float, error: float | None) -> str:
     return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
-
-
-def _digest(sha: str) -> Markup:
-    return Markup(f'<code title="{escape(sha)}">{escape(_short(sha))}</code>')
 
 
 def _short(sha: str) -> str:
