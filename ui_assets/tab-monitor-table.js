@@ -70,7 +70,8 @@ window.workbench.table = (() => {
   function update() {
     if (!on || !host) return;
     const focused = focusedLine();
-    const all = rows(), shown = rt.filtered(all, view), names = shown.map((row) => row.name);
+    const all = rows(), shown = rt.filtered(all, view);
+    const names = rt.filtered(all, { ...view, find: "" }).map((row) => row.name); // no column comes or goes while someone types
     columns = rt.columnsOf(view, told.settings.differing(names), told.titles);
     const id = lines[at]?.id;
     lines = rt.lines(shown, view, told.settings);

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt2.errors import UserError
-from mygpt2.files import read_json, replace_file, replace_json
+from mygpt2.files import replace_file
 from mygpt2.run_dir import RunDir, open_inside
+from mygpt2.run_dir.marks import change_marks, read_marks
 
 MAX_NOTE = 100_000  # characters
 MAX_TAGS, MAX_TAG = 20, 40
@@ -26,12 +27,12 @@ class Labels:
 
 
 def labels_file(run: RunDir) -> Path:
-    return run.path / "workbench.json"
+    return run.marks_file
 
 
 def read_labels(run: RunDir) -> Labels:
     """Never raises: a damaged file has no labels."""
-    record = read_json(labels_file(run), run.path) or {}
+    record = read_marks(run)
     tags = record.get("tags")
     kept = [tag for tag in tags if isinstance(tag, str) and TAG.fullmatch(tag)] if isinstance(tags, list) else []
     return Labels(record.get("star") is True, tuple(kept[:MAX_TAGS]), read_note(run))
@@ -106,26 +107,14 @@ def parse_tags(text: str) -> tuple[str, ...]:
 
 def write_tags(run: RunDir, text: str) -> bool:
     """Sets the tags; whether that changed anything."""
-    return _change(run, tags=list(parse_tags(text)))
+    return change_marks(run, tags=list(parse_tags(text)))
 
 
 def toggle_star(run: RunDir) -> bool:
     """Turns the star on or off and says which."""
     star = not read_labels(run).star
-    _change(run, star=star)
+    change_marks(run, star=star)
     return star
-
-
-def _change(run: RunDir, **fields: object) -> bool:
-    before = read_json(labels_file(run), run.path) or {}
-    after = {"schema": 1, **before, **fields}
-    if {**before, **fields} == before:
-        return False
-    try:
-        replace_json(labels_file(run), after)
-    except OSError as error:
-        raise UserError(_unwritable(run, error)) from None
-    return True
 
 
 def _write(run: RunDir, path: Path, text: str) -> None:
