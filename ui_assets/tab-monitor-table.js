@@ -102,7 +102,7 @@ window.workbench.table = (() => {
     if (place.dataset.text !== (warning?.text || "")) { place.dataset.text = warning?.text || ""; place.replaceChildren(warning?.text || "", ...offer); }
     find("none").classList.toggle("wb-hidden", shown.length > 0);
     find("scroll").classList.toggle("wb-hidden", !shown.length);
-    find("none").querySelector("p").textContent = all.length ? "No run is as the search and the filters want it." : "No run lies in this folder yet. Train starts one.";
+    find("none").querySelector("p").textContent = all.length ? "No run matches the search and the filters." : "No run lies in this folder yet. Train starts one.";
     part("clear").classList.toggle("wb-hidden", !all.length);
   }
 
