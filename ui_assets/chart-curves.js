@@ -60,7 +60,16 @@ export function pointsIn(state, id) {
   return state.options.panels[id].points ? curves(state, state.options.panels[id].points) : [];
 }
 
+// What is known of the machine while the run was at work.
+function hostCurve(state, series, { host, scale }) {
+  const known = series.host;
+  if (!known?.[host]?.some((value) => value !== null)) return null;
+  return { series, scale, smooth: null, steps: known.step, x: Float64Array.from(known.step, (step) => series.xOfStep(step, state.view.x)),
+    raw: Float64Array.from(known[host], (value) => (value === null ? NaN : value * scale)) };
+}
+
 function curveOf(state, series, id) {
+  if (state.options.panels[id].host) return hostCurve(state, series, state.options.panels[id]);
   return state.options.panels[id].column ? columnCurve(state, series, id) : validationCurve(state, series);
 }
 

@@ -33,6 +33,7 @@ export function figure(state, id, width, height) {
   const { data, extent } = drawing;
   const cut = cutAt(drawing, shown, panel);
   if (cut) extent.high = cut;
+  if (panel.host && data.length) extent.low = 0; // a load
   if (panel.marks) data.push(...markTraces(state, layout));
   if (panel.loss && !view.minus && data.length) yardsticks(drawing, layout);
   if (view.shade) layout.shapes.push(...bands(state));

@@ -7,6 +7,7 @@ const { ACTIVE } = await import(`./chart-look.js${version}`);
 const POLL_MS = 1000; // while a run is at work
 const REST_MS = 300000; // while none is: the page is told when something has changed
 const LONGEST_MS = 30000; // between tries when the server does not answer
+const HOST_MS = 10000; // between two looks at the machine's samples, which come as seldom
 const PATIENCE_MS = 250; // that the first of several new runs waits for the others
 
 // Fills chart.series. `fetching`: a request is under way.
@@ -69,6 +70,7 @@ export class Feed {
     }
     await Promise.all(every.map((series) => this.fetchColumns(series)));
     await this.fetchFlops(every);
+    await this.fetchHost(every);
     await this.chart.yardstick?.fetch();
   }
 
@@ -149,6 +151,17 @@ export class Feed {
     if (this.chart.series.get(series.run) !== series || beside.n !== series.n) return;
     series.adopt(beside);
     this.chart.arrived();
+  }
+
+  // The machine's samples of runs that have gone on, now and then.
+  async fetchHost(every) {
+    const { view, options } = this.chart;
+    if (!view.panels.some((id) => options.panels[id]?.host)) return;
+    const due = every.filter((series) => series.n && series.hostOf !== series.n && Date.now() - (series.hostAt || 0) > HOST_MS);
+    if (!due.length) return;
+    const found = await this.server.chart_host({ runs: due.map((series) => series.run) });
+    for (const series of due) Object.assign(series, { host: found[series.run] || null, hostOf: series.n, hostAt: Date.now() });
+    this.chart.refresh();
   }
 
   async fetchFlops(every) {

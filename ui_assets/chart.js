@@ -237,6 +237,8 @@ class Chart {
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {
+      const { host } = this.options.panels[panel.id];
+      if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !curves(this, panel.id).length;
       if (panel.element.hidden) continue;
       if (this.cursor.held) { this.stale = true; return; }
       const { data, layout, cut } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);

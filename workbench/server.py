@@ -62,6 +62,7 @@ def serve(options: Options) -> int:
     from workbench import columns
     from workbench.context import Context
     from workbench.jobs import Jobs
+    from workbench.jobs.host import HostLog
     from workbench.tabs.ripples.studies import Keeper
 
     jobs = Jobs(runs, options.slots)
@@ -70,6 +71,7 @@ def serve(options: Options) -> int:
         context = Context(runs, roots, jobs, security.Door(password), options.read_only)
         jobs.add_chore(Keeper(context))
         jobs.add_chore(columns.Keeper(context.runs))
+        jobs.add_chore(HostLog(context.runs))
         port = int(listening.getsockname()[1])
         with running(application(page(context), options, port, context), listening):
             _announce(options, port, context.door.has_password)

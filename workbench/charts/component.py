@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from workbench.charts.host import host_history
 from workbench.charts.points import Runs, flops_per_token, points, table
 from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
 
@@ -120,10 +121,13 @@ def server_functions(context: Runs, yardstick: Callable[[Any], dict[str, Any]] |
     def chart_flops(request: Any) -> dict[str, float | None]:
         return flops_per_token(context, request)
 
+    def chart_host(request: Any) -> dict[str, Any]:
+        return host_history(context, request)
+
     def chart_yardstick(request: Any) -> dict[str, Any]:
         return yardstick(request) if yardstick else {}
 
-    return [chart_points, chart_table, chart_flops, chart_yardstick]
+    return [chart_points, chart_table, chart_flops, chart_host, chart_yardstick]
 
 
 def plotly() -> Path:

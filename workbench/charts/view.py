@@ -12,7 +12,8 @@ MAX_RUNS = 8
 UNITS = ("auto", "nats", "bits")  # of losses: auto is bits per byte where the runs have several tokenizers
 LOSS = {"loss": True, "log": True}
 # What a chart can show; the browser is given these tables. A panel of the column of a metric needs no more than a line.
-# points: the panel whose points lie in this one too. scale: what values are multiplied by. more: not shown at first.
+# points: the panel whose points lie in this one too. scale: what values are multiplied by. host: of the machine
+# and not of the run, see host.py; not shown where nothing is known. more: not shown at first.
 PANELS: Mapping[str, Mapping[str, Any]] = {
     "loss": {**LOSS, "title": "Loss", "column": "loss", "smooth": True, "marks": True, "points": "validation",
              "height": 340},
@@ -22,6 +23,9 @@ PANELS: Mapping[str, Mapping[str, Any]] = {
     "throughput": {"title": "Throughput", "unit": "tokens per second", "column": "tokens_per_second", "smooth": True},
     "data_wait": {"title": "Data wait", "unit": "ms per step", "column": "data_wait_ms", "smooth": True},
     "memory": {"title": "Memory", "unit": "GB", "column": "memory_bytes", "scale": 1e-9},
+    "cpu": {"title": "CPU of the machine", "unit": "%", "host": "cpu", "scale": 100},
+    "gpu": {"title": "GPUs of the machine", "unit": "%", "host": "gpu", "scale": 100},
+    "host_memory": {"title": "Memory of the machine", "unit": "%", "host": "memory", "scale": 100, "more": True},
     "mfu": {"title": "Share of the peak", "unit": "%", "column": "mfu", "scale": 100, "smooth": True, "more": True},
 }  # fmt: skip
 SHOWN = tuple(name for name, panel in PANELS.items() if not panel.get("more"))

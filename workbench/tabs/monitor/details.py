@@ -8,7 +8,7 @@ from typing import Any
 from mygpt2.records import whole
 from mygpt2.run_dir import RunState
 from workbench import html, words
-from workbench.tabs.monitor.devices import Device, resident_bytes
+from workbench.jobs.gpus import Device, resident_bytes
 from workbench.tabs.monitor.glance import Glance
 
 DOCUMENTS = ("empty", "not_text", "too_long")

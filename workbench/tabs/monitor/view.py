@@ -19,12 +19,12 @@ from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
 from workbench.jobs import Alert
+from workbench.jobs.gpus import DeviceWatch
 from workbench.jobs.policy import may_resume
 from workbench.jobs.records import HOLDING, WAITING
 from workbench.live import Asked, News
 from workbench.tabs.monitor import chips, diff, head, labels, logs, panes, table
 from workbench.tabs.monitor.details import details
-from workbench.tabs.monitor.devices import DeviceWatch
 from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.index import RunIndex, starting

@@ -15,8 +15,8 @@ from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench import words
 from workbench.jobs import Alert
+from workbench.jobs.gpus import DeviceWatch, parse_devices
 from workbench.tabs.monitor import chips, details, diff, head, panes
-from workbench.tabs.monitor.devices import DeviceWatch, parse_devices
 from workbench.tabs.monitor.glance import glance
 from workbench.tabs.monitor.index import row_of
 from workbench.tabs.monitor.trouble import trouble
