@@ -70,7 +70,7 @@ def _key(alert: Alert) -> str:
 def rank_chips(state: RunState) -> list[html.Markup]:
     """A rank that is gone while the run goes on."""
     gone = [rank.rank for rank in state.ranks if rank.alive is False] if state.alive else []
-    if not gone:
+    if not gone or len(gone) == len(state.ranks):  # all of them: of an attempt that another follows just now
         return []
     names = ", ".join(str(rank) for rank in gone[:8]) + (f" and {len(gone) - 8} more" if len(gone) > 8 else "")
     label = f"rank {names} gone" if len(gone) == 1 else f"{len(gone)} ranks gone"

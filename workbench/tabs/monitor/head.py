@@ -93,8 +93,8 @@ def _time(seen: Glance, place: Place) -> html.Markup:
     if place.waiting:
         return html.Markup(f'<span class="wb-muted">{place.waiting} of {place.queue} in the queue</span>')
     if seen.state.alive:
-        age = seen.state.progress_age
-        if age is not None and age > 30:
+        age, here = seen.state.progress_age, any(rank.alive is not False for rank in seen.state.ranks)
+        if here and age is not None and age > 30:
             return html.Markup(f'<span class="wb-warn">no progress for {words.seconds(10 * (age // 10))}</span>')
         return html.Markup("")
     if seen.ended is None:

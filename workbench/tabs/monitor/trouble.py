@@ -46,17 +46,17 @@ def advice(seen: Glance, *, may_resume: bool) -> str:
     """What to do about it, in a sentence or two."""
     code, reason = whole((seen.state.exit or {}).get("code")), reason_of(seen.state)
     go_on = f"Resume goes on from the checkpoint of step {seen.checkpoints[-1]:,}" if seen.checkpoints else ""
-    go_on = go_on or "It has no checkpoint, so that starting it again begins at step 0"
+    go_on = go_on or "It has no checkpoint, so starting it again begins at step 0"
     if NONFINITE.strip() in reason:
         return f"Open it in Train with a lower learning rate or a stronger clipping of the gradient. {go_on}."
     if code == EXIT_USAGE:
         return "Open it in Train, correct what the sentence names, and start it under a new name."
     if code == EXIT_TRY_AGAIN:
-        return f"Nothing is wrong with the run itself: try again when what it waited for answers. {go_on}."
+        return f"Nothing is wrong with the run itself: try again once the source answers. {go_on}."
     if seen.state.state == "lost":
-        often = "Something outside ended it, most often the system for want of memory (dmesg tells)"
+        often = "Something outside the run ended it, most often the system for lack of memory (dmesg shows it)"
         return f"{often}; a smaller micro batch needs less. {go_on}." if may_resume else f"{often}."
-    return f"The end of the log says where. {go_on}."
+    return f"The end of its log says where. {go_on}."
 
 
 def last_lines(run: RunDir, alerts: Sequence[Alert], launcher: Path | None) -> list[str]:

@@ -18,7 +18,7 @@ from workbench.jobs import Alert
 from workbench.jobs.gpus import DeviceWatch, parse_devices
 from workbench.tabs.monitor import chips, details, diff, head, panes
 from workbench.tabs.monitor.glance import glance
-from workbench.tabs.monitor.index import row_of
+from workbench.tabs.monitor.index import row_of, starting
 from workbench.tabs.monitor.trouble import trouble
 from workbench.tabs.monitor.view import buttons
 
@@ -263,7 +263,7 @@ def test_a_failed_run_shows_what_to_do_and_the_end_of_its_log(tmp_path):
         (2, "data.source: nothing there"): "correct what the sentence names",
         (70, "non-finite: the loss of step 3 is not finite"): "a lower learning rate",
         (75, "the hub does not answer"): "Nothing is wrong with the run itself",
-        (70, "ValueError"): "The end of the log says where",
+        (70, "ValueError"): "The end of its log says where",
     }
     for (code, reason), expected in advices.items():
         replace_json(run.exit_file, {**record, "code": code, "reason": reason})
@@ -321,3 +321,12 @@ def test_a_run_that_failed_before_its_first_step_has_no_figures_and_is_corrected
 def test_what_the_page_says_of_a_failure_is_no_chip_as_well(tmp_path):
     found = [alert(), alert(kind="spike", level="warning")]
     assert len(chips.alert_chips(found, "a")) == 2 and len(chips.alert_chips(found, "a", ("crash",))) == 1
+
+
+def test_while_a_run_is_started_again_nothing_is_said_of_its_last_attempt(tmp_path):
+    run = run_folder(tmp_path, "a", state="running")
+    with running() as process:
+        record_rank(run, 0, process.pid)
+    again = starting(replace(state_of(run), progress_age=9999.0), True)
+    assert again.state == "starting" and chips.rank_chips(again) == []
+    assert "no progress" not in head.head(glance(run, again, []), head.Place(buttons(again, read_only=False)))
