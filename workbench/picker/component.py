@@ -24,7 +24,7 @@ _ON_LOAD = """
 window.workbench.picker.mount({ element, props, server, trigger, options: %s, events: ['picked'] });
 """
 _TAKE = "(picked) => picked?.value ?? ''"
-_ADD = "(picked, now) => [...new Set([...(now || []), picked?.value].filter(Boolean))]"
+_ADD = "(picked, now) => [[...new Set([...(now || []), picked?.value].filter(Boolean))]]"  # the one output, a list
 
 
 def picker(context: Context, kind: str, field: Any, *, drop: str = "") -> gr.HTML:

@@ -22,6 +22,7 @@ from workbench.jobs import Task
 from workbench.live import Asked, News
 from workbench.models import checkpoints_of, choices, gpt2_at_hand
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
+from workbench.picker.component import picker
 from workbench.tabs.compare import export
 from workbench.tabs.compare.groups import Set, sets
 from workbench.tabs.compare.view import results_view
@@ -89,6 +90,7 @@ def _form(context: Context, page: Page) -> tuple[dict[str, Any], gr.Button]:
         choices(context), value=None, multiselect=True, allow_custom_value=True, max_choices=16, label="Models",
         info="runs, their checkpoints, folders in the roots, GPT-2", elem_id="wb-compare-models",
     )  # fmt: skip
+    picker(context, "model", models)
     protocol = gr.Dropdown(
         texts(context), value=None, allow_custom_value=True, label="Text",
         info="whose loss is measured; or a path in the roots", elem_id="wb-compare-protocol",
