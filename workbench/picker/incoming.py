@@ -27,7 +27,7 @@ from mygpt2.errors import UserError
 from mygpt2.format import file_size
 from workbench.picker.contents import judge
 from workbench.picker.kinds import Kind
-from workbench.picker.places import STAGING, place_of
+from workbench.picker.places import STAGING, all_places, place_of
 
 BATCH = re.compile(r"[0-9a-f]{32}")
 MOST_BYTES = 4 * 10**9  # of one batch
@@ -52,6 +52,8 @@ class Incoming:
     def open(self, batch: str, kind: Kind, name: str, size: int | None) -> Part:
         """A file about to arrive. `size` in bytes, None where nobody knows. What can be refused now is refused now."""
         name = allowed_name(name, kind)
+        if not (self._batches() / _batch(batch)).exists():
+            self.sweep()
         folder = self._folder(batch)
         self._check(folder, name, size)
         return Part(folder, name, kind, MOST_BYTES - _bytes_in(folder))
@@ -74,6 +76,19 @@ class Incoming:
     def drop(self, batch: str) -> None:
         """Forgets a batch, whatever of it is there."""
         shutil.rmtree(self._batches() / _batch(batch), ignore_errors=True)
+
+    def remove(self, path: Path) -> None:
+        """Deletes an upload for good. UserError for what is none: only what lies directly in a folder of uploads is."""
+        places = all_places(self._runs, self._roots)
+        if path.parent not in places or path.name.startswith(".") or path.is_symlink() or not path.exists():
+            raise UserError(f"{path} is not an upload, so it is not removed here; delete it where it lies")
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise told(error, path.parent) from None
 
     def sweep(self) -> None:
         """Removes batches that nobody went on with."""

@@ -221,6 +221,15 @@ def test_what_was_killed_in_the_middle_is_never_listed_and_swept_later(
     assert everything(tmp_path) == ["runs/.workbench/uploads/whole.txt"]
 
 
+def test_what_was_left_behind_is_swept_when_the_next_batch_begins(
+    incoming: Incoming, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(incoming, "left.txt", batch="1" * 32)
+    monkeypatch.setattr(uploads, "STALE_SECONDS", -1.0)
+    bring(incoming, "new.txt")
+    assert everything(tmp_path) == [f"runs/.workbench/uploads/{STAGING}/{BATCH}/new.txt"]
+
+
 def test_two_at_once_of_one_name_both_stay(incoming: Incoming) -> None:
     batches = [f"{number:032x}" for number in range(8)]
     for number, batch in enumerate(batches):

@@ -16,7 +16,9 @@ from workbench import html
 from workbench.context import Context
 from workbench.html import Markup, escape
 from workbench.live import Asked, News
+from workbench.picker.incoming import Incoming
 from workbench.picker.listing import listing
+from workbench.picker.places import all_places
 
 MOST_RUNS = 500  # that are asked for their source
 MOST_ROWS = 200
@@ -39,7 +41,7 @@ class Known:
 
 
 class Library:
-    """The live view of the list. The roots are looked through when the tab is opened and when there are other runs."""
+    """The live view of the list. The roots are looked through when the tab is opened or runs or uploads change."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -47,7 +49,9 @@ class Library:
 
     def __call__(self, asked: Asked, news: News) -> None:
         used = self._used.sources()
-        stamp = used, asked.get("opened")
+        places = all_places(self._context.runs, self._context.data_roots)
+        uploads = [place.stat().st_mtime_ns for place in places if place.is_dir()]
+        stamp = used, uploads, asked.get("opened")
         if news.differs("roots", stamp, "library"):
             news.show("library", table(known(self._context, used)))
 
@@ -150,12 +154,32 @@ def table(rows: Sequence[Known]) -> Markup:
             each.size or "",
             f"{each.documents:,}" if each.documents is not None else "",
             _runs(each.runs),
-            html.button("train", each.value, "Train on it", f"Train on {each.name}"),
+            _acts(each),
         )
         for each in rows
     ]
     headers = ["Source", "Where", "Holds", "Size", "Documents", "Used by", ""]
     return html.table(headers, lines, {3, 4}, "Sources of text", keys=[each.place for each in rows])
+
+
+def _acts(each: Known) -> Markup:
+    """What can be done with a source; what was uploaded here, and no run has read, can be deleted here."""
+    train = html.button("train", each.value, "Train on it", f"Train on {each.name}")
+    if each.where != WHERE["Uploaded"] or each.runs:
+        return train
+    delete = html.item("Delete for good", "delete", each.place, key=each.place, tone="bad")
+    return html.join([train, html.menu("More", [delete], name=f"More for {each.name}")])
+
+
+def delete(context: Context, place: str) -> str:
+    """Deletes an upload that no run was trained on; its name. UserError for everything else."""
+    context.changes()
+    path = Path(context.source(place))
+    runs = Used(context).sources().get(str(path), ())
+    if runs:
+        raise UserError(f"{path.name} is what run {runs[0]!r} was trained on, so it stays; delete the run first")
+    Incoming(context.runs, context.data_roots).remove(path)
+    return path.name
 
 
 def _runs(names: Sequence[str]) -> Markup:

@@ -177,6 +177,9 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
     def act(event: gr.EventData) -> Any:
         given = event._data if isinstance(event._data, dict) else {}
         value = str(given.get("id", ""))
+        if given.get("act") == "delete":
+            gr.Info(f"{html.escape(library.delete(context, value))} is deleted.", title="Deleted")
+            return gr.skip()
         context.source(value)
         if given.get("act") == "train":
             return [*page.go("train", train_on=value), gr.skip(), gr.skip()]
@@ -193,7 +196,7 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
     gr.on([c.open.click, c.source.submit, c.chosen.change], **opens).then(**now)
     c.picked.picked(None, c.picked, c.chosen, js="(picked) => String(picked.nonce)", **QUIET)
     live = page.live("data", library.Library(context))
-    live.act(page.friendly(act), None, [*to_train, c.source, c.chosen], **ACTION)
+    live.act(page.friendly(act), None, [*to_train, c.source, c.chosen], **ACTION).then(**now)
     c.close.click(source.close_source, None, whole, js=UNLINK, **QUIET).then(**now)
     c.train.click(page.friendly(train), c.source, to_train, **ACTION)
     _turning(c, "file_page", lambda by: browse(file_page=by), place, seen)

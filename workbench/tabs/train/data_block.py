@@ -40,7 +40,7 @@ def listen_data(context: Context, page: Page, parts: Parts) -> None:
     """What happens: the look follows the form. A file that is chosen also names the run, see `handlers.refresh`."""
     inputs, view = parts.fields.inputs, look.View(context)
     asked = [inputs[name] for name in (*look.SOURCE, *look.LENGTH)]
-    live = page.live("source", view)
+    live = page.live("source", view, {"filled": parts.filled})
     gr.on([*(made.change for made in asked), parts.filled.change], None, asked, live, js=ASK, **QUIET)
 
     def act(data: dict[Any, Any], event: gr.EventData) -> None:

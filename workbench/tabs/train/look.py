@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class View:
         costs = "" if data.source in self._begun else cost_of(data.source)
         look = self._context.surveys.ask(data, begin=not costs)
         news.busy = look is not None and look.going
+        if look is not None and look.problem:  # the form is looked at once more: Start goes off
+            news.set("filled", (data.source, look.problem), value=secrets.token_hex(4))
         news.show("look", shown(look, str(texts.get("data.source", "")), costs, texts))
 
     def act(self, action: str, source: str, texts: Mapping[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mygpt2.errors import UserError
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.data.data_runs import HOSTILE, context_of, parquet_folder
 from workbench.context import Context
@@ -88,6 +90,37 @@ def test_the_list_is_made_when_the_tab_opens_and_when_runs_change_not_at_every_q
     view({"opened": 1}, News(news.digests))
     view({"opened": 2}, News(news.digests))
     assert len(looked) == 3
+
+
+def test_an_upload_is_deleted_only_while_no_run_was_trained_on_it(context: Context) -> None:
+    mine = context.runs / ".workbench" / "uploads" / "mine.txt"
+    run_on(context, "first", str(mine))
+    with pytest.raises(UserError, match="run 'first' was trained on"):
+        library.delete(context, str(mine))
+    (context.runs / "first" / "config.toml").unlink()
+    assert library.delete(context, str(mine)) == "mine.txt" and not mine.exists()
+
+
+@pytest.mark.parametrize("place", ["docs", "pydocs", "/etc/passwd", "", "docs/part-0.parquet", ".workbench/uploads"])
+def test_nothing_but_an_upload_is_deleted(context: Context, place: str) -> None:
+    with pytest.raises(UserError):
+        library.delete(context, place)
+    assert len(list((context.data_roots[0] / "docs").iterdir())) == 2 and (context.runs / ".workbench/uploads").is_dir()
+
+
+def test_a_link_among_the_uploads_is_not_followed_to_be_deleted(context: Context) -> None:
+    link = context.runs / ".workbench" / "uploads" / "link"
+    link.symlink_to(context.data_roots[0] / "docs")
+    with pytest.raises(UserError, match="is not an upload"):
+        library.delete(context, str(link))
+    assert len(list((context.data_roots[0] / "docs").iterdir())) == 2
+
+
+def test_a_read_only_workbench_deletes_nothing(context: Context) -> None:
+    mine = context.runs / ".workbench" / "uploads" / "mine.txt"
+    with pytest.raises(UserError, match="--read-only"):
+        library.delete(replace(context, read_only=True), str(mine))
+    assert mine.exists()
 
 
 def test_names_are_shown_as_text_and_buttons_carry_what_is_opened() -> None:

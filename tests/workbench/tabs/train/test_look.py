@@ -99,6 +99,20 @@ def test_nothing_outside_the_roots_is_looked_into(
         view.act("look", source, forms.texts(load_config("tiny")))
 
 
+def test_a_problem_has_the_form_looked_at_once_more_and_only_once(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (context.data_roots[0] / "a.jsonl").write_text("{}")
+    monkeypatch.setattr(context.surveys, "ask", lambda *_, **__: Look("done", None, "it has no text"))
+    view = look.View(context)
+    news = asked(context, view, "a.jsonl")
+    assert "it has no text" in news.changed["markup"]["look"] and news.changed["fields"]["filled"]["value"]
+    again = News(news.digests)
+    given = {**forms.texts(load_config("tiny")), "data.source": "a.jsonl"}
+    view({"values": [given[name] for name in (*look.SOURCE, *look.LENGTH)]}, again)
+    assert not again.changed["fields"]
+
+
 @pytest.mark.parametrize("values", [None, "x", [], [1, 2], [{}] * 7, {"a": 1}])
 def test_questions_that_make_no_sense_show_nothing(context: Context, values: Any) -> None:
     news = News()
