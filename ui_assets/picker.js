@@ -273,7 +273,9 @@ window.workbench.picker = (() => {
   }
 
   async function go(folder, page, focus = false) {
+    clearTimeout(timer); // a search that was still waiting would undo this
     const field = open, turn = ++asked;
+    if (!field) return;
     parts.list.setAttribute("aria-busy", "true");
     let found;
     try {
