@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from workbench import html, words
@@ -10,7 +11,8 @@ from workbench.jobs import Task
 
 STATES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped", "lost": "lost"}
 Action = tuple[str, str]  # what a button asks for, and its label
-STOP, FORGET = ("stop", "Stop"), ("forget", "Remove from the list")
+STOP, FORGET = ("stop", "Stop"), ("forget", "Remove")
+FAILURES = ("failed", "lost")
 
 
 def actions(task: Task) -> list[Action]:
@@ -30,25 +32,45 @@ def listed(
     error: Callable[[str], str] = str,
     actions: Callable[[Task], Sequence[Action]] = actions,
 ) -> Markup:
-    """Those that go on with their progress, then the last that ended, each with a button for what can be done to it.
+    """A line for each that goes on, with its progress; the last that ended are folded into one, which says how many.
 
+    One that failed is not folded while nothing was started after it. Each has a button for what can be done to it.
     said: what to tell of one that has ended; error: a failure in the words of the page.
     """
     going = [task for task in tasks if task.running]
-    shown = [*going, *[task for task in tasks if not task.running][:ended]]
-    rows = (_row(task, said(task), error(task.error), actions(task)) for task in shown)
-    return Markup(f'<div class="wb-tasks">{html.join(rows)}</div>')
+    over = [task for task in tasks if not task.running][:ended]
+    newest = max(tasks, key=lambda task: task.created, default=None)
+    if over and over[0] is newest and over[0].state in FAILURES:
+        going.append(over.pop(0))
+
+    def rows(some: Sequence[Task]) -> Markup:
+        return html.join(_row(task, said(task), error(task.error), actions(task)) for task in some)
+
+    if not going and not over:
+        return Markup("")
+    folded = (
+        f'<details class="wb-tasks-over"><summary>{_how_many(over)}</summary>{rows(over)}</details>' if over else ""
+    )
+    return Markup(f'<div class="wb-tasks">{rows(going)}{folded}</div>')
+
+
+def _how_many(over: Sequence[Task]) -> Markup:
+    """2 finished, 1 failed."""
+    counts = Counter(STATES.get(task.state, "lost") for task in over)
+    return html.join(", ".join(f"{number} {state}" for state, number in counts.most_common()))
 
 
 def _row(task: Task, said: str, error: str, can: Sequence[Action]) -> Markup:
-    began = f"started {words.minute(task.created)}"
-    told, share = progress(task) if task.running else (" · ".join(filter(None, (said, began))), None)
+    if task.running:
+        doing, share = progress(task)
+        told = html.join([bar(share, f"progress of {task.label}"), Markup("<span>"), doing, Markup("</span>")])
+    else:
+        told = html.join(["" if not said else f"{said} · ", html.when(task.ended or task.created)])
     buttons = html.join(html.button(act, task.id, label, f"{label}: {task.label}") for act, label in can)
     wrong = f'<p class="wb-bad">{escape(error)}</p>' if error else ""
     return Markup(
-        f'<div class="wb-task" data-key="{escape(task.id)}"><span>{badge(task)} {escape(task.label)}</span>'
-        f"{bar(share, f'progress of {task.label}') if task.running else ''}"
-        f'<span class="wb-muted">{escape(told)}</span><span class="wb-task-can">{buttons}</span>{wrong}</div>'
+        f'<div class="wb-task" data-key="{escape(task.id)}">{badge(task)}<strong>{escape(task.label)}</strong>'
+        f'<span class="wb-task-told">{told}</span><span class="wb-task-can">{buttons}</span>{wrong}</div>'
     )
 
 

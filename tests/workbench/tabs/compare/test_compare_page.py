@@ -67,7 +67,8 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     assert float(rows[0]["loss"]) < float(rows[1]["loss"]) and rows[0]["token_sha256"] == rows[1]["token_sha256"]
     assert list((place / "runs" / "first" / "evals").glob("step-00000005-*.json"))
 
-    page.get_by_role("button", name="Remove from the list: other on texts").click()
+    page.click(".wb-tasks-over summary")
+    page.get_by_role("button", name="Remove: other on texts").click()
     page.wait_for_function("document.querySelectorAll('.wb-task').length === 1")
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.locator("#wb-compare-view").bounding_box()["y"] < page.locator("#wb-compare-models").bounding_box()["y"]

@@ -160,7 +160,7 @@ def test_a_question_without_news_is_answered_with_nothing(context: Context) -> N
     view = partial(look, context, Measured(context))
     first = answered(view, {})
     assert first["pause"] == REST_SECONDS, "nothing is evaluated: nothing to be quick about"
-    assert "press Measure" in first["markup"]["view"] and "wb-tasks" in first["markup"]["tasks"]
+    assert "press Measure" in first["markup"]["view"] and first["markup"]["tasks"] == ""
     assert first["fields"]["models"]["value"] == ["first"], "the run at hand; GPT-2 only where it need not be fetched"
     assert first["fields"]["protocol"]["value"] == "run:first", "its own validation text, never none"
     assert "value" not in answered(view, {"asked": {"models": ["other"], "protocol": ""}})["fields"].get("models", {})

@@ -79,7 +79,7 @@ def test_a_tokenizer_from_its_training_to_a_new_run(server, browser_page, place,
     page.wait_for_selector("#wb-tok-trained .wb-own")
     made = place / "runs" / ".workbench" / "tokenizers" / "mine"
     assert str(made) in page.inner_text("#wb-tok-trained")
-    page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-finished")
+    page.wait_for_selector("#wb-tok-tasks .wb-badge.wb-finished", state="attached")  # folded away
 
     page.get_by_role("button", name="Look at it: mine").click()
     page.wait_for_selector("#wb-tok-view >> text=mine, 300 ids")
