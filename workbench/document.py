@@ -35,8 +35,14 @@ _STYLE_LATER = (
 )
 _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
 _FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
-# Whatever a proxy does to the Host or the path, the browser knows where the page came from.
-_ROOT = """<script>window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");</script>"""
+# Whatever a proxy does to the Host or the path, the browser knows where the page came from. And Svelte has every read of
+# a plain object go through a proxy: looking up the events of each component so was a third of opening the page.
+_BEFORE = """<script>{
+  const { dependencies, components } = window.gradio_config;
+  window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");
+  class AsItIs {}
+  for (const each of [...dependencies, ...components]) Object.setPrototypeOf(each, AsItIs.prototype);
+}</script>"""
 _FAILED = """<script>document.querySelector("#wb-opening p").textContent =
   "The server could not make the page; its log says why.";</script>"""
 
@@ -73,7 +79,7 @@ class Parts:
             raise ValueError("the document of the installed Gradio is not that of its template")
         for gone in self._gone:
             rest = rest.replace(gone, "", 1)
-        rest = _FRAMES.sub("", rest.replace(MODE, _ROOT + MODE, 1))
+        rest = _FRAMES.sub("", rest.replace(MODE, _BEFORE + MODE, 1))
         return _signed(f"{self._scripts}{found}{_NOT_OURS.sub('', rest)}", nonce)
 
 

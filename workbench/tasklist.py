@@ -12,7 +12,6 @@ from workbench.jobs import Task
 STATES = {"running": "running", "done": "finished", "failed": "failed", "stopped": "stopped", "lost": "lost"}
 Action = tuple[str, str]  # what a button asks for, and its label
 STOP, FORGET = ("stop", "Stop"), ("forget", "Remove")
-FAILURES = ("failed", "lost")
 
 
 def actions(task: Task) -> list[Action]:
@@ -34,13 +33,13 @@ def listed(
 ) -> Markup:
     """A line for each that goes on, with its progress; the last that ended are folded into one, which says how many.
 
-    One that failed is not folded while nothing was started after it. Each has a button for what can be done to it.
+    One that failed or was stopped is not folded while nothing was started after it. Each has a button for what can be done to it.
     said: what to tell of one that has ended; error: a failure in the words of the page.
     """
     going = [task for task in tasks if task.running]
     over = [task for task in tasks if not task.running][:ended]
     newest = max(tasks, key=lambda task: task.created, default=None)
-    if over and over[0] is newest and over[0].state in FAILURES:
+    if over and over[0] is newest and over[0].state != "done":
         going.append(over.pop(0))
 
     def rows(some: Sequence[Task]) -> Markup:
