@@ -35,8 +35,8 @@ _STYLE_LATER = (
 )
 _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
 _FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
-# Whatever a proxy does to the Host or the path, the browser knows where the page came from. And Svelte has every read of
-# a plain object go through a proxy: looking up the events of each component so was a third of opening the page.
+# Whatever a proxy does to the Host or the path, the browser knows where the page came from. And Svelte has every read
+# of a plain object go through a proxy: looking up the events of each component so was a third of opening the page.
 _BEFORE = """<script>{
   const { dependencies, components } = window.gradio_config;
   window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");

@@ -33,7 +33,8 @@ def listed(
 ) -> Markup:
     """A line for each that goes on, with its progress; the last that ended are folded into one, which says how many.
 
-    One that failed or was stopped is not folded while nothing was started after it. Each has a button for what can be done to it.
+    One that failed or was stopped is not folded while nothing was started after it. Each has buttons for what can be
+    done to it.
     said: what to tell of one that has ended; error: a failure in the words of the page.
     """
     going = [task for task in tasks if task.running]
