@@ -48,7 +48,9 @@ def build(context: Context) -> gr.Blocks:
         page.live("app", partial(_summary, context))
 
         def open_link(foreign: str, request: gr.Request) -> list[Any]:  # a partial would hide the request from Gradio
-            return _open_link(context, page, first, dict(request.query_params), bool(foreign))
+            query = dict(request.query_params)
+            shown = query["tab"] if query.get("tab") in TABS else first  # document.py sees to it
+            return _open_link(context, page, shown, query, bool(foreign))
 
         def go_back(event: gr.EventData) -> list[Any]:
             query = dict(parse_qsl(str(event._data["query"]).removeprefix("?")))

@@ -37,11 +37,15 @@ _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link 
 _FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
 # Whatever a proxy does to the Host or the path, the browser knows where the page came from. And Svelte has every read
 # of a plain object go through a proxy: looking up the events of each component so was a third of opening the page.
+# The tab of the address is the first one to be made, instead of the second.
 _BEFORE = """<script>{
   const { dependencies, components } = window.gradio_config;
   window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");
   class AsItIs {}
   for (const each of [...dependencies, ...components]) Object.setPrototypeOf(each, AsItIs.prototype);
+  const asked = new URLSearchParams(window.location.search).get("tab");
+  const known = components.some(({ type, props }) => type === "tabitem" && props.elem_id === `wb-tab-${asked}`);
+  if (known) components.find(({ props }) => props.elem_id === "wb-tabs").props.selected = asked;
 }</script>"""
 _FAILED = """<script>document.querySelector("#wb-opening p").textContent =
   "The server could not make the page; its log says why.";</script>"""
