@@ -149,7 +149,7 @@ def form(browser: Any, folder: Path) -> float:
         page, laps = opened(browser), Laps()
         page.goto(f"{url}?tab=train")
         page.wait_for_selector("#train-start:not([disabled])")
-        command = "(words) => document.querySelector('#train-command textarea').value.includes(words)"
+        command = "(words) => document.querySelector('#train-command pre')?.textContent.includes(words)"
         for steps in range(200, 200 + ROUNDS):
             laps.begin()
             page.locator("#field-train-steps textarea, #field-train-steps input").first.fill(str(steps))

@@ -44,7 +44,7 @@ def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:
                 _form(context, page, fields, parts, texts)
         page.part("train", "queue", elem_id="train-queue")
         made |= _resume(context, page)
-        for name in ("shown", "filled", "kept", "file", "measured"):
+        for name in ("shown", "filled", "kept", "file", "measurement"):
             box = gr.Textbox(visible="hidden", elem_id=f"train-{name}", label=f"train {name}", container=False)
             made[name] = box
         parts.shown, parts.filled, parts.kept, parts.file = (made[n] for n in ("shown", "filled", "kept", "file"))

@@ -61,7 +61,7 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     inputs[DEVICES].input(page.friendly(devices), parts.form, inputs["processes"], **QUIET)
     # A Textbox has no `input` event for what is pasted or dictated.
     typed = [made.change for key, made in inputs.items() if key != PRESET]
-    refreshed = gr.on([*typed, parts.filled.change, made["measured"].change], page.friendly(refresh),
+    refreshed = gr.on([*typed, parts.filled.change, made["measurement"].change], page.friendly(refresh),
                       parts.form | {parts.shown}, parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
     refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
@@ -81,7 +81,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
 
     def queue_up(data: dict[Any, Any]) -> Any:
         name, updates = handlers.launch(context, parts, False, data)
-        gr.Info(f"{name} is queued; what you change now changes nothing in it.", title="Queued")
+        gr.Info(f"{name} is queued with the settings as they are now.", title="Queued")
         return updates
 
     def arrive(filled: str | None, port: str | None, kept: str | None, request: gr.Request) -> Any:
@@ -101,7 +101,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
 def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:
     """The newcomer's card, the queue, the measurement and the runs to resume, and what their buttons do."""
     processes, copy, now = made["processes"], page.port("train"), page.now("train")
-    fields = {"preset": parts.fields.inputs[PRESET], "measured": made["measured"]}
+    fields = {"preset": parts.fields.inputs[PRESET], "measurement": made["measurement"]}
     live = page.live("train", View(context), fields)
 
     def go(tab: str, **request: Any) -> dict[Any, Any]:
@@ -158,7 +158,7 @@ class View:
         news.show("runs", self._resumable([job.run for job in queued]))
         news.set("preset", choices=self._choices(task.id if task else ""))
         if task is not None and task.state == "done":
-            news.set("measured", value=task.id)
+            news.set("measurement", value=task.id)
         news.tell("enabled", {"train-measure": not going})
         news.busy = bool(queued) or going
 

@@ -243,7 +243,7 @@ def test_every_part_of_the_page_has_one_rule_for_resume(context, state, may):
     run = run_folder(context.runs, "a", state=state)
     context.jobs.store.prepare()
     assert buttons(state_of(run), read_only=False)["resume"] == may
-    assert ("Resume a" in queue.resume_table(context)) == may
+    assert ("Resume a" in queue.resume_list(context)) == may
     for resume in (lambda: actions.resume(context, "a"), lambda: queue.resume(context, "a", "")):
         if may:
             resume()
