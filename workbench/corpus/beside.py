@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +38,12 @@ def fields_of(opened: Opened, block: int, document: int) -> list[tuple[str, str]
         return []
     fields = [(str(name), text) for name, value in found.items() if (text := _text(value))]
     return sorted(fields, key=_place)[:MOST_FIELDS]
+
+
+def fields_of_row(opened: Opened, record: Mapping[str, Any], most: int = 12) -> list[list[tuple[str, str]]]:
+    """What stands beside each of the first documents of a traced row, see `fields_of`. `record`: of the trace."""
+    pairs = list(zip(record["block"], record["document"], strict=True))[:most]
+    return [fields_of(opened, block, document) for block, document in pairs]
 
 
 def _place(field: tuple[str, str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from mygpt2.tokenizer import Tokenizer
 from workbench import html
@@ -12,9 +13,10 @@ Fields = Sequence[tuple[str, str]]
 DOT = " \u00b7 "
 
 
-def rows(found: list[Row], tokenizer: Tokenizer, unit: str) -> html.Markup:
-    """Rows of a batch as text, document after document. `unit`: see `step.Batch`."""
-    return html.join(_row(row, tokenizer, unit) for row in found)
+def rows(found: Sequence[Row], tokenizer: Tokenizer, unit: str, beside: Sequence[Sequence[Fields]] = ()) -> html.Markup:
+    """Rows of a batch as text, document after document. `unit`: see `step.Batch`. `beside`: of each row, see `text`."""
+    pairs = zip_longest(found, beside, fillvalue=())
+    return html.join(_row(row, tokenizer, unit, more) for row, more in pairs if isinstance(row, Row))
 
 
 def place(of: Place, unit: str) -> str:
@@ -42,11 +44,11 @@ def text(row: Row, tokenizer: Tokenizer, unit: str, beside: Sequence[Fields] = (
     )
 
 
-def _row(row: Row, tokenizer: Tokenizer, unit: str) -> html.Markup:
+def _row(row: Row, tokenizer: Tokenizer, unit: str, beside: Sequence[Fields]) -> html.Markup:
     head = DOT.join((f"loss {row.loss:.4f}", figures(row), f"{len(row.ids):,} tokens"))
     return html.Markup(
         f'<section class="wb-row" aria-label="{html.escape(head)}"><h3>{html.escape(head)}</h3>'
-        f"{text(row, tokenizer, unit)}</section>"
+        f"{text(row, tokenizer, unit, beside)}</section>"
     )
 
 

@@ -10,6 +10,7 @@ from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
 from workbench.corpus import step
+from workbench.corpus.beside import fields_of_row
 from workbench.corpus.reading import Reading
 from workbench.corpus.show import rows as rows_shown
 from workbench.tabs.data import documents, order, show
@@ -75,7 +76,10 @@ def batch(
         ],
     )
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
-    return html.join([warning, facts]), rows_shown(found, traced.tokenizer, whole_batch.unit), shown.page, at
+    lines = whole_batch.lines[shown.start : shown.stop]
+    beside = [fields_of_row(traced.opened, line.record) for line in lines]
+    rows = rows_shown(found, traced.tokenizer, whole_batch.unit, beside)
+    return html.join([warning, facts]), rows, shown.page, at
 
 
 def data_of(context: Context, source: str, column: str) -> DataConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mygpt2.records import whole
+from mygpt2.records import number, whole
 from mygpt2.run_dir import RunState
 from workbench import html, words
 from workbench.jobs.gpus import Device, resident_bytes
@@ -21,7 +21,9 @@ MANY_RANKS = 64  # rows of the table
 
 def details(seen: Glance, devices: Sequence[Device]) -> html.Markup:
     """All there is to say of a run in figures, then its ranks and devices."""
-    rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in figures_of(seen))
+    started = ("Started", html.when(number(seen.state.status.get("started")), exact=True))
+    figures = [*figures_of(seen), started]
+    rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in figures)
     left_out = left_out_words(seen.left_out)
     return html.join([
         html.Markup(f'<dl class="wb-mon-numbers">{rows}</dl>'),
@@ -48,7 +50,6 @@ def figures_of(seen: Glance) -> list[tuple[str, str]]:
         ("Learning rate", words.brief(last.get("lr"))),
         ("Checkpoints", saved),
         ("Attempt", words.count(seen.state.status.get("attempt"))),
-        ("Started", words.moment(seen.state.status.get("started"))),
     ]
     if alive and seen.state.progress_age is not None and seen.state.progress_age > 30:
         figures.append(("Last progress", f"{words.seconds(10 * (seen.state.progress_age // 10))} ago"))

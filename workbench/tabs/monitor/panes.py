@@ -7,7 +7,7 @@ from typing import Any
 
 from mygpt2.files import read_json
 from mygpt2.inside import SMALL_BYTES, names_inside
-from mygpt2.records import whole
+from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir
 from workbench import html, words
 from workbench.jobs import Alert
@@ -74,7 +74,7 @@ def events(found: Sequence[Mapping[str, Any]]) -> html.Markup:
     if not found:
         return html.empty("This run has not written an event yet.")
     rows = [
-        (words.moment(event.get("time")), str(event.get("kind", "?")), words.event_text(event))
+        (html.when(number(event.get("time")), exact=True), str(event.get("kind", "?")), words.event_text(event))
         for event in reversed(found[-SHOWN_EVENTS:])
     ]
     return html.table(("Time", "Event", "Details"), rows, caption=f"The latest {len(rows)} of {len(found):,} events")
@@ -106,8 +106,9 @@ def samples(timeline: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], at: int
         for sample in found
     )
     seeds = ", ".join(sorted({str(sample.get("seed")) for sample in found}))
-    told = f"Step {step:,}, {at} of {len(timeline)}; seed {seeds}; {words.moment(found[-1].get('time'))}"
-    return html.Markup(f'<p class="wb-muted">{html.escape(told)}</p><ul class="wb-mon-samples">{items}</ul>')
+    told = f"Step {step:,}, {at} of {len(timeline)}; seed {seeds}; "
+    taken = html.when(number(found[-1].get("time")))
+    return html.Markup(f'<p class="wb-muted">{html.escape(told)}{taken}</p><ul class="wb-mon-samples">{items}</ul>')
 
 
 def results(run: RunDir) -> html.Markup:

@@ -12,7 +12,7 @@ from mygpt2.run_dir import RunDir, last_record, state_of
 from workbench import html, words
 from workbench.context import Context
 from workbench.corpus import show
-from workbench.corpus.beside import fields_of
+from workbench.corpus.beside import fields_of_row
 from workbench.corpus.reading import Reading
 from workbench.corpus.step import Batch, Line, batch_of, row_of
 from workbench.jobs import Alert
@@ -22,7 +22,6 @@ from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.view import Monitor
 
 AT_ONCE = 12  # rows; the others by a click
-MOST_BESIDE = 12  # documents of a row whose other columns are read
 MOST_EVENTS = 12
 
 # What stands still of the card; ui_assets/tab-monitor-step.js fills it.
@@ -206,8 +205,7 @@ def row(monitor: Monitor, reading: Reading, asked: Mapping[str, Any]) -> html.Ma
     if line is None:
         raise UserError(f"step {step} of run {run.name!r} has no row in slot {asked.get('slot')!r}")
     found = row_of(traced, line.record)
-    pairs = list(zip(line.record["block"], line.record["document"], strict=True))[:MOST_BESIDE]
-    beside = [fields_of(traced.opened, block, document) for block, document in pairs]
+    beside = fields_of_row(traced.opened, line.record)
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
     told = html.note(f"{show.figures(found)}{show.DOT}{len(found.ids):,} tokens")
     return html.join([warning, told, show.text(found, traced.tokenizer, batch.unit, beside)])
