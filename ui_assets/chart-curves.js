@@ -172,7 +172,8 @@ export function cautions(state) {
   }
   const last = state.shown.map((series) => [series.run, series.validation().at(-1)]).filter(([, mark]) => mark?.text);
   const texts = new Set(last.map(([, mark]) => (tokenizers.length > 1 ? `${mark.documents}` : mark.text)));
-  if (texts.size > 1) found.push(`Their held-out texts differ (${last.map(([run, mark]) => `${run}: ${mark.documents?.toLocaleString("en") ?? "?"} documents`).join(", ")}), so small differences between validation points say little.`);
+  const counts = new Set(last.map(([, mark]) => mark.documents?.toLocaleString("en") ?? "?"));
+  if (texts.size > 1) found.push(`Their held-out texts differ${counts.size > 1 ? ` (${[...counts].join(", ")} documents)` : ""}: small differences between validation points say little.`);
   if (bits) {
     const without = state.shown.filter((series) => series.perByte() === null).map((series) => series.run);
     if (without.length) found.push(`${without.join(", ")}: no bits per byte before the first validation.`);

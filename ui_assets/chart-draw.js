@@ -11,6 +11,7 @@ const { curves, interpolateAt, marksOf, pointsIn, referenceOf, unitOf } = await 
 const FEW = 3; // runs whose raw lines are drawn at full strength; of more, in the faintest that keeps a contrast of 3 to 1
 const MARKER = [3.5, 8]; // size of a validation point, by how many lie side by side
 const BEGINNING = 0.03; // share of the axis whose losses may lie above the frame: they are many times those that matter
+const NARROW = 520; // pixels, too few for a line of words
 const MUCH = 1.6; // times higher the panel would have to be for them
 const MAX_BANDS = 400;
 const KINDS = [
@@ -164,7 +165,7 @@ function level(y, color, dash) {
 }
 
 // GPT-2's loss on the same text, where it is known, with the way it was measured; and where each run passed it.
-function yardsticks({ state, data, extent }, layout) {
+function yardsticks({ state, data, extent, columns }, layout) {
   const lines = new Map();
   for (const series of state.shown) {
     const known = referenceOf(state, series);
@@ -176,9 +177,11 @@ function yardsticks({ state, data, extent }, layout) {
   for (const { of, value, unit, windows, runs } of lines.values()) {
     if (!state.view.range) widen(extent, [state.range[0]], [value], state.range, false);
     layout.shapes.push(level(value, state.theme.ink, "dash"));
+    const narrow = columns < NARROW; // the text and the windows are then told in a line of their own
     const whose = lines.size > 1 || state.shown.length > runs.length ? `the held-out text of ${runs.join(", ")}` : "this held-out text";
-    layout.annotations.push({ xref: "paper", x: 0.01, y: state.view.logy ? Math.log10(value) : value, xanchor: "left", yanchor: "bottom", yshift: 3,
-      showarrow: false, bgcolor: state.theme.panel, text: escape(`${of} on ${whose}: ${number(value)}${unit}${windows}`), font: { color: state.theme.ink, size: 12 } });
+    const words = narrow ? [`${of}: ${number(value)}${unit}`, `on ${whose}`] : [`${of} on ${whose}: ${number(value)}${unit}${windows}`];
+    layout.annotations.push({ text: words.map(escape).join("<br>"), xref: "paper", x: 0.01, y: state.view.logy ? Math.log10(value) : value, xanchor: "left", yanchor: "bottom", yshift: 3,
+      showarrow: false, bgcolor: state.theme.panel, align: "left", font: { color: state.theme.ink, size: 12 } });
   }
 }
 
