@@ -229,7 +229,7 @@ def cost_said(context: Context, measured: Measured, models: Sequence[Any], proto
     if not models or not protocol:
         return ""
     took = cost.seconds(context, models, protocol, measured.own)
-    return "" if took is None else f"about {words.seconds(took)} where nothing else is at work"
+    return "" if took is None else f"about {words.seconds(took)} if nothing else is running"
 
 
 def _opened(context: Context, page: Page) -> Callable[..., Any]:

@@ -12,16 +12,14 @@ from workbench.tabs.compare.groups import CHANCE, METRICS, SCORINGS, Bar, Set, a
 from workbench.words import fixed
 
 FAR = 1.0  # of the lowest value above it: what is farther off is not drawn to scale
-NOTHING = (
-    "Here models will stand beside each other: which is best on a text, by how much, and whether that can be trusted."
-)
+NOTHING = "Here you will see which model is best on a text, by how much, and whether that can be trusted."
 
 
 def results_view(chosen: Set | None, missing: Sequence[str] = ()) -> Markup:
     """A set's answer, chart and table, or what will be here. `missing`: runs that are not measured on its text."""
     if chosen is None:
         return html.empty(
-            NOTHING, "Choose models and a text, and press Measure. A run that has validated comes by itself."
+            NOTHING, "Choose models and a text, and press Measure. A run appears by itself once it has validated."
         )
     notes = html.note(f"{'; '.join(chosen.notes)}.") if chosen.notes else ""
     body = _text_view(chosen) if chosen.is_text else _accuracy_view(chosen)

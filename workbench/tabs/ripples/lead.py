@@ -151,7 +151,7 @@ def remedy(report: Report) -> Remedy:
     lanes = next((row for row in report.forecast if not row["periodic"]), None)
     if lanes is not None:
         size = memory(lanes["memory_bytes"])
-        return Remedy("read in lanes", f"Set data.order to lanes: it leaves nothing of it and holds {size}.", LANES)
+        return Remedy("read in lanes", f"Set data.order to lanes: nothing of it is left, for {size} of memory.", LANES)
     if (report.layout or {}).get("order") == "lanes":
         return Remedy("not known", "The data is read in lanes already, so its order is not where this comes from.")
     return Remedy("not known", "Give the tokens per step under Settings, and what other orders leave can be forecast.")

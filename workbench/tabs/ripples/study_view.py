@@ -17,7 +17,7 @@ def study_view(at: Standing | None) -> Markup:
     """All there is to see of a study."""
     if at is None:
         return html.empty(
-            "Here it will stand what each of four orders of the data leaves of a ripple, beside what was forecast.",
+            "Here you will see how much of a ripple each of four data orders leaves, beside what was forecast.",
             "Queue the four short runs: they differ in nothing but the order of their documents.",
         )
     parts = [_comparison(at)] if at.done else [_next(at)]

@@ -32,8 +32,8 @@ RAW = {"panels": ["loss"], "smooth": 0}  # as a ripple is seen best
 MOST_NAMED = 3  # files of a step
 BY_ITSELF = 64 << 20  # bytes of metrics that are measured without being asked for: a second or two
 WHAT = (
-    "Here the period, the amplitude and the remedy of a ripple will stand: a swing of the training loss that comes "
-    "from the order of the data."
+    "Here you will see whether the training loss has a ripple, a swing that comes from the order of the data: how long "
+    "and how large it is, and what removes it."
 )
 WAIT = html.empty(WHAT)
 NOTHING_YET = html.empty(
@@ -136,9 +136,11 @@ def status(subject: Subject, found: Found, can: bool) -> Markup:
         why = large if can else " This workbench is read only, so that it cannot be measured."
         return line(escape(f"{name} has not been measured.{why}"), measure)
     if found.fresh:
-        return line(html.join(["Measured ", html.when(found.file.stat().st_mtime), ", as it is now."]), again, save)
-    more = f"has grown by {found.grown - 1:.0%} since" if found.grown > 1 else "has changed since"
-    return line(escape(f"This is of an earlier state: {name} {more}."), measure, save)
+        return line(
+            html.join(["Measured ", html.when(found.file.stat().st_mtime), "; nothing has changed since."]), again, save
+        )
+    more = f"grown by {found.grown - 1:.0%}" if found.grown > 1 else "changed"
+    return line(escape(f"{name} has {more} since this was measured."), measure, save)
 
 
 def _save(name: str) -> Markup:
@@ -154,9 +156,7 @@ def _pair(context: Context, reports: Reports, asked: Asked, news: News, known: l
     for field, value in zip(("first", "second"), shown, strict=True):
         news.set(field, choices=known, value=value or None)
     if not all(shown):
-        words = (
-            "Here the difference of two runs will stand, far finer than their noise where they read the same batches."
-        )
+        words = "Here you will see how two runs differ, far below their noise where they read the same batches."
         return html.empty(words, "Choose two runs or logs, and press Compare.")
     try:
         subject = subject_of(context, shown[0], shown[1], pair=True)

@@ -38,7 +38,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page = new_page()
     page.goto(f"{server.url}?tab=compare&models=first,other&protocol=texts")
     page.wait_for_selector("#wb-compare-evaluate", state="visible")
-    page.get_by_text("Here models will stand beside each other").wait_for()
+    page.get_by_text("Here you will see which model is best on a text").wait_for()
     page.wait_for_function("document.querySelector('#wb-compare-models').innerText.includes('other')")
     page.click("#wb-compare-evaluate")
     page.wait_for_function("document.querySelectorAll('.wb-task').length === 2")

@@ -127,7 +127,7 @@ def test_hellaswag_shows_both_scorings_with_intervals(place: Place) -> None:
 
 
 def test_an_empty_page_says_what_to_do() -> None:
-    assert "will stand beside each other" in results_view(None) and "press Measure" in results_view(None)
+    assert "which model is best on a text" in results_view(None) and "press Measure" in results_view(None)
 
 
 def test_csv_and_json_hold_every_figure_and_say_which_are_quoted(place: Place) -> None:

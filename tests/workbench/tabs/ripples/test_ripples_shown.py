@@ -137,7 +137,7 @@ def test_report_is_saved_as_json_and_as_one_page(context, reports):
 
 def test_empty_page_says_what_to_do(context, reports):
     parts, _ = look(context, reports, {}, None, {})
-    assert "no run in this folder yet" in parts["verdict"] and "will stand" in parts["verdict"]
+    assert "no run in this folder yet" in parts["verdict"] and "Here you will see" in parts["verdict"]
     assert "Go to Train" in parts["verdict"] and not context.jobs.tasks.list(KIND)
 
 
