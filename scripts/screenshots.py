@@ -1,6 +1,7 @@
 """Pictures of the workbench for README and docs, of real runs, in a real Chromium.
 
-    python scripts/screenshots.py --runs DIR --show RUN [RUN ...] [--tour] [--only NAME ...] [--to docs/images]
+    python scripts/screenshots.py --runs DIR --show RUN [RUN ...] [--tour] [--only NAME ...] [--data-root DIR ...]
+        [--to docs/images]
 
 DIR holds runs that were trained; nothing is made up here. The first RUN is the one that is opened. Each picture is
 taken in the light and the dark theme: all tabs, and Monitor and Train at 390 pixels. --tour takes those of the tour
@@ -28,9 +29,10 @@ PROMPT = "Returns a new list"
 
 
 @contextmanager
-def serving(runs: Path) -> Iterator[str]:
-    """A workbench over `runs`, and its address."""
-    words = [sys.executable, "-u", "-m", "workbench", "--runs", str(runs), "--port", "0", "--data-root", str(runs)]
+def serving(runs: Path, roots: Sequence[Path]) -> Iterator[str]:
+    """A workbench over `runs`, and its address. roots: where the data of the runs lies."""
+    words = [sys.executable, "-u", "-m", "workbench", "--runs", str(runs), "--port", "0"]
+    words += [word for root in (runs, *roots) for word in ("--data-root", str(root))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
@@ -84,6 +86,9 @@ def replay(page: Any) -> None:
     page.get_by_role("button", name="Replay the merges of a word").click()
     page.get_by_role("button", name="Replay", exact=True).click()
     page.wait_for_selector("#wb-merges .wb-piece")
+    for _ in range(6):
+        page.get_by_role("button", name="One merge on").click()
+        page.wait_for_timeout(SETTLE_MS)
     page.locator("#wb-tok-replay").scroll_into_view_if_needed()
 
 
@@ -114,7 +119,7 @@ def tour(names: Sequence[str]) -> dict[str, Picture]:
         "tour-step": Picture(f"tab=monitor&runs={one}", ".wb-chart .js-plotly-plot", open_step),
         "tour-surprisal": all_tabs["sample"],
         "tour-ripples": all_tabs["ripples"],
-        "tour-runs": Picture(f"tab=monitor&view=table&runs={shown}", ".wb-rt-view tbody tr"),
+        "tour-runs": Picture(f"tab=monitor&view=table&runs={shown}", f".wb-rt-view tbody >> text={one}"),
         "tour-gpt2": Picture(
             f"tab=monitor&runs={one}", ".wb-chart .js-plotly-plot", needs=".wb-chart-yardstick:not([hidden])"
         ),
@@ -158,6 +163,7 @@ def main() -> None:
     parser.add_argument("--show", nargs="+", required=True, metavar="RUN")
     parser.add_argument("--tour", action="store_true")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the pictures")
+    parser.add_argument("--data-root", type=Path, nargs="+", default=[], help="where the data of the runs lies")
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     args = parser.parse_args()
@@ -172,7 +178,7 @@ def main() -> None:
     from playwright.sync_api import Error, sync_playwright
 
     left_out = []
-    with serving(args.runs.resolve()) as url, sync_playwright() as playwright:
+    with serving(args.runs.resolve(), args.data_root) as url, sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=args.chromium, args=options)
         for name in args.only or every:
