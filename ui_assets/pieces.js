@@ -126,5 +126,15 @@
     });
     document.addEventListener("visibilitychange", tick);
   }
-  window.workbench.times = { ago, exact };
+
+  // As html.when makes it, for what is drawn in the browser. `at`: seconds since 1970.
+  function element(at) {
+    const made = document.createElement("wb-when"), time = document.createElement("time");
+    made.setAttribute("at", String(Math.round(at)));
+    time.dateTime = new Date(1000 * at).toISOString();
+    made.append(time);
+    return made;
+  }
+
+  window.workbench.times = { ago, exact, element };
 })();

@@ -211,7 +211,9 @@ window.workbench.monitor = (() => {
     const bar = element("span", "wb-run-bar"), done = element("span");
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
     bar.append(done);
-    const parts = [title, bar, element("span", "wb-run-facts", facts(row))];
+    const line = element("span", "wb-run-facts", facts(row));
+    if (row.started) line.append(" · ", window.workbench.times.element(row.started));
+    const parts = [title, bar, line];
     if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); parts.push(tags); }
     item.querySelector("button").replaceChildren(...parts);
   }
@@ -222,7 +224,6 @@ window.workbench.monitor = (() => {
     if (row.tokenizer && mixed) parts.push(row.tokenizer.split("/").at(-1));
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
     if (row.eta !== null) parts.push(`${span(row.eta)} left`);
-    if (row.started) parts.push(`${span(Math.max(0, Date.now() / 1000 - row.started))} ago`);
     return parts.join(" · ");
   }
 
