@@ -16,7 +16,7 @@ READY = """() => { const chart = document.querySelector(".wb-chart")?.chart;
   return chart && [...chart.panels.values()].some((panel) => panel.drawn) && chart.root.dataset.draws >= 1; }"""
 PANELS = "loss,validation,grad_norm"
 DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(("runs", "minus", "range"), ""), **dict.fromkeys(("logx", "logy", "follow"), "0"),
+    "unit": "auto", **dict.fromkeys(("runs", "minus", "range"), ""), **dict.fromkeys(("logx", "logy", "follow"), "0"),
     "x": "step", "smooth": "50", "shade": None, "panels": PANELS,
 }  # fmt: skip
 
@@ -33,22 +33,31 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     from workbench.downloads import Downloads
 
     folder = Folder(tmp_path_factory.mktemp("charts") / "runs")
+    measured: dict[str, Any] = {}  # GPT-2's results by run, as `evaluations.yardstick` would find them
+
+    def yardstick(request: Any) -> dict[str, Any]:
+        may = {"running": False, "words": "", "problem": "", "can": True, "cost": "548 MB are fetched once."}
+        return {run: {"found": measured.get(run), **may} for run in request["runs"]}
+
+    def measure(event: gr.EventData) -> str:
+        return str(event._data["run"])
 
     def from_address(request: gr.Request) -> dict[str, Any]:
         return dict(request.query_params)
 
     with gr.Blocks(analytics_enabled=False) as blocks:
-        chart = LiveChart(folder, {"panels": PANELS}, url=True, elem_id="chart")
+        chart = LiveChart(folder, {"panels": PANELS}, url=True, elem_id="chart", yardstick=yardstick)
         wanted, said = gr.Textbox(label="wanted"), gr.Textbox(label="said")
         gr.Button("Ask").click(json.loads, wanted, chart)
         gr.Button("Read").click(json.dumps, chart, said)
+        chart.measure(measure, None, said)
         blocks.load(from_address, None, chart)
     blocks.launch(
         prevent_thread_lock=True, quiet=True, share=False, run_history=False, ssr_mode=False,
         css=look.css(), head=look.head(), theme=look.theme(),
         app_kwargs={"middleware": [Middleware(Downloads, run=folder.run)]},
     )  # fmt: skip
-    yield SimpleNamespace(url=blocks.local_url, folder=folder)
+    yield SimpleNamespace(url=blocks.local_url, folder=folder, measured=measured)
     blocks.close(verbose=False)
 
 

@@ -104,6 +104,23 @@ def test_a_click_and_enter_open_the_step_of_the_nearest_curve(app, show):
     assert "step 2" in page.locator(".wb-chart-heard").inner_text()
 
 
+def test_gpt2_is_measured_by_a_button_that_says_first_what_it_takes(app, show):
+    evaluated = {"step": 100, "loss": 4.0, "bits_per_byte": 2.0, "documents": 7, "token_sha256": "f" * 64}
+    write_event(short_run(app, "asking", 100), "eval", **evaluated)
+    page = show("runs=asking")
+    page.get_by_text("Measure GPT-2 on this text").click()
+    page.get_by_text("548 MB are fetched once.").wait_for()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.wait_for_function("() => [...document.querySelectorAll('textarea, input')].some((b) => b.value === 'asking')")
+    app.measured["asking"] = {"of": "GPT-2 124M", "loss": 3.0, "bits": 1.5, "window": 1024, "same": False, "text": "t"}
+    lines = "chart.panels.get('loss').plot.layout.annotations.map((a) => a.text).join()"
+    wait(page, f"{lines}.startsWith('GPT-2 124M on this held-out text: 3 per token of this run')")
+    assert not page.get_by_text("Measure GPT-2").is_visible()
+    page.get_by_label("loss in", exact=True).select_option("bits")
+    wait(page, f"{lines}.includes(': 1.5,') && chart.panels.get('loss').unit.textContent === 'bits per byte'")
+    page.wait_for_function("() => location.search.includes('unit=bits')")
+
+
 def test_a_server_that_is_away_is_named_and_found_again(app, show):
     run = short_run(app, "away", 100)
     page = show("runs=away")
