@@ -64,15 +64,23 @@ def batch_problem(batch_tokens: int, block_size: int, micro_batch: int | None, r
 
 
 def lanes_problem(sequences: int, lanes: int | None, ranks: int) -> str | None:
-    """Why the document streams do not fit the batch and the ranks; None when they do."""
-    if lanes is None or (sequences % lanes == 0 and lanes % ranks == 0):
+    """Why the document streams do not fit the batch and the ranks; None when they do.
+
+    A rank has whole lanes, or where there are more ranks than lanes, whole numbers of ranks share the rows of one.
+    """
+    if lanes is None or (sequences % lanes == 0 and divides(lanes, ranks)):
         return None
-    legal = [d for d in divisors(sequences) if d % ranks == 0]
+    legal = [d for d in divisors(sequences) if divides(d, ranks)]
     near = ", ".join(str(n) for n in around(legal, lanes))
     return (
-        f"data.lanes={lanes} must divide the batch's {sequences} sequences and be a multiple of "
+        f"data.lanes={lanes} must divide the batch's {sequences} sequences and be a multiple or a divisor of "
         f"{ranks} rank{'s' if ranks > 1 else ''}; nearest: {near}"
     )
+
+
+def divides(lanes: int, ranks: int) -> bool:
+    """Whether lanes can be dealt to ranks: each rank has as many whole ones, or each lane as many ranks."""
+    return lanes % ranks == 0 or ranks % lanes == 0
 
 
 def legal_ranks(

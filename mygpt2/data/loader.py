@@ -3,7 +3,8 @@
 The batches are a pure function of the manifest, the tokenizer, the seed, the lanes, the batch size, the block size,
 and the order's settings. Ranks, threads, prefetch depth, micro-batch and cache state never enter: worker threads only
 make token blocks, and one assembling thread asks for them and builds the batches in order. The global batch of step s
-has in slot j the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R).
+has in slot j the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R). Of more ranks than
+lanes R/V neighbours share the rows of one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mygpt2.data.heldout import settled
 from mygpt2.data.lane import Buffer, Window, windows
 from mygpt2.data.packing import LaneStream
 from mygpt2.data.scan import BlockReader, Stopped
-from mygpt2.data.shape import block_order, choose_shape
+from mygpt2.data.shape import block_order, choose_shape, owned
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.local.watch import SourceWatch
 from mygpt2.data.sources.manifest import EARLIER, Manifest, check_quarantine
@@ -112,11 +113,12 @@ class Loader:
         self._pool = BlockPool(data.threads or default_threads())
 
         self._order = block_order(data, manifest, shape, seed)
-        own = range(rank, shape.lanes, world_size)
+        self.owned = owned(shape.lanes, rank, world_size)
+        own, self._mine = self.owned.lanes, self.owned.rows(self._rows)
         self._streams = [LaneStream(cursor[lane], block_size) for lane in own]
         self._windows = [self._windows_of(lane, cursor[lane], quarantine) for lane in own]
-        self._slots = np.add.outer(np.arange(self._rows) * shape.lanes, own).ravel()
-        self._slot_lanes = np.tile(own, self._rows)
+        self._slots = np.add.outer(np.asarray(self._mine) * shape.lanes, own).ravel()
+        self._slot_lanes = np.tile(own, len(self._mine))
         self._slots.flags.writeable = self._slot_lanes.flags.writeable = False
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(2, data.prefetch_steps))
         self._failure: BaseException | None = None
@@ -203,7 +205,7 @@ class Loader:
         What all ranks leave out, the trainer adds up.
         """
         stream.append(window)
-        if len(window.tokens):
+        if len(window.tokens) and self.owned.part == 0:  # those who share the lane have left out the same
             self._left_out = self._left_out + Counter({**window.left_out, "met": window.met})
         self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
         check_quarantine(self.manifest, self.data.max_quarantine, self.quarantine_reasons)
@@ -215,10 +217,11 @@ class Loader:
         taken = [stream.take(steps, rows, tokens[:, i]) for i, stream in enumerate(self._streams)]
         cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
         shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
-        pieces, by_step = tuple(t.pieces for t in taken), tokens.reshape(steps, rows * lanes, self._block_size + 1)
+        pieces, by_step = tuple(t.pieces for t in taken), tokens.reshape(steps, rows, lanes, self._block_size + 1)
         for step in range(steps):
+            mine = by_step[step, self._mine.start : self._mine.stop]
             yield Batch(
-                tokens=by_step[step],
+                tokens=mine.reshape(-1, self._block_size + 1),
                 slots=self._slots,
                 lanes=self._slot_lanes,
                 cursor=cursors[step],
@@ -227,7 +230,7 @@ class Loader:
                 _order=self._order,
                 _shares=shares[step],
                 _pieces=pieces,
-                _rows=range(step * rows, (step + 1) * rows),
+                _rows=range(step * rows + self._mine.start, step * rows + self._mine.stop),
             )
 
 

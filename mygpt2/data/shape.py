@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mygpt2.config.batch import around, divisors, lanes_problem
+from mygpt2.config.batch import around, divides, divisors, lanes_problem
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.sources.manifest import Manifest
@@ -30,7 +30,7 @@ class Shape:
 
 
 def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, world_size: int) -> Shape:
-    """The shape for a source; UserError unless ranks divide V, V divides the batch and V <= its blocks."""
+    """The shape for a source; UserError unless V divides the batch, V <= its blocks, and V and the ranks divide."""
     blocks = len(manifest)
     legal = [d for d in divisors(batch_sequences) if d <= blocks]
     lanes = data.lanes or max(d for d in legal if d <= MOST_LANES)
@@ -41,8 +41,8 @@ def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, wor
             f"data.lanes={lanes} is more than the {blocks} blocks of {data.source}; nearest legal: "
             f"{_nearest(lanes, legal)}"
         )
-    if lanes % world_size:
-        fitting = [d for d in legal if d % world_size == 0]
+    if not divides(lanes, world_size):
+        fitting = [d for d in legal if divides(d, world_size)]
         advice = (
             f"or set data.lanes to one of {', '.join(map(str, fitting[:8]))}"
             if fitting
@@ -50,7 +50,12 @@ def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, wor
         )
         raise UserError(
             f"world_size={world_size} ranks cannot share {lanes} lanes evenly; "
-            f"nearest numbers of ranks: {_nearest(world_size, divisors(lanes))}; {advice}"
+            f"nearest numbers of ranks: {_nearest(world_size, _ranks(lanes, batch_sequences))}; {advice}"
+        )
+    if batch_sequences % world_size:
+        raise UserError(
+            f"world_size={world_size} ranks cannot share {batch_sequences} sequences; nearest numbers of ranks: "
+            f"{_nearest(world_size, _ranks(lanes, batch_sequences))}"
         )
     if data.order != "lanes":
         return Shape(lanes, 1)
@@ -61,10 +66,37 @@ def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, wor
     return Shape(lanes, window, first, min(WHOLE, _power(WHOLE * START_BYTES // (lanes * first * stored))))
 
 
+@dataclass(frozen=True)
+class Owned:
+    """What a rank has of the lanes: all rows of some, or `part` of `parts` of the rows of one."""
+
+    lanes: range
+    part: int = 0
+    parts: int = 1
+
+    def rows(self, count: int) -> range:
+        """Which of a lane's `count` rows of a step."""
+        each = count // self.parts
+        return range(self.part * each, (self.part + 1) * each)
+
+
+def owned(lanes: int, rank: int, world_size: int) -> Owned:
+    """A rank's part. Ranks that share a lane stand side by side, and so on one machine, which then reads it once."""
+    if world_size <= lanes:
+        return Owned(range(rank, lanes, world_size))
+    parts = world_size // lanes
+    return Owned(range(rank // parts, rank // parts + 1), rank % parts, parts)
+
+
 def block_order(data: DataConfig, manifest: Manifest, shape: Shape, seed: int) -> BlockOrder:
     """The order in which a source of that shape is read."""
     shuffled = data.order == "lanes"
     return BlockOrder(len(manifest), shape.lanes, shape.window, seed, shuffled, shape.first, shape.share)
+
+
+def _ranks(lanes: int, sequences: int) -> list[int]:
+    """Numbers of ranks that can share the lanes and the batch."""
+    return [d for d in divisors(sequences) if divides(lanes, d)]
 
 
 def _power(limit: int) -> int:

@@ -134,10 +134,11 @@ class Trainer:
                 self._status("running", "waiting for data", message=reason)
 
     def _own_places(self, batch: Batch | None) -> list[int]:
-        """Cursor and progress of this rank's lanes in an array of all lanes, flat: the sum over the ranks is all's."""
-        full = np.zeros((self.loader.lanes, len(CURSOR_FIELDS) + 1), np.int64)
-        if batch is not None:
-            own = full[self.world.rank :: self.world.size]
+        """Cursor and progress of this rank's lanes in an array of all lanes, flat: the sum over the ranks is all's.
+        Of ranks that share a lane one speaks for it."""
+        full, owned = np.zeros((self.loader.lanes, len(CURSOR_FIELDS) + 1), np.int64), self.loader.owned
+        if batch is not None and owned.part == 0:
+            own = full[owned.lanes.start : owned.lanes.stop : owned.lanes.step]
             own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
         return full.ravel().tolist()
 

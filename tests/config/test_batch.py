@@ -38,8 +38,8 @@ def test_a_micro_batch_that_does_not_divide_names_those_that_do() -> None:
 
 def test_lanes_are_divided_by_ranks_and_divide_the_batch() -> None:
     assert plan_batch(8192, 256, 4, 2, 16).accumulation == 4
-    assert refusal(8192, 256, None, 4, 6).endswith("sequences and be a multiple of 4 ranks; nearest: 4, 8")
-    assert refusal(8192, 256, None, 4, 2).endswith("nearest: 4")
+    assert refusal(8192, 256, None, 4, 6).endswith("sequences and be a multiple or a divisor of 4 ranks; nearest: 4, 8")
+    assert plan_batch(8192, 256, 2, 4, 2).accumulation == 4, "two ranks share a lane"
 
 
 @given(

@@ -182,8 +182,8 @@ class Ranks:
     def state(self) -> dict[str, Any]:
         """As a checkpoint after the last batch would hold it: through JSON."""
         cursor = np.empty((self.loaders[0].lanes, len(CURSOR_FIELDS)), np.int64)
-        for rank, part in enumerate(self.last):
-            cursor[rank :: len(self.last)] = part.cursor
+        for loader, part in zip(self.loaders, self.last, strict=True):
+            cursor[list(loader.owned.lanes)] = part.cursor
         bad = {block for part in self.last for block in part.quarantine}
         return json.loads(json.dumps(loader_state(self.loaders[0].fingerprint, cursor, sorted(bad))))
 

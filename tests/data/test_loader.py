@@ -303,6 +303,30 @@ def test_batches_are_made_ahead_and_the_first_poll_may_come_late(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("ranks", [4, 8])
+def test_more_ranks_than_lanes_share_the_rows_of_one(ranks, tmp_path):
+    """Also in the middle: a run that began on one rank goes on with many, and back."""
+    data, source = config(lanes=2, max_document_chars=100), memory(blocks=9)
+    with Ranks(data, tmp_path / "one", 1, source=source) as run:
+        calm, rows = [], []
+        for _ in range(9):
+            calm.append(run.step())
+            rows.append(run.rows())
+        left_out = run.last[0].left_out
+    assert left_out.total() > left_out["met"] > 0
+    state, seen = None, []
+    for count, steps in ((1, 3), (ranks, 3), (2, 2), (ranks, 1)):
+        with Ranks(data, tmp_path / f"{count}-{len(seen)}", count, state=state, source=memory(blocks=9)) as run:
+            for _ in range(steps):
+                seen.append(run.step())
+                assert run.rows() == rows[len(seen) - 1]
+            state = run.state
+    assert sha256(seen) == sha256(calm)
+    with Ranks(data, tmp_path / "count", ranks, source=memory(blocks=9)) as run:
+        run.steps(9)
+        assert sum((part.left_out for part in run.last), Counter()) == left_out, "what is shared is counted once"
+
+
 def test_the_epoch_of_all_lanes_does_not_depend_on_the_ranks(tmp_path):
     source, found = memory(), []
     for ranks in (1, 2, 4):

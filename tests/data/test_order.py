@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mygpt2.data.order import BlockOrder, permutation, shuffled_index
-from mygpt2.data.shape import Shape, choose_shape
+from mygpt2.data.shape import Shape, choose_shape, owned
 from mygpt2.errors import UserError
 from tests.data.corpus import Memory, config
 
@@ -150,8 +150,9 @@ def test_windows_ramp_from_the_blocks_a_lane_begins_with():
         ({"lanes": 100}, 60, 400, 1, ["data.lanes=100", "60 blocks", "nearest legal: 50"]),
         ({"lanes": 6}, 600, 512, 1, ["data.lanes=6", "512", "nearest: 4, 8"]),
         ({}, 600, 512, 3, ["world_size=3", "64 lanes", "nearest numbers of ranks: 2, 4"]),
-        ({}, 600, 512, 128, ["world_size=128", "data.lanes to one of 128, 256, 512"]),
-        ({}, 1, 512, 2, ["world_size=2", "1 blocks"]),
+        ({}, 600, 512, 96, ["world_size=96", "64 lanes", "nearest numbers of ranks: 64, 128"]),
+        ({}, 600, 512, 1024, ["world_size=1024", "512 sequences", "nearest numbers of ranks: 512"]),
+        ({}, 1, 512, 3, ["world_size=3", "512 sequences", "nearest numbers of ranks: 2, 4"]),
     ],
 )
 def test_impossible_shapes_name_the_nearest_legal_values(settings, blocks, batch, ranks, words):
@@ -159,3 +160,12 @@ def test_impossible_shapes_name_the_nearest_legal_values(settings, blocks, batch
         choose_shape(config(**settings), sized(blocks), batch, ranks)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_1024_ranks_have_every_row_once_and_one_of_each_lane_speaks_for_it():
+    shape = choose_shape(config(), sized(4096), batch_sequences=1024, world_size=1024)
+    each = [owned(shape.lanes, rank, 1024) for rank in range(1024)]
+    slots = [row * shape.lanes + lane for mine in each for row in mine.rows(1024 // shape.lanes) for lane in mine.lanes]
+    assert sorted(slots) == list(range(1024))
+    assert sorted(lane for mine in each if mine.part == 0 for lane in mine.lanes) == list(range(shape.lanes))
+    assert all(set(each[i].lanes) == set(each[i ^ 1].lanes) for i in range(1024)), "neighbours read the same text"

@@ -83,7 +83,7 @@ def test_a_bad_value_keeps_start_off_and_nothing_is_written(name: str, context: 
         ({"processes": "65"}, "processes", "expected a whole number from 1 to 64"),
         ({"processes": "3"}, "processes", "not a multiple of 3 ranks"),
         ({"processes": "3"}, "train.batch_tokens", "not a multiple of 3 ranks"),
-        ({"data__lanes": "1"}, "data.lanes", "a multiple of 2 ranks"),
+        ({"data__lanes": "5"}, "data.lanes", "must divide the batch's 32 sequences"),
         ({"train__device": "cuda"}, "train.device", "not among the chosen devices"),
     ],
 )
