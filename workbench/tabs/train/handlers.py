@@ -22,7 +22,7 @@ from workbench.context import Context
 from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
 from workbench.forms import Change, Loaded
 from workbench.page import Page
-from workbench.tabs.train import fill, outlook, show
+from workbench.tabs.train import fill, look, outlook, show
 from workbench.tabs.train.fields import Fields, fold_label
 from workbench.tabs.train.first import first_draft
 from workbench.tabs.train.groups import groups
@@ -96,6 +96,7 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     run = _named_after_text(context, now, str(before.get("source") or ""))
     checked = drafts.check(context, replace(now, run=run or now.run))
     plan = drafts.estimate(context, checked)
+    told = checked.config is not None and not look.cost_of(checked.config.data.source)
     ready = not checked.reasons
     renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
     return renamed | {
@@ -104,8 +105,8 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
         parts.changes: show.changes(checked),
         parts.line: outlook.line(plan),
         parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
-        parts.estimate: outlook.estimate(plan),
-        parts.length: outlook.length(plan),
+        parts.estimate: outlook.estimate(plan, told),
+        parts.length: outlook.length(plan, told),
         parts.schedule: outlook.schedule(plan.rates) if isinstance(plan, Plan) else "",
         parts.command: outlook.command(checked.command_line),
         parts.start: gr.Button(interactive=ready),

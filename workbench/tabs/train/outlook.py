@@ -68,11 +68,13 @@ def line(plan: Plan | str) -> Markup:
     )
 
 
-def length(plan: Plan | str) -> Markup:
-    """Beside steps and batch: tokens in all, and how often the text is read."""
+def length(plan: Plan | str, passes_told: bool = False) -> Markup:
+    """Beside steps and batch: tokens in all, and how often the text is read unless the look into it tells."""
     if isinstance(plan, str):
         return Markup("")
     tokens, passes = plan["length.tokens"], plan["length.passes"]
+    if passes_told:
+        return Markup(f'<p class="wb-length"><b>{escape(tokens.text)}</b> tokens in all</p>')
     read = "size of the text not known" if passes.value is None else f"{passes.text} passes over the text"
     return Markup(
         f'<p class="wb-length"><b>{escape(tokens.text)}</b> tokens in all · '
@@ -80,13 +82,17 @@ def length(plan: Plan | str) -> Markup:
     )
 
 
-def estimate(plan: Plan | str) -> Markup:
-    """The figures that matter, what to look out for, and below them all figures with where they come from."""
+def estimate(plan: Plan | str, passes_told: bool = False) -> Markup:
+    """The figures that matter, what to look out for, and below them all figures with where they come from.
+
+    passes_told: the look into the source says how often it is read, from its documents and not from its size.
+    """
     if isinstance(plan, str):
         return Markup("")
     known = {figure.key: figure for figure in plan.figures}
     large = "".join(_figure(known[key]) for key in LARGE if key in known)
-    warned, noted = ([n.text for n in plan.notices if (n.level == "warning") == bad] for bad in (True, False))
+    notices = [n for n in plan.notices if not (passes_told and n.key == "length.passes")]
+    warned, noted = ([n.text for n in notices if (n.level == "warning") == bad] for bad in (True, False))
     ranks = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''} on {plan.device}, {plan.precision}"
     return Markup(
         f"{_told(warned, 'wb-warn')}"

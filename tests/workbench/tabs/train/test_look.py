@@ -10,6 +10,7 @@ import pytest
 
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.planning import plan
 from tests.workbench.tabs.data.data_runs import HOSTILE, context_of
 from workbench import draft as drafts
 from workbench import forms
@@ -17,7 +18,7 @@ from workbench.context import Context
 from workbench.live import News
 from workbench.survey.sample import Survey
 from workbench.survey.surveys import Look
-from workbench.tabs.train import look
+from workbench.tabs.train import look, outlook
 
 FOUND = Survey(kind="txt", files=3, size=4000, documents=300, counted=True, tokens=60_000, bytes_per_token=4.2,
                held_out=3, pieces=0, looked=300, encodings={"UTF-8": 3}, beginnings=("Once upon a time",))  # fmt: skip
@@ -42,6 +43,14 @@ def test_it_says_how_often_this_run_reads_the_text_and_what_to_do_about_it() -> 
     (line,) = look.warnings(FOUND, passes, batch)
     assert "about 14 times" in line and "about 29 steps" in line
     assert look.warnings(FOUND, 3.0, batch) == []
+
+
+def test_how_often_the_text_is_read_is_said_once_by_whoever_knows_it_best(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a small text " * 400)
+    config = load_config("tiny", None, {"data.source": str(tmp_path / "a.txt")})
+    made = plan(config, world_size=1, runs=tmp_path, device="cpu")
+    assert "passes over the text" in outlook.length(made) and "the data is read" in outlook.estimate(made)
+    assert "passes" not in outlook.length(made, True) and "the data is read" not in outlook.estimate(made, True)
 
 
 @pytest.mark.parametrize("steps", ["", "x", "-1", "0", "9" * 40, "1e3"])
