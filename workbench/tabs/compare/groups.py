@@ -76,9 +76,18 @@ def sets(results: Sequence[Result], own: Sequence[Result] = ()) -> list[Set]:
             texts.append((names, members))
         if result.choices is not None:
             items.setdefault(f"items {result.choices.get('items_sha256')}", []).append(result)
-    made = [_text_set(min(names), members) for names, members in texts if members]
+    made = [_text_set(min(names), _newest(members)) for names, members in texts]
     made += [_item_set(key, members) for key, members in items.items()]
     return sorted(made, key=lambda s: -max(result.time for result in s.results))
+
+
+def _newest(members: Sequence[Result]) -> list[Result]:
+    """Of the same model on the same tokens the newest, under whatever name of the text it was measured."""
+    kept: dict[tuple[Any, ...], Result] = {}
+    for result in sorted(members, key=lambda result: -result.time):
+        tokens = result.loss.token_sha256 if result.loss else ""
+        kept.setdefault((result.model, result.weights, result.precision, tokens), result)
+    return list(kept.values())
 
 
 def _text_set(key: str, members: Sequence[Result]) -> Set:

@@ -119,6 +119,10 @@ def test_a_run_that_validated_is_a_result_until_it_is_measured(tmp_path: Path) -
     again = sets(place.results.read(), own.read())
     losses = [bar.value for one in again for bar in bars(one) if bar.label == "tiny/step-00000003"]
     assert losses == [3.01], "what was measured here takes its place"
+    for text, loss in (("run:tiny", 3.2), ("run:other", 3.3)):
+        place.add(text_result("gpt2-large", loss, protocol=text, text={}))
+    both = next(one for one in sets(place.results.read(), own.read()) if len(one.results) > 1)
+    assert [bar.value for bar in bars(both) if bar.label == "gpt2-large"] == [3.3], "once, whosever text it was called"
 
 
 def test_the_set_that_is_shown_first(tmp_path: Path) -> None:
