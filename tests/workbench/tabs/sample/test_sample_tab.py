@@ -221,12 +221,11 @@ def test_compare_too_offers_what_there_is_now_and_chooses_for_nobody_who_has_cho
 
     with gr.Blocks():
         page = Page()
-    nobody, hub = Page.ask(), [("gpt2 · OpenAI, from the hub", "gpt2")]
     opened = compare._opened(context, page)
-    models, _, _, device = opened(nobody, ["gpt2"], "cuda:0", hub, Asked())
-    assert models["value"] == ["first"] and device == gr.skip()
-    models, *_ = opened(nobody, ["other"], "cuda:0", hub, Asked())
-    assert "value" not in models
+    models, texts, known, device = opened("cuda:0", [("gpt2 · OpenAI, from the hub", "gpt2")])
+    assert ("first · newest (step 5)", "first") in models["choices"] and models["choices"] == known
+    assert "value" not in models and "value" not in texts and device == gr.skip()
+    assert opened("cuda:0", known)[:3] == (gr.skip(),) * 3
 
 
 def test_the_prompt_is_a_beginning_of_what_the_run_was_trained_on(context: Context) -> None:
