@@ -14,7 +14,8 @@ token: from a click on a token of a sample to the ten likeliest of both models. 
 idle: a page that nobody touches while no run is at work; the processor time of the server and of the whole browser over
     --minutes. Mark 1 % of a core each.
 soak: two open pages on a growing run; the memory of server and browser is read every 10 s after two minutes, for six
-    times --minutes. Mark ± 50 MB from the first reading, each.
+    times --minutes. A browser's goes up and down as it collects its garbage, so means are compared: mark 50 MB more
+    in the last quarter than in the first, each.
 
 Without a name all but soak. Runs and models are generated; the server is a process of its own, each page has an empty
 cache. Times are medians of five; what is printed in brackets are the medians of the moments before and after the one
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -217,7 +219,7 @@ def idle(browser: Any, folder: Path, minutes: float) -> float:
 
 
 def soak(browser: Any, folder: Path, minutes: float) -> float:
-    """The largest deviation of the server's or the browser's memory from where it was after the warm-up, in MB."""
+    """By how much the memory of server or browser grew from the first quarter after the warm-up to the last, in MB."""
     path = grow(folder, "growing", 20_000)
     with serving(folder) as (url, server):
         for _ in range(2):
@@ -235,7 +237,16 @@ def soak(browser: Any, folder: Path, minutes: float) -> float:
                 seen.append(use.megabytes())
                 told = "  ".join(f"{name} {value:8.1f} MB" for name, value in seen[-1].items())
                 print(f"{(time.monotonic() - began) / 60:6.1f} min  {told}", file=sys.stderr, flush=True)
-        return max(abs(each[name] - seen[0][name]) for each in seen for name in each)
+        quarter = max(1, len(seen) // 4)
+        grown = {
+            name: statistics.mean(each[name] for each in seen[-quarter:])
+            - statistics.mean(each[name] for each in seen[:quarter])
+            for name in seen[0]
+        }
+        print(
+            f"  [{', '.join(f'{name} {value:+.1f} MB' for name, value in grown.items())}]", file=sys.stderr, flush=True
+        )
+        return max(grown.values())
 
 
 def main() -> None:
