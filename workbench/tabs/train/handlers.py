@@ -222,11 +222,13 @@ def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Upd
     if found is None:
         return {parts.message: gr.skip()}
     loaded, stem = found
+    changed = f" with {request['settings']}" if request.get("settings") else ""
     told = {
-        "from_run": f"Copied from run {stem}: change what you like, then start or queue it.",
+        "from_run": f"Copied from run {stem}{changed}: change what you like, then start or queue it.",
         "from_job": f"Copied from {stem}: change what you like, then start or queue it.",
         "tokenizer": "The new run uses this tokenizer.",
         "train_on": "The new run reads this text.",
+        "settings": f"The form is as it was,{changed}.",
     }
     message = next((words for key, words in told.items() if key in request), "")
     run = drafts.free_name(context, stem) if not {"tokenizer", "train_on"} & request.keys() else None

@@ -113,7 +113,9 @@ def test_finished_run_its_peaks_its_steps_and_its_files(server, browser_page):
 
     page.get_by_role("button", name="Open in Train with data.order=lanes").click()
     page.wait_for_function("document.querySelector('#wb-tab-train')?.checkVisibility()")
-    page.wait_for_function("document.querySelector('#train-message')?.textContent.includes('finished')")
+    page.wait_for_function(
+        "document.querySelector('#train-message')?.textContent.includes('run finished with data.order=lanes')"
+    )
 
 
 def test_run_that_grows_is_analysed_again_without_a_click(server, place, browser_page):
