@@ -25,9 +25,9 @@ def opened(
     """A chip that opens `body`. `keys`: of the alerts in it, which a person may dismiss. `live`: read aloud."""
     alerts = f' data-alerts="{html.escape(" ".join(keys))}"' if keys else ""
     dismiss = '<button type="button" class="wb-small" data-dismiss>Dismiss</button>' if keys else ""
-    said = ' role="status"' if live else ""
+    chip = html.Markup(f'<span role="status">{chip}</span>') if live else chip
     return html.Markup(
-        f'<details class="wb-pop" data-key="{html.escape(key)}"{alerts}><summary{said}>{chip}</summary>'
+        f'<details class="wb-pop" data-key="{html.escape(key)}"{alerts}><summary>{chip}</summary>'
         f'<div class="wb-pop-body">{body}{dismiss}</div></details>'
     )
 
