@@ -62,7 +62,7 @@ def build(context: Context, page: Page) -> None:
             fields = _settings(context)
     fields |= {"model_a": model_a, "model_b": model_b, "prompt": prompt}
     fields["running"] = gr.Textbox(visible="hidden", label="generation", elem_id="wb-sample-id")
-    listed = gr.State(list[Any])
+    listed = gr.State([])
 
     def pressed(values: dict[Any, Any]) -> dict[Any, Any]:
         changed = begin(context, sampler, {name: values[field] for name, field in fields.items()})
