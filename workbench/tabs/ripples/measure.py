@@ -135,7 +135,7 @@ def main(words: Sequence[str]) -> int:
             orders[order], runs[order] = json.loads(Path(report).read_bytes()), Path(run)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the report {report} cannot be read ({error}); analyse run {Path(run).name} again"
+                f"the report {report} cannot be read ({error}); measure run {Path(run).name} again"
             ) from None
     replace_json(Path(words[0]), compare(orders, runs))
     return 0

@@ -86,7 +86,7 @@ class Reports:
         with _STARTING:
             task = self._task(subject)
             if task and task.running:
-                raise UserError(f"{subject.name} is being analysed already; wait for it, or stop it first")
+                raise UserError(f"{subject.name} is being measured already; wait for it, or stop it first")
             return self._start(subject)
 
     def start_due(self, subject: Subject) -> Found:
@@ -134,7 +134,7 @@ class Reports:
         except (OSError, ValueError, RecursionError):
             report = None
         if not isinstance(report, dict):
-            raise UserError(f"the report {file.name} cannot be read; analyse again")
+            raise UserError(f"the report {file.name} cannot be read; measure again")
         with self._lock:
             if len(self._read) >= MOST_READ:
                 self._read.pop(next(iter(self._read)))

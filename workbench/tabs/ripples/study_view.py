@@ -23,7 +23,7 @@ def study_view(at: Standing | None) -> Markup:
     parts = [_comparison(at)] if at.done else [_next(at)]
     rows = [_row(at, part) for part in at.parts]
     caption = f"Study {at.study.id}: {at.study.source}, {at.study.steps:,} steps in each order"
-    parts.append(html.table(("order", "run", "state", "trained", "analysis"), rows, caption=caption))
+    parts.append(html.table(("Order", "Run", "State", "Trained", "Measured"), rows, caption=caption))
     if at.study.settings:
         own = ", ".join(f"{key}={value}" for key, value in at.study.settings.items())
         parts.append(html.note(f"Settings beside the study's own: {own}"))
@@ -66,12 +66,12 @@ def _next(at: Standing) -> Markup:
         )
     if broken:
         return html.problem(
-            "An analysis went wrong, see below. Analyse that run on the first page, or remove the study."
+            "A measurement went wrong, see below. Measure that run on the first page, or remove the study."
         )
     trained = sum(part.trained for part in at.parts)
     analysed = sum(part.report is not None for part in at.parts)
-    words = f"{trained} of {len(at.parts)} runs are trained, {analysed} analysed."
-    more = " The page may be closed: the queue, the analyses and the comparison go on without it."
+    words = f"{trained} of {len(at.parts)} runs are trained, {analysed} measured."
+    more = " The page may be closed: the queue, the measurements and the comparison go on without it."
     return Markup(f'<p class="wb-muted" role="status">{escape(words + more)}</p>')
 
 

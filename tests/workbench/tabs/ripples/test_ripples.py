@@ -49,7 +49,7 @@ def test_chosen_log_is_analysed_by_a_task_and_what_it_made_is_kept(context, repo
     asked = {"run": write(context, "log.csv", planted())}
     first, _ = look(context, reports, asked, None, {})
     assert "Measuring log.csv" in first["status"] and 'data-act="stop"' in first["status"] and first["verdict"] == ""
-    with pytest.raises(UserError, match="being analysed already"):
+    with pytest.raises(UserError, match="being measured already"):
         view.act(context, reports, asked, {"act": "analyse"})
     parts, seen = settled(context, reports, asked)
     report = reports.read(reports.look(subject_of(context, "log.csv")).file)
