@@ -109,7 +109,7 @@ def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.Monke
     from workbench.tabs.ripples import view
 
     opened: list[Any] = []
-    monkeypatch.setattr(data, "_open", lambda *given: iter([opened.append(given)]))
+    monkeypatch.setattr(data.source, "open_source", lambda *given: iter([opened.append(given)]))
     answers = list(data._answer_source(None, None, Page, Page.ask(source="a/b", link=True)))  # type: ignore[arg-type]
     assert len(answers) == 1 and "press Open" in answers[0][0] and not opened
     assert list(data._answer_source(None, None, Page, Page.ask(source="a/b"))) and opened  # type: ignore[arg-type]
