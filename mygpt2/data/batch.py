@@ -19,6 +19,7 @@ SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
 # Where a lane is: its window, the token of it at which the window's first row begins, and how many rows of the window
 # and of the lane are behind.
 CURSOR_FIELDS = ("epoch", "window", "phase", "done", "rows")
+EPOCH_UNITS = 1e12  # of progress, which ranks exchange in whole numbers
 # What a lane's rows depend on. The batch only says how many of them make a step.
 _ROWS = (
     "data", "tokenizer", "lanes", "window", "first", "share", "block_size", "seed", "order", "validation",

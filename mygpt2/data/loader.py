@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import DataConfig
-from mygpt2.data.batch import Batch, starting_point
+from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, starting_point
 from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks
@@ -155,6 +155,15 @@ class Loader:
                 return found
             self._failure = found
         raise self._failure
+
+    def places(self, batch: Batch | None) -> np.ndarray:
+        """(V, 6) int64: cursor and progress, in EPOCH_UNITS, of this rank's lanes after a batch, 0 for all others: the
+        sum over the ranks is all's. Of ranks that share a lane one speaks for it."""
+        full = np.zeros((self.lanes, len(CURSOR_FIELDS) + 1), np.int64)
+        if batch is not None and self.owned.part == 0:
+            own = full[self.owned.lanes.start : self.owned.lanes.stop : self.owned.lanes.step]
+            own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
+        return full
 
     def close(self) -> None:
         """Stop the threads. Safe to call twice, and while blocks are being read."""

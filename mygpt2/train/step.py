@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +69,7 @@ class StepResult:
     row_losses: np.ndarray  # (rows,) float32, nats per valid target
     applied: bool
     seconds: float
+    forward_s: float  # of them, what this rank's device needed for the forward passes
 
 
 def to_device(tokens: np.ndarray, device: torch.device) -> Tensor:
@@ -99,6 +101,38 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+class Stopwatch:
+    """Seconds that the device takes for forward passes.
+
+    The rest of a step contains the exchange of gradients, in which the fast ranks wait for the slow, so that its
+    length is the same for all. On a GPU the marks are read once the host has waited for the device anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        began = self._mark()
+        yield
+        self._marks.append((began, self._mark()))
+
+    def taken(self) -> float:
+        """Seconds since the last call."""
+        marks, self._marks = self._marks, []
+        if self._cuda:
+            return sum(float(began.elapsed_time(ended)) for began, ended in marks) / 1e3
+        return sum(float(ended - began) for began, ended in marks)
+
+    def _mark(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record()
+        return mark
+
+
 class TrainStep:
     """Everything a step needs that does not change from step to step.
 
@@ -122,6 +156,7 @@ class TrainStep:
         self.precision, self.guard = precision, guard
         self.micro_batch, self.grad_clip = micro_batch, grad_clip
         self.seed, self.dropout = seed, dropout
+        self.stopwatch = Stopwatch(world.device)
         self.meanwhile: Callable[[], None] = _nothing  # what the host does while the device is at work
         self.unfinished = False  # weights were changed by a step whose end nobody has noted yet
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision.scaled)
@@ -146,7 +181,7 @@ class TrainStep:
         total_norm = torch.nn.utils.get_total_norm(grads)
         self.meanwhile()
         nll_sum, grad_norm, *row_sums = self._on_host(nll, total_norm, row_nll)
-        loss = nll_sum / max(valid, 1)
+        loss, forward_s = nll_sum / max(valid, 1), self.stopwatch.taken()
         applied = self.guard.allows(step, loss, grad_norm)
         if applied:
             if self.grad_clip and grad_norm > self.grad_clip:
@@ -158,7 +193,7 @@ class TrainStep:
             self.scaler.update()
         self.optimizer.zero_grad()
         row_losses = np.asarray(row_sums, np.float32) / np.maximum(rows, 1).astype(np.float32)
-        return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began)
+        return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began, forward_s)
 
     def _on_host(self, nll: Tensor, grad_norm: Tensor, row_nll: Tensor) -> list[float]:
         """The numbers of all three, by the one copy for which the host waits. float64 where `nll` is."""
@@ -178,7 +213,7 @@ class TrainStep:
         for first in range(0, rows, self.micro_batch):
             part = slice(first, first + self.micro_batch)
             with no_sync(self.loss_module, last=first + self.micro_batch >= rows):
-                with self.precision.autocast(self.world.device):
+                with self.stopwatch.running(), self.precision.autocast(self.world.device):
                     nll, row, _ = self.loss_module(inputs[part], targets[part])
                 self.scaler.scale(nll * scale).backward()
             total += nll.detach()

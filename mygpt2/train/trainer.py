@@ -14,7 +14,7 @@ import torch
 
 from mygpt2.checkpoint import Checkpointer
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state, mean_epoch
+from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
 from mygpt2.data.trace import TraceWriter
 from mygpt2.device import Precision
@@ -31,8 +31,8 @@ from mygpt2.train.optim import Optimizer
 from mygpt2.train.record import Recorder
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import Counted, StepResult, TrainStep, to_device
+from mygpt2.train.stragglers import Stragglers
 
-EPOCH_UNITS = 1e12  # of progress, which goes round in whole numbers
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 
@@ -83,6 +83,7 @@ class Trainer:
         self._validated: tuple[int, float] | None = None
         self._control = ControlFiles(self.run)
         self.left_out = LeftOut(self.world, self.recorder, self.loader)
+        self.stragglers = Stragglers(self.world, self.run, self.recorder)
 
     # The loop
 
@@ -114,7 +115,7 @@ class Trainer:
             self._read_control_files()
             told = batch is not None and self.left_out.news(batch)
             rows = (batch.tokens[:, 1:] != IGNORE).sum(axis=1) if batch is not None else np.zeros(0, np.int64)
-            own = batch is not None, told, int(rows.sum()), *self._own_places(batch)
+            own = batch is not None, told, int(rows.sum()), *self.loader.places(batch).ravel().tolist()
             total = partial(self.world.sum, dtype=torch.int64)
             asked, (ready, news, targets, *places) = self.requests.agree(total, *own)
             if asked.stop:
@@ -133,15 +134,6 @@ class Trainer:
                 reason = self.loader.waiting or "the next batch is not ready"
                 self._status("running", "waiting for data", message=reason)
 
-    def _own_places(self, batch: Batch | None) -> list[int]:
-        """Cursor and progress of this rank's lanes in an array of all lanes, flat: the sum over the ranks is all's.
-        Of ranks that share a lane one speaks for it."""
-        full, owned = np.zeros((self.loader.lanes, len(CURSOR_FIELDS) + 1), np.int64), self.loader.owned
-        if batch is not None and owned.part == 0:
-            own = full[owned.lanes.start : owned.lanes.stop : owned.lanes.step]
-            own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
-        return full.ravel().tolist()
-
     def _step(self, batch: Batch, wait_s: float) -> None:
         tokens, step = to_device(batch.tokens, self.world.device), self.state.step
         share = self.schedule.lr_scale(step)
@@ -151,6 +143,7 @@ class Trainer:
         self.state.step += 1
         self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
+        self.stragglers.step(self.state.step, result.forward_s, wait_s)
         self._unnoted = partial(self._write_down, self.state.step, batch, result, wait_s, self.optimizer.lr, epoch)
         if not self._notes_late:
             self._note()
