@@ -53,22 +53,25 @@ window.workbench.train = (() => {
 
   // The form over a reload: this window's own in sessionStorage, and for new windows what was edited last in any.
   const LINKS = ["from_run", "from_job", "preset", "tokenizer", "settings"]; // what a link fills the form from, once
-  const key = () => `workbench-train:${document.querySelector("#train-search [data-runs]")?.dataset.runs || ""}`;
+  let key = ""; // by folder of runs: servers of several folders may take turns at one address
 
   function stores(work) { // a private window may have none: the form lasts as long as the page
     try { return work(window.sessionStorage, window.localStorage); } catch { return ""; }
   }
 
-  function kept() {
-    return stores((own, all) => own.getItem(key()) ?? all.getItem(key()) ?? "");
+  // Asked before anything is kept, when the page's elements may not be there yet.
+  function kept(runs) {
+    key = `workbench-train:${runs}`;
+    return stores((own, all) => own.getItem(key) ?? all.getItem(key) ?? "");
   }
 
   function keep(form) { // an empty text: this window's form is as it opens, whatever other windows have
+    if (!key) return;
     const text = form ? JSON.stringify(form) : "";
     stores((own, all) => {
-      own.setItem(key(), text);
-      if (edited && text) all.setItem(key(), text);
-      else if (edited) all.removeItem(key());
+      own.setItem(key, text);
+      if (edited && text) all.setItem(key, text);
+      else if (edited) all.removeItem(key);
     });
   }
 

@@ -10,7 +10,7 @@ import gradio as gr
 from workbench import draft as drafts
 from workbench.context import Context
 from workbench.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
-from workbench.html import Markup, escape
+from workbench.html import Markup
 from workbench.page import Page
 from workbench.tabs.train import fields as form
 from workbench.tabs.train import fill, first, outlook, presets
@@ -40,7 +40,7 @@ def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:
                     parts.changes = gr.HTML("", elem_id="train-changes", js_on_load=None)
                 parts.message = gr.HTML("", elem_id="train-message")
             with gr.Column(elem_classes="wb-train-form"):
-                gr.HTML(_search(context), elem_id="train-search")
+                gr.HTML(_search(), elem_id="train-search")
                 _form(context, page, fields, parts, texts)
         page.part("train", "queue", elem_id="train-queue")
         made |= _resume(context, page)
@@ -90,11 +90,11 @@ def _side(context: Context, page: Page, fields: form.Fields, parts: Parts) -> di
     return {"measure": measure, "load": load, "save": save}
 
 
-def _search(context: Context) -> Markup:
-    """The box that searches all settings; it also tells the script whose form this is."""
+def _search() -> Markup:
+    """The box that searches all settings."""
     return Markup(
-        f'<div class="wb-search" data-runs="{escape(context.runs)}"><input type="search" id="train-find" '
-        'placeholder="Search all settings" aria-label="Search all settings" autocomplete="off" maxlength="100">'
+        '<div class="wb-search"><input type="search" id="train-find" placeholder="Search all settings" '
+        'aria-label="Search all settings" autocomplete="off" maxlength="100">'
         '<span class="wb-muted" role="status"></span></div>'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from typing import Any
@@ -24,7 +25,7 @@ RUNS_SECONDS = 15.0  # between two looks at the runs that could be resumed
 TIMES_SECONDS = 60.0  # between two looks at what the presets would take
 FILLS = {"from_run", "from_job", "preset"}  # what a link or another tab asks for that names the run too
 CHANGES = {"tokenizer", "settings"}  # what they ask for that changes the form as it opens
-KEPT = "(filled, port) => [filled, port, window.workbench.train.kept()]"
+KEPT = "(filled, port) => [filled, port, window.workbench.train.kept(%s)]"  # by folder of runs
 
 
 def build(context: Context, page: Page) -> None:
@@ -94,7 +95,13 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
         return handlers.restore(context, parts, None if CHANGES & asked else kept)
 
     parts.start.click(page.friendly(start), parts.form, [*to_monitor, run, parts.filled], **ACTION)
-    page.on_open("train", arrive, [parts.filled, page.port("train"), parts.kept], parts.filling, js=KEPT)
+    page.on_open(
+        "train",
+        arrive,
+        [parts.filled, page.port("train"), parts.kept],
+        parts.filling,
+        js=KEPT % json.dumps(str(context.runs)),
+    )
     parts.queue_up.click(page.friendly(queue_up), parts.form, [run, parts.filled], **ACTION).then(**now)
 
 

@@ -255,7 +255,7 @@ def test_the_form_is_there_after_a_reload_and_a_link_wins(
     three.reload()
     three.wait_for_function(f"{COMMAND}?.includes('--train.steps 66')")
     three.close()
-    own = one.evaluate("window.workbench.train.kept()")
+    own = one.evaluate("Object.values({ ...sessionStorage }).join()")
     assert '"train.steps":"33"' in own, "each window keeps its own"
     one.locator("#train-changes").get_by_role("button", name="Reset all settings to the preset").click()
     one.wait_for_function(f"{SETTLED} && !{COMMAND}.includes('--train.steps')")
