@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,12 @@ async def page(scope: Any, receive: Any, send: Any) -> None:
 def runs(tmp_path: Path) -> Path:
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
+
+
+def finished(work: Coroutine[Any, Any, None]) -> None:
+    """Runs it to its end, in a thread of its own: a browser of another test may have a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
 
 
 def client(runs: Path, password: str | None = None, refused: str = "") -> TestClient:
@@ -118,7 +126,7 @@ def test_a_length_nobody_may_send_is_refused_at_once(runs: Path) -> None:
     scope = {"type": "http", "method": "PUT", "path": f"{ADDRESS}{BATCH}", "query_string": b"kind=data&name=a.txt",
              "headers": [(b"x-workbench", b"upload"), (b"content-length", b"9" * 30)], "scheme": "http",
              "server": ("127.0.0.1", 1)}  # fmt: skip
-    asyncio.run(Receiving(page, Incoming(runs, []))(scope, receive, send))
+    finished(Receiving(page, Incoming(runs, []))(scope, receive, send))
     assert sent[0]["status"] == 422 and b"too large" in sent[1]["body"] and not left(runs)
 
 
@@ -135,7 +143,7 @@ def test_a_client_that_goes_away_leaves_nothing(runs: Path) -> None:
              "headers": [(b"x-workbench", b"upload"), (b"content-length", b"1000000")], "scheme": "http",
              "server": ("127.0.0.1", 1)}  # fmt: skip
     receiving = Receiving(page, Incoming(runs, []))
-    asyncio.run(receiving(scope, receive, send))
+    finished(receiving(scope, receive, send))
     assert not left(runs) and receiving._under_way == 0
 
 
