@@ -9,7 +9,7 @@ window.workbench.compare = (() => {
   }
 
   // What is measured from here on is shown when it is there.
-  function begun(asked) { return { ...asked, set: null, since: Date.now() / 1000 }; }
+  function begun(asked, values) { return { ...chosen(asked, values), set: null, since: Date.now() / 1000 }; }
 
   function ticked() {
     const { focus, chosen: all } = window.workbench.monitor || {};

@@ -29,7 +29,7 @@ from workbench.tabs.compare.view import results_view
 
 SHOWN_ENDED = 6  # evaluations
 CHOSEN = "(asked, ...values) => window.workbench.compare.chosen(asked, values)"
-BEGUN = "(asked) => window.workbench.compare.begun(asked)"
+BEGUN = "(asked, ...values) => window.workbench.compare.begun(asked, values)"
 
 
 def build(context: Context, page: Page) -> None:
@@ -74,7 +74,7 @@ def build(context: Context, page: Page) -> None:
         field.focus(page.friendly(partial(refreshed, context)), listed, lists, **QUIET)
         field.input(None, [live, models, protocol], live, js=CHOSEN, **QUIET)
     begun = evaluate.click(page.friendly(pressed), set(fields.values()), command, **ACTION)
-    begun.then(None, live, live, js=BEGUN, **QUIET)
+    begun.then(None, [live, models, protocol], live, js=BEGUN, **QUIET)
     live.act(page.friendly(clicked), live, [file, *page.outputs("ripples")], **ACTION).then(**now)
     shown.input(None, [live, shown], live, js="(asked, set) => ({ ...asked, set, since: null })", **QUIET)
     file.change(None, file, None, js=DOWNLOAD, **PRIVATE)
