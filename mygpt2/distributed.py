@@ -7,9 +7,7 @@ collective open.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -22,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mygpt2.board import Board, RankInfo, one_fate
+from mygpt2.machine import ELSEWHERE, address_towards
 
 # PyTorch 2.13's name; before, the function was called otherwise.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -33,19 +32,9 @@ def interface_towards(host: str, port: int) -> str | None:
     """The network interface by which this machine reaches `host`; None where that cannot be told."""
     import psutil
 
-    with contextlib.suppress(OSError):
-        own = _source(host, port)
-        for name, addresses in psutil.net_if_addrs().items():
-            if any(address.address == own for address in addresses):
-                return name
-    return None
-
-
-def _source(host: str, port: int) -> str:
-    """The address that this machine would send from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, port))  # sends nothing
-        return str(probe.getsockname()[0])
+    own = address_towards(host, port)
+    found = psutil.net_if_addrs().items() if own else []
+    return next((name for name, addresses in found if any(each.address == own for each in addresses)), None)
 
 
 def choose_interface(info: RankInfo, env: Mapping[str, str]) -> str | None:
@@ -55,7 +44,7 @@ def choose_interface(info: RankInfo, env: Mapping[str, str]) -> str | None:
         return interface_towards("127.0.0.1", 9)
     found = interface_towards(env["MASTER_ADDR"], int(env["MASTER_PORT"]))
     if found is None or found == interface_towards("127.0.0.1", 9):
-        return interface_towards("192.0.2.1", 9)  # nobody's address (RFC 5737): the default route
+        return interface_towards(*ELSEWHERE)
     return found
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from mygpt2.errors import UserError
+
+ELSEWHERE = ("192.0.2.1", 9)  # nobody's address (RFC 5737), reached by the default route
 
 
 def available_cores() -> int:
@@ -16,6 +19,16 @@ def available_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def address_towards(host: str, port: int) -> str | None:
+    """The address from which this machine reaches `host`; None where that cannot be told."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, port))  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def cache_folder(chosen: str | None = None) -> Path:

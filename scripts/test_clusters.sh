@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `python -m mygpt2 launch` writes, on the real things: SLURM with two nodes on this machine (one is killed, the job
-# goes on), and the parser of SkyPilot. Debian and root; some three minutes, besides 500 MB to install once.
+# Several machines for real: SLURM with two nodes on this machine (one is killed, the job goes on), two networks without a
+# scheduler, and the parser of SkyPilot. Debian and root; some three minutes, besides 500 MB to install once.
 #   scripts/test_clusters.sh [arguments for pytest]
 set -euo pipefail
 
@@ -15,9 +15,9 @@ if [[ ! -x $(command -v "$python") ]]; then
     echo "error: $python was not found; run .ci/run once, or name an interpreter that has '.[test]' with PYTHON=" >&2
     exit 2
 fi
-if ! command -v slurmctld slurmd sbatch munged >/dev/null; then
+if ! command -v slurmctld slurmd sbatch munged ip >/dev/null; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge iproute2 >/dev/null
 fi
 if [[ ! -f $venv/installed ]]; then
     rm -rf "$venv"
@@ -27,6 +27,6 @@ if [[ ! -f $venv/installed ]]; then
     touch "$venv/installed"
 fi
 failed=0
-"$python" -m pytest -q -p no:xdist tests/launch/test_slurm.py "$@" || failed=1
+"$python" -m pytest -q -p no:xdist tests/launch/test_slurm.py tests/launch/test_namespaces.py "$@" || failed=1
 "$venv/bin/python" -m pytest -q --noconftest -k skypilot_takes tests/launch/test_handover.py "$@" || failed=1
 exit "$failed"

@@ -11,7 +11,7 @@ from mygpt2.config.batch import legal_ranks
 from mygpt2.config.schema import RunConfig
 from mygpt2.errors import UserError
 from mygpt2.launch.spec import NODE_PORT
-from mygpt2.machine import available_cores
+from mygpt2.machine import ELSEWHERE, address_towards, available_cores
 
 RESTARTS_ON_ONE_NODE = 3
 CPU_PROCESSES = 2
@@ -48,6 +48,7 @@ class LaunchPlan:
     is_host: bool | None = None
     job: str = "mygpt2"
     patience: int = PATIENCE_S
+    address: str | None = None  # of this node, as the others reach it
 
     def torchrun_options(self) -> list[str]:
         """torchrun's own options; restarts are the launcher's, so torchrun gets none."""
@@ -59,7 +60,9 @@ class LaunchPlan:
         settings = f"join_timeout={self.patience},read_timeout={self.patience}"
         if self.is_host is not None:
             settings += f",is_host={str(self.is_host).lower()}"
-        return [*options, f"--rdzv-conf={settings}"]
+        # By itself torchrun tells the others this machine's name, which may stand for another address, or for none.
+        local = [f"--local-addr={self.address}"] if self.address else []
+        return [*options, *local, f"--rdzv-conf={settings}"]
 
 
 def plan_launch(
@@ -71,6 +74,7 @@ def plan_launch(
     cores: int | None = None,
     devices: Callable[[], int] | None = None,
     hostnames: Callable[[str], list[str]] | None = None,
+    address: Callable[[str, int], str | None] | None = None,
 ) -> LaunchPlan:
     """NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and RDZV_ID win over what a cluster's engine says, which is read of
     one engine only. Raises UserError, also where the other nodes would never come."""
@@ -99,7 +103,15 @@ def plan_launch(
     )
     is_host = None if node_rank is None else node_rank == 0
     patience = _number(env, ("RDZV_TIMEOUT",), least=1) or PATIENCE_S
-    return LaunchPlan(nproc, threads, nodes, max_restarts, f"{host}:{port}", is_host, job or "mygpt2", patience)
+    own = (address or own_address)(host, port)
+    return LaunchPlan(nproc, threads, nodes, max_restarts, f"{host}:{port}", is_host, job or "mygpt2", patience, own)
+
+
+def own_address(host: str, port: int) -> str | None:
+    """The address by which the other nodes reach this one; None where that cannot be told. On the first node its own
+    name may stand for 127.0.1.1 (Debian's /etc/hosts), by which nobody else reaches it."""
+    found = address_towards(host, port)
+    return (address_towards(*ELSEWHERE) or found) if found and found.startswith("127.") else found
 
 
 def count_devices() -> int:

@@ -25,7 +25,8 @@ from mygpt2.board import RankInfo
 from mygpt2.config import load_config
 from mygpt2.distributed import choose_interface
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
-from mygpt2.launch.plan import LaunchPlan, plan_launch
+from mygpt2.launch import plan as launch_plan
+from mygpt2.launch.plan import LaunchPlan, own_address, plan_launch
 from mygpt2.launch.torchrun import Launcher, explain
 from mygpt2.run_dir import RunDir, read_events
 from tests.forks import Forked
@@ -38,8 +39,10 @@ def plan(
     env: dict[str, str] | None = None, *, config=TINY, nproc=None, restarts=None, cores=8, devices=0
 ) -> LaunchPlan:  # type: ignore[no-untyped-def]
     return plan_launch(
-        config, env or {}, nproc, restarts, cores=cores, devices=lambda: devices, hostnames=lambda _: ["node7", "node8"]
-    )
+        config, env or {}, nproc, restarts, cores=cores, devices=lambda: devices,
+        hostnames=lambda _: ["node7", "node8"],
+        address=lambda host, port: "10.0.0.9",
+    )  # fmt: skip
 
 
 def test_one_process_per_device_or_two_on_a_cpu_but_never_more_than_cores() -> None:
@@ -70,10 +73,10 @@ def test_one_node_stands_alone_and_restarts() -> None:
 def test_several_nodes_meet_at_the_first_and_leave_restarts_to_the_scheduler() -> None:
     env = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "n0", "MASTER_PORT": "4000", "RDZV_ID": "job9"}
     multi = plan(env)
-    assert multi == LaunchPlan(2, 4, 2, 0, "n0:4000", False, "job9")
+    assert multi == LaunchPlan(2, 4, 2, 0, "n0:4000", False, "job9", 600, "10.0.0.9")
     options = multi.torchrun_options()
     assert "--standalone" not in options
-    for option in ("--nnodes=2", "--rdzv-endpoint=n0:4000", "--rdzv-id=job9"):
+    for option in ("--nnodes=2", "--rdzv-endpoint=n0:4000", "--rdzv-id=job9", "--local-addr=10.0.0.9"):
         assert option in options
     assert options[-1] == "--rdzv-conf=join_timeout=600,read_timeout=600,is_host=false"
 
@@ -81,7 +84,7 @@ def test_several_nodes_meet_at_the_first_and_leave_restarts_to_the_scheduler() -
 def test_slurm_says_the_same_in_its_own_words() -> None:
     slurm = {"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "12"}
     slurm["SLURM_STEP_ID"] = "0"
-    assert plan(slurm) == LaunchPlan(2, 4, 2, 0, "node7:29500", True, "12")
+    assert plan(slurm) == LaunchPlan(2, 4, 2, 0, "node7:29500", True, "12", 600, "10.0.0.9")
     assert plan(slurm | {"SLURM_RESTART_COUNT": "3"}).job == "12-3"
     assert plan(slurm | {"NNODES": "1"}).host is None, "the plain variables win"
 
@@ -95,6 +98,19 @@ def test_the_other_engines_say_it_too() -> None:
     indexed = {"NNODES": "2", "JOB_COMPLETION_INDEX": "1", "MASTER_ADDR": "job-0.job"}
     assert (plan(indexed).host, plan(indexed).is_host) == ("job-0.job:29500", False)
     assert plan({"JOB_COMPLETION_INDEX": "1"}).host is None, "one of many jobs of one node each"
+
+
+def test_a_first_node_whose_own_name_is_a_loopback_tells_the_others_another_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Debian writes `127.0.1.1 NAME` to /etc/hosts; torchrun would tell the others `localhost`."""
+    known = {"n0": "127.0.1.1", "n1": "10.0.0.5", "192.0.2.1": "10.0.0.4"}
+    monkeypatch.setattr(launch_plan, "address_towards", lambda host, port: known.get(host))
+    assert own_address("n0", 29500) == "10.0.0.4"
+    assert own_address("n1", 29500) == "10.0.0.5"
+    assert own_address("unknown", 29500) is None
+    del known["192.0.2.1"]
+    assert own_address("n0", 29500) == "127.0.1.1", "a machine without a network: all nodes are on it"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +323,7 @@ def test_several_machines_talk_by_the_interface_that_leads_to_the_first(monkeypa
     sources = {"10.2.0.1": "10.2.0.5", "n0": "127.0.0.1", "127.0.0.1": "127.0.0.1", "192.0.2.1": "10.1.0.5"}
     found = {name: [SimpleNamespace(address=address)] for name, address in addresses.items()}
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
-    monkeypatch.setattr(distributed, "_source", lambda host, port: sources[host])
+    monkeypatch.setattr(distributed, "address_towards", lambda host, port: sources[host])
     info = RankInfo(0, 4, 0, 2)
     assert choose_interface(info, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
     own_name_is_loopback = {"MASTER_ADDR": "n0", "MASTER_PORT": "4000"}  # as Debian's /etc/hosts has it on the first
