@@ -94,8 +94,9 @@ ALL_FOUR = """(steps) => { const chart = document.querySelector(".wb-chart")?.ch
     && loss.plot.querySelectorAll(".scatterlayer .trace").length >= 8; }"""
 ZOOMED = """(steps) => { const loss = document.querySelector(".wb-chart").chart.panels.get("loss");
   const [a, b] = loss.plot.layout.xaxis.range; return b - a < 0.6 * steps; }"""
-EVERY_PANEL = """() => [...document.querySelector(".wb-chart").chart.panels.values()].every((panel) =>
-  panel.id === "validation" || (panel.drawn && panel.plot.data.length >= 4))"""
+EVERY_PANEL = """() => { const { panels } = document.querySelector(".wb-chart").chart;
+  return ["loss", "lr", "grad_norm", "throughput"].map((id) => panels.get(id)).every(
+    (panel) => panel.drawn && panel.plot.data.length >= 4); }"""
 
 
 def curves(browser: Any, folder: Path) -> float:
