@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.files import read_json, replace_json
-from mygpt2.inside import SMALL_BYTES
+from mygpt2.inside import DOCUMENT_BYTES, SMALL_BYTES, open_inside
 from mygpt2.run_dir.paths import NAME, RunDir, list_runs
 from mygpt2.run_dir.process import Process
 
@@ -73,14 +73,19 @@ def task_on(run: RunDir) -> str:
 
 def needed_by(run: RunDir) -> list[str]:
     """Other runs whose settings name files inside this one's folder, such as its tokenizer."""
-    inside = re.compile(_path(run.path))
-    found = []
-    for other in list_runs(run.path.parent):
-        if other.name == run.name:
-            continue
+    return needs(run.path.parent).get(run.name, [])
+
+
+def needs(runs: Path) -> dict[str, list[str]]:
+    """By run, those whose settings name files inside its folder; every run's settings are read once."""
+    inside = re.compile(rf"{re.escape(str(runs))}/({NAME.pattern})(?![\w.-])")
+    found: dict[str, list[str]] = {}
+    for other in list_runs(runs):
         with contextlib.suppress(OSError):
-            if inside.search(other.read(other.config_file, SMALL_BYTES).decode("utf-8", "replace")):
-                found.append(other.name)
+            text = other.read(other.config_file, SMALL_BYTES).decode("utf-8", "replace")
+            for name in dict.fromkeys(inside.findall(text)):
+                if name != other.name:
+                    found.setdefault(name, []).append(other.name)
     return found
 
 
@@ -108,7 +113,7 @@ def settle(runs: Path) -> None:
     """Completes a rename whose folder has its new name already, and forgets one that never came to it."""
     record = _record(runs)
     moving = record.get("moving")
-    if not (isinstance(moving, list) and len(moving) == 2 and all(isinstance(name, str) for name in moving)):
+    if not (isinstance(moving, list) and len(moving) == 2 and all(map(_is_name, moving))):
         return
     old, new = moving
     names = _names(record)
@@ -128,7 +133,7 @@ def follow(runs: Path, old: str, new: str) -> None:
     run = RunDir(runs / new)
     for name in run.names(run.evals_dir):
         if name.endswith(".json"):
-            change.file(run.evals_dir / name)
+            change.file(run.evals_dir / name, run.path)
 
 
 class _Change:
@@ -140,10 +145,14 @@ class _Change:
         self._paths = [(re.compile(_path(Path(place))), str(Path(place).with_name(new))) for place in places]
         self._word = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w-]|\.\w)")
 
-    def file(self, path: Path) -> None:
-        """Rewrites a document in which the old name stands; its time stays, which tells when it was measured."""
+    def file(self, path: Path, root: Path | None = None) -> None:
+        """Rewrites a document in which the old name stands; its time stays, which tells when it was measured.
+
+        One that is no file of `root`, such as a pipe or a link out of the run, is left as it is and not waited for.
+        """
         try:
-            text, stat = path.read_text("utf-8"), path.stat()
+            with open_inside(path, root, most=DOCUMENT_BYTES) as file:
+                text, stat = file.read(DOCUMENT_BYTES).decode("utf-8"), os.fstat(file.fileno())
             value = json.loads(text) if self._old in text else None
         except (OSError, ValueError, RecursionError):
             return
@@ -182,6 +191,9 @@ def _names(record: Mapping[str, Any]) -> dict[str, str]:
     names = record.get("names")
     if not isinstance(names, dict):
         return {}
-    return {
-        old: new for old, new in names.items() if isinstance(new, str) and NAME.fullmatch(old) and NAME.fullmatch(new)
-    }
+    return {old: new for old, new in names.items() if _is_name(old) and _is_name(new)}
+
+
+def _is_name(value: Any) -> bool:
+    """Whether this may be a run's name: a record that somebody else wrote must not lead out of the folder of runs."""
+    return isinstance(value, str) and NAME.fullmatch(value) is not None

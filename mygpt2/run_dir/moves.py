@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def rename(runs: Path, name: str, new: str) -> RunDir:
             mentions.begin(runs, name, new)
             os.rename(run.path, target.path)
             lock.moved(target)
-            mentions.settle(runs)
+            with suppress(OSError):  # it has its new name; what names it follows with the next change of a name here
+                mentions.settle(runs)
         except OSError as error:
             raise _cannot("rename", run, error) from None
     return target
@@ -136,8 +137,10 @@ def empty_trash(runs: Path, entries: Sequence[str] | None = None) -> list[Trashe
     """
     runs = Path(os.path.abspath(runs))
     folder = runs / TRASH
+    if folder.is_symlink():
+        return []
     gone = []
-    with _held(runs):
+    with _held(runs, settled=False):  # a full disk is made room on
         for each in trash(runs):
             if entries is not None and each.entry not in entries:
                 continue
@@ -151,6 +154,8 @@ def empty_trash(runs: Path, entries: Sequence[str] | None = None) -> list[Trashe
     for left in folder.glob(f"{_GOING}*"):
         try:
             shutil.rmtree(left)
+        except FileNotFoundError:
+            continue  # another server or command empties the trash too
         except OSError as error:
             raise UserError(f"cannot remove {left}: {error.strerror or error}; check who owns its files") from None
     return gone
@@ -173,11 +178,12 @@ def size_of(folder: Path) -> int:
 
 
 @contextmanager
-def _held(runs: Path) -> Iterator[None]:
+def _held(runs: Path, settled: bool = True) -> Iterator[None]:
     """No job is queued and no run made, renamed or deleted meanwhile; what was cut short before is completed."""
     try:
         with mentions.queue_held(runs), held(runs):
-            mentions.settle(runs)
+            if settled:
+                mentions.settle(runs)
             yield
     except OSError as error:
         raise cannot_write(runs, error) from None
@@ -208,7 +214,8 @@ def _alone(run: RunDir) -> Iterator[RunLock]:
 
 def _entry(runs: Path, entry: str) -> Trashed:
     there = trash(runs, sizes=False)
-    found = next((each for each in there if entry in (each.entry, each.name)), None)
+    exact = (each for each in there if each.entry == entry)  # which another deleted run may have had as its name
+    found = next(exact, None) or next((each for each in there if each.name == entry), None)
     if found is None:
         last = f"deleted last: {', '.join(each.entry for each in there[:3])}" if there else "the trash is empty"
         raise UserError(f"no deleted run {entry[:90]!r} in {runs / TRASH}; {last}")

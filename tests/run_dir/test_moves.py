@@ -1,8 +1,10 @@
 """Rename, delete, restore, archive: a run is always whole in one place, and what named it follows."""
 
+import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -280,3 +282,60 @@ def test_a_rename_that_was_cut_short_is_completed_by_the_next_change(runs, named
     delete(runs, "bystander")
     assert read(named / "ended" / "j.json")["spec"]["run"] == "two"
     assert read(named / "renamed.json") == {"schema": 1, "names": {"one": "two"}}
+
+
+def test_a_rename_waits_for_no_pipe_and_takes_nothing_from_outside_the_run(runs, tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"model": "one"}')
+    os.mkfifo(runs / "one" / "evals" / "pipe.json")
+    (runs / "one" / "evals" / "link.json").symlink_to(secret)
+    words = (
+        "import sys, pathlib; from mygpt2.run_dir.moves import rename; rename(pathlib.Path(sys.argv[1]), 'one', 'two')"
+    )
+    subprocess.run([sys.executable, "-c", words, str(runs)], check=True, timeout=60)
+    assert (runs / "two" / "evals" / "link.json").is_symlink() and read(secret) == {"model": "one"}
+
+
+@pytest.mark.parametrize("moving", [["gone", "../outside"], ["../x", "one"], ["one", "/"], [3, None], "one"])
+def test_a_foreign_record_of_a_rename_leads_nowhere(runs, tmp_path, moving):
+    other = tmp_path / "outside" / "evals" / "e.json"
+    other.parent.mkdir(parents=True)
+    (tmp_path / "outside" / "attempts").mkdir()
+    other.write_text('{"model": "gone", "label": "one"}')
+    (runs / ".workbench").mkdir()
+    replace_json(runs / ".workbench" / "renamed.json", {"names": {"one": "../outside"}, "moving": moving})
+    rename(runs, "one", "two")
+    assert read(other) == {"model": "gone", "label": "one"} and renamed(runs) == {"one": "two"}
+
+
+def test_a_link_in_the_place_of_the_trash_is_not_emptied(runs, tmp_path):
+    kept = tmp_path / "elsewhere" / ".going-one"
+    kept.mkdir(parents=True)
+    (runs / "_trash").symlink_to(tmp_path / "elsewhere")
+    assert empty_trash(runs) == [] and kept.is_dir()
+
+
+def test_what_is_undone_is_the_run_of_that_entry_whatever_another_one_was_called(runs):
+    gone = delete(runs, "one")
+    ended(runs, gone.entry)
+    delete(runs, gone.entry)
+    assert restore(runs, gone.entry).name == "one"
+
+
+def test_a_rename_whose_record_cannot_be_completed_is_done_and_followed_later(runs, named, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr("mygpt2.run_dir.mentions.follow", _raises(OSError(errno.ENOSPC, "No space left on device")))
+        assert rename(runs, "one", "two").name == "two"
+        ended(runs, "old")
+        with pytest.raises(UserError, match="No space left"):
+            delete(runs, "old")
+        assert empty_trash(runs) == []
+    delete(runs, "old")
+    assert present_name(runs, "one") == "two" and read(named / "evals" / "e.json")["model"] == "two/step-00000003"
+
+
+def _raises(error):
+    def refuse(*_):
+        raise error
+
+    return refuse

@@ -9,7 +9,7 @@ from mygpt2.errors import UserError
 from mygpt2.format import file_size
 from mygpt2.run_dir import moves
 from mygpt2.run_dir.marks import check_group, set_group
-from mygpt2.run_dir.mentions import needed_by
+from mygpt2.run_dir.mentions import needs
 from mygpt2.run_dir.paths import NAME
 from workbench.context import Context
 from workbench.tabs.monitor import labels
@@ -42,7 +42,8 @@ def needed(context: Context, names: Any) -> dict[str, list[str]]:
     chosen = (
         [name for name in names if isinstance(name, str) and NAME.fullmatch(name)] if isinstance(names, list) else []
     )
-    found = {name: [o for o in needed_by(context.run(name)) if o not in chosen] for name in chosen[:MOST]}
+    by_run = needs(context.runs) if chosen else {}
+    found = {name: [o for o in by_run.get(context.run(name).name, []) if o not in chosen] for name in chosen[:MOST]}
     return {name: others for name, others in found.items() if others}
 
 

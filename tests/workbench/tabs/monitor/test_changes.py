@@ -99,3 +99,16 @@ def test_who_needs_files_of_a_run_is_said_before_it_is_deleted(context):
     RunDir(context.runs / "b").config_file.write_text(f'[data]\ntokenizer = "{context.runs}/a/tokenizer.json"\n')
     assert needed(context, ["a", "c"]) == {"a": ["b"]}
     assert needed(context, ["a", "b"]) == {} == needed(context, None) == needed(context, ["../x", 3])
+
+
+def test_who_needs_files_of_many_runs_is_found_by_reading_every_settings_once(context, monkeypatch):
+    read, plain = [], RunDir.read
+
+    def counted(run, path, most):
+        read.append(run.name)
+        return plain(run, path, most)
+
+    monkeypatch.setattr(RunDir, "read", counted)
+    (RunDir(context.runs / "b").config_file).write_text(f'[data]\nsource = "{context.runs}/a.b/x {context.runs}/c/y"\n')
+    assert needed(context, ["a", "c"]) == {"c": ["b"]}
+    assert sorted(read) == ["a", "b", "c"]
