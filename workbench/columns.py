@@ -67,6 +67,8 @@ class Stored:
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of all rows; NaN for one that nobody wrote. OSError where it is gone."""
+        if self.rows == 0:  # lines of which none is a row; no empty file can be mapped
+            return np.empty(0, KINDS.get(name, "<f8"))
         if name not in KINDS and name not in self.names:
             return np.full(self.rows, np.nan)
         return np.memmap(self.folder / f"{name}.bin", KINDS.get(name, "<f8"), mode="r", shape=(self.rows,))

@@ -72,7 +72,7 @@ class Context:
         Relative paths are looked for in each data root, then in `runs`. It need not exist. UserError otherwise.
         """
         text = str(text or "").strip()
-        if not text or len(text) > MAX_TEXT or "\0" in text:
+        if not text or len(text) > MAX_TEXT or "\0" in text or not is_text(text):
             raise UserError(f"{what}: give a path of 1 to {MAX_TEXT} characters; allowed folders: {self._allowed()}")
         try:
             typed = home_path(text)
@@ -199,6 +199,15 @@ class Context:
 
     def _allowed(self) -> str:
         return ", ".join(str(root) for root in dict.fromkeys((*self.data_roots, self.runs)))
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written down in UTF-8: a file's may hold any bytes, a request's half a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _pydocs() -> Path:

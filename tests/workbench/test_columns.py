@@ -154,3 +154,11 @@ def test_what_has_grown_is_looked_after_before_anybody_asks(run, monkeypatch):
     before = stored(run).stat().st_mtime_ns
     keeper()
     assert stored(run).stat().st_mtime_ns == before
+
+
+def test_a_long_file_without_one_row_is_read_as_such(run):
+    run.metrics_file.write_bytes(b"no row at all\n" * 5000)
+    for _ in range(2):
+        assert len(columns.whole_run(run)) == 0
+        found, at = followed(run)
+        assert at == run.metrics_file.stat().st_size and not sum(len(one.rows) for one in found)

@@ -99,7 +99,11 @@ class Incoming:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _batches(self) -> Path:
-        return self.place() / STAGING
+        """What is under way. UserError for a link, as a folder of data from elsewhere may hold: it is swept."""
+        found = self.place() / STAGING
+        if found.is_symlink():
+            raise UserError(f"{found} is a link to another place, so nothing is uploaded there; remove the link")
+        return found
 
     def _folder(self, batch: str) -> Path:
         folder = self._batches() / _batch(batch)

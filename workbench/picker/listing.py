@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
-from workbench.context import Context
+from workbench.context import Context, is_text
 from workbench.picker.kinds import Kind, Offer, kind_named
 from workbench.picker.places import all_places
 from workbench.picker.tally import TALLY_ENTRIES, TALLY_LEAST, TALLY_SECONDS, Tally, allowed, tally_of
@@ -26,6 +27,8 @@ PAGE = 100
 SEARCH_ENTRIES, SEARCH_SECONDS = 50_000, 2.0
 MOST_FOUND, MOST_WORDS = 500, 200
 MOST_NAMES = 100_000  # of one folder; listing more would hold up whoever waits
+LINKS = "link# out of the workbench's folders"
+UNWRITABLE = "name# not in UTF-8, which no settings could hold"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def _folder(context: Context, kind: Kind, folder: Path, page: Any) -> dict[str, 
     notes = []
     if barren:
         notes.append(f"{barren:,} folder{'s' * (barren > 1)} without anything to choose: not shown")
-    if left:
-        notes.append(f"{left:,} link{'s' * (left > 1)} out of the workbench's folders: not shown")
+    for what, count in left.items():
+        notes.append(f"{count:,} {what.replace('#', 's' * (count > 1))}: not shown")
     here = None
     if _choosable(context, kind, folder):
         tally = tally_of(context, kind, folder)
@@ -157,16 +160,18 @@ def _newest(context: Context, kind: Kind, place: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _inside(context: Context, kind: Kind, folder: Path) -> tuple[list[Path], list[tuple[Path, str]], int]:
-    """(folders, files of the kind with what they are, links out of the roots), sorted. UserError where it is closed."""
-    folders, files, left = [], [], 0
+def _inside(context: Context, kind: Kind, folder: Path) -> tuple[list[Path], list[tuple[Path, str]], Counter[str]]:
+    """(folders, files of the kind with what they are, what is left out), sorted. UserError where it is closed."""
+    folders, files, left = [], [], Counter[str]()
     try:
         with os.scandir(folder) as entries:
             for entry in itertools.islice(entries, MOST_NAMES):
                 if entry.name.startswith((".", "_")):
                     continue
-                if entry.is_symlink() and not allowed(context, Path(entry.path)):
-                    left += 1
+                if not is_text(entry.name):
+                    left[UNWRITABLE] += 1
+                elif entry.is_symlink() and not allowed(context, Path(entry.path)):
+                    left[LINKS] += 1
                 elif entry.is_dir():
                     folders.append(Path(entry.path))
                 elif (what := kind.file(entry.name)) and entry.is_file():

@@ -46,6 +46,8 @@ class Receiving:
             answer = JSONResponse({"error": str(error)}, 422)
         except ClientDisconnect:
             return  # nobody is there to be told
+        except OSError as error:  # such as a batch that was given up in another request while this one wrote to it
+            answer = JSONResponse({"error": f"the upload was not kept: {error.strerror or error}; try again"}, 422)
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

@@ -288,3 +288,17 @@ def test_links_within_the_staging_lead_nowhere(incoming: Incoming, tmp_path: Pat
     (incoming.place() / "a.txt").symlink_to(tmp_path / "target")
     bring(incoming, "a.txt", batch="1" * 32)
     assert incoming.finish("1" * 32, DATA, "a").name == "a-2.txt" and (tmp_path / "target").read_bytes() == b"safe"
+
+
+def test_a_link_where_batches_lie_is_neither_swept_nor_written_to(incoming: Incoming, tmp_path: Path) -> None:
+    letters = tmp_path / "elsewhere" / "letters"
+    letters.mkdir()
+    (letters / "old.txt").write_text("dear")
+    for path in (letters / "old.txt", letters):
+        os.utime(path, (1, 1))
+    (tmp_path / "root" / "uploads").mkdir()
+    (tmp_path / "root" / "uploads" / STAGING).symlink_to(tmp_path / "elsewhere")
+    for act in (lambda: bring(incoming, "book.txt"), incoming.sweep, lambda: incoming.drop(BATCH)):
+        with pytest.raises(UserError, match="is a link"):
+            act()
+    assert everything(tmp_path / "elsewhere") == ["letters/old.txt"]

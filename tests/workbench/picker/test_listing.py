@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,17 @@ def test_each_kind_lists_its_own(context: Context) -> None:
 def test_questions_that_make_no_sense_are_one_sentence(context: Context, asked: Any) -> None:
     with pytest.raises(UserError, match="cannot be chosen; allowed: data"):
         listing(context, asked)
+
+
+def test_a_name_that_no_settings_could_hold_hides_itself_and_no_other(context: Context) -> None:
+    root = context.data_roots[0]
+    write(root, "a.txt")
+    for name in (b"\xff.txt", b"\xfe"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).mkdir()
+    found = ask(context, folder=str(root))
+    assert names(found) == ["a.txt"] and found["notes"] == [
+        "2 names not in UTF-8, which no settings could hold: not shown"
+    ]
+    assert names(ask(context, search="t")) == ["a.txt"]
+    with pytest.raises(UserError, match="give a path"):
+        ask(context, folder="\ud800")

@@ -153,3 +153,15 @@ def test_one_that_is_given_up_is_forgotten(runs: Path) -> None:
     assert len(left(runs)) == 1
     assert browser.delete(f"{ADDRESS}{BATCH}", headers=OURS).status_code == 200
     assert not left(runs)
+
+
+def test_a_batch_given_up_while_a_file_of_it_arrives_is_told_in_a_sentence(runs: Path) -> None:
+    browser, incoming = client(runs), Incoming(runs, [])
+
+    def body() -> Any:
+        yield TEXT
+        incoming.drop(BATCH)
+        yield TEXT
+
+    answer = browser.put(f"{ADDRESS}{BATCH}?kind=data&name=a.txt", content=body(), headers=OURS)
+    assert answer.status_code == 422 and "try again" in answer.json()["error"] and not left(runs)
