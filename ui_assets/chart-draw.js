@@ -38,6 +38,7 @@ export function figure(state, id, width, height) {
   if (panel.marks) data.push(...markTraces(state, layout));
   if (panel.loss && !view.minus && data.length) yardsticks(drawing, layout);
   if (view.shade) layout.shapes.push(...bands(state));
+  layout.shapes.push(...openStep(state));
   if (view.minus) layout.shapes.push(level(0, look.muted, "solid"));
   layout.yaxis.range = state.yranges[id] || yRange(extent, logy, Boolean(view.minus));
   if (logy) Object.assign(layout.yaxis, logTicks(layout.yaxis.range.map((value) => 10 ** value), (height - MARGIN.t - MARGIN.b) / 24));
@@ -158,6 +159,14 @@ function markTraces(state) {
       y: there.map(() => 0.03), marker: { symbol, size, color: state.theme[colour], line: { color: state.theme[colour], width: 1.5 } },
     };
   }).filter((trace) => trace.x.length);
+}
+
+// A thin line at the step whose card is open, if it is that of a run shown.
+function openStep(state) {
+  const series = state.step && state.shown.find((one) => one.run === state.step.run);
+  const x = series ? series.xOfStep(state.step.step, state.view.x) : NaN;
+  if (!(x >= state.range[0] && x <= state.range[1])) return [];
+  return [{ type: "line", name: "open step", yref: "paper", y0: 0, y1: 1, x0: x, x1: x, layer: "above", line: { color: state.theme.ink, width: 1 } }];
 }
 
 function level(y, color, dash) {

@@ -36,7 +36,7 @@ export class Feed {
     try {
       await this.fetchAll();
       this.failures = 0;
-      this.chart.say(this.chart.view.runs.length ? "" : this.chart.options.empty);
+      this.chart.say(this.chart.view.runs.length || this.chart.expecting ? "" : this.chart.options.empty);
     } catch (error) {
       this.failures++;
       this.chart.say(`No answer from the server (${error.message || error}); trying again.`);

@@ -23,7 +23,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 function runsInAddress(most) {
   const asked = window.workbench?.params?.() || {};
   if (asked.tab && asked.tab !== "monitor") return [];
-  return [...new Set((asked.runs || "").split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, most);
+  return [...new Set((asked.runs || asked.run || "").split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, most);
 }
 
 export function mount({ element, props, server, watch, trigger, plotly: address, options }) {
@@ -43,6 +43,8 @@ class Chart {
     this.cursor = new Cursor(this);
     this.yardstick = new Yardstick(this, server);
     this.draws = 0;
+    this.expecting = Boolean(options.url); // whose runs the page is about to name: room is kept for their curves
+    this.step = options.url ? window.workbench?.step?.shown?.() || null : null; // {run, step} whose card is open
     this.library = () => loadPlotly(address); // once there is something to draw: it is half a second of work
     this.build();
     watch("value", () => this.take(props.value));
@@ -66,6 +68,7 @@ class Chart {
   build() {
     this.tools = toolbar(this.options, (keys) => this.change(keys), { zoom: (factor) => this.zoom(factor), reset: () => this.reset(), save: (kind) => this.save(kind) });
     this.status = this.root.querySelector(".wb-chart-status");
+    this.status.hidden = true;
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
     this.grid = make("div", { class: "wb-chart-panels", role: "group",
       "aria-label": `Panels: left and right move the cursor, up and down choose a run, ${this.options.url ? "Enter opens the step, " : ""}+ and − zoom, 0 shows everything` });
@@ -83,12 +86,12 @@ class Chart {
     const plot = make("div", { class: "wb-chart-plot" });
     const line = make("div", { class: "wb-chart-line", hidden: true });
     const box = make("div", { class: "wb-chart-tip", hidden: true });
-    const none = make("p", { class: "wb-chart-none", hidden: true }, `No ${title.toLowerCase()} yet.`);
+    const none = make("p", { class: "wb-chart-none" }, "Loading …");
     const [minus, unit, key] = [make("span"), make("span"), make("span", { class: "wb-chart-key" })];
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
       make("figcaption", {}, title, minus, unit, key, points ? this.yardstick.element : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${height || HEIGHT}px`;
-    const panel = { id, plot, none, minus, unit, key, line, box, element: figureElement, drawn: null };
+    const panel = { id, plot, none, minus, absent: `No ${title.toLowerCase()} yet.`, unit, key, line, box, element: figureElement, drawn: null };
     this.cursor.watch(panel);
     this.panels.set(id, panel);
     this.grid.append(figureElement);
@@ -111,6 +114,8 @@ class Chart {
     document.addEventListener("visibilitychange", this.wake);
     this.news = () => this.feed.changed();
     document.addEventListener("wb-changed", this.news);
+    this.opened = (event) => { this.step = event.detail; this.refresh(); };
+    if (this.options.url) document.addEventListener("wb-step-shown", this.opened);
   }
 
   close() {
@@ -120,6 +125,7 @@ class Chart {
     this.sizeWatch.disconnect();
     document.removeEventListener("visibilitychange", this.wake);
     document.removeEventListener("wb-changed", this.news);
+    document.removeEventListener("wb-step-shown", this.opened);
     for (const { plot } of this.panels.values()) if (plot.data) window.Plotly?.purge(plot);
   }
 
@@ -196,7 +202,10 @@ class Chart {
   settle() {
     for (const name of this.view.runs) if (!this.series.has(name)) this.series.set(name, new Series(name));
     for (const name of [...this.series.keys()]) if (!this.view.runs.includes(name)) this.series.delete(name);
-    for (const panel of this.panels.values()) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.view.runs.length;
+    this.expecting &&= !this.view.runs.length;
+    for (const panel of this.panels.values()) {
+      panel.element.hidden = !this.view.panels.includes(panel.id) || !(this.view.runs.length || this.expecting) || (this.options.panels[panel.id].host && !curves(this, panel.id).length);
+    }
     this.refresh();
     this.feed.soon(0);
   }
@@ -216,6 +225,13 @@ class Chart {
   reset() { this.change({ range: null }); }
 
   // Drawing
+
+  // Whether a run's first points are still on their way; columns come after the loss, and the machine's last.
+  loading(id) {
+    const { column } = this.options.panels[id];
+    return this.expecting || [...this.series.values()].some((series) => !series.problem
+      && (!series.cursor || (column && series.n > 0 && !series.columns[column])));
+  }
 
   // Not while a drag is under way: drawing anew would end it.
   refresh() {
@@ -239,10 +255,11 @@ class Chart {
     for (const panel of this.panels.values()) {
       const { host } = this.options.panels[panel.id];
       if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !curves(this, panel.id).length;
-      if (panel.element.hidden) continue;
+      if (panel.element.hidden || !this.view.runs.length) continue;
       if (this.cursor.held) { this.stale = true; return; }
       const { data, layout, cut } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
+      panel.none.textContent = this.loading(panel.id) ? "Loading …" : panel.absent;
       this.caption(panel, width, cut);
       if (!data.length && !panel.drawn) continue;
       panel.layout = layout;

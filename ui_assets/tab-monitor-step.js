@@ -14,6 +14,9 @@ window.workbench.step = (() => {
   const card = () => host.querySelector(".wb-stepcard");
   const isOpen = () => Boolean(host && shown && card().offsetParent !== null);
 
+  // The chart marks the step that is open.
+  function told() { document.dispatchEvent(new CustomEvent("wb-step-shown", { detail: shown })); }
+
   function mount(element, functions, toData) {
     [host, server, send] = [element, functions, toData];
     host.addEventListener("click", clicked);
@@ -39,6 +42,7 @@ window.workbench.step = (() => {
 
   async function load(run, step, focus = false) {
     shown = { run, step };
+    told();
     const mine = ++asked;
     card().hidden = false;
     card().setAttribute("aria-busy", "true");
@@ -106,6 +110,7 @@ window.workbench.step = (() => {
   function close() {
     if (!shown) return;
     shown = null;
+    told();
     asked += 1;
     card().hidden = true;
     window.workbench.url({ run: null, step: null });
@@ -121,5 +126,5 @@ window.workbench.step = (() => {
     close();
   });
 
-  return { mount, open, close, isOpen };
+  return { mount, open, close, isOpen, shown: () => shown };
 })();

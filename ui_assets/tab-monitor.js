@@ -13,8 +13,7 @@ window.workbench.monitor = (() => {
   const rows = new Map(); // name -> what the server said of it
   const items = new Map(); // name -> its <li>
   let looked = false; // whether the server has said which runs there are
-  let runs = []; // overlaid in the chart, in this order
-  let chosen = ""; // the run that the rest of the page is about
+  let { runs, chosen } = fromAddress(); // overlaid in the chart, in this order; the run that the rest of the page is about
   let mixed = false; // whether the runs have several tokenizers
   let list = null, first = true;
   let readOnly = false; // whether the server refuses changes
@@ -25,6 +24,15 @@ window.workbench.monitor = (() => {
 
   const pick = () => window.workbench.live.ask("monitor");
   const pane = () => PANES.find((name) => document.getElementById(`wb-pane-${name}`)?.offsetParent) || "log";
+
+  function fromAddress() { // from the first question on, so that no other run is shown before the one that was named
+    const asked = window.workbench.params();
+    const here = !asked.tab || asked.tab === "monitor";
+    const named = names((here && (asked.runs || asked.run)) || "");
+    return { runs: named, chosen: named.length && NAME.test(asked.focus || "") ? asked.focus : named[0] || "" };
+  }
+
+  function names(text) { return [...new Set(text.split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MAX_RUNS); }
 
   function chartKeys(given) {
     return Object.fromEntries(VIEW.filter((key) => given[key] !== undefined).map((key) => [key, given[key]]));
@@ -85,6 +93,7 @@ window.workbench.monitor = (() => {
   }
 
   function show(name) { // a run alone, unless it is one of those overlaid
+    window.workbench.choose.close();
     select(runs.includes(name) ? runs : [name], name);
   }
 
@@ -161,6 +170,7 @@ window.workbench.monitor = (() => {
       if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
     });
     const none = looked && rows.size === 0;
+    window.workbench.choose.tell({ name: chosen, state: rows.get(chosen)?.state, more: runs.filter((name) => name !== chosen).length, none });
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
@@ -240,8 +250,7 @@ window.workbench.monitor = (() => {
   function mountList(host) {
     list = host.querySelector(".wb-runs");
     items.clear();
-    const asked = window.workbench.params();
-    if (!chosen && asked.runs && (!asked.tab || asked.tab === "monitor")) select(asked.runs.split(","), asked.focus, true);
+    window.workbench.choose.mount(list);
     list.querySelector("input[type=search]").addEventListener("input", draw);
     list.querySelector("select").addEventListener("change", draw);
     list.addEventListener("click", (event) => { const to = event.target.closest("[data-wb-go]"); if (to) window.workbench.openTab(to.dataset.wbGo); });

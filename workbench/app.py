@@ -24,6 +24,7 @@ MAX_PARAMETER = 4096  # characters of one value in a deep link
 KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
 KEYS = (
     *((f"g {key}", f"open {name.capitalize()}") for name, key in TABS.items()),
+    ("← and →", "go along the tabs, once one has the focus; Enter opens it"),
     ("/", "search in this tab"),
     ("[ and ]", "previous and next run"),
     ("l", "the table of all runs, and back"),

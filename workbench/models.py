@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ def choices(context: Context) -> list[tuple[str, str]]:
     return found + [(f"{name}{HERE if is_here(name) else HUB}", name) for name in GPT2_NAMES]
 
 
-def defaults(known: Sequence[tuple[Any, ...]], wanted: str = "") -> tuple[str, str]:
+def defaults(
+    known: Sequence[tuple[Any, ...]], wanted: str = "", fit: Callable[[str], bool] = lambda run: True
+) -> tuple[str, str]:
     """Two models to begin with: `wanted` or the newest run, and beside it GPT-2, the newest other run, or a folder.
 
-    "" where there is none. What would have to be fetched from the hub is left to a person to choose.
+    fit: whether a run may be the one beside. "" where there is none. What would have to be fetched from the hub is left
+    to a person to choose.
     """
     local = [(label, value) for label, value in known if not label.endswith(HUB)]
     if not local:
@@ -44,9 +48,9 @@ def defaults(known: Sequence[tuple[Any, ...]], wanted: str = "") -> tuple[str, s
     first = wanted if wanted in (value for _, value in local) else local[0][1]
     gpt2 = [value for label, value in local if label.endswith(HERE)]
     gpt2 += [value for label, value in local if _is_gpt2_folder(label, value)]
-    others = [value for label, value in local if NEWEST in label or label.endswith(FOLDER)]
     run = first.partition("/")[0]
-    return first, next((value for value in [*gpt2, *others] if value not in (first, run)), "")
+    others = (value for label, value in local if label.endswith(FOLDER) or (NEWEST in label and fit(value)))
+    return first, next((value for value in itertools.chain(gpt2, others) if value not in (first, run)), "")
 
 
 def is_here(name: str) -> bool:

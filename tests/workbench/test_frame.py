@@ -101,6 +101,31 @@ def test_tabs_links_keys_and_themes(server: RunningServer, browser_page: Any) ->
     page.wait_for_function(f"document.body.classList.contains('dark') === {str(not before).lower()}")
 
 
+@pytest.mark.parametrize("width", [1360, 390])
+def test_the_tabs_are_one_stop_of_the_keyboard_and_arrows_go_along_them(
+    server: RunningServer, new_page: Callable[..., Any], width: int
+) -> None:
+    page = open_page(new_page(viewport={"width": width, "height": 800}), f"{server.url}?tab=monitor")
+    at = "document.activeElement.dataset.tabId"
+    stop = "#wb-tabs > .tab-wrapper > [role=tablist] > [tabindex='0']"
+    page.wait_for_selector(f"{stop}[data-tab-id=monitor]")
+    assert page.locator(stop).count() == 1
+    page.locator(stop).focus()
+    for key, tab in (("ArrowRight", "ripples"), ("End", "data"), ("ArrowRight", "train"), ("ArrowLeft", "data"),
+                     ("Home", "train")):  # fmt: skip
+        page.keyboard.press(key)
+        assert page.evaluate(at) == tab
+    assert page.locator(SELECTED).get_attribute("data-tab-id") == "monitor", "the focus alone opens none"
+    page.keyboard.press("Tab")
+    assert page.evaluate(at) is None
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == "monitor", "the one that is open"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{SELECTED}[data-tab-id=ripples]")
+    page.wait_for_selector(f"{stop}[data-tab-id=ripples]")
+
+
 def test_every_tab_is_accessible_in_both_themes(server: RunningServer, browser_page: Any) -> None:
     page = open_page(browser_page, server.url)
     dark = "document.body.classList.contains('dark')"

@@ -11,6 +11,7 @@ from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir
 from workbench import html, words
 from workbench.jobs import Alert
+from workbench.tabs.monitor.told import sentence
 
 SHOWN_ALERTS, SHOWN_TAILS, SHOWN_OTHERS, SHOWN_EVENTS = 30, 3, 5, 200
 MARKS = {"error": "wb-bad", "warning": "wb-warn", "info": "wb-muted"}
@@ -74,10 +75,21 @@ def events(found: Sequence[Mapping[str, Any]]) -> html.Markup:
     if not found:
         return html.empty("This run has not written an event yet.")
     rows = [
-        (html.when(number(event.get("time")), exact=True), str(event.get("kind", "?")), words.event_text(event))
-        for event in reversed(found[-SHOWN_EVENTS:])
+        (html.when(number(event.get("time")), exact=True), _event(event)) for event in reversed(found[-SHOWN_EVENTS:])
     ]
-    return html.table(("Time", "Event", "Details"), rows, caption=f"The latest {len(rows)} of {len(found):,} events")
+    told = f"The latest {len(rows)} of {len(found):,} events" if len(found) > len(rows) else f"{len(rows):,} events"
+    keys = [f"event-{number}" for number in range(len(found), len(found) - len(rows), -1)]
+    return html.table(("Time", "Event"), rows, caption=told if len(rows) > 1 else "1 event", keys=keys)
+
+
+def _event(event: Mapping[str, Any]) -> html.Markup:
+    """A sentence, and behind it everything that the event holds."""
+    kind = str(event.get("kind", "?"))
+    raw = ", ".join(filter(None, (kind, words.event_text(event))))
+    return html.Markup(
+        f'<details class="wb-mon-event"><summary>{html.escape(sentence(event))}</summary>'
+        f'<p class="wb-muted wb-mono">{html.escape(raw)}</p></details>'
+    )
 
 
 def moments(samples: Sequence[Mapping[str, Any]]) -> list[tuple[int, list[Mapping[str, Any]]]]:
@@ -121,8 +133,19 @@ def results(run: RunDir) -> html.Markup:
     rows = [_result(name.removesuffix(".json"), record) for name, record in records if record]
     if not rows:
         return html.empty("No evaluations of this run yet.", "Compare it evaluates its checkpoints.")
-    headers = ("Model", "Protocol", "Loss", "± s.e.", "Perplexity", "Bits/byte", "Tokens", "HellaSwag", "File")
-    return html.table(headers, rows, numeric=(2, 3, 4, 5, 6, 7), caption=f"{len(rows)} results in evals/")
+    headers = ("Model", "Measured on", "Loss", "Standard error", "Perplexity", "Bits per byte", "Tokens", "HellaSwag",
+               "File")  # fmt: skip
+    told = f"{len(rows)} {'result' if len(rows) == 1 else 'results'} in evals/"
+    return html.table(headers, rows, numeric=(2, 3, 4, 5, 6, 7), caption=told)
+
+
+def _text_of(protocol: str) -> str:
+    """What a person calls the text that a protocol measures."""
+    if protocol == "run":
+        return "this run's validation text"
+    if protocol.startswith("run:"):
+        return f"{protocol.removeprefix('run:')}'s validation text"
+    return protocol.removeprefix("local:")
 
 
 def _result(name: str, record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -130,7 +153,7 @@ def _result(name: str, record: Mapping[str, Any]) -> tuple[str, ...]:
     shares = [v.get("acc_norm") for v in swag.values() if isinstance(v, dict)] if isinstance(swag, dict) else []
     return (
         str(record.get("model") or words.NA),
-        str(record.get("protocol") or words.NA),
+        _text_of(str(record.get("protocol") or words.NA)),
         words.fixed(record.get("loss")),
         words.fixed(record.get("stderr")),
         words.fixed(record.get("perplexity"), 2),

@@ -25,6 +25,10 @@ FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
 # What stands still of the parts that the page's own script (ui_assets/tab-monitor.js) fills: no data is in here.
 LIST = """
 <section class="wb-runs" aria-label="Runs">
+  <button type="button" class="wb-runs-chooser" aria-expanded="false" aria-controls="wb-runs-fold">
+    <span class="wb-muted">Runs</span> <b data-choose></b> <span class="wb-muted" data-choose></span>
+    <span class="wb-muted wb-runs-state" data-choose></span></button>
+  <div class="wb-runs-fold" id="wb-runs-fold">
   <div class="wb-mon-bar wb-runs-bar">
     <label class="wb-search">Search runs
       <input type="search" placeholder="name, note, tag, state" autocomplete="off"></label>
@@ -42,6 +46,7 @@ LIST = """
     <p>No run lies in this folder yet.</p>
     <p>Train starts one; a run started in a terminal appears here by itself.</p>
     <p><button type="button" class="wb-mon-button" data-wb-go="train">Go to Train</button></p>
+  </div>
   </div>
 </section>
 """

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
+from mygpt2.run_dir import state_of
 from workbench.context import Context
 from workbench.corpus.library import Library
+from workbench.jobs.reading import came_to_nothing
 from workbench.models import choices, defaults
 from workbench.page import Page
 
@@ -52,13 +55,22 @@ def offer(
     named = str(link.get("model_a") or "")
     moved = bool(before.get("monitor")) and monitor not in ("", before["monitor"])
     follows = not named and (a in ("", before.get("a", "")) or moved)
-    first, second = defaults(known, named or (monitor if follows else a))
+    first, second = defaults(known, named or (monitor if follows else a), partial(_worth_a_look, context))
     found = {"monitor": monitor, "for": named or (first if follows else a)}
     if follows:
         found["a"] = first
     if not link.get("model_b") and b in ("", before.get("b", "")):
         found["b"] = second
     return found, known
+
+
+def _worth_a_look(context: Context, name: str) -> bool:
+    """Whether a run is proposed for a comparison: it neither failed nor diverged."""
+    try:
+        run = context.run(name)
+        return state_of(run).state != "failed" and not came_to_nothing(run)
+    except (UserError, OSError):
+        return False
 
 
 def prompt_for(context: Context, library: Library, model: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from mygpt2.files import replace_json
 from mygpt2.run_dir import RunDir, RunWriter, state_of
 from tests.forks import launch
+from tests.workbench.accessible import violations
 from tests.workbench.conftest import make_run
 from workbench.tabs.monitor import labels
 
@@ -224,6 +225,47 @@ def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page
     for part in ("#wb-monitor-head", ".wb-mon-primary", "#wb-monitor-head .wb-menu > summary", "#wb-monitor-trouble"):
         box = page.locator(part).bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, part
+
+
+def test_on_a_phone_the_runs_are_one_line_above_the_results_and_it_opens_the_list(new_page, server):
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{server.url}?tab=monitor&run=alpha")
+    head_is(page, "alpha")
+    chooser, rows = page.locator(".wb-runs-chooser"), page.locator("#wb-monitor .wb-run")
+    assert "alpha" in chooser.inner_text() and not rows.first.is_visible()
+    assert chooser.bounding_box()["height"] >= 44
+    assert page.locator("#wb-monitor-head .wb-figures").bounding_box()["y"] < 422, "in the upper half of the screen"
+    chooser.press("Enter")
+    assert rows.first.is_visible() and violations(page) == []
+    open_run(page, "beta")
+    head_is(page, "beta")
+    assert "beta" in chooser.inner_text() and not rows.first.is_visible()
+    chooser.click()
+    page.keyboard.press("Escape")
+    assert not rows.first.is_visible()
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_nothing_below_the_chart_moves_when_the_points_come_and_no_other_run_is_shown_before(new_page, server, width):
+    page = new_page(viewport={"width": width, "height": 900})
+    page.add_init_script("""window.seen = [];
+      (function look() {
+        const [head, panes, none] = ["#wb-monitor-head h2", "#wb-monitor-panes", ".wb-chart-panel-loss .wb-chart-none"]
+          .map((selector) => document.querySelector(selector));
+        const there = panes?.offsetParent && document.querySelector(".wb-chart-panels");
+        if (there) window.seen.push([Math.round(panes.getBoundingClientRect().top + scrollY), head?.textContent || "",
+          none.offsetParent ? none.textContent : ""]);
+        requestAnimationFrame(look);
+      })();""")
+    page.goto(f"{server.url}?tab=monitor&run=beta")
+    page.wait_for_function(
+        "document.querySelector('#wb-monitor-chart .wb-chart')?.chart?.shown[0]?.columns.memory_bytes", timeout=LIMIT
+    )
+    page.wait_for_timeout(500)
+    seen = page.evaluate("window.seen")
+    places = [place for place, *_ in seen]
+    assert max(places) - min(places) <= 2, "a pixel or so of a text's line"
+    assert {head for _, head, _ in seen} <= {"", "beta"} and "Loading …" in {none for *_, none in seen}
 
 
 def test_without_a_run_the_page_says_what_to_do(new_page, workbench_server, tmp_path):

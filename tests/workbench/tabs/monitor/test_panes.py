@@ -106,7 +106,7 @@ def test_results_show_hellaswag_where_there_is_one(tmp_path):
     replace_json(run.evals_dir / "x.json", {"model": "a/step-9", "loss": 3.28123, "stderr": 0.01, "hellaswag": swag})
     (run.evals_dir / "broken.json").write_text("{")
     shown = panes.results(run)
-    assert "3.2812" in shown and "29.55 %" in shown and "1 results" in shown and "broken" not in shown
+    assert "3.2812" in shown and "29.55 %" in shown and "1 result in" in shown and "broken" not in shown
 
 
 def test_only_settings_that_differ_are_shown_unless_asked(tmp_path):

@@ -54,6 +54,9 @@ def test_a_click_on_the_curve_opens_the_step_and_escape_leads_back(new_page, ser
     at = int(title(page).removeprefix("Step "))
     assert f"step={at}" in page.url and "run=traced" in page.url
     assert violations(page) == []
+    marked = """document.querySelector('.wb-chart').chart.panels.get('loss').plot.layout.shapes
+      .filter((shape) => shape.name === 'open step').map((shape) => shape.x0)"""
+    page.wait_for_function(f"JSON.stringify({marked}) === '[{at}]'")
 
     page.locator("[data-step=after]").click()
     page.wait_for_function("text => document.querySelector('[data-step=title]').textContent === text",
@@ -63,6 +66,7 @@ def test_a_click_on_the_curve_opens_the_step_and_escape_leads_back(new_page, ser
     page.keyboard.press("Escape")
     page.locator(".wb-stepcard").wait_for(state="hidden")
     assert "step=" not in page.url
+    page.wait_for_function(f"{marked}.length === 0")
     assert page.evaluate("document.activeElement.closest('#wb-monitor-chart') !== null"), "where it came from"
 
 

@@ -9,7 +9,7 @@ import pytest
 from mygpt2.errors import UserError
 from tests.workbench.tabs.sample.places import small_place
 from workbench.context import Context
-from workbench.models import choices, is_model, resolve, short
+from workbench.models import choices, defaults, is_model, resolve, short
 
 OUTSIDE = ("../other", "/etc", "first/step-00000009", "a;touch x", "<img onerror=1>", "", "link", "none/step-00000005")
 
@@ -58,3 +58,12 @@ def test_a_folder_with_a_damaged_config_is_no_model(tmp_path: Path, config: str)
     (tmp_path / "config.json").write_text(config)
     (tmp_path / "model.safetensors").touch()
     assert not is_model(tmp_path)
+
+
+def test_the_model_beside_is_none_that_came_to_nothing() -> None:
+    known = [(f"{name} · newest (step 5)", name) for name in ("newest", "diverged", "good")]
+    assert defaults(known, "newest", lambda run: run != "diverged") == ("newest", "good")
+    assert defaults(known[:2], "newest", lambda run: run != "diverged") == ("newest", "")
+    assert defaults(known, "diverged", lambda run: run != "diverged") == ("diverged", "newest"), (
+        "who asks for it gets it"
+    )

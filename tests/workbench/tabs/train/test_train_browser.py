@@ -207,13 +207,13 @@ def test_a_link_fills_the_form_and_a_stopped_run_goes_on(
     assert jobs(folder)["held"]["spec"]["nproc"] == 4
 
 
-def test_the_keyboard_is_at_start_within_twelve_stops(page: Any) -> None:
+def test_the_keyboard_is_at_start_within_ten_stops(page: Any) -> None:
     page.evaluate("document.activeElement.blur()")
     stops: list[str] = []
     while "train-start" not in stops and len(stops) < 30:
         page.keyboard.press("Tab")
         stops.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.slice(0, 20)"))
-    assert stops[-1] == "train-start" and len(stops) <= 12, stops
+    assert stops[-1] == "train-start" and len(stops) <= 10, stops
 
 
 def test_the_search_finds_folded_settings_and_lets_go_of_them(page: Any) -> None:
