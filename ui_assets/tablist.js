@@ -7,7 +7,7 @@
   function settle(list) {
     const tabs = tabsOf(list);
     const stop = tabs.find((tab) => tab === document.activeElement) || tabs.find((tab) => tab.ariaSelected === "true") || tabs[0];
-    for (const tab of tabs) { const index = tab === stop ? 0 : -1; if (tab.tabIndex !== index) tab.tabIndex = index; }
+    for (const tab of tabs) { const index = tab === stop ? "0" : "-1"; if (tab.getAttribute("tabindex") !== index) tab.setAttribute("tabindex", index); }
   }
 
   function settleAll() { for (const list of document.querySelectorAll("[role=tablist]")) settle(list); }

@@ -16,6 +16,7 @@ from mygpt2.run_dir.marks import current_runs
 from workbench import html
 from workbench.context import Context
 from workbench.corpus.reading import Reading
+from workbench.corpus.step import step_range
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.picker.component import picker
 from workbench.tabs.data import handlers, library, source
@@ -24,6 +25,7 @@ Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not b
 MOST_RUNS = 500  # in a list to choose from
 LINK_SOURCE = "(...v) => { window.workbench.url({source: v[0], run: null, step: null}); return v; }"
 UNLINK = "() => { window.workbench.url({source: null}); return []; }"
+LINK_NEWEST = "(run, step) => { if (run) window.workbench.url({run, step, source: null}); return []; }"
 LINK_STEP = "(...v) => { window.workbench.url({run: v[0], step: v[1], source: null}); return v; }"
 
 
@@ -136,7 +138,7 @@ def _step_part(context: Context, c: SimpleNamespace) -> None:
             c.rows = Fragment(
                 html.empty(
                     "What a run trained on in one step, token by token, the rows it found hardest first.",
-                    "Choose a run and a step beside this; or click a point of a curve in Monitor.",
+                    "Choose a run to see its newest step, or click a point of a curve in Monitor.",
                 ),
                 elem_id="wb-step-rows",
             )
@@ -241,6 +243,10 @@ def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamesp
         [c.show_step.click, c.step.submit], turn(0, first=True), inputs, outputs, show_progress="minimal", js=LINK_STEP,
         **PRIVATE,
     )  # fmt: skip
+    newest = page.friendly(partial(_newest, context, reading))
+    c.run.input(newest, c.run, outputs, show_progress="minimal", **PRIVATE).then(
+        None, [c.run, c.step], None, js=LINK_NEWEST, **QUIET
+    )
     for button, by in ((c.step_back, -1), (c.step_on, 1)):
         button.click(turn(0, by, True), inputs, outputs, show_progress="minimal", **PRIVATE)
     _turning(c, "row_page", turn, inputs, outputs)
@@ -263,6 +269,17 @@ def _batch(*given: Any) -> tuple[Any, ...]:
         return handlers.batch(*given)
     except UserError as error:
         return html.problem(str(error)), "", *[gr.skip()] * 2
+
+
+def _newest(context: Context, reading: Reading, run: str | None) -> tuple[Any, ...]:
+    """The last step that a run's trace holds, shown as soon as the run is chosen."""
+    if not run:
+        return tuple(gr.skip() for _ in range(4))
+    try:
+        last = step_range(context.run(run))[1]
+    except UserError as error:
+        return html.problem(str(error)), "", *[gr.skip()] * 2
+    return _batch(context, reading, 0, 0, True, run, last, 1)
 
 
 def _asked(page: Page, port: str) -> Any:

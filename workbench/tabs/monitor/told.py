@@ -37,6 +37,8 @@ def _seconds(value: Any) -> str:
     found = number(value)
     if found is None:
         return words.NA
+    if found < 0.01:
+        return "less than 0.01 s"
     return f"{found:.2f} s" if found < 1 else f"{found:.1f} s" if found < 60 else words.seconds(found)
 
 

@@ -27,6 +27,10 @@ SAMPLE = "Tokenizers split text into pieces: common words stay whole, rare ones 
 WORD = " unbelievably"
 BEGIN = "gpt2", ["gpt2:8192"]  # a tokenizer, and those beside it, to begin with
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
+ADDRESS = """(_, ...rest) => {
+  const address = window.workbench.params(), focus = address.focus || window.workbench.monitor.focus();
+  return [JSON.stringify({ ...address, focus }), ...rest];
+}"""
 _ON_LOAD = "window.workbench.tokenizer.mount({ element, props, server, watch });"
 
 
@@ -133,6 +137,10 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
     gr.on([c.tokenizer.change, c.beside.change], page.friendly(compare), chosen, c.table,
           trigger_mode="always_last", **QUIET)  # fmt: skip
     c.tokenizer.change(listed, c.tokenizer, c.list, trigger_mode="always_last", **QUIET)
+    c.offered = gr.Textbox(BEGIN[0], visible="hidden", label="tokenizer chosen for the person", container=False)
+    c.address = gr.Textbox(visible="hidden", label="address", container=False)
+    begin_with = partial(of_monitor, context)
+    page.on_open("tokenizer", begin_with, [c.address, c.offered, *chosen], [c.offered, *chosen], js=ADDRESS)
     page.on_open("tokenizer", look, [*chosen, c.text], c.tokens)
     page.on_open("tokenizer", compare, chosen, c.table)
     page.port("tokenizer").change(
@@ -176,6 +184,24 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
 
 
 # Handlers over plain values
+
+
+def of_monitor(context: Context, address: str, offered: str, spec: Any, beside: Any) -> Any:
+    """(the tokenizer chosen for the person, tokenizer, beside it): that of the run in Monitor, with GPT-2 beside it.
+
+    What a person, a link or another tab has chosen stays.
+    """
+    request = Page.request(address)
+    run = str(request.get("focus") or "") or str(request.get("runs") or "").partition(",")[0]
+    if not run or spec != offered or {"tokenizer", "text"} & set(request):
+        return gr.skip()
+    try:
+        found = tokenizer_of(context, context.configuration(context.run(run)).data.tokenizer)
+    except UserError:
+        return gr.skip()  # a run that has gone, or whose tokenizer lies elsewhere
+    if found == spec:
+        return gr.skip()
+    return found, found, BEGIN[1] if found == BEGIN[0] else [BEGIN[0]]
 
 
 def asked(page: Page, port: str) -> Any:

@@ -257,9 +257,12 @@ def test_nothing_below_the_chart_moves_when_the_points_come_and_no_other_run_is_
           none.offsetParent ? none.textContent : ""]);
         requestAnimationFrame(look);
       })();""")
-    page.goto(f"{server.url}?tab=monitor&run=beta")
+    page.goto(
+        f"{server.url}?tab=monitor&run=beta&panels=loss,lr,grad_norm,throughput"
+    )  # those of the machine come last
     page.wait_for_function(
-        "document.querySelector('#wb-monitor-chart .wb-chart')?.chart?.shown[0]?.columns.memory_bytes", timeout=LIMIT
+        "document.querySelector('#wb-monitor-chart .wb-chart')?.chart?.shown[0]?.columns.tokens_per_second",
+        timeout=LIMIT,
     )
     page.wait_for_timeout(500)
     seen = page.evaluate("window.seen")
