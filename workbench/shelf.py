@@ -20,6 +20,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workbench.quicker import quicker
+
 BROTLI_QUALITY = 5  # beyond it plotly.js takes seconds
 NAME = re.compile(r"[\w.-]+\.(js|css)")
 TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -59,7 +61,10 @@ class Shelf:
         key = (path, encoding)
         if key not in self._packed:
             before = EAGER if path in self._eager else b""
-            self._packed[key] = pack(before + path.read_bytes(), encoding)
+            content = path.read_bytes()
+            if path.parent == self._assets:
+                content = quicker(path.name, content)
+            self._packed[key] = pack(before + content, encoding)
         return self._packed[key]
 
     def opening(self) -> str:
