@@ -37,7 +37,8 @@ window.workbench.tableCells = (table) => {
     if (column.kind === "share") return share(cell, row);
     if (column.kind === "when") { const when = document.createElement("wb-when"); when.setAttribute("at", String(Math.round(value))); when.append(element("time")); cell.append(when); return cell; }
     if (column.kind === "tags") { cell.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); return cell; }
-    const text = rt.shown(value, column);
+    const both = column.key === "lr" && row.muon_lr; // what is logged is the rate of AdamW's part
+    const text = both ? `AdamW ${rt.shown(value, column)} · Muon ${rt.shown(row.muon_lr, column)}` : rt.shown(value, column);
     cell.append(text);
     if (typeof value === "number") cell.classList.add("wb-rt-number"); else cell.title = text;
     if (["val", "best", "bpb", "perplexity"].includes(column.key) && row.measured && row.measured !== table.usual()) {

@@ -222,6 +222,7 @@ window.workbench.monitor = (() => {
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
     bar.append(done);
     const line = element("span", "wb-run-facts", facts(row));
+    if (row.tokenizer && mixed) { const spec = element("span", "", row.tokenizer.split("/").at(-1)); spec.title = `tokenizer ${row.tokenizer}`; line.append(" · ", spec); }
     if (row.started) line.append(" · ", window.workbench.times.element(row.started));
     const parts = [title, bar, line];
     if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); parts.push(tags); }
@@ -231,7 +232,6 @@ window.workbench.monitor = (() => {
   function facts(row) {
     const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
     const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
-    if (row.tokenizer && mixed) parts.push(row.tokenizer.split("/").at(-1));
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
     if (row.eta !== null) parts.push(`${span(row.eta)} left`);
     return parts.join(" · ");
@@ -264,7 +264,6 @@ window.workbench.monitor = (() => {
     const other = event.target.closest?.("#wb-monitor [data-wb-run]");
     if (other) show(other.dataset.wbRun);
   });
-  setInterval(() => { if (list?.offsetParent && !document.hidden) for (const [name, item] of items) { const place = item.querySelector(".wb-run-facts"); if (place && rows.has(name)) place.textContent = facts(rows.get(name)); } }, 30000);
 
   // ---- the log
 

@@ -18,7 +18,7 @@ from workbench.charts.marks import alert_marks, marks
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
 from workbench.columns import fresh
-from workbench.jobs.reading import tokenizer_of
+from workbench.jobs.reading import muon_times, starting, tokenizer_of
 
 MAX_ALERTS = 100
 
@@ -48,6 +48,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
 
     run, state, step    the run, what it does now, and its last step as status.json has it
     colour, tokenizer   the number of its --wb-run-N, see `workbench.colours`; its tokenizer as its settings name it
+    muon                how many times the logged learning rate Muon's is, None without Muon
     rows                how many are new; in file order, so rows of overwritten steps come first
     steps, tokens       see `rows.progression`
     attempts            [[row, attempt]] where another attempt begins
@@ -77,9 +78,13 @@ def _reply(context: Runs, want: Mapping[str, Any], columns: list[str]) -> dict[s
 
 
 def _state(context: Runs, run: RunDir) -> dict[str, Any]:
-    now, colours = state_of(run), colours_of(context.runs).of([run.name], read_only=context.read_only)
+    launched = context.jobs is not None and run.name in context.jobs.at_work()
+    now, colours = (
+        starting(state_of(run), launched),
+        colours_of(context.runs).of([run.name], read_only=context.read_only),
+    )
     return {"state": now.state, "step": now.status.get("step"), "colour": colours.get(run.name),
-            "tokenizer": tokenizer_of(run)}  # fmt: skip
+            "tokenizer": tokenizer_of(run), "muon": muon_times(run)}  # fmt: skip
 
 
 def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:

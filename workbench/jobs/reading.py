@@ -6,19 +6,32 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.records import number, whole
-from mygpt2.run_dir import Follower, RunDir, parse_lines
+from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines
 from mygpt2.run_dir.lines import tail_lines
 
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
 WORSE = 1.2  # times the loss of guessing every token alike: only a broken model gets there
 WORSE_THAN_START = (1.5, 1.0)  # a run that began below that, from weights of another: times its first loss, and more
 AT_THE_END = 1.1  # at the end less is enough: nobody trains for a loss that guessing has
+
+
+def starting(state: RunState, launched: bool) -> RunState:
+    """The state, or "starting" while a launcher is at work that has no ranks yet: at first, or between two attempts."""
+    if launched and state.state in ("queued", "lost"):
+        return replace(state, state="starting", reason="the launcher is at work")
+    return state
+
+
+def launching(state: RunState) -> bool:
+    """Whether it starts without having said so itself: what its status says is of before."""
+    return state.state == "starting" and state.status.get("state") != "starting"
 
 
 def current(status: Mapping[str, Any], row: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -61,6 +74,13 @@ def settings_of(run: RunDir) -> Mapping[str, Any]:
     except OSError:
         return {}
     return _settings_in(run, state.st_mtime_ns, state.st_size)
+
+
+def muon_times(run: RunDir) -> float | None:
+    """How many times the logged learning rate, which is AdamW's, Muon's is; None for a run without Muon."""
+    settings = settings_of(run)
+    lr, muon = number(settings.get("optimizer.lr")), number(settings.get("optimizer.muon_lr"))
+    return muon / lr if settings.get("optimizer.name") == "muon" and lr and muon else None
 
 
 @lru_cache(maxsize=4096)

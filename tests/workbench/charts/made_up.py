@@ -28,12 +28,16 @@ class Alert:
 
 @dataclass
 class Alerts:
-    """Stands for the job runner: a chart asks it for alerts only."""
+    """Stands for the job runner: a chart asks it for alerts and for who is at work."""
 
     known: list[Alert] = field(default_factory=list)
+    launched: set[str] = field(default_factory=set)
 
     def alerts(self, run: str | None = None) -> list[Alert]:
         return sorted(self.known, key=lambda alert: alert.time, reverse=True)
+
+    def at_work(self) -> set[str]:
+        return self.launched
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,21 @@ def resume(context: Context, run: str) -> str:
     """Puts a run that has ended into the queue again, with its own settings."""
     context.changes()
     found = context.run(run)
+    from mygpt2.checkpoint.store import steps
+
     context.configuration(found)
+    saved = steps(found.checkpoints_dir)
     job = context.jobs.resume_run(found.name)
-    return f"{found.name} goes on from its newest checkpoint once {', '.join(job.spec.devices)} is free"
+    how = (
+        f"goes on from its checkpoint of step {saved[-1]:,}"
+        if saved
+        else "has no checkpoint: it starts again at step 0"
+    )
+    before = [
+        other for other in context.jobs.queue() if other.id != job.id and {*other.spec.devices} & {*job.spec.devices}
+    ]
+    then = f", once {' and '.join(job.spec.devices)} is free" if before else ""
+    return f"{found.name} {how}{then}"
 
 
 def star(context: Context, run: str) -> str:

@@ -14,6 +14,7 @@ from workbench.jobs import Alert
 from workbench.tabs.monitor import panes
 
 SHOWN, EACH = 3, 5  # chips of alerts; alerts that one of them opens
+NAMED = 18  # characters of another run's name
 TONES: dict[str, html.Tone] = {"error": "bad", "warning": "warn"}
 ORDER = {"error": 0, "warning": 1}
 HOW = {"save": "Stop and save", "now": "Stop now", "kill": "Kill"}
@@ -47,11 +48,18 @@ def alert_chips(found: Sequence[Alert], focus: str, told: Sequence[str] = ()) ->
     if rest := [alert for _, alerts in groups[SHOWN:] for alert in alerts]:
         chips.append(_chip(rest, f"{len(rest)} more", rest[0].level, counted=False))
     if others:
-        runs = len({alert.run for alert in others})
-        words = "another run" if runs == 1 else f"{runs} other runs"
         body = panes.others(others)
-        chips.append(opened(html.chip(f"errors in {words}"), body, "alerts-others", [_key(alert) for alert in others]))
+        chips.append(
+            opened(html.chip(f"errors in {_named(others)}"), body, "alerts-others", [_key(alert) for alert in others])
+        )
     return chips
+
+
+def _named(alerts: Sequence[Alert]) -> str:
+    """The run of the newest, and how many others there are."""
+    first, *rest = dict.fromkeys(alert.run for alert in alerts)
+    short = first if len(first) <= NAMED else f"{first[: NAMED - 1]}…"
+    return short + (f" and {len(rest)} more" if rest else "")
 
 
 def _chip(alerts: Sequence[Alert], kind: str, level: str, *, counted: bool = True) -> html.Markup:

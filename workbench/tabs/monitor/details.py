@@ -9,6 +9,7 @@ from mygpt2.records import number, whole
 from mygpt2.run_dir import RunState
 from workbench import html, words
 from workbench.jobs.gpus import Device, resident_bytes
+from workbench.jobs.reading import muon_times
 from workbench.tabs.monitor.glance import Glance
 
 DOCUMENTS = ("empty", "not_text", "too_long")
@@ -47,13 +48,20 @@ def figures_of(seen: Glance) -> list[tuple[str, str]]:
         ("Memory", words.bytes_of(last.get("memory_bytes"))),
         ("Data wait", words.percent(share)),
         ("Tokens", words.brief(last.get("tokens"))),
-        ("Learning rate", words.brief(last.get("lr"))),
+        ("Learning rate", _rates(seen)),
         ("Checkpoints", saved),
         ("Attempt", words.count(seen.state.status.get("attempt"))),
     ]
     if alive and seen.state.progress_age is not None and seen.state.progress_age > 30:
         figures.append(("Last progress", f"{words.seconds(10 * (seen.state.progress_age // 10))} ago"))
     return figures
+
+
+def _rates(seen: Glance) -> str:
+    """What is logged; of a run with Muon that is the rate of AdamW's part, and Muon's goes with it."""
+    lr, times = number(seen.last.get("lr")), muon_times(seen.run)
+    told = words.brief(lr)
+    return told if lr is None or times is None else f"AdamW part {told} · Muon {words.brief(lr * times)}"
 
 
 def left_out_words(event: Mapping[str, Any]) -> str:

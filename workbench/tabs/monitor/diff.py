@@ -13,6 +13,7 @@ from workbench import html
 
 UNSET = "–"
 HASH = re.compile(r"\b[0-9a-f]{40,}\b")
+RATES = ("optimizer.lr", "optimizer.muon_lr")
 MAX_VALUE = 300  # characters
 
 
@@ -22,10 +23,15 @@ def facts(run: RunDir) -> dict[str, str]:
 
 
 def differences(found: Sequence[Mapping[str, str]], *, all_rows: bool) -> list[tuple[str, list[str]]]:
-    """(key, a value per run) in the order of the first run's keys; only those that differ unless `all_rows`."""
+    """(key, a value per run) in the order of the first run's keys; only those that differ unless `all_rows`.
+
+    Where something differs and Muon is at work, both of its learning rates: one alone would pass for the whole.
+    """
     keys = dict.fromkeys(key for facts in found for key in facts)
     rows = [(key, [facts.get(key, UNSET) for facts in found]) for key in keys]
-    return rows if all_rows else [(key, values) for key, values in rows if len(set(values)) > 1]
+    shown = RATES if any(facts.get("optimizer.name") == "muon" for facts in found) else ()
+    differing = [key for key, values in rows if len(set(values)) > 1]
+    return rows if all_rows else [row for row in rows if row[0] in differing or (differing and row[0] in shown)]
 
 
 def table(runs: Sequence[RunDir], *, all_rows: bool) -> html.Markup:
@@ -36,7 +42,9 @@ def table(runs: Sequence[RunDir], *, all_rows: bool) -> html.Markup:
     if not rows:
         return html.note(f"These {len(runs)} runs have the same settings, code, versions and data.")
     headers = ("Setting", *(run.name for run in runs))
-    caption = "All settings" if all_rows or len(runs) == 1 else f"{len(rows)} settings that differ"
+    differ = sum(len(set(values)) > 1 for _, values in rows)
+    count = "1 setting differs" if differ == 1 else f"{differ} settings differ"
+    caption = "All settings" if all_rows or len(runs) == 1 else count
     return html.table(headers, [(key, *(_shown(value) for value in values)) for key, values in rows], caption=caption)
 
 

@@ -16,7 +16,7 @@ from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, RunState, parse_lines
 from mygpt2.run_dir.lines import tail_lines
 from mygpt2.run_dir.liveness import read_record
-from workbench.jobs.reading import vocabulary_of
+from workbench.jobs.reading import muon_times, vocabulary_of
 
 EVENT_BYTES = 64 << 10  # of events.jsonl; an evaluation has some 400
 ATTEMPTS = 200  # whose time is added up
@@ -29,8 +29,10 @@ MAX_PROTOCOL = 120  # characters
 def facts(run: RunDir, state: RunState, last: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The row's further entries. `last`: the last row of metrics of the present attempt."""
     found = {key: brief(number(last.get(key))) for key in METRICS}
+    lr, times = number(last.get("lr")), muon_times(run)
     return {
         **found,
+        "muon_lr": brief(lr * times) if lr is not None and times else None,
         **validation(run),
         "rate": brief(number(last.get("tokens_per_second"))),
         "tokens": whole(last.get("tokens")) or whole(state.status.get("tokens")),

@@ -10,6 +10,7 @@ from mygpt2.errors import EXIT_USAGE
 from mygpt2.records import number, whole
 from mygpt2.run_dir.marks import is_archived
 from workbench import html, words
+from workbench.jobs.reading import launching
 from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
 
@@ -40,7 +41,7 @@ def head(seen: Glance, place: Place) -> html.Markup:
     name, pair = html.escape(seen.run.name), " wb-run-pair" if place.pair else ""
     return html.join([
         html.Markup(f'<div class="wb-run-head{pair}"><div class="wb-head-title"><h2 title="{name}">{name}</h2>'),
-        *_state(seen),
+        *_state(seen, place),
         html.Markup('</div><div class="wb-run-status">'), *place.chips, _doing(seen), _progress(seen),
         _time(seen, place), html.Markup('</div><div class="wb-run-buttons">'), *buttons, html.Markup("</div></div>"),
         "" if seen.untouched else html.figures(figures(seen, place)),
@@ -56,13 +57,18 @@ def _star(place: Place) -> html.Markup:
     )
 
 
-def _state(seen: Glance) -> list[html.Markup]:
+def _state(seen: Glance, place: Place) -> list[html.Markup]:
+    """The state in a word; while a stop is under way its chip is that word."""
+    if place.stopping:
+        return []
     diverged = [html.chip("diverged", "bad", seen.nothing)] if seen.nothing else []
     return [html.badge(seen.state.state), *diverged]
 
 
 def _doing(seen: Glance) -> html.Markup:
     """What it is doing where that is another word than its state."""
+    if launching(seen.state):
+        return html.Markup("")
     state, phase = seen.state, str(seen.state.status.get("phase") or "")
     doing = phase if state.alive and phase not in ("", state.state, "training") else ""
     said = str(state.status.get("message") or "") if state.alive else ""
@@ -173,9 +179,9 @@ def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:
     speed = f"{words.percent(mfu)} of peak" if mfu is not None else pace
     found.append(("Tokens/s", words.count(last.get("tokens_per_second")), speed))
     tokens = f"{words.brief(last.get('tokens'))} tokens" if last else ""
-    if seen.state.alive:
+    if seen.state.alive and seen.state.state != "starting":
         found.append(("Time left", words.seconds(eta_seconds(seen.state)), f"{tokens} so far" if tokens else ""))
-    elif seen.state.state != "queued":
+    elif seen.state.state not in ("queued", "starting"):
         attempt = whole(seen.state.status.get("attempt")) or 1
         label = "Duration" if attempt == 1 else f"Attempt {attempt} took"
         found.append((label, words.seconds(seen.took), tokens))

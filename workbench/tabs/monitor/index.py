@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mygpt2.run_dir.marks import read_marks
 from mygpt2.run_dir.moves import size_of
 from mygpt2.run_dir.paths import NAME
 from workbench.colours import colours_of
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, settings_of
+from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, settings_of, starting
 from workbench.tabs.monitor.facts import brief, facts, group_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
 
@@ -71,6 +71,10 @@ class RunIndex:
     def at_work(self) -> bool:
         """Whether a run was at work at the last look: what it says then changes without a file of ours."""
         return any(not entry.settled for entry in self._entries.values())
+
+    def working(self) -> set[str]:
+        """The runs that were at work at the last look."""
+        return {name for name, entry in self._entries.items() if not entry.settled}
 
     def changes(self, mark: str = "", alerts: Mapping[str, int] | None = None) -> dict[str, Any]:
         """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None}.
@@ -175,13 +179,6 @@ class RunIndex:
             return []
 
 
-def starting(state: RunState, launched: bool) -> RunState:
-    """The state, or "starting" while a launcher is at work that has no ranks yet: at first, or between two attempts."""
-    if launched and state.state in ("queued", "lost"):
-        return replace(state, state="starting", reason="the launcher is at work")
-    return state
-
-
 def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
     """What one line of the list and of the table says, as JSON."""
     status, row = state.status, last_record(run.metrics_file, TAIL_BYTES)
@@ -233,8 +230,8 @@ def _told(value: Any) -> Any:
 
 
 def eta_seconds(state: RunState) -> float | None:
-    """Seconds left by now, in steps of one so that a row does not change without need."""
-    eta = number(state.status.get("eta"))
+    """Seconds left by now, in steps of one so that a row does not change without need; none before the first step."""
+    eta = None if state.state == "starting" else number(state.status.get("eta"))
     return None if eta is None else float(round(max(0.0, eta - (state.heartbeat_age or 0.0))))
 
 

@@ -21,13 +21,14 @@ from workbench.context import Context
 from workbench.jobs import Alert
 from workbench.jobs.gpus import DeviceWatch
 from workbench.jobs.policy import may_resume
+from workbench.jobs.reading import starting
 from workbench.jobs.records import HOLDING, WAITING
 from workbench.live import Asked, News
 from workbench.tabs.monitor import chips, diff, head, labels, logs, panes, table
 from workbench.tabs.monitor.details import details
 from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
-from workbench.tabs.monitor.index import RunIndex, starting
+from workbench.tabs.monitor.index import RunIndex
 from workbench.tabs.monitor.table import Trash
 from workbench.tabs.monitor.trouble import ENDS, TOLD, trouble
 
@@ -97,7 +98,10 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     """Everything there is to see, see `tab.build` for where it stands."""
     context, ask = monitor.context, Ask.parse(asked)
     alerts = context.jobs.alerts()
-    counts = Counter(alert.run for alert in alerts if alert.level == "error")
+    again = monitor.index.working()  # whose end was another attempt's
+    counts = Counter(
+        alert.run for alert in alerts if alert.level == "error" and not (alert.kind in TOLD and alert.run in again)
+    )
     changes = monitor.index.changes(news.had("list"), counts)
     news.known_by("data", "list", changes["mark"], lambda: changes)
     news.tell("readOnly", context.read_only)
@@ -134,7 +138,7 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     found = [
         *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
-        *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS else ()),
+        *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS or seen.state.alive else ()),
     ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,

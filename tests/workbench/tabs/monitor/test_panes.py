@@ -16,9 +16,10 @@ from tests.workbench.tabs.monitor.folders import run_folder
 from workbench import words
 from workbench.jobs import Alert
 from workbench.jobs.gpus import DeviceWatch, parse_devices
+from workbench.jobs.reading import starting
 from workbench.tabs.monitor import chips, details, diff, head, panes
 from workbench.tabs.monitor.glance import glance
-from workbench.tabs.monitor.index import row_of, starting
+from workbench.tabs.monitor.index import row_of
 from workbench.tabs.monitor.trouble import trouble
 from workbench.tabs.monitor.view import buttons
 
