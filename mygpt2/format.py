@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def estimate(seconds: float) -> str:
-    """What is only expected, without digits that nobody knows: `42 s`, `12 min`, `12 days 5 h`, `3.1 years`."""
+    """What is only expected, without digits that nobody knows: `42 s`, `12 min`, `3 days 5 h`, `3.1 years`."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
     minutes = round(seconds / 60)
@@ -43,7 +43,9 @@ def estimate(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minute} min"
     days, hour = divmod(hours, 24)
-    return f"{days} days {hour} h" if days < 730 else f"{days / 365.25:,.1f} years"
+    if days < 730:
+        return f"{days} days {hour} h" if days < 10 else f"{round(hours / 24)} days"
+    return f"{days / 365.25:,.1f} years"
 
 
 def readable(value: float, unit: str) -> str:

@@ -80,4 +80,6 @@ def compile_choice(config: RunConfig, vocab_size: int, *, device: str, precision
     total = training_flops(config, vocab_size) * config.train.steps * config.train.batch_tokens
     seconds = total / (CPU_SPEED["bf16"] * cores)
     long_enough = seconds >= LONG_ENOUGH_S
-    return long_enough, f"about {readable(seconds, 's')} of steps here {'pay' if long_enough else 'do not pay'} for it"
+    limit = readable(LONG_ENOUGH_S, "s")  # the run's own length would be a second estimate beside the plan's
+    paid = f"a run longer than about {limit} pays for it"
+    return long_enough, paid if long_enough else f"a run shorter than about {limit} does not pay for it"

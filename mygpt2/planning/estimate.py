@@ -14,12 +14,12 @@ from mygpt2.machine import available_cores, cache_folder
 from mygpt2.planning.compute import CPU_SPEED, compile_choice, fast_micro_batch, training_flops
 from mygpt2.planning.data import SourceSize, source_size
 from mygpt2.planning.figures import Figure, Plan, preview
-from mygpt2.planning.host import DiskUse, disk_use, host_parts, rank_total
+from mygpt2.planning.host import DiskUse, all_ranks, disk_use, host_parts, rank_total
 from mygpt2.planning.kept import recall
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
-from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, newest_alike, observe_runs
+from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, fastest, observe_runs, runs_alike
 from mygpt2.planning.trial import Measured
 
 SHOWN_PARTS = (
@@ -48,7 +48,7 @@ def plan(
     """What this run will take on `world_size` ranks of `device` (cpu, cuda, mps), without torch and in milliseconds.
 
     `runs` is looked through for speeds of earlier runs and asked for its free space; None: neither. `measured` wins,
-    then what was measured of this shape after the newest run of it. `machine` stands in for this one. UserError for a
+    then what was measured of this shape after the fastest run of it. `machine` stands in for this one. UserError for a
     batch that the ranks cannot share, or a tokenizer whose size cannot be told.
     """
     if world_size < 1:
@@ -61,7 +61,7 @@ def plan(
         facts.precision,
         figures,
         preview(config),
-        tuple(notices(config, world_size, figures, facts.precision, facts.compiled)),
+        tuple(notices(config, device, figures, facts.precision, facts.compiled)),
     )
 
 
@@ -105,8 +105,9 @@ class _Facts:
         observed = observe_runs(runs)
         parameters = count_parameters(m, vocab_size)
         if measured is None and runs is not None and not machine.elsewhere:
-            alike = newest_alike(config, vocab_size, ranks=world_size, device=device, observed=observed)
-            measured = recall(config, world_size=world_size, device=device, after=alike.when if alike else 0.0)
+            alike = runs_alike(config, vocab_size, ranks=world_size, device=device, observed=observed)
+            after = fastest(alike).when if alike else 0.0
+            measured = recall(config, world_size=world_size, device=device, after=after)
         return cls(
             config, world_size, device, precision, why, vocab_size, parameters, batch,
             source_size(config, vocab_size, observed, cache_folder(config.data.cache_dir)),
@@ -190,7 +191,9 @@ def _memory(f: _Facts) -> Iterator[Figure]:
     host = host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens)
     for part in host:
         yield Figure(f"memory.{part.key}", part.label, part.size, "B", part.how)
-    yield rank_total(f.device, memory.peak, host, f.measured)
+    one = rank_total(f.device, memory.peak, host, f.measured)
+    yield one
+    yield all_ranks(one, host, f.world_size)
     if f.device == "cuda":
         gpu = f.machine.gpus[0] if f.machine.gpus else None
         basis = (
@@ -226,11 +229,11 @@ def _time(f: _Facts) -> Iterator[Figure]:
     yield Figure("time.speed", "Speed", s.value, "tokens/s", s.basis, s.low, s.high)
     if s.value is None or not s.low or not s.high:
         yield Figure("time.total", "Time to finish", None, "s", s.basis)
+        if f.device == "cpu":  # beside a time that a run of this machine tells, others would only confuse
+            yield from _kinds_of_cpu(f)
     else:
         basis, low, high = "derived: tokens / speed; evaluations, samples and saves come on top", s.low, s.high
         yield Figure("time.total", "Time to finish", f.tokens / s.value, "s", basis, f.tokens / high, f.tokens / low)
-    if f.device == "cpu":
-        yield from _kinds_of_cpu(f)
 
 
 def _kinds_of_cpu(f: _Facts) -> Iterator[Figure]:

@@ -48,6 +48,15 @@ def rank_total(device: str, peak: int, host: list[Part], measured: Measured | No
     return Figure("memory.process", "Memory of a process", size, "B", basis)
 
 
+def all_ranks(one: Figure, host: list[Part], ranks: int) -> Figure:
+    """Resident memory of all processes of this machine, given the first rank's, which alone makes copies for saving."""
+    snapshot = sum(part.size for part in host if part.key == "snapshot")
+    size = (one.value or 0) + (ranks - 1) * ((one.value or 0) - snapshot)
+    basis = f"derived: {ranks} process{'es' if ranks > 1 else ''}"
+    basis += ", of which only the first makes copies for saving" if snapshot and ranks > 1 else ""
+    return Figure("memory.processes", "Memory of all processes", size, "B", basis)
+
+
 def _loader(config: RunConfig, vocab_size: int, world_size: int, source_tokens: float | None) -> Part:
     """Token blocks of the current and the next window of this rank's lanes, text being tokenized, rows ready."""
     d, width = config.data, 2 if vocab_size <= 1 << 16 else 4

@@ -16,15 +16,15 @@ MUCH_REPETITION = 4.0  # up to about four epochs repeated text is worth nearly a
 
 
 def notices(
-    config: RunConfig, world_size: int, figures: Sequence[Figure], precision: str, compiled: tuple[bool, str]
+    config: RunConfig, device: str, figures: Sequence[Figure], precision: str, compiled: tuple[bool, str]
 ) -> Iterator[Notice]:
     """Notices in the order of their importance."""
     value = {figure.key: figure.value for figure in figures}
-    yield from _memory(config, world_size, value)
+    yield from _memory(value)
     yield from _disk(value)
     yield from _data(value)
     seconds = value.get("time.total") or value.get(f"time.{precision}")
-    if seconds and "time.bf16" in value and seconds > LONG_S:
+    if seconds and device == "cpu" and seconds > LONG_S:
         text = f"{readable(seconds, 's')} on this processor; `plan --on h100 --nproc 8` says how long GPUs would take"
         yield Notice("note", "time.total", text)
     if compiled[0]:
@@ -34,17 +34,15 @@ def notices(
         yield Notice("note", "time.speed", text)
 
 
-def _memory(config: RunConfig, world_size: int, value: dict[str, float | None]) -> Iterator[Notice]:
+def _memory(value: dict[str, float | None]) -> Iterator[Notice]:
     peak, device, host = value["memory.peak"], value.get("memory.device"), value["memory.host"]
     lower = "lower train.micro_batch or model.block_size, or take a smaller model"
     if peak and device and peak + GPU_RESERVE > device:
         text = f"a rank needs {readable(peak, 'B')} and a GPU has {readable(device, 'B')}: {lower}"
         yield Notice("warning", "memory.peak", text)
-    # Only the first rank makes copies for saving.
-    process = value["memory.process"] or 0
-    needed = process + (world_size - 1) * (process - (value.get("memory.snapshot") or 0))
+    needed, one = value["memory.processes"] or 0, value["memory.process"] or 0
     if host is not None and needed > host:
-        who = "its process needs" if world_size == 1 else f"{world_size} processes need"
+        who = "its process needs" if needed == one else "its processes need"
         text = f"{who} {readable(needed, 'B')} and {readable(host, 'B')} are free on this machine: {lower}"
         yield Notice("warning", "memory.process", text)
 

@@ -24,6 +24,8 @@ from mygpt2.run_dir.paths import RunDir, list_runs
 
 TAIL_BYTES = 1 << 14  # some 50 steps
 FEWEST_STEPS = 3
+ENOUGH_STEPS = 10  # a run with so many says more than one with fewer, however fast that was
+NEARLY = 1.5  # of FLOPs per token: shapes so near use the machine alike
 NEWEST = 200  # runs looked at
 # Of the peak: build-nanogpt without compilation 0.29, llm.c 0.405, modded-nanogpt about 0.40 (each on H100).
 MFU = (0.25, 0.34, 0.43)
@@ -45,6 +47,7 @@ class Observed:
     tokens: int
     epochs: float
     when: float
+    steps: int  # that its speed is of
 
     @property
     def flops(self) -> float:
@@ -80,9 +83,10 @@ def expected_speed(
     config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed],
     gpus: tuple[Gpu, ...] | None = None,
 ) -> Speed:  # fmt: skip
-    """From the newest run of the same shape, ranks and precision, else from the most similar one by FLOPs per token.
+    """From the fastest run of the same shape, ranks and precision, else of the most similar ones by FLOPs per token.
 
-    Without any, from a GPU's published peak. `gpus` stand in for this machine's.
+    The fastest: others shared the machine with something. Without any, from a GPU's published peak. `gpus` stand in
+    for this machine's.
     """
     precision, _ = likely_precision(config, device, gpus)
     here = [o for o in observed if o.device == device and likely_precision(o.config, device)[0] == precision]
@@ -90,12 +94,14 @@ def expected_speed(
         return assumed
     if not here:
         return Speed(None, None, None, f"unknown: no earlier run on {device} of this machine tells; --measure does")
-    one = newest_alike(config, vocab_size, ranks=ranks, device=device, observed=here)
-    if one:
-        basis = f"from run {one.run}, {one.median:,.0f} tokens/s; range: 10th to 90th percentile of its last steps"
+    alike = runs_alike(config, vocab_size, ranks=ranks, device=device, observed=here)
+    if alike:
+        one = fastest(alike)
+        of = f", the fastest of {len(alike)} alike" if len(alike) > 1 else ""
+        basis = f"from run {one.run}, {one.median:,.0f} tokens/s{of}; range: 10th to 90th percentile of its last steps"
         return Speed(one.median, one.low, one.high, basis)
     flops = training_flops(config, vocab_size)
-    one = min(here, key=lambda o: (max(o.flops / flops, flops / o.flops), o.ranks != ranks))
+    one = _most_similar(here, flops, ranks)
     # The ranks of a CPU share its cores; a GPU more is a GPU's speed more.
     factor = one.flops / flops * (ranks / one.ranks if device == "cuda" else 1.0)
     if device == "cpu" and flops > one.flops:
@@ -108,17 +114,33 @@ def expected_speed(
     return Speed(value, value / ELSEWISE, value * ELSEWISE, basis)
 
 
-def newest_alike(
+def runs_alike(
     config: RunConfig, vocab_size: int, *, ranks: int, device: str, observed: Sequence[Observed]
-) -> Observed | None:
-    """The newest run of the same shape, ranks, device and precision: its speed is this one's."""
+) -> list[Observed]:
+    """The runs of the same shape, ranks, device and precision, newest first: their speed is this one's."""
     precision = likely_precision(config, device)[0]
-    alike = (
+    return [
         o for o in observed
         if o.device == device and o.ranks == ranks and _same_shape(o, config, vocab_size)
         and likely_precision(o.config, device)[0] == precision
-    )  # fmt: skip
-    return next(alike, None)
+    ]  # fmt: skip
+
+
+def fastest(alike: Sequence[Observed]) -> Observed:
+    """The run that says most about the machine: what else it did slows a run down, and nothing speeds one up.
+
+    A run of a few steps speaks only where there is no longer one.
+    """
+    return max([o for o in alike if o.steps >= ENOUGH_STEPS] or alike, key=lambda o: o.median)
+
+
+def _most_similar(here: Sequence[Observed], flops: float, ranks: int) -> Observed:
+    """Of the runs about as near in FLOPs per token as the nearest one, that with the most arithmetic per second."""
+    apart = {id(o): max(o.flops / flops, flops / o.flops) for o in here}
+    near = [o for o in here if apart[id(o)] <= NEARLY * min(apart.values())]
+    near = [o for o in near if o.ranks == ranks] or near
+    long = [o for o in near if o.steps >= ENOUGH_STEPS] or near
+    return max(long, key=lambda o: o.flops * o.median)
 
 
 def _larger(one: Observed, config: RunConfig, flops: float, precision: str) -> Speed:
@@ -190,6 +212,7 @@ def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
     return Observed(
         run.name, config, vocab_size, ranks, device, statistics.median(speeds), tenths[0], tenths[-1],
         int(last.get("tokens") or 0), float(epochs) if isinstance(epochs, int | float) else 0.0, stamps[0] / 1e9,
+        len(speeds),
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_a_written_configuration_reads_back_as_it_was(word: str) -> None:
 def test_a_processor_compiles_long_runs_only_and_the_reason_says_how_long(steps: int, on: bool) -> None:
     config = load_config("small", overrides={"train.steps": steps})
     chosen, why = compile_choice(config, 8192, **HERE)
-    assert chosen is on and "of steps here" in why and ("do not pay" in why) is not on
+    assert chosen is on and "than about 25 min" in why and ("does not pay" in why) is not on
 
 
 @pytest.mark.parametrize("preset", ["tiny", "gpt2"])

@@ -149,3 +149,20 @@ def test_planning_never_imports_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == []
+
+
+def test_the_time_is_one_number_once_a_run_tells_it(cache, machine, record, tmp_path):
+    record("one", config_of(), [1.0] * 20)
+    found = make(config_of(**{"train.steps": 10**6}), None, runs=tmp_path / "runs")
+    assert [figure.key for figure in found.section("time")] == ["time.speed", "time.total"]
+    (said,) = [notice.text for notice in found.notices if notice.key == "time.total"]
+    assert said.startswith(found["time.total"].text.partition(" (")[0])
+
+
+def test_the_memory_of_all_processes_has_copies_for_saving_once(cache, machine):
+    config = config_of(**{"train.steps": 10**5})
+    found = make(config, machine, world_size=2)
+    one, copies = found["memory.process"].value, found["memory.snapshot"].value
+    assert copies and found["memory.processes"].value == 2 * one - copies
+    alone = make(config, machine)
+    assert alone["memory.processes"].value == alone["memory.process"].value

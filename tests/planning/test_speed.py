@@ -93,3 +93,21 @@ def test_a_run_that_goes_on_is_read_again(record):
         for step in range(6, 60):
             file.write(f'{{"attempt": 1, "step": {step}, "tokens": {step * 512}, "tokens_per_second": 2000.0}}\n')
     assert expect(run.path.parent).value == 2000.0
+
+
+def test_a_run_slowed_by_a_busy_machine_does_not_count_beside_a_quiet_one(record):
+    record("quiet", config_of(), [1000.0] * 20)
+    runs = record("busy", config_of(), [100.0] * 20).path.parent
+    found = expect(runs)
+    assert found.value == 1000.0 and found.basis.startswith("from run quiet, 1,000 tokens/s, the fastest of 2 alike")
+    record("short", config_of(), [5000.0] * 5)
+    assert expect(runs).value == 1000.0, "a few lucky steps say less"
+    wide = expect(runs, **WIDE)
+    assert "run quiet" in wide.basis
+
+
+def test_the_busy_run_that_is_a_little_nearer_in_shape_does_not_count(record):
+    near = {"model.n_embd": 40, "model.n_head": 2}
+    record("quiet", config_of(), [1000.0] * 20)
+    runs = record("busy", config_of(**near), [50.0] * 20).path.parent
+    assert "run quiet" in expect(runs, **WIDE).basis

@@ -27,7 +27,7 @@ from workbench.tabs.train.fields import Fields, fold_label
 from workbench.tabs.train.first import first_draft
 from workbench.tabs.train.groups import groups
 from workbench.tabs.train.keep import from_kept, kept_form
-from workbench.tabs.train.presets import sentence
+from workbench.tabs.train.presets import about
 
 Data = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -101,7 +101,7 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
     return renamed | {
         **_notes(context, parts, before, checked),
-        parts.about: show.status(sentence(checked.draft.preset)) if PRESET not in checked.problems else "",
+        parts.about: "" if PRESET in checked.problems else show.status(about(context, checked.draft.preset)),
         parts.changes: show.changes(checked),
         parts.line: outlook.line(plan),
         parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),

@@ -13,35 +13,53 @@ from workbench import words
 from workbench.html import Markup, chip, escape, table
 
 LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "flops.total", "memory.process",
-         "disk.peak", "time.speed", "time.total")  # fmt: skip
+         "memory.processes", "disk.peak", "time.speed", "time.total")  # fmt: skip
 REASONED = ("length.passes", "time.total")  # these say at once where they come from, or why they are unknown
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
 
 
 @dataclass(frozen=True)
 class Takes:
-    """The time of a run in s, None where nothing tells; how it is known in a word or two, and where it comes from."""
+    """The time of a run in s, None where nothing tells; how it is known in a word or two, and where it comes from.
+
+    low, high: its range. run: the run of this machine that tells it, "" if none does; `alike`: it is of the same kind.
+    """
 
     seconds: float | None
     known: str
     basis: str
+    low: float | None = None
+    high: float | None = None
+    run: str = ""
+    alike: bool = False
 
     @property
     def text(self) -> str:
         return "time not known" if self.seconds is None else f"about {about(self.seconds)}"
+
+    @property
+    def range(self) -> str:
+        """`10 min to 2 h 5 min`; "" where there is none, or its ends read like the time itself."""
+        if self.seconds is None or self.low is None or self.high is None:
+            return ""
+        low, high = about(self.low), about(self.high)
+        return "" if low == high == about(self.seconds) else f"{low} to {high}"
 
 
 def takes(plan: Plan) -> Takes:
     """The time that a run will take here: measured, as an earlier run, or estimated, the best there is."""
     total, speed = _figure_of(plan, "time.total"), _figure_of(plan, "time.speed")
     if total and speed and total.value is not None:
+        between = total.low, total.high
         if speed.basis.startswith("measured"):
-            return Takes(total.value, "measured", speed.basis)
+            return Takes(total.value, "measured", speed.basis, *between)
+        run = speed.basis.removeprefix("from run ").partition(",")[0] if speed.basis.startswith("from run ") else ""
         alike = "10th to 90th percentile" in speed.basis
-        return Takes(total.value, "as an earlier run" if alike else "estimated", speed.basis)
+        known = f"as run {run}" if alike else f"estimated from run {run}" if run else "estimated"
+        return Takes(total.value, known, speed.basis, *between, run, alike)
     here = next((f for f in plan.figures if f.section == "time" and f.label.endswith("as here")), None)
     if here and here.value is not None:
-        return Takes(here.value, "rough estimate", here.basis)
+        return Takes(here.value, "rough estimate", here.basis, here.low, here.high)
     return Takes(None, "", total.basis if total else "")
 
 
@@ -58,14 +76,30 @@ def line(plan: Plan | str) -> Markup:
     """Parameters · tokens · memory · time, with how the time is known."""
     if isinstance(plan, str):
         return Markup(f'<p class="wb-muted">{escape(plan)}</p>')
-    time, memory = takes(plan), plan["memory.process"].value
-    parts = [f"{_three(plan['parameters.total'].value)} parameters", f"{_three(plan['length.tokens'].value)} tokens",
-             "n/a" if memory is None else file_size(memory)]  # fmt: skip
+    time = takes(plan)
+    parts = [f"{_three(plan['parameters.total'].value)} parameters", f"{_three(plan['length.tokens'].value)} tokens"]
     told = chip(time.known, "good" if time.known == "measured" else "neutral", time.basis) if time.known else ""
+    between = f" ({time.range})" if time.range else ""
     return Markup(
-        f'<p class="wb-takes">{escape(" · ".join(parts))} · <b title="{escape(time.basis)}">{escape(time.text)}</b> '
-        f"{told}</p>"
+        f'<p class="wb-takes">{escape(" · ".join(parts))} · {_memory(plan)}</p>'
+        f'<p class="wb-takes"><b title="{escape(time.basis)}">{escape(time.text)}</b>{escape(between)} {told}</p>'
     )
+
+
+def _memory(plan: Plan) -> Markup:
+    """What all processes take together of what this machine has free, and whether it fits: on GPUs, of each GPU."""
+    warned = {notice.key: notice.text for notice in plan.notices if notice.level == "warning"}
+    device = _figure_of(plan, "memory.device")
+    if device and device.value:
+        key, which = "memory.peak", "each" if plan.world_size > 1 else "the"
+        words = f"{file_size(plan[key].value or 0)} of {file_size(device.value)} on {which} GPU"
+    else:
+        key, free, together = "memory.process", plan["memory.host"].value, plan["memory.processes"].value or 0
+        of = "" if free is None else f" of {file_size(free)} free here"
+        ranks = f" in {plan.world_size} processes" if plan.world_size > 1 else ""
+        words = f"{file_size(together)} memory{ranks}{of}"
+    bad = chip("does not fit", "bad", warned[key]) if key in warned else ""
+    return Markup(f'<span title="{escape(plan[key].basis)}">{escape(words)}</span> {bad}')
 
 
 def length(plan: Plan | str, passes_told: bool = False) -> Markup:

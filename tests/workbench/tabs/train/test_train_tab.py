@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from mygpt2.config import config_hash, load_config, preset_names
+from mygpt2.config import config_hash, load_config, preset_names, to_toml
 from mygpt2.errors import UserError
-from mygpt2.run_dir import RunDir
+from mygpt2.planning import Machine
+from mygpt2.run_dir import RunDir, write_rank
 from tests.workbench.bad_values import bad_values
 from tests.workbench.conftest import make_run
 from workbench import draft as drafts
@@ -372,8 +373,9 @@ def test_no_card_where_nothing_can_be_started(tmp_path: Path) -> None:
 
 def test_each_preset_says_its_size_and_its_time_here_and_tiny_is_first(context: Context) -> None:
     labels = dict(presets.choices(context))
-    assert next(iter(labels)).startswith("tiny\n4.27M · ") and len(labels) == len(preset_names())
-    assert all(len(label.splitlines()) == 2 and len(label) < 40 for label in labels)
+    assert next(iter(labels)).startswith("tiny\n4.27M\n") and len(labels) == len(preset_names())
+    assert all(len(line) < 18 for label in labels for line in label.splitlines())
+    assert {len(label.splitlines()) for label in labels} == {3}
 
 
 def test_a_run_is_called_after_ones_own_text_until_somebody_names_it(context: Context) -> None:
@@ -392,3 +394,30 @@ def test_a_finished_run_that_diverged_is_not_simply_finished_in_the_queue(contex
     with context.jobs.store.locked():
         context.jobs.store.change(job.id, ("queued",), state="finished")
     assert "diverged: its loss at the end, 1186, is no result" in queue.queue(context)
+
+
+def test_the_head_says_the_range_the_run_it_comes_from_and_the_memory_of_all_processes(context: Context) -> None:
+    config = load_config("tiny")
+    for name, speed in (("quiet", 16_384.0), ("busy", 1_000.0)):
+        run = RunDir.create(context.runs, name)
+        run.config_file.write_text(to_toml(config))
+        rows = [{"attempt": 1, "step": n, "tokens": n * 8192, "tokens_per_second": speed} for n in range(1, 21)]
+        run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rank(run, 0, world_size=2, device="cpu", attempt=1)
+    plan = drafts.estimate(context, drafts.check(context, draft()))
+    assert not isinstance(plan, str)
+    line = outlook.line(plan)
+    assert "about 70 s" in line and "as run quiet" in line and "memory in 2 processes of " in line
+    assert " free here" in line and "70 s" in outlook.estimate(plan)
+    tiny = next(label for label, name in presets.choices(context) if name == "tiny")
+    assert tiny == "tiny\n4.27M\n70 s, ran here"
+    assert "On this machine about 70 s, as run quiet." in presets.about(context, "tiny")
+    other = drafts.estimate(context, drafts.check(context, draft(model__n_layer="6")))
+    assert not isinstance(other, str)
+    assert " to " in outlook.line(other) and "estimated from run quiet" in outlook.line(other)
+
+
+def test_what_does_not_fit_says_so_in_the_head(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mygpt2.planning.estimate.this_machine", lambda: Machine(10**9, 10**9, ()))
+    plan = drafts.estimate(context, drafts.check(context, draft()))
+    assert "does not fit" in outlook.line(plan) and "of 1 GB free here" in outlook.line(plan)
