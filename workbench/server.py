@@ -91,6 +91,7 @@ def page(context: Context) -> gr.Blocks:
     from workbench.app import build
 
     _fetch_nothing()
+    _hold_nothing()
     blocks = build(context)
     blocks.queue(default_concurrency_limit=8)
     blocks._queue.sleep_when_free = QUEUE_SECONDS  # Gradio looks a thousand times a second: 4 % of a core for nothing
@@ -112,6 +113,18 @@ def _fetch_nothing() -> None:
     for name in ("ssrf_protected_download", "async_ssrf_protected_download", "save_url_to_cache"):
         getattr(processing_utils, name)  # AttributeError in a Gradio that goes about it otherwise
         setattr(processing_utils, name, refuse)
+
+
+def _hold_nothing() -> None:
+    """No page holds a connection only to tell that it is open, as Gradio has it for a page with a gr.State.
+
+    A browser has six connections to a server for all its windows: with such ones six tabs were dead, seen or not. What
+    a closed page still had to be answered ends with the stream of its answers. Called once, before the page is built.
+    """
+    from gradio import utils
+
+    assert callable(utils.connect_heartbeat)  # a Gradio that goes about it otherwise fails here
+    utils.connect_heartbeat = lambda *_: False
 
 
 def application(blocks: gr.Blocks, options: Options, port: int, context: Context) -> ASGIApp:

@@ -358,3 +358,19 @@ def test_markup_that_got_into_the_page_runs_no_script(server: RunningServer, bro
     }""")
     page.wait_for_function("document.querySelector('.wb-head img').complete")
     assert page.evaluate("window.ran") is None
+
+
+def test_windows_of_one_browser_hold_none_of_its_six_connections(
+    server: RunningServer, browser_page: Any, new_page: Callable[..., Any]
+) -> None:
+    asked: list[str] = []
+    browser_page.on("request", lambda request: asked.append(request.url))
+    open_page(browser_page, server.url)
+    another = new_page()
+    open_page(another, server.url)
+    asked.clear()
+    for _ in range(2):
+        with browser_page.expect_request(lambda request: "/changes" in request.url):
+            pass
+    assert not [url for url in asked if "since=" in url or "heartbeat" in url]
+    assert browser_page.evaluate("window.gradio_config.connect_heartbeat") is False
