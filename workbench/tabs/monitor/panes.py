@@ -109,7 +109,9 @@ def moments(samples: Sequence[Mapping[str, Any]]) -> list[tuple[int, list[Mappin
 def samples(timeline: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], at: int) -> html.Markup:
     """The samples of the `at`-th moment (from 1), prompts apart from what the model made of them."""
     if not timeline:
-        return html.empty("No samples yet.", "They come every sample.interval steps, or when you ask for one now.")
+        return html.empty(
+            "No samples yet.", "The run writes some at regular steps, and when you ask for one under More."
+        )
     at = min(max(int(at), 1), len(timeline))
     step, found = timeline[at - 1]
     items = "".join(

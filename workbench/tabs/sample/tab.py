@@ -37,7 +37,7 @@ _MONITOR = "(...given) => [...given.slice(0, -1), JSON.stringify(window.workbenc
 _FIT = "(proposed, now) => [window.workbench.sample.fit(proposed, now)]"
 _ON_LOAD = "window.workbench.sample.mount({ element, props, server, watch });"
 _START = html.join([html.Markup('<div class="wb-sample">'), html.empty(
-    "Both texts will stand here, side by side: every token coloured by how much it surprised its model, and the ten "
+    "Both texts will appear here, side by side: every token coloured by how much it surprised its model, and the ten "
     "likeliest at any of them by a click.", "Press Generate, or Ctrl+Enter."), html.Markup("</div>")])  # fmt: skip
 ALONE = "There is no second model yet: train another run, or choose a GPT-2 as model B, which is fetched from the hub."
 

@@ -108,14 +108,14 @@ def _form(context: Context, c: SimpleNamespace) -> None:
     with gr.Row():
         c.vocab_size = gr.Number(8192, label="Vocabulary size", elem_id="wb-tok-size", precision=0, info="ids in all",
                                  min_width=120)  # fmt: skip
-        c.name = gr.Textbox("", label="Name", info="of its folder", elem_id="wb-tok-name", min_width=120)
+        c.name = gr.Textbox("", label="Name", info="of its new folder", elem_id="wb-tok-name", min_width=120)
     c.start = gr.Button("Start", variant="primary", elem_id="wb-tok-start", interactive=not context.read_only,
                         elem_classes="wb-fit")  # fmt: skip
     c.said = Fragment(html.note("Give it a name, then press Start."), elem_id="wb-tok-said")
     with gr.Accordion("More", open=False):
         with gr.Row():
             c.budget = gr.Dropdown(list(BUDGETS), value=next(iter(BUDGETS)), label="How much to read", min_width=120)
-            c.amount = gr.Number(None, label="Amount", info="of that", min_width=120)
+            c.amount = gr.Number(None, label="Amount", info="in the unit beside it", min_width=120)
         c.pattern = gr.Radio(["gpt4", "gpt2"], value="gpt4", label="Pattern", info="how text is cut first")
         c.specials = gr.Textbox("", label="Special tokens", info="beside <|endoftext|>, separated by spaces")
         c.place = gr.Dropdown(places(context), value=BESIDE_RUNS, label="Place")

@@ -98,7 +98,7 @@ def trained_list(found: list[Trained]) -> html.Markup:
     """What was learnt here, newest first, with the report's figures."""
     if not found:
         return html.empty(
-            "Tokenizers of your own will stand here, to look at and to use in a new run.",
+            "Tokenizers that you train will appear here, to look at and to use in runs.",
             html.Markup('<button type="button" class="wb-small" data-tok-open="train">Train one</button>'),
         )
     return html.join([html.Markup('<div class="wb-owns">'), *map(_own, found), html.Markup("</div>")])
