@@ -71,4 +71,5 @@ def test_nonsense_is_a_defect_of_the_caller() -> None:
 def test_the_rank_count_chosen_for_a_machine_divides_the_batch() -> None:
     assert [legal_ranks(8192, 256, None, None, most) for most in (1, 2, 3, 6, 8, 12)] == [1, 2, 2, 4, 8, 8]
     assert legal_ranks(8192, 256, 16, None, 8) == 2
-    assert legal_ranks(8192, 256, None, 4, 8) == 4
+    assert legal_ranks(8192, 256, None, 4, 8) == 8, "two share a lane"
+    assert legal_ranks(8192, 256, None, 4, 7) == 4
