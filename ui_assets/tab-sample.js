@@ -1,7 +1,7 @@
 // The sample tab's texts. Tokens are appended as they come and never redrawn; all text goes in as text, never as markup.
 (() => {
   "use strict";
-  const STEPS = [0.5, 1, 2, 4, 8]; // nats: the lower ends of the five grounds
+  const STEPS = [0.5, 1, 2, 3, 4, 5, 6, 8]; // nats: the lower ends of the eight grounds
   const PAUSE = 120, LOST = 1000; // milliseconds between two questions, and after one without an answer
   const IN_ADDRESS = 1500; // characters of a prompt that still go into the address
   const FINISH = { end_of_text: "ended its text", stop: "reached a stop string", length: "reached the most new tokens", cancelled: "stopped" };
@@ -34,26 +34,28 @@
   }
 
   function tokenNode(item, at) {
-    const words = `${spelled(item)}, ${number(item.n, 2)} nats`;
+    const words = `${spelled(item)}, rank ${number(item.r, 0)}, ${number(item.n, 2)} nats`;
     const node = make("span", { class: `wb-drawn wb-nats-${level(item.n)}`, role: "button", tabindex: at ? "-1" : "0", "data-at": at,
-      title: words, "aria-label": words, "aria-pressed": "false" });
+      "aria-label": words, "aria-pressed": "false" });
     node.append(...inside(item));
+    node.item = item;
     return node;
   }
 
   function legend() {
-    const ends = ["under 0.5", "0.5", "1", "2", "4", "8 and more"];
+    const ends = ["under 0.5", ...STEPS.slice(0, -1).map(String), "8 and more"];
     return make("div", { class: "wb-sample-legend" }, make("span", { title: "−ln p of each token under its model: 0 is certain, 0.7 one in two, 4.6 one in a hundred" }, "Surprisal in nats:"),
       ...ends.map((words, i) => make("span", { class: `wb-drawn wb-nats-${i}` }, words)));
   }
 
   function shownPane(number) {
     const title = make("h3", {}), state = make("p", { class: "wb-muted wb-sample-state", role: "status" });
-    const facts = make("p", { class: "wb-muted wb-sample-facts" }), notes = make("div", {});
+    const said = make("span", {}), most = make("button", { type: "button", class: "wb-sample-most", hidden: "" });
+    const facts = make("p", { class: "wb-muted wb-sample-facts" }, said, most), notes = make("div", {});
     const prompt = make("span", { class: "wb-sample-prompt" });
     const text = make("div", { class: "wb-sample-text", role: "group", "data-pane": number }, prompt);
     const section = make("section", { class: "wb-sample-pane" }, make("div", { class: "wb-sample-top" }, title, state), facts, notes, text);
-    return { section, title, state, facts, notes, prompt, text, count: 0, told: "" };
+    return { section, title, state, said, most, notes, prompt, text, count: 0, told: "", top: null };
   }
 
   function stateOf(pane, all) {
@@ -88,23 +90,41 @@
     if (pane.title.textContent !== title) { pane.title.textContent = title; pane.text.setAttribute("aria-label", `text of ${title}`); }
     if (pane.state.textContent !== state) pane.state.textContent = state;
     pane.state.classList.toggle("wb-bad", Boolean(news.problem || all.problem));
-    pane.facts.textContent = facts;
+    pane.said.textContent = facts;
     const notes = notesOf(news.head).join("\n");
     if (notes !== pane.told) { pane.told = notes; pane.notes.replaceChildren(...notes.split("\n").map((words) => make("p", { class: "wb-muted" }, words))); }
     if (pane.prompt.textContent !== all.prompt) pane.prompt.textContent = all.prompt;
     const low = pane.text.scrollHeight - pane.text.scrollTop - pane.text.clientHeight < 30;
-    for (const item of news.tokens) pane.text.append(tokenNode(item, pane.count++));
+    for (const item of news.tokens) {
+      const node = tokenNode(item, pane.count++);
+      pane.text.append(node);
+      if (!pane.top || item.n > pane.top.item.n) pane.top = node;
+    }
+    tellMost(pane);
     if (low && news.tokens.length) pane.text.scrollTop = pane.text.scrollHeight;
   }
 
+  // A long token is cut: it is a label here.
+  const short = (item) => { const words = spelled(item); return words.length > 24 ? `${words.slice(0, 23)}…` : words; };
+
+  function tellMost({ most, top }) {
+    const at = String(top?.dataset.at ?? "");
+    if (most.dataset.token === at) return;
+    most.dataset.token = at;
+    most.hidden = !top;
+    if (!top) return;
+    const { item } = top, place = `(token ${number(Number(at) + 1, 0)})`;
+    most.replaceChildren("most surprising: ", make("code", {}, short(item)), ` ${number(item.n, 2)} nats ${place}`);
+  }
+
   function listNode(found) {
-    const rows = found.rows.map((row, i) => make("tr", row.chosen ? { class: "wb-chosen" } : {},
-      make("td", { class: "wb-number" }, String(i + 1)),
+    const rows = found.rows.map((row, i) => make("tr", { class: [row.chosen ? "wb-chosen" : "", i && row.rank > i + 1 ? "wb-beyond" : ""].join(" ").trim() || null },
+      make("td", { class: "wb-number" }, number(row.rank, 0)),
       make("td", {}, make("code", {}, spelled(row)), row.chosen ? " (this token)" : ""),
       make("td", { class: "wb-number" }, percent(row.p)),
       make("td", { class: "wb-number" }, number(row.n, 2)),
       make("td", { "aria-hidden": "true", style: "width: 30%" }, make("span", { class: "wb-share", style: `width: ${100 * row.p}%` }))));
-    const head = make("tr", {}, ...["", "token", "probability", "nats", ""].map((words) => make("th", { scope: "col" }, words)));
+    const head = make("tr", {}, ...["rank", "token", "probability", "nats", ""].map((words) => make("th", { scope: "col" }, words)));
     return make("div", {}, make("h4", {}, found.label), found.note ? make("p", { class: "wb-muted" }, found.note) : "",
       rows.length ? make("table", { class: "wb-table" }, make("thead", {}, head), make("tbody", {}, ...rows)) : "");
   }
@@ -130,6 +150,8 @@
 
   function mount({ element, props, server, watch }) {
     const root = element.querySelector(".wb-sample");
+    const tip = window.workbench.sampleTip(root, (item, at) => [make("code", {}, short(item)), make("b", {}, `${number(item.n, 2)} nats`),
+      make("span", {}, `rank ${number(item.r, 0)}`), make("span", {}, percent(Math.exp(-item.n))), make("span", { class: "wb-muted" }, `token ${number(at + 1, 0)}`)]);
     let current = "", panes = [], detail = null, problem = null;
 
     function reset(id) {
@@ -141,7 +163,7 @@
       const save = ["text", "json"].map((kind) => make("button", { type: "button", "data-save": kind }, kind === "json" ? "Save JSON" : "Save text"));
       const top = legend();
       top.append(make("span", { class: "wb-sample-grow" }), ...save);
-      root.replaceChildren(top, problem, make("div", { class: "wb-sample-panes" }), detail);
+      root.replaceChildren(top, problem, make("div", { class: "wb-sample-panes" }), detail, tip.node);
     }
 
     // Generate is Stop while a text is being written: one place, and whoever used the keyboard stays on it.
@@ -190,9 +212,10 @@
       let found;
       try { found = answered(await server.sample_likeliest({ id, pane, at })); } catch { found = { error: "The server does not answer; try again." }; }
       if (current !== id || node.getAttribute("aria-pressed") !== "true") return;
-      detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, node.title)));
+      detail.replaceChildren(...(found.error ? [make("p", { class: "wb-bad" }, found.error)] : detailNode(found, node.getAttribute("aria-label"))));
       detail.removeAttribute("aria-busy");
       detail.scrollIntoView({ block: "nearest" });
+      node.scrollIntoView({ block: "nearest" }); // where both have no room, the token stays
     }
 
     // One token of a text is in the tab order; the arrow keys go on from there.
@@ -210,7 +233,8 @@
     }
 
     root.addEventListener("click", (event) => {
-      const token = event.target.closest("[data-at]"), button = event.target.closest("[data-save]");
+      const token = event.target.closest("[data-at]"), button = event.target.closest("[data-save]"), most = event.target.closest(".wb-sample-most");
+      if (most) choose(most.closest(".wb-sample-pane").querySelector(`[data-at="${most.dataset.token}"]`));
       if (token) choose(token);
       if (button) save(button.dataset.save);
     });
@@ -235,6 +259,13 @@
   function address(a, b, prompt, seed) {
     window.workbench.url({ tab: "sample", model_a: a, model_b: b, seed, prompt: prompt && prompt.length <= IN_ADDRESS ? prompt : null });
   }
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("#wb-sample-now button")) return;
+    const settings = document.getElementById("wb-sample-settings");
+    settings.scrollIntoView({ block: "start" });
+    settings.querySelector("input")?.focus({ preventScroll: true });
+  });
 
   let typed = false; // whether somebody has written a prompt, or taken it away
   document.addEventListener("input", (event) => { if (event.target.closest?.("#wb-sample-prompt")) typed = true; });

@@ -53,6 +53,12 @@ window.workbench = (() => {
     return Object.fromEntries(new URL(window.location.href).searchParams);
   }
 
+  // The same with the runs that Monitor shows at this moment, as JSON: they are in the address only once a person moved.
+  function watched() {
+    const { focus, chosen } = window.workbench.monitor || {}, run = focus?.();
+    return JSON.stringify({ ...params(), ...(run ? { focus: run, runs: chosen() } : {}) });
+  }
+
   function theme(name) {
     const dark = name === "dark" || (name !== "light" && window.matchMedia("(prefers-color-scheme: dark)").matches);
     document.body.classList.toggle("dark", dark);
@@ -162,5 +168,5 @@ window.workbench = (() => {
   }, { capture: true });
   reach().catch(() => { /* without a server there is nothing to tell of a proxy */ });
 
-  return { url, place, download, onGo, linkFollowed, params, theme, toggleTheme, openTab, help };
+  return { url, place, download, onGo, linkFollowed, params, watched, theme, toggleTheme, openTab, help };
 })();

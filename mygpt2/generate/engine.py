@@ -33,6 +33,7 @@ class Token:
     id: int
     text: str  # what it finished: "" inside a split character or a possible stop string, more when that is over
     logprob: float  # under the model itself, before temperature and limits, in nats
+    rank: int  # 1 for the likeliest under the model itself, 2 for the next
     likeliest: tuple[tuple[int, float], ...]  # the ten likeliest ids and their log-probabilities, descending
     finish: str | None  # why the sample ends here: "end_of_text", "stop" or "length"; None while it goes on
     data: bytes | None = None  # what it adds to the text before it; None for end-of-text
@@ -289,15 +290,18 @@ class Stream(Iterator[Token]):
         places = torch.tensor([len(sample.logprobs) for sample in samples])
         drawn = choose(wanted, self._sampling, seeds, places)
         total = logits.logsumexp(1, keepdim=True)
-        logprobs = (logits.gather(1, drawn[:, None]) - total)[:, 0].tolist()
+        own = logits.gather(1, drawn[:, None])  # (B, 1)
+        logprobs = (own - total)[:, 0].tolist()
+        ranks = ((logits > own).sum(1) + 1).tolist()
         best, best_ids = torch.topk(logits, min(LIKELIEST, logits.shape[1]), dim=1)
         likeliest = zip(best_ids.tolist(), (best - total).tolist(), strict=True)
         tokenizer = self._engine.tokenizer
-        for (number, sample), token, logprob, ten in zip(rows, drawn.tolist(), logprobs, likeliest, strict=True):
+        drawings = zip(rows, drawn.tolist(), logprobs, ranks, likeliest, strict=True)
+        for (number, sample), token, logprob, rank, ten in drawings:
             if sample.finish is None:
                 data = None if token == tokenizer.eot_id else tokenizer.continuation(token, sample.tokens)
                 text = sample.add(token, logprob, data, len(sample.logprobs) + 1 == self._max_new_tokens)
-                yield Token(number, token, text, logprob, tuple(zip(*ten, strict=True)), sample.finish, data)
+                yield Token(number, token, text, logprob, rank, tuple(zip(*ten, strict=True)), sample.finish, data)
 
 
 def _seen(samples: Sequence[_Sample], shape: torch.Size) -> Tensor:

@@ -115,6 +115,8 @@ def test_a_stream_tells_each_token_its_probability_and_the_ten_likeliest(model: 
             assert [i for i, _ in token.likeliest] == ids.tolist()
             assert [p for _, p in token.likeliest] == pytest.approx(best.tolist(), abs=1e-5)
             assert token.probability == pytest.approx(wanted[token.id].exp().item(), abs=1e-5)
+            low, high = (int((wanted > wanted[token.id] + by).sum()) + 1 for by in (1e-5, -1e-5))
+            assert low <= token.rank <= high
             row.append(token.id)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from workbench.tabs.sample.client import Desk, Sampler
-from workbench.tabs.sample.generation import Generation, Pane, is_visible
+from workbench.tabs.sample.generation import Drawn, Generation, Pane, is_visible
 
 TAIL = 60  # characters of the context that are shown
 
@@ -23,12 +23,9 @@ def alternatives(sampler: Sampler, id: Any, pane: int, at: int) -> dict[str, Any
     token = generation.token(pane, at)
     own = generation.panes[pane]
     lists = [
-        _own(own, at) if number == pane else _other(generation, desk, own, other, at)
+        _own(own, at, token) if number == pane else _other(generation, desk, own, other, at)
         for number, other in enumerate(generation.panes)
     ]
-    for found in lists:
-        for row in found["rows"]:
-            row["chosen"] = row["data"] == (None if token.data is None else token.data.hex())
     return {
         "pane": pane,
         "at": at,
@@ -41,25 +38,33 @@ def alternatives(sampler: Sampler, id: Any, pane: int, at: int) -> dict[str, Any
     }
 
 
-def _own(pane: Pane, at: int) -> dict[str, Any]:
+def _own(pane: Pane, at: int, chosen: Drawn) -> dict[str, Any]:
+    """What a pane drew from; `chosen` is the token that was asked about, of this pane or the other."""
+    drawn = pane.tokens[at]
+    beyond = [drawn.id, _hex(drawn), drawn.logprob, drawn.rank] if drawn.data == chosen.data else None
     context, size = len(pane.head["prompt_ids"]) + at, pane.head["block_size"]
     note = f"sees at most the last {size:,} of {context:,} tokens" if context > size else ""
-    return {"label": pane.label, "rows": rows(json.loads(pane.tokens[at].likeliest)), "note": note}
+    return {"label": pane.label, "rows": rows(json.loads(drawn.likeliest), chosen, beyond), "note": note}
 
 
 def _other(generation: Generation, desk: Desk, own: Pane, other: Pane, at: int) -> dict[str, Any]:
     if other.problem:
         return {"label": other.label, "rows": [], "note": other.problem}
+    chosen, known = own.tokens[at], None
     if _same_tokens(own, other, at) and len(other.tokens) > at and own.head["block_size"] == other.head["block_size"]:
-        return _own(other, at)
+        known = _own(other, at, chosen)
+        if any(row["chosen"] for row in known["rows"]):
+            return known  # else where the token stands in the other's ranking is asked for
     ids = [*own.head["prompt_ids"], *(token.id for token in own.tokens[:at])]
     text = _bytes_before(generation, own, at).hex()
-    question = {"do": "likeliest", "model": other.spec, "fingerprint": own.head["fingerprint"], "ids": ids}
+    question = {"do": "likeliest", "model": other.spec, "fingerprint": own.head["fingerprint"], "ids": ids,
+                "token": chosen.id}  # fmt: skip
     try:
         found = desk.ask({**question, "text": text})
     except UserError as error:
-        return {"label": other.label, "rows": [], "note": str(error)}
-    return {"label": other.label, "rows": rows(found["likeliest"]), "note": _note(generation, own, other, found)}
+        return known or {"label": other.label, "rows": [], "note": str(error)}
+    ranked = rows(found["likeliest"], chosen, found.get("token"))
+    return {"label": other.label, "rows": ranked, "note": _note(generation, own, other, found)}
 
 
 def _note(generation: Generation, own: Pane, other: Pane, found: dict[str, Any]) -> str:
@@ -73,11 +78,18 @@ def _note(generation: Generation, own: Pane, other: Pane, found: dict[str, Any])
     return "; ".join(words)
 
 
-def rows(likeliest: list[list[Any]]) -> list[dict[str, Any]]:
-    """[id, bytes, log-probability] for the page: text `t` where the bytes are text, else the bytes `b`."""
+def rows(likeliest: list[list[Any]], chosen: Drawn, beyond: list[Any] | None = None) -> list[dict[str, Any]]:
+    """[id, bytes, log-probability] for the page: text `t` where the bytes are text, else the bytes `b`.
+
+    beyond: the chosen token with its rank as a fourth; it is the last row where it is none of the likeliest.
+    """
+    ranked = [[*each, rank] for rank, each in enumerate(likeliest, 1)]
+    if beyond is not None and all(data != _hex(chosen) for _, data, _, _ in ranked):
+        ranked.append(beyond)
     found = []
-    for id, data, logprob in likeliest:
-        row: dict[str, Any] = {"id": id, "data": data, "p": math.exp(logprob), "n": -logprob}
+    for id, data, logprob, rank in ranked:
+        row: dict[str, Any] = {"id": id, "data": data, "p": math.exp(logprob), "n": -logprob, "rank": rank}
+        row["chosen"] = data == _hex(chosen)
         if data is None:
             row["e"] = True
         else:
@@ -89,6 +101,10 @@ def rows(likeliest: list[list[Any]]) -> list[dict[str, Any]]:
                 row["b"] = raw.hex(" ")
         found.append(row)
     return found
+
+
+def _hex(token: Drawn) -> str | None:
+    return None if token.data is None else token.data.hex()
 
 
 def _same_tokens(one: Pane, two: Pane, at: int) -> bool:

@@ -110,7 +110,7 @@ def _next(voice: _Voice) -> Event:
 def _token(token: Token, tokenizer: Tokenizer, before: Sequence[int]) -> Event:
     likeliest = [[id, piece(tokenizer, id, before), logprob] for id, logprob in token.likeliest]
     data = None if token.data is None else token.data.hex()
-    return {"token": token.id, "bytes": data, "logprob": token.logprob, "likeliest": likeliest}
+    return {"token": token.id, "bytes": data, "logprob": token.logprob, "rank": token.rank, "likeliest": likeliest}
 
 
 def _end(voice: _Voice) -> Event:
@@ -132,11 +132,12 @@ def piece(tokenizer: Tokenizer, id: int, before: Sequence[int]) -> str | None:
 
 
 @torch.no_grad()
-def likeliest(ready: Ready, fingerprint: str, ids: Sequence[int], text: bytes) -> Event:
+def likeliest(ready: Ready, fingerprint: str, ids: Sequence[int], text: bytes, token: int | None = None) -> Event:
     """The ten ids `ready` finds likeliest after a context, teacher-forced, as [id, bytes, log-probability].
 
     `ids` are the context's tokens under the tokenizer with this fingerprint, `text` its bytes. A model with another
     tokenizer reads the text; half a character at its end has no tokens there and is left out (`dropped` bytes).
+    `token` is an id of that tokenizer; where the model has it too, it comes as [id, bytes, log-probability, rank].
     """
     own, dropped = list(ids), 0
     if ready.tokenizer.fingerprint != fingerprint:
@@ -150,7 +151,11 @@ def likeliest(ready: Ready, fingerprint: str, ids: Sequence[int], text: bytes) -
     found = [
         [id, piece(ready.tokenizer, id, own), value] for id, value in zip(best_ids.tolist(), best.tolist(), strict=True)
     ]
-    return {"likeliest": found, "seen": len(seen), "context": len(own), "dropped": dropped}
+    answer = {"likeliest": found, "seen": len(seen), "context": len(own), "dropped": dropped}
+    if token is not None and ready.tokenizer.fingerprint == fingerprint and 0 <= token < len(logprobs):
+        rank = int((logprobs > logprobs[token]).sum()) + 1
+        answer["token"] = [token, piece(ready.tokenizer, token, own), float(logprobs[token]), rank]
+    return answer
 
 
 def _ends_inside(text: bytes) -> int:

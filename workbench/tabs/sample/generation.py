@@ -14,6 +14,7 @@ from mygpt2.errors import UserError
 from workbench.tabs.sample.settings import Settings
 
 ENDED = ("done", "stopped", "failed")
+END_OF_TEXT = "<|endoftext|>"  # what a saved file calls it
 AT_ONCE = 400  # tokens of one pane in one answer
 
 
@@ -24,6 +25,7 @@ class Drawn:
     id: int
     data: bytes | None
     logprob: float
+    rank: int  # 1 is the likeliest
     likeliest: str
 
 
@@ -59,10 +61,11 @@ class Pane:
 
     def add(self, event: Mapping[str, Any]) -> None:
         data = None if event["bytes"] is None else bytes.fromhex(event["bytes"])
-        drawn = Drawn(event["token"], data, event["logprob"], json.dumps(event["likeliest"], separators=(",", ":")))
+        likeliest = json.dumps(event["likeliest"], separators=(",", ":"))
+        drawn = Drawn(event["token"], data, event["logprob"], event["rank"], likeliest)
         self.tokens.append(drawn)
         self.seconds = event["seconds"]
-        self.shown.append({**self._piece(data), "n": -drawn.logprob})
+        self.shown.append({**self._piece(data), "n": -drawn.logprob, "r": drawn.rank})
 
     def _piece(self, data: bytes | None) -> dict[str, Any]:
         """How a token is shown: its text, or its bytes (`b`) with the character that they finish."""
@@ -194,6 +197,7 @@ class Generation:
                 {
                     "prompt": self.prompt, "text": pane.text or text_of(pane.tokens),
                     "ids": [token.id for token in pane.tokens],
+                    "tokens": [spelled(token.data) for token in pane.tokens],
                     "logprobs": [token.logprob for token in pane.tokens], "seed": self.settings.seed,
                     "finish": pane.finish or ("problem" if pane.problem else "running"),
                     "model": pane.head.get("name", pane.label), "weights_sha256": pane.head.get("weights_sha256"),
@@ -206,6 +210,11 @@ class Generation:
 
 def text_of(tokens: Sequence[Drawn]) -> str:
     return b"".join(token.data or b"" for token in tokens).decode("utf-8", "replace")
+
+
+def spelled(data: bytes | None) -> str:
+    """A token as text in a file; bytes that are no text of their own as \\xe2, end-of-text by its name."""
+    return END_OF_TEXT if data is None else data.decode("utf-8", "backslashreplace")
 
 
 def as_text(records: Sequence[Mapping[str, Any]]) -> str:

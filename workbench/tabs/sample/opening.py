@@ -41,12 +41,18 @@ def monitored(address: Any) -> str:
     return str(found.get("focus") or "") or str(found.get("runs") or "").partition(",")[0]
 
 
+def ticked(address: Any) -> list[str]:
+    """The runs that are ticked in Monitor, in the order of its chart."""
+    return [name for name in str(Page.request(str(address or "")).get("runs") or "").split(",") if name]
+
+
 def offer(
     context: Context, before: Offer, now: Mapping[str, Any], link: Mapping[str, Any]
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """(the hidden box's next content, choices): `a` and `b` are in it if they are chosen for the person now.
 
-    now: models `a` and `b` of the fields and the run in `monitor`. link: what the address or another tab names just
+    now: models `a` and `b` of the fields, the run in `monitor`, and those `ticked` there, of which another one is model
+    B beside the first. link: what the address or another tab names just
     now. What a person has chosen stays, until another run is opened in Monitor: then that is model A. `for` is the
     model that the prompt is to fit.
     """
@@ -56,12 +62,21 @@ def offer(
     moved = bool(before.get("monitor")) and monitor not in ("", before["monitor"])
     follows = not named and (a in ("", before.get("a", "")) or moved)
     first, second = defaults(known, named or (monitor if follows else a), partial(_worth_a_look, context))
+    second = _other_ticked(context, known, now.get("ticked") or [], first) or second
     found = {"monitor": monitor, "for": named or (first if follows else a)}
     if follows:
         found["a"] = first
     if not link.get("model_b") and b in ("", before.get("b", "")):
         found["b"] = second
     return found, known
+
+
+def _other_ticked(context: Context, known: list[tuple[str, str]], ticked: list[str], first: str) -> str:
+    """The run that is ticked beside the one of model A; "" where A is none of them."""
+    run, values = first.partition("/")[0], {value for _, value in known}
+    if run not in ticked:
+        return ""
+    return next((name for name in ticked if name != run and name in values and _worth_a_look(context, name)), "")
 
 
 def _worth_a_look(context: Context, name: str) -> bool:

@@ -33,8 +33,14 @@ HELP = {
     "seed": "same seed, same text",
 }
 _ADDRESS = "(a, b, prompt, seed) => { window.workbench.sample.address(a, b, prompt, seed); return []; }"
-_MONITOR = "(...given) => [...given.slice(0, -1), JSON.stringify(window.workbench.params())]"  # what the address says
+_MONITOR = "(...given) => [...given.slice(0, -1), window.workbench.watched()]"  # the address, and Monitor's runs
 _FIT = "(proposed, now) => [window.workbench.sample.fit(proposed, now)]"
+# The settings in a line, for a narrow screen, where they are below the texts; the browser fills it, with numbers alone.
+_NOW = """<p class="wb-sample-now"><span>${value.max_new_tokens} tokens · temperature ${value.temperature} ·
+top-k ${value.top_k || "off"}${value.top_p == 1 ? "" : " · top-p " + value.top_p}${value.min_p ? " · min-p " +
+value.min_p : ""}${value.repetition_penalty == 1 ? "" : " · repetition penalty " + value.repetition_penalty} ·
+seed ${value.seed}</span> <button type="button" class="wb-small">Settings</button></p>"""
+_TOLD = f"(...values) => [Object.fromEntries({json.dumps(list(LIMITS))}.map((name, at) => [name, values[at]]))]"
 _ON_LOAD = "window.workbench.sample.mount({ element, props, server, watch });"
 _START = html.join([html.Markup('<div class="wb-sample">'), html.empty(
     "Both texts will appear here, side by side: every token coloured by how much it surprised its model, and the ten "
@@ -56,6 +62,10 @@ def build(context: Context, page: Page) -> None:
                 model_a, model_b = _model(context, "a"), _model(context, "b")
                 generate = gr.Button("Generate", variant="primary", elem_id="wb-sample-generate", elem_classes="wb-fit")
                 stop = gr.Button("Stop", variant="stop", elem_id="wb-sample-stop", elem_classes="wb-fit")
+            now = gr.HTML(
+                {name: limit.default for name, limit in LIMITS.items()}, html_template=_NOW, elem_id="wb-sample-now",
+                apply_default_css=False,
+            )  # fmt: skip
             notice = gr.HTML(elem_id="wb-sample-notice", apply_default_css=False)
             panes = _panes(sampler)
         with gr.Column(elem_classes="wb-settings", elem_id="wb-sample-settings"):
@@ -82,6 +92,8 @@ def build(context: Context, page: Page) -> None:
     )  # fmt: skip
     for model in (model_a, model_b):
         model.focus(page.friendly(partial(refreshed, context)), listed, [model_a, model_b, listed], **QUIET)
+    numbers = [fields[name] for name in LIMITS]
+    gr.on([field.change for field in numbers], None, numbers, now, js=_TOLD, **QUIET)
     _listen_opening(context, page, fields, listed, notice)
 
 
@@ -178,7 +190,8 @@ def _opened(context: Context, page: Page) -> Callable[..., Any]:
         before = opening.offered(offer)
         link = {**({} if before else dict(request.query_params)), **({} if port == before.get("port") else
                 page.request(port))}  # fmt: skip
-        found, known = opening.offer(context, before, {"a": a, "b": b, "monitor": opening.monitored(address)}, link)
+        now = {"a": a, "b": b, "monitor": opening.monitored(address), "ticked": opening.ticked(address)}
+        found, known = opening.offer(context, before, now, link)
         values: list[dict[str, Any]] = [{"value": found[key] or None} if key in found else {} for key in "ab"]
         updates = [gr.update(choices=known, **value) for value in values]
         said = "" if found.get("b", b) or link.get("model_b") else html.note(ALONE)

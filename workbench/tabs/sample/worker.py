@@ -1,7 +1,7 @@
 """`python -m workbench.tabs.sample.worker`: the process that samples. Requests in, events out, a JSON line each.
 
     in   {"do": "generate", "id", "models": [spec, ...], "prompt", "settings": {...}}
-         {"do": "likeliest", "id", "model": spec, "fingerprint", "ids": [...], "text": hex}
+         {"do": "likeliest", "id", "model": spec, "fingerprint", "ids": [...], "text": hex, "token": id}
          {"do": "stop", "id"}
     out  {"id", "event": "start"}, the events of `duet`, {"id", "event": "done", "after_stop"}
          {"id", "event": "likeliest", ...}; {"id", "event": "problem", "text"} ends either
@@ -134,7 +134,8 @@ class Worker:
         from workbench.tabs.sample.duet import likeliest
 
         ready = self._models.get(message["model"])
-        found = likeliest(ready, message["fingerprint"], message["ids"], bytes.fromhex(message["text"]))
+        text = bytes.fromhex(message["text"])
+        found = likeliest(ready, message["fingerprint"], message["ids"], text, message.get("token"))
         self._send({"id": message["id"], "event": "likeliest", **found})
 
 

@@ -20,6 +20,7 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[dict[str, Any]] = []
         self.dropped = 0
+        self.token: list[Any] | None = None
 
     def start(self, generation: Generation) -> None:
         self.generation = generation
@@ -32,12 +33,15 @@ class Asked:
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         self.questions.append(question)
-        return {"likeliest": [[9, "62", -0.25]], "seen": 3, "context": 4, "dropped": self.dropped}
+        more = {"token": self.token} if self.token else {}
+        return {"likeliest": [[9, "62", -0.25]], "seen": 3, "context": 4, "dropped": self.dropped, **more}
 
 
-def token(pane: int, id: int, data: bytes | None = b"a") -> dict[str, Any]:
+def token(pane: int, id: int, data: bytes | None = b"a", rank: int = 1) -> dict[str, Any]:
     likeliest = [[id, None if data is None else data.hex(), -1.0], [8, "01", -2.0], [7, None, -3.0]]
-    return {"event": "token", "pane": pane, "token": id, "bytes": likeliest[0][1], "logprob": -1.0,
+    drawn = likeliest[0][1]
+    likeliest = likeliest[rank > len(likeliest) :]
+    return {"event": "token", "pane": pane, "token": id, "bytes": drawn, "logprob": -1.0, "rank": rank,
             "likeliest": likeliest, "seconds": 0.1}  # fmt: skip
 
 
@@ -67,10 +71,20 @@ def test_where_they_differ_the_other_is_asked_about_the_clicked_ones_tokens() ->
     sampler, desk, generation = drawn(token(0, 5), token(1, 6, b"c"), token(0, 7), token(1, 8))
     found = alternatives(sampler, generation.id, 1, 1)
     assert desk.questions == [{"do": "likeliest", "model": "spec-a", "fingerprint": "same", "ids": [1, 2, 6],
-                               "text": b"Hic".hex()}]  # fmt: skip
+                               "text": b"Hic".hex(), "token": 8}]  # fmt: skip
     assert found["differ"] is True and (found["whose"], found["context"]) == ("B", "Hic")
     assert [one["label"] for one in found["lists"]] == ["A", "B"] and found["lists"][0]["rows"][0]["id"] == 9
     assert found["lists"][0]["note"] == "sees the last 3 of 4 tokens"
+
+
+def test_a_token_that_is_none_of_the_likeliest_is_the_last_row_with_its_rank_in_both() -> None:
+    sampler, desk, generation = drawn(token(0, 5, b"x", rank=34), token(1, 6))
+    desk.token = [5, "78", -9.0, 220]
+    own, other = (found["rows"] for found in alternatives(sampler, generation.id, 0, 0)["lists"])
+    assert [(row["rank"], row["chosen"]) for row in own] == [(1, False), (2, False), (34, True)]
+    assert own[-1]["t"] == "x" and own[-1]["n"] == 1.0
+    assert [(row["rank"], row["chosen"]) for row in other] == [(1, False), (220, True)]
+    assert desk.questions[0]["token"] == 5
 
 
 def test_another_tokenizer_is_said() -> None:

@@ -20,7 +20,7 @@ from workbench.tabs.sample.settings import Settings
 HEAD = """
 import json, os, sys
 def say(**event): print(json.dumps(event), flush=True)
-def token(id): say(id=id, event="token", pane=0, token=1, bytes="61", logprob=-1.0, likeliest=[], seconds=0.1)
+def token(id): say(id=id, event="token", pane=0, token=1, bytes="61", logprob=-1.0, rank=1, likeliest=[], seconds=0.1)
 def begin(id): say(id=id, event="begin", pane=0, name="m", prompt_ids=[1], fingerprint="f", block_size=8)
 """
 TALKS = """

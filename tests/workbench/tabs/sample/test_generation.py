@@ -17,7 +17,7 @@ LIKELY = [[1, "61", -0.5], [2, None, -1.0]]
 
 def token(pane: int, data: bytes | None, logprob: float = -1.0, id: int = 1) -> dict[str, Any]:
     return {"event": "token", "pane": pane, "token": id, "bytes": None if data is None else data.hex(),
-            "logprob": logprob, "likeliest": LIKELY, "seconds": 0.5}  # fmt: skip
+            "logprob": logprob, "rank": 1, "likeliest": LIKELY, "seconds": 0.5}  # fmt: skip
 
 
 def generation(*events: dict[str, Any]) -> Generation:
@@ -82,8 +82,16 @@ def test_what_is_saved_is_what_the_command_line_writes_and_more() -> None:
     end = {"event": "end", "pane": 0, "finish": "stop", "text": "a"}
     first, second = generation(token(0, b"a", -0.5, 7), end).records()
     assert (first["text"], first["ids"], first["logprobs"], first["finish"]) == ("a", [7], [-0.5], "stop")
+    assert first["tokens"] == ["a"] and second["tokens"] == []
     assert second["text"] == "" and json.dumps([first, second])
     assert "--- a: seed 1337, 1 tokens, stop\nHia\n" in as_text([first])
+
+
+def test_saved_tokens_are_strings_beside_their_ids_also_where_they_are_no_text() -> None:
+    smile = "😀".encode()
+    record = generation(*(token(0, data) for data in (b" an", smile[:2], "né".encode(), None))).records()[0]
+    assert record["tokens"] == [" an", "\\xf0\\x9f", "né", "<|endoftext|>"]
+    assert len(record["tokens"]) == len(record["ids"]) == len(record["logprobs"])
 
 
 def test_a_token_that_is_not_there_is_refused() -> None:

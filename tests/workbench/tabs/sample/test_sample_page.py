@@ -80,13 +80,29 @@ def test_the_same_twice_a_token_of_both_and_what_is_saved(server: RunningServer,
     assert "tokens/s" in facts(page, 0) and "bits per byte" in facts(page, 0)
 
     page.click('[data-pane="0"] [data-at="2"]')
-    page.wait_for_function("document.querySelectorAll('.wb-sample-lists tbody tr').length === 20")
+    page.wait_for_function("document.querySelectorAll('.wb-sample-lists tbody tr').length >= 20")
     detail = page.inner_text(".wb-sample-detail")
     assert "Token 3 of first/step-00000005" in detail and "context that first/step-00000005 wrote" in detail
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.wb-sample-detail h3').textContent.startsWith('Token 2 of')")
     assert page.evaluate("document.activeElement.dataset.at") == "1"
+
+    shown = page.evaluate("document.querySelector('.wb-sample-tip:not([hidden])').textContent")
+    assert shown.endswith("token 2") and "rank " in shown, "its figures stand beside it"
+    page.keyboard.press("Escape")
+    assert not page.is_visible(".wb-sample-tip")
+
+    page.locator(".wb-sample-most").first.click()
+    nats = [float(words.rpartition(", ")[2].removesuffix(" nats")) for words in first[0]]
+    most = int(page.evaluate("document.activeElement.dataset.at"))
+    assert nats[most] == max(nats) and page.is_visible(".wb-sample-tip")
+    page.wait_for_function(
+        f"document.querySelector('.wb-sample-detail h3').textContent.startsWith('Token {most + 1} of')"
+    )
+    assert page.locator(".wb-sample-lists > div").first.locator("tr.wb-chosen").count() == 1, (
+        "also where it is eleventh"
+    )
 
     saved = {}
     for name in ("Save text", "Save JSON"):
@@ -95,6 +111,7 @@ def test_the_same_twice_a_token_of_both_and_what_is_saved(server: RunningServer,
         saved[name] = Path(download.value.path()).read_text(encoding="utf-8")
     records = json.loads(saved["Save JSON"])
     assert [len(record["ids"]) for record in records] == [len(first[0]), len(first[1])]
+    assert all(len(record["tokens"]) == len(record["ids"]) for record in records)
     assert records[0]["seed"] == 7 and records[0]["total_nats"] == pytest.approx(-sum(records[0]["logprobs"]))
     assert EVIL in saved["Save text"] and records[1]["text"] in saved["Save text"]
 
@@ -189,6 +206,7 @@ def test_on_a_narrow_screen_the_texts_are_below_one_another_and_readable(
     generate(page)
     page.click('[data-pane="1"] [data-at="0"]')
     page.wait_for_selector(".wb-sample-lists tbody tr")
+    assert "30 tokens · temperature 1 ·" in page.inner_text("#wb-sample-now").replace("\n", " ")
     tops = [page.locator(".wb-sample-pane").nth(pane).bounding_box()["y"] for pane in (0, 1)]
     assert tops[1] > tops[0] + 50
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -178,6 +178,19 @@ def test_the_run_that_monitor_shows_is_chosen_and_beside_it_what_there_is(contex
     assert opened(runs="first") == ("first", "third"), "a run that came later needs no new server"
 
 
+def test_the_other_run_that_is_ticked_is_model_b(context: Context) -> None:
+    for name in ("second", "third"):
+        saved_run(context.runs, name)
+    opened = Opened(context)
+    assert opened(runs="first,second") == ("first", "second"), "and not the newest, which is the third"
+    opened.a = "second"  # as the request's own event leaves it
+    assert opened(Page.ask(model_a="second"), runs="first,second") == ("second", "first"), "Sample it, of the other one"
+    opened.a = "third"
+    assert opened(Page.ask(model_a="third"), runs="first,second")[1] != "third", "a run that is ticked nowhere"
+    context.run("second").status_file.write_text(json.dumps({"state": "failed"}))
+    assert Opened(context)(runs="first,second") == ("first", "third"), "a failed run is proposed to nobody"
+
+
 def test_what_a_person_or_a_link_has_chosen_stays(context: Context) -> None:
     opened = Opened(context)
     opened(runs="first")

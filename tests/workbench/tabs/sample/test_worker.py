@@ -143,6 +143,11 @@ def test_the_list_of_a_context_is_what_the_model_drew_from_there(bench: Bench, p
     context = begin["prompt_ids"] + ids(events, 0)[:at]
     found = one(bench.ask(likeliest(place["first"], begin["fingerprint"], context)), "likeliest")
     assert [row[0] for row in found["likeliest"]] == [row[0] for row in drawn[at]["likeliest"]]
+    assert "token" not in found
+    asked = likeliest(place["first"], begin["fingerprint"], context) | {"token": drawn[at]["token"]}
+    id, data, logprob, rank = one(bench.ask(asked), "likeliest")["token"]
+    assert (id, data, rank) == (drawn[at]["token"], drawn[at]["bytes"], drawn[at]["rank"])
+    assert math.isclose(logprob, drawn[at]["logprob"], abs_tol=1e-4)
     for mine, theirs in zip(found["likeliest"], drawn[at]["likeliest"], strict=True):
         assert math.isclose(mine[2], theirs[2], abs_tol=1e-4)
 
