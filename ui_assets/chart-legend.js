@@ -33,6 +33,17 @@ function swatchOf(state, run) {
   return swatch;
 }
 
+// Of runs with Muon the learning rate that is drawn is that of AdamW's part; Muon's is a fixed number of times it.
+export function rates(state, id) {
+  const found = state.options.panels[id].column === "lr" ? state.shown.filter((series) => series.muon) : [];
+  if (!found.length) return "";
+  const last = found[0].n ? found[0].values("lr")[found[0].n - 1] : NaN;
+  if (state.shown.length === 1 && Number.isFinite(last)) return `AdamW part ${number(last)} · Muon ${number(last * found[0].muon)}`;
+  const times = [...new Set(found.map((series) => number(series.muon)))];
+  const whose = found.length === state.shown.length ? "" : `${found.map((series) => series.run).join(", ")}: `;
+  return `${whose}AdamW part; Muon's is ${times.join(" or ")} times it`;
+}
+
 // What a screen reader hears of a panel: the newest value of every run.
 export function spoken(state, id, shown) {
   const { title } = state.options.panels[id];
@@ -80,6 +91,6 @@ export function tip(state, { rows, marks }, picked = null) {
       return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
     }),
     ...marks.map((text) => make("p", { class: "wb-chart-mark" }, text)),
-    ...(picked && state.options.url ? [make("p", { class: "wb-chart-hint" }, `Click: what ${rows.length > 1 ? `${picked.series.run} ` : ""}read in step ${picked.step.toLocaleString("en")}`)] : []),
+    ...(picked && state.options.url ? [make("p", { class: "wb-chart-hint" }, `Click: the text of ${rows.length > 1 ? `${picked.series.run}'s ` : ""}step ${picked.step.toLocaleString("en")}`)] : []),
   ];
 }

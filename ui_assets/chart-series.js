@@ -113,6 +113,7 @@ export class Series {
     if (reply.replaced) this.clear();
     if (reply.marks_replaced) this.marks = [];
     this.state = reply.state;
+    this.muon = reply.muon ?? null;
     this.cursor = reply.cursor;
     if (reply.marks) this.marks.push(...reply.marks);
     if (reply.rows) this.append(reply);

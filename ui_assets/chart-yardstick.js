@@ -4,7 +4,16 @@ const version = new URL(import.meta.url).search;
 const { make } = await import(`./chart-tools.js${version}`);
 
 const ASK_MS = 2500; // while it is being measured
+const KEPT = "workbench-gpt2-closed"; // problems that this reader has closed
 const START_MS = 15000; // within which a measurement that was asked for is seen to have begun
+
+function closed() {
+  try { return JSON.parse(window.localStorage.getItem(KEPT) || "[]"); } catch { return []; }
+}
+
+function keep(problems) {
+  try { window.localStorage.setItem(KEPT, JSON.stringify(problems.slice(-100))); } catch { /* a private window: it comes back with the page */ }
+}
 
 export class Yardstick {
   constructor(chart, server) {
@@ -52,16 +61,26 @@ export class Yardstick {
   parts(series) {
     const { running, words, problem, cost, can } = series.reference;
     if (running) return [make("span", { role: "status" }, `Measuring GPT-2: ${words}`)];
-    const wrong = problem ? [make("span", { class: "wb-bad", role: "status" }, `GPT-2 was not measured: ${problem}`)] : [];
+    const wrong = problem && !closed().includes(`${series.run} ${problem}`) ? this.wrong(series, problem) : [];
     if (!can) return wrong;
     const text = this.chart.shown.length > 1 ? `the text of ${series.run}` : "this text";
-    const details = make("details", { class: "wb-chart-menu" }, make("summary", {}, problem ? "Try again" : `Measure GPT-2 on ${text}`),
+    const details = make("details", { class: "wb-chart-menu" }, make("summary", {}, wrong.length ? "Try again" : `Measure GPT-2 on ${text}`),
       make("div", {}, make("p", {}, cost), make("button", { type: "button", onclick: () => this.measure(series) }, "Measure")));
     details.addEventListener("keydown", (event) => { if (event.key === "Escape") { details.open = false; details.firstChild.focus(); } event.stopPropagation(); });
     return [...wrong, details];
   }
 
+  // One line; the reason on request, and a button that closes it for this reader.
+  wrong(series, problem) {
+    const said = make("details", { class: "wb-chart-menu" }, make("summary", { class: "wb-bad" }, "GPT-2 was not measured"),
+      make("div", {}, make("p", {}, problem)));
+    said.addEventListener("keydown", (event) => { if (event.key === "Escape") { said.open = false; said.firstChild.focus(); } event.stopPropagation(); });
+    const shut = () => { keep([...closed(), `${series.run} ${problem}`]); this.shown = ""; this.show(); };
+    return [said, make("button", { type: "button", "aria-label": "Close: GPT-2 was not measured", title: "Close", onclick: shut }, "✕")];
+  }
+
   measure(series) {
+    keep(closed().filter((one) => !one.startsWith(`${series.run} `))); // what it comes to is news
     this.pressed = Date.now();
     this.chart.trigger("measure", { run: series.run });
     this.element.replaceChildren(make("span", { role: "status" }, "Starting …"));

@@ -9,7 +9,7 @@ const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wh
 const { figure, markKey } = await import(`./chart-draw.js${version}`);
 const { number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
-const { legend, spoken } = await import(`./chart-legend.js${version}`);
+const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
 const { save } = await import(`./chart-export.js${version}`);
 const { firstDrawing, loadPlotly } = await import(`./chart-plotly.js${version}`);
@@ -114,7 +114,7 @@ class Chart {
     document.addEventListener("visibilitychange", this.wake);
     this.news = () => this.feed.changed();
     document.addEventListener("wb-changed", this.news);
-    this.opened = (event) => { this.step = event.detail; this.refresh(); };
+    this.opened = (event) => { this.cursor.point(null); this.step = event.detail; this.refresh(); };
     if (this.options.url) document.addEventListener("wb-step-shown", this.opened);
   }
 
@@ -278,7 +278,7 @@ class Chart {
     const { points, smooth } = this.options.panels[panel.id];
     panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
     panel.unit.textContent = unitWords(this, panel.id);
-    if (!points) return;
+    if (!points) { panel.key.textContent = rates(this, panel.id); return; }
     const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this),
       cut ? "the first steps lie above" : ""];
     panel.key.textContent = parts.filter(Boolean).join(" · ");

@@ -23,12 +23,13 @@ window.workbench.tableActs = (table) => {
 
   function bulk() {
     const bar = find("bulk"), names = [...table.picked()], some = table.rows().filter((row) => names.includes(row.name));
-    bar.classList.toggle("wb-hidden", !names.length);
+    bar.classList.toggle("wb-rt-idle", !names.length); // its room stays: a line that moved would take the next tick
     const archived = some.length > 0 && some.every((row) => row.archived), locked = table.monitor().readOnly?.() || false;
     const stamp = JSON.stringify([names, archived, locked]);
     if (bar.dataset.stamp === stamp) return;
     bar.dataset.stamp = stamp;
     const one = names.length === 1, small = (text, work, off) => { const made = button(text, work, "wb-small"); made.disabled = Boolean(off); return made; };
+    if (!names.length) { bar.replaceChildren(element("span", "wb-muted", "Tick runs to overlay, compare, group or delete them.")); return; }
     bar.replaceChildren(
       element("b", "", `${names.length} ticked`),
       small("Overlay", () => { table.show(false); table.monitor().select(names.slice(0, 8), names[0]); if (names.length > 8) say({ text: "The chart shows the first 8 of them." }); }),

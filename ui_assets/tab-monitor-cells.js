@@ -37,9 +37,9 @@ window.workbench.tableCells = (table) => {
     if (column.kind === "share") return share(cell, row);
     if (column.kind === "when") { const when = document.createElement("wb-when"); when.setAttribute("at", String(Math.round(value))); when.append(element("time")); cell.append(when); return cell; }
     if (column.kind === "tags") { cell.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); return cell; }
-    const both = column.key === "lr" && row.muon_lr; // what is logged is the rate of AdamW's part
-    const text = both ? `AdamW ${rt.shown(value, column)} · Muon ${rt.shown(row.muon_lr, column)}` : rt.shown(value, column);
+    const muon = muonRate(row, column), text = muon ? `AdamW ${rt.shown(value, column)} · Muon ${rt.shown(muon, column)}` : rt.shown(value, column);
     cell.append(text);
+    if (muon) cell.title = text;
     if (typeof value === "number") cell.classList.add("wb-rt-number"); else cell.title = text;
     if (["val", "best", "bpb", "perplexity"].includes(column.key) && row.measured && row.measured !== table.usual()) {
       const mark = element("span", "wb-rt-other", "≠");
@@ -49,6 +49,13 @@ window.workbench.tableCells = (table) => {
       cell.prepend(mark, " ");
     }
     return cell;
+  }
+
+  // Of a run with Muon beside the learning rate, which is that of AdamW's part; null for other runs and columns.
+  function muonRate(row, column) {
+    if (column.key === "lr") return row.muon_lr;
+    const of = (key) => table.settings().of(row.name, key);
+    return column.key === "optimizer.lr" && of("optimizer.name") === "muon" ? of("optimizer.muon_lr") : null;
   }
 
   function state(cell, row) {

@@ -50,7 +50,7 @@ window.workbench.runRows = (() => {
     { key: "steps", title: "Steps in all", text: count, width: 100, help: "That the run is to make" },
     { key: "eta", title: "Time left", text: span, low: true, width: 100, help: "Of a run at work" },
     { key: "epoch", title: "Passes", text: fixed(3), width: 90, help: "Over the training data" },
-    { key: "lr", title: "Rate at the last step", text: plain, width: 184, help: "Learning rate; of a run with Muon that of its AdamW part and Muon's" },
+    { key: "lr", title: "Rate at the last step", text: plain, width: 196, help: "Learning rate; of a run with Muon that of its AdamW part and Muon's" },
     { key: "grad_norm", title: "Gradient norm", text: plain, low: true, width: 112, help: "Of the last step" },
     { key: "step_ms", title: "Step time (ms)", text: fixed(1), low: true, width: 112, help: "Of the last step" },
     { key: "data_wait_ms", title: "Data wait (ms)", text: fixed(2), low: true, width: 112, help: "Of the last step" },
@@ -81,7 +81,7 @@ window.workbench.runRows = (() => {
     if (KNOWN.has(key)) return KNOWN.get(key);
     if (!/^[a-z]+\.[a-z0-9_]+$/.test(key)) return null;
     const [title, help] = titles[key] || [key, ""];
-    return { key, title, help, setting: true, kind: "setting", width: 124 };
+    return { key, title, help, setting: true, kind: "setting", width: key === "optimizer.lr" ? 196 : 124 };
   }
 
   // The settings that are worth a column: those that differ, first those that change what is learned.

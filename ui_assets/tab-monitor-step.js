@@ -20,6 +20,10 @@ window.workbench.step = (() => {
   function mount(element, functions, toData) {
     [host, server, send] = [element, functions, toData];
     host.addEventListener("click", clicked);
+    find("to").addEventListener("keydown", (event) => {
+      const step = Number(find("to").value);
+      if (event.key === "Enter" && shown && Number.isInteger(step) && step >= 1) load(shown.run, step);
+    });
     host.addEventListener("toggle", (event) => { if (event.target.matches?.(".wb-step-row") && event.target.open) readRow(event.target); }, true);
     if (waiting) { const { run, step } = waiting; waiting = null; open(run, step); }
   }
@@ -48,6 +52,7 @@ window.workbench.step = (() => {
     card().setAttribute("aria-busy", "true");
     find("title").textContent = `Step ${step.toLocaleString("en-US")}`;
     find("run").textContent = run;
+    find("to").value = step;
     card().setAttribute("aria-label", `Step ${step} of ${run}`);
     if (focus) find("title").focus({ preventScroll: true });
     window.workbench.url({ run, step });
@@ -107,7 +112,13 @@ window.workbench.step = (() => {
     place.replaceChildren(line);
   }
 
-  function close() {
+  // Another run was opened: its own step, where it has got so far.
+  function follow(run, reached) {
+    if (!shown || shown.run === run) return;
+    if (run && reached >= shown.step) load(run, shown.step); else close(false);
+  }
+
+  function close(focus = true) {
     if (!shown) return;
     shown = null;
     told();
@@ -116,7 +127,7 @@ window.workbench.step = (() => {
     window.workbench.url({ run: null, step: null });
     const back = from?.isConnected && from !== document.body ? from : document.querySelector("#wb-monitor-chart [tabindex]");
     from = null;
-    back?.focus({ preventScroll: true });
+    if (focus) back?.focus({ preventScroll: true });
   }
 
   document.addEventListener("wb:step", (event) => open(event.detail?.run, event.detail?.step));
@@ -126,5 +137,5 @@ window.workbench.step = (() => {
     close();
   });
 
-  return { mount, open, close, isOpen, shown: () => shown };
+  return { mount, open, close, follow, isOpen, shown: () => shown };
 })();

@@ -31,6 +31,8 @@ window.workbench.table = (() => {
   function show(yes, quietly) {
     if (!host || on === yes) return;
     on = yes;
+    const overlaid = monitor().chosen().split(",");
+    if (on && !quietly && !picked.size && overlaid.length > 1) picked = new Set(overlaid); // the ticks of the list
     find("view").classList.toggle("wb-hidden", !on);
     document.documentElement.classList.toggle("wb-rt-on", on); // what it takes the place of may not be there yet
     if (!quietly) window.workbench.url({ view: on ? "table" : null, ...(on ? rt.toAddress(view) : {}) });
@@ -303,5 +305,5 @@ window.workbench.table = (() => {
     acts.ask(what, [name]);
   });
 
-  return { mount, wire: (send) => { trigger = send; }, told: (answer) => acts.answered(answer), receive, show, shown: () => on, asked: () => (on ? { table: true } : {}) };
+  return { mount, wire: (send) => { trigger = send; }, told: (answer) => acts.answered(answer), receive, show, ask: (what, names) => acts.ask(what, names), compare: (names) => trigger("go", { runs: names }), shown: () => on, asked: () => (on ? { table: true } : {}) };
 })();

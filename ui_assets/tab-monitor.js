@@ -66,7 +66,9 @@ window.workbench.monitor = (() => {
 
   function select(names, focus, quietly) {
     runs = [...new Set(names)].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
+    const before = chosen;
     chosen = NAME.test(focus || "") ? focus : runs[0] || "";
+    if (before && before !== chosen) window.workbench.step.follow(chosen, rows.get(chosen)?.step ?? 0);
     keepAddress();
     draw();
     if (!quietly) pick();
@@ -98,9 +100,16 @@ window.workbench.monitor = (() => {
   }
 
   function tick(name, on) {
-    if (on && runs.length >= MAX_RUNS) { say(`At most ${MAX_RUNS} runs at once; untick one first.`); draw(); return; }
+    if (on && runs.length >= MAX_RUNS) { draw(); list.querySelector(".wb-runs-acts b").textContent = `At most ${MAX_RUNS}:`; return; }
     const next = on ? [...runs, name] : runs.filter((other) => other !== name);
     select(next, on && runs.length === 0 ? name : next.includes(chosen) || !next.length ? chosen : next[0]);
+  }
+
+  function ticked(what) { // is done to the runs of the chart
+    if (what === "compare") window.workbench.table.compare(runs);
+    else if (what === "sample") document.getElementById("wb-do-sample")?.click();
+    else if (what === "delete") window.workbench.table.ask("delete", runs);
+    else if (what === "none") select([chosen], chosen);
   }
 
   function step(by) {
@@ -174,6 +183,11 @@ window.workbench.monitor = (() => {
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
+    const several = runs.length > 1;
+    list.querySelector(".wb-runs-acts").classList.toggle("wb-hidden", !several);
+    list.querySelector(".wb-runs-count").classList.toggle("wb-hidden", several); // one line in the place of the other: no row moves
+    list.querySelector(".wb-runs-acts b").textContent = `${runs.length} ticked:`;
+    list.querySelector("[data-ticked=delete]").disabled = readOnly;
     const current = [...rows.values()].filter((row) => !row.archived).length;
     const some = all.length > shown.length ? `The first ${shown.length} of ${all.length} runs; the table has them all` : shown.length >= current ? `${shown.length} ${shown.length === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${current} runs`;
     const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
@@ -254,6 +268,7 @@ window.workbench.monitor = (() => {
     list.querySelector("input[type=search]").addEventListener("input", draw);
     list.querySelector("select").addEventListener("change", draw);
     list.addEventListener("click", (event) => { const to = event.target.closest("[data-wb-go]"); if (to) window.workbench.openTab(to.dataset.wbGo); });
+    list.querySelector(".wb-runs-acts").addEventListener("click", (event) => ticked(event.target.dataset.ticked));
     list.querySelector("[data-wb-table]").addEventListener("click", () => window.workbench.table.show(true));
     draw();
     pick();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,10 @@ class Context:
         except (OSError, RuntimeError) as error:
             raise UserError(f"{what} {text[:80]!r} cannot be looked up: {error.args[-1]}; give another path") from None
         if not any(path.is_relative_to(root) for root in roots):
+            folder = path.parent if path.suffix else path  # by its name alone: what lies outside is not looked at
             raise UserError(
                 f"{what} {text!r} is outside the folders of this workbench; allowed: {self._allowed()} "
-                "(python -m workbench --data-root DIR adds one)"
+                f"(python -m workbench --data-root {shlex.quote(str(folder))} adds it)"
             )
         return path
 

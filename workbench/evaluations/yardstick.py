@@ -95,7 +95,7 @@ def _where(task: Task) -> str:
     told, share = tasklist.progress(task)
     left = task.progress.seconds_left if task.progress else None
     if share is None:
-        return told
+        return told if task.progress or _is_cached() else "looking for GPT-2 on the hub …"
     return f"{100 * share:.0f} %" + (f", {words.seconds(left)} left" if left is not None else "")
 
 

@@ -16,7 +16,7 @@ from workbench.corpus.beside import fields_of_row
 from workbench.corpus.reading import Reading
 from workbench.corpus.step import Batch, Line, batch_of, row_of
 from workbench.jobs import Alert
-from workbench.jobs.reading import TAIL_BYTES
+from workbench.jobs.reading import TAIL_BYTES, muon_times
 from workbench.paging import row_at
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.view import Monitor
@@ -31,6 +31,7 @@ CARD = """
     <h3 tabindex="-1" data-step="title"></h3><span class="wb-step-run" data-step="run"></span>
     <span class="wb-step-buttons">
       <button type="button" class="wb-small" data-step="before" title="Previous step">←</button>
+      <input type="number" class="wb-step-to" data-step="to" min="1" aria-label="Go to step" title="Go to step (Enter)">
       <button type="button" class="wb-small" data-step="after" title="Next step">→</button>
       <button type="button" class="wb-small" data-step="close" aria-label="Close" title="Close (Esc)">✕</button>
     </span>
@@ -116,7 +117,7 @@ def _head(monitor: Monitor, run: RunDir, step: int, batch: Batch | None) -> html
     figures: list[tuple[Any, Any, Any]] = [
         ("Loss", words.fixed(row.get("loss")), _change("loss", row, before)),
         ("Gradient norm", words.fixed(row.get("grad_norm"), 3), _change("grad_norm", row, before)),
-        ("Learning rate", words.brief(row.get("lr")), ""),
+        ("Learning rate", words.brief(row.get("lr")), _muon(run, row)),
         ("Tokens so far", words.brief(row.get("tokens")), ""),
     ]
     resumed = None not in (row.get("attempt"), before.get("attempt")) and row["attempt"] != before["attempt"]
@@ -126,6 +127,12 @@ def _head(monitor: Monitor, run: RunDir, step: int, batch: Batch | None) -> html
     items = "".join(f"<li>{html.escape(event)}</li>" for event in found[:MOST_EVENTS])
     events = f'<ul class="wb-step-events">{items}</ul>' if items else ""
     return html.join([html.figures(figures) if row else "", html.Markup(events)])
+
+
+def _muon(run: RunDir, row: Mapping[str, Any]) -> str:
+    """Muon's rate, where the logged one is that of AdamW's part alone."""
+    lr, times = words.number(row.get("lr")), muon_times(run)
+    return "" if lr is None or times is None else f"AdamW part; Muon {words.brief(lr * times)}"
 
 
 def _metrics(run: RunDir, step: int) -> dict[str, Any]:
