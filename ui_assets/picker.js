@@ -1,7 +1,7 @@
 // The picker: Browse beside a field, the panel it opens, and files brought along. One panel serves all fields.
 window.workbench.picker = (() => {
   "use strict";
-  const MOST_RECENT = 6, SEARCH_MS = 250;
+  const MOST_RECENT = 6, SEARCH_MS = 250, FORGET_MS = 250;
   let panel = null, parts = {}, open = null, asked = 0, timer = 0; // open: the field that the panel serves
 
   const el = (tag, properties = {}, ...children) => {
@@ -107,6 +107,7 @@ window.workbench.picker = (() => {
     all().then((answer) => {
       field.sending = null;
       field.tell(`${answer.name} is uploaded (${size(total)}).`);
+      forget(field, answer.value);
       choose(field, { value: answer.value, name: answer.name, uploaded: true });
     }, (error) => {
       field.sending = null;
@@ -171,6 +172,8 @@ window.workbench.picker = (() => {
       if (!block) { setTimeout(place, 100); return; }
       block.classList.add("wb-has-pick");
       block.append(browse, status);
+      if (options.uploads && options.drop !== options.field) block.append(el("p", { className: "wb-pick-hint", textContent: `or drop a ${options.endings[0]} here` }));
+      for (const kind of ["input", "wb-quiet"]) block.addEventListener(kind, () => { if (!field.sending) field.tell(""); });
       field.block = block;
     };
     place();
@@ -202,9 +205,17 @@ window.workbench.picker = (() => {
     for (const [name, act] of Object.entries(all)) document.addEventListener(name, act, true);
   }
 
+  // What was said of an upload goes once something else stands in its field. Gradio writes into fields without an event.
+  function forget(field, value, seen = false) {
+    const said = field.status.textContent, now = field.block?.querySelector("textarea")?.value;
+    if (seen && now !== value) field.tell("");
+    else if (field.element.isConnected) setTimeout(() => { if (field.status.textContent === said) forget(field, value, seen || now === value); }, FORGET_MS);
+  }
+
   function choose(field, { value, name, uploaded = false }) {
     remember(field.options.kind, { value, name });
     field.props.value = { value, name, uploaded, nonce: Math.random() };
+    if (field.block?.querySelector("textarea")?.value !== value) document.dispatchEvent(new CustomEvent("wb-picked", { detail: { field: field.options.field, value } }));
     field.trigger("picked");
     if (open === field) panel.close();
   }

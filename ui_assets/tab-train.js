@@ -35,11 +35,33 @@ window.workbench.train = (() => {
     for (const note of document.querySelectorAll("#train .wb-note")) if (!wanted.has(note.id)) note.remove();
   }
 
+  // What was said of the form as it was goes at once: the server's words on the new one take a moment. The look into the
+  // source is asked for anew by whoever shows it, as its place is empty.
+  const AT_MOST_MS = 10000; // should no answer come, as the form was refused
+  let stale = 0, filled = "", waiting = null; // filled: which filling of the form the last answer was about; waiting: not for that one
+
+  function outdated(refilled = false) {
+    clearTimeout(stale);
+    tab()?.classList.add("wb-train-stale");
+    stale = setTimeout(current, AT_MOST_MS);
+    if (refilled) { waiting = filled; document.getElementById("field-data-source")?.dispatchEvent(new Event("wb-quiet")); }
+    const place = document.querySelector('[data-live="source.look"]');
+    if (place) { place.replaceChildren(); place.live = false; }
+  }
+
+  function current() { clearTimeout(stale); waiting = null; tab()?.classList.remove("wb-train-stale"); }
+
+  document.addEventListener("change", (event) => { if (event.target.closest?.("#field-preset")) outdated(true); });
+  document.addEventListener("input", (event) => { if (event.target.closest?.("#field-data-source")) outdated(); });
+  document.addEventListener("wb-picked", (event) => { if (event.detail.field === "field-data-source") outdated(); });
+
   // `shown`: what the server keeps of the page, as JSON.
   function showNotes(shown) {
     let told = {};
     try { told = JSON.parse(shown || "{}"); } catch { /* an answer that was cut off: the next one is whole */ }
     notes = told.notes || {};
+    filled = told.filled || "";
+    if (filled !== waiting) current();
     if (tab() !== watched) {
       watched = tab();
       observer.disconnect();

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config.fields import settings
+from workbench import forms
 from workbench.context import Context
 from workbench.page import ACTION, QUIET, Page
 from workbench.picker.component import picker
@@ -43,9 +44,12 @@ def listen_data(context: Context, page: Page, parts: Parts) -> None:
     live = page.live("source", view, {"filled": parts.filled})
     gr.on([*(made.change for made in asked), parts.filled.change], None, asked, live, js=ASK, **QUIET)
 
-    def act(data: dict[Any, Any], event: gr.EventData) -> None:
+    def act(data: dict[Any, Any], event: gr.EventData) -> Any:
         given = event._data if isinstance(event._data, dict) else {}
+        if given.get("act") == "look-steps":
+            return forms.as_text(given.get("id"))  # a text like any that is typed there, and looked at as such
         texts = {name: data[inputs[name]] for name in (*look.SOURCE, *look.LENGTH)}
         view.act(str(given.get("act", "")), str(given.get("id", "")), texts)
+        return gr.skip()
 
-    live.act(page.friendly(act), set(asked), None, **ACTION).then(**page.now("source"))
+    live.act(page.friendly(act), set(asked), inputs["train.steps"], **ACTION).then(**page.now("source"))

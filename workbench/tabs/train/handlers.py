@@ -100,7 +100,7 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     ready = not checked.reasons
     renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
     return renamed | {
-        **_notes(context, parts, before, checked),
+        **_notes(context, parts, before, checked, str(data.get(parts.filled) or "")),
         parts.about: "" if PRESET in checked.problems else show.status(about(context, checked.draft.preset)),
         parts.changes: show.changes(checked),
         parts.line: outlook.line(plan),
@@ -129,7 +129,7 @@ def _named_after_text(context: Context, now: Draft, before: str) -> str | None:
     return drafts.free_name(context, drafts.stem_of(context, now.preset, source))
 
 
-def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked) -> Updates:
+def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked, filled: str) -> Updates:
     """All notes and what the browser is to keep, for the page's script; and the folds that are to be other."""
     changes = {change.name: change for change in checked.changes}
     notes = {name: str(text) for name in parts.fields.inputs
@@ -137,6 +137,7 @@ def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: C
     now: dict[str, Any] = {"notes": notes} if notes else {}
     source = forms.as_text(checked.draft.values.get("data.source"))
     now["source"] = str(before.get("source") or "") if "data.source" in checked.problems else source
+    now["filled"] = filled  # so that the page's script can tell an answer about the form as it was before
     now["form"] = kept_form(checked.draft, context, now["source"])
     folded = [group for group in groups() if group.folded]
     for group in folded:

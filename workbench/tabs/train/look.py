@@ -113,7 +113,11 @@ def found(survey: Survey, texts: Mapping[str, Any]) -> Markup:
     if passes:
         facts.insert(2, ("Passes of this run", f"{passes:.2g}" if passes < 10 else f"{passes:,.0f}"))
     rows = html.join(Markup(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>") for k, v in facts)
-    amiss: str = html.join(Markup(f"<li>{escape(line)}</li>") for line in warnings(survey, passes, batch))
+    lines = [escape(line) for line in warnings(survey, passes, batch)]
+    if steps := fewer_steps(survey, passes, batch):  # said in the first line
+        button = html.button("look-steps", str(steps), f"Set {steps:,} step{'s' * (steps > 1)}", f"Set {steps:,} steps")
+        lines[0] = html.join([lines[0], " ", button])
+    amiss: str = html.join(Markup(f"<li>{line}</li>") for line in lines)
     amiss = f'<ul class="wb-look-amiss">{amiss}</ul>' if amiss else ""
     texts_shown = html.join(Markup(f"<li>{escape(text)}</li>") for text in survey.beginnings)
     return Markup(
@@ -129,20 +133,31 @@ def passes_of(survey: Survey, texts: Mapping[str, Any]) -> tuple[float | None, i
         steps, batch = (int(str(texts.get(name, "")).replace("_", "")) for name in LENGTH)
     except ValueError:
         return None, 0
-    trained = survey.tokens * (1 - survey.held_out / max(1, survey.documents))
+    trained = _trained(survey)
     if steps <= 0 or batch <= 0 or trained <= 0 or steps * batch > 10**18:
         return None, 0
     return steps * batch / trained, batch
 
 
+def fewer_steps(survey: Survey, passes: float | None, batch: int) -> int | None:
+    """With how many steps a run reads its text as often as is good; None where it reads it no more than that."""
+    if not passes or passes <= MANY_PASSES:
+        return None
+    return int(rounded(max(1, math.floor(GOOD_PASSES * _trained(survey) / batch))).replace(",", ""))
+
+
+def _trained(survey: Survey) -> float:
+    """Tokens of the documents that are not held out."""
+    return survey.tokens * (1 - survey.held_out / max(1, survey.documents))
+
+
 def warnings(survey: Survey, passes: float | None, batch: int) -> list[str]:
     """What is amiss, in sentences that say what to do."""
     lines = []
-    if passes and passes > MANY_PASSES:
-        steps = max(1, math.floor(GOOD_PASSES * survey.tokens / batch))
+    if steps := fewer_steps(survey, passes, batch):
         lines.append(
             f"This run reads every document about {passes:,.0f} times; beyond about {GOOD_PASSES} times repeated text "
-            f"teaches little. Use more text, or about {rounded(steps)} steps."
+            f"teaches little. Use more text, or about {steps:,} step{'s' * (steps > 1)}."
         )
     if survey.left_out:
         count = sum(survey.left_out.values())

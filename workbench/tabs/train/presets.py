@@ -43,7 +43,7 @@ def _in_short(context: Context, name: str) -> str:
     if time.seconds is None:
         return size
     largest = " ".join(expected(time.seconds).split()[:2])  # the larger of two units is enough here
-    return f"{size}\n{largest}{', ran here' if time.alike else ''}"
+    return f"{size}\n{largest}{chr(10) + 'ran here' if time.alike else ''}"
 
 
 def _planned(context: Context, name: str) -> Plan | None:

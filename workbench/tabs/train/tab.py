@@ -62,8 +62,9 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     inputs[DEVICES].input(page.friendly(devices), parts.form, inputs["processes"], **QUIET)
     # A Textbox has no `input` event for what is pasted or dictated.
     typed = [made.change for key, made in inputs.items() if key != PRESET]
+    known = parts.form | {parts.shown, parts.filled}
     refreshed = gr.on([*typed, parts.filled.change, made["measurement"].change], page.friendly(refresh),
-                      parts.form | {parts.shown}, parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
+                      known, parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
     refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)

@@ -43,6 +43,11 @@ def test_it_says_how_often_this_run_reads_the_text_and_what_to_do_about_it() -> 
     (line,) = look.warnings(FOUND, passes, batch)
     assert "about 14 times" in line and "about 29 steps" in line
     assert look.warnings(FOUND, 3.0, batch) == []
+    shown = look.found(FOUND, TEXTS)
+    assert 'data-act="look-steps" data-id="29"' in shown and "Set 29 steps" in shown
+    assert "look-steps" not in look.found(FOUND, {**TEXTS, "train.steps": "20"})
+    (little,) = look.warnings(replace(FOUND, tokens=2_500), 400.0, batch)
+    assert little.endswith("or about 1 step.")
 
 
 def test_how_often_the_text_is_read_is_said_once_by_whoever_knows_it_best(tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def test_the_head_says_the_range_the_run_it_comes_from_and_the_memory_of_all_pro
     assert "about 70 s" in line and "as run quiet" in line and "memory in 2 processes of " in line
     assert " free here" in line and "70 s" in outlook.estimate(plan)
     tiny = next(label for label, name in presets.choices(context) if name == "tiny")
-    assert tiny == "tiny\n4.27M\n70 s, ran here"
+    assert tiny == "tiny\n4.27M\n70 s\nran here"
     assert "On this machine about 70 s, as run quiet." in presets.about(context, "tiny")
     other = drafts.estimate(context, drafts.check(context, draft(model__n_layer="6")))
     assert not isinstance(other, str)
