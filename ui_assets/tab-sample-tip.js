@@ -26,7 +26,15 @@ window.workbench.sampleTip = (root, content) => {
 
   const token = (target) => target?.closest?.("[data-at]") || null;
   const focused = () => (root.contains(document.activeElement) ? token(document.activeElement) : null);
-  root.addEventListener("mouseover", (event) => show(token(event.target) || focused()));
+  let at = ""; // where the pointer is: a text that scrolls below it is not pointed at
+  function moved(event) {
+    const now = `${event.clientX} ${event.clientY}`, did = now !== at;
+    at = now;
+    return did;
+  }
+  root.addEventListener("mousemove", moved);
+  root.addEventListener("click", moved);
+  root.addEventListener("mouseover", (event) => { if (moved(event)) show(token(event.target) || focused()); });
   root.addEventListener("mouseleave", () => show(focused()));
   root.addEventListener("focusin", (event) => show(token(event.target)));
   root.addEventListener("focusout", (event) => show(token(event.relatedTarget)));

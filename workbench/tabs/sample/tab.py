@@ -36,10 +36,11 @@ _ADDRESS = "(a, b, prompt, seed) => { window.workbench.sample.address(a, b, prom
 _MONITOR = "(...given) => [...given.slice(0, -1), window.workbench.watched()]"  # the address, and Monitor's runs
 _FIT = "(proposed, now) => [window.workbench.sample.fit(proposed, now)]"
 # The settings in a line, for a narrow screen, where they are below the texts; the browser fills it, with numbers alone.
-_NOW = """<p class="wb-sample-now"><span>${value.max_new_tokens} tokens · temperature ${value.temperature} ·
+_NOW = """<button type="button" class="wb-sample-now" title="Go to the settings">
+${value.max_new_tokens} tokens · temperature ${value.temperature} ·
 top-k ${value.top_k || "off"}${value.top_p == 1 ? "" : " · top-p " + value.top_p}${value.min_p ? " · min-p " +
 value.min_p : ""}${value.repetition_penalty == 1 ? "" : " · repetition penalty " + value.repetition_penalty} ·
-seed ${value.seed}</span> <button type="button" class="wb-small">Settings</button></p>"""
+seed ${value.seed}</button>"""
 _TOLD = f"(...values) => [Object.fromEntries({json.dumps(list(LIMITS))}.map((name, at) => [name, values[at]]))]"
 _ON_LOAD = "window.workbench.sample.mount({ element, props, server, watch });"
 _START = html.join([html.Markup('<div class="wb-sample">'), html.empty(
