@@ -1,8 +1,8 @@
 """The page's document: Gradio's, with something to see at once, the page's own scripts, and no inline script but ours.
 
-Gradio's document begins with all of the page's configuration (some 400 kB, made anew for each page) and says nothing
-until its modules have arrived, names pictures on other hosts; and calls the server by whatever Host a proxy gave. What
-is to be seen at once depends on none of that: it is sent before Gradio is asked.
+Gradio's document begins with all of the page's configuration (some 400 kB, which took 50 ms to make for each page and
+is made once here) and says nothing until its modules have arrived, names pictures on other hosts; and calls the server
+by whatever Host a proxy gave. What is to be seen at once depends on none of that: it is sent before Gradio is asked.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _BEFORE = """<script>{
   const asked = new URLSearchParams(window.location.search).get("tab");
   const known = components.some(({ type, props }) => type === "tabitem" && props.elem_id === `wb-tab-${asked}`);
   if (known) components.find(({ props }) => props.elem_id === "wb-tabs").props.selected = asked;
+  window.workbench.early.begin(components);
 }</script>"""
 _FAILED = """<script>document.querySelector("#wb-opening p").textContent =
   "The server could not make the page; its log says why.";</script>"""
@@ -112,6 +113,8 @@ class Document:
 
         template = Path(gradio.__file__).parent / "templates" / "frontend" / "index.html"
         self.app, self.parts = app, Parts(template.read_text(encoding="utf-8"))
+        self._gradio: str | None = None
+        self._asking = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/":
@@ -137,8 +140,19 @@ class Document:
         await send({"type": "http.response.body", "body": await asyncio.to_thread(packer.end, rest.encode())})
 
     async def _gradios(self, scope: Scope, receive: Receive) -> str:
-        """What Gradio has for the page. RuntimeError if it has something else."""
-        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        """What Gradio has for the page, asked once. RuntimeError if it has something else.
+
+        It is the same for all: nothing of a request is passed on that could make it another, not host (see _BEFORE),
+        cookie nor query, which is read by the page's own script.
+        """
+        async with self._asking:
+            if self._gradio is None:
+                self._gradio = await self._asked(
+                    {**scope, "headers": [(b"host", b"localhost")], "query_string": b""}, receive
+                )
+        return self._gradio
+
+    async def _asked(self, scope: Scope, receive: Receive) -> str:
         status, body = 0, bytearray()
 
         async def gather(message: Message) -> None:
@@ -148,7 +162,7 @@ class Document:
             elif message["type"] == "http.response.body":
                 body.extend(message.get("body", b""))
 
-        await self.app({**scope, "headers": plain}, receive, gather)
+        await self.app(scope, receive, gather)
         if status != 200:
             raise RuntimeError(f"Gradio answered for its page with {status}")
         return body.decode()

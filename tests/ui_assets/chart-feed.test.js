@@ -50,6 +50,19 @@ test("a run that was taken off and put on again while an answer was under way ha
   assert.deepEqual([series.n, series.step[0], asked.at(-1)], [1025, 1, null]);
 });
 
+test("what was asked for while the page was built is taken, and the chart asks for what was not", async () => {
+  const asked = [];
+  const server = { chart_points: async ({ wants }) => { asked.push(...wants.map(({ run }) => run)); return wants.map(({ run }) => answer(run, 1, 10)); } };
+  globalThis.workbench = { early: { points: async (run, columns) => (run === "a" ? [answer("a", 1, 10 * columns.length)] : null) } };
+  try {
+    const two = chart(["a", "b"], server);
+    await two.feed.fetchFresh([...two.series.values()]);
+    assert.deepEqual([two.series.get("a").n, two.series.get("b").n, asked], [10, 10, ["b"]]);
+  } finally {
+    delete globalThis.workbench;
+  }
+});
+
 test("when one of several new runs fails and another answers later, no timer is left behind", async () => {
   const running = new Set();
   const { setInterval, clearInterval } = globalThis;

@@ -1,0 +1,37 @@
+// The points of the runs that a link names are asked for while the page is still being built; the chart finds them here.
+window.workbench.early = (() => {
+  "use strict";
+  const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, MOST = 8, CHART = "wb-monitor-chart";
+  const answers = new Map(); // by run
+
+  // `components`: Gradio's configuration, by which the server knows the chart.
+  function begin(components) {
+    const { tab = "monitor", runs = "", x = "step" } = window.workbench.params();
+    const chart = components.find(({ props }) => props.elem_id === CHART);
+    if (!chart || tab !== "monitor" || !["step", "tokens"].includes(x)) return;
+    const names = [...new Set(runs.split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MOST);
+    for (const run of names) answers.set(run, ask(chart.id, run));
+  }
+
+  async function ask(component, run) {
+    try {
+      const answer = await fetch(new URL("gradio_api/component_server/", document.baseURI), { method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ data: { wants: [{ run, cursor: null }], columns: ["loss"] }, component_id: component,
+          fn_name: "chart_points", session_hash: "early" }) });
+      return answer.ok ? await answer.json() : null;
+    } catch {
+      return null; // the chart asks itself, and tells what is wrong
+    }
+  }
+
+  // What charts/points.py answers for a run from its start, of these columns, or null; once.
+  async function points(run, columns) {
+    const answer = columns.join() === "loss" ? answers.get(run) : null;
+    answers.delete(run);
+    const replies = await answer;
+    return Array.isArray(replies) && replies.length ? replies : null;
+  }
+
+  return { begin, points };
+})();
