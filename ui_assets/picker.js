@@ -205,9 +205,8 @@ window.workbench.picker = (() => {
     for (const [name, act] of Object.entries(all)) document.addEventListener(name, act, true);
   }
 
-  // What was said of an upload goes once something else stands in its field. Gradio writes into fields without an event.
   function forget(field, value, seen = false) {
-    const said = field.status.textContent, now = field.block?.querySelector("textarea")?.value;
+    const said = field.status.textContent, now = field.block?.querySelector("textarea")?.value; // Gradio sends no event
     if (seen && now !== value) field.tell("");
     else if (field.element.isConnected) setTimeout(() => { if (field.status.textContent === said) forget(field, value, seen || now === value); }, FORGET_MS);
   }

@@ -22,7 +22,7 @@ def notices(
     value = {figure.key: figure.value for figure in figures}
     yield from _memory(value)
     yield from _disk(value)
-    yield from _data(value)
+    yield from _data(value, next((f.basis for f in figures if f.key == "length.source"), ""))
     seconds = value.get("time.total") or value.get(f"time.{precision}")
     if seconds and device == "cpu" and seconds > LONG_S:
         text = f"{readable(seconds, 's')} on this processor; `plan --on h100 --nproc 8` says how long GPUs would take"
@@ -57,11 +57,13 @@ def _disk(value: dict[str, float | None]) -> Iterator[Notice]:
         yield Notice("warning", "disk.peak", text)
 
 
-def _data(value: dict[str, float | None]) -> Iterator[Notice]:
+def _data(value: dict[str, float | None], basis: str) -> Iterator[Notice]:
     passes, per_parameter = value["length.passes"], value["length.tokens_per_parameter"] or 0.0
     if passes is not None and passes > ONE_PASS:
         much = passes > MUCH_REPETITION
-        text = f"the data is read {passes:.3g} times" + (
+        # A text of one's own is sized by its bytes, and of few documents the held-out one may be a large part.
+        before = ", before held-out documents" if " bytes" in basis else ""
+        text = f"the data is read {passes:.3g} times{before}" + (
             "; beyond about four times repeating adds little (Muennighoff et al. 2023, arXiv 2305.16264)"
             if much
             else ""

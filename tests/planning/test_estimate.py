@@ -114,7 +114,7 @@ def test_passes_over_the_data_are_counted(cache, machine, tmp_path):
     config = config_of(**{"data.source": str(tmp_path / "text.bin"), "data.validation_fraction": 0.0})
     found = make(config, machine)
     assert found["length.passes"].value == 5.0
-    assert any("read 5 times" in notice.text for notice in found.notices)
+    assert any("read 5 times, before held-out documents" in notice.text for notice in found.notices)
 
 
 def test_a_full_disk_is_noticed(cache, machine, tmp_path, monkeypatch):
