@@ -324,6 +324,29 @@ def test_what_the_page_says_of_a_failure_is_no_chip_as_well(tmp_path):
     assert len(chips.alert_chips(found, "a")) == 2 and len(chips.alert_chips(found, "a", ("crash",))) == 1
 
 
+def test_a_run_that_is_launched_has_no_time_left_and_is_not_said_to_wait(tmp_path):
+    run = run_folder(tmp_path, "a", state="queued")
+    status = json.loads(run.status_file.read_text()) | {"phase": "queued", "message": "waiting in the queue", "eta": 5}
+    replace_json(run.status_file, status)
+    launched = starting(state_of(run), True)
+    markup = head.head(glance(run, launched, []), head.Place(buttons(launched, read_only=False)))
+    assert "starting" in markup and "waiting in the queue" not in markup and "Time left" not in markup
+    assert row_of(run, launched)["eta"] is None
+
+
+def test_while_it_is_stopped_only_that_is_its_state(tmp_path):
+    run = run_folder(tmp_path, "a", state="stopped")
+    assert "wb-badge" in shown_head(run) and "wb-badge" not in shown_head(run, stopping=True)
+
+
+def test_both_rates_of_a_run_with_muon_stand_together(tmp_path):
+    found = [{"optimizer.name": "muon", "optimizer.lr": "0.006", "optimizer.muon_lr": "0.02", "train.steps": steps}
+             for steps in ("5", "6")]  # fmt: skip
+    assert [key for key, _ in diff.differences(found, all_rows=False)] == [
+        "optimizer.lr", "optimizer.muon_lr", "train.steps"]  # fmt: skip
+    assert diff.differences(found[:1] * 2, all_rows=False) == []
+
+
 def test_while_a_run_is_started_again_nothing_is_said_of_its_last_attempt(tmp_path):
     run = run_folder(tmp_path, "a", state="running")
     with running() as process:

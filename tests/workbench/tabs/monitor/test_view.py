@@ -253,6 +253,16 @@ def test_every_part_of_the_page_has_one_rule_for_resume(context, state, may):
                 resume()
 
 
+def test_where_a_run_goes_on_from_is_said_before_it_does(context):
+    run = run_folder(context.runs, "a", state="failed")
+    context.jobs.store.prepare()
+    assert actions.resume(context, "a") == "a has no checkpoint: it starts again at step 0"
+    context.jobs.cancel(context.jobs.queue()[0].id)
+    (run.checkpoints_dir / "step-00000003").mkdir(parents=True)
+    (run.checkpoints_dir / "step-00000003" / "MANIFEST.json").write_text("{}")
+    assert actions.resume(context, "a") == "a goes on from its checkpoint of step 3"
+
+
 def test_the_report_of_a_stop_goes_when_the_run_goes_on(context):
     """Started again from here or from a terminal: it then said of a running run that every process is gone."""
     run = run_folder(context.runs, "a", state="stopped")
