@@ -129,7 +129,7 @@ def test_columns_of_any_setting_are_found_by_search_and_kept_in_the_address(brow
     assert any("optimizer.weight_decay" in text for text in shown) and "Bits per byte" not in shown
     assert "optimizer.weight_decay" in address(page)["cols"].split(",")
     cell = page.locator('tr[data-id="alpha"] td[data-key="optimizer.lr"]')
-    assert cell.inner_text() == "0.01" and "wb-rt-number" in cell.get_attribute("class")
+    assert cell.inner_text() == "AdamW 0.01 · Muon 0.02" and "wb-rt-number" in cell.get_attribute("class")
 
 
 def test_runs_are_deleted_renamed_and_brought_back(browser_page, server, runs):
