@@ -72,7 +72,7 @@ def test_what_was_measured_is_what_the_estimate_beside_start_says(
     speed = Speed(4000.0, 3900.0, 4100.0, "measured: 20 steps just now <img src=x>")
     keep(Measured(speed, 10**9, None, 20, speed.basis), config, world_size=2, device="cpu")
     assert ">measured<" in said() and "about 5 min" in said() and "<img" not in said()  # 1,146,880 tokens at 4,000/s
-    assert "1.04 GB" in said(), "with the copies that saving makes"
+    assert "2.04 GB memory in 2 processes" in said(), "with the copies that saving makes, once"
 
 
 def test_a_measurement_is_shown_while_it_goes_on_and_when_it_failed(context: Context) -> None:
