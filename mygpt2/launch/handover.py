@@ -77,13 +77,17 @@ def submit(target: str, path: Path, spec: LaunchSpec) -> str:
     said = _said(argv, f"{TARGETS[target].title} takes the file by `{argv[0]}`, which is not installed here; run "
                  f"`{' '.join(argv)}` where it is")  # fmt: skip
     job = said.split(";")[0].strip() if target == "slurm" else spec.label
-    replace_json(path.with_suffix(".json"), {"schema": 1, "target": target, "job": job, "said": said})
+    kept = path.with_suffix(".json")
+    try:
+        replace_json(kept, {"schema": 1, "target": target, "job": job, "said": said})
+    except OSError as error:  # no failure: who runs the same command again would have the job twice
+        return f"{said} (the job is handed over, but {kept} cannot be written: {error.strerror or error})"
     return said
 
 
 def _said(argv: Sequence[str], missing: str) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     except FileNotFoundError:
         raise UserError(missing) from None
     except OSError as error:

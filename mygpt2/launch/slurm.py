@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
+from mygpt2.errors import UserError
 from mygpt2.launch.spec import LaunchSpec
 
 NOTICE_S = 120  # from SLURM's warning to the limit of time: the step is finished and a checkpoint written in it
@@ -11,8 +13,8 @@ PASSING, CRASHES = 50, 3  # how often a job is queued again, after something pas
 
 
 def render(spec: LaunchSpec) -> str:
-    """The script; `sbatch` takes it as it is."""
-    directives = "\n".join(f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in _asked(spec))
+    """The script; `sbatch` takes it as it is. UserError for a value that no directive can hold."""
+    directives = "\n".join(_directive(key, value) for key, value in _asked(spec))
     cores = f"--cpus-per-task={spec.cpus}" if spec.cpus else "--cpu-bind=none"
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in spec.environment)
     crash = f"    *) again {CRASHES} ;;  # the end of one node is the end of all\n" if spec.nodes > 1 else ""
@@ -40,6 +42,17 @@ exit "$code"
 """
 
 
+def _directive(key: str, value: str) -> str:
+    """One line for sbatch, which splits it into words at spaces, ends it at a # and takes double quotes away."""
+    if re.search(r'["\\\x00-\x1f\x7f]', value):
+        raise UserError(
+            f"#SBATCH --{key}={value!a} cannot be written on one line; leave out double quotes, backslashes and "
+            "control characters"
+        )
+    plain = re.fullmatch(r"[\w@%+=:,./-]*", value)
+    return f"#SBATCH --{key}" + (f"={value if plain else f'{chr(34)}{value}{chr(34)}'}" if value else "")
+
+
 def _asked(spec: LaunchSpec) -> list[tuple[str, str]]:
     asked = [
         ("job-name", spec.run),
@@ -47,7 +60,7 @@ def _asked(spec: LaunchSpec) -> list[tuple[str, str]]:
         ("ntasks-per-node", "1"),
         ("requeue", ""),
         ("open-mode", "append"),
-        ("output", str(spec.runs / "_launch" / f"{spec.run}-%j.log")),
+        ("output", str(spec.runs / "_launch" / spec.run).replace("%", "%%") + "-%j.log"),
     ]
     asked += [("cpus-per-task", str(spec.cpus))] if spec.cpus else [("exclusive", "")]
     if spec.gpus:

@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workdir", metavar="DIR", default=str(ROOT), help="the checkout on the nodes (as here)")
     group.add_argument("--volume", type=_volume, action="append", default=[], metavar="WHAT:PATH",
                        help="a claim (Kubernetes) or bucket (SkyPilot), and where nodes have it")  # fmt: skip
-    group.add_argument("--env", type=_pair, action="append", default=[], metavar="NAME=VALUE",
+    group.add_argument("--env", type=_variable, action="append", default=[], metavar="NAME=VALUE",
                        help="a variable for the run; may be repeated")  # fmt: skip
-    group.add_argument("--secret", action="append", default=[], metavar="NAME",
+    group.add_argument("--secret", type=_name, action="append", default=[], metavar="NAME",
                        help="a variable whose value is in the engine's own store, such as HF_TOKEN")  # fmt: skip
     group.add_argument("--option", type=_pair, action="append", default=[], metavar="KEY=VALUE",
                        help="the engine's own: #SBATCH --KEY=VALUE, SkyPilot's resource, a node's label")  # fmt: skip
@@ -81,6 +81,10 @@ def _spec(args: argparse.Namespace) -> LaunchSpec:
         batch.batch_tokens, config.model.block_size, batch.micro_batch, args.nodes * processes, config.data.lanes
     )
     _no_secrets(args.env)
+    texts = {"--runs": args.runs, "--workdir": args.workdir, "--gpu-type": args.gpu_type, "--image": args.image}
+    for option, text in texts.items():
+        if text is not None and _unwritable(str(text)):
+            raise UserError(f"{option} {str(text)!a} holds a line break or control character; give it without")
     words = ("--preset", preset, *words_of(_absolute(config), preset))
     return LaunchSpec(
         run=name, runs=PurePosixPath(args.runs.absolute()), words=words,
@@ -134,6 +138,18 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name) or _unwritable(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE on one line")
     return name, value
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """Stricter than `_pair`: a shell cannot export a name with a dot, and the run would go on without it."""
+    name, value = _pair(text)
+    return _name(name), value
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a variable's name; use letters, digits and _, as in HF_HOME")
+    return text
 
 
 def _volume(text: str) -> tuple[str, str]:

@@ -107,6 +107,11 @@ def test_skypilot_takes_the_task_and_refuses_a_broken_one(tmp_path: Path, monkey
         (["--to", "slurm", "--print", "--volume", "x"], "is not WHAT:PATH"),
         (["--to", "slurm", "--print", "--env", "A=b\nc"], "is not NAME=VALUE on one line"),
         (["--to", "slurm", "--print", "--env", "HF_TOKEN=hf_x"], "--secret HF_TOKEN"),
+        (["--to", "slurm", "--print", "--env", "a.b=1"], "'a.b' is not a variable's name"),
+        (["--to", "skypilot", "--print", "--secret", "A B"], "'A B' is not a variable's name"),
+        (["--to", "slurm", "--print", "--runs", "a\n#SBATCH --x"], "--runs 'a\\n#SBATCH --x' holds a line break"),
+        (["--to", "slurm", "--print", "--gpus", "1", "--gpu-type", "A\n#SBATCH --x"], "--gpu-type"),
+        (["--to", "slurm", "--print", "--option", 'comment="'], "leave out double quotes"),
         (["--to", "slurm", "--print", "--nodes", "3"], "batch_tokens=8192 is not a multiple of"),
         (["--to", "slurm", "--print", "--trian.steps", "3"], "train.steps"),
         (["--to", "slurm", "--print", "--run", "a/b"], "a/b"),
@@ -170,6 +175,23 @@ def test_a_file_is_handed_to_the_engines_own_program_and_what_it_said_is_kept(tm
     kept = json.loads(file.with_suffix(".json").read_text())
     assert (kept["target"], kept["job"]) == ("slurm", "17")
     assert file.read_text().startswith("#!/usr/bin/env bash\n#SBATCH --job-name=r\n")
+
+
+def test_a_directive_holds_its_value_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """sbatch splits at spaces, ends a line at a # and puts the job's number for %j, also where it is a folder's."""
+    runs = tmp_path / "my #1 runs" / "100%j"
+    said = shown(capsys, "slurm", "--print", "--run", "r", "--runs", str(runs), "--option", "comment=a b # it's c")
+    assert f'#SBATCH --output="{tmp_path}/my #1 runs/100%%j/_launch/r-%j.log"\n' in said
+    assert '#SBATCH --comment="a b # it\'s c"\n' in said
+    assert subprocess.run(["bash", "-n"], input=said, text=True).returncode == 0
+
+
+def test_what_the_engine_took_is_no_failure_whatever_it_said_and_wherever_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "_launch" / "r.json").mkdir(parents=True)
+    program(tmp_path / "bin", "sbatch", "printf '17;caf\\351\\n'")
+    done = submitted(tmp_path, "--to", "slurm", path=tmp_path / "bin")
+    assert done.returncode == 0, done.stderr
+    assert "handed to SLURM: 17;caf" in done.stdout and "r.json cannot be written: Is a directory" in done.stdout
 
 
 def test_an_engine_that_is_not_there_or_refuses_is_one_sentence(tmp_path: Path) -> None:
