@@ -133,10 +133,10 @@ class Board:
             return problem
         return None
 
-    def connect(self, make: Callable[[], None]) -> None:
+    def connect(self, make: Callable[[], None], what: str = "ready") -> None:
         """Runs `make`, which opens connections to the other ranks, and notes them. It cannot be interrupted, so nobody
-        begins before all are ready."""
-        problem = self._meet("ready")
+        begins before all are ready. Each time of an attempt has its own `what`."""
+        problem = self._meet(what)
         self._before = _sockets()
         make()
         self._connections |= _sockets() - self._before

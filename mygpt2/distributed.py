@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mygpt2.board import Board, RankInfo, one_fate
 from mygpt2.machine import ELSEWHERE, address_towards
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # PyTorch 2.13's name; before, the function was called otherwise.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -64,9 +67,10 @@ class World:
         self.rank, self.size = info.rank, info.size
         self.board = board
         self._control: Any = None
+        self._timeout = timedelta(seconds=timeout_s)
         if info.size == 1:
             return
-        timeout = timedelta(seconds=timeout_s)
+        timeout = self._timeout
         board = self.board = board or Board.join(info, env, timeout, check=lambda: None)
         if "GLOO_SOCKET_IFNAME" not in env and (interface := choose_interface(info, env)):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
@@ -161,6 +165,24 @@ class World:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
+    def mesh(self, nodes: int) -> DeviceMesh:
+        """`make_mesh` of all ranks, once in an attempt."""
+        assert self.board is not None, "a single rank has no mesh"
+        made: list[DeviceMesh] = []
+        self.board.connect(lambda: made.append(make_mesh(self.device.type, self.size, nodes, self._timeout)), "mesh")
+        return made[0]
+
+    def text_from_lead(self, work: Callable[[], str]) -> str:
+        """The text that `work` gives on rank 0, which alone runs it: on every rank."""
+        text = work().encode() if self.lead else b""
+        if self.size == 1:
+            return text.decode()
+        length = self.from_lead(lambda: len(text))
+        sent = torch.zeros(length, dtype=torch.uint8)
+        sent[: len(text)] = torch.frombuffer(bytearray(text or b"\0"), dtype=torch.uint8)[: len(text)]
+        dist.broadcast(sent, 0, group=self._control)
+        return bytes(sent.tolist()).decode()
+
     def close(self) -> None:
         """Leaves the others, once the first rank has ended where a failure ends them all."""
         if self.board is not None:
@@ -169,8 +191,48 @@ class World:
             dist.destroy_process_group()
 
 
+def make_mesh(kind: str, size: int, nodes: int, timeout: timedelta) -> DeviceMesh:
+    """The ranks in a row where `nodes` is 1, else as (nodes, ranks of a node), with a group for each row and column."""
+    from torch.distributed.device_mesh import DeviceMesh  # a second to import, which most runs do without
+
+    if nodes == 1:
+        assert dist.group.WORLD is not None
+        return DeviceMesh.from_group(dist.group.WORLD, kind, mesh_dim_names=("shard",))
+    ranks = torch.arange(size).view(nodes, -1)
+    groups = [
+        dist.new_subgroups_by_enumeration(dealt, timeout=timeout)[0]
+        for dealt in (ranks.T.tolist(), ranks.tolist())  # whoever holds the same part; whoever shares one model
+    ]
+    return DeviceMesh.from_group(groups, kind, ranks, mesh_dim_names=("replicate", "shard"))
+
+
 def no_sync(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Holds back the gradient exchange until the last micro-batch. It must cover the forward pass as well."""
+    if (hold_back := getattr(module, "set_requires_gradient_sync", None)) is not None:  # FSDP2's
+        hold_back(last)
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     return module.no_sync()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a tensor, which is all of one that is not shared out."""
+    own: torch.Tensor = getattr(tensor, "to_local", lambda: tensor)()
+    return own
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, by all ranks at once."""
+    tensor = tensor.detach()
+    whole: torch.Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return whole
+
+
+def own_rows(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The rows of `whole` of which this rank has `like`'s; all where that is not shared out."""
+    own = local(like)
+    if own is like:
+        return whole
+    mesh = like.device_mesh  # type: ignore[attr-defined]  # as PyTorch deals them: like torch.chunk, over the last dimension
+    first = mesh.get_local_rank(mesh.ndim - 1) * -(-len(whole) // mesh.size(mesh.ndim - 1))
+    return whole[first : first + len(own)]

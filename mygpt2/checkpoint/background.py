@@ -69,11 +69,12 @@ class Checkpointer:
         state: Mapping[str, Any],
         *,
         background: bool | None = None,
+        copied: bool = False,
     ) -> float:
         """Saves one step and returns the seconds training was held up.
 
-        In the background the tensors are copied first, so they may change as soon as this returns. A save still in
-        flight is waited for. `background` defaults to the configuration's.
+        In the background the tensors are copied first, so they may change as soon as this returns, unless they are
+        `copied` already. A save still in flight is waited for. `background` defaults to the configuration's.
         """
         began = time.monotonic()
         self.wait()
@@ -82,11 +83,12 @@ class Checkpointer:
             self._write(step, model, optimizer, frozen, began, None)
             self._raise_defect()
             return time.monotonic() - began
-        model_copy, optimizer_copy = self._snapshot.take({"model": model, "optimizer": optimizer})
+        if not copied:
+            model, optimizer = self._snapshot.take({"model": model, "optimizer": optimizer})
         held = time.monotonic() - began
         # Not a daemon: Python waits for it at exit, so a save in flight is finished even when training raises.
         self._thread = threading.Thread(
-            target=self._write, args=(step, model_copy, optimizer_copy, frozen, began, held), name="checkpoint"
+            target=self._write, args=(step, model, optimizer, frozen, began, held), name="checkpoint"
         )
         self._thread.start()
         return held

@@ -209,6 +209,10 @@ class TrainConfig(Section):
     residual: Literal["fp32", "bf16"] = setting(
         "fp32", "Numbers between the blocks: `bf16` halves what a GPU moves for norms and additions.", title="Residual"
     )
+    parallel: Literal["auto", "ddp", "fsdp2", "hsdp"] = setting(
+        "auto", "How ranks share the model: `ddp` whole on each, `fsdp2` a part on each, `hsdp` a part on each of a "
+        "machine. `auto`: ddp while it fits a GPU, else fsdp2.", title="Parallelism",
+    )  # fmt: skip
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(_as_word)] = setting(
         "auto",
         "torch.compile the step: slower start, faster steps. `auto`: on a GPU, and on a CPU for long runs.",
@@ -237,12 +241,9 @@ class EvalConfig(Section):
         ge=0,
     )
     batch: int | None = setting(
-        None,
-        "Sequences per forward pass; does not change the result.",
-        title="Validation batch",
-        unit="sequences",
+        None, "Sequences per forward pass; does not change the result.", title="Validation batch", unit="sequences",
         ge=1,
-    )
+    )  # fmt: skip
     yardstick: str = setting(
         "gpt2",
         "Model whose loss on the same tokens, once measured, the run is held against; `off`: none.",

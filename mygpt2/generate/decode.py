@@ -128,7 +128,7 @@ class Decoder:
         self.device = model.wte.device
         self.fixed_shapes = compile and self.device.type != "cpu"  # a step of other shapes compiles anew
         use: Product = CompiledProduct() if compile and not self.fixed_shapes else product
-        self._run_block = compiled(Block.forward) if self.fixed_shapes else None
+        self._run_block = compiled(Block.plain) if self.fixed_shapes else None
         self.model = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()  # parameters are shared
         wte = pack(model.wte[: model.config.vocab_size], kind)
         self._head = PackedLinear(wte, None, use)

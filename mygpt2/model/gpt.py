@@ -118,7 +118,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: Past | None = None, run: RunBlock | None = None) -> Tensor:
+        """The stream after this block, by way of `run` where that is given: `plain`, compiled for example.
+
+        It is called within the module's call, whose hooks may have to bring the parameters first.
+        """
+        return self.plain(x, past) if run is None else run(self, x, past)
+
+    def plain(self, x: Tensor, past: Past | None = None) -> Tensor:
         p = self.dropout if self.training else 0.0
         x = x + dropped(self.attn(self.ln_1(x), past), p)
         return x + dropped(self.mlp(self.ln_2(x)), p)
@@ -208,7 +215,7 @@ class GPT(nn.Module):
         """Hidden states after the last norm, (B, T, C), of token ids (B, T).
 
         With a cache, row b of `idx` stands at the positions from `starts[b]` on (0 unless given), sees what the cache
-        holds before them, and is stored there. `run_block` may stand in for calling a block, compiled for example.
+        holds before them, and is stored there. `run_block` computes a block, as `Block.forward` says.
         `residual` is the dtype of the residual stream, the embeddings' own unless given.
         """
         body, T = self.transformer, idx.shape[1]
@@ -222,7 +229,7 @@ class GPT(nn.Module):
             x = (body.wte(idx) + body.wpe(pasts[0].places[2])).flatten(0, 1)  # (B x T, C)
         x = dropped(x if residual is None else x.to(residual), self.config.dropout if self.training else 0.0)
         for block, past in zip(cast(Iterable[Block], body.h), pasts, strict=True):
-            x = block(x, past) if run_block is None else run_block(block, x, past)
+            x = block(x, past, run_block)
         return body.ln_f(x).view(*idx.shape, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -247,7 +254,7 @@ class LossModule(nn.Module):
         self.compiled = compile
         self.residual = residual
         # One block is compiled and serves all: 24 layers take no longer to compile than 2.
-        self._run_block: RunBlock | None = compiled(Block.forward) if compile else None
+        self._run_block: RunBlock | None = compiled(Block.plain) if compile else None
 
     def forward(self, idx: Tensor, targets: Tensor) -> LossParts:
         vocab_size = self.model.config.vocab_size
@@ -262,9 +269,12 @@ _PADDED = "transformer.wte.weight"
 
 def state_for_checkpoint(model: GPT) -> dict[str, Tensor]:
     """Every parameter by name, detached; wte as (vocab_size, C). Views: clone before training on."""
-    tensors = {name: p.detach() for name, p in model.named_parameters()}
-    tensors[_PADDED] = tensors[_PADDED][: model.config.vocab_size]
-    return tensors
+    return without_padding({name: p.detach() for name, p in model.named_parameters()}, model.config.vocab_size)
+
+
+def without_padding(tensors: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """The tensors as files hold them."""
+    return {name: tensor[:vocab_size] if name == _PADDED else tensor for name, tensor in tensors.items()}
 
 
 def check_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:

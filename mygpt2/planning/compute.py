@@ -34,17 +34,17 @@ def training_flops(config: RunConfig, vocab_size: int) -> float:
     return flops_per_token(counted, m.n_layer, m.n_embd, m.block_size)
 
 
-def fast_micro_batch(model: ModelConfig, gpu_bytes: int | None) -> int:
+def fast_micro_batch(model: ModelConfig, gpu_bytes: int | None, shards: int = 1) -> int:
     """Sequences per forward pass that are known to be fast and to fit. `gpu_bytes` is None without CUDA.
 
     On a GPU 70 % of the memory left beside 16 bytes per parameter is shared among sequences of about 34 bytes per
     token, channel and layer (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrices that SDPA never
-    stores).
+    stores). Of weights shared out over `shards` ranks each keeps its part, and at times 4 bytes per parameter whole.
     """
     if gpu_bytes is None:
         return max(1, CPU_TOKENS // model.block_size)
     states = 16 * (12 * model.n_layer * model.n_embd**2 + 50304 * model.n_embd)
-    free = 0.7 * (gpu_bytes - states)
+    free = 0.7 * (gpu_bytes - (states if shards == 1 else states // shards + states // 4))
     return max(1, min(GPU_SEQUENCES, int(free / (34 * model.n_layer * model.n_embd * model.block_size))))
 
 

@@ -19,6 +19,7 @@ from mygpt2.planning.kept import recall
 from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_machine
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
+from mygpt2.planning.parallel import parallel_choice
 from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, fastest, observe_runs, runs_alike
 from mygpt2.planning.trial import Measured
 
@@ -99,9 +100,12 @@ class _Facts:
                 "tokenizer.json or its folder"
             )
         gpu = machine.gpus[0].memory_bytes if device == "cuda" and machine.gpus else None
-        limit = fast_micro_batch(m, gpu)
-        batch = plan_batch(t.batch_tokens, m.block_size, t.micro_batch, world_size, config.data.lanes, limit)
         precision, why = likely_precision(config, device, machine.gpus)
+        shards = parallel_choice(
+            config, vocab_size, ranks=world_size, local_ranks=None, device=device, precision=precision, gpu_bytes=gpu
+        ).shards
+        limit = fast_micro_batch(m, gpu, shards)
+        batch = plan_batch(t.batch_tokens, m.block_size, t.micro_batch, world_size, config.data.lanes, limit)
         observed = observe_runs(runs)
         parameters = count_parameters(m, vocab_size)
         if measured is None and runs is not None and not machine.elsewhere:
@@ -112,7 +116,7 @@ class _Facts:
             config, world_size, device, precision, why, vocab_size, parameters, batch,
             source_size(config, vocab_size, observed, cache_folder(config.data.cache_dir)),
             rank_memory(config, vocab_size, micro_batch=batch.micro_batch, accumulation=batch.accumulation,
-                        ranks=world_size, device=device, precision=precision),
+                        ranks=world_size, device=device, precision=precision, shards=shards),
             disk_use(config, parameters, Shape.of(m, vocab_size)),
             free_disk(runs) if runs is not None and not machine.elsewhere else None,
             measured.speed if measured else

@@ -26,7 +26,7 @@ MOMENTS = {
     "as the backward pass begins": ("weights", "optimizer", "held", "activations", "head", "backward"),
     "as the backward pass ends": ("weights", "optimizer", "gradients", "again"),
     "in the optimizer's step": ("weights", "optimizer", "gradients", "update"),
-    "while validating": ("weights", "optimizer", "kept", "validation"),
+    "while validating": ("weights", "optimizer", "kept", "validation", "whole"),
 }
 
 
@@ -51,16 +51,16 @@ class RankMemory:
 
 
 def rank_memory(
-    config: RunConfig, vocab_size: int, *, micro_batch: int, accumulation: int, ranks: int, device: str, precision: str
-) -> RankMemory:
-    """Tensors of one rank of an uncompiled run on its device, at their most."""
+    config: RunConfig, vocab_size: int, *, micro_batch: int, accumulation: int, ranks: int, device: str, precision: str,
+    shards: int = 1,
+) -> RankMemory:  # fmt: skip
+    """Tensors of one rank of an uncompiled run on its device, at their most. `shards` ranks share one model."""
     shape = Shape.of(config.model, vocab_size)
     item = 2 if precision in ("bf16", "fp16") else FLOAT
     tokens = micro_batch * config.model.block_size
     parts = [
-        Part("weights", "Weights", FLOAT * shape.parameters, f"4 bytes x {shape.parameters:,}, padded rows included"),
-        Part("gradients", "Gradients", FLOAT * shape.parameters, "4 bytes per parameter"),
-        _optimizer(config, shape),
+        *_shared(config, shape, shards, accumulation),
+        _optimizer(config, shape, shards),
         _activations(config, shape, tokens, item, device),
         Part("head", "Gradients of the output layer", FLOAT * shape.embedding + item * tokens * shape.width,
              "made with the loss: 4 bytes per weight of the output matrix, and those of the hidden states"),
@@ -76,8 +76,9 @@ def rank_memory(
     ]  # fmt: skip
     by_key = {part.key: part for part in parts}
     # Gradients exist during a forward pass only once an earlier one has made some; several ranks keep theirs for ever.
-    kept = by_key["gradients"].size if ranks > 1 else 0
-    held = by_key["gradients"].size if accumulation > 1 or ranks > 1 else 0
+    several = ranks > 1 and shards == 1
+    kept = by_key["gradients"].size if several else 0
+    held = by_key["gradients"].size if accumulation > 1 or several else 0
     again = by_key["second"].size if held else 0  # else the first of the two becomes the gradient itself
     sizes = {key: part.size for key, part in by_key.items()} | {"held": held, "kept": kept, "again": again}
     moments = {moment: sum(sizes[key] for key in keys) for moment, keys in MOMENTS.items()}
@@ -111,11 +112,31 @@ def optimizer_bytes(config: RunConfig, shape: Shape) -> int:
     return FLOAT * (muon + 2 * (shape.parameters - muon))
 
 
-def _optimizer(config: RunConfig, shape: Shape) -> Part:
+def _shared(config: RunConfig, shape: Shape, shards: int, accumulation: int) -> list[Part]:
+    """Weights and gradients. Of shared ones two blocks and the embeddings are whole at a time; gradients of several
+    forward passes are whole until they are exchanged, and weights while they are measured, sampled or saved."""
+    whole = FLOAT * shape.parameters
+    if shards == 1:
+        how = f"4 bytes x {shape.parameters:,}, padded rows included"
+        return [Part("weights", "Weights", whole, how), Part("gradients", "Gradients", whole, "4 bytes per parameter"),
+                Part("whole", "Whole weights", 0, "")]  # fmt: skip
+    near = FLOAT * (shape.parameters - shape.matrices + 2 * shape.matrices // config.model.n_layer)
+    how = f"4 bytes x {shape.parameters:,} / {shards} ranks, and"
+    part = -(-whole // shards)
+    return [
+        Part("weights", "Weights", part + near, f"{how} two blocks and the embeddings whole"),
+        Part("gradients", "Gradients", part + (whole if accumulation > 1 else near),
+             f"{how} {'all' if accumulation > 1 else 'two blocks and the embeddings'} whole until they are exchanged"),
+        Part("whole", "Whole weights", whole, "4 bytes per parameter while they are measured or sampled"),
+    ]  # fmt: skip
+
+
+def _optimizer(config: RunConfig, shape: Shape, shards: int) -> Part:
     how = "AdamW: two float32 moments per parameter"
     if config.optimizer.name == "muon":
         how = "Muon: one float32 momentum for the blocks' matrices; AdamW: two moments for the rest"
-    return Part("optimizer", "Optimizer state", optimizer_bytes(config, shape), how)
+    how += f", / {shards} ranks" if shards > 1 else ""
+    return Part("optimizer", "Optimizer state", -(-optimizer_bytes(config, shape) // shards), how)
 
 
 def _activations(config: RunConfig, shape: Shape, tokens: int, item: int, device: str) -> Part:

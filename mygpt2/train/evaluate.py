@@ -22,17 +22,20 @@ from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
 from mygpt2.run_dir import RunWriter
 from mygpt2.tokenizer import Tokenizer
+from mygpt2.train.parallel import Weights
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The plain module is measured, never the compiled one: other shapes would compile anew.
+    """The plain module is measured, never the compiled one: other shapes would compile anew. Its weights are whole on
+    every rank meanwhile, so that ranks need not have equally much to do.
 
     `text` is None where no document is held out, `table` where HellaSwag was not asked for, `yardstick` where GPT-2's
     loss on these tokens is not known.
     """
 
     scorer: GPTScorer
+    weights: Weights
     world: World
     text: TokenStream | None
     batch: int | None
@@ -42,24 +45,26 @@ class Evaluations:
     def loss(self) -> LossResult:
         """Of the held-out documents, in windows of the run's own context."""
         assert self.text is not None, "no document is held out"
-        return evaluate(self.scorer, self.text, window=self.scorer.block_size, ranks=self.world, batch=self.batch)
+        with self.weights.whole():
+            return evaluate(self.scorer, self.text, window=self.scorer.block_size, ranks=self.world, batch=self.batch)
 
     def hellaswag(self) -> dict[str, Any]:
         """Both protocols; see `evals.hellaswag.summary`."""
         assert self.table is not None, "HellaSwag was not asked for"
-        return hellaswag.summary(self.table, hellaswag.score(self.scorer, self.table, ranks=self.world))
+        with self.weights.whole():
+            return hellaswag.summary(self.table, hellaswag.score(self.scorer, self.table, ranks=self.world))
 
 
 def evaluations(
     config: RunConfig,
     world: World,
-    model: GPT,
+    weights: Weights,
     tokenizer: Tokenizer,
     held_out: ValidationSet | None,
     precision: Precision,
 ) -> Evaluations:
     """Everything ready: what is wrong with a file is said before the first step, not at the first interval."""
-    scorer = GPTScorer(model, precision)
+    scorer = GPTScorer(weights.view, precision)
     cache_dir = cache_folder(config.data.cache_dir)
     text = held_out_stream(held_out, tokenizer) if held_out else None
     table = None
@@ -68,7 +73,7 @@ def evaluations(
         items = world.lead_first(lambda: load_items(where, cache_dir, limit, option="eval.hellaswag="))
         table = hellaswag.tabulate(items, tokenizer, scorer.block_size)
     known = _yardstick(config, world, tokenizer, text, cache_dir, precision) if text else None
-    return Evaluations(scorer, world, text, config.eval.batch, known, table)
+    return Evaluations(scorer, weights, world, text, config.eval.batch, known, table)
 
 
 def _yardstick(

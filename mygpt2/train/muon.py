@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from mygpt2.distributed import gathered, local, own_rows
 from mygpt2.model.compiled import compiled
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic that pushes all singular values towards 1
@@ -38,7 +39,8 @@ class Muon(torch.optim.Optimizer):
     """For 2-D parameters; `rank` of `size` orthogonalises its share, and `gather` brings all shares together.
 
     A matrix's update depends neither on `size` nor on who computes it: the piles that are worked on together are the
-    same for any number of ranks.
+    same for any number of ranks. Where parameters are shared out (FSDP2) momentum is likewise; their
+    directions are brought together pile by pile.
     """
 
     def __init__(
@@ -75,19 +77,24 @@ class Muon(torch.optim.Optimizer):
         for p in self._matrices:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in self._matrices]
-        torch._foreach_lerp_(buffers, [cast(Tensor, p.grad) for p in self._matrices], 1 - momentum)
-        torch._foreach_mul_(self._matrices, 1 - lr * group["weight_decay"])
+        buffers = [local(self.state[p]["momentum_buffer"]) for p in self._matrices]
+        torch._foreach_lerp_(buffers, [local(cast(Tensor, p.grad)) for p in self._matrices], 1 - momentum)
+        torch._foreach_mul_([local(p) for p in self._matrices], 1 - lr * group["weight_decay"])
         if self.size == 1:
             for pile in self.shares[0]:
-                self._apply(pile, self._update(pile, momentum), lr)
+                self._apply(pile, self._update(self._directions(pile, momentum)), lr)
             return
         for pile, update in self._exchanged(momentum):
             self._apply(pile, update, lr)
 
-    def _update(self, pile: list[Tensor], momentum: float) -> Tensor:
-        """(n, rows, columns) in `dtype`: one pile's orthogonalised Nesterov momentum, lying as its parameters do."""
-        x = torch.stack([cast(Tensor, p.grad).lerp(self.state[p]["momentum_buffer"], momentum) for p in pile])
+    def _directions(self, pile: list[Tensor], momentum: float) -> Tensor:
+        """(n, rows, columns): one pile's Nesterov momentum. Where parameters are shared out, by all ranks at once."""
+        gradients = [cast(Tensor, p.grad) for p in pile]
+        both = zip(gradients, (self.state[p]["momentum_buffer"] for p in pile), strict=True)
+        return torch.stack([gathered(gradient.lerp(buffer, momentum)) for gradient, buffer in both])
+
+    def _update(self, x: Tensor) -> Tensor:
+        """(n, rows, columns) in `dtype`: the directions orthogonalised, lying as they did."""
         x.div_(x.norm(dim=(1, 2), keepdim=True).clamp_(min=LEAST_NORM))
         tall = x.shape[1] > x.shape[2]
         x = self._orthogonalise((x.mT if tall else x).to(self.dtype).contiguous())
@@ -98,8 +105,14 @@ class Muon(torch.optim.Optimizer):
         room = max(sum(p.numel() for pile in share for p in pile) for share in self.shares)
         device = self._matrices[0].device
         mine = torch.zeros(room, dtype=self.dtype, device=device)
-        for pile, place in _places(self.shares[self.rank], mine):
-            place.copy_(self._update(pile, momentum))
+        shared_out = local(self._matrices[0]) is not self._matrices[0]
+        for rank, share in enumerate(self.shares):
+            if rank == self.rank:
+                for pile, place in _places(share, mine):
+                    place.copy_(self._update(self._directions(pile, momentum)))
+            elif shared_out:
+                for pile in share:
+                    self._directions(pile, momentum)  # this rank's parts, for the one who needs them whole
         everyones = torch.empty(self.size * room, dtype=self.dtype, device=device)
         cast(AllGather, self._gather)(everyones, mine)
         for share, part in zip(self.shares, everyones.split(room), strict=True):
@@ -107,7 +120,8 @@ class Muon(torch.optim.Optimizer):
 
     def _apply(self, pile: list[Tensor], update: Tensor, lr: float) -> None:
         rows, columns = pile[0].shape
-        torch._foreach_add_(pile, list(update.unbind()), alpha=-lr * math.sqrt(max(1.0, rows / columns)))
+        parts = [own_rows(whole, p) for whole, p in zip(update.unbind(), pile, strict=True)]
+        torch._foreach_add_([local(p) for p in pile], parts, alpha=-lr * math.sqrt(max(1.0, rows / columns)))
 
 
 def piles(matrices: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,20 @@ class Optimizer:
                     found[f"{self.names[parameter]}/{key}"] = value  # type: ignore[index]
         return found
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores what `state_tensors` gave. Names or shapes that do not fit are refused before anything changes."""
-        owner = {name: (p, part) for part in self.parts for p, name in self._owned(part)}
+        owner = self._owners()
+        self.check_state_tensors(tensors)
+        for key, tensor in tensors.items():
+            name, _, kind = key.rpartition("/")
+            parameter, part = owner[name]
+            # AdamW's step counters live on the device only in its fused form.
+            place = parameter.device if kind != "step" or _fused(part) else torch.device("cpu")
+            part.state[parameter][kind] = tensor.to(place, copy=True)
+
+    def check_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """UserError for names and shapes that do not fit."""
+        owner = self._owners()
         for key, tensor in tensors.items():
             name, _, kind = key.rpartition("/")
             if name not in owner:
@@ -96,12 +107,9 @@ class Optimizer:
                 raise UserError(
                     f"the checkpoint's state {key!r} was made by another optimizer; keep optimizer.name as it was"
                 )
-        for key, tensor in tensors.items():
-            name, _, kind = key.rpartition("/")
-            parameter, part = owner[name]
-            # AdamW's step counters live on the device only in its fused form.
-            place = parameter.device if kind != "step" or _fused(part) else torch.device("cpu")
-            part.state[parameter][kind] = tensor.to(place, copy=True)
+
+    def _owners(self) -> dict[str, tuple[nn.Parameter, torch.optim.Optimizer]]:
+        return {name: (p, part) for part in self.parts for p, name in self._owned(part)}
 
     def _owned(self, part: torch.optim.Optimizer) -> Iterable[tuple[nn.Parameter, str]]:
         return ((p, self.names[p]) for group in part.param_groups for p in group["params"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_of, sweep
+from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_name, step_of, sweep
 from mygpt2.config.fields import settings, toml_value
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS
@@ -23,7 +24,7 @@ LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose
 HARMLESS = (
     "data.threads", "data.prefetch_steps", "data.token_cache", "data.cache_gb", "data.cache_dir", "data.outage_minutes",
     "data.max_quarantine", "data.fork", "data.validation_tokens", "train.micro_batch", "train.device", "train.compile",
-    "train.deterministic", "train.stall_minutes", "train.max_skips",
+    "train.deterministic", "train.parallel", "train.stall_minutes", "train.max_skips",
 )  # fmt: skip
 NOTICEABLE = 0.02  # a jump of the rate, as a share of its peak, that is told
 
@@ -54,10 +55,13 @@ class Resumed:
         return [f"{name} was {_show(old)} and is {_show(new)}" for name, (old, new) in self.learning.items()]
 
 
-def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World) -> Resumed | None:
+def find(
+    run: RunDir, writer: RunWriter | None, config: RunConfig, world: World, *, alone: bool = False
+) -> Resumed | None:
     """The newest whole checkpoint, checked against the configuration; None for a run that begins.
 
-    Rank 0 reads and verifies it and tells the others which one it is; each rank verifies what it reads, once.
+    Rank 0 reads and verifies it and tells the others which one it is; each rank verifies what it reads, once. Where
+    rank 0 reads `alone`, the others have its state and no tensors.
     UserError when the run cannot go on like this, TryAgain when its checkpoints cannot be read just now.
     """
     chosen: Checkpoint | None = None
@@ -77,6 +81,9 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
     step = world.from_lead(first)
     if step < 0:
         return None
+    if alone:
+        state = json.loads(world.text_from_lead(lambda: json.dumps(chosen.state if chosen else None)))
+        chosen = chosen or Checkpoint(step, run.checkpoints_dir / step_name(step), {}, {}, state)
     if chosen is None:
         chosen = load(next(path for path in candidates(run.checkpoints_dir) if step_of(path.name) == step))
     changes = dict(_changes(_config(chosen), config))

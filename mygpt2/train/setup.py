@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mygpt2.checkpoint import Checkpoint, Checkpointer
 from mygpt2.config.batch import plan_batch
@@ -25,11 +27,13 @@ from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.planning.compute import compile_choice, fast_micro_batch, flops_per_token
 from mygpt2.planning.machine import published
+from mygpt2.planning.parallel import Parallel, parallel_choice
 from mygpt2.progress import progress_bar
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
 from mygpt2.train.optim import Optimizer
+from mygpt2.train.parallel import SharedWeights, Weights
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.signals import Requests
@@ -40,6 +44,7 @@ from mygpt2.train.trainer import Trainer, TrainState
 if TYPE_CHECKING:
     from mygpt2.train.attempt import Attempt
 
+SHARED_OUT = ("fsdp2", "hsdp")
 RESIDUAL = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -51,28 +56,29 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     if world.device.type == "cpu":
         keep_memory_warm()
     tokenizer = load_tokenizer(config.data.tokenizer)
-    resumed = find(attempt.run, attempt.writer, config, world)
+    parallel = _parallel(config, world, tokenizer, precision)
+    resumed = find(attempt.run, attempt.writer, config, world, alone=parallel.kind in SHARED_OUT)
     checkpoint = resumed.checkpoint if resumed else None
     say = print if world.lead else _nothing
     if tokenizer.note:
         say(tokenizer.note)
-    limit = micro_batch_limit(config, world.device)
+    limit = micro_batch_limit(config, world.device, parallel.shards)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
                       config.data.lanes, limit)  # fmt: skip
     loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, checkpoint)
-    model = _model(config, tokenizer, world.device, checkpoint)
     compiled, why = _compile(config, world, tokenizer, precision)
-    optimizer = Optimizer(model, config.optimizer, world.device, world, compiled)
+    weights, module = _weights(config, world, tokenizer, checkpoint, parallel, compiled)
+    model, optimizer = weights.view, Optimizer(weights.model, config.optimizer, world.device, world, compiled)
     schedule = Schedule(config.schedule, config.train.steps)
     guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
     step = TrainStep(
-        world.wrap(LossModule(model, compiled, RESIDUAL[config.train.residual])), optimizer, world, precision, guard,
+        module, optimizer, world, precision, guard,
         micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip
     state = TrainState()
     if resumed:
-        state = _restore(resumed.checkpoint, config, world, optimizer, schedule, step, precision)
+        state = _restore(resumed.checkpoint, config, weights, optimizer, schedule, step, precision)
         _tell(resumed, attempt, say)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
@@ -80,6 +86,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, "
         f"{torch.get_num_threads()} threads per rank"
     )
+    if world.size > 1:
+        say(f"train.parallel={config.train.parallel}: {parallel.kind}, {parallel.why}")
     say(f"train.compile={config.train.compile}: {'on' if compiled else 'off'}, {why}"
         + ("; compiling now, which can take a minute or two before the first step" if compiled else ""))  # fmt: skip
     m = config.model
@@ -94,9 +102,9 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         resumed.token_offset(config) if resumed else 0,
     )
     return Trainer(
-        config=config, world=world, run=attempt.run, attempt=attempt.number, model=model, tokenizer=tokenizer,
+        config=config, world=world, run=attempt.run, attempt=attempt.number, weights=weights, tokenizer=tokenizer,
         optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader,
-        evaluations=evaluations(config, world, model, tokenizer, held_out, precision),
+        evaluations=evaluations(config, world, weights, tokenizer, held_out, precision),
         checkpointer=_checkpointer(config, attempt, say),
         trace=_trace(config, attempt, world, loader),
         recorder=recorder, requests=requests, state=state,
@@ -104,10 +112,25 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     )  # fmt: skip
 
 
-def micro_batch_limit(config: RunConfig, device: torch.device) -> int:
+def micro_batch_limit(config: RunConfig, device: torch.device, shards: int = 1) -> int:
     """Sequences per forward pass when nobody said: what is known to be fast and to fit."""
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    return fast_micro_batch(config.model, memory)
+    return fast_micro_batch(config.model, _gpu_bytes(device), shards)
+
+
+def _gpu_bytes(device: torch.device) -> int | None:
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def _parallel(config: RunConfig, world: World, tokenizer: Tokenizer, precision: Precision) -> Parallel:
+    """What `train.parallel` means here. The first rank decides for all, whose GPUs may differ."""
+
+    def choice() -> str:
+        return json.dumps(parallel_choice(
+            config, tokenizer.vocab_size, ranks=world.size, local_ranks=world.info.local_size,
+            device=world.device.type, precision=precision.name, gpu_bytes=_gpu_bytes(world.device),
+        ))  # fmt: skip
+
+    return Parallel(*json.loads(world.text_from_lead(choice)))
 
 
 def _compile(config: RunConfig, world: World, tokenizer: Tokenizer, precision: Precision) -> tuple[bool, str]:
@@ -206,18 +229,30 @@ def _watch(
     )  # fmt: skip
 
 
-def _model(config: RunConfig, tokenizer: Tokenizer, device: torch.device, checkpoint: Checkpoint | None) -> GPT:
-    m = config.model
+def _weights(
+    config: RunConfig, world: World, tokenizer: Tokenizer, checkpoint: Checkpoint | None, parallel: Parallel,
+    compiled: bool,
+) -> tuple[Weights, nn.Module]:  # fmt: skip
+    """The weights, new or of a checkpoint, and the module whose backward pass exchanges their gradients."""
+    m, residual = config.model, RESIDUAL[config.train.residual]
     shape = GPTConfig(m.n_layer, m.n_head, m.n_embd, m.block_size, tokenizer.vocab_size, m.bias, m.dropout)
-    model = GPT(shape, seed=config.train.seed)
-    if checkpoint:
-        load_state(model, checkpoint.model)
-    return model.to(device)
+
+    def initial() -> GPT:
+        model = GPT(shape, seed=config.train.seed)
+        if checkpoint:
+            load_state(model, checkpoint.model)
+        return model
+
+    if parallel.kind in SHARED_OUT:
+        shared = SharedWeights(shape, world, parallel.nodes, compiled, residual, initial)
+        return shared, shared.module
+    model = initial().to(world.device)
+    return Weights(model), world.wrap(LossModule(model, compiled, residual))
 
 
 def _restore(
-    checkpoint: Checkpoint, config: RunConfig, world: World, optimizer: Optimizer, schedule: Schedule, step: TrainStep,
-    precision: Precision,
+    checkpoint: Checkpoint, config: RunConfig, weights: Weights, optimizer: Optimizer, schedule: Schedule,
+    step: TrainStep, precision: Precision,
 ) -> TrainState:  # fmt: skip
     """Everything but the weights and the data position, which are in place already."""
     state = checkpoint.state
@@ -226,7 +261,7 @@ def _restore(
             f"the checkpoint was trained in {state['precision']} and this machine chooses {precision.name}; "
             f"say which with --train.precision {state['precision']} or --train.precision {precision.name}"
         )
-    optimizer.load_state_tensors(checkpoint.optimizer)
+    weights.load_optimizer(optimizer, checkpoint.optimizer)
     schedule.load_state_dict(state["schedule"])
     if state["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(state["scaler"])

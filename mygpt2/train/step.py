@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mygpt2.device import Precision
-from mygpt2.distributed import World, no_sync
+from mygpt2.distributed import World, gathered, no_sync
 from mygpt2.errors import EXIT_DEFECT
 from mygpt2.failures import NONFINITE
 from mygpt2.model.loss import IGNORE
@@ -178,7 +178,7 @@ class TrainStep:
         if self.scaler.is_enabled():
             for part in self.optimizer.parts:
                 self.scaler.unscale_(part)
-        total_norm = torch.nn.utils.get_total_norm(grads)
+        total_norm = gathered(torch.nn.utils.get_total_norm(grads))
         self.meanwhile()
         nll_sum, grad_norm, *row_sums = self._on_host(nll, total_norm, row_nll)
         loss, forward_s = nll_sum / max(valid, 1), self.stopwatch.taken()

@@ -20,7 +20,6 @@ from mygpt2.data.trace import TraceWriter
 from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import EXIT_OK, EXIT_STOPPED, TryAgain
-from mygpt2.model import GPT, state_for_checkpoint
 from mygpt2.model.loss import IGNORE
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.schedule import Schedule
@@ -28,6 +27,7 @@ from mygpt2.tokenizer import Tokenizer
 from mygpt2.train.evaluate import Evaluations, write_samples
 from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
+from mygpt2.train.parallel import Weights
 from mygpt2.train.record import Recorder
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import Counted, StepResult, TrainStep, to_device
@@ -56,7 +56,7 @@ class Trainer:
     world: World
     run: RunDir
     attempt: int
-    model: GPT
+    weights: Weights
     tokenizer: Tokenizer
     optimizer: Optimizer
     schedule: Schedule
@@ -197,11 +197,13 @@ class Trainer:
         self.recorder.hellaswag(self.state.step, result, time.perf_counter() - began)
 
     def _sample(self) -> None:
-        if self.recorder.writer is None or not self.config.sample.prompts:
+        if not self.config.sample.prompts:
             return
         self._status("running", "sampling")
         step, writer = self.state.step, self.recorder.writer
-        write_samples(writer, self.model, self.tokenizer, self.config, step, self.precision)
+        with self.weights.whole() as model:
+            if writer is not None:
+                write_samples(writer, model, self.tokenizer, self.config, step, self.precision)
 
     def _serve(self, asked: Asked) -> None:
         if any(asked):
@@ -229,7 +231,8 @@ class Trainer:
         self._write_checkpoint(background=background)
 
     def _write_checkpoint(self, *, background: bool) -> None:
-        """The first rank's work alone: it knows every rank's position."""
+        """The first rank's work: it knows every rank's position. Weights that are shared out all ranks bring there."""
+        model, optimizer = self.weights.tensors(self.optimizer)
         if self.checkpointer is None:
             return
         assert self.state.cursor is not None, "nothing was consumed yet"
@@ -238,9 +241,9 @@ class Trainer:
         if self._validated and self._validated[0] == step:
             self._note_best(step, self._validated[1])
         state = self._state(self.state.cursor, list(self.state.quarantine))
-        model, optimizer = state_for_checkpoint(self.model), self.optimizer.state_tensors()
         with self.world.undisturbed():
-            self.checkpointer.save(step, model, optimizer, state, background=background)
+            copied = self.weights.shared_out
+            self.checkpointer.save(step, model, optimizer, state, background=background, copied=copied)
         self._saved = step
         self._status("running", "training")
 
@@ -322,6 +325,8 @@ class Trainer:
             return ""
         if self.train_step.unfinished:
             return f"the weights were being changed, so step {step} is not saved"
+        if self.weights.shared_out:
+            return f"the weights are shared out among the ranks, so step {step} is not saved"
         self._write_checkpoint(background=False)
         self._check_saved()
         return f"step {step} is saved"

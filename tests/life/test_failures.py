@@ -18,7 +18,7 @@ from tests.life import harness
 
 PLACES = {
     "opening the data": ("mygpt2.train.setup", "_data"),
-    "building": ("mygpt2.train.setup", "_model"),
+    "building": ("mygpt2.train.setup", "_weights"),
     "the first batch": ("mygpt2.data.loader", "Loader.poll"),
     "a step": ("mygpt2.train.step", "TrainStep._accumulate"),
     "the update": ("mygpt2.train.optim", "Optimizer.step"),

@@ -92,7 +92,7 @@ def test_a_traced_block_serves_every_layer_and_changes_nothing() -> None:
     config = GPTConfig(n_layer=3, n_head=2, n_embd=32, block_size=40, vocab_size=99)
     plain_module, traced_module = LossModule(GPT(config, seed=3)), LossModule(GPT(config, seed=3))
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    traced_module._run_block = torch.compile(Block.forward, backend=counter, dynamic=False)
+    traced_module._run_block = torch.compile(Block.plain, backend=counter, dynamic=False)
     idx = torch.randint(0, 99, (2, 40), generator=torch.Generator().manual_seed(0))
     losses = []
     for module in (plain_module, traced_module):

@@ -15,6 +15,7 @@ from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.train.optim import Optimizer
+from mygpt2.train.parallel import SharedWeights, Weights
 from mygpt2.train.step import Guard, NonFinite, TrainStep, count_targets, step_seed
 from tests import forks
 
@@ -233,8 +234,8 @@ def test_the_host_waits_once_for_the_numbers_of_a_step():
     assert (result.loss, result.grad_norm) == (plain.loss, plain.grad_norm) and result.grad_norm > 0.1
 
 
-def graphs(rank, size, port, folder):
-    """Counts what a compiler is given of a model under DDP whose blocks are larger than a bucket."""
+def graphs(rank, size, port, folder, way):
+    """Counts what a compiler is given of a model under DDP with blocks larger than a bucket, or of a shared one."""
     pieces = []
     torch.set_num_threads(1)
     compile = torch.compile
@@ -243,9 +244,14 @@ def graphs(rank, size, port, folder):
     )
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     world = World(RankInfo(rank, size, rank, size), torch.device("cpu"), timeout_s=60, env=env)
-    model = GPT(GPTConfig(n_layer=3, n_head=2, n_embd=256, block_size=16, vocab_size=97), seed=7)
-    optimizer = Optimizer(model, OptimizerConfig(lr=1e-3), torch.device("cpu"))
-    module = world.wrap(LossModule(model, compile=True))
+    shape = GPTConfig(n_layer=3, n_head=2, n_embd=256, block_size=16, vocab_size=97)
+    if way == "ddp":
+        weights = Weights(GPT(shape, seed=7))
+        module = world.wrap(LossModule(weights.model, compile=True))
+    else:
+        weights = SharedWeights(shape, world, 1, True, None, lambda: GPT(shape, seed=7))
+        module = weights.module
+    optimizer = Optimizer(weights.model, OptimizerConfig(lr=1e-3), torch.device("cpu"))
     step = TrainStep(module, optimizer, world, FP32, Guard("stop", 1), micro_batch=4, grad_clip=1.0, seed=0,
                      dropout=False)  # fmt: skip
     inputs, targets = batch()
@@ -256,9 +262,10 @@ def graphs(rank, size, port, folder):
 
 
 @pytest.mark.slow
-def test_ddp_leaves_a_compiled_block_in_one_piece(tmp_path):
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_ddp_leaves_a_compiled_block_in_one_piece(way, tmp_path):
     port = forks.free_port()
-    ranks = [forks.Forked(graphs, rank, 2, port, str(tmp_path), out=tmp_path / str(rank)) for rank in range(2)]
+    ranks = [forks.Forked(graphs, rank, 2, port, str(tmp_path), way, out=tmp_path / str(rank)) for rank in range(2)]
     assert forks.ends(ranks) == [0, 0], ranks[0].said()
     for rank in range(2):
         assert np.load(tmp_path / f"{rank}.npz")["pieces"] == 2, "one for all blocks, one for the loss"
