@@ -1,10 +1,9 @@
-// The monitor tab in the browser: which runs are chosen, what the page has already, the list and the log.
+// The monitor tab in the browser: which runs are chosen, what the page has already, the list.
 // Its live view asks the server: `ask` says what is chosen and what of the log is there, `receive` takes what is new.
 window.workbench.monitor = (() => {
   "use strict";
   const MAX_RUNS = 8;
   const MOST = 120; // of the list, which is for a quick choice; the table has them all
-  const MAX_LINES = 3000;
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
   const ORDER = { running: 0, saving: 0, starting: 1, queued: 2, failed: 3, lost: 3, stopped: 4, finished: 5 };
   const VIEW = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow", "shade"];
@@ -47,9 +46,8 @@ window.workbench.monitor = (() => {
 
   function ask() {
     keepAddress();
-    const log = { run: tail.run, file: tail.file, files: tail.files, offset: tail.offset, open: tail.open };
     const shown = { ...chartKeys(window.workbench.params()), ...view };
-    return { runs, focus: chosen, pane: pane(), log, view: shown, request, ...window.workbench.table.asked() };
+    return { runs, focus: chosen, pane: pane(), log: window.workbench.log.asked(), view: shown, request, ...window.workbench.table.asked() };
   }
 
   function receive(data, fields) {
@@ -59,7 +57,7 @@ window.workbench.monitor = (() => {
     if (data.readOnly !== undefined) readOnly = data.readOnly;
     if (data.renamed && Object.keys(data.renamed).length) renamed(data.renamed);
     window.workbench.table.receive(data);
-    if (data.log) receiveLog(data.log);
+    if (data.log) window.workbench.log.receive(data.log);
   }
 
   // ---- the selection, which is also in the address
@@ -280,111 +278,5 @@ window.workbench.monitor = (() => {
     if (other) show(other.dataset.wbRun);
   });
 
-  // ---- the log
-
-  const tail = { host: null, run: "", file: "", files: [], offset: null, open: "", lines: [], skipped: 0 };
-
-  function mountLog(host) {
-    tail.host = host;
-    const find = (name) => host.querySelector(`[data-log=${name}]`);
-    find("query").addEventListener("input", drawLog);
-    find("file").addEventListener("change", () => { Object.assign(tail, { file: find("file").value, offset: null, open: "", lines: [] }); drawLog(); pick(); });
-    find("follow").addEventListener("change", follow);
-    find("text").addEventListener("scroll", () => {
-      const box = find("text");
-      find("follow").checked = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
-    });
-    drawLog();
-  }
-
-  function receiveLog(news) {
-    if (news.run !== chosen) return; // an answer that a later choice has overtaken
-    const same = news.run === tail.run && news.file === tail.file;
-    const continued = same && !news.fresh && news.from === tail.offset;
-    if (same && !news.fresh && !continued) return; // two answers to one question: the first has brought it
-    Object.assign(tail, { run: news.run, file: news.file, files: news.files, offset: news.offset ?? null, open: news.open || "" });
-    const lines = news.lines || [];
-    if (!continued) { tail.lines = []; tail.skipped = news.skipped || 0; }
-    else if (news.skipped) tail.lines.push(`… ${news.skipped.toLocaleString("en-US")} bytes were written too quickly to be shown here …`);
-    tail.lines.push(...lines);
-    const over = tail.lines.length - MAX_LINES;
-    if (over > 0) tail.lines.splice(0, over);
-    drawLog(continued && over <= 0 ? lines.length : -1);
-  }
-
-  // `added`: how many lines are new at the end; -1 draws everything anew.
-  function drawLog(added = -1) {
-    const host = tail.host;
-    if (!host) return;
-    const find = (name) => host.querySelector(`[data-log=${name}]`);
-    const box = find("text");
-    const choice = find("file");
-    if ([...choice.options].map((option) => option.value).join("\n") !== tail.files.join("\n")) {
-      choice.replaceChildren(...tail.files.map((name) => { const option = element("option", "", name); option.value = name; return option; }));
-    }
-    choice.value = tail.file;
-    const words = find("query").value.trim().toLowerCase();
-    const anew = typeof added !== "number" || added < 0;
-    const wanted = (line) => !words || line.toLowerCase().includes(words);
-    box.querySelector(".wb-log-open")?.remove();
-    if (anew) box.replaceChildren();
-    const fresh = anew ? tail.lines : tail.lines.slice(tail.lines.length - added);
-    box.append(...fresh.filter(wanted).map((line) => logLine(line, words, "")));
-    if (tail.open && wanted(tail.open)) box.append(logLine(tail.open, words, "wb-log-open"));
-    const shown = box.querySelectorAll(".wb-log-line").length;
-    const earlier = tail.skipped ? `, the end of a longer log` : "";
-    find("count").textContent = !tail.files.length ? "No log yet." : words ? `${shown} of ${tail.lines.length} lines` : `${tail.lines.length} lines${earlier}`;
-    follow();
-  }
-
-  function logLine(text, words, kind) {
-    const line = element("span", `wb-log-line ${kind}`.trim());
-    const lower = text.toLowerCase();
-    let from = 0;
-    for (let at = words ? lower.indexOf(words) : -1; at >= 0; at = lower.indexOf(words, from)) {
-      line.append(text.slice(from, at), element("mark", "", text.slice(at, at + words.length)));
-      from = at + words.length;
-    }
-    line.append(text.slice(from), "\n");
-    return line;
-  }
-
-  function follow() {
-    const host = tail.host, box = host?.querySelector("[data-log=text]");
-    if (box && host.querySelector("[data-log=follow]").checked) box.scrollTop = box.scrollHeight;
-  }
-
-  // ---- files to take away
-
-  function mountExport(host, server) {
-    const status = host.querySelector("[data-export-status]");
-    let told = 0;
-    const tell = (text) => {
-      status.textContent = text;
-      clearTimeout(told);
-      told = setTimeout(() => { status.textContent = ""; }, 8000);
-    };
-    document.addEventListener("click", async (event) => {
-      const what = event.target.closest?.("#wb-monitor-head [data-act=export]")?.dataset.id;
-      if (!what) return;
-      tell("Preparing …");
-      try {
-        if (what === "csv") { // made while it is saved: a long run's is large
-          const link = document.createElement("a");
-          link.href = new URL(`points.csv?runs=${encodeURIComponent(chosen)}`, document.baseURI);
-          link.download = `${chosen}.csv`;
-          link.click();
-          tell(`${chosen}.csv is in your downloads.`);
-          return;
-        }
-        const file = await server.export_run({ run: chosen, what });
-        if (file?.problem === undefined && file?.text === undefined) throw new Error("no answer"); // Gradio answers for a server that does not
-        if (file.problem !== undefined) { tell(file.problem); return; }
-        window.workbench.download(file.name, file.text, file.type);
-        tell(`${file.name} is in your downloads.`);
-      } catch { tell("The server did not answer; try again."); }
-    });
-  }
-
-  return { ask, receive, open, select, renamed, rows: () => rows, readOnly: () => readOnly, mountList, mountLog, mountExport, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+  return { ask, receive, open, select, renamed, rows: () => rows, readOnly: () => readOnly, mountList, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
 })();

@@ -68,10 +68,10 @@ LOG = """
   <pre class="wb-log-text" tabindex="0" role="region" aria-label="Log lines" data-log="text"></pre>
 </section>
 """
-LOG_SCRIPT = "window.workbench.monitor.mountLog(element);"
+LOG_SCRIPT = "window.workbench.log.mount(element);"
 
 EXPORT = '<p role="status" class="wb-mon-said" data-export-status></p>'
-EXPORT_SCRIPT = "window.workbench.monitor.mountExport(element, server);"
+EXPORT_SCRIPT = "window.workbench.exports.mount(element, server);"
 
 
 def build(context: Context, page: Page) -> None:
