@@ -10,6 +10,7 @@ it is complete. Whatever is killed in the middle leaves nothing but a folder in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -44,6 +45,7 @@ class Incoming:
 
     def __init__(self, runs: Path, roots: Sequence[Path]) -> None:
         self._runs, self._roots = runs.resolve(), tuple(root.resolve() for root in roots)
+        self._before: dict[str, int] = {}  # by batch: bytes of all uploads as it began, counted once and not per file
 
     def place(self) -> Path:
         """The folder of uploads, made if need be."""
@@ -55,8 +57,8 @@ class Incoming:
         if not (self._batches() / _batch(batch)).exists():
             self.sweep()
         folder = self._folder(batch)
-        self._check(folder, name, size)
-        return Part(folder, name, kind, MOST_BYTES - _bytes_in(folder))
+        there = self._check(folder, name, size)
+        return Part(folder, name, kind, MOST_BYTES - there)
 
     def finish(self, batch: str, kind: Kind, name: str) -> Path:
         """Puts a complete batch to its place: a single file under its own name, several in a folder of this name."""
@@ -75,6 +77,7 @@ class Incoming:
 
     def drop(self, batch: str) -> None:
         """Forgets a batch, whatever of it is there."""
+        self._before.pop(batch, None)
         shutil.rmtree(self._batches() / _batch(batch), ignore_errors=True)
 
     def remove(self, path: Path) -> None:
@@ -115,24 +118,28 @@ class Incoming:
             raise told(error, folder.parent) from None
         return folder
 
-    def _check(self, folder: Path, name: str, size: int | None) -> None:
-        """UserError for what is too much, before any of it arrives."""
-        there = _bytes_in(folder)
+    def _check(self, folder: Path, name: str, size: int | None) -> int:
+        """Bytes of the batch so far. UserError for what is too much, before any of it arrives."""
+        files, there = _inventory(folder)
         if there + (size or 0) > MOST_BYTES:
             raise too_large(name)
-        if sum(1 for _ in folder.iterdir()) >= MOST_FILES:
+        if files >= MOST_FILES:
             raise UserError(
                 f"more than {MOST_FILES:,} files at once; upload them in parts, or put the folder in a root"
             )
         free = shutil.disk_usage(folder).free - RESERVE
         if (size or 0) > free:
             raise full(name, size or 0, max(free, 0))
-        together = sum(_bytes_in(path) for path in (self.place(), *self.place().iterdir()) if path.is_dir())
+        if folder.name not in self._before:
+            places = (self.place(), *self.place().iterdir())
+            self._before[folder.name] = sum(_inventory(path)[1] for path in places if path.is_dir())
+        together = self._before[folder.name] + there
         if together + (size or 0) > MOST_TOGETHER:
             raise UserError(
                 f"the uploads hold {file_size(together)} of at most {file_size(MOST_TOGETHER)}; remove some of them "
                 f"from {self.place()}, then upload {name}"
             )
+        return there
 
 
 class Part:
@@ -228,16 +235,16 @@ def _batch(batch: str) -> str:
     return batch
 
 
-def _bytes_in(folder: Path) -> int:
-    """Bytes of the files that lie directly in a folder."""
-    total = 0
-    for path in folder.iterdir():
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue  # finished or given up meanwhile
-        total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
+def _inventory(folder: Path) -> tuple[int, int]:
+    """How many names lie directly in a folder, and the bytes of the files among them."""
+    names = total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            names += 1
+            with contextlib.suppress(FileNotFoundError):  # finished or given up meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return names, total
 
 
 def _put_file(path: Path, target: Path, name: str = "") -> Path:

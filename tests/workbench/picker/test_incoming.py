@@ -183,6 +183,25 @@ def test_all_uploads_together_and_the_free_disk_have_their_limits(
         incoming.open(BATCH, DATA, "c.txt", 1)
 
 
+def test_a_file_of_a_batch_does_not_count_all_uploads_again(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand files are as many countings: of their own batch, once each, and of nothing else."""
+    for number in range(3):
+        batch = f"{number:032x}"
+        for name in ("a.txt", "b.txt"):
+            bring(incoming, name, batch=batch)
+        incoming.finish(batch, DATA, "books")
+    bring(incoming, "first.txt")
+    counted, inventory = [], uploads._inventory
+    monkeypatch.setattr(uploads, "_inventory", lambda folder: counted.append(folder.name) or inventory(folder))
+    bring(incoming, "second.txt")
+    assert counted == [BATCH]
+    monkeypatch.setattr(uploads, "MOST_TOGETHER", 8 * len(TEXT) + 10)
+    with pytest.raises(UserError, match="the uploads hold"):  # what the batch has brought counts as well
+        incoming.open(BATCH, DATA, "third.txt", 11)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_fills_up_is_told_and_nothing_stays(incoming: Incoming, tmp_path: Path) -> None:
     part = incoming.open(BATCH, DATA, "a.txt", None)
