@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mygpt2.errors import TryAgain, UserError
-from mygpt2.files import cannot_write, read_json, replace_json
+from mygpt2.files import FULL, cannot_write, read_json, replace_json
 from mygpt2.inside import SMALL_BYTES, append_inside, open_inside
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
 from mygpt2.run_dir.paths import RunDir
@@ -42,8 +42,10 @@ class RunLock:
         patience: float = PATIENCE_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        nameless: bool = False,
     ) -> RunLock:
-        """Takes the lock, giving an attempt that is just ending some seconds.
+        """Takes the lock, giving an attempt that is just ending some seconds. `nameless`: also where the disk is too
+        full to say whose it is, for whoever makes room.
 
         UserError naming the owner's pid if another trainer is at work.
         """
@@ -59,7 +61,11 @@ class RunLock:
                     raise UserError(_taken(self._run, owner))
                 sleep(0.1)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(me.to_json()).encode(), 0)
+            try:
+                os.pwrite(descriptor, json.dumps(me.to_json()).encode(), 0)
+            except OSError as error:
+                if not nameless or error.errno not in FULL:
+                    raise
         except BaseException as problem:
             self._descriptor = descriptor
             self.release()

@@ -203,7 +203,7 @@ def _alone(run: RunDir) -> Iterator[RunLock]:
     if task := mentions.task_on(run):
         raise UserError(f"run {run.name!r} is being read ({task}); wait for that to end, or stop it")
     try:
-        lock = RunLock(run).acquire(patience=0.0)
+        lock = RunLock(run).acquire(patience=0.0, nameless=True)
     except TryAgain:
         raise
     except UserError as error:

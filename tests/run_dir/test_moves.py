@@ -12,6 +12,7 @@ import pytest
 from mygpt2.errors import UserError
 from mygpt2.files import replace_json
 from mygpt2.run_dir import RunDir, RunLock, RunWriter, list_runs
+from mygpt2.run_dir.lock import holder
 from mygpt2.run_dir.marks import current_runs, read_marks, set_group
 from mygpt2.run_dir.mentions import present_name, renamed
 from mygpt2.run_dir.moves import archive, delete, empty_trash, rename, restore, trash
@@ -332,6 +333,18 @@ def test_a_rename_whose_record_cannot_be_completed_is_done_and_followed_later(ru
         assert empty_trash(runs) == []
     delete(runs, "old")
     assert present_name(runs, "one") == "two" and read(named / "evals" / "e.json")["model"] == "two/step-00000003"
+
+
+def test_a_run_without_a_lock_file_is_deleted_on_a_full_disk_and_held_meanwhile(runs, monkeypatch):
+    RunDir(runs / "one").lock_file.unlink(missing_ok=True)
+    held = []
+    move = os.rename
+    monkeypatch.setattr("mygpt2.run_dir.lock.os.pwrite", _raises(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(
+        "mygpt2.run_dir.moves.os.rename", lambda *to: (held.append(holder(RunDir(to[0]))[0]), move(*to))
+    )
+    gone = delete(runs, "one")
+    assert held == [True] and gone.path.is_dir() and not (runs / "one").exists()
 
 
 def _raises(error):
