@@ -38,10 +38,15 @@ def recall(config: RunConfig, *, world_size: int, device: str, after: float = 0.
     when, steps, basis = number(record.get("time")), number(record.get("steps")), record.get("basis")
     figures = record.get("speed")
     speeds = [number(value) for value in figures] if isinstance(figures, list) and len(figures) == 3 else [None]
-    if when is None or when <= after or not steps or not isinstance(basis, str) or not all(speeds):
+    if when is None or when <= after or not steps or not isinstance(basis, str):
         return None
-    basis = basis.replace(JUST_NOW, time.strftime("on %Y-%m-%d", time.localtime(when)))
-    low, value, high = speeds
+    low, value, high = speeds if len(speeds) == 3 else (None, None, None)
+    if not (low and value and high and 0 < low <= value <= high):
+        return None
+    try:
+        basis = basis.replace(JUST_NOW, time.strftime("on %Y-%m-%d", time.localtime(when)))
+    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+        return None
     host, on_device = (_bytes(record, key) for key in ("host_bytes", "device_bytes"))
     return Measured(Speed(value, low, high, basis), host, on_device, int(steps), basis)
 

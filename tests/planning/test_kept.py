@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -51,4 +52,16 @@ def test_a_damaged_file_is_as_good_as_none(text: str, cache: Path) -> None:
     keep(MEASURED, config, world_size=2, device="cpu")
     (file,) = (cache / "measured").glob("*.json")
     file.write_text(text)
+    assert recall(config, world_size=2, device="cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("time", 1e300), ("time", 1e18), ("speed", [-3.0, -2.0, -1.0]), ("speed", [6000.0, 5000.0, 4000.0])],
+)
+def test_a_measurement_that_cannot_be_is_as_good_as_none(key: str, value: object, cache: Path) -> None:
+    config = load_config("tiny")
+    keep(MEASURED, config, world_size=2, device="cpu")
+    (file,) = (cache / "measured").glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     assert recall(config, world_size=2, device="cpu") is None
