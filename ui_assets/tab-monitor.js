@@ -11,6 +11,7 @@ window.workbench.monitor = (() => {
 
   const rows = new Map(); // name -> what the server said of it
   const items = new Map(); // name -> its <li>
+  const renames = {}; // old name -> the present one: a link that is followed late still has the old one
   let looked = false; // whether the server has said which runs there are
   let { runs, chosen } = fromAddress(); // overlaid in the chart, in this order; the run that the rest of the page is about
   let mixed = false; // whether the runs have several tokenizers
@@ -63,9 +64,9 @@ window.workbench.monitor = (() => {
   // ---- the selection, which is also in the address
 
   function select(names, focus, quietly) {
-    runs = [...new Set(names)].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
+    runs = [...new Set(names.map(present))].filter((name) => NAME.test(name)).slice(0, MAX_RUNS);
     const before = chosen;
-    chosen = NAME.test(focus || "") ? focus : runs[0] || "";
+    chosen = NAME.test(focus || "") ? present(focus) : runs[0] || "";
     if (before && before !== chosen) window.workbench.step.follow(chosen, rows.get(chosen)?.step ?? 0);
     keepAddress();
     draw();
@@ -85,10 +86,12 @@ window.workbench.monitor = (() => {
     return [text];
   }
 
+  const present = (name) => (rows.has(name) ? name : renames[name] || name);
+
   function renamed(names) { // the chosen ones go on under their new names
-    const now = (name) => names[name] || name;
+    Object.assign(renames, names);
     for (const [old, name] of Object.entries(names)) if (rows.has(old)) { rows.set(name, { ...rows.get(old), name }); rows.delete(old); items.get(old)?.remove(); items.delete(old); }
-    select(runs.map(now), now(chosen));
+    select(runs, chosen);
     setTimeout(keepAddress, 3000); // the address is not written before a link was followed
   }
 
