@@ -38,10 +38,10 @@ export function rates(state, id) {
   const found = state.options.panels[id].column === "lr" ? state.shown.filter((series) => series.muon) : [];
   if (!found.length) return "";
   const last = found[0].n ? found[0].values("lr")[found[0].n - 1] : NaN;
-  if (state.shown.length === 1 && Number.isFinite(last)) return `AdamW part ${number(last)} · Muon ${number(last * found[0].muon)}`;
+  if (state.shown.length === 1 && Number.isFinite(last)) return `AdamW ${number(last)} · Muon ${number(last * found[0].muon)}`;
   const times = [...new Set(found.map((series) => number(series.muon)))];
   const whose = found.length === state.shown.length ? "" : `${found.map((series) => series.run).join(", ")}: `;
-  return `${whose}AdamW part; Muon's is ${times.join(" or ")} times it`;
+  return `${whose}AdamW; Muon ${times.join(" or ")} × it`;
 }
 
 // What a screen reader hears of a panel: the newest value of every run.

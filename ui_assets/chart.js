@@ -36,6 +36,8 @@ class Chart {
     this.defaults = { ...DEFAULTS, panels: Object.keys(options.panels).filter((id) => !options.panels[id].more) };
     this.view = { ...this.defaults, ...options.view, ...props.value };
     if (options.url && !this.view.runs.length) this.view.runs = runsInAddress(options.maxRuns);
+    const asked = options.url && window.workbench?.params().panels?.split(",").filter((id) => options.panels[id]);
+    if (asked?.length) this.view.panels = asked; // so that room is kept for them and for no others
     this.series = new Map();
     this.yranges = {};
     this.panels = new Map();
@@ -278,7 +280,7 @@ class Chart {
     const { points, smooth } = this.options.panels[panel.id];
     panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
     panel.unit.textContent = unitWords(this, panel.id);
-    if (!points) { panel.key.textContent = rates(this, panel.id); return; }
+    if (!points) { panel.key.title = panel.key.textContent = rates(this, panel.id); return; }
     const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this),
       cut ? "the first steps lie above" : ""];
     panel.key.textContent = parts.filter(Boolean).join(" · ");

@@ -146,7 +146,7 @@ window.workbench.tokenizer = (() => {
     const table = make("div", { class: "wb-scroll wb-vocab-rows", tabindex: "0", role: "region", "aria-label": "vocabulary" },
       make("table", { class: "wb-table" }, make("thead", {}, make("tr", {}, ...heads)), body));
     root.replaceChildren(make("div", { class: "wb-vocab-top" }, title, tools.node), problem, detail, table, pages.node);
-    let tokenizer = props.value?.tokenizer || "", offset = 0, found = 0, asking = 0, timer = 0;
+    let tokenizer = props.value?.tokenizer || "", chosen = null, offset = 0, found = 0, asking = 0, timer = 0;
 
     const wanted = () => ({ tokenizer, query: tools.query.value, by: tools.by.value, sort: tools.sort.value, count: COUNT });
 
@@ -167,6 +167,7 @@ window.workbench.tokenizer = (() => {
       [offset, found] = [answer.offset, answer.found];
       title.textContent = `Vocabulary of ${answer.name}`;
       body.replaceChildren(...answer.rows.map(rowNode));
+      mark();
       const last = offset + answer.rows.length;
       pages.where.textContent = found ? `${number(offset + 1)}–${number(last)} of ${plural(found, "token")}${found === answer.size ? `, ${plural(answer.merges, "merge")}` : " found"}` : "Nothing found; search for less, or by id or bytes.";
       pages.node.querySelector('[data-turn="-1"]').disabled = offset === 0;
@@ -174,11 +175,14 @@ window.workbench.tokenizer = (() => {
       if (more.id === undefined) table.scrollTop = 0;
     }
 
+    function mark() { for (const row of body.children) row.classList.toggle("wb-chosen", row.dataset.row === String(chosen)); }
+
     async function show(id) {
       let answer;
       try { answer = answered(await server.vocabulary_token({ tokenizer, id })); } catch { answer = { error: "The server does not answer; try again." }; }
       detail.replaceChildren(...(answer.error ? [make("p", { class: "wb-bad" }, answer.error)] : detailNode(answer)));
-      for (const row of body.children) row.classList.toggle("wb-chosen", row.dataset.row === String(id));
+      chosen = id;
+      mark();
     }
 
     // To a token's row, in the whole list, and to its merges.

@@ -4,9 +4,9 @@
   const tabsOf = (list) => [...list.querySelectorAll(":scope > [role=tab]")].filter((tab) => !tab.disabled); // also before they are seen
 
   // The tab that Tab stops at: the one with the focus, else the one that is open.
-  function settle(list) {
+  function settle(list, focused = document.activeElement) {
     const tabs = tabsOf(list);
-    const stop = tabs.find((tab) => tab === document.activeElement) || tabs.find((tab) => tab.ariaSelected === "true") || tabs[0];
+    const stop = tabs.find((tab) => tab === focused) || tabs.find((tab) => tab.ariaSelected === "true") || tabs[0];
     for (const tab of tabs) { const index = tab === stop ? "0" : "-1"; if (tab.getAttribute("tabindex") !== index) tab.setAttribute("tabindex", index); }
   }
 
@@ -22,10 +22,10 @@
     tabs.at(to % tabs.length).focus();
   });
 
-  for (const kind of ["focusin", "focusout"]) {
-    document.addEventListener(kind, (event) => {
+  for (const [kind, goes] of [["focusin", (event) => event.target], ["focusout", (event) => event.relatedTarget]]) {
+    document.addEventListener(kind, (event) => { // at once: Shift+Tab may follow Tab before any timer does
       const list = event.target.closest?.("[role=tablist]");
-      if (list) setTimeout(() => settle(list)); // once the focus is where it goes
+      if (list) settle(list, goes(event));
     });
   }
 

@@ -210,8 +210,8 @@ class TrainConfig(Section):
         "fp32", "Numbers between the blocks: `bf16` halves what a GPU moves for norms and additions.", title="Residual"
     )
     parallel: Literal["auto", "ddp", "fsdp2", "hsdp"] = setting(
-        "auto", "How ranks share the model: `ddp` whole on each, `fsdp2` a part on each, `hsdp` a part on each of a "
-        "machine. `auto`: ddp while it fits a GPU, else fsdp2.", title="Parallelism",
+        "auto", "Who holds the model: `ddp` each rank, `fsdp2` all together, `hsdp` each machine. "
+        "`auto`: ddp while it fits a GPU, else fsdp2.", title="Parallelism",
     )  # fmt: skip
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(_as_word)] = setting(
         "auto",

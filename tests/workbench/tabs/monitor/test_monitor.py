@@ -218,7 +218,7 @@ def test_two_runs_are_taken_along_to_another_tab(new_page, server):
 
 def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page, server):
     page = new_page(viewport={"width": 390, "height": 844})
-    go(page, server, "&runs=gamma")
+    page.goto(f"{server.url}?tab=monitor&runs=gamma")
     head_is(page, "gamma")
     page.locator("#wb-monitor-trouble .wb-log-tail").wait_for(timeout=LIMIT)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

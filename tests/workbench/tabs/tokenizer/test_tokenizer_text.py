@@ -223,6 +223,6 @@ def test_tokens_read_as_the_text_does_whichever_way_a_tokenizer_spells_spaces(ma
     printed = json.loads(mygpt2("tokenizer", "inspect", text, "--tokenizer", str(tmp_path), "--json").out)
     assert "".join(token[1:-1] for token in printed["tokens"]).lstrip() == text
     ids = tokenizer.encode(text)
-    drawn = Token(0, ids[-1], "", -0.5, tuple((id, -1.0) for id in ids), None, found.pieces[-1])
+    drawn = Token(0, ids[-1], "", -0.5, 1, tuple((id, -1.0) for id in ids), None, found.pieces[-1])
     listed = {id: bytes.fromhex(data) for id, data, _ in duet._token(drawn, tokenizer, ids[:-1])["likeliest"]}
     assert listed[ids[-1]] == found.pieces[-1], "in the list of the likeliest as in the text"
