@@ -1,4 +1,4 @@
-"""Locks on folders themselves, for changes of names in them: no file is left behind, and the system drops them."""
+"""Locks that one waits for, and that the system drops with the process."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> AbstractContextManager[None]:
     """Nobody else who asks, thread or process, changes names in the folder meanwhile. OSError where there is none.
+
+    The lock is on the folder itself, so that no file is left behind.
+    """
+    return held_at(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@contextmanager
+def held_at(path: Path, flags: int) -> Iterator[None]:
+    """The lock of what `path` is, opened with these flags.
 
     A file system without flock gives no such promise: every single change there is one rename all the same.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

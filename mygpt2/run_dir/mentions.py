@@ -9,17 +9,17 @@ the next one who looks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from mygpt2.files import read_json, replace_json
 from mygpt2.inside import DOCUMENT_BYTES, SMALL_BYTES, open_inside
+from mygpt2.run_dir.holding import held_at
 from mygpt2.run_dir.paths import NAME, RunDir, list_runs
 from mygpt2.run_dir.process import Process
 
@@ -31,20 +31,10 @@ _NAMED = ("run", "reference", "subject")  # keys whose whole value may be a run'
 _TOLD = ("label", "model")  # keys whose text may speak of a run
 
 
-@contextmanager
-def queue_held(runs: Path) -> Iterator[None]:
+def queue_held(runs: Path) -> AbstractContextManager[None]:
     """Nobody queues, starts or ends a job of this folder meanwhile; without a workbench there is no queue to hold."""
     folder = runs / WORKBENCH
-    if not folder.is_dir():
-        yield
-        return
-    descriptor = os.open(folder / "queue.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return held_at(folder / "queue.lock", os.O_RDWR | os.O_CREAT) if folder.is_dir() else contextlib.nullcontext()
 
 
 def queued_as(runs: Path, name: str) -> str:
