@@ -181,7 +181,7 @@ class World:
         sent = torch.zeros(length, dtype=torch.uint8)
         sent[: len(text)] = torch.frombuffer(bytearray(text or b"\0"), dtype=torch.uint8)[: len(text)]
         dist.broadcast(sent, 0, group=self._control)
-        return bytes(sent.tolist()).decode()
+        return sent.numpy().tobytes().decode()
 
     def close(self) -> None:
         """Leaves the others, once the first rank has ended where a failure ends them all."""

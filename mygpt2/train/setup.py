@@ -17,7 +17,7 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.local.watch import SourceWatch
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
+from mygpt2.data.sources.resolve import open_reader
 from mygpt2.data.trace import TraceWriter
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.device import Precision, choose, keep_memory_warm
@@ -32,6 +32,7 @@ from mygpt2.progress import progress_bar
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.train.evaluate import evaluations
+from mygpt2.train.manifest import manifest_for_all
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
 from mygpt2.train.record import Recorder
@@ -174,16 +175,7 @@ def _data(
     caches, data = cache_folder(config.data.cache_dir), config.data
     state = checkpoint.state["data"] if checkpoint else None
 
-    def manifest_of() -> Manifest:
-        with progress_bar(f"resolve {data.source}", "parts") as advance:
-            found = resolve(data.source, data, cache_dir=caches, progress=advance)
-        settled, reader = open_settled(found, data, cache_dir=caches, eot_id=tokenizer.eot_id)
-        reader.close()
-        for note in settled.notes if world.lead else ():
-            print(f"{data.source}: {note}", flush=True)
-        return settled
-
-    manifest = world.lead_first(manifest_of)
+    manifest = manifest_for_all(data, tokenizer, world)
     watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)
     changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))
     if state and changed:  # a fork: the order begins anew, as with any other data
