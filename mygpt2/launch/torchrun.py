@@ -73,6 +73,8 @@ def _launch(words: list[str]) -> int:
     if plan.host:
         print(f"launch: meeting {plan.nodes} nodes at {plan.host}, for {plan.patience} s at most", flush=True)
     os.environ["OMP_NUM_THREADS"] = str(plan.threads)
+    for name in [name for name in os.environ if name.startswith("PET_")]:
+        del os.environ[name]  # torchrun takes them for options that were not given, beside those of the plan
     run = RunDir(request.runs_dir / request.run_name)
     code = Launcher(plan, run, command).run()
     return EXIT_OK if own.scheduled and code == EXIT_STOPPED and asked_in_folder(run) else code

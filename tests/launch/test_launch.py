@@ -24,7 +24,7 @@ from mygpt2 import distributed
 from mygpt2.board import RankInfo
 from mygpt2.config import load_config
 from mygpt2.distributed import choose_interface
-from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, UserError
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.launch import plan as launch_plan
 from mygpt2.launch.plan import LaunchPlan, own_address, plan_launch
 from mygpt2.launch.torchrun import Launcher, explain
@@ -113,26 +113,6 @@ def test_a_first_node_whose_own_name_is_a_loopback_tells_the_others_another_addr
     assert own_address("n0", 29500) == "127.0.1.1", "a machine without a network: all nodes are on it"
 
 
-@pytest.mark.parametrize(
-    ("env", "part"),
-    [
-        ({"NNODES": "two"}, "NNODES=two must be a whole number from 1 up"),
-        ({"NNODES": "2"}, "several nodes need MASTER_ADDR"),
-        ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "n"}, "NODE_RANK=2 must be below NNODES=2"),
-        ({"NNODES": "2", "MASTER_ADDR": "n", "MASTER_PORT": "x"}, "MASTER_PORT=x must be"),
-        ({"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "n[0-1]", "SLURM_JOB_ID": "1"}, "use srun"),
-        ({"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "2", "SKYPILOT_NODE_IPS": "a\nb"}, "must be below NNODES=2"),
-        ({"PET_NNODES": "2", "PET_NODE_RANK": "0"}, "several nodes need MASTER_ADDR"),
-        ({"PET_NNODES": "1:2"}, "PET_NNODES=1:2 must be a whole number"),
-        ({"NNODES": "2", "MASTER_ADDR": "n", "NODE_RANK": "0", "RDZV_TIMEOUT": "0"}, "RDZV_TIMEOUT=0 must be"),
-        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS=0 must be"),
-    ],
-)
-def test_a_bad_environment_is_one_line(env: dict[str, str], part: str) -> None:
-    with pytest.raises(UserError, match=part):
-        plan(env)
-
-
 def test_the_exit_code_tells_why_ranks_ended() -> None:
     assert explain({0: EXIT_USAGE, 1: EXIT_DEFECT}, stopping=False)[0] == EXIT_USAGE
     assert explain({0: EXIT_STOPPED, 1: EXIT_TRY_AGAIN}, stopping=False)[0] == EXIT_TRY_AGAIN
@@ -171,6 +151,7 @@ def test_the_script_shows_the_command_it_would_run(tmp_path: Path) -> None:
 )
 def test_no_launch_waits_for_a_node_that_does_not_come(tmp_path: Path, rank: str, words: str) -> None:
     where = {"NNODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    where["PET_MONITOR_INTERVAL"] = "soon"  # torchrun would take it for its own option, and end
     done = script("--nproc", "1", "--runs", str(tmp_path), **where, RDZV_TIMEOUT="2")
     assert done.returncode == EXIT_TRY_AGAIN, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
