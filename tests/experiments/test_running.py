@@ -1,0 +1,159 @@
+"""What an experiment lacks is trained once, by the ordinary command, or by the workbench that owns the folder."""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from mygpt2.config import load_config, to_toml
+from mygpt2.errors import UserError
+from mygpt2.experiments.cost import cost, spent
+from mygpt2.experiments.pieces import Piece, outcome
+from mygpt2.experiments.queueing import in_queue, owned, put
+from mygpt2.experiments.running import Interrupted, call, command, missing, run_missing
+from mygpt2.run_dir import RunDir
+from tests.life.harness import corpus, settings
+
+
+def tiny(*words):
+    return load_config("tiny", None, words)
+
+
+def begun(runs, name, config, **exit):
+    run = RunDir.create(runs, name)
+    run.config_file.write_text(to_toml(config))
+    if exit:
+        record = {"schema": 1, "attempt": 1, "code": 0, "step": config.train.steps, **exit}
+        run.exit_file.write_text(json.dumps(record))
+        run.status_file.write_text(json.dumps({"attempt": 1, "state": "running", "step": config.train.steps}))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("exit", "over", "diverged"),
+    [({"state": "finished"}, True, False), ({"state": "stopped"}, False, False), ({"state": "failed"}, False, False),
+     ({"state": "failed", "reason": "non-finite: loss at step 3", "code": 70}, True, True)],
+)  # fmt: skip
+def test_a_run_is_over_when_it_finished_or_diverged(tmp_path, exit, over, diverged):
+    piece = Piece("e.base.1", tiny())
+    assert missing([piece], tmp_path) == [piece]
+    begun(tmp_path, "e.base.1", piece.config, **exit)
+    assert missing([piece], tmp_path) == ([] if over else [piece])
+    assert outcome(tmp_path, "e.base.1").diverged == diverged
+
+
+@pytest.mark.parametrize("words", [("--optimizer.lr", "1e-3"), ("--train.seed", "4")])
+def test_a_run_of_that_name_with_other_settings_is_never_taken_for_the_arm(tmp_path, words):
+    begun(tmp_path, "e.base.1", tiny(*words), state="finished")
+    with pytest.raises(UserError, match=r"'e\.base\.1' is there with other settings .*runs delete"):
+        missing([Piece("e.base.1", tiny())], tmp_path)
+
+
+def test_the_command_is_what_a_person_would_type_and_goes_on_from_the_runs_own_settings(tmp_path):
+    piece = Piece("e.v.1", tiny("--optimizer.lr", "1e-3"))
+    assert command(piece, tmp_path)[2:] == [
+        "mygpt2", "train", "--runs", str(tmp_path), "--run", "e.v.1", "--preset", "tiny", "--optimizer.lr", "0.001",
+    ]  # fmt: skip
+    assert command(piece, tmp_path, 2)[1:5] == ["-m", "mygpt2.launch", "--nproc", "2"]
+    begun(tmp_path, "e.v.1", piece.config)
+    assert "--preset" not in command(piece, tmp_path)
+
+
+def test_the_cost_is_of_what_is_missing_and_unknown_where_nothing_tells(tmp_path):
+    assert str(cost([], tmp_path)) == "nothing is to be trained"
+    told = str(cost([Piece("a.b.1", tiny()), Piece("a.b.2", tiny())], tmp_path))
+    assert told.startswith("2 runs to train, 2,293,760 tokens; how long it takes is not known (")
+
+
+def test_what_was_spent_counts_steps_that_were_trained_twice(tmp_path):
+    run = begun(tmp_path, "a.b.1", tiny())
+    rows = [{"attempt": a, "step": s, "tokens": 8192 * s, "loss": 3.0, "step_ms": 500.0, "data_wait_ms": 0.0}
+            for a, s in ((1, 1), (1, 2), (2, 2), (2, 3))]  # fmt: skip
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = spent(["a.b.1", "a.b.2", "a.b.1"], tmp_path)
+    assert (found.seconds, found.tokens, found.runs) == (2.0, 24576, 1)
+
+
+def test_a_folder_is_owned_while_a_workbench_holds_its_lock(tmp_path):
+    assert not owned(tmp_path)
+    (tmp_path / ".workbench" / "jobs").mkdir(parents=True)
+    lock = tmp_path / ".workbench" / "owner.lock"
+    with open(lock, "w") as file:
+        assert not owned(tmp_path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert owned(tmp_path)
+    assert not owned(tmp_path)
+
+
+def test_the_workbenchs_queue_takes_a_run_with_all_its_settings_and_says_why_not(tmp_path):
+    piece = Piece("e.v.1", tiny("--train.steps", "7", "--optimizer.lr", "1e-3"))
+    put(piece, tmp_path, 1)
+    assert in_queue(tmp_path, "e.v.1") and not in_queue(tmp_path, "e.v.2")
+    (job,) = (tmp_path / ".workbench" / "jobs").glob("*.json")
+    argv = json.loads(job.read_text())["spec"]["argv"]
+    assert argv[argv.index("--preset") :] == command(piece, tmp_path)[-6:] or "--optimizer.lr" in argv
+    with pytest.raises(UserError, match="does not queue 'e.v.1': .*in the queue already"):
+        put(piece, tmp_path, 1)
+
+
+def test_ctrl_c_asks_the_child_to_save_once_and_waits_for_it(tmp_path):
+    """The child ends 0.3 s after the signal, with its own code, having counted how many it got."""
+    got = tmp_path / "got"
+    script = (
+        "import signal, sys, time\n"
+        f"def stop(*_): open({str(got)!r}, 'a').write('x'); time.sleep(0.3); sys.exit(85)\n"
+        "signal.signal(signal.SIGTERM, stop); print('ready', file=sys.stderr, flush=True); time.sleep(60)"
+    )
+    asked = threading.Event()
+
+    def watch():
+        if not asked.is_set():
+            asked.set()
+            raise KeyboardInterrupt
+
+    # the handler must be there first: the first look comes once the child said so
+    ready = tmp_path / "ready"
+    script = script.replace("print('ready', file=sys.stderr, flush=True)", f"open({str(ready)!r}, 'w').close()")
+    code, _ = call([sys.executable, "-c", script], lambda: watch() if ready.exists() else None)
+    assert (code, got.read_text()) == (85, "x")
+
+
+def test_a_child_that_dies_of_the_signal_is_an_interruption():
+    def watch():
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="goes on from the last checkpoint"):
+        call([sys.executable, "-c", "import time; time.sleep(60)"], watch)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return corpus(tmp_path_factory.mktemp("text") / "corpus")
+
+
+def test_a_killed_run_goes_on_with_the_same_call_and_a_finished_one_is_not_run_again(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    values = settings(source, tmp_path / "cache", train__steps=40, eval__interval=0, checkpoint__interval=5)
+    piece = Piece("e.base.1", load_config("tiny", None, {key: str(value) for key, value in values.items()}))
+    seen = []
+
+    def kill(title, done, total, unit):
+        seen.append(done)
+        if done >= 10 and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            record = json.loads((tmp_path / "runs" / piece.run / "ranks" / "0.json").read_text())
+            os.kill(record["pid"], signal.SIGKILL)
+
+    with pytest.raises(UserError, match=r"'e.base.1' is lost at step \d+.*goes on from there"):
+        run_missing([piece], tmp_path / "runs", say=lambda _: None, progress=kill)
+    found = run_missing([piece], tmp_path / "runs", say=lambda _: None)
+    assert (found[piece.run].state, found[piece.run].step) == ("finished", 40)
+    told = []
+    run_missing([piece], tmp_path / "runs", say=told.append)
+    assert told == [] and (tmp_path / "runs" / piece.run / "attempts" / "2").is_dir()
+    assert not (tmp_path / "runs" / piece.run / "attempts" / "3").exists()
