@@ -50,8 +50,9 @@ def test_a_run_with_changes_is_another_arm_than_the_run(runs):
 
 
 @pytest.mark.parametrize(
-    ("what", "words"), [("tinny", "did you mean tiny"), ("run:nope", "no run 'nope'"), ("preset:x", "there is no preset"),
-                        ("a.toml", "No such file"), ("../..", "Is a directory"), ("", "neither a run")],
+    ("what", "words"),
+    [("tinny", "did you mean tiny"), ("run:nope", "no run 'nope'"), ("preset:x", "there is no preset"),
+     ("a.toml", "No such file"), ("../..", "Is a directory"), ("", "neither a run")],
 )  # fmt: skip
 def test_what_is_neither_is_one_sentence(runs, what, words):
     with pytest.raises(UserError, match=words) as told:

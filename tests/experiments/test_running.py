@@ -95,8 +95,9 @@ def test_the_workbenchs_queue_takes_a_run_with_all_its_settings_and_says_why_not
     assert in_queue(tmp_path, "e.v.1") and not in_queue(tmp_path, "e.v.2")
     (job,) = (tmp_path / ".workbench" / "jobs").glob("*.json")
     argv = json.loads(job.read_text())["spec"]["argv"]
-    assert argv[argv.index("--preset") :] == command(piece, tmp_path)[-6:] or "--optimizer.lr" in argv
-    with pytest.raises(UserError, match="does not queue 'e.v.1': .*in the queue already"):
+    words = command(piece, tmp_path / "elsewhere")
+    assert argv[argv.index("--preset") :] == words[words.index("--preset") :] and "--optimizer.lr" in words
+    with pytest.raises(UserError, match=r"does not queue 'e\.v\.1': .*in the queue already"):
         put(piece, tmp_path, 1)
 
 
