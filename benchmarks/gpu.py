@@ -277,7 +277,7 @@ def nccl(bench: Bench, one: list[dict[str, Any]]) -> None:
         return
     count = 2 if bench.devices < 4 else 4 if bench.devices < 8 else 8
     many = bench.train("many", count, train__steps=bench.steps)
-    other = bench.train("other-seed", train__steps=bench.steps, train__seed=7)
+    other = bench.train("other-seed", train__steps=bench.steps, data__seed=7, model__seed=7)
     apart, spread = (abs(rows[-1]["loss"] - one[-1]["loss"]) for rows in (many, other))
     scale = settled(bench, many, "tokens_per_second") / settled(bench, one, "tokens_per_second") / count
     detail = (

@@ -118,7 +118,7 @@ def train_ours(
     settings = {
         "model.n_layer": LAYERS, "model.n_head": HEADS, "model.n_embd": WIDTH, "model.block_size": CONTEXT,
         "data.tokenizer": f"gpt2:{VOCABULARY}", "data.validation_tokens": 65_536, "train.batch_tokens": batch_tokens,
-        "train.micro_batch": ROWS, "train.steps": steps, "train.seed": seed, "train.compile": "true",
+        "train.micro_batch": ROWS, "train.steps": steps, "data.seed": seed, "model.seed": seed, "train.compile": "true",
         "optimizer.name": "muon", "optimizer.lr": 6e-3, "optimizer.muon_lr": 0.02,
         "optimizer.muon_momentum": 0.85,
         "schedule.name": "trapezoid", "schedule.warmup_steps": 5, "schedule.decay_share": 0.6,

@@ -136,7 +136,7 @@ def test_no_verb_shows_the_verbs(mygpt2: Callable) -> None:
 
 
 def test_print_config_is_the_whole_configuration(mygpt2: Callable, tmp_path: Path) -> None:
-    ended = mygpt2("train", "--preset", "gpt2", "--train.seed", "5", "--print-config")
+    ended = mygpt2("train", "--preset", "gpt2", "--data.seed", "5", "--print-config")
     assert ended.code == 0 and "seed = 5" in ended.out
     (tmp_path / "again.toml").write_text(ended.out)
     assert mygpt2("train", "--config", "again.toml", "--print-config").out == ended.out
@@ -163,7 +163,7 @@ def test_the_same_command_means_the_same_run(mygpt2: Callable) -> None:
 
 def test_a_run_goes_on_with_its_own_configuration(mygpt2: Callable, tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    own = mygpt2("train", "--preset", "small", "--train.seed", "9", "--print-config").out
+    own = mygpt2("train", "--preset", "small", "--model.seed", "9", "--print-config").out
     (tmp_path / "runs" / "mine" / "config.toml").write_text(own)
     assert mygpt2("train", "--run", "mine", "--print-config").out == own
     longer = mygpt2("train", "--run", "mine", "--train.steps", "2500", "--print-config").out

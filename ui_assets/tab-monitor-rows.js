@@ -9,6 +9,8 @@ window.workbench.runRows = (() => {
   const PROPOSED = 3; // settings that differ, shown by themselves
   const ASIDE = /^(log|sample|checkpoint)\.|^data\.(cache_dir|cache_gb|threads|token_cache)$/; // differ without an effect on the loss
 
+  const SEEDS = ["data.seed", "model.seed"]; // replicates of one recipe
+
   const count = (value) => Math.round(value).toLocaleString("en-US");
   const fixed = (digits) => (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toFixed(digits));
   const plain = (value) => String(Number(value.toPrecision(6)));
@@ -86,7 +88,7 @@ window.workbench.runRows = (() => {
 
   // The settings that are worth a column: those that differ, first those that change what is learned.
   function proposed(differing) {
-    const aside = (key) => (ASIDE.test(key) ? 2 : key === "train.seed" ? 1 : 0);
+    const aside = (key) => (ASIDE.test(key) ? 2 : SEEDS.includes(key) ? 1 : 0);
     return [...differing].sort((a, b) => aside(a) - aside(b));
   }
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import gradio as gr
 
 from mygpt2.config import from_toml as read_toml
+from mygpt2.config.earlier import notices, renewed, renewed_names
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.run_dir import list_runs, read_records, state_of
@@ -102,7 +103,7 @@ def _metrics(context: Context, run: str, cursor: int, limit: int) -> dict[str, A
 def _configuration(context: Context, run: str) -> dict[str, Any]:
     found = context.run(run)
     try:
-        return _plain(read_toml(read_inside(found.config_file, found.path, most=SMALL_BYTES)))
+        return _plain(renewed(read_toml(read_inside(found.config_file, found.path, most=SMALL_BYTES))))
     except (OSError, ValueError) as error:
         raise UserError(f"the settings of run {run!r} cannot be read: {error}") from None
 
@@ -142,7 +143,8 @@ def _launch(
     context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int, address: str
 ) -> dict[str, Any]:
     _entrance(context, password, address)
-    known = forms.settings()
+    known, told = forms.settings(), notices(settings)
+    settings = renewed_names(settings)
     if unknown := sorted(set(settings) - set(known)):
         near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"did you mean {near[0]}?" if near else "see python -m mygpt2 train --help"
@@ -153,7 +155,7 @@ def _launch(
     values = {name: forms.text_of(known[name], value) for name, value in settings.items()}
     devices = drafts.first_devices(context)
     job = drafts.launch(context, drafts.Draft(preset, values, run, devices, str(nproc)), at_once=False)
-    return {"job": job.id, "run": job.run, "command": list(job.spec.argv)}
+    return {"job": job.id, "run": job.run, "command": list(job.spec.argv), "notices": told}
 
 
 def _stop(context: Context, password: str, run: str, how: str, address: str) -> dict[str, Any]:

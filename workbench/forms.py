@@ -6,12 +6,13 @@ A field's value is the text a person sees, read by the function that reads the c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from mygpt2.config import ConfigError, RunConfig, load_config, preset_names
 from mygpt2.config import from_toml as read_toml
+from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import Setting, settings, toml_value
 from mygpt2.config.summary import GPT2_IDS, vocabulary_size
 from mygpt2.errors import UserError
@@ -106,11 +107,12 @@ def closest_preset(config: RunConfig) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A form filled from a file: its preset, its texts, and what of the file found no field."""
+    """A form filled from a file: its preset, its texts, what of the file found no field, and what it was read as."""
 
     preset: str
     values: dict[str, str]
     left_out: list[str]
+    notices: tuple[str, ...] = ()
 
 
 def from_config(config: RunConfig) -> Loaded:
@@ -132,11 +134,13 @@ def from_toml(file: Path, name: str = "") -> Loaded:
     if len(data) > MAX_FILE:
         raise UserError(f"{name} is larger than {MAX_FILE // 1024} kB; give a TOML file of settings")
     try:
-        tree = read_toml(data)
+        tree = renewed(read_toml(data))
     except ValueError as error:
         raise UserError(f"{name} is not TOML ({error}); write [section] and key = value lines") from None
+    notices: list[str] = []
     try:
-        return from_config(load_config(None, file))
+        loaded = from_config(load_config(None, file, notices=notices))
+        return replace(loaded, notices=tuple(line.replace(str(file), name) for line in notices))
     except ConfigError as error:
         problems = error.problems
     preset = tree.get("preset")

@@ -12,13 +12,14 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from mygpt2.config.earlier import BECAME, SEED, names_of, notice
 from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings, toml_value
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig
@@ -46,11 +47,13 @@ class ConfigError(UserError):
 
 @dataclass(frozen=True)
 class Given:
-    """A value and where it came from: `origin` is "preset", "file" or "override", `place` how to show it."""
+    """A value and where it came from: `origin` is "preset", "file" or "override", `place` how to show it, `earlier` the
+    name that an earlier version gave the setting, where it was written under that one."""
 
     value: Any
     origin: str
     place: str
+    earlier: str = ""
 
 
 def preset_names() -> list[str]:
@@ -64,11 +67,12 @@ def load_config(
     preset: str | None = None,
     file: Path | str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
+    notices: list[str] | None = None,
 ) -> RunConfig:
     """Resolve a configuration. `overrides` are command-line words or a (dotted or nested) mapping.
 
-    A file may name its base with a top-level `preset = "gpt2"`; `preset` given here wins over that.
-    Raises ConfigError with every problem found.
+    A file may name its base with a top-level `preset = "gpt2"`; `preset` given here wins over that. What a person
+    should know of a sound configuration goes to `notices`. Raises ConfigError with every problem found.
     """
     problems: list[str] = []
     in_file = _read_file(Path(file), problems) if file is not None else {}
@@ -85,12 +89,17 @@ def load_config(
     config = _validate(given, problems)
     if problems:
         raise ConfigError(problems)
+    if notices is not None:
+        notices += dict.fromkeys(notice(g.place, g.earlier) for g in given.values() if g.earlier)
     return config
 
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of the resolved values: the same for the same run, however it was written down and by which version."""
     values = config.model_dump(mode="json")
+    if values["data"]["seed"] == values["model"]["seed"]:  # what one seed did, under its name
+        values["train"][SEED.partition(".")[2]] = values["data"].pop("seed")
+        del values["model"]["seed"]
     for section, key in LATER:
         if values[section][key] == type(getattr(config, section)).model_fields[key].default:
             del values[section][key]
@@ -138,10 +147,10 @@ def _read_bytes(path: Path) -> bytes:
 
 def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[str]) -> dict[str, Given]:
     """Dotted names to values; unknown sections and keys become problems."""
-    given = {}
+    given: dict[str, Given] = {}
     strangers = 0
     for name, value in _dotted(layer):
-        setting = settings().get(name)
+        setting = settings().get(names_of(name)[0])
         if setting is None:
             strangers += 1
             if strangers <= MOST_STRANGERS:
@@ -149,7 +158,7 @@ def _flatten(layer: Mapping[str, Any], origin: str, place: str, problems: list[s
             continue
         if isinstance(value, str) and (origin == "override" or value == "none"):
             value = _from_text(setting, value)
-        given[name] = Given(value, origin, f"{place}{name} = {_show(value)}")
+        _take(given, name, Given(value, origin, f"{place}{name} = {_show(value)}"))
     if strangers > MOST_STRANGERS:
         problems.append(f"{place}{strangers - MOST_STRANGERS:,} more names are not settings; is it a configuration?")
     return given
@@ -174,7 +183,7 @@ def _from_words(words: list[str], problems: list[str]) -> dict[str, Given]:
         name, text = (match[1], match[2]) if match else (word, None)
         if word.startswith("--") and "=" not in word and queue and not queue[-1].startswith("--"):
             text = queue.pop()
-        setting = settings().get(name)
+        setting = settings().get(names_of(name)[0])
         if match is None:
             problems.append(_not_a_setting(word))
         elif setting is None:
@@ -182,8 +191,18 @@ def _from_words(words: list[str], problems: list[str]) -> dict[str, Given]:
         elif text is None:
             problems.append(f"--{name} has no value; expected {setting.allowed}, for example {setting.example}")
         else:
-            given[name] = Given(_from_text(setting, text), "override", f"--{name} {_word(text)}")
+            _take(given, name, Given(_from_text(setting, text), "override", f"--{name} {_word(text)}"))
     return given
+
+
+def _take(given: dict[str, Given], name: str, found: Given) -> None:
+    """Adds a value to those of its layer, where a name of today wins over one of an earlier version."""
+    if name not in BECAME:
+        given[name] = found
+        return
+    for now in names_of(name):
+        if now not in given or given[now].earlier:
+            given[now] = replace(found, earlier=name)
 
 
 def _from_text(setting: Setting, text: str) -> Any:

@@ -29,6 +29,10 @@ class ModelConfig(Section):
     dropout: float = setting(
         0.0, "Dropout on embeddings, attention and residuals; 0 for pretraining.", title="Dropout", ge=0.0, lt=1.0
     )
+    seed: int = setting(
+        1337, "Seed of the initial weights and of dropout. Another one leaves the batches as they are.",
+        title="Seed of the weights", ge=0, lt=2**31,
+    )  # fmt: skip
 
 
 class DataConfig(Section):
@@ -57,6 +61,10 @@ class DataConfig(Section):
         "Order of the documents. `lanes` shuffles almost globally; `buffer` and `sequential` are kept for study.",
         title="Document order",
     )
+    seed: int = setting(
+        1337, "Seed of the data's order. Equal data, batch and context under an equal seed give equal batches.",
+        title="Seed of the data order", ge=0, lt=2**31,
+    )  # fmt: skip
     lanes: int | None = setting(
         None, "Independent document streams; divides the batch, is divided by the ranks. Unset: chosen from the data.",
         title="Lanes", ge=1, le=65536,
@@ -199,7 +207,6 @@ class TrainConfig(Section):
         None, "Sequences per forward pass and rank. Unset: the largest that is known to be fast.", title="Micro-batch",
         unit="sequences", ge=1, le=4096,
     )  # fmt: skip
-    seed: int = setting(1337, "Seed of weights, data order and dropout.", title="Seed", ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Kind of device to train on.", title="Device")
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = setting(
         "auto",

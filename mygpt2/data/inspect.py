@@ -110,7 +110,7 @@ def first_documents(
     for lane in range(shown):
         with Loader(
             config.data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
-            seed=config.train.seed, rank=lane, world_size=lanes, cache_dir=cache_dir, manifest=manifest,
+            seed=config.data.seed, rank=lane, world_size=lanes, cache_dir=cache_dir, manifest=manifest,
             reader=_Open(reader),
         ) as loader:  # fmt: skip
             while (batch := loader.poll(1.0)) is None:

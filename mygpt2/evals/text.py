@@ -14,6 +14,7 @@ import numpy as np
 from mygpt2.checkpoint import read_state
 from mygpt2.checkpoint.format import MANIFEST
 from mygpt2.config import RunConfig, load_config
+from mygpt2.config.earlier import renewed
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.scan import scan
 from mygpt2.data.sources.faults import Clock, Unreadable
@@ -187,7 +188,7 @@ def run_config(spec: str, runs: Path | str) -> RunConfig:
     """The configuration of a run (name or folder) or of the run a checkpoint is of. UserError if it is neither."""
     path = home_path(spec)
     if (path / MANIFEST).is_file():
-        return RunConfig.model_validate(read_state(path)["config"])
+        return RunConfig.model_validate(renewed(read_state(path)["config"]))
     run = RunDir(path) if RunDir(path).exists() else RunDir(Path(runs) / spec) if path.name == spec else None
     if run is None or not run.config_file.is_file():
         raise UserError(

@@ -103,9 +103,9 @@ def _from_run(run: RunDir) -> Loaded:
 def _from_checkpoint(checkpoint: Checkpoint) -> Loaded:
     path, state = checkpoint.path, checkpoint.state
     try:
-        settings: dict[str, Any] = state["config"]["model"]
+        settings: dict[str, Any] = {name: value for name, value in state["config"]["model"].items() if name != "seed"}
         spec, fingerprint = state["tokenizer"]["spec"], state["tokenizer"]["fingerprint"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {path} does not say what it is of ({error!r}); choose another") from error
     tokenizer = load_tokenizer(spec)
     if tokenizer.fingerprint != fingerprint:

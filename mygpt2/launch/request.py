@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +18,30 @@ DEFAULT_PRESET = "tiny"
 
 @dataclass(frozen=True)
 class Request:
-    """What to train, and the run folder it lives in: `runs_dir/run_name`."""
+    """What to train, and the run folder it lives in: `runs_dir/run_name`; and what to tell of how it was read."""
 
     config: RunConfig
     run_name: str
     runs_dir: Path
     resume: str
+    notices: tuple[str, ...] = ()
+
+    def tell(self) -> None:
+        """Says the notices, to whoever sees stderr."""
+        _tell(self.notices)
+
+
+def read_config(preset: str | None, file: Path | None, settings: list[str]) -> RunConfig:
+    """`load_config` of a command line; what a person should know of how it was read goes to stderr."""
+    notices: list[str] = []
+    config = load_config(preset, file, settings, notices)
+    _tell(notices)
+    return config
+
+
+def _tell(notices: Iterable[str]) -> None:
+    for line in notices:
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +88,8 @@ def resolve(args: argparse.Namespace) -> Request:
     own = _own_config(args) if preset is None and file is None and args.run else None
     if preset is None and file is None and own is None:
         preset = DEFAULT_PRESET
-    config = load_config(preset, own or file, args.settings)
+    notices: list[str] = []
+    config = load_config(preset, own or file, args.settings, notices)
     if own and not any(word.partition("=")[0] == "--data.fork" for word in args.settings):
         config = without_fork(config)  # runs of earlier versions kept it
     name = args.run or default_run_name(preset, file, bool(args.settings), config)
@@ -77,7 +98,7 @@ def resolve(args: argparse.Namespace) -> Request:
             f"--resume must: there is no run {name!r} in {args.runs}; allowed: an existing run "
             "(python -m mygpt2 runs list), or --resume auto to start it"
         )
-    return Request(config, name, args.runs, args.resume)
+    return Request(config, name, args.runs, args.resume, tuple(notices))
 
 
 def _own_config(args: argparse.Namespace) -> Path | None:

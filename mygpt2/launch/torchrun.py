@@ -57,6 +57,7 @@ def _launch(words: list[str]) -> int:
     args.settings = settings
     args.argv = ["train", *train_words]
     request = resolve(args)
+    request.tell()
     if only_shown(args, request):
         return EXIT_OK
     plan = plan_launch(request.config, os.environ, own.nproc, own.max_restarts)

@@ -63,7 +63,7 @@ def _file(config: RunConfig, world_size: int, device: str) -> Path:
     of = {
         "machine": [socket.gethostname(), available_cores(), [gpu.name for gpu in list_gpus()]],
         "ranks": [world_size, device],
-        "model": short.model.model_dump(),
+        "model": short.model.model_dump(exclude={"seed"}),
         "ids": vocabulary_size(config.data.tokenizer),
         "optimizer": short.optimizer.name,
         "train": [train.batch_tokens, train.micro_batch, train.precision, train.compile, train.deterministic],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from mygpt2.config.earlier import renewed
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
@@ -179,7 +180,8 @@ def _by_peak(
 
 
 def _same_shape(one: Observed, config: RunConfig, vocab_size: int) -> bool:
-    return (one.config.model, one.vocab_size) == (config.model, vocab_size) and (
+    shape = one.config.model.model_copy(update={"seed": config.model.seed})
+    return (shape, one.vocab_size) == (config.model, vocab_size) and (
         _compiled(one.config, vocab_size, one.device) == _compiled(config, vocab_size, one.device)
     )
 
@@ -198,7 +200,7 @@ def _observe(path: str, stamps: tuple[int, ...]) -> Observed | None:
     if rank.get("host") != socket.gethostname() or not isinstance(ranks, int) or ranks < 1:
         return None
     try:
-        config = RunConfig.model_validate(from_toml(run.read(run.config_file, MAX_BYTES)))
+        config = RunConfig.model_validate(renewed(from_toml(run.read(run.config_file, MAX_BYTES))))
         vocab_size = vocabulary_size(config.data.tokenizer)
     except (OSError, ValueError, ValidationError):
         return None

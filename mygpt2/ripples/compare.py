@@ -24,7 +24,7 @@ LATE = 0.25  # share of the common steps whose mean difference is the headline
 PIECES = 40  # of the curve of differences
 SHORTEST_PIECE = 8
 SURE, HINT = 0.5, 0.2  # a correlation that shows the same batches, and one that is enough where the settings say so
-SAME_ORDER = ("data", "train.seed", "train.batch_tokens", "model.block_size")  # what the batches depend on
+SAME_ORDER = ("data", "train.batch_tokens", "model.block_size")  # what the batches depend on
 FREE = ("cache_dir", "cache_gb", "token_cache", "threads", "prefetch_steps", "encoder", "outage_minutes", "fork")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mygpt2.config.earlier import renewed
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.trace import read_manifest, trace_files
@@ -63,7 +64,7 @@ def read_run(path: Path, progress: Progress = silent) -> Log:
 def read_config(run: RunDir) -> Config:
     """The run's configuration as plain tables; empty where it cannot be read."""
     try:
-        return from_toml(run.read(run.config_file, MAX_BYTES))
+        return renewed(from_toml(run.read(run.config_file, MAX_BYTES)))
     except (OSError, ValueError):
         return {}
 

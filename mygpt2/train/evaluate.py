@@ -118,7 +118,7 @@ def write_samples(
                 max_new_tokens=chosen.max_new_tokens,
                 temperature=chosen.temperature,
                 top_k=chosen.top_k,
-                seed=config.train.seed,
+                seed=config.model.seed,
             )
     finally:
         model.train(was_training)

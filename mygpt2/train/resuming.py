@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_name, step_of, sweep
+from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import settings, toml_value
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS
@@ -138,7 +139,7 @@ def _state_problem(state: Mapping[str, Any]) -> str | None:
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings a checkpoint was written with, by section."""
     found = checkpoint.state.get("config")
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+    return {k: v for k, v in renewed(found).items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
 def _changes(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -154,7 +155,7 @@ def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tu
     """What the changes do to the learning rate, and how to have it otherwise."""
     causes = [n for n in changes if n.startswith(("schedule.", "optimizer.")) or n == "train.steps"]
     try:
-        before = RunConfig.model_validate(checkpoint.state.get("config"))
+        before = RunConfig.model_validate(_config(checkpoint))
     except ValidationError:  # of another version
         return
     step, steps = checkpoint.step, before.train.steps

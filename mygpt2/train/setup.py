@@ -74,7 +74,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     guard = Guard(config.train.nonfinite, config.train.max_skips, precision.scaled)
     step = TrainStep(
         module, optimizer, world, precision, guard,
-        micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.train.seed,
+        micro_batch=plan.micro_batch, grad_clip=config.optimizer.grad_clip, seed=config.model.seed,
         dropout=config.model.dropout > 0,
     )  # fmt: skip
     state = TrainState()
@@ -193,7 +193,7 @@ def _data(
                     watch.held_out(held_out.sha256, f"of {data.validation_tokens} tokens, {data.validation_fraction:g}")
             loader = Loader(
                 data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
-                seed=config.train.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
+                seed=config.data.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
                 manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
             )  # fmt: skip
         except BaseException:
@@ -230,7 +230,7 @@ def _weights(
     shape = GPTConfig(m.n_layer, m.n_head, m.n_embd, m.block_size, tokenizer.vocab_size, m.bias, m.dropout)
 
     def initial() -> GPT:
-        model = GPT(shape, seed=config.train.seed)
+        model = GPT(shape, seed=config.model.seed)
         if checkpoint:
             load_state(model, checkpoint.model)
         return model

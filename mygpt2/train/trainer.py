@@ -280,7 +280,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),
             "precision": self.precision.name,
-            "rng": {"kind": "by step and rank", "seed": self.config.train.seed},
+            "rng": {"kind": "by step and rank", "seed": self.config.model.seed},
             "best": {"step": self.state.best_step, "loss": self.state.best_loss},
             "skips": self.train_step.guard.skips,
             "ranks": self.world.size,

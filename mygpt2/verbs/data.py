@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mygpt2.config import RunConfig, load_config, preset_names
+from mygpt2.config import RunConfig, preset_names
 from mygpt2.errors import UserError, shown
+from mygpt2.launch.request import read_config
 from mygpt2.machine import home_path
 from mygpt2.progress import Bar, progress_bar
 
@@ -72,7 +73,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         file = RunDir.open(args.runs, args.run).config_file
     elif preset is None and file is None:
         preset = DEFAULT_PRESET
-    return load_config(preset, file, settings)
+    return read_config(preset, file, settings)
 
 
 def _bare_words(words: list[str]) -> tuple[list[str], list[str]]:

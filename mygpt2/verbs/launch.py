@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.errors import EXIT_OK, UserError
-from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments, default_run_name
+from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments, default_run_name, read_config
 
 if TYPE_CHECKING:
     from mygpt2.config import RunConfig
@@ -66,14 +66,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace) -> LaunchSpec:
     """Raises UserError for whatever would only come to light on the nodes."""
-    from mygpt2.config import load_config, plan_batch
+    from mygpt2.config import plan_batch
     from mygpt2.config.words import words_of
     from mygpt2.launch.spec import LaunchSpec
     from mygpt2.run_dir.paths import check_name
 
     preset = args.preset or DEFAULT_PRESET
     asked = args.preset if args.config else preset
-    config = load_config(asked, args.config, args.settings)
+    config = read_config(asked, args.config, args.settings)
     name = check_name(args.run or default_run_name(asked, args.config, bool(args.settings), config))
     processes = args.nproc or args.gpus or min(2, args.cpus or 2)
     batch = config.train

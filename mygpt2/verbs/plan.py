@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mygpt2.config import load_config
 from mygpt2.errors import UserError
 from mygpt2.files import check_output, write_output
-from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments
+from mygpt2.launch.request import DEFAULT_PRESET, add_config_arguments, read_config
 from mygpt2.terminal import interruptible
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     preset = args.preset if args.preset or args.config else DEFAULT_PRESET
-    config = load_config(preset, args.config, args.settings)
+    config = read_config(preset, args.config, args.settings)
     from mygpt2.planning import likely_device, machine_with, plan, table
 
     machine = machine_with(args.on, args.nproc) if args.on else None

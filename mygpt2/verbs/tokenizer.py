@@ -12,8 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mygpt2.config import DataConfig, load_config, preset_names
+from mygpt2.config import DataConfig, preset_names
 from mygpt2.errors import UserError
+from mygpt2.launch.request import read_config
 from mygpt2.progress import Bars
 from mygpt2.terminal import interruptible
 
@@ -179,7 +180,7 @@ def _data(args: argparse.Namespace) -> DataConfig:
     if args.source is not None:
         settings += ["--data.source", args.source]
     preset = DEFAULT_PRESET if args.preset is None and args.config is None else args.preset
-    return load_config(preset, args.config, settings).data
+    return read_config(preset, args.config, settings).data
 
 
 @contextmanager

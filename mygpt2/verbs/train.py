@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from mygpt2.errors import EXIT_OK
 from mygpt2.launch.request import add_arguments, only_shown, resolve
@@ -14,6 +15,8 @@ TAKES_SETTINGS = True  # whatever argparse does not know is a --section.key VALU
 
 def run(args: argparse.Namespace) -> int:
     request = resolve(args)
+    if "RANK" not in os.environ:  # the launcher has said it once for all ranks
+        request.tell()
     if only_shown(args, request):
         return EXIT_OK
     from mygpt2.train.attempt import main

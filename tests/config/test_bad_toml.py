@@ -24,7 +24,7 @@ BAD = {
     "a number of 5,000 digits": (b"[train]\nsteps = " + b"9" * 5000, "a number with thousands of digits"),
     "a real number of 5,000 digits": (b"[optimizer]\nlr = " + b"9" * 5000 + b".5", "expected a number"),
     "a hexadecimal number of 5,000 digits": (b"[train]\nsteps = 0x" + b"f" * 5000, "a whole number of 20,000 bits"),
-    "a number of 65 bits": (b"[train]\nseed = 18446744073709551616", "of 65 bits (Seed): expected a whole"),
+    "a number of 65 bits": (b"[data]\nseed = 18446744073709551616", "of 65 bits (Seed of the data order): expected"),
     "a huge number in a list": (b"[sample]\nprompts = [0x" + b"f" * 5000 + b"]", "expected a list"),
     "nan": (b"[optimizer]\nlr = nan\n", "optimizer.lr = nan (Learning rate): expected"),
     "infinity": (b"[optimizer]\nweight_decay = -inf\n", "weight_decay = -inf (Weight decay): expected a number"),

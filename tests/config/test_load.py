@@ -23,9 +23,9 @@ def problems(*args: object, **kwargs: object) -> list[str]:
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('preset = "gpt2"\n[train]\nsteps = 7\nseed = 8\n')
+    file.write_text('preset = "gpt2"\n[train]\nsteps = 7\nmax_skips = 8\n')
     config = load_config(file=file, overrides=["--train.steps", "9", "--model.bias=false"])
-    assert (config.train.steps, config.train.seed, config.model.bias) == (9, 8, False)
+    assert (config.train.steps, config.train.max_skips, config.model.bias) == (9, 8, False)
     assert config.data.source == "fineweb-edu-10BT", "from the preset that the file names"
     assert load_config("tiny", file).data.source == "pydocs", "a preset on the command line replaces the file's"
 
@@ -90,7 +90,7 @@ def test_a_rate_is_a_finite_number_in_its_range(value: str) -> None:
 
 def test_a_file_is_as_strict_as_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('[train]\nsteps = "300"\nseed = 1.0\ncompile = 1\n[optimizer]\nlr = nan\n[log]\nproject = 3\n')
+    file.write_text('[train]\nsteps = "300"\nmax_skips = 1.0\ncompile = 1\n[optimizer]\nlr = nan\n[log]\nproject = 3\n')
     found = problems(None, file)
     assert len(found) == 5 and all(line.startswith(f"{file}: ") for line in found)
 
@@ -129,7 +129,7 @@ def test_any_text_and_number_survives_the_file(prompts: list[str], lr: float, pr
 
 
 def test_the_hash_differs_for_a_different_setting() -> None:
-    assert config_hash(load_config("tiny")) != config_hash(load_config("tiny", None, ["--train.seed", "1"]))
+    assert config_hash(load_config("tiny")) != config_hash(load_config("tiny", None, ["--model.seed", "1"]))
 
 
 def test_help_lists_every_setting_with_its_unit_and_default() -> None:

@@ -90,6 +90,24 @@ def test_runs_of_other_settings_that_read_the_same_batches_are_judged_by_what_wa
     assert report["same_order"] and any("data.source" in line for line in report["order_differs"])
 
 
+def test_the_seed_of_the_weights_leaves_the_order_and_an_earlier_versions_seed_is_known_as_the_datas(tmp_path) -> None:
+    from mygpt2.ripples import read_log
+    from mygpt2.ripples.compare import order_differs
+
+    one, two = run_folder(tmp_path / "one"), run_folder(tmp_path / "two")
+    plain = (one / "config.toml").read_text()
+
+    def seeds(data: int, model: int) -> None:
+        text = plain.replace("[data]", f"[data]\nseed = {data}").replace("[model]", f"[model]\nseed = {model}")
+        (two / "config.toml").write_text(text)
+
+    (one / "config.toml").write_text(plain + "[train]\nseed = 3\n")
+    seeds(3, 4)
+    assert order_differs(read_log(one), read_log(two)) == []
+    seeds(4, 3)
+    assert order_differs(read_log(one), read_log(two)) == ["data.seed: 3 and 4"]
+
+
 def test_logs_without_common_steps_are_refused() -> None:
     a = make_log("a", np.arange(100), np.ones(100))
     with pytest.raises(UserError, match="0 steps in common"):

@@ -60,10 +60,10 @@ test("search, state and tag filter, and archived runs are hidden until asked for
 });
 
 test("columns: the usual ones with settings that differ, or those of the address; nonsense is left out", () => {
-  const differ = ["log.trace", "train.seed", "optimizer.lr"];
+  const differ = ["log.trace", "data.seed", "optimizer.lr"];
   const keys = (given) => Array.from(table.columnsOf(view(given), differ, {}), (each) => each.key);
   assert.deepEqual(keys({}).slice(0, 4), ["state", "share", "loss", "val"]);
-  assert.deepEqual(keys({}).slice(5, 8), ["optimizer.lr", "train.seed", "rate"]);
+  assert.deepEqual(keys({}).slice(5, 8), ["optimizer.lr", "data.seed", "rate"]);
   assert.deepEqual(keys({ cols: "bpb,optimizer.lr,<b>,nope,bpb" }), ["bpb", "optimizer.lr"]);
 });
 

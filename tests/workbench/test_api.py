@@ -121,7 +121,10 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     assert client.predict(api_name="/list_runs") == []
     (runs / ".workbench" / "paused").touch()  # so that it stays queued and nothing is trained here
     queued = client.predict(PASSWORD, "tiny", "new", {"train.steps": 5}, 1, api_name="/launch")
-    assert queued["run"] == "new" and queued["command"][-2:] == ["--train.steps", "5"]
-    assert client.predict(api_name="/list_runs")[0]["state"] == "queued"
+    assert queued["run"] == "new" and queued["command"][-2:] == ["--train.steps", "5"] and queued["notices"] == []
+    old = client.predict(PASSWORD, "tiny", "old", {"train.seed": 5}, 1, api_name="/launch")
+    assert old["command"][-4:] == ["--model.seed", "5", "--data.seed", "5"]
+    assert old["notices"] == ["train.seed is read as data.seed and model.seed, which took its place"]
+    assert {line["state"] for line in client.predict(api_name="/list_runs")} == {"queued"}
     assert client.predict(PASSWORD, "new", "save", api_name="/stop") == {"run": "new", "asked": "save"}
     assert PASSWORD not in server.log

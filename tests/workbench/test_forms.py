@@ -130,6 +130,16 @@ def test_saving_and_loading_gives_the_same_configuration(tmp_path: Path) -> None
     assert reading.config and config_hash(reading.config) == config_hash(config) == config_hash(load_config(None, file))
 
 
+def test_a_file_of_before_the_two_seeds_fills_both_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('preset = "tiny"\n[train]\nseed = 8\n', "utf-8")
+    loaded = forms.from_toml(file, "my file")
+    assert (loaded.values["data.seed"], loaded.values["model.seed"], loaded.left_out) == ("8", "8", [])
+    assert loaded.notices == ("my file: train.seed = 8 is read as data.seed and model.seed, which took its place",)
+    file.write_text('preset = "tiny"\n[train]\nseed = 8\nsteps = 0\n', "utf-8")
+    assert forms.from_toml(file).values["model.seed"] == "8", "also where something else is wrong"
+
+
 def test_a_file_with_bad_values_fills_the_form_and_says_what_found_no_field(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('preset = "tiny"\n[train]\nsteps = 0\nstep = 3\n[optimizer]\nlr = "fast"\n[zoo]\na = 1\n', "utf-8")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from mygpt2.config.earlier import renewed
 from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.records import number, whole
@@ -91,7 +92,7 @@ def _settings_in(run: RunDir, changed: int, size: int) -> Mapping[str, Any]:
         tables = from_toml(data) if plain is None else plain
     except (OSError, ValueError):
         return {}
-    sections = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    sections = {name: table for name, table in renewed(tables).items() if isinstance(table, dict)}
     return {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
 
 

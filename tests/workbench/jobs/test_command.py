@@ -36,7 +36,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "optimizer.lr": st.floats(1e-12, 10),
     "optimizer.eps": st.floats(1e-30, 1e-2),
     "schedule.min_lr_ratio": st.floats(0, 1),
-    "train.seed": st.integers(0, 2**31 - 1),
+    "data.seed": st.integers(0, 2**31 - 1),
     "train.device": st.sampled_from(["auto", "cpu", "cuda"]),
     "eval.batch": st.none() | st.integers(1, 99),
     "eval.hellaswag": st.none() | TEXT,
@@ -130,7 +130,7 @@ def test_the_line_shown_is_what_a_shell_makes_the_same_words_of(tmp_path):
 
 def test_going_on_takes_the_runs_own_configuration_and_ranks(tmp_path):
     run = RunDir.create(tmp_path, "r")
-    config = load_config("tiny", None, {"train.seed": 7})
+    config = load_config("tiny", None, {"model.seed": 7})
     with pytest.raises(UserError, match=r"no config\.toml"):
         resume_command(run)
     with RunLock(run), RunWriter(run, 1) as writer:

@@ -72,7 +72,7 @@ def plan_of(opened: Opened, config: RunConfig) -> Plan:
             "look at the steps of a run instead"
         )
     shape = choose_shape(config.data, opened.manifest, sequences, 1)
-    return Plan(opened, config, block_order(config.data, opened.manifest, shape, config.train.seed))
+    return Plan(opened, config, block_order(config.data, opened.manifest, shape, config.data.seed))
 
 
 def window_page(plan: Plan, lane: int, epoch: int, window: int, page: Any) -> WindowPage:

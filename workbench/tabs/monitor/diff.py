@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mygpt2.config.earlier import renewed
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.files import read_json
 from mygpt2.run_dir import RunDir
@@ -55,7 +56,7 @@ def _shown(value: str) -> str:
 
 def _configuration(run: RunDir) -> dict[str, str]:
     try:
-        settings = from_toml(run.read(run.config_file, MAX_BYTES))
+        settings = renewed(from_toml(run.read(run.config_file, MAX_BYTES)))
     except (OSError, ValueError):
         return {}
     return dict(_flat(settings, ""))

@@ -9,6 +9,7 @@ from typing import Any
 
 from mygpt2.cli import Parser
 from mygpt2.config import load_config
+from mygpt2.config.earlier import renewed_names
 from mygpt2.errors import UserError
 from mygpt2.launch.request import add_arguments
 from mygpt2.run_dir import rank_states
@@ -76,7 +77,8 @@ def from_request(
     `settings`, words of section.name=value, replace those of the run or job, or else of the form as it is now, as a
     tokenizer does that of the form.
     """
-    changed = dict(word.split("=", 1) for word in str(request.get("settings") or "").split() if "=" in word)
+    words = (word.split("=", 1) for word in str(request.get("settings") or "").split() if "=" in word)
+    changed = renewed_names(dict(words))
     if changed:
         rest = {key: value for key, value in request.items() if key != "settings"}
         loaded, stem = from_request(context, rest, now, preset) or (_shown(now, preset), preset)

@@ -183,7 +183,8 @@ def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, mess
     if run is not None:
         updates[own[RUN]] = run
     left = "; ".join(loaded.left_out)
-    words = " ".join(part for part in (message, f"Not taken: {left}." if left else "") if part)
+    read = "".join(f"{line}. " for line in loaded.notices)
+    words = " ".join(part for part in (message, f"Not taken: {left}." if left else "", read.strip()) if part)
     updates[parts.message] = show.status(words)
     return {**updates, parts.filled: secrets.token_hex(4)}
 

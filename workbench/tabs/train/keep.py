@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.config import preset_names
+from mygpt2.config.earlier import renewed_names
 from workbench import draft as drafts
 from workbench import forms
 from workbench.context import Context
@@ -63,7 +64,7 @@ def from_kept(text: str | None) -> Kept | None:
     if preset not in preset_names() or not isinstance(values, dict):
         return None
     texts = forms.preset_texts(preset)
-    texts |= {name: value for name, value in values.items() if name in texts and isinstance(value, str)}
+    texts |= {name: value for name, value in renewed_names(values).items() if name in texts and isinstance(value, str)}
     run, devices, processes = (found.get(key) for key in ("run", "devices", "processes"))
     chosen = [str(device) for device in devices] if isinstance(devices, list) else None
     return Kept(Loaded(preset, texts, []), run if isinstance(run, str) else None, chosen,

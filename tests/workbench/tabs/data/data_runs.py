@@ -65,7 +65,7 @@ def small_config(source: Path | str, **settings: object) -> RunConfig:
 def loader_of(config: RunConfig, cache: Path) -> Loader:
     return Loader(
         config.data, tokenizer=load_tokenizer(config.data.tokenizer), block_size=config.model.block_size,
-        batch_sequences=config.train.batch_tokens // config.model.block_size, seed=config.train.seed, cache_dir=cache,
+        batch_sequences=config.train.batch_tokens // config.model.block_size, seed=config.data.seed, cache_dir=cache,
     )  # fmt: skip
 
 

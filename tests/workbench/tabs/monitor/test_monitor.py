@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
     """Three runs with text that must never become markup."""
     folder = tmp_path_factory.mktemp("monitor") / "runs"
     make_run(folder, "alpha", 40, sample=f" {BAD} tail")
-    make_run(folder, "beta", 60, state="stopped", settings=("--train.seed", "7"), seed=1)
+    make_run(folder, "beta", 60, state="stopped", settings=("--model.seed", "7"), seed=1)
     failed = RunDir(make_run(folder, "gamma", 20, state="failed", seed=2))
     alpha = RunDir(folder / "alpha")
     lines = "".join(f"step {number} loss {5 - number / 100:.2f}\n" for number in range(200))
@@ -166,7 +166,7 @@ def test_settings_show_what_differs_and_exports_are_whole(new_page, server):
     head_is(page, "alpha")
     page.get_by_role("tab", name="Settings").click()
     table = page.locator("#wb-monitor-settings")
-    table.get_by_text("train.seed").wait_for(timeout=LIMIT)
+    table.get_by_text("model.seed").wait_for(timeout=LIMIT)
     assert "model.n_layer" not in table.inner_text()
     page.get_by_label("Also settings that are the same").check()
     table.get_by_text("model.n_layer").wait_for(timeout=LIMIT)

@@ -112,9 +112,9 @@ def test_results_show_hellaswag_where_there_is_one(tmp_path):
 
 def test_only_settings_that_differ_are_shown_unless_asked(tmp_path):
     first = run_folder(tmp_path, "a", toml="[train]\nsteps = 5\nseed = 1\n[optimizer]\nlr = 0.1\n")
-    second = run_folder(tmp_path, "b", toml="[train]\nsteps = 5\nseed = 2\n")
+    second = run_folder(tmp_path, "b", toml="[train]\nsteps = 5\n[data]\nseed = 2\n[model]\nseed = 1\n")
     found = [diff.facts(first), diff.facts(second)]
-    assert dict(diff.differences(found, all_rows=False)) == {"train.seed": ["1", "2"], "optimizer.lr": ["0.1", "–"]}
+    assert dict(diff.differences(found, all_rows=False)) == {"data.seed": ["1", "2"], "optimizer.lr": ["0.1", "–"]}
     assert ("train.steps", ["5", "5"]) in diff.differences(found, all_rows=True)
 
 
