@@ -22,7 +22,8 @@ DELTA = 1e-3  # of log residuals, where squares turn into absolute values: Hoffm
 HUBER = 1.345  # standard deviations; there the loss keeps 95 % of the precision of squares: Holland and Welsch 1977
 EXPONENTS = (0.02, 2.5)  # bounds of alpha and beta; published ones lie between 0.05 and 0.5
 LEAST_E = 1e-3  # nats: no text is without entropy
-ITERATIONS = 150
+ITERATIONS, FIRST_LOOK = 80, 25  # steps at most, and those after which only the KEPT best starts go on
+KEPT = 6
 GRID = (0.15, 0.4, 1.0)  # of alpha and beta, from which fits start
 E_SHARES = (0.3, 0.6, 0.85)  # of the lowest loss, from which E starts
 FEWEST_SIZES, FEWEST_BUDGETS, FEWEST_CELLS = 3, 3, 7  # five numbers, one cell left out, one to be wrong about
@@ -120,15 +121,15 @@ def fit(cells: Cells) -> Laws:
         raise ValueError("sizes, budgets and losses must be positive numbers")
     rows = np.log(cells.loss)[None]
     starts = _grid(cells.loss)
-    points, cost = _minimise(starts, *_repeated(rows, np.ones_like(rows), len(starts)), cells, DELTA)
-    first = Laws(*_best(points, cost, len(starts)), cells.centre, DELTA)
+    points, cost = _minimise(starts, *_repeated(rows, np.ones_like(rows), len(starts)), cells, DELTA, FIRST_LOOK)
+    starts = points[np.argsort(cost, kind="stable")[:KEPT]]
+    rows, weights = _repeated(rows, np.ones_like(rows), KEPT)
+    first = Laws(*_best(*_minimise(starts, rows, weights, cells, DELTA), KEPT), cells.centre, DELTA)
     # Where losses scatter by more than DELTA nearly all of it would be a loss of absolute values, which is less precise
     # and whose leaving-one-out says little about its error (Efron 1982, The Jackknife, ch. 3.4: the median).
-    residual = first.residuals(cells)[0]
-    spread = 1.4826 * float(np.median(np.abs(residual))) * (len(cells) / max(1, len(cells) - 5)) ** 0.5
+    spread = 1.4826 * float(np.median(np.abs(first.residuals(cells)))) * (len(cells) / max(1, len(cells) - 5)) ** 0.5
     delta = max(DELTA, HUBER * spread)
-    points, cost = _minimise(starts, *_repeated(rows, np.ones_like(rows), len(starts)), cells, delta)
-    return Laws(*_best(points, cost, len(starts)), cells.centre, delta)
+    return Laws(*_best(*_minimise(starts, rows, weights, cells, delta), KEPT), cells.centre, delta)
 
 
 def refit(cells: Cells, law: Laws, losses: Floats | None = None, weights: Floats | None = None) -> Laws:
@@ -142,9 +143,7 @@ def refit(cells: Cells, law: Laws, losses: Floats | None = None, weights: Floats
     rows = np.broadcast_to(rows, shape)
     counted = np.broadcast_to(np.ones((1, len(cells))) if weights is None else weights, shape)
     starts = np.concatenate([law.points[:1], _moved(law.points[:1])])
-    points, cost = _minimise(
-        np.tile(starts, (shape[0], 1)), *_repeated(rows, counted, len(starts)), cells, law.delta
-    )
+    points, cost = _minimise(np.tile(starts, (shape[0], 1)), *_repeated(rows, counted, len(starts)), cells, law.delta)
     return Laws(*_best(points, cost, len(starts)), law.centre, law.delta)
 
 
@@ -161,7 +160,12 @@ def _grid(loss: Floats) -> Floats:
 def _moved(point: Floats) -> Floats:
     """(4, 5) starts about a law, with E moved and the exponents with it: the direction that cells tell least about."""
     moves = np.array(
-        [[-0.5, 0.3, 0.3, -0.1, -0.1], [0.15, -0.5, -0.5, 0.2, 0.2], [0, 0.3, -0.3, -0.1, 0.1], [0, -0.3, 0.3, 0.1, -0.1]]
+        [
+            [-0.5, 0.3, 0.3, -0.1, -0.1],
+            [0.15, -0.5, -0.5, 0.2, 0.2],
+            [0, 0.3, -0.3, -0.1, 0.1],
+            [0, -0.3, 0.3, 0.1, -0.1],
+        ]
     )
     return point + moves
 
@@ -177,7 +181,7 @@ def _best(points: Floats, cost: Floats, each: int) -> tuple[Floats, Floats]:
 
 
 def _value(points: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """log L (P, C) of each law at log n / n0 = x and log d / d0 = y (C,), and the shares (P, C, 3) of its three terms."""
+    """log L (P, C) of each law at log n / n0 = x and log d / d0 = y (C,); the shares (P, C, 3) of its three terms."""
     terms = np.stack(
         [
             np.broadcast_to(points[:, :1], (len(points), len(x))),
@@ -192,7 +196,9 @@ def _value(points: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return (top + np.log(total))[:, :, 0], parts / total
 
 
-def _minimise(points: Floats, rows: Floats, weights: Floats, cells: Cells, delta: float) -> tuple[Floats, Floats]:
+def _minimise(
+    points: Floats, rows: Floats, weights: Floats, cells: Cells, delta: float, steps: int = ITERATIONS
+) -> tuple[Floats, Floats]:
     """Levenberg-Marquardt for P problems at once, within bounds: (points (P, 5), costs (P,)).
 
     The Huber loss is taken as squares weighted anew at each step, w = min(1, delta / |r|) (Holland and Welsch 1977).
@@ -206,7 +212,7 @@ def _minimise(points: Floats, rows: Floats, weights: Floats, cells: Cells, delta
     value, shares = _value(points, x, y)
     cost = _huber(rows - value, weights, delta)
     active = np.arange(len(points))
-    for _ in range(ITERATIONS):
+    for _ in range(steps):
         p, r = points[active], rows[active] - value[active]
         step = _step(p, r, shares[active], weights[active], (x, y), (low, high), damping[active], delta)
         moved = np.clip(p + step, low, high)
@@ -219,7 +225,7 @@ def _minimise(points: Floats, rows: Floats, weights: Floats, cells: Cells, delta
             moved[better], new_value[better], new_shares[better], new_cost[better],
         )  # fmt: skip
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5.0), 1e-12, 1e12)
-        done = np.where(better, gained < 1e-12, damping[active] > 1e11)
+        done = np.where(better, gained < 1e-11, damping[active] > 1e11)
         active = active[~done]
         if not len(active):
             break

@@ -29,7 +29,7 @@ TEXTS = 200  # times that documents are drawn again
 
 @dataclass(frozen=True)
 class Documents:
-    """nll (C, documents) and targets (documents,): the sums of each document under each cell's model, same documents."""
+    """nll (C, documents), targets (documents,): the sums of each document under each cell's model, the same for all."""
 
     nll: Floats
     targets: Floats
@@ -46,7 +46,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 80 % interval; `text_low`, `text_high` are for other text of the same kind, None if not known."""
+    """A value with its 80 % interval; `text_low`, `text_high` are for other text of this kind, None if not known."""
 
     value: float
     low: float
@@ -77,12 +77,18 @@ class Fitted:
         """The loss that a model of n parameters will be measured to have after d tokens: its own chance counts too."""
         return self._estimate(lambda laws: np.log(laws.loss(n, d)), np.exp, self.scatter)
 
-    def number(self, of: Callable[[Laws], Floats], *, log: bool = False) -> Estimate:
-        """A number of the law, which is about the text itself: the error of the documents is in the interval."""
+    def number(
+        self, of: Callable[[Laws], Floats], within: tuple[float, float] = (-math.inf, math.inf), *, log: bool = False
+    ) -> Estimate:
+        """A number of the law, which is about the text itself: the error of the documents is in the interval.
+
+        `within`: the range that it was sought in, beyond which nothing is said.
+        """
         found = self._estimate((lambda laws: np.log(of(laws))) if log else of, np.exp if log else _same, 0.0)
-        if found.text_low is None or found.text_high is None:
-            return found
-        return Estimate(found.value, found.text_low, found.text_high)
+        low, high = found.low, found.high
+        if found.text_low is not None and found.text_high is not None:
+            low, high = found.text_low, found.text_high
+        return Estimate(found.value, max(low, within[0]), min(high, within[1]))
 
     def _estimate(self, of: Callable[[Laws], Floats], back: Callable[[float], float], noise: float) -> Estimate:
         value, left_out = float(of(self.law)[0]), of(self.cells_out)

@@ -20,8 +20,8 @@ FLOPS = 6.0  # per parameter and token (Kaplan et al. 2020, arXiv 2001.08361, se
 
 @dataclass(frozen=True)
 class Slice:
-    """One compute in FLOP, and the sizes and losses read there. `best` is the minimum's N where it lies among the sizes,
-    low and high its range when one size is left out (None with three sizes, which leave nothing to check it by)."""
+    """One compute in FLOP, and the sizes and losses read there. `best` is the minimum's N where it lies among them; low
+    and high are its range when one size is left out (None with three sizes, which leave nothing to check it by)."""
 
     compute: float
     n: Floats
@@ -78,8 +78,7 @@ def _slice(log_compute: float, lines: dict[float, tuple[Floats, Floats]]) -> Sli
 
 
 def _minimum(n: Floats, loss: Floats, free: bool = False) -> float | None:
-    """Where the parabola in log n is lowest; None where it is not bent upwards, or (unless `free`) outside of the sizes.
-    """
+    """Where the parabola in log n is lowest; None where it is not bent upwards or, unless `free`, beyond the sizes."""
     middle = np.log(n).mean()
     bend, slope, _ = np.polyfit(np.log(n) - middle, loss, 2)
     if bend <= 0:
