@@ -24,7 +24,7 @@ from mygpt2.machine import home_path
 from mygpt2.ripples.compare import FREE, SAME_ORDER
 from mygpt2.run_dir.paths import RunDir, check_name, list_runs
 
-SEEDS = ("train.seed",)
+SEEDS = ("data.seed", "model.seed")
 LARGEST_SEED = 2**31 - 1
 MOST_REPLICATES = 100
 ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
@@ -110,11 +110,12 @@ def _told(name: str, words: Sequence[str]) -> str:
 
 def seeds_of(config: RunConfig) -> tuple[int, int]:
     """(of the data's order, of the weights and dropout)."""
-    return config.train.seed, config.train.seed
+    return config.data.seed, config.model.seed
 
 
 def with_seeds(config: RunConfig, data_seed: int, model_seed: int) -> RunConfig:
-    return config.model_copy(update={"train": config.train.model_copy(update={"seed": data_seed})})
+    data = config.data.model_copy(update={"seed": data_seed})
+    return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"seed": model_seed})})
 
 
 def replicates(config: RunConfig, count: int) -> list[Replicate]:

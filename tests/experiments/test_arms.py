@@ -64,6 +64,8 @@ def test_replicates_are_pairs_of_seeds_and_the_first_is_the_configurations_own()
     config = tiny()
     pairs = replicates(config, 3)
     assert [seeds_of(pair.of(config)) for pair in pairs] == [(1337, 1337), (1338, 1338), (1339, 1339)]
+    apart = replicates(load_config("tiny", None, ["--data.seed", "5", "--model.seed", "9"]), 2)
+    assert [seeds_of(pair.of(config)) for pair in apart] == [(5, 9), (6, 10)]
     assert pairs[0].of(config) == config
     for count in (0, 101):
         with pytest.raises(UserError, match="replicates are not possible"):

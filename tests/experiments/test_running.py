@@ -46,7 +46,7 @@ def test_a_run_is_over_when_it_finished_or_diverged(tmp_path, exit, over, diverg
     assert outcome(tmp_path, "e.base.1").diverged == diverged
 
 
-@pytest.mark.parametrize("words", [("--optimizer.lr", "1e-3"), ("--train.seed", "4")])
+@pytest.mark.parametrize("words", [("--optimizer.lr", "1e-3"), ("--model.seed", "4")])
 def test_a_run_of_that_name_with_other_settings_is_never_taken_for_the_arm(tmp_path, words):
     begun(tmp_path, "e.base.1", tiny(*words), state="finished")
     with pytest.raises(UserError, match=r"'e\.base\.1' is there with other settings .*runs delete"):
