@@ -103,7 +103,8 @@ def menu(label: Any, items: Iterable[Markup], *, name: str = "", primary: bool =
     spoken = f' aria-label="{escape(name)}"' if name else ""
     kind = " wb-menu-primary" if primary else ""
     return Markup(
-        f'<details class="wb-menu{kind}"><summary aria-haspopup="menu"{spoken}>{escape(label)}</summary>'
+        f'<details class="wb-menu{kind}" data-key="menu {escape(name or label)}">'
+        f'<summary aria-haspopup="menu"{spoken}>{escape(label)}</summary>'
         f'<div class="wb-menu-list" role="menu" aria-label="{escape(name or label)}">{join(items)}</div></details>'
     )
 

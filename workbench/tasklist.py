@@ -49,7 +49,10 @@ def listed(
     if not going and not over:
         return Markup("")
     folded = (
-        f'<details class="wb-tasks-over"><summary>{_how_many(over)}</summary>{rows(over)}</details>' if over else ""
+        f'<details class="wb-tasks-over" data-key="tasks-over"><summary>{_how_many(over)}</summary>'
+        f"{rows(over)}</details>"
+        if over
+        else ""
     )
     return Markup(f'<div class="wb-tasks">{rows(going)}{folded}</div>')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -183,7 +184,10 @@ def test_a_stop_as_the_ranks_connect_stops_them_all(prepared):
     words = harness.command(values, folder / "runs", "stopped")
     meddle = (__name__, "stop_as_they_connect")
     assert forks.ends(forks.start(words, folder / "stopped", meddle=meddle)) == [85, 85]
-    assert (folder / "stopped-0-err").read_text() == "stopped on request while it was starting\n"
+    said = (folder / "stopped-0-err").read_text().splitlines()  # PyTorch may log that the other rank has gone
+    assert [line for line in said if not re.match(r"\[E\d{4} .* ProcessGroupGloo\.cpp:", line)] == [
+        "stopped on request while it was starting"
+    ]
     assert not (folder / "runs" / "stopped").exists()
 
 

@@ -70,6 +70,13 @@ def test_a_menu_obeys_the_keys_and_a_time_is_local(
     summary.click()
     page.locator("#here .wb-item", has_text="Press").click()
     page.wait_for_function("window.wasPressed && !document.querySelector('#here details').open")
+    page.evaluate(
+        """both => { const place = document.querySelector(".wb-head").appendChild(document.createElement("div"));
+        place.id = "live"; window.workbench.live.patch(place, both[0]);
+        place.querySelector("details").open = true; window.workbench.live.patch(place, both[1]); }""",
+        [html.join([html.Markup("<button>Stop</button>"), html.menu("More", entries)]), html.menu("More", entries)],
+    )
+    assert page.locator("#live details").get_attribute("open") is not None, "what stood beside it went; it stayed open"
     local = page.evaluate(
         "new Date(0).toLocaleString('sv').slice(0, 16)"
     )  # in Swedish it is year-month-day hour:minute

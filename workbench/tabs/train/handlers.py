@@ -130,7 +130,7 @@ def _named_after_text(context: Context, now: Draft, before: str) -> str | None:
 
 
 def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked, filled: str) -> Updates:
-    """All notes and what the browser is to keep, for the page's script; and the folds that are to be other."""
+    """All notes and what the browser is to keep, for the page's script; and the labels of the folds."""
     changes = {change.name: change for change in checked.changes}
     notes = {name: str(text) for name in parts.fields.inputs
              if (text := show.note(name, *_told_at(checked, name, changes)))}  # fmt: skip
@@ -147,9 +147,8 @@ def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: C
     updates: Updates = {parts.shown: json.dumps(now)}
     for group in folded:
         key, fold = f"fold {group.id}", parts.fields.folds[group.id]
-        if now.get(key) == before.get(key):
-            continue
         problems, changed = now.get(key, (0, 0))
+        # Sent every time: what the browser said it had may be from before an answer that was still on its way.
         label = fold_label(group, problems, changed)
         had = _had_problems(before.get(key))
         updates[fold] = gr.Accordion(label=label, open=True) if problems and not had else gr.Accordion(label=label)

@@ -29,8 +29,9 @@ def opened(page: Any, server: RunningServer, **link: str) -> Any:
     page.goto(f"{server.url}?{urlencode({'tab': 'sample', 'model_a': 'first', 'model_b': 'other', **link})}")
     page.wait_for_selector("#wb-sample-generate", state="visible")
     page.wait_for_function("document.querySelector('.wb-sample')")
-    if "prompt" in link:
-        page.wait_for_function("document.querySelector('#wb-sample-prompt textarea').value !== ''")
+    page.wait_for_function(
+        "document.querySelector('#wb-sample-prompt textarea').value !== ''"
+    )  # the link's, or offered
     return page
 
 
