@@ -1,5 +1,23 @@
 // The pieces of html.py that need a script: menus and times.
 
+// What floats below its button goes along when the page scrolls, which it may have begun before the click; it closes
+// when the button has left what can be seen. floats: the open <details>; place, close: of one of them.
+window.workbench.follow = (floats, place, close) => {
+  "use strict";
+  const seen = (button, area) => button.bottom > Math.max(0, area.top) && button.top < Math.min(window.innerHeight, area.bottom);
+  for (const kind of ["scroll", "resize"]) {
+    window.addEventListener(kind, ({ target }) => {
+      const whole = !target.getBoundingClientRect; // the document or the window
+      for (const float of floats()) { // of what it stands in: a log that follows its end moves none
+        if (!whole && (target === float || !target.contains(float))) continue;
+        const area = whole ? { top: 0, bottom: window.innerHeight } : target.getBoundingClientRect();
+        if (seen(float.querySelector("summary").getBoundingClientRect(), area)) place(float);
+        else close(float, float.contains(document.activeElement));
+      }
+    }, { capture: true, passive: true });
+  }
+};
+
 // html.menu: <details class="wb-menu"> with a list of items, placed below its button or above it.
 (() => {
   "use strict";
@@ -62,13 +80,7 @@
     else if (event.key === "Tab") close(menu, true); // and from there to what comes next
   });
 
-  for (const kind of ["scroll", "resize"]) {
-    window.addEventListener(kind, (event) => {
-      for (const menu of open()) { // of what it stands in: a log that follows its end moves no menu
-        if (event.type === "resize" || (event.target !== menu && event.target.contains(menu))) close(menu, menu.contains(document.activeElement));
-      }
-    }, { capture: true, passive: true });
-  }
+  window.workbench.follow(open, place, close);
 })();
 
 // html.when: <wb-when at="seconds since 1970"><time>. One timer for all, at the next minute, while the page is seen.

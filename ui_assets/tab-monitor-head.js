@@ -60,9 +60,7 @@ window.workbench.head = (() => {
     close(pop, true);
   }, true);
 
-  for (const kind of ["scroll", "resize"]) {
-    window.addEventListener(kind, (event) => { for (const pop of pops()) if (event.type === "resize" || (event.target !== pop && event.target.contains(pop))) close(pop); }, { capture: true, passive: true });
-  }
+  window.workbench.follow(() => pops().filter((pop) => pop.open), place, close);
 
   function showPane(name) {
     const tab = [...document.querySelectorAll("#wb-monitor-panes button[role=tab]")].find((each) => each.textContent.trim().toLowerCase() === name);

@@ -65,6 +65,14 @@ def test_a_menu_obeys_the_keys_and_a_time_is_local(
     summary.click()
     box = page.locator("#here .wb-menu-list").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 1360
+    page.evaluate("document.body.style.minHeight = '4000px'; scrollTo(0, 20)")
+    page.wait_for_function(
+        f"document.querySelector('#here .wb-menu-list').getBoundingClientRect().y === {box['y'] - 20}"
+    )
+    page.evaluate("scrollTo(0, 3000)")
+    page.wait_for_function("!document.querySelector('#here details').open")  # its button has left the screen
+    page.evaluate("scrollTo(0, 0)")
+    summary.click()
     page.mouse.click(5, 850)
     page.wait_for_function("!document.querySelector('#here details').open")
     summary.click()

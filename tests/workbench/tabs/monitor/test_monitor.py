@@ -68,8 +68,7 @@ def head_is(page, name):
 
 
 def choose(page, item):
-    """An item of the head's menu, which a scroll of the page closes."""
-    page.evaluate("() => new Promise((then) => { scrollTo(0, 0); requestAnimationFrame(() => setTimeout(then)); })")
+    """An item of the head's menu."""
     page.locator("#wb-monitor-head .wb-menu > summary").click()
     page.get_by_role("menuitem", name=item).click()
 
