@@ -1,6 +1,6 @@
 """Checkpoints: atomic, verified, rotating, never a pickle. Importing this package does not import torch."""
 
-from mygpt2.checkpoint.background import Checkpointer
+from mygpt2.checkpoint.background import Checkpointer, Follower
 from mygpt2.checkpoint.files import FileSystem, step_name, step_of
 from mygpt2.checkpoint.format import (
     BrokenCheckpoint,
@@ -27,7 +27,7 @@ from mygpt2.checkpoint.store import (
 )
 
 __all__ = [
-    "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Pruned", "Skipped", "Unreadable",
+    "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Follower", "Pruned", "Skipped", "Unreadable",
     "UnreadableCheckpoint", "candidates", "load", "load_newest", "load_to_go_on", "newest", "prune", "read_model",
     "read_optimizer", "read_state", "size_bytes", "step_name", "step_of", "steps", "sweep", "verify", "write",
 ]  # fmt: skip

@@ -9,14 +9,17 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mygpt2.checkpoint import store
+from mygpt2.checkpoint.beside import Beside, Snapshot
 from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import encode_json, write
 from mygpt2.checkpoint.layout import UnreadableCheckpoint
+from mygpt2.checkpoint.parts import Part, Share
+from mygpt2.checkpoint.together import Meeting
 from mygpt2.files import read_json, replace_file
 from mygpt2.records import is_number
 
@@ -52,9 +55,7 @@ class Checkpointer:
         self.failure: str | None = None
         self._checkpoints, self._config, self._on_event = checkpoints, config, on_event
         self._files = files or FileSystem()
-        self._thread: threading.Thread | None = None
-        self._defect: BaseException | None = None
-        self._snapshot = Snapshot()
+        self._snapshot, self._beside = Snapshot(), Beside()
         self._reported: set[Path] = set()
         self._lock = threading.Lock()
         checkpoints.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,34 +77,68 @@ class Checkpointer:
         In the background the tensors are copied first, so they may change as soon as this returns, unless they are
         `copied` already. A save still in flight is waited for. `background` defaults to the configuration's.
         """
+        from mygpt2.checkpoint.tensors import tensor_bytes
+
         began = time.monotonic()
         self.wait()
         frozen = json.loads(encode_json(state))  # a copy, and a ValueError here and now for what JSON cannot hold
-        if not (self._config.background if background is None else background):
-            self._write(step, model, optimizer, frozen, began, None)
-            self._raise_defect()
-            return time.monotonic() - began
-        if not copied:
+        background = self._config.background if background is None else background
+        if background and not copied:
             model, optimizer = self._snapshot.take({"model": model, "optimizer": optimizer})
-        held = time.monotonic() - began
-        # Not a daemon: Python waits for it at exit, so a save in flight is finished even when training raises.
-        self._thread = threading.Thread(
-            target=self._write, args=(step, model, optimizer, frozen, began, held), name="checkpoint"
-        )
-        self._thread.start()
-        return held
+        needed = int(FREE_FACTOR * (tensor_bytes(model) + tensor_bytes(optimizer)))
+
+        def make() -> Path:
+            self._check_room(needed)
+            return write(self._checkpoints, step, model, optimizer, frozen, files=self._files)
+
+        return self._run(_Save(step, make, needed, began), background)
+
+    def save_together(
+        self,
+        step: int,
+        own: Share | None,
+        meeting: Meeting,
+        state: Mapping[str, Any],
+        total_bytes: int,
+        *,
+        background: bool | None = None,
+    ) -> float:
+        """As `save`, of a checkpoint whose parts several ranks write. `own` is this one's part, if it has one, and
+        `total_bytes` the size of all. The other ranks call `Follower.save`."""
+        began = time.monotonic()
+        self.wait()
+        document = encode_json(state)
+        background = self._config.background if background is None else background
+        if background and own:
+            own = copy_of(own, self._snapshot)
+        needed = int(FREE_FACTOR * total_bytes)
+
+        def make() -> Path:
+            try:
+                self._check_room(needed)
+            except OSError:
+                meeting.give_up()
+                raise
+            return meeting.lead(self._checkpoints, step, own, document, self._files)
+
+        return self._run(_Save(step, make, needed, began, verified=True), background)
+
+    def _run(self, save: _Save, background: bool) -> float:
+        save.held = time.monotonic() - save.began if background else None
+        if background:
+            self._beside.start(lambda: self._write(save))
+        else:
+            self._write(save)
+        return time.monotonic() - save.began if save.held is None else save.held
 
     @property
     def saving(self) -> bool:
         """Whether a save is in flight."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._beside.busy
 
     def wait(self) -> Path | None:
         """Blocks until no save is in flight; the path of the last one that succeeded. Raises the thread's defects."""
-        if self._thread:
-            self._thread.join()
-            self._thread = None
-        self._raise_defect()
+        self._beside.wait()
         return self.last
 
     def best(self, step: int, loss: float) -> bool:
@@ -133,36 +168,22 @@ class Checkpointer:
         except OSError as error:
             self._on_event({"kind": "save_failed", "step": max(self._losses), "reason": f"{LOSSES}: {_reason(error)}"})
 
-    def _write(
-        self,
-        step: int,
-        model: Mapping[str, Tensor],
-        optimizer: Mapping[str, Tensor],
-        state: Event,
-        began: float,
-        held: float | None,
-    ) -> None:
-        """The whole of one save. Never raises: an OSError becomes an event, a defect is kept for `wait`."""
-        from mygpt2.checkpoint.tensors import tensor_bytes
-
-        needed = int(FREE_FACTOR * (tensor_bytes(model) + tensor_bytes(optimizer)))
+    def _write(self, save: _Save) -> None:
+        """The whole of one save. An OSError becomes an event; what else is raised is a defect."""
         try:
-            free = self._files.free_bytes(self._checkpoints)
-            if free < needed:
-                self._fail(step, "not enough space on the disk", needed)
-                return
-            path = write(self._checkpoints, step, model, optimizer, state, files=self._files)
+            path = save.make()
             self.last, self.failure = path, None
-            seconds = time.monotonic() - began
-            done = {"seconds": seconds, "held_seconds": seconds if held is None else held}
+            seconds = time.monotonic() - save.began
+            done: Event = {"seconds": seconds, "held_seconds": seconds if save.held is None else save.held}
             size = store.size_bytes(path)
-            self._on_event(
-                {"kind": "save", "step": step, "path": path.name, "bytes": size, **done, "deleted": self._rotate()}
-            )
+            done["deleted"] = self._rotate(path if save.verified else None)
+            self._on_event({"kind": "save", "step": save.step, "path": path.name, "bytes": size, **done})
         except OSError as error:
-            self._fail(step, _reason(error), needed)
-        except BaseException as error:
-            self._defect = error
+            self._fail(save.step, _reason(error), save.needed)
+
+    def _check_room(self, needed: int) -> None:
+        if self._files.free_bytes(self._checkpoints) < needed:
+            raise OSError("not enough space on the disk")
 
     def _fail(self, step: int, reason: str, needed: int) -> None:
         self.failure = reason
@@ -174,12 +195,13 @@ class Checkpointer:
             {"kind": "save_failed", "step": step, "reason": reason, "free_bytes": free, "needed_bytes": needed}
         )
 
-    def _rotate(self) -> list[int]:
+    def _rotate(self, verified: Path | None) -> list[int]:
         """Steps deleted. A failing deletion is reported; the checkpoint just written is safe all the same."""
         config = self._config
         try:
             best = self.best_step if config.keep_best else None
-            done = store.prune(self._checkpoints, config.keep_last, config.keep_every, best, files=self._files)
+            done = store.prune(self._checkpoints, config.keep_last, config.keep_every, best, files=self._files,
+                               verified=verified)  # fmt: skip
         except (OSError, UnreadableCheckpoint) as error:
             reason = _reason(error) if isinstance(error, OSError) else str(error)
             self._on_event({"kind": "prune_failed", "reason": reason})
@@ -190,42 +212,44 @@ class Checkpointer:
                 self._on_event({"kind": "checkpoint_broken", **asdict(broken), "path": broken.path.name})
         return done.deleted
 
-    def _raise_defect(self) -> None:
-        defect, self._defect = self._defect, None
-        if defect is not None:
-            raise defect
+
+@dataclass
+class _Save:
+    """One save: `make` does it. `needed`: bytes on the disk; `verified`: who wrote the files has read them back."""
+
+    step: int
+    make: Callable[[], Path]
+    needed: int
+    began: float
+    held: float | None = None
+    verified: bool = False
 
 
-class Snapshot:
-    """Copies of tensors in CPU memory whose buffers are used again at the next save."""
+class Follower:
+    """On every rank but the first: saves this rank's part of checkpoints, one at a time."""
 
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+    def __init__(self, checkpoints: Path, rank: int, *, files: FileSystem | None = None) -> None:
+        self._checkpoints, self._rank, self._files = checkpoints, rank, files or FileSystem()
+        self._snapshot, self._beside = Snapshot(), Beside()
 
-    def take(self, groups: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """The groups, copied. On CUDA all copies run at once into pinned memory and are waited for together."""
-        import torch
+    def save(self, own: Share, meeting: Meeting, *, background: bool) -> None:
+        """Writes a part, in the background after it was copied. Whatever becomes of it the first rank tells."""
+        self._beside.wait()
+        if not background:
+            meeting.follow(self._checkpoints, self._rank, own, self._files)
+            return
+        own = copy_of(own, self._snapshot)
+        self._beside.start(lambda: meeting.follow(self._checkpoints, self._rank, own, self._files))
 
-        copies, used, on_cuda = [], {}, False
-        for group, tensors in groups.items():
-            copy = {}
-            for name, tensor in tensors.items():
-                copy[name] = used[group, name] = self._buffer(group, name, tensor)
-                copy[name].copy_(tensor.detach(), non_blocking=tensor.is_cuda)
-                on_cuda |= tensor.is_cuda
-            copies.append(copy)
-        self._buffers = used  # buffers of tensors that no longer exist are let go
-        if on_cuda:
-            torch.cuda.synchronize()
-        return copies
+    def wait(self) -> None:
+        """Blocks until no part is being written."""
+        self._beside.wait()
 
-    def _buffer(self, group: str, name: str, tensor: Tensor) -> Tensor:
-        import torch
 
-        buffer = self._buffers.get((group, name))
-        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.is_cuda)
-        return buffer
+def copy_of(share: Share, snapshot: Snapshot) -> Share:
+    """The part with the values of this moment."""
+    model, optimizer = snapshot.take({"model": share.model.tensors, "optimizer": share.optimizer.tensors})
+    return replace(share, model=Part(model, share.model.rows), optimizer=Part(optimizer, share.optimizer.rows))
 
 
 def _read_losses(path: Path) -> dict[int, float]:

@@ -2,9 +2,10 @@
 
     step-00001200/   model.safetensors  optimizer.safetensors  state.json  MANIFEST.json
 
-It is built aside under a temporary name, MANIFEST.json (size and SHA-256 of every file, and of itself) comes last,
-everything is synced, and one rename makes it visible. A folder counts if and only if its manifest verifies, so neither
-a crash nor a flipped bit is ever mistaken for a checkpoint. Only safetensors and JSON are written or read.
+or with the tensors in parts (see `parts`). It is built aside under a temporary name, MANIFEST.json (size and SHA-256 of
+every file, and of itself) comes last, everything is synced, and one rename makes it visible. A folder counts if and
+only if its manifest verifies, so neither a crash nor a flipped bit is ever mistaken for a checkpoint. Only safetensors
+and JSON are written or read.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +28,16 @@ from mygpt2.checkpoint.layout import (
     document_problem,
     layout_problem,
 )
+from mygpt2.checkpoint.parts import Share, count_parts, part_name, part_names, whole_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA = 1
+SCHEMA, WHOLE = 2, 1  # of manifests; a checkpoint that is not in parts is what it was before there were any
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"
 CONTENTS = (MODEL, OPTIMIZER, STATE)
 MAX_JSON_BYTES = 64 << 20
+Entries = Mapping[str, Mapping[str, Any]]  # of a manifest: by name, the bytes and sha256 of a file
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,26 @@ def write(
     from mygpt2.checkpoint.tensors import write_tensors
 
     files = files or FileSystem()
-    document = memoryview(encode_json(state))
-    scratch = checkpoints / scratch_name("tmp")
-    try:
-        files.mkdir(scratch)
-        entries = {
+
+    def fill(scratch: Path) -> Entries:
+        return {
             MODEL: _write_file(files, scratch / MODEL, lambda fd: write_tensors(files, fd, model)),
             OPTIMIZER: _write_file(files, scratch / OPTIMIZER, lambda fd: write_tensors(files, fd, optimizer)),
-            STATE: _write_file(files, scratch / STATE, lambda fd: _write_bytes(files, fd, document)),
         }
+
+    return write_aside(checkpoints, step, fill, encode_json(state), files)
+
+
+def write_aside(checkpoints: Path, step: int, fill: Callable[[Path], Entries], state: bytes, files: FileSystem) -> Path:
+    """Writes a checkpoint whose tensors `fill` writes into a folder, and returns its path once it is safe on disk.
+
+    Whatever `fill` or the disk raises leaves the folder of checkpoints as it was.
+    """
+    scratch, document = checkpoints / scratch_name("tmp"), memoryview(state)
+    try:
+        files.mkdir(scratch)
+        entries = dict(fill(scratch))
+        entries[STATE] = _write_file(files, scratch / STATE, lambda fd: _write_bytes(files, fd, document))
         manifest = memoryview(encode_manifest(step, entries))
         _write_file(files, scratch / MANIFEST, lambda fd: _write_bytes(files, fd, manifest))
         files.fsync_folder(scratch)
@@ -81,7 +96,21 @@ def write(
         raise
 
 
-def _write_file(files: FileSystem, path: Path, fill: Any) -> dict[str, Any]:
+def write_share(folder: Path, share: Share, files: FileSystem) -> Entries:
+    """Writes the files of one part, and reads them back: nobody else does before the checkpoint counts. OSError."""
+    from mygpt2.checkpoint.tensors import write_tensors
+
+    entries = {}
+    for whole, part in ((MODEL, share.model), (OPTIMIZER, share.optimizer)):
+        path = folder / part_name(whole, share.index, share.count)
+        fill = partial(write_tensors, files, tensors=part.tensors, rows=part.rows)
+        entries[path.name] = _write_file(files, path, fill)
+        if (problem := file_problem(path, entries[path.name])) is not None:
+            raise OSError(problem)
+    return entries
+
+
+def _write_file(files: FileSystem, path: Path, fill: Callable[[int], tuple[int, str]]) -> dict[str, Any]:
     descriptor = files.create(path)
     try:
         size, digest = fill(descriptor)
@@ -122,17 +151,18 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def encode_manifest(step: int, entries: Mapping[str, Mapping[str, Any]]) -> bytes:
+def encode_manifest(step: int, entries: Entries) -> bytes:
     """MANIFEST.json. Its own digest covers the rest of it, and only this exact spelling is accepted."""
-    body = {"schema": SCHEMA, "step": step, "files": entries}
+    body = {"schema": SCHEMA if count_parts(entries) else WHOLE, "step": step, "files": entries}
     return encode_json({**body, "self": hashlib.sha256(encode_json(body)).hexdigest()})
 
 
-def verify(path: Path, *, only: Iterable[str] = CONTENTS) -> list[str]:
+def verify(path: Path, *, only: Iterable[str] = CONTENTS, share: tuple[int, int] = (0, 1)) -> list[str]:
     """What is wrong with a checkpoint folder; an empty list means that every file is what was written.
 
     What cannot be read just now is an Unreadable: the checkpoint may be whole all the same.
-    Reads every byte of the files in `only`. Needs no torch and executes nothing.
+    Reads every byte of the files in `only`, and of their parts. Needs no torch and executes nothing. Of several that
+    verify together, rank r of n has the `share` (r, n): each file is read by one of them.
     """
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -147,14 +177,22 @@ def verify(path: Path, *, only: Iterable[str] = CONTENTS) -> list[str]:
     step = step_of(path.name)
     if step is not None and manifest["step"] != step:
         return [f"{MANIFEST} is of step {manifest['step']}"]
-    return [problem for name in only if (problem := _file_problem(path / name, manifest["files"][name]))]
+    kinds = set(only)
+    names = [name for name in sorted(manifest["files"]) if whole_name(name) in kinds][share[0] :: share[1]]
+    return [problem for name in names if (problem := file_problem(path / name, manifest["files"][name]))]
+
+
+def tensor_files(path: Path, kind: str) -> list[Path]:
+    """The files that hold the tensors of MODEL or OPTIMIZER, unverified: one, or its parts in their order."""
+    return [path / name for name in part_names(kind, count_parts(_read_manifest(path)["files"]))]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     raw = _read_small(path / MANIFEST)
     try:
         manifest = json.loads(raw)
-        whole = raw == encode_manifest(manifest["step"], manifest["files"]) and set(manifest["files"]) == set(CONTENTS)
+        names = set(manifest["files"])
+        whole = raw == encode_manifest(manifest["step"], manifest["files"]) and names == _contents(count_parts(names))
         newer = not whole and manifest["schema"] > SCHEMA
         for entry in manifest["files"].values():
             _ = entry["bytes"], entry["sha256"]
@@ -167,6 +205,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _contents(count: int) -> set[str]:
+    """The files of a checkpoint in `count` parts, or in none."""
+    return {STATE, *part_names(MODEL, count), *part_names(OPTIMIZER, count)}
+
+
 def _read_small(path: Path) -> bytes:
     info = os.lstat(path)
     if not stat.S_ISREG(info.st_mode):
@@ -176,7 +219,8 @@ def _read_small(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
+def file_problem(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file of a checkpoint, as its manifest has it; None if nothing is."""
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode):
@@ -203,16 +247,28 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def read_model(path: Path) -> dict[str, Tensor]:
     """Weights of a checkpoint on the CPU, unverified."""
-    from mygpt2.checkpoint.tensors import read_tensors
-
-    return read_tensors(path / MODEL)
+    return _read(path, MODEL)
 
 
 def read_optimizer(path: Path) -> dict[str, Tensor]:
     """Optimizer tensors of a checkpoint on the CPU, unverified."""
+    return _read(path, OPTIMIZER)
+
+
+def _read(path: Path, kind: str) -> dict[str, Tensor]:
+    from mygpt2.checkpoint.stored import Stored
     from mygpt2.checkpoint.tensors import read_tensors
 
-    return read_tensors(path / OPTIMIZER)
+    files = tensor_files(path, kind)
+    return read_tensors(files[0]) if files == [path / kind] else Stored(files).all()
+
+
+def weights_sha256(checkpoint: Checkpoint) -> str:
+    """What tells these weights from others, in however many parts they lie: the digest of MODEL as one file."""
+    from mygpt2.checkpoint.tensors import sha256_of
+
+    entry = _read_manifest(checkpoint.path)["files"].get(MODEL)
+    return entry["sha256"] if entry else sha256_of(checkpoint.model)
 
 
 def load(path: Path, *, optimizer: bool = True) -> Checkpoint:

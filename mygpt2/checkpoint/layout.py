@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ class UnreadableCheckpoint(TryAgain):
     """Checkpoints are there and none can be read just now."""
 
 
-def make_header(tensors: dict[str, tuple[str, list[int]]]) -> tuple[bytes, list[str]]:
+def make_header(
+    tensors: dict[str, tuple[str, list[int]]], notes: Mapping[str, str] | None = None
+) -> tuple[bytes, list[str]]:
     """Length prefix and header for {name: (dtype, shape)}, and the names in the order their data follows.
 
     Wide items come first, so every tensor is aligned to its item size when the file is mapped.
     """
     order = sorted(tensors, key=lambda name: (-ITEM_BYTES[tensors[name][0]], name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(notes or {})}}
     offset = 0
     for name in order:
         dtype, shape = tensors[name]
@@ -56,14 +59,11 @@ def make_header(tensors: dict[str, tuple[str, list[int]]]) -> tuple[bytes, list[
 def layout_problem(path: Path) -> str | None:
     """Why a file is not safetensors, or None. Reads the header only."""
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            return "is not a safetensors file"
-        raw = file.read(length)
     try:
-        header = json.loads(raw)
+        header, data = read_header(path)
         spans = [_span(entry) for name, entry in header.items() if name != "__metadata__"]
+    except BrokenCheckpoint:
+        return "is not a safetensors file"
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return "has no readable safetensors header"
     end = 0
@@ -71,7 +71,18 @@ def layout_problem(path: Path) -> str | None:
         if start != end:
             return "has a gap or an overlap between tensors"
         end = stop
-    return None if 8 + length + end == size else "does not end where its header says"
+    return None if data + end == size else "does not end where its header says"
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data begin. BrokenCheckpoint for what is no such file, ValueError
+    or RecursionError for a header that is none."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise BrokenCheckpoint(f"{path} is not a safetensors file")
+        return json.loads(file.read(length)), 8 + length
 
 
 def document_problem(raw: bytes) -> str | None:

@@ -104,14 +104,16 @@ def prune(
     best_step: int | None = None,
     *,
     files: FileSystem | None = None,
+    verified: Path | None = None,
 ) -> Pruned:
-    """Deletes what the rotation does not keep, after the newest whole checkpoint was read back and verified.
+    """Deletes what the rotation does not keep, after the newest whole checkpoint was read back and verified, which is
+    not done again for one that is known to be `verified`.
 
     Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, and `best_step`.
     If none verifies nothing is deleted. Broken ones newer than it stay as evidence until they are old.
     """
     files = files or FileSystem()
-    whole, broken = newest(checkpoints)
+    whole, broken = (verified, []) if verified else newest(checkpoints)
     if whole is None:
         return Pruned([], broken)
     upto = step_of(whole.name) or 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -27,23 +28,38 @@ def dtype_names() -> dict[torch.dtype, str]:
     }  # fmt: skip
 
 
-def write_tensors(files: FileSystem, descriptor: int, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+def write_tensors(
+    files: FileSystem, descriptor: int, tensors: Mapping[str, Tensor], rows: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[int, str]:
     """Writes one safetensors file and returns (bytes, sha256) of what was meant to be written.
 
     Tensors may be on any device, non-contiguous, or share memory: each is written in full under its name. The digest
-    is taken from memory, so a disk that stores something else is found out by the first verification.
+    is taken from memory, so a disk that stores something else is found out by the first verification. `rows` as of
+    `parts.Part`, for the file of a part.
     """
-    names = dtype_names()
-    header, order = make_header({name: (names[t.dtype], list(t.shape)) for name, t in tensors.items()})
-    digest = hashlib.sha256(header)
-    write_all(files, descriptor, memoryview(header))
-    size = len(header)
-    for name in order:
-        for chunk in _chunks(tensors[name]):
-            digest.update(chunk)
-            write_all(files, descriptor, chunk)
-            size += len(chunk)
+    digest, size = hashlib.sha256(), 0
+    for chunk in _encoded(tensors, rows):
+        digest.update(chunk)
+        write_all(files, descriptor, chunk)
+        size += len(chunk)
     return size, digest.hexdigest()
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of the file that `write_tensors` would make of them."""
+    digest = hashlib.sha256()
+    for chunk in _encoded(tensors, None):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _encoded(tensors: Mapping[str, Tensor], rows: Mapping[str, tuple[int, int]] | None) -> Iterator[memoryview]:
+    names = dtype_names()
+    notes = {} if rows is None else {"rows": json.dumps(rows, sort_keys=True, separators=(",", ":"))}
+    header, order = make_header({name: (names[t.dtype], list(t.shape)) for name, t in tensors.items()}, notes)
+    yield memoryview(header)
+    for name in order:
+        yield from _chunks(tensors[name])
 
 
 def _chunks(tensor: Tensor) -> list[memoryview]:

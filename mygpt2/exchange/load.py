@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mygpt2.checkpoint import Checkpoint, load, load_newest
-from mygpt2.checkpoint.format import MANIFEST, MODEL
+from mygpt2.checkpoint.format import MANIFEST, weights_sha256
 from mygpt2.errors import UserError
 from mygpt2.exchange.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
@@ -121,7 +120,7 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Loaded:
         "step": checkpoint.step,
         "tokens": state.get("tokens"),
         "source": state["config"].get("data", {}).get("source"),
-        "weights_sha256": json.loads((path / MANIFEST).read_bytes())["files"][MODEL]["sha256"],
+        "weights_sha256": weights_sha256(checkpoint),
     }
     return described(model, tokenizer, name, "checkpoint", path, **more)
 

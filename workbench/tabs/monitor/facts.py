@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from mygpt2.checkpoint.parts import count_parts, whole_name
 from mygpt2.config.schema import ModelConfig
 from mygpt2.config.summary import count_parameters
 from mygpt2.inside import SMALL_BYTES, open_inside
@@ -108,14 +110,23 @@ def parameters(run: RunDir, settings: Mapping[str, Any]) -> int | None:
 
 @lru_cache(maxsize=1024)
 def _in_weights(run: RunDir, checkpoint: str) -> int | None:
-    """Numbers in model.safetensors, from its head alone: 8 bytes of length, then JSON of names and shapes."""
+    """Numbers in model.safetensors, or in all its parts, from their heads alone: 8 bytes of length, then JSON of names
+    and shapes."""
+    folder = run.checkpoints_dir / checkpoint
+    names = [name for name in run.names(folder) if whole_name(name) == "model.safetensors"]
+    if len(names) != max(1, count_parts(names)):
+        return None
     try:
-        with open_inside(run.checkpoints_dir / checkpoint / "model.safetensors", run.path) as file:
-            length = int.from_bytes(file.read(8), "little")
-            head = json.loads(file.read(length)) if length <= SMALL_BYTES else {}
-        return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__") or None
+        return sum(_numbers(run, folder / name) for name in names) or None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _numbers(run: RunDir, path: Path) -> int:
+    with open_inside(path, run.path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = json.loads(file.read(length)) if length <= SMALL_BYTES else {}
+    return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
 
 
 def group_of(name: str, marks: Mapping[str, Any]) -> str:

@@ -49,11 +49,11 @@ def test_duration_adds_up_all_attempts(tmp_path):
     assert duration(run, state_of(run)) is None
 
 
-def weights(run, head):
+def weights(run, head, name="model.safetensors"):
     folder = run.checkpoints_dir / "step-00000003"
     folder.mkdir(exist_ok=True)
     data = json.dumps(head).encode()
-    (folder / "model.safetensors").write_bytes(len(data).to_bytes(8, "little") + data)
+    (folder / name).write_bytes(len(data).to_bytes(8, "little") + data)
 
 
 def test_parameters_come_from_the_settings_or_else_from_the_weights(tmp_path):
@@ -63,6 +63,13 @@ def test_parameters_come_from_the_settings_or_else_from_the_weights(tmp_path):
     assert parameters(own, settings_of(own)) is None
     weights(own, {"__metadata__": {"a": "b"}, "wte": {"shape": [10, 4]}, "ln": {"shape": [4]}})
     assert parameters(own, settings_of(own)) == 44
+    parts = run_folder(tmp_path, "parts", toml='[data]\ntokenizer = "/x/tokenizer.json"\n')
+    weights(parts, {"wte": {"shape": [6, 4]}, "ln": {"shape": [4]}}, "model-00001-of-00002.safetensors")
+    assert parameters(parts, settings_of(parts)) is None, "the other part is not there"
+    parts = run_folder(tmp_path, "all", toml='[data]\ntokenizer = "/x/tokenizer.json"\n')
+    weights(parts, {"wte": {"shape": [6, 4]}, "ln": {"shape": [4]}}, "model-00001-of-00002.safetensors")
+    weights(parts, {"wte": {"shape": [4, 4]}}, "model-00002-of-00002.safetensors")
+    assert parameters(parts, settings_of(parts)) == 44
     broken = run_folder(tmp_path, "broken", toml='[data]\ntokenizer = "/x/tokenizer.json"\n')
     weights(broken, {"wte": {"shape": "<b>"}})
     assert parameters(broken, settings_of(broken)) is None
