@@ -184,7 +184,7 @@ def test_several_that_verify_together_read_each_file_once_and_find_the_same(tmp_
     for name in broken:
         (path / name).write_bytes(b"")
     found = [verify(path, share=(rank, 2)) for rank in range(2)]
-    assert sorted(sum(found, [])) == sorted(verify(path)) and len(sum(found, [])) == 2
+    assert sorted([*found[0], *found[1]]) == sorted(verify(path)) and len(found[0]) + len(found[1]) == 2
 
 
 @pytest.mark.parametrize("kind", ["torn", "power_cut"])
@@ -235,7 +235,7 @@ def test_a_folder_that_ranks_do_not_share_is_told(tmp_path):
     arguments = (tmp_path / "elsewhere", 1, share(1, 1, 2), FileSystem())
     other = threading.Thread(target=meeting.follow, args=arguments)
     other.start()
-    with pytest.raises(OSError, match="rank 1: No such file.*which all ranks must share"):
+    with pytest.raises(OSError, match=r"rank 1: No such file.*which all ranks must share"):
         meeting.lead(tmp_path / "here", 1, share(1, 0, 2), b"{}\n", FileSystem())
     other.join()
 
@@ -248,7 +248,7 @@ class Lying(FileSystem):
 
 
 def test_a_disk_that_stores_something_else_is_found_out_before_the_checkpoint_counts(tmp_path):
-    with pytest.raises(OSError, match="rank [12]: model-0000[23]-of-00003.safetensors has other bytes"):
+    with pytest.raises(OSError, match=r"rank [12]: model-0000[23]-of-00003.safetensors has other bytes"):
         save(tmp_path, 20, others=Lying())
 
 
