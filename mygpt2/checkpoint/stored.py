@@ -97,7 +97,7 @@ class Stored:
         if into.numel() == 0:
             return
         start = data + entry["data_offsets"][0] + skip * into.element_size() * math.prod(shape[1:])
-        view = memoryview(into.view(-1).view(torch.uint8).numpy())
+        view = into.view(-1).view(torch.uint8).numpy().data
         with open(path, "rb", buffering=0) as file:
             file.seek(start)
             while len(view):
