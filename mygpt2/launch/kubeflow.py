@@ -24,7 +24,7 @@ def render(spec: LaunchSpec) -> str:
     job = {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": {"name": spec.label},
+        "metadata": {"name": spec.label, "labels": {"app": spec.label}},
         "spec": {
             "runtimeRef": {"name": RUNTIME},
             **({"activeDeadlineSeconds": spec.seconds} if spec.seconds else {}),
@@ -44,5 +44,8 @@ def _patch(spec: LaunchSpec) -> dict[str, Any]:
         "containers": [{"name": NODE, "volumeMounts": mounts["mounts"]}],
         "volumes": mounts["volumes"],
     }
-    pods = {"spec": {key: value for key, value in pod.items() if value}}
+    pods = {
+        "metadata": {"labels": {"app": spec.label}},
+        "spec": {key: value for key, value in pod.items() if value},
+    }
     return {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pods}}}]}}}

@@ -18,14 +18,14 @@ def render(spec: LaunchSpec) -> str:
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": labels},
         # A pod's name must lead to it before the pod is ready, as the pods wait for each other.
         "spec": {"clusterIP": "None", "selector": labels, "publishNotReadyAddresses": True},
     }
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": labels},  # by which it is asked for and taken back, with its pods
         "spec": {
             "completionMode": "Indexed",
             "completions": spec.nodes,

@@ -8,7 +8,10 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """Scripts as blocks, in which a person can read them."""
+    """Scripts as blocks, in which a person can read them, and what stands twice written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

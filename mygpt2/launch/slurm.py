@@ -7,6 +7,7 @@ import shlex
 
 from mygpt2.errors import UserError
 from mygpt2.launch.spec import LaunchSpec
+from mygpt2.run_dir.mentions import HANDED
 
 NOTICE_S = 120  # from SLURM's warning to the limit of time: the step is finished and a checkpoint written in it
 PASSING, CRASHES = 50, 3  # how often a job is queued again, after something passing and after a crash on several nodes
@@ -60,7 +61,7 @@ def _asked(spec: LaunchSpec) -> list[tuple[str, str]]:
         ("ntasks-per-node", "1"),
         ("requeue", ""),
         ("open-mode", "append"),
-        ("output", str(spec.runs / "_launch" / spec.run).replace("%", "%%") + "-%j.log"),
+        ("output", str(spec.runs / HANDED / spec.run).replace("%", "%%") + "-%j.log"),
     ]
     asked += [("cpus-per-task", str(spec.cpus))] if spec.cpus else [("exclusive", "")]
     if spec.gpus:

@@ -24,6 +24,7 @@ from mygpt2.run_dir.paths import NAME, RunDir, list_runs
 from mygpt2.run_dir.process import Process
 
 WORKBENCH = ".workbench"
+HANDED = "_launch"  # below the folder of runs: what was handed to clusters, see launch/handed.py
 RENAMED = "renamed.json"
 ACTIVE_JOBS = ("queued", "waiting", "claimed", "running")
 RECORDS = ("jobs/*.json", "ended/*.json", "tasks/*/task.json", "evals/*.json", "ripples/studies/*.json")
@@ -45,6 +46,12 @@ def queued_as(runs: Path, name: str) -> str:
         if isinstance(spec, dict) and spec.get("run") == name and job.get("state") in ACTIVE_JOBS:
             return str(job["state"])
     return ""
+
+
+def waits_elsewhere(runs: Path, name: str) -> bool:
+    """Whether a launch of this run was handed to a cluster and not taken back."""
+    record = read_json(runs / HANDED / f"{name}.json", most=SMALL_BYTES)
+    return record is not None and not record.get("ended")
 
 
 def task_on(run: RunDir) -> str:

@@ -200,6 +200,8 @@ def _alone(run: RunDir) -> Iterator[RunLock]:
         raise UserError(f"run {run.name!r} is {state.state}; {stop}")
     if mentions.queued_as(run.path.parent, run.name):
         raise UserError(f"run {run.name!r} is in the queue; take it out of the queue first")
+    if state.state == "queued" and mentions.waits_elsewhere(run.path.parent, run.name):
+        raise UserError(f"run {run.name!r} was handed to a cluster and has not begun; {stop}")
     if task := mentions.task_on(run):
         raise UserError(f"run {run.name!r} is being read ({task}); wait for that to end, or stop it")
     try:

@@ -15,7 +15,7 @@ from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
 from mygpt2.format import duration, file_size
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
-from mygpt2.verbs import runs_moves
+from mygpt2.verbs import runs_handed, runs_moves
 
 ACTIONS = ("list", "show", "stop", "verify", *runs_moves.ACTIONS)
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
@@ -81,13 +81,15 @@ def _modified(each: RunDir) -> float:
         return 0.0
 
 
-def summary(each: RunDir) -> dict[str, Any]:
-    """What one line of the list says: small files and the end of metrics.jsonl are read, never all of it."""
+def summary(each: RunDir, told: Any = None) -> dict[str, Any]:
+    """What one line of the list says: small files and the end of metrics.jsonl are read, never all of it.
+
+    told: what a cluster's engine says of the run's job, see runs_handed.
+    """
     from mygpt2.checkpoint.store import size_bytes, steps
     from mygpt2.run_dir.lines import last_record
-    from mygpt2.run_dir.liveness import state_of
 
-    state = state_of(each)
+    state = runs_handed.state(each, told)
     last = last_record(each.metrics_file) or {}
     try:
         kept = steps(each.checkpoints_dir)
@@ -99,6 +101,7 @@ def summary(each: RunDir) -> dict[str, Any]:
         "run": each.name,
         "state": state.state,
         "reason": state.reason,
+        "job": {"engine": told.handed.target, "id": told.handed.job} if told else None,
         "step": last.get("step") or state.status.get("step") or 0,
         "steps": state.status.get("steps"),
         "loss": last.get("loss"),
@@ -112,7 +115,8 @@ def summary(each: RunDir) -> dict[str, Any]:
 
 
 def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
-    rows = [summary(each) for each in runs]
+    told = runs_handed.told(args.runs)
+    rows = [summary(each, told.get(each.name)) for each in runs]
     if args.json:
         print(json.dumps(rows, indent=1))
         return EXIT_OK
@@ -120,6 +124,8 @@ def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
         print(f"no runs in {args.runs}; start one with: python -m mygpt2 train")
         return EXIT_OK
     _print_table([COLUMNS, *(_cells(row) for row in rows)])
+    for line in runs_handed.lines(rows):
+        print(_line(line))
     return EXIT_OK
 
 
@@ -147,9 +153,10 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def _show(each: RunDir, *, as_json: bool) -> int:
-    from mygpt2.run_dir.liveness import read_record, state_of
+    from mygpt2.run_dir.liveness import read_record
 
-    row, state = summary(each), state_of(each)
+    told = runs_handed.told(each.path.parent).get(each.name)
+    row, state = summary(each, told), runs_handed.state(each, told)
     command = read_record(each, each.command_file) or {}
     events, left_out = _last_events(each)
     if as_json:
@@ -257,6 +264,10 @@ def _line(text: str) -> str:
 def _stop(each: RunDir, args: argparse.Namespace) -> int:
     from mygpt2.run_dir.stop import at_work, stop, where
 
+    if (args.now or not at_work(each)) and (said := runs_handed.take_back(each)):
+        print(_line(said), flush=True)
+        if not at_work(each):
+            return EXIT_OK
     if not at_work(each):
         from mygpt2.run_dir.liveness import state_of
 

@@ -93,16 +93,16 @@ def test_skypilot_takes_the_task_and_refuses_a_broken_one(tmp_path: Path, monkey
     [
         (["--to", "cluster", "--print"], "invalid choice"),
         (["--to", "slurm"], "one of the arguments --print --submit is required"),
-        (["--to", "slurm", "--print", "--image", "x"], "--image does not go with --to slurm"),
-        (["--to", "skypilot", "--print", "--time", "2h"], "--time does not go with --to skypilot"),
-        (["--to", "skypilot", "--print", "--gpus", "8", "--preset", "gpt2"], "needs --gpu-type"),
-        (["--to", "kubernetes", "--print"], "needs --image and --volume"),
+        (["--to", "slurm", "--print", "--image", "x"], "--image does not go with SLURM"),
+        (["--to", "skypilot", "--print", "--time", "2h"], "--time does not go with SkyPilot"),
+        (["--to", "skypilot", "--print", "--gpus", "8", "--preset", "gpt2"], "--gpu-type is needed with --gpus"),
+        (["--to", "kubernetes", "--print"], "--image is needed by Kubernetes; --volume is needed by Kubernetes"),
         (
             ["--to", "kubeflow", "--print", "--image", "x", "--volume", "x:/r", "--gpus", "1", "--gpu-type", "A"],
-            "label",
+            "--gpu-type does not go with Kubeflow Trainer: a cluster names its GPUs by labels",
         ),
         (["--to", "slurm", "--print", "--gpu-type", "A"], "--gpu-type needs --gpus"),
-        (["--to", "slurm", "--print", "--nodes", "0"], "'0' is not a whole number from 1 up"),
+        (["--to", "slurm", "--print", "--nodes", "0"], "--nodes '0' is not a whole number from 1 to 1,000,000"),
         (["--to", "slurm", "--print", "--time", "soon"], "'soon' is not a time"),
         (["--to", "slurm", "--print", "--volume", "x"], "is not WHAT:PATH"),
         (["--to", "slurm", "--print", "--env", "A=b\nc"], "is not NAME=VALUE on one line"),
@@ -112,6 +112,15 @@ def test_skypilot_takes_the_task_and_refuses_a_broken_one(tmp_path: Path, monkey
         (["--to", "slurm", "--print", "--runs", "a\n#SBATCH --x"], "--runs 'a\\n#SBATCH --x' holds a line break"),
         (["--to", "slurm", "--print", "--gpus", "1", "--gpu-type", "A\n#SBATCH --x"], "--gpu-type"),
         (["--to", "slurm", "--print", "--option", 'comment="'], "leave out double quotes"),
+        (["--to", "slurm", "--print", "--option", "a;b=c"], "--option 'a;b=c' is not NAME=VALUE on one line"),
+        (["--to", "slurm", "--print", "--partition", "long; rm"], "--partition 'long; rm' is not a partition's name"),
+        (["--to", "slurm", "--print", "--partition", "a", "--option", "partition=b"], "--partition is given twice"),
+        (["--to", "kubeflow", "--print", "--image", "x", "--volume", "x:/r", "--partition", "a"], "are SLURM's"),
+        (["--to", "slurm", "--print", "--workdir", "here"], "--workdir 'here' is not a whole path"),
+        (["--to", "slurm", "--print", "--nodes", "9" * 99], "is not a whole number from 1 to 1,000,000"),
+        (["--to", "slurm", "--print", "--nodes", "1000000", "--nproc", "1000000"], "is not a multiple of"),
+        (["--to", "slurm", "--print", "--nodes", "x", "--time", "y"], "--nodes 'x' is not a whole number"),
+        (["--to", "slurm", "--print", "--nodes", "x", "--time", "y"], "--time 'y' is not a time"),
         (["--to", "slurm", "--print", "--nodes", "3"], "batch_tokens=8192 is not a multiple of"),
         (["--to", "slurm", "--print", "--trian.steps", "3"], "train.steps"),
         (["--to", "slurm", "--print", "--run", "a/b"], "a/b"),
@@ -186,12 +195,12 @@ def test_a_directive_holds_its_value_whole(tmp_path: Path, capsys: pytest.Captur
     assert subprocess.run(["bash", "-n"], input=said, text=True).returncode == 0
 
 
-def test_what_the_engine_took_is_no_failure_whatever_it_said_and_wherever_that_is_kept(tmp_path: Path) -> None:
+def test_a_job_whose_record_cannot_be_kept_is_not_handed_over(tmp_path: Path) -> None:
     (tmp_path / "runs" / "_launch" / "r.json").mkdir(parents=True)
-    program(tmp_path / "bin", "sbatch", "printf '17;caf\\351\\n'")
+    program(tmp_path / "bin", "sbatch", f"touch {tmp_path}/asked; echo 17")
     done = submitted(tmp_path, "--to", "slurm", path=tmp_path / "bin")
-    assert done.returncode == 0, done.stderr
-    assert "handed to SLURM: 17;caf" in done.stdout and "r.json cannot be written: Is a directory" in done.stdout
+    assert done.returncode == 2 and "r.json: Is a directory" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "asked").exists() and not (tmp_path / "runs" / "r").exists()
 
 
 def test_an_engine_that_is_not_there_or_refuses_is_one_sentence(tmp_path: Path) -> None:
@@ -203,3 +212,4 @@ def test_an_engine_that_is_not_there_or_refuses_is_one_sentence(tmp_path: Path) 
     done = submitted(tmp_path, "--to", "slurm", path=tmp_path / "bin")
     assert done.returncode == 75 and "sbatch refused: sbatch: error: invalid partition" in done.stderr
     assert not (tmp_path / "runs" / "_launch" / "r.json").exists(), "nothing was submitted"
+    assert not (tmp_path / "runs" / "r").exists(), "and there is no run that waits"
