@@ -103,7 +103,7 @@ export class Cursor {
     this.chart.tell("wb-chart-click", detail);
     this.chart.trigger("click", detail);
     const row = this.pickOf(reading(this.chart, curves(this.chart, panel.id), x, 0).rows);
-    if (row && this.chart.options.url) this.chart.tell("wb:step", { run: row.series.run, step: row.step });
+    if (row && this.chart.options.url) this.chart.tell("wb:step", { run: row.series.run, step: this.chart.spikes.near(row.series.run, row.step, x) });
   }
 
   // So far along the axis as a share of it, and at least to the next point of the picked curve.
@@ -146,6 +146,7 @@ export class Cursor {
       ArrowUp: () => this.pick(panel, -1), ArrowDown: () => this.pick(panel, 1),
       "+": () => this.chart.zoom(0.5, this.at), "=": () => this.chart.zoom(0.5, this.at),
       "-": () => this.chart.zoom(2, this.at),
+      n: () => this.chart.spikes.go(1), N: () => this.chart.spikes.go(-1),
       0: () => this.chart.reset(), Escape: () => this.point(null), Enter: () => { if (this.at !== null) this.click(panel, this.at); },
     };
     if (!actions[event.key]) return;

@@ -157,6 +157,10 @@ export function marksOf(state, series) {
   for (const { attempt, step } of series.attempts.slice(1)) {
     found.push({ kind: "resume", step, x: series.xOfStep(step, state.view.x), text: `resumed, attempt ${attempt}` });
   }
+  for (const { step, loss, expected } of series.spikes || []) {
+    const height = Number.isFinite(loss) && Number.isFinite(expected) ? ` of ${(loss - expected).toPrecision(3)} nats` : "";
+    found.push({ kind: "spike", step, x: series.xOfStep(step, state.view.x), text: `a spike${height}` });
+  }
   return found;
 }
 

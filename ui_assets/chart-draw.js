@@ -18,6 +18,7 @@ const KINDS = [
   { kind: "save", name: "❘ saved", symbol: "line-ns-open", size: 9, colour: "muted" },
   { kind: "resume", name: "▲ resumed", symbol: "triangle-up", size: 9, colour: "accent" },
   { kind: "alert", name: "◆ alert", symbol: "diamond", size: 10, colour: "bad" },
+  { kind: "spike", name: "▼ spike", symbol: "triangle-down", size: 9, colour: "bad", y: 0.97 },
 ];
 
 // Plotly's data and layout of a panel of this size, and `cut`, where the losses of the first steps are left out. `state`: view, shown (series), colours (run -> index), theme.
@@ -144,7 +145,7 @@ function frame(state, id, width, height, logy) {
   };
 }
 
-// What the signs at the foot of a panel mean, as far as there are any.
+// What the signs at the foot and the head of a panel mean, as far as there are any.
 export function markKey(state) {
   const kinds = new Set(state.shown.flatMap((series) => marksOf(state, series).map((mark) => mark.kind)));
   return KINDS.filter(({ kind }) => kinds.has(kind)).map(({ name }) => name);
@@ -152,11 +153,11 @@ export function markKey(state) {
 
 function markTraces(state) {
   const all = state.shown.flatMap((series) => marksOf(state, series));
-  return KINDS.map(({ kind, symbol, size, colour }) => {
+  return KINDS.map(({ kind, symbol, size, colour, y = 0.03 }) => {
     const there = all.filter((mark) => mark.kind === kind && mark.x >= state.range[0] && mark.x <= state.range[1]);
     return {
       type: "scatter", mode: "markers", yaxis: "y2", hoverinfo: "skip", cliponaxis: true, x: there.map((mark) => mark.x),
-      y: there.map(() => 0.03), marker: { symbol, size, color: state.theme[colour], line: { color: state.theme[colour], width: 1.5 } },
+      y: there.map(() => y), marker: { symbol, size, color: state.theme[colour], line: { color: state.theme[colour], width: 1.5 } },
     };
   }).filter((trace) => trace.x.length);
 }

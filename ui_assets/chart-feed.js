@@ -72,6 +72,7 @@ export class Feed {
     await this.fetchFlops(every);
     await this.fetchHost(every);
     await this.chart.yardstick?.fetch();
+    await this.chart.spikes?.fetch();
   }
 
   // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.

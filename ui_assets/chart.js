@@ -11,6 +11,7 @@ const { number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
 const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
+const { Spikes } = await import(`./chart-spikes.js${version}`);
 const { save } = await import(`./chart-export.js${version}`);
 const { firstDrawing, loadPlotly } = await import(`./chart-plotly.js${version}`);
 
@@ -44,6 +45,7 @@ class Chart {
     this.feed = new Feed(this, server);
     this.cursor = new Cursor(this);
     this.yardstick = new Yardstick(this, server);
+    this.spikes = new Spikes(this, server);
     this.draws = 0;
     this.expecting = Boolean(options.url); // whose runs the page is about to name: room is kept for their curves
     this.step = options.url ? window.workbench?.step?.shown?.() || null : null; // {run, step} whose card is open
@@ -73,7 +75,7 @@ class Chart {
     this.status.hidden = true;
     this.runs = make("ul", { class: "wb-chart-runs", "aria-label": "Runs" });
     this.grid = make("div", { class: "wb-chart-panels", role: "group",
-      "aria-label": `Panels: left and right move the cursor, up and down choose a run, ${this.options.url ? "Enter opens the step, " : ""}+ and − zoom, 0 shows everything` });
+      "aria-label": `Panels: left and right move the cursor, up and down choose a run, ${this.options.url ? "Enter opens the step, n goes to the next spike, " : ""}+ and − zoom, 0 shows everything` });
     this.note = make("p", { class: "wb-chart-note", role: "status", hidden: true });
     this.heard = make("p", { class: "wb-chart-heard wb-chart-unseen", role: "status" });
     this.root.setAttribute("role", "region");
@@ -91,7 +93,7 @@ class Chart {
     const none = make("p", { class: "wb-chart-none" }, "Loading …");
     const [minus, unit, key] = [make("span"), make("span"), make("span", { class: "wb-chart-key" })];
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
-      make("figcaption", {}, title, minus, unit, key, points ? this.yardstick.element : ""), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
+      make("figcaption", {}, title, minus, unit, key, ...(points ? [this.spikes.element, this.yardstick.element] : [])), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${height || HEIGHT}px`;
     const panel = { id, plot, none, minus, absent: `No ${title.toLowerCase()} yet.`, unit, key, line, box, element: figureElement, drawn: null };
     this.cursor.watch(panel);
@@ -252,6 +254,7 @@ class Chart {
     this.runs.replaceChildren(...legend(this));
     this.caution(cautions(this));
     this.yardstick.show();
+    this.spikes.show();
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
     for (const panel of this.panels.values()) {

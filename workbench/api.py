@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+from dataclasses import asdict
 from typing import Any, cast
 
 import gradio as gr
@@ -12,7 +13,9 @@ import gradio as gr
 from mygpt2.config import from_toml as read_toml
 from mygpt2.config.earlier import notices, renewed, renewed_names
 from mygpt2.errors import UserError
+from mygpt2.experiments.step import report, spikes_of
 from mygpt2.inside import SMALL_BYTES, read_inside
+from mygpt2.records import tame
 from mygpt2.run_dir import list_runs, read_records, state_of
 from mygpt2.run_dir.marks import is_archived
 from mygpt2.run_dir.stop import How
@@ -21,7 +24,7 @@ from workbench import forms
 from workbench.context import Context
 from workbench.paging import metrics_page
 
-PUBLIC = ("list_runs", "metrics", "configuration", "samples", "launch", "stop")
+PUBLIC = ("list_runs", "metrics", "configuration", "samples", "spikes", "step", "launch", "stop")
 
 
 def publish(context: Context) -> None:
@@ -46,6 +49,14 @@ def publish(context: Context) -> None:
         """Samples written during training, from a step on."""
         return _told(lambda: _samples(context, run, since_step))
 
+    def spikes(run: str) -> list[dict[str, Any]]:
+        """The steps of a run whose loss stands out: step, first, last, loss, expected, z (robust deviations)."""
+        return _told(lambda: _spikes(context, run))
+
+    def step(run: str, step: int) -> dict[str, Any]:
+        """Why a step's loss stands out, or that it does not: a sentence, causes, rows worst first with documents."""
+        return _told(lambda: _step(context, run, step))
+
     def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1,
                request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
         """Queues a run: a preset with settings such as {"train.steps": 100}. Needs the server's password."""
@@ -60,7 +71,7 @@ def publish(context: Context) -> None:
         """Stops a run: save, now or kill. Needs the server's password."""
         return _told(lambda: _stop(context, password, run, how, _from(request)))
 
-    for name, function in zip(PUBLIC, (runs, metrics, configuration, samples, launch, stop), strict=True):
+    for name, function in zip(PUBLIC, (runs, metrics, configuration, samples, spikes, step, launch, stop), strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
 
 
@@ -112,6 +123,14 @@ def _samples(context: Context, run: str, since: int) -> list[dict[str, Any]]:
     since = _whole("since_step", since)
     found = read_records(context.run(run).samples_file)
     return [_plain(record) for record in found if (record.get("step") or 0) >= since]
+
+
+def _spikes(context: Context, run: str) -> list[dict[str, Any]]:
+    return [dict(tame(asdict(one))) for one in spikes_of(context.run(run))]
+
+
+def _step(context: Context, run: str, step: int) -> dict[str, Any]:
+    return dict(_plain(tame(report(context.run(run), _whole("step", step)).to_json())))
 
 
 def _whole(name: str, value: Any) -> int:

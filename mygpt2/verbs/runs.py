@@ -17,7 +17,7 @@ from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
 from mygpt2.verbs import runs_handed, runs_moves
 
-ACTIONS = ("list", "show", "stop", "verify", *runs_moves.ACTIONS)
+ACTIONS = ("list", "show", "step", "stop", "verify", *runs_moves.ACTIONS)
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
 PIECE_BYTES = 16 << 20
 MOST_CHARACTERS = 2000  # of a line
@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME",
         help="name of the run; show and verify may go without; delete, restore and archive take several, rename takes "
-        "the old name and the new one",
+        "the old name and the new one, step the run and the step",
     )  # fmt: skip
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of the runs (default: ./runs)")
-    parser.add_argument("--json", action="store_true", help="list, show and trash: print JSON instead of text")
+    parser.add_argument("--json", action="store_true", help="list, show, step and trash: print JSON instead of text")
     parser.add_argument("--all", action="store_true", help="list: also archived runs")
     parser.add_argument("--empty", action="store_true", help="trash: remove what lies there for good")
     parser.add_argument("--as", dest="to", metavar="NEW", help="restore: under another name")
@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.action in runs_moves.ACTIONS:
         return runs_moves.run(args)
+    if args.action == "step":
+        from mygpt2.verbs import runs_step
+
+        return runs_step.run(args)
     if len(args.names) > 1:
         raise UserError(f"runs {args.action} takes one name, and {len(args.names)} are given: {', '.join(args.names)}")
     name = args.names[0] if args.names else None

@@ -72,6 +72,14 @@ def test_configuration_and_samples(client: Any) -> None:
     assert client.predict("one", 31, api_name="/samples") == []
 
 
+def test_spikes_and_why_a_step_stands_out(client: Any, runs: Path) -> None:
+    assert client.predict("one", api_name="/spikes") == []
+    found = client.predict("one", 25, api_name="/step")
+    assert found["stands_out"] is False and "cannot be judged: the run has 30 steps" in found["sentence"]
+    assert found["rows"] == [] and "does not hold step 25" in found["untraced"]
+    assert "has steps up to 30" in refused(lambda: client.predict("one", 31, api_name="/step"))
+
+
 def test_a_run_that_is_a_link_to_elsewhere_hides_itself_and_no_other(client: Any, runs: Path, tmp_path: Path) -> None:
     (runs / "link").symlink_to(make_run(tmp_path, "elsewhere", 3))
     try:

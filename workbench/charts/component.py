@@ -12,13 +12,14 @@ import gradio as gr
 
 from workbench.charts.host import host_history
 from workbench.charts.points import Runs, flops_per_token, points, table
+from workbench.charts.spikes import spikes
 from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
 
 ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
     "chart.js", "chart-feed.js", "chart-cursor.js", "chart-series.js", "chart-smooth.js",
     "chart-axes.js", "chart-look.js", "chart-curves.js", "chart-draw.js", "chart-tools.js",
-    "chart-legend.js", "chart-yardstick.js", "chart-plotly.js", "chart-export.js",
+    "chart-legend.js", "chart-yardstick.js", "chart-spikes.js", "chart-plotly.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
@@ -124,10 +125,13 @@ def server_functions(context: Runs, yardstick: Callable[[Any], dict[str, Any]] |
     def chart_host(request: Any) -> dict[str, Any]:
         return host_history(context, request)
 
+    def chart_spikes(request: Any) -> dict[str, list[dict[str, Any]]]:
+        return spikes(context, request)
+
     def chart_yardstick(request: Any) -> dict[str, Any]:
         return yardstick(request) if yardstick else {}
 
-    return [chart_points, chart_table, chart_flops, chart_host, chart_yardstick]
+    return [chart_points, chart_table, chart_flops, chart_host, chart_spikes, chart_yardstick]
 
 
 def plotly() -> Path:

@@ -6,11 +6,11 @@ from typing import Any
 
 from mygpt2.config import load_config
 from mygpt2.config.schema import DataConfig
+from mygpt2.data.beside import fields_of_row
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
 from workbench.corpus import step
-from workbench.corpus.beside import fields_of_row
 from workbench.corpus.reading import Reading
 from workbench.corpus.show import rows as rows_shown
 from workbench.tabs.data import documents, order, show

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mygpt2.data.beside import fields_of_row
 from mygpt2.errors import UserError
+from mygpt2.experiments.step import Row, report, seen_of
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, last_record, state_of
 from workbench import html, words
 from workbench.context import Context
 from workbench.corpus import show
-from workbench.corpus.beside import fields_of_row
 from workbench.corpus.reading import Reading
 from workbench.corpus.step import Batch, Line, batch_of, row_of
 from workbench.jobs import Alert
@@ -126,7 +127,17 @@ def _head(monitor: Monitor, run: RunDir, step: int, batch: Batch | None) -> html
         found.insert(0, html.join([html.chip("resumed", "warn"), f" attempt {row['attempt']} goes on from here"]))
     items = "".join(f"<li>{html.escape(event)}</li>" for event in found[:MOST_EVENTS])
     events = f'<ul class="wb-step-events">{items}</ul>' if items else ""
-    return html.join([html.figures(figures) if row else "", html.Markup(events)])
+    return html.join([_why(run, step), html.figures(figures) if row else "", html.Markup(events)])
+
+
+def _why(run: RunDir, step: int) -> html.Markup:
+    """Whether the step's loss stands out, and the likeliest cause, in a sentence or two."""
+    try:
+        found = report(run, step, look_back=False)
+    except UserError:  # the rest of the card says what is missing
+        return html.Markup("")
+    tone = "spike" if found.spike is not None or found.causes else "calm"
+    return html.Markup(f'<p class="wb-step-why wb-step-{tone}">{html.escape(found.sentence)}</p>')
 
 
 def _muon(run: RunDir, row: Mapping[str, Any]) -> str:
@@ -215,4 +226,20 @@ def row(monitor: Monitor, reading: Reading, asked: Mapping[str, Any]) -> html.Ma
     beside = fields_of_row(traced.opened, line.record)
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
     told = html.note(f"{show.figures(found)}{show.DOT}{len(found.ids):,} tokens")
-    return html.join([warning, told, show.text(found, traced.tokenizer, batch.unit, beside)])
+    before = _before(run, step, line, batch.unit)
+    return html.join([warning, told, before, show.text(found, traced.tokenizer, batch.unit, beside)])
+
+
+def _before(run: RunDir, step: int, line: Line, unit: str) -> html.Markup:
+    """When the row's documents were trained on before in this run."""
+    keys = tuple(zip(line.record["block"], line.record["document"], strict=True))
+    seen = seen_of(run, step, [Row(line.slot, line.lane, line.epoch, line.loss, keys, line.places)])
+    if seen is None:
+        return html.Markup("")
+    told = []
+    for key, place in zip(keys, line.places, strict=True):
+        if was := seen.found.get(key):
+            what = "was trained on before" if was.again else "began earlier: a part of it was trained on"
+            told.append(f"{show.place(place, unit)} {what} in step {was.step:,}, row loss {words.fixed(was.loss, 3)}")
+    since = "" if seen.whole else f" Looked back to step {seen.since:,}."
+    return html.note(f"{'; '.join(told) or 'None of its documents was trained on before in this run'}.{since}")

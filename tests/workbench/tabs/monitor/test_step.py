@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mygpt2.data.beside import fields_of
 from mygpt2.run_dir import RunWriter
 from tests.workbench.tabs.data.data_runs import HOSTILE, context_of, parquet_folder, small_config, traced_run
-from workbench.corpus.beside import fields_of
 from workbench.corpus.library import Opened
 from workbench.jobs import Alert
 from workbench.tabs.monitor import step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mygpt2.run_dir import RunWriter
+from tests.experiments.planted import Planted
 from tests.workbench.accessible import violations
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from workbench.jobs.alerts import AlertLog, folder_of, new_alert
@@ -26,7 +27,12 @@ def made(tmp_path_factory):
         writer.finish("finished", 0, "finished")
     alert = new_alert("warning", "spike", "traced", "the loss rose by 40 %", step=3, folder=folder_of(run))
     AlertLog(context.jobs.store.folder / "alerts.jsonl").add(alert)
-    return context.runs, folder / "root"
+    spiky = Planted()
+    for step in (40, 80):
+        spiky.rows[step - 1] += 1.5
+    spiky.rate[78:] *= 8
+    spiky.write(folder, "spiky")
+    return context.runs, folder
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +102,24 @@ def test_a_chip_opens_its_alerts_and_stays_away_once_dismissed(new_page, server)
     page.reload()
     page.locator("#wb-monitor-head .wb-figure").first.wait_for(timeout=LIMIT)
     assert not chip.is_visible()
+
+
+def test_spikes_are_marked_and_gone_through_by_key_to_the_card_that_says_why(new_page, server):
+    page = new_page()
+    page.goto(f"{server.url}?tab=monitor&runs=spiky")
+    page.locator(".wb-chart-spikes", has_text="Next of 2 spikes").wait_for(timeout=LIMIT)
+    assert "▼ spike" in page.locator(".wb-chart-panel-loss .wb-chart-key").inner_text()
+    page.locator(".wb-chart-panel-loss").focus()
+    for key, step in (("n", 40), ("n", 80), ("n", 40), ("N", 80)):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "words => document.querySelector('.wb-chart-heard').textContent.includes(words)", arg=f"step {step},"
+        )
+    page.keyboard.press("Enter")
+    why = page.locator(".wb-step-why")
+    why.get_by_text("the learning rate rose from 0.001 to 0.008 at step 79").wait_for(timeout=LIMIT)
+    assert title(page) == "Step 80" and violations(page) == []
+    page.keyboard.press("Escape")
+    page.locator(".wb-chart-spikes").click()
+    why.get_by_text("No cause is seen").wait_for(timeout=LIMIT)
+    assert title(page) == "Step 40"

@@ -5,23 +5,37 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.data.sources.hub.parquet import Sparse
+from mygpt2.data.sources.hub.client import HubClient
+from mygpt2.data.sources.hub.parquet import Footers, Sparse
 from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
+from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.parquet import chunk_range
-from workbench.corpus.library import Opened
 
 MOST_FIELDS = 8
 MOST_VALUE = 200  # characters
 MOST_BYTES = 4 << 20  # of a remote row group's columns
 FIRST = ("url", "uri", "link", "title", "name", "path", "id")  # what tells a person most about where a text is from
 
-log = logging.getLogger("workbench")
+log = logging.getLogger("mygpt2")
+
+
+class Opened(Protocol):
+    """A source; one on the hub with its client and the footers of its files."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def client(self) -> HubClient | None: ...
+
+    @property
+    def footers(self) -> Footers | None: ...
 
 
 def fields_of(opened: Opened, block: int, document: int) -> list[tuple[str, str]]:
