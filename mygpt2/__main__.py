@@ -32,7 +32,7 @@ VERBS = {
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
     "launch": "hand a run to a cluster: SLURM, SkyPilot, Kubernetes, Kubeflow",
-    "runs": "list, show, stop, verify, rename, archive or delete runs",
+    "runs": "list, show, stop, verify, branch, rename, archive or delete runs",
     "tokenizer": "train, inspect or compare tokenizers",
     "doctor": "check this machine and installation",
 }
@@ -82,7 +82,8 @@ def _run_verb(name: str, argv: list[str]) -> int:
     args.argv = argv
     if name != "train":  # that one has its own handlers, once there is something to save
         interrupt_by_exception()
-    if getattr(verb, "TAKES_SETTINGS", False):
+    takes = getattr(verb, "TAKES_SETTINGS", False)  # or the actions that do
+    if takes is True or (takes and args.action in takes):
         args.settings = rest
     elif rest:
         raise UserError(_unknown_option(rest[0], parser))

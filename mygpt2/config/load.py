@@ -68,17 +68,19 @@ def load_config(
     file: Path | str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     notices: list[str] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Resolve a configuration. `overrides` are command-line words or a (dotted or nested) mapping.
+    """Resolve a configuration. `overrides` are command-line words or a (dotted or nested) mapping, `base` are tables
+    that everything else goes before, such as those of a run.
 
     A file may name its base with a top-level `preset = "gpt2"`; `preset` given here wins over that. What a person
     should know of a sound configuration goes to `notices`. Raises ConfigError with every problem found.
     """
     problems: list[str] = []
     in_file = _read_file(Path(file), problems) if file is not None else {}
-    base = in_file.pop("preset", None)
-    chosen = preset if preset is not None else base
-    given: dict[str, Given] = {}
+    named = in_file.pop("preset", None)
+    chosen = preset if preset is not None else named
+    given = _flatten(base, "file", "", problems) if base is not None else {}
     if chosen is not None:
         given |= _flatten(_read_preset(chosen, problems), "preset", f"preset {chosen}: ", problems)
     given |= _flatten(in_file, "file", f"{file}: ", problems)

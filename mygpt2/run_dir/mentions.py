@@ -14,17 +14,20 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mygpt2.files import read_json, replace_json
 from mygpt2.inside import DOCUMENT_BYTES, SMALL_BYTES, open_inside
+from mygpt2.run_dir.family import file_of, is_of, origin_of
 from mygpt2.run_dir.holding import held_at
 from mygpt2.run_dir.paths import NAME, RunDir, list_runs
 from mygpt2.run_dir.process import Process
 
 WORKBENCH = ".workbench"
 HANDED = "_launch"  # below the folder of runs: what was handed to clusters, see launch/handed.py
+TRASH = "_trash"
 RENAMED = "renamed.json"
 ACTIVE_JOBS = ("queued", "waiting", "claimed", "running")
 RECORDS = ("jobs/*.json", "ended/*.json", "tasks/*/task.json", "evals/*.json", "ripples/studies/*.json")
@@ -131,6 +134,17 @@ def follow(runs: Path, old: str, new: str) -> None:
     for name in run.names(run.evals_dir):
         if name.endswith(".json"):
             change.file(run.evals_dir / name, run.path)
+    follow_family(runs, old, run)
+
+
+def follow_family(runs: Path, old: str, run: RunDir) -> None:
+    """Puts a run's name into the record of every branch of it, those in the trash included."""
+    trashed = [RunDir(path) for path in (runs / TRASH).glob("*") if not path.is_symlink()]
+    for other in [*list_runs(runs), *trashed]:
+        origin = origin_of(other)
+        if origin and origin.parent == old and is_of(replace(origin, parent=run.name), run):
+            record = read_json(file_of(other), other.path, most=SMALL_BYTES) or {}
+            replace_json(file_of(other), {**record, "parent": run.name}, durable=True)
 
 
 class _Change:

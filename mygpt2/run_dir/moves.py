@@ -23,9 +23,9 @@ from mygpt2.run_dir.holding import held
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.lock import RunLock, holder
 from mygpt2.run_dir.marks import change_marks
+from mygpt2.run_dir.mentions import TRASH
 from mygpt2.run_dir.paths import RunDir, check_name
 
-TRASH = "_trash"
 ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})-(?P<time>\d{8}-\d{6})")
 _STAMP = "%Y%m%d-%H%M%S"
 _GOING = ".going-"  # before a trashed run that is being removed for good: it is no longer whole
@@ -103,6 +103,9 @@ def restore(runs: Path, entry: str, name: str | None = None) -> RunDir:
             os.rename(found.path, target.path)
         except OSError as error:
             raise cannot_write(target.path, error) from None
+        if target.name != found.name:
+            with suppress(OSError):  # it is back; a branch that could not be told says that its parent is gone
+                mentions.follow_family(runs, found.name, target)
     return target
 
 

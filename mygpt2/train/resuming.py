@@ -12,31 +12,38 @@ from pydantic import ValidationError
 
 from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_name, step_of, sweep
 from mygpt2.config.earlier import renewed
-from mygpt2.config.fields import settings, toml_value
+from mygpt2.config.fields import toml_value
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.run_dir.family import ANEW, OTHER, Origin, origin_of
 from mygpt2.schedule import lr_scale
+from mygpt2.train.branching import FIXED, HARMLESS, LEARNING, changed, shown
 
-FIXED = ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.bias")
-LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose settings can change what is learned
-HARMLESS = (
-    "data.threads", "data.prefetch_steps", "data.token_cache", "data.cache_gb", "data.cache_dir", "data.outage_minutes",
-    "data.max_quarantine", "data.fork", "data.validation_tokens", "train.micro_batch", "train.device", "train.compile",
-    "train.deterministic", "train.parallel", "train.stall_minutes", "train.max_skips",
-)  # fmt: skip
 NOTICEABLE = 0.02  # a jump of the rate, as a share of its peak, that is told
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a run goes on from. `changes` holds (before, now) of every setting that differs, `notices` what they do."""
+    """What a run goes on from. `changes` holds (before, now) of every setting that differs, `notices` what they do.
+    `origin` is set where the checkpoint is another run's, which this one branches off."""
 
     checkpoint: Checkpoint
     changes: dict[str, tuple[Any, Any]]
     notices: list[str]
+    origin: Origin | None = None
+
+    @property
+    def anew(self) -> bool:
+        """Whether the optimizer begins without the state that it had."""
+        return self.origin is not None and self.origin.optimizer == ANEW
+
+    @property
+    def forks(self) -> bool:
+        """Whether the batches were changed on purpose where the branch began."""
+        return self.origin is not None and self.origin.batches == OTHER
 
     @property
     def learning(self) -> dict[str, tuple[Any, Any]]:
@@ -53,7 +60,7 @@ class Resumed:
 
     def lines(self) -> list[str]:
         """The changes in words."""
-        return [f"{name} was {_show(old)} and is {_show(new)}" for name, (old, new) in self.learning.items()]
+        return [f"{name} was {shown(old)} and is {shown(new)}" for name, (old, new) in self.learning.items()]
 
 
 def find(
@@ -87,8 +94,10 @@ def find(
         chosen = chosen or Checkpoint(step, run.checkpoints_dir / step_name(step), {}, {}, state)
     if chosen is None:
         chosen = load(next(path for path in candidates(run.checkpoints_dir) if step_of(path.name) == step))
-    changes = dict(_changes(_config(chosen), config))
-    return Resumed(chosen, changes, list(_notices(chosen, config, changes)))
+    changes = dict(changed(_config(chosen), config))
+    origin = origin_of(run)
+    origin = origin if origin and origin.step == step else None
+    return Resumed(chosen, changes, list(_notices(chosen, config, changes)), origin)
 
 
 def _check(checkpoint: Checkpoint, config: RunConfig, run: RunDir) -> None:
@@ -101,7 +110,7 @@ def _check(checkpoint: Checkpoint, config: RunConfig, run: RunDir) -> None:
         now = getattr(config.model, key)
         if key in before and before[key] != now:
             raise UserError(
-                f"--{name} {toml_value(now)}: run {run.name!r} has {name} = {_show(before[key])} since its first step, "
+                f"--{name} {toml_value(now)}: run {run.name!r} has {name} = {shown(before[key])} since its first step, "
                 f"and a run keeps its model; leave {name} out, or start another run with --run NAME"
             )
     if checkpoint.step > config.train.steps:
@@ -142,15 +151,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     return {k: v for k, v in renewed(found).items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
-def _changes(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Settings that differ from those the checkpoint was written with; ones it does not know did not change."""
-    for name, setting in settings().items():
-        section = before.get(setting.section, {})
-        now = getattr(getattr(config, setting.section), setting.key)
-        if setting.key in section and section[setting.key] != now:
-            yield name, (section[setting.key], now)
-
-
 def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """What the changes do to the learning rate, and how to have it otherwise."""
     causes = [n for n in changes if n.startswith(("schedule.", "optimizer.")) or n == "train.steps"]
@@ -180,10 +180,6 @@ def _notices(checkpoint: Checkpoint, config: RunConfig, changes: Mapping[str, tu
     decay = steps - 1 - round(before.schedule.decay_share * steps)
     if before.schedule.name in ("wsd", "trapezoid") and step > decay:
         yield (
-            f"to extend it from before its decay, copy a checkpoint of step {decay} or earlier, where one was kept "
-            "(checkpoint.keep_every), into the folder checkpoints/ of a new run, and train that for the new train.steps"
+            f"to extend it from before its decay, branch off at a checkpoint of step {decay} or earlier, where one was "
+            "kept: python -m mygpt2 runs branch NAME@STEP --run NEW --train.steps N"
         )
-
-
-def _show(value: Any) -> str:
-    return "unset" if value is None else toml_value(value)

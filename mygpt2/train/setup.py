@@ -31,6 +31,7 @@ from mygpt2.planning.parallel import Parallel, parallel_choice
 from mygpt2.progress import progress_bar
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
+from mygpt2.train.branching import notes
 from mygpt2.train.evaluate import evaluations
 from mygpt2.train.manifest import manifest_for_all
 from mygpt2.train.optim import Optimizer
@@ -66,7 +67,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     limit = micro_batch_limit(config, world.device, parallel.shards)
     plan = plan_batch(config.train.batch_tokens, config.model.block_size, config.train.micro_batch, world.size,
                       config.data.lanes, limit)  # fmt: skip
-    loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, checkpoint)
+    loader, held_out = _data(config, world, attempt, tokenizer, plan.sequences, resumed)
     compiled, why = _compile(config, world, tokenizer, precision)
     weights, module = _weights(config, world, tokenizer, checkpoint, parallel, compiled)
     model, optimizer = weights.view, Optimizer(weights.model, config.optimizer, world.device, world, compiled)
@@ -79,7 +80,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     )  # fmt: skip
     state = TrainState()
     if resumed:
-        state = _restore(resumed.checkpoint, config, weights, optimizer, schedule, step, precision)
+        state = _restore(resumed, config, weights, optimizer, schedule, step, precision)
         _tell(resumed, attempt, say)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
@@ -151,16 +152,22 @@ def _tell(resumed: Resumed, attempt: Attempt, say: Any) -> None:
     """Says from where the run goes on and what was changed, there, in events.jsonl and in config.toml."""
     checkpoint = resumed.checkpoint
     ranks = checkpoint.state.get("ranks", "?")
-    say(f"going on from step {checkpoint.step} ({checkpoint.path.name}, written on {ranks} ranks)")
-    for line in [*(f"changed: {line}" for line in resumed.lines()), *resumed.notices]:
+    origin, notices = resumed.origin, resumed.notices
+    if origin:
+        notices = [*notices, *notes(origin)]
+        say(f"a branch of {origin.parent} at step {origin.step} (written on {ranks} ranks)")
+    else:
+        say(f"going on from step {checkpoint.step} ({checkpoint.path.name}, written on {ranks} ranks)")
+    for line in [*(f"changed: {line}" for line in resumed.lines()), *notices]:
         say(line)
     if attempt.writer:
         attempt.writer.changed(checkpoint.step, resumed.lines())
         changes = {name: list(pair) for name, pair in resumed.changes.items()}
-        notices = {"message": "; ".join(resumed.notices)} if resumed.notices else {}
-        attempt.writer.event(
-            "resume", step=checkpoint.step, checkpoint=checkpoint.path.name, changes=changes, **notices
-        )
+        more = {"message": "; ".join(notices)} if notices else {}
+        if origin:
+            attempt.writer.event("branch", step=origin.step, parent=origin.parent, changes=changes, **more)
+            return
+        attempt.writer.event("resume", step=checkpoint.step, checkpoint=checkpoint.path.name, changes=changes, **more)
 
 
 def _data(
@@ -169,14 +176,15 @@ def _data(
     attempt: Attempt,
     tokenizer: Tokenizer,
     sequences: int,
-    checkpoint: Checkpoint | None,
+    resumed: Resumed | None,
 ) -> tuple[Loader, ValidationSet | None]:
     """Batches and held-out documents. What is slow and shared, and whether the data changed, rank 0 finds out first."""
     caches, data = cache_folder(config.data.cache_dir), config.data
-    state = checkpoint.state["data"] if checkpoint else None
+    state = resumed.checkpoint.state["data"] if resumed else None
+    fork = data.fork or (resumed is not None and resumed.forks)
 
     manifest = manifest_for_all(data, tokenizer, world)
-    watch = world.lead_first(lambda: _watch(config, manifest, caches, attempt, state) if world.lead else None)
+    watch = world.lead_first(lambda: _watch(manifest, caches, attempt, state, fork) if world.lead else None)
     changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))
     if state and changed:  # a fork: the order begins anew, as with any other data
         state = {**state, "fingerprint": {**state["fingerprint"], "data": "changed"}}
@@ -194,7 +202,8 @@ def _data(
             loader = Loader(
                 data, tokenizer=tokenizer, block_size=config.model.block_size, batch_sequences=sequences,
                 seed=config.data.seed, rank=world.rank, world_size=world.size, cache_dir=caches, state=state,
-                manifest=manifest, reader=reader, checks_file=attempt.run.path / "blocks.checks", watch=watch,
+                fork=fork, manifest=manifest, reader=reader, watch=watch,
+                checks_file=attempt.run.path / "blocks.checks",
             )  # fmt: skip
         except BaseException:
             reader.close()  # threads that wait for a hub would keep the process
@@ -204,9 +213,7 @@ def _data(
     return world.lead_first(opened)
 
 
-def _watch(
-    config: RunConfig, manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None
-) -> SourceWatch:
+def _watch(manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None, fork: bool) -> SourceWatch:
     """UserError when the run would go on with other text than it began with."""
 
     def tell(text: str) -> None:
@@ -216,7 +223,7 @@ def _watch(
 
     quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
     return SourceWatch(
-        manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=config.data.fork,
+        manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=fork,
         quarantine=quarantine,
     )  # fmt: skip
 
@@ -243,17 +250,18 @@ def _weights(
 
 
 def _restore(
-    checkpoint: Checkpoint, config: RunConfig, weights: Weights, optimizer: Optimizer, schedule: Schedule,
+    resumed: Resumed, config: RunConfig, weights: Weights, optimizer: Optimizer, schedule: Schedule,
     step: TrainStep, precision: Precision,
 ) -> TrainState:  # fmt: skip
     """Everything but the weights and the data position, which are in place already."""
-    state = checkpoint.state
+    checkpoint, state = resumed.checkpoint, resumed.checkpoint.state
     if config.train.precision == "auto" and state["precision"] != precision.name:
         raise UserError(
             f"the checkpoint was trained in {state['precision']} and this machine chooses {precision.name}; "
             f"say which with --train.precision {state['precision']} or --train.precision {precision.name}"
         )
-    weights.load_optimizer(optimizer, checkpoint.optimizer)
+    if not resumed.anew:
+        weights.load_optimizer(optimizer, checkpoint.optimizer)
     schedule.load_state_dict(state["schedule"])
     if state["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(state["scaler"])

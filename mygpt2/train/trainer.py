@@ -78,6 +78,7 @@ class Trainer:
         self._notes_late = self.world.device.type == "cuda"
         self.train_step.meanwhile = self._note
         self._saved: int | None = self.state.step or None
+        self._began = self.state.step  # before which this attempt has nothing of its own to save
         self._gave_up = False  # the last save failed, and was said to have failed
         self._trace_fails = False
         self._validated: tuple[int, float] | None = None
@@ -208,7 +209,7 @@ class Trainer:
     def _serve(self, asked: Asked) -> None:
         if any(asked):
             self._note()
-        if asked.save and self.state.cursor is None:
+        if asked.save and self.state.step == self._began:
             self.requests.save = True  # nothing to save before the first step: it is served after that
         elif asked.save:
             self._save(background=False)
@@ -297,7 +298,7 @@ class Trainer:
     def leave_saved(self) -> None:
         """Saves the last good state, unless no step was taken yet. TryAgain when it cannot be saved."""
         self._note()
-        if self.state.cursor is None:
+        if self.state.step == self._began:
             return
         self.left_out.tell(self.state.step, last=True)
         self._save(background=False)

@@ -13,13 +13,15 @@ from typing import Any
 
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
 from mygpt2.format import duration, file_size
+from mygpt2.run_dir.family import origin_of, parent_of
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
-from mygpt2.verbs import runs_handed, runs_moves
+from mygpt2.verbs import runs_branch, runs_handed, runs_moves
 
-ACTIONS = ("list", "show", "step", "stop", "verify", *runs_moves.ACTIONS)
+ACTIONS = ("list", "show", "step", "stop", "verify", "branch", *runs_moves.ACTIONS)
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
 PIECE_BYTES = 16 << 20
+TAKES_SETTINGS = ("branch",)
 MOST_CHARACTERS = 2000  # of a line
 
 
@@ -28,10 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME",
         help="name of the run; show and verify may go without; delete, restore and archive take several, rename takes "
-        "the old name and the new one, step the run and the step",
+        "the old name and the new one, step the run and the step, branch NAME@STEP",
     )  # fmt: skip
+    parser.add_argument(
+        "--run", metavar="NEW", help="branch: name of the new run; --section.key VALUE changes a setting of it"
+    )
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of the runs (default: ./runs)")
-    parser.add_argument("--json", action="store_true", help="list, show, step and trash: print JSON instead of text")
+    parser.add_argument(
+        "--json", action="store_true", help="list, show, step, trash and branch: print JSON instead of text"
+    )
     parser.add_argument("--all", action="store_true", help="list: also archived runs")
     parser.add_argument("--empty", action="store_true", help="trash: remove what lies there for good")
     parser.add_argument("--as", dest="to", metavar="NEW", help="restore: under another name")
@@ -42,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "branch":
+        return runs_branch.run(args)
+    if args.run:
+        raise UserError(f"--run belongs to runs branch; runs {args.action} takes names without it")
     if args.action in runs_moves.ACTIONS:
         return runs_moves.run(args)
     if args.action == "step":
@@ -169,7 +180,9 @@ def _show(each: RunDir, *, as_json: bool) -> int:
             for r in state.ranks
         ]
         full = {**row, "status": state.status, "exit": state.exit, "ranks": ranks, "command": command}
+        origin = origin_of(each)
         full |= {"path": str(each.path), "left_out": left_out, "events": events}
+        full |= {"branch": origin.to_json() if origin else None}
         print(json.dumps(full, indent=1))
         return EXIT_OK
     print(
@@ -233,6 +246,10 @@ def _unreadable(each: RunDir) -> Iterator[tuple[str, str]]:
 
 def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[str, str]]:
     details = [("folder", str(each.path)), ("attempt", str(state.status.get("attempt", "")))]
+    if origin := origin_of(each):
+        gone = "" if parent_of(each.path.parent, origin) else ", which is no longer here"
+        changes = ", ".join(f"{name} {pair[0]} -> {pair[1]}" for name, pair in origin.changes.items())
+        details.append(("branch of", f"{origin.parent}{gone}, at step {origin.step}; {changes or 'nothing changed'}"))
     for rank in state.ranks:
         alive = {True: "runs", False: "is gone", None: "is on another machine"}[rank.alive]
         pid = f"pid {rank.process.pid} on {rank.process.host}" if rank.process else "unreadable record"

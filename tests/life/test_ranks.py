@@ -99,3 +99,18 @@ def test_ranks_that_starve_wait_together_and_no_collective_times_out(place, laun
     assert process.wait() == 0, process.said()[-3000:]
     waits = [json.loads(line)["data_wait_ms"] for line in (runs / "starved" / "metrics.jsonl").read_text().splitlines()]
     assert len(waits) == 20 and sum(waits) > 3000
+
+
+def test_a_branch_on_two_ranks_equals_its_parent_to_the_bit(place, launch):
+    from mygpt2.train.branching import draft, make
+
+    values, runs, folder = place
+    values = {**values, "train.steps": 12, "eval.interval": 6, "checkpoint.interval": 4, "checkpoint.keep_last": 9}
+    parent = launch(harness.command(values, runs, "parent"), folder / "parent", 2)
+    assert parent.wait() == 0, parent.said()[-3000:]
+    make(runs, draft(runs, "parent", 4, {}), "branch")
+    branch = launch(["train", "--runs", str(runs), "--run", "branch"], folder / "branch", 2)
+    assert branch.wait() == 0, branch.said()[-3000:]
+    losses = [harness.losses(runs / name) for name in ("parent", "branch")]
+    assert losses[1] == {step: loss for step, loss in losses[0].items() if step > 4} and len(losses[1]) == 8
+    assert harness.weights_hash(runs / "branch") == harness.weights_hash(runs / "parent")

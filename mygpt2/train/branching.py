@@ -1,0 +1,242 @@
+"""A new run that begins from a checkpoint of another: same weights, optimizer state and place in the data, and changes
+that are made on purpose.
+
+The checkpoint's files are linked, not copied: nothing ever changes them, and the run they came from may rotate, be
+renamed or be deleted. The folder is built aside and gets its name by one rename, so a branch is whole or is not there.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mygpt2.checkpoint.files import FileSystem, discard, is_leftover, scratch_name, step_name, step_of
+from mygpt2.checkpoint.format import read_state, verify
+from mygpt2.checkpoint.store import candidates, newest, steps
+from mygpt2.config import RunConfig, load_config, to_toml, without_fork
+from mygpt2.config.earlier import renewed
+from mygpt2.config.fields import settings, toml_value
+from mygpt2.errors import UserError
+from mygpt2.files import cannot_write, replace_file, replace_json
+from mygpt2.run_dir.family import ANEW, EQUAL, KEPT, OTHER, Origin, began, file_of, origin_of
+from mygpt2.run_dir.holding import held
+from mygpt2.run_dir.paths import RunDir, check_name
+from mygpt2.run_dir.writer import write_queued
+
+FIXED = ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.bias")
+LEARNING = ("model", "data", "optimizer", "schedule", "train")  # sections whose settings can change what is learned
+HARMLESS = (
+    "data.threads", "data.prefetch_steps", "data.token_cache", "data.cache_gb", "data.cache_dir", "data.outage_minutes",
+    "data.max_quarantine", "data.fork", "data.validation_tokens", "train.micro_batch", "train.device", "train.compile",
+    "train.deterministic", "train.parallel", "train.stall_minutes", "train.max_skips",
+)  # fmt: skip
+# What the batches depend on beside the context, which is FIXED.
+ORDER = (
+    "data.source", "data.text_column", "data.order", "data.seed", "data.lanes", "data.window", "data.buffer_documents",
+    "data.validation_fraction", "data.max_document_chars", "train.batch_tokens",
+)  # fmt: skip
+BESIDE = ("data.checksums", "blocks.checks")  # of the run folder: what the data was, so that a change does not pass
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch that was made, or was there already as it would be made. `notes` say what a person should know."""
+
+    run: RunDir
+    config: RunConfig
+    origin: Origin
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A branch that could be made: its configuration and beginning, and the checkpoint it takes."""
+
+    parent: RunDir
+    checkpoint: Path
+    config: RunConfig
+    origin: Origin
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(notes(self.origin))
+
+
+def place_of(text: str) -> tuple[str, int | None]:
+    """(run, step) of NAME@STEP; without a step its newest checkpoint is meant. UserError for anything else."""
+    name, at, step = text.partition("@")
+    if at and not (step.isascii() and step.isdecimal() and len(step) < 12):
+        raise UserError(f"{text!r} is no place to branch from; give NAME@STEP, for example tiny@100, or NAME alone")
+    return check_name(name), int(step) if at else None
+
+
+def draft(runs: Path, parent: str, step: int | None, words: Sequence[str] | Mapping[str, Any]) -> Draft:
+    """The branch of a run's checkpoint with these changes. Writes nothing. UserError for what a branch cannot be."""
+    run = RunDir.open(runs, parent)
+    checkpoint = _checkpoint(run, step)
+    at = step_of(checkpoint.name) or 0
+    before = _settings(checkpoint)
+    config = without_fork(load_config(base=before, overrides=words))
+    changes = dict(changed(before, config))
+    _check(run, at, config, changes)
+    origin = Origin(
+        run.name, at, changes, KEPT if "optimizer.name" not in changes else ANEW,
+        OTHER if any(name in ORDER for name in changes) else EQUAL, began(run),
+    )  # fmt: skip
+    return Draft(run, checkpoint, config, origin)
+
+
+def _checkpoint(run: RunDir, step: int | None) -> Path:
+    if step is None:
+        found = newest(run.checkpoints_dir)[0]
+        if found is None:
+            raise UserError(f"run {run.name!r} has no whole checkpoint to branch from; wait for its first one")
+        return found
+    for path in candidates(run.checkpoints_dir):
+        if step_of(path.name) == step:
+            return path
+    known = ", ".join(map(str, steps(run.checkpoints_dir))) or "none"
+    raise UserError(
+        f"run {run.name!r} has no checkpoint of step {step}; it has {known}; branch from one of these, or keep more "
+        "with --checkpoint.keep_every or --checkpoint.keep_log"
+    )
+
+
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    """What the checkpoint was trained with: config.toml may say already what came later."""
+    try:
+        found = read_state(checkpoint).get("config")
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        problems = "; ".join(verify(checkpoint)) or "state.json does not say its settings"
+        raise UserError(f"checkpoint {checkpoint} cannot be branched from ({problems}); choose another step")
+    return renewed(found)
+
+
+def changed(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(setting, (before, now)) of those that differ; ones that are not known of before did not change."""
+    for name, setting in settings().items():
+        section = before.get(setting.section, {})
+        now = getattr(getattr(config, setting.section), setting.key)
+        if isinstance(section, Mapping) and setting.key in section and section[setting.key] != now:
+            yield name, (section[setting.key], now)
+
+
+def _check(run: RunDir, step: int, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    for name in (*FIXED, "data.tokenizer"):
+        if name in changes:
+            what = "its tokens" if name == "data.tokenizer" else "its model"
+            before, now = changes[name]
+            raise UserError(
+                f"--{name} {shown(now)}: a branch of {run.name!r} keeps {what} ({name} = {shown(before)}), which the "
+                f"weights were made for; leave {name} out, or train a new run"
+            )
+    if config.train.steps <= step:
+        raise UserError(
+            f"--train.steps {config.train.steps}: the branch begins after step {step}; give more than {step}"
+        )
+
+
+def make(runs: Path, found: Draft, name: str) -> Branch:
+    """The branch as a run of that name, ready to be trained. The same call after a kill gives the same branch.
+
+    UserError where the name is another run's, TryAgain for a full disk; then nothing of it is left.
+    """
+    runs = Path(os.path.abspath(runs))
+    run, files = RunDir(runs / check_name(name)), FileSystem()
+    if run.exists():
+        return _there(run, found)
+    aside = RunDir(runs / scratch_name("tmp"))
+    try:
+        _tidy(runs, files)
+        os.mkdir(aside.path, 0o700)
+        try:
+            _fill(aside, found, files)
+            with held(runs):
+                if os.path.lexists(run.path):
+                    raise UserError(f"there is a {name!r} in {runs} already; choose another name with --run")
+                os.rename(aside.path, run.path)
+                files.fsync_folder(runs)
+        except BaseException:
+            discard(files, aside.path)
+            raise
+    except OSError as error:
+        raise cannot_write(run.path, error) from None
+    return Branch(run, found.config, found.origin, found.notes)
+
+
+def _there(run: RunDir, found: Draft) -> Branch:
+    """The run that is there, if it is this branch."""
+    known = origin_of(run)
+    if known is None or known.parent != found.origin.parent or not known.same(found.origin):
+        raise UserError(f"run {run.name!r} exists in {run.path.parent} and is another; choose another name with --run")
+    return Branch(run, found.config, known, found.notes)
+
+
+def _tidy(runs: Path, files: FileSystem) -> None:
+    """Removes what a killed process left half made."""
+    for name in os.listdir(runs):
+        if is_leftover(name):
+            discard(files, runs / name)
+
+
+def _fill(run: RunDir, found: Draft, files: FileSystem) -> None:
+    for folder in run.folders:
+        folder.mkdir(mode=0o700)
+    place = run.checkpoints_dir / step_name(found.origin.step)
+    files.mkdir(place)
+    for name in os.listdir(found.checkpoint):
+        _linked(found.checkpoint / name, place / name)
+    if problems := verify(place):  # of what is the branch's own by now, whatever becomes of the parent
+        raise UserError(
+            f"checkpoint {found.checkpoint} is not whole ({'; '.join(problems)}); choose another step: python -m "
+            f"mygpt2 runs verify {found.parent.name} lists which are"
+        )
+    files.fsync_folder(place)
+    if not any(name.startswith("data.") and name in ORDER for name in found.origin.changes):
+        for name in BESIDE:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(found.parent.path / name, run.path / name)
+    replace_file(run.config_file, to_toml(found.config).encode(), durable=True)
+    replace_json(file_of(run), found.origin.to_json(), durable=True)
+    write_queued(run, f"a branch of {found.origin.parent} at step {found.origin.step}, not yet begun")
+    files.fsync_folder(run.path)
+
+
+def _linked(source: Path, to: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, to, follow_symlinks=False)
+    except OSError:
+        shutil.copyfile(source, to, follow_symlinks=False)
+
+
+def notes(origin: Origin) -> Iterator[str]:
+    """What a person should know of how the branch begins."""
+    if origin.optimizer == ANEW:
+        why = "the checkpoint has the weights alone"
+        if "optimizer.name" in origin.changes:
+            why = "another optimizer has no use for the state"
+        yield f"the optimizer begins anew, as {why}: expect the loss to rise for some steps"
+    if origin.batches == OTHER:
+        causes = ", ".join(name for name in origin.changes if name in ORDER)
+        yield (
+            f"from step {origin.step + 1} on the batches are no longer those of {origin.parent}, because of {causes}: "
+            "its losses and these do not pair step by step"
+        )
+
+
+def lines(origin: Origin) -> list[str]:
+    """The changes in words."""
+    return [f"{name} was {shown(old)} and is {shown(new)}" for name, (old, new) in origin.changes.items()]
+
+
+def shown(value: Any) -> str:
+    return "unset" if value is None else toml_value(value)
