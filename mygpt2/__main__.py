@@ -31,6 +31,7 @@ VERBS = {
     "data": "inspect, fetch or prepare a data source",
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
+    "judge": "is a variant better than a base? keep, drop or undecided, and what would decide",
     "launch": "hand a run to a cluster: SLURM, SkyPilot, Kubernetes, Kubeflow",
     "runs": "list, show, stop, verify, branch, rename, archive or delete runs",
     "tokenizer": "train, inspect or compare tokenizers",

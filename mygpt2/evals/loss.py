@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mygpt2.data.validation import windows
 from mygpt2.errors import UserError
+from mygpt2.evals.clustered import clustered_error
 from mygpt2.evals.protocols import Quoted
 from mygpt2.evals.stream import TokenStream
 from mygpt2.model import GPT, linear_cross_entropy
@@ -189,21 +190,6 @@ def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, 
         nll=nll,
         targets=targets,
     )
-
-
-def clustered_error(nll: np.ndarray, count: np.ndarray) -> float | None:
-    """Standard error of Σ nll / Σ count when what belongs to one document is not independent.
-
-    nll, count (documents,): the sums over each document's targets. This is the sandwich for a ratio of sums (Cochran,
-    Sampling Techniques, 3rd ed., eq. 6.9, with documents as the sampled units). None for fewer than two documents.
-    """
-    used = count > 0
-    nll, count = nll[used].astype(np.float64), count[used].astype(np.float64)
-    documents = len(count)
-    if documents < 2:
-        return None
-    residual = nll - count * (nll.sum() / count.sum())
-    return float(math.sqrt(documents / (documents - 1) * np.square(residual).sum()) / count.sum())
 
 
 def text_words(protocol: str, measured: LossResult, quoted: Sequence[Quoted], beside: dict[str, Any] | None) -> str:

@@ -138,8 +138,13 @@ def recipe(config: RunConfig) -> dict[str, Any]:
 
 
 def recipe_hash(config: RunConfig) -> str:
-    """SHA-256 of the recipe: the same for runs that differ in their seeds, or in what changes no weight."""
-    return hashlib.sha256(json.dumps(recipe(config), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the recipe: the same for runs that differ in their seeds, or in what changes no weight.
+
+    Of what is not as the schema has it by default, so that settings of later versions change no hash.
+    """
+    usual = recipe(RunConfig())
+    used = {name: value for name, value in recipe(config).items() if value != usual[name]}
+    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
 def changes(base: RunConfig, variant: RunConfig) -> dict[str, tuple[Any, Any]]:

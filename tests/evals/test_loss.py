@@ -16,7 +16,8 @@ from mygpt2.board import RankInfo
 from mygpt2.device import choose
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
-from mygpt2.evals.loss import GPTScorer, LossResult, clustered_error, evaluate
+from mygpt2.evals.clustered import clustered_error
+from mygpt2.evals.loss import GPTScorer, LossResult, evaluate
 from mygpt2.evals.stream import TokenStream, joined, make_stream, split_at
 from mygpt2.model import GPT, GPTConfig
 from tests.evals.models import EOT, Alone, Bigram, Bytes, Rank, random_bigram, uniform, unigram

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from mygpt2.evals.clustered import clustered_error
 from mygpt2.evals.hellaswag import mcnemar, paired, share_error
-from mygpt2.evals.loss import clustered_error
 
 
 def documents(n: int = 400) -> tuple[np.ndarray, np.ndarray]:

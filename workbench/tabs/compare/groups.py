@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.evals.clustered import clustered_error
 from workbench.evaluations.results import Loss, Result
 
 NORMAL_95 = 1.959964  # standard errors to either side of a 95 % interval
@@ -190,7 +191,7 @@ def error_between(bar: Bar, best: Bar) -> float | None:
 def paired_error(bar: Bar, other: Bar) -> float | None:
     """Of the difference of two models on the same tokens, clustered by document; in the bars' unit.
 
-    As `mygpt2.evals.loss.clustered_error`, of the documents' differences: what makes a text hard for both cancels.
+    Of the documents' differences, in which what makes a text hard for both cancels.
     """
     one, two = (each.result.loss if each.result else None for each in (bar, other))
     if one is None or two is None or one.token_sha256 != two.token_sha256 or one.loss == 0:
@@ -198,13 +199,8 @@ def paired_error(bar: Bar, other: Bar) -> float | None:
     a, b = one.documents, two.documents
     if a is None or b is None or not np.array_equal(a.targets, b.targets):
         return None
-    difference = a.nll - b.nll
-    residual = difference - a.targets * (difference.sum() / a.targets.sum())
-    count = int((a.targets > 0).sum())
-    if count < 2:
-        return None
-    error = math.sqrt(count / (count - 1) * float(np.square(residual).sum())) / float(a.targets.sum())
-    return error * bar.value / one.loss
+    error = clustered_error(a.nll - b.nll, a.targets)
+    return None if error is None else error * bar.value / one.loss
 
 
 def resolved(bar: Bar, best: Bar) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mygpt2.evals.loss import clustered_error
+from mygpt2.evals.clustered import clustered_error
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.compare.made_up import QUOTED, Place, items_result, text_result
 from workbench.evaluations.own import OwnResults

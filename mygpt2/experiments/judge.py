@@ -1,0 +1,264 @@
+"""Is the variant better than the base? Runs what is missing, scores it, and writes the verdict into the base's ledger.
+
+An experiment is one baseline: a recipe and the seeds it begins with. All its challengers share the base's runs, its
+ledger and its error budget. Killed at any moment, the same question goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mygpt2.config import RunConfig
+from mygpt2.errors import UserError
+from mygpt2.evals.protocols import PROTOCOLS
+from mygpt2.experiments.arms import (
+    Arm,
+    Replicate,
+    Spec,
+    changes,
+    other_batches,
+    read_arm,
+    recipe,
+    recipe_hash,
+    replicates,
+    run_name,
+    seeds_of,
+)
+from mygpt2.experiments.cost import Cost, cost, spent
+from mygpt2.experiments.folder import ExperimentDir
+from mygpt2.experiments.ledger import Ledger
+from mygpt2.experiments.paired import training
+from mygpt2.experiments.pieces import Outcome, Piece
+from mygpt2.experiments.running import missing, run_missing
+from mygpt2.experiments.scores import scores
+from mygpt2.experiments.spending import BUDGET
+from mygpt2.experiments.verdict import WORTH, Case, Pair, decide, without_test
+from mygpt2.machine import home_path
+from mygpt2.progress import Progress, silent
+from mygpt2.run_dir.paths import RunDir
+
+KIND = "judge"
+TEXT = ("source", "text_column", "tokenizer", "validation_fraction", "validation_tokens", "max_document_chars")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked. `budget` is the chance of any false verdict on this base, `worth` a difference worth finding in
+    nats, `nproc` the processes that train together."""
+
+    base: Spec
+    variant: Spec
+    runs: Path
+    replicates: int = 3
+    protocol: str = "run"
+    budget: float = BUDGET
+    worth: float = WORTH
+    nproc: int = 1
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a question takes. `pieces` are runs of base and variant for each pair of seeds."""
+
+    question: Question
+    experiment: str
+    base: Arm
+    variant: Arm
+    pieces: list[tuple[Replicate, Piece, Piece]]
+    notices: tuple[str, ...]
+
+    @property
+    def all_pieces(self) -> list[Piece]:
+        return [piece for _, *pair in self.pieces for piece in pair]
+
+    @property
+    def nothing_changed(self) -> bool:
+        """Whether base and variant would be the same runs: then there is nothing to compare, whatever is trained."""
+        return all(base.run == variant.run for _, base, variant in self.pieces)
+
+    def cost(self) -> Cost:
+        """Of what is still to be trained. UserError where a run has the name and other settings."""
+        left = [] if self.nothing_changed else missing(_unique(self.all_pieces), self.question.runs)
+        return cost(left, self.question.runs, self.question.nproc)
+
+
+def prepare(question: Question) -> Prepared:
+    """What can be said before anything starts. Reads, and writes nothing. UserError for what does not compare."""
+    base = read_arm(question.base, question.runs)
+    variant = read_arm(question.variant, question.runs, "v")
+    _check(question, base.config, variant.config)
+    variant = replace(variant, name=f"v{recipe_hash(variant.config)[:8]}")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.told.partition(" ")[0]).strip("-_")[:20] or "base"
+    experiment = f"judge-{stem}-{_baseline(base.config)[:8]}"
+    same = not changes(base.config, variant.config) and variant.run is None
+    pairs = []
+    for pair in replicates(base.config, question.replicates):
+        mine = _piece(experiment, base, pair, base.run if pair.number == 1 else None)
+        named = (
+            variant.run
+            if question.replicates == 1 or seeds_of(variant.config) == seeds_of(pair.of(base.config))
+            else None
+        )
+        pairs.append((pair, mine, mine if same else _piece(experiment, variant, pair, named)))
+    return Prepared(question, experiment, base, variant, pairs, _notices(base, variant, question.replicates))
+
+
+def _baseline(config: RunConfig) -> str:
+    import hashlib
+
+    return hashlib.sha256(f"{recipe_hash(config)} {seeds_of(config)}".encode()).hexdigest()
+
+
+def _piece(experiment: str, arm: Arm, pair: Replicate, run: str | None) -> Piece:
+    """The run of an arm under a pair of seeds: the one that was named, or one of the experiment's own."""
+    if run is not None:
+        return Piece(run, arm.config, arm.preset)
+    return Piece(run_name(experiment, arm.name, pair.number), pair.of(arm.config), arm.preset)
+
+
+def _check(question: Question, base: RunConfig, variant: RunConfig) -> None:
+    if base.data.tokenizer != variant.data.tokenizer:
+        raise UserError(
+            f"data.tokenizer is {base.data.tokenizer} in the base and {variant.data.tokenizer} in the variant; losses "
+            "per token of different tokenizers do not compare; give both the same, or compare bits per byte with eval"
+        )
+    name = question.protocol
+    if name == "run" and base.data.validation_fraction == 0:
+        raise UserError(
+            "the base holds no document out (data.validation_fraction = 0), so that --protocol run has no text; give "
+            f"--protocol {', '.join(PROTOCOLS)}, run:NAME or a path"
+        )
+    if name.startswith("run:"):
+        RunDir.open(question.runs, name.partition(":")[2])
+    elif name != "run" and name not in PROTOCOLS and not home_path(name).exists():
+        raise UserError(
+            f"--protocol {name} is neither a protocol nor a path; allowed: {', '.join(PROTOCOLS)}, run, run:NAME, or "
+            "the path of text or tokens"
+        )
+    if not 0 < question.budget < 1:
+        raise UserError(
+            f"--budget {question.budget:g} is not a chance; give a number between 0 and 1, for example 0.05"
+        )
+    if not 0 < question.worth < 100:
+        raise UserError(f"--worth {question.worth:g} is no difference in nats; give a positive one, for example 0.003")
+
+
+def _notices(base: Arm, variant: Arm, count: int) -> tuple[str, ...]:
+    """What of the two does not compare as it is, a sentence each."""
+    one, two, found = base.config, variant.config, []
+    if not changes(one, two) and variant.run is not None and count == 1:
+        found.append("Both have the same recipe: what differs between them is chance alone.")
+    if count == 1 and variant.run and base.run and seeds_of(one) != seeds_of(two):
+        found.append("The two runs have different seeds, so that part of the difference is theirs.")
+    shared = two if count == 1 and variant.run else replicates(one, 1)[0].of(two)
+    if other := other_batches(one, shared):
+        found.append(
+            f"The arms saw different batches ({'; '.join(other[:3])}): their training losses are paired over "
+            "documents, not over steps."
+        )
+    if (a := _tokens(one)) != (b := _tokens(two)):
+        found.append(f"The base was trained on {a:,} tokens and the variant on {b:,}: part of the difference is that.")
+    if one.model.block_size != two.model.block_size:
+        found.append(
+            f"The base reads {one.model.block_size} tokens at once and the variant {two.model.block_size}, also where "
+            "they are scored: a longer context is part of the difference."
+        )
+    if one.data.source != two.data.source:
+        found.append("The arms were trained on different data; both are scored on the base's held-out text.")
+    return tuple(found)
+
+
+def _tokens(config: RunConfig) -> int:
+    return config.train.steps * config.train.batch_tokens
+
+
+def _unique(pieces: list[Piece]) -> list[Piece]:
+    return list({piece.run: piece for piece in pieces}.values())
+
+
+def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) -> dict[str, Any]:
+    """The verdict, after running and scoring what is missing; it is in the ledger when this returns.
+
+    UserError where a run cannot be made, Interrupted after Ctrl-C: the same question goes on from there.
+    """
+    question = prepared.question
+    folder = ExperimentDir.begin(question.runs, prepared.experiment, _settings(prepared))
+    if prepared.nothing_changed:
+        reason = "nothing was changed: the variant is the base, and there is nothing to decide"
+        return _enter(folder, prepared, (), "undecided", reason)
+    ended = run_missing(_unique(prepared.all_pieces), question.runs, nproc=question.nproc, say=say, progress=progress)
+    if reason := _diverged(ended, [base.run for _, base, _ in prepared.pieces], "base"):
+        return _enter(folder, prepared, (), "undecided", reason)
+    if reason := _diverged(ended, [variant.run for _, _, variant in prepared.pieces], "variant"):
+        return _enter(folder, prepared, (), "drop", reason)
+    pairs = tuple(_measured(prepared, pair, base, variant, say) for pair, base, variant in prepared.pieces)
+    return _enter(folder, prepared, pairs, "", "")
+
+
+def _settings(prepared: Prepared) -> bytes:
+    """experiment.toml: what makes a baseline, whoever asks and however it was named."""
+    from mygpt2.config.fields import toml_value
+
+    config = prepared.base.config
+    lines = [
+        f'kind = "{KIND}"',
+        f"budget = {prepared.question.budget}",
+        f"seeds = {list(seeds_of(config))}",
+        "[recipe]",
+    ]
+    lines += [f"{json.dumps(k)} = {toml_value(v)}" for k, v in recipe(config).items() if v is not None]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def _diverged(ended: dict[str, Outcome], names: list[str], who: str) -> str:
+    """Why the runs of an arm cannot be compared; empty where all came to their end."""
+    found = [ended[name] for name in dict.fromkeys(names) if ended[name].diverged]
+    if not found:
+        return ""
+    first = found[0]
+    return (
+        f"the {who} diverged under {len(found)} of {len(set(names))} pairs of seeds, in {first.run} after step "
+        f"{first.step:,}: {first.reason.splitlines()[0]}"
+    )
+
+
+def _measured(prepared: Prepared, pair: Replicate, base: Piece, variant: Piece, say: Say) -> Pair:
+    question = prepared.question
+    protocols = [question.protocol] * 2
+    texts = [[getattr(piece.config.data, key) for key in TEXT] for piece in (base, variant)]
+    if question.protocol == "run" and texts[0] != texts[1]:
+        protocols[1] = f"run:{base.run}"
+    found = [
+        scores(question.runs, piece.run, piece.config.train.steps, protocol, say=say, device=question.device)
+        for piece, protocol in zip((base, variant), protocols, strict=True)
+    ]
+    late = training(question.runs / base.run, question.runs / variant.run, other_batches(base.config, variant.config))
+    return Pair(pair, found[0], found[1], late, (base.tokens, variant.tokens))
+
+
+def _enter(
+    folder: ExperimentDir, prepared: Prepared, pairs: tuple[Pair, ...], verdict: str, reason: str
+) -> dict[str, Any]:
+    """Makes the verdict at its turn in the ledger, and writes it there, all under one lock."""
+    question = prepared.question
+    taken = spent([piece.run for piece in prepared.all_pieces], question.runs)
+    case = Case(
+        prepared.experiment, prepared.base, prepared.variant, question.protocol, pairs, taken, question.worth,
+        prepared.notices,
+    )  # fmt: skip
+    with folder.held():
+        ledger = Ledger(folder.ledger(), question.budget)
+        known = ledger.asked(case.question) if pairs else None
+        if known is None:
+            known = decide(case, ledger) if pairs else without_test(case, ledger, verdict, reason)
+            folder.append(known)
+        if not any(look.get("time") == known["time"] for look in folder.looks()):  # a kill may lie between the two
+            folder.add_look(known, kind=KIND)
+    return {**known, "ledger": {**known["ledger"], "challengers": Ledger(folder.ledger(), question.budget).challengers}}

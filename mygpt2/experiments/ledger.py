@@ -1,0 +1,51 @@
+"""How often a baseline was challenged, and what is left of its error budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mygpt2.experiments.folder import Lines
+from mygpt2.experiments.spending import level, weight
+from mygpt2.records import number
+
+DECIDED = ("keep", "drop")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The tests of one baseline in their order. A line that nobody can read counts as a test that decided nothing."""
+
+    lines: Lines
+    budget: float
+
+    @property
+    def tests(self) -> list[dict[str, Any]]:
+        """Verdicts that rest on a p-value; those of runs that diverged, or of nothing changed, spend nothing."""
+        return [line for line in self.lines.records if number(line.get("p")) is not None]
+
+    @property
+    def decided(self) -> list[bool]:
+        return [False] * self.lines.damaged + [line.get("verdict") in DECIDED for line in self.tests]
+
+    @property
+    def next_number(self) -> int:
+        return len(self.decided) + 1
+
+    def level(self, after: Sequence[bool] = ()) -> float:
+        """Of the next test; or of the one after those that decided as `after` says."""
+        return level([*self.decided, *after], self.budget)
+
+    def spent_with(self, more: int) -> float:
+        """The budget's share of the tests so far and of so many more, each its own."""
+        return self.budget * sum(weight(n) for n in range(1, self.next_number + more))
+
+    @property
+    def challengers(self) -> int:
+        """Different variants so far."""
+        return len({str(line.get("variant")) for line in self.lines.records})
+
+    def asked(self, question: str) -> dict[str, Any] | None:
+        """The line of this very question: the same weights on the same text. Asking it again tells nothing new."""
+        return next((line for line in reversed(self.lines.records) if line.get("question") == question), None)

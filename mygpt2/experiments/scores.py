@@ -1,0 +1,116 @@
+"""What a model scores on each held-out document: read from the run's `evals/`, else measured by `mygpt2 eval`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mygpt2.errors import UserError
+from mygpt2.experiments.running import call
+from mygpt2.files import read_json
+from mygpt2.records import number, whole
+from mygpt2.run_dir.paths import RunDir
+
+PRECISION = "fp32"  # of `eval` where nobody says; one precision for every arm
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`nll` in nats and `targets`, both (documents,): sums over each document's own tokens. `protocol` fixes the text,
+    `window` its windows in tokens, `token_sha256` its tokens; `weights` is the digest of what was scored."""
+
+    run: str
+    step: int
+    protocol: str
+    window: int
+    token_sha256: str
+    precision: str
+    weights: str
+    nll: Floats
+    targets: Floats
+
+    @property
+    def tokens(self) -> int:
+        return int(self.targets.sum())
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return float(self.nll.sum() / self.targets.sum())
+
+
+def scores(
+    runs: Path, run: str, step: int, protocol: str, *, say: Callable[[str], None] = print, device: str = "auto"
+) -> Scores:
+    """Of the run's checkpoint at `step`. Measured only where no result of these very weights is there.
+
+    UserError for a checkpoint that is gone, a text that cannot be had, or one of too many documents to keep apart.
+    """
+    folder = RunDir(Path(runs) / run)
+    weights = weights_of(folder, step)
+    found = _find(folder, step, protocol, weights)
+    if found is None:
+        say(f"scoring {run} at step {step:,} on {protocol}")
+        checkpoint = folder.checkpoints_dir / f"step-{step:08d}"
+        words = [sys.executable, "-m", "mygpt2", "eval", "--model", str(checkpoint), "--protocol", protocol]
+        code, told = call([*words, "--runs", str(runs), "--device", device], lambda: None)
+        if code:
+            raise UserError(f"{run} cannot be scored on {protocol}: {told or f'eval ended with code {code}'}")
+        found = _find(folder, step, protocol, weights)
+    if found is None:
+        raise UserError(
+            f"{protocol} has too many documents to keep the score of each, without which two models cannot be paired; "
+            "choose a protocol of at most 40,000"
+        )
+    return found
+
+
+def weights_of(run: RunDir, step: int) -> str:
+    """The digest of a checkpoint's weights, from its manifest. UserError where it is not there any more."""
+    folder = run.checkpoints_dir / f"step-{step:08d}"
+    files = (read_json(folder / "MANIFEST.json", run.path) or {}).get("files")
+    model = files.get("model.safetensors") if isinstance(files, dict) else None
+    digest = model.get("sha256") if isinstance(model, dict) else None
+    if not isinstance(digest, str):
+        raise UserError(
+            f"run {run.name!r} has no whole checkpoint of its last step {step:,}, which is what would be judged; train "
+            "it to its end first"
+        )
+    return digest
+
+
+def _find(run: RunDir, step: int, protocol: str, weights: str) -> Scores | None:
+    """A result in the run's folder of the same weights, text and precision."""
+    for name in run.names(run.evals_dir):
+        if name.endswith(".json") and name.startswith(f"step-{step:08d}-"):
+            found = _scores(read_json(run.evals_dir / name, run.path) or {}, run.name, step)
+            if found and (found.protocol.removeprefix("local:"), found.weights, found.precision) == (
+                protocol, weights, PRECISION,
+            ):  # fmt: skip
+                return found
+    return None
+
+
+def _scores(record: dict[str, Any], run: str, step: int) -> Scores | None:
+    """None for a record that is no result, or holds no sums by document."""
+    by, details = record.get("by_document"), record.get("details")
+    texts = [record.get(key) for key in ("protocol", "token_sha256", "precision")]
+    weights = details.get("weights_sha256") if isinstance(details, dict) else None
+    window = whole(record.get("window"))
+    if not isinstance(by, dict) or window is None or not all(isinstance(text, str) for text in (*texts, weights)):
+        return None
+    nll, targets = by.get("nll"), by.get("targets")
+    if not isinstance(nll, list) or not isinstance(targets, list) or len(nll) != len(targets):
+        return None
+    if None in map(number, nll) or None in map(whole, targets) or not sum(targets):
+        return None
+    protocol, sha, precision = map(str, texts)
+    return Scores(
+        run, step, protocol, window, sha, precision, str(weights), np.array(nll, float), np.array(targets, float)
+    )
