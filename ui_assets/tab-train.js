@@ -60,6 +60,7 @@ window.workbench.train = (() => {
     let told = {};
     try { told = JSON.parse(shown || "{}"); } catch { /* an answer that was cut off: the next one is whole */ }
     notes = told.notes || {};
+    if (tab() && told.target) tab().dataset.target = told.target; // the style hides the fields that another engine has
     filled = told.filled || "";
     if (filled !== waiting) current();
     if (tab() !== watched) {

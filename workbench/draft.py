@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,14 @@ from mygpt2.config import RunConfig, load_config, preset_names
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.data.sources.local.find import find
 from mygpt2.errors import UserError
+from mygpt2.launch.asked import Asked
+from mygpt2.launch.handover import submit
+from mygpt2.launch.spec import LaunchSpec
 from mygpt2.planning import Plan, plan
 from mygpt2.run_dir import check_name
-from workbench import forms
+from workbench import elsewhere, forms
 from workbench.context import Context
+from workbench.elsewhere import TARGET, Elsewhere
 from workbench.jobs import Job, shown, train_command
 from workbench.jobs.devices import check_slots, default_nproc, device_environment
 from workbench.jobs.jobs import NPROC_LIMIT, submit_config
@@ -40,11 +44,13 @@ class Draft:
     run: str
     devices: Sequence[str]
     processes: str
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A draft that was looked at. It may start when `reasons` is empty; then `command` is what will be executed.
+    """A draft that was looked at. It may start when `reasons` is empty; then `command` is what will be executed, or
+    `spec` and `file` what is handed over.
 
     problems: lines by field, for settings and for preset, run, devices and processes. reasons: every problem once,
     with the fields it stands at. config is there as soon as the settings themselves are sound.
@@ -57,6 +63,9 @@ class Checked:
     config: RunConfig | None = None
     processes: int | None = None
     command: tuple[str, ...] = ()
+    asked: Asked | None = None
+    spec: LaunchSpec | None = None
+    file: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -80,6 +89,8 @@ def check(context: Context, draft: Draft) -> Checked:
 
     config = _read_settings(context, draft, found, tell)
     _check_run(context, draft.run, tell)
+    if draft.elsewhere.target != elsewhere.HERE:
+        return _check_elsewhere(context, draft, found, config, tell)
     processes = _check_machine(context, draft, config, tell)
     if config:
         _check_files(context, config, tell)
@@ -98,10 +109,39 @@ def check(context: Context, draft: Draft) -> Checked:
     return Checked(draft, found.problems, found.reasons, found.changes, config, processes, command)
 
 
+def _check_elsewhere(context: Context, draft: Draft, found: Checked, config: RunConfig | None, tell: Tell) -> Checked:
+    """What a cluster is asked for, in the place of this machine's devices."""
+    if not draft.elsewhere.is_cluster:
+        names = ", ".join(target for _, target in elsewhere.CHOICES)
+        tell(f"{draft.elsewhere.target[:80]!r} is no place to train; allowed: {names}", TARGET)
+        return found
+    asked = elsewhere.check(draft.elsewhere, tell)
+    if config:
+        _check_files(context, config, tell)
+    if config and asked:
+        _check_division(config, asked.ranks, tell, "launch.nodes")
+    described = None
+    if config and asked and not found.reasons:
+        described = elsewhere.describe(draft.elsewhere, asked, config, draft.preset, draft.run, context.runs, tell)
+    if context.read_only:
+        tell("this workbench was started with --read-only; start it without to hand a run over")
+    spec, file = described or (None, "")
+    return replace(found, config=config, processes=asked.ranks if asked else None, asked=asked, spec=spec, file=file)
+
+
+def hand_over(context: Context, draft: Draft) -> str:
+    """Hands the draft to its cluster, once; what the engine said. UserError with every reason why it cannot."""
+    context.changes()
+    checked = check(context, draft)
+    if checked.reasons or checked.spec is None:
+        raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to hand over")
+    return submit(draft.elsewhere.target, checked.spec, context.runs)
+
+
 def launch(context: Context, draft: Draft, at_once: bool) -> Job:
     """Puts the draft into the queue, in front of it if `at_once`. UserError with every reason why it cannot."""
     context.changes()
-    checked = check(context, draft)
+    checked = check(context, replace(draft, elsewhere=Elsewhere()))
     if checked.reasons or not (checked.config and checked.processes and checked.command):
         raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to start")
     return submit_config(
@@ -122,6 +162,8 @@ def estimate(context: Context, checked: Checked) -> Plan | str:
         return "The estimate comes back once the settings are sound."
     try:
         kind = "cpu" if checked.config.train.device == "cpu" else device_kind(checked.draft.devices)
+        if checked.draft.elsewhere.is_cluster:
+            kind = "cuda" if checked.asked and checked.asked.gpus else "cpu"
         return plan(checked.config, world_size=checked.processes or 1, runs=context.runs, device=kind)
     except UserError as error:
         return str(error)
@@ -270,9 +312,9 @@ def _check_machine(context: Context, draft: Draft, config: RunConfig | None, tel
     return processes
 
 
-def _check_division(config: RunConfig, processes: int, tell: Tell) -> None:
+def _check_division(config: RunConfig, processes: int, tell: Tell, at: str = NPROC) -> None:
     train, block = config.train, config.model.block_size
     if problem := batch_problem(train.batch_tokens, block, train.micro_batch, processes):
-        tell(problem, "train.batch_tokens", NPROC)
+        tell(problem, "train.batch_tokens", at)
     elif problem := lanes_problem(train.batch_tokens // block, config.data.lanes, processes):
-        tell(problem, "data.lanes", NPROC)
+        tell(problem, "data.lanes", at)

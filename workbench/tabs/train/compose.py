@@ -13,7 +13,7 @@ from workbench.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.html import Markup
 from workbench.page import Page
 from workbench.tabs.train import fields as form
-from workbench.tabs.train import fill, first, outlook, presets
+from workbench.tabs.train import fill, first, outlook, presets, there
 from workbench.tabs.train.data_block import data_block
 from workbench.tabs.train.groups import groups
 from workbench.tabs.train.handlers import Parts
@@ -70,17 +70,20 @@ def _side(context: Context, page: Page, fields: form.Fields, parts: Parts) -> di
         form.place(fields, RUN, run)
         with gr.Column(elem_id="train-bar"):
             parts.line = gr.HTML(outlook.line("The estimate is being worked out."), elem_id="train-line")
-            with gr.Row(elem_classes="wb-actions"):
+            with gr.Row(elem_classes="wb-actions") as parts.acts_here:
                 parts.start = gr.Button(
                     "Start", variant="primary", size="md", elem_id="train-start", elem_classes="wb-fit"
                 )
                 parts.queue_up = gr.Button("Queue", size="md", elem_id="train-queue-up", elem_classes="wb-fit")
                 measure = gr.Button("Measure the time", size="sm", elem_id="train-measure", elem_classes="wb-fit")
+            there.acts(parts)
             parts.reasons = gr.HTML("", elem_id="train-reasons")
         page.part("train", "measured", elem_id="train-measured")
-        with gr.Row(elem_classes="wb-machine"):
+        there.menu(fields)
+        with gr.Row(elem_classes="wb-machine") as parts.machine:
             form.place(fields, DEVICES, chosen)
             form.place(fields, NPROC, processes)
+        there.fields(fields, parts)
         parts.estimate = gr.HTML("", elem_id="train-estimate")
         parts.command = gr.HTML(outlook.command(""), elem_id="train-command")
         with gr.Row(elem_classes="wb-actions"):

@@ -22,7 +22,7 @@ from workbench.context import Context
 from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
 from workbench.forms import Change, Loaded
 from workbench.page import Page
-from workbench.tabs.train import fill, look, outlook, show
+from workbench.tabs.train import fill, look, outlook, show, there
 from workbench.tabs.train.fields import Fields, fold_label
 from workbench.tabs.train.first import first_draft
 from workbench.tabs.train.groups import groups
@@ -55,6 +55,13 @@ class Parts:
     command: Any = None
     start: Any = None
     queue_up: Any = None
+    machine: Any = None  # with acts_here: of this machine
+    acts_here: Any = None
+    there: Any = None  # with acts_there, submit, save_file and handing: of a cluster
+    acts_there: Any = None
+    submit: Any = None
+    save_file: Any = None
+    handing: Any = None
 
     @property
     def form(self) -> set[Any]:
@@ -70,8 +77,9 @@ class Parts:
     def refreshed(self) -> list[Any]:
         """The outputs of `refresh`."""
         return [*self.fields.folds.values(), self.fields.inputs[RUN], self.shown, self.about, self.changes, self.line,
-                self.reasons, self.estimate, self.length, self.schedule, self.command, self.start,
-                self.queue_up]  # fmt: skip
+                self.reasons, self.estimate, self.length, self.schedule, self.command, self.start, self.queue_up,
+                self.machine, self.acts_here, self.there, self.acts_there, self.submit, self.save_file,
+                self.handing]  # fmt: skip
 
 
 def draft_of(parts: Parts, data: Data) -> Draft:
@@ -84,6 +92,7 @@ def draft_of(parts: Parts, data: Data) -> Draft:
         run=str(data.get(own[RUN]) or "").strip(),
         devices=[str(device) for device in devices] if isinstance(devices, list | tuple) else [str(devices)],
         processes=str(data.get(own[NPROC]) or ""),
+        elsewhere=there.asked_of(parts.fields, data),
     )
 
 
@@ -103,14 +112,37 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
         **_notes(context, parts, before, checked, str(data.get(parts.filled) or "")),
         parts.about: "" if PRESET in checked.problems else show.status(about(context, checked.draft.preset)),
         parts.changes: show.changes(checked),
-        parts.line: outlook.line(plan),
-        parts.reasons: show.reasons(checked) or show.busy(checked.draft.devices, drafts.busy(context, checked.draft)),
-        parts.estimate: outlook.estimate(plan, told),
+        **there.place(parts, checked),
+        **(
+            _there(context, parts, checked, plan)
+            if now.elsewhere.is_cluster
+            else _here(context, parts, checked, plan, told)
+        ),
         parts.length: outlook.length(plan, told),
         parts.schedule: outlook.schedule(plan.rates) if isinstance(plan, Plan) else "",
-        parts.command: outlook.command(checked.command_line),
         parts.start: gr.Button(interactive=ready),
         parts.queue_up: gr.Button(interactive=ready),
+    }
+
+
+def _here(context: Context, parts: Parts, checked: Checked, plan: Plan | str, told: bool) -> Updates:
+    """What it takes on this machine, and the command."""
+    busy = show.busy(checked.draft.devices, drafts.busy(context, checked.draft))
+    return {
+        parts.line: outlook.line(plan),
+        parts.reasons: show.reasons(checked) or busy,
+        parts.estimate: outlook.estimate(plan, told),
+        parts.command: outlook.command(checked.command_line),
+    }
+
+
+def _there(context: Context, parts: Parts, checked: Checked, plan: Plan | str) -> Updates:
+    """What is known of it on a cluster, and the file for that."""
+    return {
+        parts.line: outlook.line_there(plan, there.line(checked)),
+        parts.reasons: show.reasons(checked, "Submit"),
+        parts.estimate: "",
+        parts.command: there.file(context, checked),
     }
 
 
@@ -137,6 +169,7 @@ def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: C
     now: dict[str, Any] = {"notes": notes} if notes else {}
     source = forms.as_text(checked.draft.values.get("data.source"))
     now["source"] = str(before.get("source") or "") if "data.source" in checked.problems else source
+    now["target"] = checked.draft.elsewhere.target
     now["filled"] = filled  # so that the page's script can tell an answer about the form as it was before
     now["form"] = kept_form(checked.draft, context, now["source"])
     folded = [group for group in groups() if group.folded]
@@ -263,6 +296,17 @@ def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[s
     return job.run, {run: drafts.free_name(context, job.run), parts.filled: secrets.token_hex(4)}
 
 
+def hand_over(context: Context, parts: Parts, data: Data) -> tuple[str, Updates]:
+    """Hands the form's run to its cluster; the name, and a form ready for the next. The name is "" where it was not
+    handed over, and the engine's own words are shown."""
+    draft = draft_of(parts, data)
+    said, problem = there.hand_over(context, draft)
+    if not said and problem:
+        return "", {parts.handing: problem}
+    run = parts.fields.inputs[RUN]
+    return draft.run, {run: drafts.free_name(context, draft.run), parts.filled: secrets.token_hex(4)}
+
+
 def launch_first(context: Context) -> str:
     """Starts the newcomer's run, whatever the form holds by now; its name."""
     return drafts.launch(context, first_draft(context), True).run
@@ -279,6 +323,7 @@ def restore(context: Context, parts: Parts, kept: str | None) -> Updates:
     devices = devices or drafts.first_devices(context)
     processes = found.processes or str(drafts.first_processes(preset, devices))
     machine: Updates = {own[DEVICES]: devices, own[NPROC]: processes}
+    machine |= {own[name]: text for name, text in found.launch.items() if name in own}
     return filled(context, parts, found.loaded, run) | machine
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from mygpt2.config import preset_names
 from mygpt2.config.earlier import renewed_names
+from mygpt2.launch.handed import TITLES
 from workbench import draft as drafts
 from workbench import forms
 from workbench.context import Context
 from workbench.draft import Draft
+from workbench.elsewhere import FIELDS, LABELS, TARGET, Elsewhere
 from workbench.forms import Loaded
 
 KEPT_VERSION = 1  # of what a browser keeps; another one is not read
@@ -29,6 +31,7 @@ class Kept:
     run: str | None
     devices: list[str] | None
     processes: str | None
+    launch: dict[str, str]  # where it is to train, and what is asked of a cluster, by field
 
 
 def kept_form(now: Draft, context: Context, source: str) -> dict[str, Any] | None:
@@ -44,10 +47,24 @@ def kept_form(now: Draft, context: Context, source: str) -> dict[str, Any] | Non
         "run": now.run if named else None,
         "devices": devices if devices != drafts.first_devices(context) else None,
         "processes": now.processes if now.processes != str(drafts.first_processes(now.preset, devices)) else None,
+        "launch": _launch(now.elsewhere) or None,
         "preset": now.preset if now.preset != drafts.FIRST_PRESET else None,
     }
     differs = {key: value for key, value in own.items() if value is not None}
     return {"version": KEPT_VERSION, **differs} if differs else None
+
+
+def _launch(asked: Elsewhere) -> dict[str, str]:
+    texts = {each.name: forms.as_text(asked.texts.get(each.option)) for each in FIELDS}
+    target = {TARGET: asked.target} if asked.is_cluster else {}
+    return target | {name: text for name, text in texts.items() if text}
+
+
+def _launch_from(found: Any) -> dict[str, str]:
+    """The fields of a launch elsewhere, as far as they are there."""
+    kept = found if isinstance(found, dict) else {}
+    texts = {name: kept[name] for name in LABELS if isinstance(kept.get(name), str) and name != TARGET}
+    return texts | ({TARGET: kept[TARGET]} if kept.get(TARGET) in TITLES else {})
 
 
 def from_kept(text: str | None) -> Kept | None:
@@ -68,4 +85,4 @@ def from_kept(text: str | None) -> Kept | None:
     run, devices, processes = (found.get(key) for key in ("run", "devices", "processes"))
     chosen = [str(device) for device in devices] if isinstance(devices, list) else None
     return Kept(Loaded(preset, texts, []), run if isinstance(run, str) else None, chosen,
-                processes if isinstance(processes, str) else None)  # fmt: skip
+                processes if isinstance(processes, str) else None, _launch_from(found.get("launch")))  # fmt: skip

@@ -86,6 +86,14 @@ def line(plan: Plan | str) -> Markup:
     )
 
 
+def line_there(plan: Plan | str, words: str) -> Markup:
+    """Parameters and tokens of a run on another machine, and what else is known of it there."""
+    if isinstance(plan, str):
+        return Markup(f'<p class="wb-muted">{escape(plan)}</p>')
+    parts = f"{_three(plan['parameters.total'].value)} parameters · {_three(plan['length.tokens'].value)} tokens"
+    return Markup(f'<p class="wb-takes">{escape(parts)}</p><p class="wb-takes">{escape(words)}</p>')
+
+
 def _memory(plan: Plan) -> Markup:
     """What all processes take together of what this machine has free, and whether it fits: on GPUs, of each GPU."""
     warned = {notice.key: notice.text for notice in plan.notices if notice.level == "warning"}

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from mygpt2.config.fields import settings
 from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked
+from workbench.elsewhere import FIELDS, FOLD, LABELS
 from workbench.forms import Change
 from workbench.html import Markup, button, escape, join
 from workbench.tabs.train.groups import group_of
 
 LONGEST = 120  # characters of a value in a list
-NAMES = {PRESET: "Preset", RUN: "Name", DEVICES: "Devices", NPROC: "Processes"}  # of fields that are not settings
+NAMES = {PRESET: "Preset", RUN: "Name", DEVICES: "Devices", NPROC: "Processes", **LABELS}  # of what is no setting
 
 
 def field_id(name: str) -> str:
@@ -28,6 +29,7 @@ def link(name: str) -> Markup:
     """A link that brings the keyboard to a field, also to one in a fold or left out by a search."""
     group = group_of(name)
     fold = f' data-fold="fold-{group.id}"' if group and group.folded else ""
+    fold = f' data-fold="{FOLD}"' if any(each.name == name and each.folded for each in FIELDS) else fold
     return Markup(f'<a href="#{field_id(name)}" data-field="{escape(name)}"{fold}>{escape(title(name))}</a>')
 
 
@@ -68,8 +70,9 @@ def _value(text: str) -> Markup:
     return Markup(f"<b>{escape(shown)}</b>" if shown else "<b>unset</b>")
 
 
-def reasons(checked: Checked) -> Markup:
-    """Why Start is off: the fields to mend, as links, and in words what no field can mend; nothing when it is on.
+def reasons(checked: Checked, button: str = "Start") -> Markup:
+    """Why Start is off, or the button: the fields to mend, as links, and in words what no field can mend; nothing when
+    it is on.
 
     What is wrong with a field stands at the field, and nowhere else.
     """
@@ -78,7 +81,7 @@ def reasons(checked: Checked) -> Markup:
     fields = dict.fromkeys(named[0] for _, named in checked.reasons if named)
     rows = [link(name) for name in fields] + [escape(line) for line, named in checked.reasons if not named]
     items = join(Markup(f"<li>{row}</li>") for row in rows)
-    mend = "Start is off. To mend:" if fields else "Start is off:"
+    mend = f"{button} is off. To mend:" if fields else f"{button} is off:"
     return Markup(f'<div class="wb-problem wb-reasons" role="status"><p>{mend}</p><ul>{items}</ul></div>')
 
 

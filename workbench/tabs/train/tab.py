@@ -15,7 +15,7 @@ from workbench.draft import DEVICES, PRESET, RUN
 from workbench.live import Asked, News
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.train import fields as form
-from workbench.tabs.train import first, handlers, measure, presets
+from workbench.tabs.train import first, handlers, measure, presets, there
 from workbench.tabs.train import queue as queues
 from workbench.tabs.train.compose import compose
 from workbench.tabs.train.data_block import listen_data
@@ -25,6 +25,7 @@ RUNS_SECONDS = 15.0  # between two looks at the runs that could be resumed
 TIMES_SECONDS = 60.0  # between two looks at what the presets would take
 FILLS = {"from_run", "from_job", "preset"}  # what a link or another tab asks for that names the run too
 CHANGES = {"tokenizer", "settings"}  # what they ask for that changes the form as it opens
+HANDING = """() => '<p class="wb-muted" role="status">Being handed over …</p>'"""
 KEPT = "(filled, port) => [filled, port, window.workbench.train.kept(%s)]"  # by folder of runs
 
 
@@ -86,6 +87,13 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
         gr.Info(f"{name} is queued with the settings as they are now.", title="Queued")
         return updates
 
+    def hand_over(data: dict[Any, Any]) -> Any:
+        name, updates = handlers.hand_over(context, parts, data)
+        return (dict(zip(to_monitor, page.go("monitor", runs=name), strict=True)) if name else {}) | updates
+
+    def download(data: dict[Any, Any]) -> Any:
+        return there.download(context, parts, handlers.draft_of(parts, data))
+
     def arrive(filled: str | None, port: str | None, kept: str | None, request: gr.Request) -> Any:
         """The first look at the form: as the browser kept it, unless a link or another tab fills it."""
         if filled:
@@ -103,6 +111,11 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
         parts.filling,
         js=KEPT % json.dumps(str(context.runs)),
     )
+    parts.submit.click(None, None, parts.handing, js=HANDING, **QUIET)
+    handed = parts.submit.click(page.friendly(hand_over), parts.form, [*to_monitor, run, parts.filled, parts.handing],
+                                **ACTION)  # fmt: skip
+    handed.then(**page.now("monitor"))
+    parts.save_file.click(page.friendly(download), parts.form, parts.file, **ACTION)
     parts.queue_up.click(page.friendly(queue_up), parts.form, [run, parts.filled], **ACTION).then(**now)
 
 
