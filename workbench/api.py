@@ -1,4 +1,4 @@
-"""The public API, all of it: list, metrics, configuration, samples; launch and stop, only with the password."""
+"""The public API, all of it: runs, experiments and what is known of them; launch, judge and stop, with the password."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from mygpt2.run_dir import list_runs, read_records, state_of
 from mygpt2.run_dir.marks import is_archived
 from mygpt2.run_dir.stop import How
 from workbench import draft as drafts
-from workbench import forms
+from workbench import forms, judging
 from workbench.context import Context
 from workbench.paging import metrics_page
 
-PUBLIC = ("list_runs", "metrics", "configuration", "samples", "spikes", "step", "launch", "stop")
+PUBLIC = (
+    "list_runs", "metrics", "configuration", "samples", "spikes", "step", "experiments", "verdict",
+    "launch", "judge", "stop",
+)  # fmt: skip
 
 
 def publish(context: Context) -> None:
@@ -62,6 +65,24 @@ def publish(context: Context) -> None:
         """Queues a run: a preset with settings such as {"train.steps": 100}. Needs the server's password."""
         return _told(lambda: _launch(context, password, preset, run, settings, nproc, _from(request)))
 
+    def experiments() -> list[str]:
+        """Names of the experiments over these runs; `verdict` tells of each."""
+        return _told(lambda: judging.experiments(context))
+
+    def verdict(name: str) -> dict[str, Any]:
+        """What was found: of the task that `judge` answered with, or every look of an experiment, the latest last."""
+        return _told(lambda: _plain(judging.verdict(context, str(name))))
+
+    def judge(password: str, base: str, variant: str, settings: dict[str, Any], base_settings: dict[str, Any],
+              replicates: int = 3, protocol: str = "run",
+              request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
+        """Asks whether a variant is better: names of runs or presets, with settings such as {"optimizer.lr": 3e-3}.
+
+        An empty variant is the base with its settings. Missing runs are queued. Needs the server's password.
+        """
+        asked = judging.Asked(base, variant, base_settings, settings, replicates, protocol)
+        return _told(lambda: _judge(context, password, asked, _from(request)))
+
     def stop(
         password: str,
         run: str,
@@ -71,7 +92,10 @@ def publish(context: Context) -> None:
         """Stops a run: save, now or kill. Needs the server's password."""
         return _told(lambda: _stop(context, password, run, how, _from(request)))
 
-    for name, function in zip(PUBLIC, (runs, metrics, configuration, samples, spikes, step, launch, stop), strict=True):
+    functions = (
+        runs, metrics, configuration, samples, spikes, step, experiments, verdict, launch, judge, stop,
+    )  # fmt: skip
+    for name, function in zip(PUBLIC, functions, strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
 
 
@@ -151,7 +175,7 @@ def _plain(value: Any) -> Any:
 def _entrance(context: Context, password: str, address: str) -> None:
     context.changes()
     if not context.door.has_password:
-        raise UserError("launch and stop need a password; start the workbench with --password-file FILE")
+        raise UserError("launch, judge and stop need a password; start the workbench with --password-file FILE")
     if context.door.closed(address) > 0:
         raise UserError("too many wrong passwords; wait a minute")
     if not context.door.opens(str(password), address):
@@ -175,6 +199,15 @@ def _launch(
     devices = drafts.first_devices(context)
     job = drafts.launch(context, drafts.Draft(preset, values, run, devices, str(nproc)), at_once=False)
     return {"job": job.id, "run": job.run, "command": list(job.spec.argv), "notices": told}
+
+
+def _judge(context: Context, password: str, asked: judging.Asked, address: str) -> dict[str, Any]:
+    _entrance(context, password, address)
+    task, found = judging.ask(context, asked)
+    return {
+        "task": task.id, "experiment": found.experiment, "cost": str(found.cost()), "notices": list(found.notices),
+        "command": list(task.argv),
+    }  # fmt: skip
 
 
 def _stop(context: Context, password: str, run: str, how: str, address: str) -> dict[str, Any]:

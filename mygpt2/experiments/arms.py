@@ -27,6 +27,7 @@ from mygpt2.run_dir.paths import RunDir, check_name, list_runs
 SEEDS = ("data.seed", "model.seed")
 LARGEST_SEED = 2**31 - 1
 MOST_REPLICATES = 100
+MOST_TOLD = 3  # changes that are told one by one
 ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
 # What leaves the trained weights as they are: how often is looked at them, how they are kept, how work is divided.
 NO_RECIPE = (
@@ -102,7 +103,12 @@ def _preset_arm(preset: str, spec: Spec, name: str) -> Arm:
 
 
 def _told(name: str, words: Sequence[str]) -> str:
-    return f"{name} with {' '.join(word.removeprefix('--') for word in words)}" if words else name
+    """The name and what is changed, of many changes the first few."""
+    text = " ".join(word.removeprefix("--") if word.startswith("--") else word for word in words)
+    given = text.replace("=", " ").split()
+    if len(given) > 2 * MOST_TOLD:
+        text = f"{' '.join(given[: 2 * MOST_TOLD - 2])} and {len(given) // 2 - MOST_TOLD + 1} more settings"
+    return f"{name} with {text}" if words else name
 
 
 # Seeds

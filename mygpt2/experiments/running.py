@@ -30,6 +30,7 @@ from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.paths import RunDir
 
 POLL_SECONDS = 0.5
+HANDOVER_SECONDS = 5.0
 LAST_WORDS = 2000  # bytes of what a command printed that are shown when it failed
 
 
@@ -97,13 +98,27 @@ def _run(piece: Piece, runs: Path, nproc: int, say: Callable[[str], None], tell:
     if state_of(RunDir(runs / piece.run)).alive:
         say(f"{piece.run} is at work already; waiting for it")
         return _wait(runs, piece.run, lambda: state_of(RunDir(runs / piece.run)).alive, tell)
-    if in_queue(runs, piece.run):
-        return _wait(runs, piece.run, lambda: in_queue(runs, piece.run), tell)
-    if owned(runs):
+    queued = in_queue(runs, piece.run)
+    if not queued and not owned(runs):
+        return _train(piece, runs, nproc, tell)
+    if not queued:
         put(piece, runs, nproc)
-        say(f"{piece.run} waits in the workbench's queue")
-        return _wait(runs, piece.run, lambda: in_queue(runs, piece.run), tell)
-    return _train(piece, runs, nproc, tell)
+    say(f"{piece.run} waits in the workbench's queue")
+    return _wait(runs, piece.run, partial(_served, runs, piece.run), tell)
+
+
+def _served(runs: Path, name: str) -> bool:
+    """Whether the queue still has the run; UserError once nobody is there who would start it."""
+    if not in_queue(runs, name):
+        return False
+    if not owned(runs) and not state_of(RunDir(runs / name)).alive:
+        time.sleep(HANDOVER_SECONDS)  # one workbench may be taking over from another
+        if not owned(runs) and in_queue(runs, name) and not state_of(RunDir(runs / name)).alive:
+            raise UserError(
+                f"run {name!r} waits in the queue of a workbench that is gone; start it again, or cancel the run "
+                "there; then give the same command"
+            )
+    return True
 
 
 def _wait(runs: Path, name: str, busy: Callable[[], bool], tell: Callable[[int], None]) -> Outcome:

@@ -24,6 +24,8 @@ def headline(found: dict[str, Any]) -> str:
     """One sentence: which is better, and of what it speaks."""
     changed = changes_words({name: (pair[0], pair[1]) for name, pair in found["changes"].items()})
     what = f"{found['told']} against {found['base']} ({changed})"
+    if found["told"] == found["base"] or found["told"].startswith(f"{found['base']} with"):
+        what = f"{found['base']} with {changed}" if found["changes"] else found["told"]
     if found["reason"]:
         return f"{what}: {found['reason']}."
     kind = "these two models" if found["speaks_of"] == "two models" else "these two recipes"
@@ -129,7 +131,9 @@ def _ledger(found: dict[str, Any]) -> str:
     if found["p"] is None:
         return f"Ledger of {found['experiment']}: nothing was tested, so nothing of the error budget was spent."
     damaged = f" ({part['damaged_lines']} of them damaged lines, counted)" if part["damaged_lines"] else ""
+    count = part["challengers"]
     return (
-        f"Ledger of {found['experiment']}: question {part['number']}{damaged}, {part['challengers']} challengers so "
-        f"far; {part['spent']:.2%} of the {part['budget']:.0%} chance of any false verdict is spent."
+        f"Ledger of {found['experiment']}: question {part['number']}{damaged}, of {count} "
+        f"challenger{'s' if count != 1 else ''} so far; {part['spent']:.2%} of the {part['budget']:.0%} chance of any "
+        "false verdict is spent."
     )

@@ -129,7 +129,9 @@ def test_nothing_changed_trains_nothing_and_spends_nothing(tmp_path):
         None,
         pytest.approx(0.0219, abs=1e-4),
     )
-    assert "nothing was changed" in verdict_text(found) and not any(tmp_path.glob("judge-*"))
+    assert "UNDECIDED: tiny with log.plot_interval 7: nothing was changed" in verdict_text(found) and not any(
+        tmp_path.glob("judge-*")
+    )
 
 
 @pytest.mark.parametrize(("who", "verdict"), [("variant", "drop"), ("base", "undecided")])

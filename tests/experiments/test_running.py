@@ -101,6 +101,14 @@ def test_the_workbenchs_queue_takes_a_run_with_all_its_settings_and_says_why_not
         put(piece, tmp_path, 1)
 
 
+def test_a_run_in_a_queue_that_nobody_serves_is_told_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("mygpt2.experiments.running.HANDOVER_SECONDS", 0.0)
+    piece = Piece("e.v.1", tiny())
+    put(piece, tmp_path, 1)
+    with pytest.raises(UserError, match=r"'e\.v\.1' waits in the queue of a workbench that is gone"):
+        run_missing([piece], tmp_path, say=lambda _: None)
+
+
 def test_ctrl_c_asks_the_child_to_save_once_and_waits_for_it(tmp_path):
     """The child ends 0.3 s after the signal, with its own code, having counted how many it got."""
     got = tmp_path / "got"

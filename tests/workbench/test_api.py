@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.workbench.conftest import RunningServer, Start, make_run
 from workbench.api import PUBLIC
+from workbench.jobs import Tasks
 
 PASSWORD = "correct horse"
 
@@ -103,6 +105,9 @@ def test_without_a_password_on_the_server_nothing_can_be_launched_or_stopped(cli
     launch = lambda: client.predict("", "tiny", "new", {}, 1, api_name="/launch")  # noqa: E731
     assert "--password-file" in refused(launch)
     assert "--password-file" in refused(lambda: client.predict("", "one", "save", api_name="/stop"))
+    judge = lambda: client.predict("", "tiny", "", {"optimizer.lr": 3e-3}, {}, api_name="/judge")  # noqa: E731
+    assert "--password-file" in refused(judge) and client.predict(api_name="/experiments") == []
+    assert "no experiment 'nope'" in refused(lambda: client.predict("nope", api_name="/verdict"))
     assert not (runs / "new").exists()
 
 
@@ -135,4 +140,16 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     assert old["notices"] == ["train.seed is read as data.seed and model.seed, which took its place"]
     assert {line["state"] for line in client.predict(api_name="/list_runs")} == {"queued"}
     assert client.predict(PASSWORD, "new", "save", api_name="/stop") == {"run": "new", "asked": "save"}
+    asked = (PASSWORD, "tiny", "", {"optimizer.lrr": 3e-3}, {})
+    assert "did you mean optimizer.lr" in refused(lambda: client.predict(*asked, api_name="/judge"))
+    asked = (PASSWORD, "tiny", "", {"optimizer.lr": 3e-3}, {"train.steps": 5}, 1)
+    found = client.predict(*asked, api_name="/judge")
+    assert found["cost"].startswith("2 runs to train, 81,920 tokens") and found["command"][3] == "judge"
+    assert client.predict(found["task"], api_name="/verdict")["state"] == "running"
+    until = time.monotonic() + 120  # its first run waits in the paused queue
+    while len(client.predict(api_name="/list_runs")) < 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    names = {line["name"]: line["state"] for line in client.predict(api_name="/list_runs")}
+    assert names.get(f"{found['experiment']}.base.1") == "queued"
+    Tasks(runs / ".workbench" / "tasks").stop(found["task"])
     assert PASSWORD not in server.log
