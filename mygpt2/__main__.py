@@ -26,7 +26,7 @@ VERBS = {
     "train": "train a model, or go on with a run",
     "sample": "continue a prompt with a trained model",
     "eval": "measure a model: loss on a named text, HellaSwag",
-    "export": "write a model as a folder that transformers loads",
+    "export": "write a model as a folder for transformers, or as a GGUF file",
     "import": "turn a .pt or .bin file into a folder of safetensors",
     "data": "inspect, fetch or prepare a data source",
     "ripples": "find periodic parts of a training loss, and where they come from",

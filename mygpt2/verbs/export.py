@@ -1,10 +1,11 @@
-"""`export`: a model as a folder that transformers loads."""
+"""`export`: a model as a folder that transformers loads, or as a file that llama.cpp does."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from mygpt2.errors import UserError
 from mygpt2.machine import home_path
 
 
@@ -12,17 +13,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="RUN|CHECKPOINT_DIR|HF_DIR|gpt2", required=True, help="a run's name, a folder, a hub name"
     )
-    parser.add_argument("--to", metavar="HF_DIR", type=Path, required=True, help="folder to make; absent or empty")
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("--to", metavar="HF_DIR", type=Path, help="folder to make, for transformers; absent or empty")
+    to.add_argument("--to-gguf", metavar="FILE", type=Path, help="file to make, for llama.cpp; an Ollama Modelfile too")
+    parser.add_argument(
+        "--dtype", metavar="TYPE", choices=("float32", "float16", "bfloat16"), help="of a GGUF's matrices (float32)"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
 
 
 def run(args: argparse.Namespace) -> int:
     from mygpt2.exchange.export import check_target, export_folder
+    from mygpt2.exchange.gguf import check_gguf_target, export_gguf, modelfile_of
     from mygpt2.exchange.load import load_model
 
-    to = home_path(args.to)
-    check_target(to)  # complain before gigabytes are read
+    if args.dtype and args.to_gguf is None:
+        raise UserError("--dtype is for --to-gguf; a folder holds the weights as they were trained")
+    to = home_path(args.to_gguf or args.to)
+    check_gguf_target(to) if args.to_gguf else check_target(to)  # complain before gigabytes are read
     loaded = load_model(args.model, args.runs)
-    export_folder(loaded, to)
-    print(f"exported {loaded.name} ({loaded.details['parameters']:,} parameters) to {to}")
+    beside = ""
+    if args.to_gguf:
+        export_gguf(loaded, to, args.dtype or "float32")
+        beside = f", and {modelfile_of(to).name} for Ollama beside it"
+    else:
+        export_folder(loaded, to)
+    print(f"exported {loaded.name} ({loaded.details['parameters']:,} parameters) to {to}{beside}")
     return 0
