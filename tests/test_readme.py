@@ -15,7 +15,7 @@ from mygpt2.__main__ import VERBS, main
 from mygpt2.config import load_config
 from mygpt2.launch.request import add_arguments, resolve
 from mygpt2.launch.torchrun import _launch_parser
-from mygpt2.verbs import data, tokenizer
+from mygpt2.verbs import data, judge, tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXT = "\n".join(
@@ -64,6 +64,9 @@ def parsed_only(monkeypatch, tmp_path):
         def run(args, name=name):
             if name in resolved and not (name == "tokenizer" and args.action == "inspect"):
                 resolved[name](args)
+            elif name == "judge":
+                for words in judge.split_words(args.settings):
+                    load_config("tiny", None, words)
             elif hasattr(args, "settings"):
                 load_config(getattr(args, "preset", None) or "tiny", None, args.settings)
 

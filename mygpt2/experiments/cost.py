@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mygpt2.experiments.pieces import Piece
+from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.format import duration
 from mygpt2.planning import likely_device, plan
+from mygpt2.run_dir.liveness import read_record
 from mygpt2.run_dir.metrics import read_metrics
-from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.paths import RunDir, list_runs
+
+MOST_LOOKED_AT, ENOUGH = 20, 5  # newest runs, whose metrics are read
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,45 @@ class Cost:
 
 
 def cost(pieces: Sequence[Piece], runs: Path, nproc: int = 1) -> Cost:
-    """What these runs will take, as `python -m mygpt2 plan` says of each; evaluations come on top."""
-    totals, basis = [0.0, 0.0, 0.0], ""
+    """What these runs will take: their steps as `python -m mygpt2 plan` says of each, and beside the steps (start,
+    evaluations, saves) what the newest runs of the folder took."""
+    totals, basis, beside = [0.0, 0.0, 0.0], "", beside_steps(runs) if pieces else 0.0
+    to_go = {piece.run: _to_go(piece, runs) for piece in pieces}
+    tokens = round(sum(piece.tokens * to_go[piece.run] for piece in pieces))
     for piece in pieces:
         found = plan(piece.config, world_size=nproc, runs=runs, device=likely_device(piece.config.train.device))
         time_figure = next(figure for figure in found.figures if figure.key == "time.total")
         speed = next(figure for figure in found.figures if figure.key == "time.speed")
         basis = basis or speed.basis
         if time_figure.value is None or time_figure.low is None or time_figure.high is None:
-            return Cost(None, None, None, len(pieces), sum(p.tokens for p in pieces), time_figure.basis)
+            return Cost(None, None, None, len(pieces), tokens, time_figure.basis)
         for place, value in enumerate((time_figure.value, time_figure.low, time_figure.high)):
-            totals[place] += value
-    return Cost(totals[0], totals[1], totals[2], len(pieces), sum(p.tokens for p in pieces), basis)
+            totals[place] += value * to_go[piece.run] + beside
+    return Cost(totals[0], totals[1], totals[2], len(pieces), tokens, basis)
+
+
+def beside_steps(runs: Path) -> float:
+    """Seconds that a run of this folder takes beside its steps: the median of the newest that finished in one attempt;
+    0 where there is none."""
+    found = []
+    for run in sorted(list_runs(runs), key=_written, reverse=True)[:MOST_LOOKED_AT]:
+        status, ended = (read_record(run, file) or {} for file in (run.status_file, run.exit_file))
+        began, end = status.get("started"), ended.get("time")
+        if ended.get("state") == "finished" and ended.get("attempt") == 1 and began is not None and end is not None:
+            found.append(max(0.0, end - began - spent([run.name], runs).seconds))
+    return statistics.median(found[:ENOUGH]) if found else 0.0
+
+
+def _written(run: RunDir) -> float:
+    try:
+        return run.exit_file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _to_go(piece: Piece, runs: Path) -> float:
+    """The share of a run that is still to be trained; it goes on from its last checkpoint, which may lie before."""
+    return max(0.0, 1 - outcome(runs, piece.run).step / piece.config.train.steps)
 
 
 @dataclass(frozen=True)

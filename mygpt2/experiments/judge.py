@@ -37,9 +37,10 @@ from mygpt2.experiments.pieces import Outcome, Piece
 from mygpt2.experiments.running import missing, run_missing
 from mygpt2.experiments.scores import scores
 from mygpt2.experiments.spending import BUDGET
-from mygpt2.experiments.verdict import WORTH, Case, Pair, decide, without_test
+from mygpt2.experiments.verdict import WORTH, Case, Pair, again, decide, without_test
 from mygpt2.machine import home_path
 from mygpt2.progress import Progress, silent
+from mygpt2.run_dir.liveness import rank_states
 from mygpt2.run_dir.paths import RunDir
 
 KIND = "judge"
@@ -243,6 +244,19 @@ def _measured(prepared: Prepared, pair: Replicate, base: Piece, variant: Piece, 
     return Pair(pair, found[0], found[1], late, (base.tokens, variant.tokens))
 
 
+def _hardware(prepared: Prepared) -> list[str]:
+    """A sentence where the arms were trained on different kinds of devices, whose arithmetic differs."""
+    runs = prepared.question.runs
+    kinds = [
+        {rank.device.partition(":")[0] for piece in pieces for rank in rank_states(RunDir(runs / piece.run))} - {""}
+        for pieces in zip(*(pair for _, *pair in prepared.pieces), strict=True)
+    ]
+    if kinds[0] == kinds[1]:
+        return []
+    one, two = (" and ".join(sorted(kind)) or "a device that is not recorded" for kind in kinds)
+    return [f"The base was trained on {one} and the variant on {two}, whose arithmetic differs."]
+
+
 def _enter(
     folder: ExperimentDir, prepared: Prepared, pairs: tuple[Pair, ...], verdict: str, reason: str
 ) -> dict[str, Any]:
@@ -251,14 +265,17 @@ def _enter(
     taken = spent([piece.run for piece in prepared.all_pieces], question.runs)
     case = Case(
         prepared.experiment, prepared.base, prepared.variant, question.protocol, pairs, taken, question.worth,
-        prepared.notices,
+        (*prepared.notices, *(_hardware(prepared) if pairs else ())),
     )  # fmt: skip
     with folder.held():
         ledger = Ledger(folder.ledger(), question.budget)
         known = ledger.asked(case.question) if pairs else None
         if known is None:
-            known = decide(case, ledger) if pairs else without_test(case, ledger, verdict, reason)
+            found = known = decide(case, ledger) if pairs else without_test(case, ledger, verdict, reason)
             folder.append(known)
+        else:
+            found = again(known, case, ledger)
         if not any(look.get("time") == known["time"] for look in folder.looks()):  # a kill may lie between the two
             folder.add_look(known, kind=KIND)
-    return {**known, "ledger": {**known["ledger"], "challengers": Ledger(folder.ledger(), question.budget).challengers}}
+        challengers = Ledger(folder.ledger(), question.budget).challengers
+    return {**found, "ledger": {**found["ledger"], "challengers": challengers}}

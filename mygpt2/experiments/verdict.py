@@ -70,10 +70,17 @@ class Case:
         return self.pairs[0].difference
 
 
+def answer(estimate: Estimate, level: float) -> str:
+    """keep where the variant is better beyond doubt of this level, drop where it is worse, else undecided."""
+    if estimate.p > level:
+        return "undecided"
+    return "keep" if estimate.mean < 0 else "drop"
+
+
 def decide(case: Case, ledger: Ledger) -> dict[str, Any]:
     """The verdict on a case, at the level that is its turn in the ledger."""
     level, estimate = ledger.level(), case.estimate()
-    verdict = ("keep" if estimate.mean < 0 else "drop") if estimate.p <= level else "undecided"
+    verdict = answer(estimate, level)
     low, high = estimate.interval(level)
     first = case.pairs[0]
     after = ledger.level((verdict != "undecided",))
@@ -94,6 +101,16 @@ def decide(case: Case, ledger: Ledger) -> dict[str, Any]:
             "number": ledger.next_number, "level": level, "next_level": after, "budget": ledger.budget,
             "spent": ledger.spent_with(1), "damaged_lines": ledger.lines.damaged,
         },
+    }  # fmt: skip
+
+
+def again(known: dict[str, Any], case: Case, ledger: Ledger) -> dict[str, Any]:
+    """The verdict that a question has had, with what would decide as of now: what is worth finding may be another, and
+    the ledger has gone on. It spends nothing."""
+    level = ledger.level()
+    return {
+        **known, "decide": _decide(case, case.estimate(), level), "cost": case.spent.to_json(),
+        "ledger": {**known["ledger"], "next_level": level},
     }  # fmt: skip
 
 

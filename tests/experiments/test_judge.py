@@ -93,6 +93,24 @@ def test_every_verdict_is_a_line_of_the_bases_ledger_and_the_same_question_is_as
     assert folder.settings()["seeds"] == [1337, 1337] and folder.settings()["recipe"]["optimizer.lr"] == 0.006
 
 
+def test_a_question_asked_again_with_another_size_worth_finding_is_told_its_cost_and_spends_nothing(tmp_path, trained):
+    one = answered(trained(question(tmp_path, replicates=3, worth=0.003)))
+    answered(trained(question(tmp_path, Spec("tiny", ("--optimizer.lr", "1e-3")), replicates=3)))
+    again = answered(question(tmp_path, replicates=3, worth=0.01))
+    assert again["decide"]["sizes"][1]["nats"] == 0.01 and again["ledger"]["number"] == 1
+    assert again["decide"]["sizes"][1]["replicates"] < one["decide"]["sizes"][1]["replicates"]
+    assert again["level"] == one["level"] and again["decide"]["level"] < one["decide"]["level"]
+    assert len(list_experiments(tmp_path)[0].ledger()) == 2
+
+
+def test_arms_of_different_devices_are_told_so(tmp_path, trained):
+    asked = trained(question(tmp_path, replicates=2))
+    for pair, device in zip(prepare(asked).pieces[0][1:], ("cuda:0", "cpu"), strict=True):
+        record = {"pid": 2**22 + 1, "start": "x", "host": "elsewhere", "device": device, "attempt": 1}
+        (tmp_path / pair.run / "ranks" / "0.json").write_text(json.dumps(record))
+    assert "trained on cuda and the variant on cpu, whose arithmetic differs" in verdict_text(answered(asked))
+
+
 def test_a_kill_between_the_ledger_and_the_looks_is_made_good_by_the_same_question(tmp_path, trained, monkeypatch):
     asked = trained(question(tmp_path, replicates=2))
     monkeypatch.setattr(ExperimentDir, "add_look", lambda *a, **k: (_ for _ in ()).throw(SystemExit))

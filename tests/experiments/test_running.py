@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 
 from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
-from mygpt2.experiments.cost import cost, spent
+from mygpt2.experiments.cost import beside_steps, cost, spent
 from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
 from mygpt2.experiments.running import Interrupted, call, command, missing, run_missing
@@ -67,6 +68,22 @@ def test_the_cost_is_of_what_is_missing_and_unknown_where_nothing_tells(tmp_path
     assert str(cost([], tmp_path)) == "nothing is to be trained"
     told = str(cost([Piece("a.b.1", tiny()), Piece("a.b.2", tiny())], tmp_path))
     assert told.startswith("2 runs to train, 2,293,760 tokens; how long it takes is not known (")
+
+
+def test_the_cost_holds_the_start_of_each_run_and_only_what_is_left_of_one_that_has_begun(tmp_path, monkeypatch):
+    config = tiny("--train.steps", "100")
+    rows = [{"attempt": 1, "step": s, "tokens": 8192 * s, "loss": 3.0, "step_ms": 500.0, "data_wait_ms": 0.0,
+             "tokens_per_second": 16384.0} for s in range(1, 101)]  # fmt: skip
+    run = begun(tmp_path, "earlier", config, state="finished", time=1070.0)
+    run.status_file.write_text(json.dumps({"attempt": 1, "state": "finished", "step": 100, "started": 1000.0}))
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.rank_file(0).write_text(json.dumps({"world_size": 1, "device": "cpu", "host": socket.gethostname()}))
+    assert beside_steps(tmp_path) == 20.0  # 70 s from start to end, of which 50 in steps
+    assert cost([Piece("a.b.1", config)], tmp_path).seconds == pytest.approx(70.0)
+    begun(tmp_path, "a.b.1", config, state="stopped", step=40)
+    found = cost([Piece("a.b.1", config)], tmp_path)
+    assert found.seconds == pytest.approx(50.0) and found.tokens == 60 * 8192
+    assert str(found).startswith("1 run to train, 491,520 tokens, about 50 s (50 s to 50 s; from run earlier")
 
 
 def test_what_was_spent_counts_steps_that_were_trained_twice(tmp_path):
