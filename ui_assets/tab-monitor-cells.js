@@ -22,6 +22,7 @@ window.workbench.tableCells = (table) => {
     open.title = row.name;
     if (row.colour) swatch.style.background = `var(--wb-run-${row.colour})`;
     name.append(swatch, open);
+    if (row.branch) { open.title = `${row.name}, ${row.branch}`; open.setAttribute("aria-label", open.title); }
     if (row.star) { const star = element("span", "wb-run-star", "★"); star.setAttribute("role", "img"); star.setAttribute("aria-label", "starred"); name.append(star); }
     if (row.alerts) name.append(element("span", "wb-chip wb-chip-bad", `${row.alerts} ${row.alerts === 1 ? "alert" : "alerts"}`));
     if (row.archived) name.append(element("span", "wb-chip", "archived"));

@@ -144,10 +144,10 @@ window.workbench.runRows = (() => {
     if (view.flat) return sorted.map((row) => ({ kind: "run", id: row.name, row }));
     const groups = new Map();
     for (const row of sorted) if (row.group) { if (!groups.has(row.group)) groups.set(row.group, []); groups.get(row.group).push(row); }
-    const found = [], seen = new Set();
-    for (const row of sorted) {
+    const found = [], seen = new Set(), folded = (row) => (groups.get(row.group)?.length || 0) > 1;
+    for (const { row, depth } of window.workbench.families.tree(sorted, folded)) {
       const members = groups.get(row.group);
-      if (!members || members.length < 2) { found.push({ kind: "run", id: row.name, row }); continue; }
+      if (!folded(row)) { found.push({ kind: "run", id: row.name, row, depth }); continue; }
       if (seen.has(row.group)) continue; // at the place of its first run
       seen.add(row.group);
       const open = view.open.includes(row.group);

@@ -4,7 +4,7 @@ window.workbench.step = (() => {
   "use strict";
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
   const LOST = "The server did not answer; choose the step again.";
-  let host = null, server = null, send = null; // send: asks Data for a step
+  let host = null, server = null, send = null; // send: asks another tab for a step
   let shown = null; // {run, step} of the card that is open
   let waiting = null; // what was asked for before the card was there
   let from = null; // what had the focus before
@@ -35,6 +35,7 @@ window.workbench.step = (() => {
     else if (button.dataset.step === "before" || button.dataset.step === "after") { if (button.dataset.to) load(shown.run, Number(button.dataset.to)); }
     else if (button.dataset.step === "more") more();
     else if (button.dataset.step === "data") send({ run: shown.run, step: shown.step });
+    else if (button.dataset.step === "branch") send({ run: shown.run, step: shown.step, to: "train" });
   }
 
   function open(run, step) {

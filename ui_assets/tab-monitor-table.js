@@ -197,12 +197,14 @@ window.workbench.table = (() => {
   }
 
   function fillRow(tr, line) {
-    const stamp = JSON.stringify([line.kind === "group" ? [line.open, line.members] : line.row, line.within, usual, columns.map((column) => column.setting && line.row ? told.settings.of(line.row.name, column.key) : 0)]);
+    const stamp = JSON.stringify([line.kind === "group" ? [line.open, line.members] : line.row, line.within, line.depth, usual, columns.map((column) => column.setting && line.row ? told.settings.of(line.row.name, column.key) : 0)]);
     const ticked = line.kind === "group" ? line.members.filter((row) => picked.has(row.name)).length : Number(picked.has(line.row.name));
     if (tr.dataset.stamp !== stamp) {
       const focus = tr.contains(document.activeElement) && document.activeElement !== tr ? document.activeElement.className : "";
       tr.dataset.stamp = stamp;
       tr.className = line.kind === "group" ? "wb-rt-group" : `wb-rt-run${line.within ? " wb-rt-within" : ""}${line.row.archived ? " wb-rt-archived" : ""}`;
+      tr.classList.toggle("wb-rt-branch", line.depth > 0);
+      tr.style.setProperty("--wb-depth", String(Math.min(line.depth || 0, 6)));
       tr.replaceChildren(...(line.kind === "group" ? cells.group(line) : cells.run(line.row)));
       if (focus) tr.querySelector(`.${focus.split(" ")[0]}`)?.focus({ preventScroll: true });
     }

@@ -11,6 +11,7 @@ window.workbench.monitor = (() => {
 
   const rows = new Map(); // name -> what the server said of it
   const items = new Map(); // name -> its <li>
+  let depths = new Map(); // name -> how many runs of its family stand over it
   const renames = {}; // old name -> the present one: a link that is followed late still has the old one
   let looked = false; // whether the server has said which runs there are
   let { runs, chosen } = fromAddress(); // overlaid in the chart, in this order; the run that the rest of the page is about
@@ -156,10 +157,13 @@ window.workbench.monitor = (() => {
       star: (a, b) => (b.star - a.star) || newest(a, b),
       state: (a, b) => (ORDER[a.state] ?? 9) - (ORDER[b.state] ?? 9) || newest(a, b),
     };
-    return [...rows.values()]
+    const sorted = [...rows.values()]
       .filter((row) => !row.archived || row.name === chosen || runs.includes(row.name))
       .filter((row) => { const hay = [row.name, row.state, row.note, ...row.tags, row.star ? "starred" : ""].join("\n").toLowerCase(); return words.every((word) => hay.includes(word)); })
-      .sort((a, b) => sorts[by](a, b) || a.name.localeCompare(b.name)).map((row) => row.name);
+      .sort((a, b) => sorts[by](a, b) || a.name.localeCompare(b.name));
+    const found = window.workbench.families.tree(sorted);
+    depths = new Map(found.map(({ row, depth }) => [row.name, depth]));
+    return found.map(({ row }) => row.name);
   }
 
   function draw() {
@@ -171,6 +175,8 @@ window.workbench.monitor = (() => {
       if (!items.has(name)) { items.set(name, make(name)); fill(items.get(name), rows.get(name)); }
       const item = items.get(name);
       if (box.children[at] !== item) box.insertBefore(item, box.children[at] || null);
+      item.classList.toggle("wb-run-below", depths.get(name) > 0);
+      item.style.setProperty("--wb-depth", String(Math.min(depths.get(name) || 0, 5)));
       const overlaid = runs.indexOf(name);
       const box2 = item.querySelector("input");
       box2.checked = overlaid >= 0;
@@ -240,6 +246,7 @@ window.workbench.monitor = (() => {
     if (row.tokenizer && mixed) { const spec = element("span", "", row.tokenizer.split("/").at(-1)); spec.title = `tokenizer ${row.tokenizer}`; line.append(" · ", spec); }
     if (row.started) line.append(" · ", window.workbench.times.element(row.started));
     const parts = [title, bar, line];
+    if (row.branch) { const told = element("span", "wb-run-branch", row.branch); told.title = row.branch; parts.push(told); }
     if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); parts.push(tags); }
     item.querySelector("button").replaceChildren(...parts);
   }

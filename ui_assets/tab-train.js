@@ -75,7 +75,7 @@ window.workbench.train = (() => {
   }
 
   // The form over a reload: this window's own in sessionStorage, and for new windows what was edited last in any.
-  const LINKS = ["from_run", "from_job", "preset", "tokenizer", "settings"]; // what a link fills the form from, once
+  const LINKS = ["from_run", "from_job", "preset", "branch", "at", "tokenizer", "settings"]; // what a link fills the form from, once
   let key = ""; // by folder of runs: servers of several folders may take turns at one address
 
   function stores(work) { // a private window may have none: the form lasts as long as the page

@@ -17,8 +17,10 @@ from mygpt2.experiments.step import report, spikes_of
 from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.records import tame
 from mygpt2.run_dir import list_runs, read_records, state_of
+from mygpt2.run_dir.family import origin_of
 from mygpt2.run_dir.marks import is_archived
 from mygpt2.run_dir.stop import How
+from mygpt2.train import branching
 from workbench import draft as drafts
 from workbench import forms, judging
 from workbench.context import Context
@@ -26,7 +28,7 @@ from workbench.paging import metrics_page
 
 PUBLIC = (
     "list_runs", "metrics", "configuration", "samples", "spikes", "step", "experiments", "verdict",
-    "launch", "judge", "stop",
+    "launch", "branch", "judge", "stop",
 )  # fmt: skip
 
 
@@ -34,7 +36,8 @@ def publish(context: Context) -> None:
     """Adds the endpoints to the Blocks being built; everything else of the page is private."""
 
     def runs() -> list[dict[str, Any]]:
-        """All runs: name, state, whether it is archived, step, steps, tokens, loss, tokens_per_second, eta."""
+        """All runs: name, state, whether it is archived, step, steps, tokens, loss, tokens_per_second, eta; of a branch
+        also where it branched off."""
         return _told(lambda: _lines(context))
 
     def metrics(run: str, cursor: int = 0, limit: int = 1000) -> dict[str, Any]:
@@ -92,8 +95,13 @@ def publish(context: Context) -> None:
         """Stops a run: save, now or kill. Needs the server's password."""
         return _told(lambda: _stop(context, password, run, how, _from(request)))
 
+    def branch(password: str, place: str, run: str, settings: dict[str, Any], nproc: int = 1,
+               request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
+        """Queues a branch of NAME@STEP under the name `run`, with these settings changed. Needs the password."""
+        return _told(lambda: _branch(context, password, place, run, settings, nproc, _from(request)))
+
     functions = (
-        runs, metrics, configuration, samples, spikes, step, experiments, verdict, launch, judge, stop,
+        runs, metrics, configuration, samples, spikes, step, experiments, verdict, launch, branch, judge, stop,
     )  # fmt: skip
     for name, function in zip(PUBLIC, functions, strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
@@ -124,7 +132,9 @@ def _line(context: Context, name: str) -> dict[str, Any]:
     run = context.run(name)
     state = state_of(run)
     keys = ("step", "steps", "tokens", "loss", "tokens_per_second", "eta")
+    origin = origin_of(run)
     known = {"name": name, "state": state.state, "archived": is_archived(run)}
+    known |= {"branch": origin.to_json()} if origin else {}
     return {**known, **{key: state.status.get(key) for key in keys}}
 
 
@@ -186,8 +196,33 @@ def _launch(
     context: Context, password: str, preset: str, run: str, settings: dict[str, Any], nproc: int, address: str
 ) -> dict[str, Any]:
     _entrance(context, password, address)
-    known, told = forms.settings(), notices(settings)
-    settings = renewed_names(settings)
+    values, told = _values(settings), notices(settings)
+    devices = drafts.first_devices(context)
+    job = drafts.launch(context, drafts.Draft(preset, values, run, devices, str(nproc)), at_once=False)
+    return {"job": job.id, "run": job.run, "command": list(job.spec.argv), "notices": told}
+
+
+def _branch(
+    context: Context, password: str, place: str, run: str, settings: dict[str, Any], nproc: int, address: str
+) -> dict[str, Any]:
+    _entrance(context, password, address)
+    name, step = branching.place_of(str(place))
+    at, before = branching.settings_of(context.runs, context.run(name).name, step)
+    loaded = forms.from_config(before)
+    draft = drafts.Draft(
+        loaded.preset, {**loaded.values, **_values(settings)}, run, drafts.first_devices(context), str(nproc),
+        f"{name}@{at}",
+    )  # fmt: skip
+    job = drafts.launch(context, draft, at_once=False)
+    origin = origin_of(context.run(job.run))
+    assert origin is not None
+    notes = [*notices(settings), *branching.notes(origin)]
+    return {"job": job.id, "run": job.run, "branch": origin.to_json(), "command": list(job.spec.argv), "notices": notes}
+
+
+def _values(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings as texts of the form. UserError for names and values that it does not have."""
+    known, settings = forms.settings(), renewed_names(settings)
     if unknown := sorted(set(settings) - set(known)):
         near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"did you mean {near[0]}?" if near else "see python -m mygpt2 train --help"
@@ -195,10 +230,7 @@ def _launch(
     odd = [name for name, value in settings.items() if not isinstance(value, str | int | float | list | None)]
     if odd:
         raise UserError(f"settings {', '.join(odd)} are objects; give text, numbers, true or false, lists or null")
-    values = {name: forms.text_of(known[name], value) for name, value in settings.items()}
-    devices = drafts.first_devices(context)
-    job = drafts.launch(context, drafts.Draft(preset, values, run, devices, str(nproc)), at_once=False)
-    return {"job": job.id, "run": job.run, "command": list(job.spec.argv), "notices": told}
+    return {name: forms.text_of(known[name], value) for name, value in settings.items()}
 
 
 def _judge(context: Context, password: str, asked: judging.Asked, address: str) -> dict[str, Any]:

@@ -21,23 +21,25 @@ from mygpt2.launch.handover import submit
 from mygpt2.launch.spec import LaunchSpec
 from mygpt2.planning import Plan, plan
 from mygpt2.run_dir import check_name
+from mygpt2.train import branching
 from workbench import elsewhere, forms
 from workbench.context import Context
 from workbench.elsewhere import TARGET, Elsewhere
-from workbench.jobs import Job, shown, train_command
+from workbench.jobs import Job, JobSpec, begun_command, branch_command, config_hash, shown, train_command
 from workbench.jobs.devices import check_slots, default_nproc, device_environment
 from workbench.jobs.jobs import NPROC_LIMIT, submit_config
 from workbench.jobs.records import HOLDING
 
 FIRST_PRESET = "tiny"
 TRACKERS = {"log.tensorboard": "tensorboard", "log.wandb": "wandb", "log.trackio": "trackio"}
-PRESET, RUN, DEVICES, NPROC = "preset", "run", "devices", "processes"  # fields that are not settings
+PRESET, RUN, DEVICES, NPROC, BRANCH = "preset", "run", "devices", "processes", "branch"  # fields that are no settings
 Tell = Callable[..., None]  # tell(line, *fields)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The values of the page as they came: nothing in it is believed."""
+    """The values of the page as they came: nothing in it is believed. `branch`: NAME@STEP of a checkpoint of another
+    run that this one begins from, "" for a run that begins by itself."""
 
     preset: str
     values: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Draft:
     devices: Sequence[str]
     processes: str
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    branch: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Checked:
     asked: Asked | None = None
     spec: LaunchSpec | None = None
     file: str = ""
+    branch: branching.Draft | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,8 +77,11 @@ class Checked:
 
     @property
     def command_line(self) -> str:
-        """The command as a line for a terminal."""
-        return shown(self.command, self.environment) if self.command else ""
+        """The command as a line for a terminal; of a branch, after the one that makes it."""
+        if not self.command:
+            return ""
+        made = f"{shown(branch_command(self.branch, self.draft.run))}\n" if self.branch else ""
+        return f"{made}{shown(self.command, self.environment)}"
 
 
 def check(context: Context, draft: Draft) -> Checked:
@@ -98,15 +105,19 @@ def check(context: Context, draft: Draft) -> Checked:
         _check_division(config, processes, tell)
     if config:
         _check_packages(config, tell)
+    branch = _check_branch(context, draft, config, tell) if config and draft.branch else None
     command: tuple[str, ...] = ()
     if config and not found.reasons:
         try:
-            command = tuple(train_command(config, draft.preset, draft.run, context.runs, processes))
+            command = tuple(
+                begun_command(draft.run, context.runs, processes) if branch
+                else train_command(config, draft.preset, draft.run, context.runs, processes)
+            )  # fmt: skip
         except UserError as error:
             tell(str(error))
     if context.read_only:
         tell("this workbench was started with --read-only; start it without to train")
-    return Checked(draft, found.problems, found.reasons, found.changes, config, processes, command)
+    return replace(found, config=config, processes=processes, command=command, branch=branch)
 
 
 def _check_elsewhere(context: Context, draft: Draft, found: Checked, config: RunConfig | None, tell: Tell) -> Checked:
@@ -115,6 +126,8 @@ def _check_elsewhere(context: Context, draft: Draft, found: Checked, config: Run
         names = ", ".join(target for _, target in elsewhere.CHOICES)
         tell(f"{draft.elsewhere.target[:80]!r} is no place to train; allowed: {names}", TARGET)
         return found
+    if draft.branch:
+        tell("a branch is trained on this machine: choose that, or leave Branch of empty", BRANCH, TARGET)
     asked = elsewhere.check(draft.elsewhere, tell)
     if config:
         _check_files(context, config, tell)
@@ -144,9 +157,31 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
     checked = check(context, replace(draft, elsewhere=Elsewhere()))
     if checked.reasons or not (checked.config and checked.processes and checked.command):
         raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to start")
+    if checked.branch:
+        return launch_branch(context, checked, at_once)
     return submit_config(
         context.jobs, checked.config, draft.preset, draft.run, checked.processes, draft.devices, at_once=at_once
     )
+
+
+def launch_branch(context: Context, checked: Checked, at_once: bool) -> Job:
+    """Makes the branch and queues it. What cannot be queued is there all the same, and can be resumed."""
+    assert checked.branch and checked.config and checked.processes
+    branch = branching.make(context.runs, checked.branch, checked.draft.run)
+    devices, nproc = tuple(checked.draft.devices), checked.processes
+    spec = JobSpec(branch.run.name, checked.command, devices, nproc, config_hash(checked.config))
+    return context.jobs.submit(spec, at_once)
+
+
+def _check_branch(context: Context, draft: Draft, config: RunConfig, tell: Tell) -> branching.Draft | None:
+    """The branch that the form asks for; None where its place, or a change, is not possible."""
+    try:
+        parent, step = branching.place_of(draft.branch)
+        return branching.draft_as(context.runs, context.run(parent).name, step, config)
+    except UserError as error:
+        about = re.match(r"--([a-z]+\.[a-z_]+) ", str(error))  # a setting that a branch cannot have
+        tell(str(error).removeprefix("--"), about[1] if about else BRANCH)
+        return None
 
 
 def busy(context: Context, draft: Draft) -> list[str]:

@@ -20,7 +20,7 @@ def words_of(config: RunConfig, preset: str) -> list[str]:
     for setting in settings().values():
         value = _value(config, setting)
         if value != _value(base, setting):
-            text = _text(value)
+            text = text_of(value)
             # A value that begins with a dash would be taken for an option.
             words += [f"--{setting.name}={text}"] if text.startswith("-") else [f"--{setting.name}", text]
     again = load_config(preset, None, words)
@@ -33,7 +33,8 @@ def _value(config: RunConfig, setting: Any) -> Any:
     return getattr(getattr(config, setting.section), setting.key)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value as the command line reads it."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else toml_value(value)

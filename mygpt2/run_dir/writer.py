@@ -65,10 +65,10 @@ def write_rank(run: RunDir, rank: int, *, world_size: int, device: str, attempt:
         raise cannot_write(run.rank_file(rank), error) from None
 
 
-def write_queued(run: RunDir, message: str = "") -> None:
-    """Marks a prepared run as waiting for its turn."""
+def write_queued(run: RunDir, message: str = "", state: str = "queued", step: int = 0) -> None:
+    """Marks a prepared run as waiting for its turn, or as `stopped` before its first step until somebody starts it."""
     now = time.time()
-    record = {"schema": SCHEMA, "state": "queued", "phase": "queued", "step": 0, "tokens": 0, "attempt": 0}
+    record = {"schema": SCHEMA, "state": state, "phase": state, "step": step, "tokens": 0, "attempt": 0}
     replace_json(run.status_file, {**record, "heartbeat": now, "progress": now, "eta": None, "message": message})
 
 

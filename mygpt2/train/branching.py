@@ -80,10 +80,24 @@ def draft(runs: Path, parent: str, step: int | None, words: Sequence[str] | Mapp
     """The branch of a run's checkpoint with these changes. Writes nothing. UserError for what a branch cannot be."""
     run = RunDir.open(runs, parent)
     checkpoint = _checkpoint(run, step)
-    at = step_of(checkpoint.name) or 0
-    before = _settings(checkpoint)
-    config = without_fork(load_config(base=before, overrides=words))
-    changes = dict(changed(before, config))
+    return _draft(run, checkpoint, load_config(base=settings_at(checkpoint), overrides=words))
+
+
+def draft_as(runs: Path, parent: str, step: int | None, config: RunConfig) -> Draft:
+    """The same for a branch that is given by its whole configuration."""
+    run = RunDir.open(runs, parent)
+    return _draft(run, _checkpoint(run, step), config)
+
+
+def settings_of(runs: Path, parent: str, step: int | None) -> tuple[int, RunConfig]:
+    """(step, configuration) of a run's checkpoint: what a branch of it begins with."""
+    checkpoint = _checkpoint(RunDir.open(runs, parent), step)
+    return step_of(checkpoint.name) or 0, load_config(base=settings_at(checkpoint))
+
+
+def _draft(run: RunDir, checkpoint: Path, config: RunConfig) -> Draft:
+    at, before, config = step_of(checkpoint.name) or 0, settings_at(checkpoint), without_fork(config)
+    changes = {name: pair for name, pair in changed(before, config) if name != "data.fork"}
     _check(run, at, config, changes)
     origin = Origin(
         run.name, at, changes, KEPT if "optimizer.name" not in changes else ANEW,
@@ -108,7 +122,7 @@ def _checkpoint(run: RunDir, step: int | None) -> Path:
     )
 
 
-def _settings(checkpoint: Path) -> dict[str, Any]:
+def settings_at(checkpoint: Path) -> dict[str, Any]:
     """What the checkpoint was trained with: config.toml may say already what came later."""
     try:
         found = read_state(checkpoint).get("config")
@@ -206,7 +220,12 @@ def _fill(run: RunDir, found: Draft, files: FileSystem) -> None:
                 shutil.copyfile(found.parent.path / name, run.path / name)
     replace_file(run.config_file, to_toml(found.config).encode(), durable=True)
     replace_json(file_of(run), found.origin.to_json(), durable=True)
-    write_queued(run, f"a branch of {found.origin.parent} at step {found.origin.step}, not yet begun")
+    write_queued(
+        run,
+        f"a branch of {found.origin.parent} at step {found.origin.step}, not yet begun",
+        "stopped",
+        found.origin.step,
+    )
     files.fsync_folder(run.path)
 
 

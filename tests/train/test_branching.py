@@ -44,7 +44,7 @@ def branch_of(parent, name="branch", step=8, **changes):
 def test_a_branch_without_changes_equals_its_parent_to_the_bit(parent, go_on):
     branch = branch_of(parent)
     assert branch.notes == () and steps(branch.run.checkpoints_dir) == [8]
-    assert state_of(branch.run).state == "queued" and not harness.last_step(branch.run.path)
+    assert state_of(branch.run).state == "stopped" and not harness.last_step(branch.run.path)
     assert go_on(branch) == 0
     assert harness.losses(branch.run.path) == {s: x for s, x in harness.losses(parent.path).items() if s > 8}
     assert harness.weights_hash(branch.run.path) == harness.weights_hash(parent.path)

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import vm from "node:vm";
 
 const window = { workbench: {} };
-vm.runInNewContext(readFileSync(new URL("../../ui_assets/tab-monitor-rows.js", import.meta.url), "utf8"), { window });
+for (const name of ["tab-monitor-family", "tab-monitor-rows"]) vm.runInNewContext(readFileSync(new URL(`../../ui_assets/${name}.js`, import.meta.url), "utf8"), { window });
 const table = window.workbench.runRows;
 
 const run = (name, more = {}) => ({ name, state: "finished", note: "", group: "", tokenizer: "gpt2", tags: [], measured: "text", val: null, ...more });

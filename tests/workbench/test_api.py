@@ -139,6 +139,9 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     assert old["command"][-4:] == ["--model.seed", "5", "--data.seed", "5"]
     assert old["notices"] == ["train.seed is read as data.seed and model.seed, which took its place"]
     assert {line["state"] for line in client.predict(api_name="/list_runs")} == {"queued"}
+    refuse = lambda place: refused(lambda: client.predict(PASSWORD, place, "b", {}, 1, api_name="/branch"))  # noqa: E731
+    assert "NAME@STEP" in refuse("new@x") and "no checkpoint of step 3" in refuse("new@3")
+    assert "wrong" in refused(lambda: client.predict("guess", "new@3", "b", {}, 1, api_name="/branch"))
     assert client.predict(PASSWORD, "new", "save", api_name="/stop") == {"run": "new", "asked": "save"}
     asked = (PASSWORD, "tiny", "", {"optimizer.lrr": 3e-3}, {})
     assert "did you mean optimizer.lr" in refused(lambda: client.predict(*asked, api_name="/judge"))

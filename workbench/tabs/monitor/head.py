@@ -149,6 +149,8 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
     if place.pair:
         links.append(("Compare the first two step by step", "wb-do-pair"))
     links.append(("Open in Train", "wb-do-train"))
+    if seen.checkpoints:
+        links.append(("Branch from here", "wb-do-branch"))
     items += [html.item(text, press=press) for text, press in links if f'data-press="{press}"' not in primary]
     for what, text in (("csv", "Save all points as CSV"), ("config", "Save its settings as TOML"),
                        ("report", "Save a report as one HTML file")):  # fmt: skip

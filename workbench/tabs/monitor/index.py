@@ -15,11 +15,13 @@ from typing import Any
 
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
+from mygpt2.run_dir.family import file_of
 from mygpt2.run_dir.marks import read_marks
 from mygpt2.run_dir.moves import size_of
 from mygpt2.run_dir.paths import NAME
 from workbench.colours import colours_of
 from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, settings_of, starting
+from workbench.tabs.monitor import family
 from workbench.tabs.monitor.facts import brief, facts, group_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
 
@@ -204,6 +206,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "note": labels.note[:NOTE_IN_LIST],
         "archived": marks.get("archived") is True,
         "group": group_of(run.name, marks),
+        **family.row(run),
     }
 
 
@@ -238,7 +241,7 @@ def eta_seconds(state: RunState) -> float | None:
 UNREADABLE: dict[str, Any] = {
     "state": "lost", "step": None, "steps": None, "share": 0.0, "loss": None, "speed": None, "eta": None,
     "started": None, "star": False, "tags": [], "note": "", "diverged": False, "tokenizer": "", "archived": False,
-    "group": "", "measured": "", "tokens": None, "val": None, "bpb": None,
+    "group": "", "parent": "", "branch": "", "measured": "", "tokens": None, "val": None, "bpb": None,
 }  # fmt: skip
 _ABSENT = (0, 0, 0)
 
@@ -246,7 +249,8 @@ _ABSENT = (0, 0, 0)
 def _watched() -> tuple[str, ...]:
     """Every file that a row is made of, by its place in the run folder."""
     run = RunDir(Path("run"))
-    files = (run.status_file, run.config_file, run.exit_file, run.ranks_dir, labels_file(run), run.notes_file)
+    files = (run.status_file, run.config_file, run.exit_file, run.ranks_dir, labels_file(run), run.notes_file,
+             file_of(run))  # fmt: skip
     return tuple(str(file.relative_to(run.path)) for file in files)
 
 

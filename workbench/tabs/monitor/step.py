@@ -42,7 +42,8 @@ CARD = """
     <div data-step="rows"></div>
     <p class="wb-muted" role="status" data-step="note"></p>
     <p class="wb-step-end"><button type="button" class="wb-small" data-step="more" hidden></button>
-    <button type="button" class="wb-mon-link" data-step="data">Open this step in Data</button></p>
+    <button type="button" class="wb-mon-link" data-step="data">Open this step in Data</button>
+    <button type="button" class="wb-mon-link" data-step="branch">Branch from here</button></p>
   </div>
 </section>
 """

@@ -95,7 +95,7 @@ def build(context: Context, page: Page) -> None:
         card = gr.HTML(html_template=step.CARD, js_on_load=step.CARD_SCRIPT, apply_default_css=False,
                        server_functions=step.server_functions(monitor), elem_id="wb-monitor-step")  # fmt: skip
     live = page.live("monitor", partial(look, monitor), {"chart": chart, **fields})
-    card.act(_opener(page), None, page.outputs("data"), **QUIET)
+    card.act(_opener(page), None, [page.tabs, page.port("data"), page.port("train")], **QUIET)
     slider = fields["slider"]
     gr.on([slider.change, all_rows.change], None, [slider, all_rows], live, js="(at, all) => ({ at, all })", **QUIET)
     page.port("monitor").change(None, page.port("monitor"), None, js="(text) => window.workbench.monitor.open(text)")
@@ -192,6 +192,7 @@ def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm
     buttons["kill"].click(lambda run: [gr.Row(visible=True), run], focus, [row, question], js=FOCUS, **QUIET)
     for button in (yes, no):
         button.click(lambda: gr.Row(visible=False), None, row, **QUIET)
+    buttons["branch"].click(partial(_send, page, "train", "branch"), focus, page.outputs("train"), js=FOCUS, **QUIET)
     for name, key in (("train", "from_run"), ("sample", "model_a"), ("compare", "models"), ("ripples", "run")):
         js = CHOSEN if name == "compare" else FOCUS
         buttons[name].click(partial(_send, page, name, key), focus, page.outputs(name), js=js, **QUIET)
@@ -221,11 +222,14 @@ def _send(page: Page, tab: str, key: str, value: str) -> list[Any]:
 
 
 def _opener(page: Page) -> Callable[..., Any]:
-    def open_data(event: gr.EventData) -> list[Any]:  # a partial would hide the event from Gradio
+    def open_there(event: gr.EventData) -> list[Any]:  # a partial would hide the event from Gradio
         asked = event._data if isinstance(event._data, dict) else {}
-        return page.go("data", run=str(asked.get("run", "")), step=str(asked.get("step", "")))
+        run, step = (str(asked.get(key, "")) for key in ("run", "step"))
+        if asked.get("to") == "train":
+            return [gr.Tabs(selected="train"), gr.skip(), page.ask(branch=run, at=step)]
+        return [*page.go("data", run=run, step=step), gr.skip()]
 
-    return open_data
+    return open_there
 
 
 def _send_pair(page: Page, chosen: str) -> list[Any]:

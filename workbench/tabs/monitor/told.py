@@ -71,6 +71,10 @@ def _resume(event: Event) -> str:
     return f"resumed from the checkpoint{_of_step(event)}{told}"
 
 
+def _branch(event: Event) -> str:
+    return _resume(event).replace("resumed from the checkpoint", f"branched off {event['parent']} at the checkpoint", 1)
+
+
 def _passed(event: Event) -> str:
     yardstick = event["yardstick"]
     name = str(yardstick.get("of") or "the yardstick").replace("gpt2", "GPT-2")
@@ -103,6 +107,7 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "checkpoint_broken": lambda e: f"the checkpoint {e['path']} is damaged and is not used: {e['reason']}",
     "prune_failed": lambda e: f"old checkpoints could not be deleted: {e['reason']}{LEFT}",
     "resume": _resume,
+    "branch": _branch,
     "passed": _passed,
     "skipped": _skipped,
     "hellaswag": _hellaswag,

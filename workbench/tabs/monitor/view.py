@@ -24,7 +24,7 @@ from workbench.jobs.policy import may_resume
 from workbench.jobs.reading import starting
 from workbench.jobs.records import HOLDING, WAITING
 from workbench.live import Asked, News
-from workbench.tabs.monitor import chips, diff, head, labels, logs, panes, table
+from workbench.tabs.monitor import chips, diff, family, head, labels, logs, panes, table
 from workbench.tabs.monitor.details import details
 from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
@@ -37,7 +37,7 @@ SAVED = "Saved when you leave the field."
 # What each button needs of the run, see `buttons`.
 NEEDS = {
     "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
-    "train": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
+    "train": "use", "branch": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
 }  # fmt: skip
 PANES = ("log", "samples", "notes", "settings", "results", "events", "details")
 
@@ -136,6 +136,7 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
     stop = context.jobs.stop_of(name)
     found = [
+        *family.chip(seen.run),
         *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
         *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS or seen.state.alive else ()),

@@ -9,7 +9,7 @@ import gradio as gr
 
 from workbench import draft as drafts
 from workbench.context import Context
-from workbench.draft import DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
+from workbench.draft import BRANCH, DEVICES, FIRST_PRESET, NPROC, PRESET, RUN
 from workbench.html import Markup
 from workbench.page import Page
 from workbench.tabs.train import fields as form
@@ -66,6 +66,8 @@ def _side(context: Context, page: Page, fields: form.Fields, parts: Parts) -> di
                               elem_id="field-devices", **own)  # fmt: skip
     processes = gr.Textbox(str(drafts.first_processes(FIRST_PRESET, devices)), label="Processes", max_lines=1,
                            max_length=20, elem_id="field-processes", **own)  # fmt: skip
+    branch = gr.Textbox("", label="Branch of", placeholder="NAME@STEP; empty for a run that begins by itself",
+                        elem_id="field-branch", max_length=100, max_lines=1, **own)  # fmt: skip
     with gr.Column(elem_classes=["wb-card", "wb-launch"]):
         form.place(fields, RUN, run)
         with gr.Column(elem_id="train-bar"):
@@ -84,6 +86,7 @@ def _side(context: Context, page: Page, fields: form.Fields, parts: Parts) -> di
             form.place(fields, DEVICES, chosen)
             form.place(fields, NPROC, processes)
         there.fields(fields, parts)
+        form.place(fields, BRANCH, branch)
         parts.estimate = gr.HTML("", elem_id="train-estimate")
         parts.command = gr.HTML(outlook.command(""), elem_id="train-command")
         with gr.Row(elem_classes="wb-actions"):

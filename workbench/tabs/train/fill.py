@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mygpt2.checkpoint import steps
 from mygpt2.cli import Parser
 from mygpt2.config import load_config
 from mygpt2.config.earlier import renewed_names
 from mygpt2.errors import UserError
 from mygpt2.launch.request import add_arguments
 from mygpt2.run_dir import rank_states
+from mygpt2.train import branching
 from workbench import forms
 from workbench.context import Context
 from workbench.forms import Loaded
@@ -86,6 +88,10 @@ def from_request(
     if "from_run" in request:
         name = str(request["from_run"])
         return from_run(context, name), name
+    if "branch" in request:
+        name, step = place(context, request)
+        config = branching.settings_of(context.runs, name, step)[1]
+        return forms.from_config(config), name
     if "from_job" in request:
         job = context.jobs.store.get(str(request["from_job"]))
         return from_job(context, job), job.run
@@ -99,6 +105,21 @@ def from_request(
         name = str(request["preset"])
         return from_preset(name), name
     return None
+
+
+def place(context: Context, request: Mapping[str, Any]) -> tuple[str, int]:
+    """(run, step) of the checkpoint to branch from: of `branch` NAME@STEP, or of a run's last one until the step `at`,
+    its first one where that is earlier. UserError for a run without any."""
+    name, step = branching.place_of(str(request["branch"]))
+    run = context.run(name)
+    if step is not None:
+        return run.name, step
+    kept = steps(run.checkpoints_dir)
+    if not kept:
+        raise UserError(f"run {run.name!r} has no checkpoint to branch from; wait for its first one")
+    at = str(request.get("at") or "")
+    until = int(at) if at.isascii() and at.isdecimal() and len(at) < 12 else kept[-1]
+    return run.name, max((each for each in kept if each <= until), default=kept[0])
 
 
 def _shown(now: dict[str, Any], preset: str) -> Loaded:

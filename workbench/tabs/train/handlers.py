@@ -19,8 +19,9 @@ from mygpt2.planning import Plan
 from workbench import draft as drafts
 from workbench import forms
 from workbench.context import Context
-from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked, Draft
+from workbench.draft import BRANCH, DEVICES, NPROC, PRESET, RUN, Checked, Draft
 from workbench.forms import Change, Loaded
+from workbench.html import join
 from workbench.page import Page
 from workbench.tabs.train import fill, look, outlook, show, there
 from workbench.tabs.train.fields import Fields, fold_label
@@ -93,6 +94,7 @@ def draft_of(parts: Parts, data: Data) -> Draft:
         devices=[str(device) for device in devices] if isinstance(devices, list | tuple) else [str(devices)],
         processes=str(data.get(own[NPROC]) or ""),
         elsewhere=there.asked_of(parts.fields, data),
+        branch=str(data.get(own[BRANCH]) or "").strip(),
     )
 
 
@@ -130,7 +132,7 @@ def _here(context: Context, parts: Parts, checked: Checked, plan: Plan | str, to
     busy = show.busy(checked.draft.devices, drafts.busy(context, checked.draft))
     return {
         parts.line: outlook.line(plan),
-        parts.reasons: show.reasons(checked) or busy,
+        parts.reasons: show.reasons(checked) or join([show.branch(checked), busy]),
         parts.estimate: outlook.estimate(plan, told),
         parts.command: outlook.command(checked.command_line),
     }
@@ -227,7 +229,7 @@ def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
     source = forms.as_text(now.values.get("data.source"))
     suggested = drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, source))
     run = drafts.free_name(context, now.preset) if suggested else None
-    return filled(context, parts, fill.from_preset(now.preset), run)
+    return filled(context, parts, fill.from_preset(now.preset), run) | {parts.fields.inputs[BRANCH]: ""}
 
 
 def choose_devices(parts: Parts, data: Data) -> Any:
@@ -270,7 +272,12 @@ def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Upd
     own = parts.fields.inputs
     machine: Updates = {own[DEVICES]: list(devices)} if devices else {}
     machine |= {own[NPROC]: str(processes)} if processes else {}
-    return filled(context, parts, loaded, run, message) | machine
+    branch = fill.place(context, request) if "branch" in request else None
+    if branch:
+        message = f"A branch of {stem} at step {branch[1]:,}: what you change here changes from there on."
+    names_run = {"from_run", "from_job", "preset"} & request.keys()
+    own_branch = {own[BRANCH]: f"{branch[0]}@{branch[1]}" if branch else ""} if branch or names_run else {}
+    return filled(context, parts, loaded, run, message) | machine | own_branch
 
 
 def upload(context: Context, parts: Parts, file: str | None) -> Updates:
@@ -293,7 +300,8 @@ def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[s
     draft = draft_of(parts, data)
     job = drafts.launch(context, draft, at_once)
     run = parts.fields.inputs[RUN]
-    return job.run, {run: drafts.free_name(context, job.run), parts.filled: secrets.token_hex(4)}
+    own: Updates = {run: drafts.free_name(context, job.run), parts.fields.inputs[BRANCH]: ""}
+    return job.run, {**own, parts.filled: secrets.token_hex(4)}
 
 
 def hand_over(context: Context, parts: Parts, data: Data) -> tuple[str, Updates]:
@@ -324,7 +332,7 @@ def restore(context: Context, parts: Parts, kept: str | None) -> Updates:
     processes = found.processes or str(drafts.first_processes(preset, devices))
     machine: Updates = {own[DEVICES]: devices, own[NPROC]: processes}
     machine |= {own[name]: text for name, text in found.launch.items() if name in own}
-    return filled(context, parts, found.loaded, run) | machine
+    return filled(context, parts, found.loaded, run) | machine | {own[BRANCH]: found.branch}
 
 
 def suggest_name(context: Context, parts: Parts, data: Data) -> Updates:

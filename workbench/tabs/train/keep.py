@@ -32,6 +32,7 @@ class Kept:
     devices: list[str] | None
     processes: str | None
     launch: dict[str, str]  # where it is to train, and what is asked of a cluster, by field
+    branch: str = ""
 
 
 def kept_form(now: Draft, context: Context, source: str) -> dict[str, Any] | None:
@@ -49,6 +50,7 @@ def kept_form(now: Draft, context: Context, source: str) -> dict[str, Any] | Non
         "processes": now.processes if now.processes != str(drafts.first_processes(now.preset, devices)) else None,
         "launch": _launch(now.elsewhere) or None,
         "preset": now.preset if now.preset != drafts.FIRST_PRESET else None,
+        "branch": now.branch or None,
     }
     differs = {key: value for key, value in own.items() if value is not None}
     return {"version": KEPT_VERSION, **differs} if differs else None
@@ -84,5 +86,7 @@ def from_kept(text: str | None) -> Kept | None:
     texts |= {name: value for name, value in renewed_names(values).items() if name in texts and isinstance(value, str)}
     run, devices, processes = (found.get(key) for key in ("run", "devices", "processes"))
     chosen = [str(device) for device in devices] if isinstance(devices, list) else None
+    branch = found.get("branch")
     return Kept(Loaded(preset, texts, []), run if isinstance(run, str) else None, chosen,
-                processes if isinstance(processes, str) else None, _launch_from(found.get("launch")))  # fmt: skip
+                processes if isinstance(processes, str) else None, _launch_from(found.get("launch")),
+                branch if isinstance(branch, str) else "")  # fmt: skip

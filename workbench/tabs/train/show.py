@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mygpt2.config.fields import settings
-from workbench.draft import DEVICES, NPROC, PRESET, RUN, Checked
+from mygpt2.train.branching import lines
+from workbench.draft import BRANCH, DEVICES, NPROC, PRESET, RUN, Checked
 from workbench.elsewhere import FIELDS, FOLD, LABELS
 from workbench.forms import Change
 from workbench.html import Markup, button, escape, join
 from workbench.tabs.train.groups import group_of
 
 LONGEST = 120  # characters of a value in a list
-NAMES = {PRESET: "Preset", RUN: "Name", DEVICES: "Devices", NPROC: "Processes", **LABELS}  # of what is no setting
+# Names of what is no setting.
+NAMES = {
+    PRESET: "Preset", RUN: "Name", DEVICES: "Devices", NPROC: "Processes", BRANCH: "Branch of", **LABELS,
+}  # fmt: skip
 
 
 def field_id(name: str) -> str:
@@ -83,6 +87,20 @@ def reasons(checked: Checked, button: str = "Start") -> Markup:
     items = join(Markup(f"<li>{row}</li>") for row in rows)
     mend = f"{button} is off. To mend:" if fields else f"{button} is off:"
     return Markup(f'<div class="wb-problem wb-reasons" role="status"><p>{mend}</p><ul>{items}</ul></div>')
+
+
+def branch(checked: Checked) -> Markup:
+    """What a branch begins with and what is no longer its parent's; nothing for a run that begins by itself."""
+    if checked.branch is None:
+        return Markup("")
+    origin = checked.branch.origin
+    changes = "; ".join(lines(origin)) or "nothing is changed: it repeats its parent's steps"
+    steps = checked.branch.config.train.steps
+    left = f"{steps - origin.step:,} of {steps:,} steps left"
+    words = f"Begins after step {origin.step:,} of {origin.parent}, with {left}: {changes}."
+    told = (escape(note[:1].upper() + note[1:]) for note in checked.branch.notes)
+    notes = join(Markup(f'<p class="wb-warn">{note}.</p>') for note in told)
+    return Markup(f'<p class="wb-muted" role="status">{escape(words)}</p>{notes}')
 
 
 def busy(devices: Sequence[str], runs: Sequence[str]) -> Markup:

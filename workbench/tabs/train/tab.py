@@ -11,7 +11,7 @@ import gradio as gr
 
 from mygpt2.run_dir import list_runs
 from workbench.context import Context
-from workbench.draft import DEVICES, PRESET, RUN
+from workbench.draft import BRANCH, DEVICES, PRESET, RUN
 from workbench.live import Asked, News
 from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.train import fields as form
@@ -23,7 +23,7 @@ from workbench.tabs.train.handlers import Parts
 
 RUNS_SECONDS = 15.0  # between two looks at the runs that could be resumed
 TIMES_SECONDS = 60.0  # between two looks at what the presets would take
-FILLS = {"from_run", "from_job", "preset"}  # what a link or another tab asks for that names the run too
+FILLS = {"from_run", "from_job", "preset", "branch"}  # what a link or another tab asks for that names the run too
 CHANGES = {"tokenizer", "settings"}  # what they ask for that changes the form as it opens
 HANDING = """() => '<p class="wb-muted" role="status">Being handed over …</p>'"""
 KEPT = "(filled, port) => [filled, port, window.workbench.train.kept(%s)]"  # by folder of runs
@@ -75,7 +75,7 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
 
 
 def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
-    to_monitor, run = page.outputs("monitor"), parts.fields.inputs[RUN]
+    to_monitor, own = page.outputs("monitor"), [parts.fields.inputs[RUN], parts.fields.inputs[BRANCH]]
     now = page.now("train")
 
     def start(data: dict[Any, Any]) -> Any:
@@ -103,7 +103,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
             return {parts.filled: secrets.token_hex(4)}
         return handlers.restore(context, parts, None if CHANGES & asked else kept)
 
-    parts.start.click(page.friendly(start), parts.form, [*to_monitor, run, parts.filled], **ACTION)
+    parts.start.click(page.friendly(start), parts.form, [*to_monitor, *own, parts.filled], **ACTION)
     page.on_open(
         "train",
         arrive,
@@ -112,11 +112,11 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
         js=KEPT % json.dumps(str(context.runs)),
     )
     parts.submit.click(None, None, parts.handing, js=HANDING, **QUIET)
-    handed = parts.submit.click(page.friendly(hand_over), parts.form, [*to_monitor, run, parts.filled, parts.handing],
+    handed = parts.submit.click(page.friendly(hand_over), parts.form, [*to_monitor, *own, parts.filled, parts.handing],
                                 **ACTION)  # fmt: skip
     handed.then(**page.now("monitor"))
     parts.save_file.click(page.friendly(download), parts.form, parts.file, **ACTION)
-    parts.queue_up.click(page.friendly(queue_up), parts.form, [run, parts.filled], **ACTION).then(**now)
+    parts.queue_up.click(page.friendly(queue_up), parts.form, [*own, parts.filled], **ACTION).then(**now)
 
 
 def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from tests.run_dir.processes import record_rank
 from tests.workbench.conftest import make_run
 from workbench import forms
 from workbench.context import Context
-from workbench.draft import DEVICES, NPROC, PRESET, RUN
+from workbench.draft import BRANCH, DEVICES, NPROC, PRESET, RUN
 from workbench.elsewhere import FIELDS, TARGET
 from workbench.jobs import Jobs
 from workbench.page import Page
@@ -84,7 +84,9 @@ def test_every_setting_has_one_component_with_a_name_for_people_its_key_and_one_
         assert len(setting.short_help) <= 90 and setting.help.startswith(setting.short_help.rstrip("."))
     titles = [setting.title for setting in settings().values()]
     assert len({*titles}) == len(titles), "no two settings have the same name"
-    assert set(fields.inputs) == {*settings(), PRESET, RUN, DEVICES, NPROC, TARGET, *(each.name for each in FIELDS)}
+    assert set(fields.inputs) == {
+        *settings(), PRESET, RUN, DEVICES, NPROC, BRANCH, TARGET, *(each.name for each in FIELDS),
+    }  # fmt: skip
 
 
 def test_every_field_can_have_a_note(form: Form) -> None:
