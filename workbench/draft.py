@@ -157,20 +157,13 @@ def launch(context: Context, draft: Draft, at_once: bool) -> Job:
     checked = check(context, replace(draft, elsewhere=Elsewhere()))
     if checked.reasons or not (checked.config and checked.processes and checked.command):
         raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to start")
-    if checked.branch:
-        return launch_branch(context, checked, at_once)
+    if checked.branch:  # one that cannot be queued is there all the same, and can be resumed
+        run = branching.make(context.runs, checked.branch, draft.run).run.name
+        devices, hash = tuple(draft.devices), config_hash(checked.config)
+        return context.jobs.submit(JobSpec(run, checked.command, devices, checked.processes, hash), at_once)
     return submit_config(
         context.jobs, checked.config, draft.preset, draft.run, checked.processes, draft.devices, at_once=at_once
     )
-
-
-def launch_branch(context: Context, checked: Checked, at_once: bool) -> Job:
-    """Makes the branch and queues it. What cannot be queued is there all the same, and can be resumed."""
-    assert checked.branch and checked.config and checked.processes
-    branch = branching.make(context.runs, checked.branch, checked.draft.run)
-    devices, nproc = tuple(checked.draft.devices), checked.processes
-    spec = JobSpec(branch.run.name, checked.command, devices, nproc, config_hash(checked.config))
-    return context.jobs.submit(spec, at_once)
 
 
 def _check_branch(context: Context, draft: Draft, config: RunConfig, tell: Tell) -> branching.Draft | None:
