@@ -211,7 +211,7 @@ def _branch(
     loaded = forms.from_config(before)
     draft = drafts.Draft(
         loaded.preset, {**loaded.values, **_values(settings)}, run, drafts.first_devices(context), str(nproc),
-        f"{name}@{at}",
+        branch=f"{name}@{at}",
     )  # fmt: skip
     job = drafts.launch(context, draft, at_once=False)
     origin = origin_of(context.run(job.run))
