@@ -178,6 +178,10 @@ export function cautions(state) {
   const texts = new Set(last.map(([, mark]) => (tokenizers.length > 1 ? `${mark.documents}` : mark.text)));
   const counts = new Set(last.map(([, mark]) => mark.documents?.toLocaleString("en") ?? "?"));
   if (texts.size > 1) found.push(`Their held-out texts differ${counts.size > 1 ? ` (${[...counts].join(", ")} documents)` : ""}: small differences between validation points say little.`);
+  for (const series of state.shown.filter((one) => one.ghost)) {
+    found.push(`${series.run} is an imported log, ${series.ghost}: ${series.ghost.startsWith("protocol ") && !series.ghost.endsWith("unknown") ? "its losses compare with those of the same protocol and tokenizer only" : "its level says nothing about the other runs"}.`);
+    if (state.view.x !== "step" && series.tokens[0] < 0) found.push(`Its log has no tokens: it is drawn over steps only.`);
+  }
   if (bits) {
     const without = state.shown.filter((series) => series.perByte() === null).map((series) => series.run);
     if (without.length) found.push(`${without.join(", ")}: no bits per byte before the first validation.`);

@@ -13,7 +13,8 @@ export function legend(state) {
     const series = state.series.get(name);
     const last = series?.n ? `step ${series.step[series.n - 1].toLocaleString("en")}, loss ${lossWords(state, series)}` : "no step yet";
     const without = state.view.x === "flops" && series?.flops === null ? "FLOPs n/a: its configuration or tokenizer cannot be read" : null;
-    const words = series?.problem || without || (series?.cursor ? `${series.state} · ${last}` : "loading");
+    const status = series?.ghost ? `imported log, ${series.ghost}` : series?.state;
+    const words = series?.problem || without || (series?.cursor ? `${status} · ${last}` : "loading");
     const swatch = swatchOf(state, name);
     return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatch, make("strong", {}, name), ` ${words}`);
   });

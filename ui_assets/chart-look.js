@@ -28,10 +28,12 @@ export function colourOf(state, run) {
 }
 
 const DASHES = ["solid", "7px,3px", "2px,3px"];
+const GHOST = "1px,4px"; // an imported log
 
 // Of runs shown together that have one colour, there being more runs than colours, the later ones are dashed.
 export function dashOf(state, run) {
   const { runs } = state.view;
+  if (state.series?.get(run)?.ghost) return GHOST;
   const same = runs.slice(0, runs.indexOf(run)).filter((other) => state.colours.get(other) === state.colours.get(run));
   return DASHES[Math.min(same.length, DASHES.length - 1)];
 }

@@ -114,6 +114,7 @@ export class Series {
     if (reply.marks_replaced) this.marks = [];
     this.state = reply.state;
     this.muon = reply.muon ?? null;
+    this.ghost = reply.ghost ?? null; // of an imported log what is known of its protocol
     this.cursor = reply.cursor;
     if (reply.marks) this.marks.push(...reply.marks);
     if (reply.rows) this.append(reply);
@@ -188,7 +189,7 @@ export class Series {
   // x of every point: steps, tokens, training seconds (steps and waiting, pauses left out) or FLOPs.
   x(kind) {
     if (kind === "step") return this.step.subarray(0, this.n);
-    if (kind === "tokens") return this.tokens.subarray(0, this.n);
+    if (kind === "tokens") return this.tokens[0] < 0 ? new Float64Array(this.n).fill(NaN) : this.tokens.subarray(0, this.n); // -1: unknown
     if (kind === "time") return this.remember("x time", () => clock(this.columns, this.n, 0));
     return this.remember(`x flops ${this.flops}`, () => this.tokens.subarray(0, this.n).map((v) => v * (this.flops || NaN)));
   }

@@ -26,7 +26,7 @@ export class Yardstick {
   // Asks for the runs about which it has not asked since their last validation.
   async fetch(again = false) {
     if (!this.chart.options.yardstick) return;
-    const every = this.chart.shown.filter((series) => series.validation().length);
+    const every = this.chart.shown.filter((series) => !series.ghost && series.validation().length);
     const wanted = every.filter((series) => again || series.askedAt !== series.validation().at(-1).step);
     if (!wanted.length) return;
     const found = await this.server.chart_yardstick({ runs: wanted.map((series) => series.run) });

@@ -61,7 +61,8 @@ window.workbench.tableCells = (table) => {
 
   function state(cell, row) {
     const known = /^[a-z]+$/.test(row.state) ? row.state : "lost";
-    cell.append(element("span", `wb-badge wb-${known}`, row.state));
+    cell.append(element("span", `wb-badge wb-${row.ghost ? "ghost" : known}`, row.ghost ? "imported" : row.state));
+    if (row.ghost) cell.title = `Imported log, ${row.ghost}: no weights`;
     if (row.diverged) cell.append(" ", element("span", "wb-badge wb-failed", "diverged"));
     if (row.reason && row.reason !== row.state) cell.title = row.reason;
     return cell;

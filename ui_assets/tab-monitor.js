@@ -186,7 +186,7 @@ window.workbench.monitor = (() => {
       if (name === chosen) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
     });
     const none = looked && rows.size === 0;
-    window.workbench.choose.tell({ name: chosen, state: rows.get(chosen)?.state, more: runs.filter((name) => name !== chosen).length, none });
+    window.workbench.choose.tell({ name: chosen, state: rows.get(chosen)?.ghost ? "imported" : rows.get(chosen)?.state, more: runs.filter((name) => name !== chosen).length, none });
     list.querySelector(".wb-runs-none").classList.toggle("wb-hidden", !none);
     list.querySelector(".wb-runs-bar").classList.toggle("wb-hidden", none);
     document.getElementById("wb-monitor-run")?.classList.toggle("wb-hidden", none);
@@ -237,7 +237,7 @@ window.workbench.monitor = (() => {
     if (row.star) { const star = element("span", "wb-run-star", "★"); star.setAttribute("aria-label", "starred"); star.setAttribute("role", "img"); title.append(star); }
     if (row.alerts) title.append(element("span", "wb-run-alerts wb-bad", `${row.alerts} ${row.alerts === 1 ? "alert" : "alerts"}`));
     const known = /^[a-z]+$/.test(row.state) ? row.state : "lost";
-    title.append(element("span", `wb-badge wb-${known}`, row.state));
+    title.append(row.ghost ? ghostly(row) : element("span", `wb-badge wb-${known}`, row.state));
     if (row.diverged) title.append(element("span", "wb-badge wb-failed", "diverged"));
     const bar = element("span", "wb-run-bar"), done = element("span");
     done.style.width = `${Math.round(1000 * row.share) / 10}%`;
@@ -249,6 +249,12 @@ window.workbench.monitor = (() => {
     if (row.branch) { const told = element("span", "wb-run-branch", row.branch); told.title = row.branch; parts.push(told); }
     if (row.tags.length) { const tags = element("span", "wb-run-tags"); tags.append(...row.tags.map((tag) => element("span", "wb-mon-tag", tag))); parts.push(tags); }
     item.querySelector("button").replaceChildren(...parts);
+  }
+
+  function ghostly(row) { // the log of another program
+    const badge = element("span", "wb-badge wb-ghost", "imported");
+    badge.title = `Imported log, ${row.ghost}: no weights`;
+    return badge;
   }
 
   function facts(row) {

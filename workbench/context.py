@@ -19,6 +19,7 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.ghost import check_weights
 from mygpt2.run_dir.marks import current_runs
 from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
@@ -100,7 +101,9 @@ class Context:
             return text
         if "/" not in text:
             try:
-                return str(self.run(text).path)
+                found = self.run(text)
+                check_weights(found)
+                return str(found.path)
             except UserError:
                 if not any(_exists(root / text) for root in self.data_roots):
                     raise
@@ -130,6 +133,7 @@ class Context:
 
         UserError for settings that cannot be read, or that name data, models or folders which nobody may type here.
         """
+        check_weights(run)
         try:
             open_inside(run.config_file, run.path, most=SMALL_BYTES).close()
             config = load_config(None, run.config_file)

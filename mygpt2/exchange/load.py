@@ -17,6 +17,7 @@ from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggin
 from mygpt2.machine import home_path
 from mygpt2.model.gpt import GPT, GPTConfig, state_for_checkpoint
 from mygpt2.run_dir import RunDir, list_runs
+from mygpt2.run_dir.ghost import check_weights
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 from mygpt2.tokenizer.folder import tokenizer_of
 
@@ -92,6 +93,7 @@ def _not_a_model(spec: str, path: Path, runs: Path | str) -> UserError:
 
 
 def _from_run(run: RunDir) -> Loaded:
+    check_weights(run)
     checkpoint, skipped = load_newest(run.checkpoints_dir, optimizer=False)
     if checkpoint is None:
         broken = f" ({len(skipped)} that do not verify)" if skipped else ""

@@ -22,6 +22,7 @@ from mygpt2.experiments.folder import check_experiment
 from mygpt2.launch.request import DEFAULT_PRESET
 from mygpt2.machine import home_path
 from mygpt2.ripples.compare import FREE, SAME_ORDER
+from mygpt2.run_dir.ghost import check_weights
 from mygpt2.run_dir.paths import RunDir, check_name, list_runs
 
 SEEDS = ("data.seed", "model.seed")
@@ -94,6 +95,7 @@ def read_arm(spec: Spec, runs: Path, name: str = "base") -> Arm:
 
 def _run_arm(run: str, spec: Spec, runs: Path, name: str) -> Arm:
     found = RunDir.open(runs, check_name(run))
+    check_weights(found)
     config = without_fork(load_config(None, found.config_file, list(spec.words)))
     return Arm(name, config, _told(run, spec.words), None if spec.words else run)
 

@@ -16,6 +16,7 @@ from mygpt2.ripples.detrend import SPIKE, robust_scale, without_warmup
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.null import NORMAL, autoregression
 from mygpt2.ripples.runs import read_config
+from mygpt2.run_dir.ghost import check_weights
 from mygpt2.run_dir.paths import RunDir
 
 RESOLVE = 0.001  # nats
@@ -29,11 +30,16 @@ FREE = ("cache_dir", "cache_gb", "token_cache", "threads", "prefetch_steps", "en
 
 
 def compare_runs(first: Log, second: Log) -> dict[str, Any]:
-    """The difference first - second per step with its interval, JSON-ready. UserError where they share too few steps.
+    """The difference first - second per step with its interval, JSON-ready.
+
+    UserError where they share too few steps, and for an imported log, whose batches are not those of a run of ours.
 
     `difference` and `interval`: mean over the last quarter of the common steps. `steps_to_resolve`: so many such steps
     have an interval of 0.001 nats on either side, with pairing and without. `curve`: means over PIECES stretches.
     """
+    for log in (first, second):
+        if log.run is not None:
+            check_weights(RunDir(log.run))
     steps, mine, its = np.intersect1d(first.step, second.step, assume_unique=True, return_indices=True)
     if len(steps) < FEWEST:
         raise UserError(

@@ -41,6 +41,7 @@ from mygpt2.run_dir import (
     rank_states,
     write_rank,
 )
+from mygpt2.run_dir.ghost import check_weights
 from mygpt2.run_dir.writer import write_end
 from mygpt2.steady import steady_console
 from mygpt2.train.logs import Log, logged
@@ -106,6 +107,7 @@ class _Life:
 
     def train(self, config: RunConfig, resume: str, argv: list[str]) -> int:
         """Everything from meeting the other ranks to the last save; returns the exit code."""
+        check_weights(self.run)
         stall = 60 * config.train.stall_minutes
         self.board = join(self.info, timeout_s=stall, check=self.requests.check)
         if self.board:

@@ -14,11 +14,12 @@ from typing import Any
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
 from mygpt2.format import duration, file_size
 from mygpt2.run_dir.family import origin_of, parent_of
+from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
-from mygpt2.verbs import runs_branch, runs_handed, runs_moves
+from mygpt2.verbs import runs_branch, runs_handed, runs_import, runs_moves
 
-ACTIONS = ("list", "show", "step", "stop", "verify", "branch", *runs_moves.ACTIONS)
+ACTIONS = ("list", "show", "step", "import", "stop", "verify", "branch", *runs_moves.ACTIONS)
 COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
 PIECE_BYTES = 16 << 20
 TAKES_SETTINGS = ("branch",)
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME",
         help="name of the run; show and verify may go without; delete, restore and archive take several, rename takes "
-        "the old name and the new one, step the run and the step, branch NAME@STEP",
+        "the old name and the new one, step the run and the step, branch NAME@STEP, import a log",
     )  # fmt: skip
     parser.add_argument(
         "--run", metavar="NEW", help="branch: name of the new run; --section.key VALUE changes a setting of it"
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=float, default=60.0, metavar="S", help="stop --now: seconds for a last checkpoint (default: 60)"
     )
+    runs_import.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--run belongs to runs branch; runs {args.action} takes names without it")
     if args.action in runs_moves.ACTIONS:
         return runs_moves.run(args)
+    if args.action == "import":
+        return runs_import.run(args)
     if args.action == "step":
         from mygpt2.verbs import runs_step
 
@@ -115,6 +119,7 @@ def summary(each: RunDir, told: Any = None) -> dict[str, Any]:
     return {
         "run": each.name,
         "state": state.state,
+        "imported": ghost.told if (ghost := ghost_of(each)) else None,
         "reason": state.reason,
         "job": {"engine": told.handed.target, "id": told.handed.job} if told else None,
         "step": last.get("step") or state.status.get("step") or 0,
@@ -147,7 +152,7 @@ def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["run"],
-        row["state"],
+        "imported" if row["imported"] else row["state"],
         f"{row['step']:,}" + (f"/{row['steps']:,} {row['step'] / row['steps']:.0%}" if row["steps"] else ""),
         _number(row["loss"], ".4f"),
         _number(row["tokens_per_second"], ",.0f"),
@@ -192,7 +197,8 @@ def _show(each: RunDir, *, as_json: bool) -> int:
     )
     cells = dict(zip(COLUMNS, _cells(row), strict=True))
     _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
-    details = [*_details(each, state, command), *_left_out(left_out), *_unreadable(each)]
+    imported = [("imported", f"a log without weights and settings, {row['imported']}")] if row["imported"] else []
+    details = [*imported, *_details(each, state, command), *_left_out(left_out), *_unreadable(each)]
     _print_table([(f"  {label}", _line(text)) for label, text in details])
     for event in events[-8:]:
         print(f"  {_event_line(event)}")
@@ -333,6 +339,9 @@ def _verify(each: RunDir) -> int:
     from mygpt2.checkpoint.format import verify
     from mygpt2.checkpoint.store import candidates, size_bytes
 
+    if ghost_of(each) is not None:
+        print(f"{each.name}  is an imported log without weights")
+        return EXIT_OK
     whole = 0
     found = candidates(each.checkpoints_dir)
     for path in found:

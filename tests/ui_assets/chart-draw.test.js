@@ -146,3 +146,15 @@ test("a band of noise is fainter than the line through it, single steps are at f
   assert.equal(few[0], few[2]);
   assert.notEqual(many[0], many[2]);
 });
+
+test("an imported log is drawn dotted, and what it says of the others is told", () => {
+  const ghost = run("g", falling(60)), own = run("a", falling(60));
+  ghost.ghost = "protocol unknown";
+  const state = chart([own, ghost]);
+  assert.deepEqual([dashOf(state, "a"), dashOf(state, "g")], ["solid", "1px,4px"]);
+  assert.match(cautions(state).join(" "), /g is an imported log, protocol unknown: its level says nothing/);
+  ghost.ghost = "protocol edu-seed";
+  assert.match(cautions(state).join(" "), /compare with those of the same protocol and tokenizer only/);
+  ghost.tokens.fill(-1);
+  assert.ok(ghost.x("tokens").every(Number.isNaN), "a log without tokens is nowhere on that axis");
+});

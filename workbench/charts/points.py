@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, state_of
+from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import resets
 from workbench.charts.marks import alert_marks, marks
@@ -48,6 +49,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
 
     run, state, step    the run, what it does now, and its last step as status.json has it
     colour, tokenizer   the number of its --wb-run-N, see `workbench.colours`; its tokenizer as its settings name it
+    ghost               of an imported log its protocol, or that it is not known; None for a run of this program
     muon                how many times the logged learning rate Muon's is, None without Muon
     rows                how many are new; in file order, so rows of overwritten steps come first
     steps, tokens       see `rows.progression`
@@ -83,8 +85,10 @@ def _state(context: Runs, run: RunDir) -> dict[str, Any]:
         starting(state_of(run), launched),
         colours_of(context.runs).of([run.name], read_only=context.read_only),
     )
+    ghost = ghost_of(run)
     return {"state": now.state, "step": now.status.get("step"), "colour": colours.get(run.name),
-            "tokenizer": tokenizer_of(run), "muon": muon_times(run)}  # fmt: skip
+            "tokenizer": ghost.tokenizer if ghost else tokenizer_of(run), "muon": muon_times(run),
+            "ghost": ghost.told if ghost else None}  # fmt: skip
 
 
 def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:

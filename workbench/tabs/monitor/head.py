@@ -8,9 +8,11 @@ from typing import Any
 
 from mygpt2.errors import EXIT_USAGE
 from mygpt2.records import number, whole
+from mygpt2.run_dir.ghost import Ghost
 from mygpt2.run_dir.marks import is_archived
 from workbench import html, words
 from workbench.jobs.reading import launching
+from workbench.tabs.monitor import chips
 from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
 
@@ -23,6 +25,7 @@ class Place:
 
     may: which buttons make sense now, see `view.buttons`. waiting: its place in the queue from 1, of `queue` jobs.
     stopping: a stop is under way. chips: markup of what calls for attention. pair: at least two runs are in the chart.
+    ghost: what is known of an imported log.
     """
 
     may: Mapping[str, bool]
@@ -32,6 +35,7 @@ class Place:
     chips: Sequence[html.Markup] = ()
     star: bool = False
     pair: bool = False
+    ghost: Ghost | None = None
 
 
 def head(seen: Glance, place: Place) -> html.Markup:
@@ -61,6 +65,10 @@ def _state(seen: Glance, place: Place) -> list[html.Markup]:
     """The state in a word; while a stop is under way its chip is that word."""
     if place.stopping:
         return []
+    if place.ghost:
+        whose = f"The log of another program, {place.ghost.log or 'without a name'}: no weights and no settings."
+        told = html.join([html.note(text) for text in (whose, *place.ghost.notes[:5])])
+        return [html.chip("imported"), chips.opened(html.chip(place.ghost.told), told, "ghost")]
     diverged = [html.chip("diverged", "bad", seen.nothing)] if seen.nothing else []
     return [html.badge(seen.state.state), *diverged]
 
@@ -122,6 +130,8 @@ def _primary(seen: Glance, place: Place) -> html.Markup:
         label, press = "Open in Train", "wb-do-train"  # as it is, it would end so again
     elif may["resume"]:
         label, press = ("Resume" if seen.checkpoints else "Start again"), "wb-do-resume"
+    elif place.ghost:
+        label, press = "Find its ripples", "wb-do-ripples"
     elif state == "finished" and seen.nothing:
         label, press = "Open in Train", "wb-do-train"
     elif state == "finished":
@@ -142,18 +152,19 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
         items += [html.item("Save a checkpoint now", press="wb-do-save_now"),
                   html.item("Take samples now", press="wb-do-sample_now")]  # fmt: skip
     links = [
-        ("Sample it", "wb-do-sample"),
-        ("Compare it", "wb-do-compare"),
+        *([("Sample it", "wb-do-sample"), ("Compare it", "wb-do-compare")] if may["weights"] else []),
         ("Find its ripples", "wb-do-ripples"),
     ]
     if place.pair:
         links.append(("Compare the first two step by step", "wb-do-pair"))
-    links.append(("Open in Train", "wb-do-train"))
+    links += [("Open in Train", "wb-do-train")] if may["weights"] else []
     if seen.checkpoints:
         links.append(("Branch from here", "wb-do-branch"))
     items += [html.item(text, press=press) for text, press in links if f'data-press="{press}"' not in primary]
     for what, text in (("csv", "Save all points as CSV"), ("config", "Save its settings as TOML"),
                        ("report", "Save a report as one HTML file")):  # fmt: skip
+        if place.ghost and what == "config":
+            continue
         items.append(html.item(text, act="export", target=what, key=f"export-{what}"))
     if may["stop"] and not place.waiting:
         items.append(html.item("Stop now", press="wb-do-now", note="without a checkpoint"))
@@ -174,6 +185,8 @@ def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:
         ("Training loss", words.fixed(last.get("loss")), mean),
         ("Validation loss", words.fixed(seen.validation.get("loss")), _bits(seen.validation)),
     ]
+    if place.ghost:
+        return [*found, ("Tokens", words.brief(last.get("tokens")), "")]
     step_ms = number(last.get("step_ms"))
     pace = f"{words.seconds(step_ms / 1000)} a step" if step_ms and step_ms >= 10_000 else ""
     pace = pace or (f"{step_ms:,.0f} ms a step" if step_ms else "")

@@ -16,6 +16,7 @@ from typing import Any
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.family import file_of
+from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.marks import read_marks
 from mygpt2.run_dir.moves import size_of
 from mygpt2.run_dir.paths import NAME
@@ -187,6 +188,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
     last, labels = current(status, row), read_labels(run)
     steps, step = number(status.get("steps")), reached(run, status, row)
     alive, marks, settings = state.state in ACTIVE, read_marks(run), settings_of(run)
+    ghost = ghost_of(run)
     return {
         **facts(run, state, last, settings),
         "name": run.name,
@@ -197,7 +199,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "steps": steps,
         "share": min(1.0, (step or 0) / steps) if steps else 0.0,
         "loss": brief(number(last.get("loss"))),
-        "tokenizer": str(settings.get("data.tokenizer") or "")[-MAX_SPEC:],
+        "tokenizer": str(settings.get("data.tokenizer") or (ghost.tokenizer if ghost else ""))[-MAX_SPEC:],
         "speed": brief(number(last.get("tokens_per_second"))) if alive else None,
         "eta": eta_seconds(state) if alive else None,
         "started": number(status.get("started")) or _modified(run.config_file) or _modified(run.path),
@@ -207,6 +209,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "archived": marks.get("archived") is True,
         "group": group_of(run.name, marks),
         **family.row(run),
+        "ghost": ghost.told if ghost else "",
     }
 
 
@@ -241,7 +244,7 @@ def eta_seconds(state: RunState) -> float | None:
 UNREADABLE: dict[str, Any] = {
     "state": "lost", "step": None, "steps": None, "share": 0.0, "loss": None, "speed": None, "eta": None,
     "started": None, "star": False, "tags": [], "note": "", "diverged": False, "tokenizer": "", "archived": False,
-    "group": "", "parent": "", "branch": "", "measured": "", "tokens": None, "val": None, "bpb": None,
+    "group": "", "parent": "", "branch": "", "ghost": "", "measured": "", "tokens": None, "val": None, "bpb": None,
 }  # fmt: skip
 _ABSENT = (0, 0, 0)
 

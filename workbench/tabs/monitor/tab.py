@@ -14,7 +14,7 @@ from workbench.charts import LiveChart
 from workbench.context import Context
 from workbench.evaluations import yardstick
 from workbench.page import ACTION, QUIET, Page
-from workbench.tabs.monitor import actions, step, table
+from workbench.tabs.monitor import actions, bring, step, table
 from workbench.tabs.monitor.export import export
 from workbench.tabs.monitor.view import NEEDS, SAVED, Monitor, look
 
@@ -81,6 +81,8 @@ def build(context: Context, page: Page) -> None:
     with gr.Row(elem_id="wb-monitor"):
         with gr.Column(scale=2, min_width=300, elem_id="wb-monitor-list"):
             gr.HTML(html_template=LIST, js_on_load=LIST_SCRIPT, apply_default_css=False)
+            if not context.read_only:
+                bring.place(context, page)
         with gr.Column(scale=5, min_width=320, elem_id="wb-monitor-run"):
             part("head", elem_id="wb-monitor-head")
             buttons, confirm = _buttons()

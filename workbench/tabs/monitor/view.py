@@ -14,6 +14,7 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, state_of
+from mygpt2.run_dir.ghost import Ghost, ghost_of
 from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
 from workbench import html
@@ -37,7 +38,8 @@ SAVED = "Saved when you leave the field."
 # What each button needs of the run, see `buttons`.
 NEEDS = {
     "save": "stop", "now": "stop", "kill": "kill", "save_now": "ask", "sample_now": "ask", "resume": "resume",
-    "train": "use", "branch": "use", "sample": "use", "compare": "use", "ripples": "use", "pair": "use", "star": "edit",
+    "train": "weights", "branch": "weights", "sample": "weights", "compare": "weights", "ripples": "use", "pair": "use",
+    "star": "edit",
 }  # fmt: skip
 PANES = ("log", "samples", "notes", "settings", "results", "events", "details")
 
@@ -113,7 +115,8 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     run = _focus(context, ask.focus)
     job = next((job.state for job in context.jobs.queue() if run and job.run == run.name), "")
     state = starting(state_of(run), job in HOLDING) if run else None
-    may = buttons(state, read_only=context.read_only, job=job)
+    ghost = ghost_of(run) if run else None
+    may = buttons(state, read_only=context.read_only, job=job, ghost=ghost is not None)
     news.tell("enabled", {f"wb-do-{name}": may[need] for name, need in NEEDS.items()})
     if run is None or state is None:
         gone = html.empty(f"There is no run {ask.focus}.", "Choose one from the list.") if ask.focus else html.empty("")
@@ -121,7 +124,7 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
         news.show("trouble", "")
     else:
         seen = glance(run, state, monitor.histories.events(run))
-        news.show("head", head.head(seen, _place(context, ask, seen, may, alerts)))
+        news.show("head", head.head(seen, _place(context, ask, seen, may, alerts, ghost)))
         launcher = _launcher(context, run)
         news.show("trouble", trouble(seen, alerts, launcher, may_resume=may["resume"]))
         _note(run, context.read_only, news)
@@ -130,7 +133,9 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     news.busy = works or bool(context.jobs.queue()) or _stops(context, run)
 
 
-def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert]) -> head.Place:
+def _place(
+    context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert], ghost: Ghost | None
+) -> head.Place:
     """What the head has to know of the queue, the alerts and what was asked for."""
     name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
@@ -143,7 +148,7 @@ def _place(context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], al
     ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
-        len(ask.runs) > 1,
+        len(ask.runs) > 1, ghost,
     )  # fmt: skip
 
 
@@ -191,9 +196,9 @@ def _pane(monitor: Monitor, ask: Ask, seen: Glance, alerts: Sequence[Alert], new
         news.send("log", log)
 
 
-def buttons(state: RunState | None, *, read_only: bool, job: str = "") -> dict[str, bool]:
+def buttons(state: RunState | None, *, read_only: bool, job: str = "", ghost: bool = False) -> dict[str, bool]:
     """Which buttons make sense now. `job`: the state of the run's place in the queue, if it has one: whose launcher is
-    not known to be gone, or who is to be started again, can be stopped and not resumed."""
+    not known to be gone, or who is to be started again, can be stopped and not resumed. `ghost`: it has no weights."""
     alive = state is not None and (state.alive or bool(state.processes) or job in HOLDING)
     queued = state is not None and (state.state == "queued" or job in WAITING)
     change = not read_only and state is not None
@@ -201,9 +206,10 @@ def buttons(state: RunState | None, *, read_only: bool, job: str = "") -> dict[s
         "stop": change and (alive or queued),
         "kill": change and alive,
         "ask": change and state is not None and state.alive,
-        "resume": change and state is not None and may_resume(state) and not job,
+        "resume": change and state is not None and may_resume(state) and not job and not ghost,
         "edit": change,
         "use": state is not None,
+        "weights": state is not None and not ghost,
     }
 
 

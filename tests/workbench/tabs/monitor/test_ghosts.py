@@ -1,0 +1,109 @@
+"""Imported logs in Monitor: told apart everywhere, nothing that needs weights is offered, brought in by the page."""
+
+from __future__ import annotations
+
+import pytest
+
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir
+from tests.experiments.test_importing import LOGS
+from tests.workbench.conftest import make_run
+from tests.workbench.tabs.data.data_runs import context_of
+from workbench.charts.points import points
+from workbench.live import News
+from workbench.models import choices
+from workbench.tabs.monitor.bring import MOST_BYTES, imported
+from workbench.tabs.monitor.view import Monitor, look
+
+LIMIT = 60_000  # milliseconds
+
+
+@pytest.fixture
+def context(tmp_path):
+    made = context_of(tmp_path)
+    (tmp_path / "root" / "log.csv").write_text(LOGS["log.csv"])
+    return made
+
+
+def bring(context, log="log.csv", name="ghost", protocol="", tokenizer="", tokens=None):
+    return imported(context, log, name, protocol, tokenizer, tokens)
+
+
+def test_the_page_imports_a_log_of_the_roots_and_the_list_marks_it(context):
+    assert bring(context) == "ghost" and bring(context, name="") == "log"
+    make_run(context.runs, "own", 40)
+    monitor = Monitor.over(context)
+    rows = {row["name"]: row for row in monitor.index.changes()["rows"]}
+    assert (rows["ghost"]["ghost"], rows["own"]["ghost"]) == ("protocol unknown", "")
+    assert rows["ghost"]["val"] is None, "a loss of an unknown protocol is in no column of validation"
+    (reply,) = points(context, {"wants": [{"run": "ghost", "cursor": None}], "columns": ["loss"]})
+    assert reply["ghost"] == "protocol unknown" and reply["rows"] == 120
+    assert [value for _, value in choices(context) if "ghost" in value] == []
+
+
+def test_its_head_offers_nothing_that_needs_weights(context):
+    bring(context, protocol="edu-seed <b>")
+    news = News()
+    look(Monitor.over(context), {"runs": ["ghost"], "focus": "ghost"}, news)
+    head, enabled = str(news.changed["markup"]["head"]), news.changed["data"]["enabled"]
+    assert "imported" in head and "edu-seed &lt;b&gt;" in head and "Find its ripples" in head
+    for offered in ("wb-do-sample", "wb-do-compare", "wb-do-train", "export-config", "wb-do-resume"):
+        assert offered not in head, offered
+    assert not any(enabled[f"wb-do-{name}"] for name in ("sample", "compare", "train", "resume", "save"))
+    assert enabled["wb-do-ripples"] and enabled["wb-do-star"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"log": ""}, "give a path"),
+        ({"log": "/etc/passwd"}, "outside the folders"),
+        ({"log": "none.csv"}, "cannot be read"),
+        ({"name": "../x"}, "not allowed"),
+        ({"tokens": -1}, "tokens per step"),
+        ({"tokens": "x"}, "tokens per step"),
+        ({"protocol": "x" * 99}, "--protocol"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence_and_leaves_nothing(context, asked, said):
+    with pytest.raises(UserError, match=said):
+        bring(context, **asked)
+    assert not (context.runs / "ghost").exists()
+
+
+def test_a_large_log_is_left_to_the_command_line_and_a_read_only_page_imports_nothing(context, tmp_path):
+    with open(tmp_path / "root" / "large.csv", "wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(UserError, match="runs import takes larger ones"):
+        bring(context, log="large.csv")
+    closed = context_of(tmp_path, read_only=True)
+    with pytest.raises(UserError, match="--read-only"):
+        bring(closed)
+
+
+def test_compare_and_sample_refuse_it(context):
+    bring(context)
+    for refuse in (lambda: context.model("ghost"), lambda: context.configuration(RunDir(context.runs / "ghost"))):
+        with pytest.raises(UserError, match="is an imported log"):
+            refuse()
+
+
+def test_a_log_is_uploaded_imported_and_drawn_as_a_ghost(new_page, workbench_server, tmp_path):
+    make_run(tmp_path / "runs", "own", 40)
+    (tmp_path / "other.log").write_text(LOGS["nanogpt.log"])
+    server = workbench_server(tmp_path / "runs")
+    page = new_page()
+    page.goto(f"{server.url}?tab=monitor&runs=own")
+    page.locator("#wb-import button").first.click(timeout=LIMIT)
+    page.locator("#wb-import").get_by_role("button", name="Browse").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload").first.click()
+    chooser.value.set_files(str(tmp_path / "other.log"))
+    page.locator("#wb-import").get_by_text("other.log is uploaded").wait_for(timeout=LIMIT)
+    page.locator("#wb-import-do").click()
+    page.locator("#wb-monitor-head").get_by_text("protocol unknown").wait_for(timeout=LIMIT)
+    page.locator(".wb-chart-runs", has_text="imported log, protocol unknown").wait_for(timeout=LIMIT)
+    assert page.locator(".wb-runs-list .wb-ghost").inner_text() == "imported"
+    dashes = "document.querySelector('.wb-chart').chart.panels.get('loss').plot.data.map((line) => line.line?.dash)"
+    assert "1px,4px" in page.evaluate(dashes)
+    assert not page.locator("[data-press=wb-do-sample]").count()
