@@ -56,9 +56,10 @@ def of_events(events: Sequence[Mapping[str, Any]], first: int) -> list[Cause]:
             continue
         changes = event.get("changes")
         if isinstance(changes, Mapping) and changes:
-            found.append(Cause("settings", f"the run went on from step {step:,} with {_changes(changes)}"))
+            how = "branches off" if kind == "branch" else "went on"
+            found.append(Cause("settings", f"the run {how} from step {step:,} with {_changes(changes)}"))
         elif kind == "branch":
-            found.append(Cause("branch", f"the run branches off at step {step:,}"))
+            found.append(Cause("branch", f"the run branches off from step {step:,}, with nothing changed on purpose"))
         elif kind == "resume":
             found.append(Cause("resume", f"the run was resumed at step {step:,}, with nothing changed on purpose"))
         else:

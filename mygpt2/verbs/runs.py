@@ -18,9 +18,9 @@ from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
 from mygpt2.verbs import runs_branch, runs_handed, runs_import, runs_moves
+from mygpt2.verbs.runs_cells import COLUMNS, cells_of, print_table
 
 ACTIONS = ("list", "show", "step", "import", "stop", "verify", "branch", *runs_moves.ACTIONS)
-COLUMNS = ("run", "state", "step", "loss", "tokens/s", "left", "checkpoints")
 PIECE_BYTES = 16 << 20
 TAKES_SETTINGS = ("branch",)
 MOST_CHARACTERS = 2000  # of a line
@@ -143,33 +143,10 @@ def _list(runs: Sequence[RunDir], args: argparse.Namespace) -> int:
     if not rows:
         print(f"no runs in {args.runs}; start one with: python -m mygpt2 train")
         return EXIT_OK
-    _print_table([COLUMNS, *(_cells(row) for row in rows)])
+    print_table([COLUMNS, *(cells_of(row) for row in rows)])
     for line in runs_handed.lines(rows):
         print(_line(line))
     return EXIT_OK
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        row["run"],
-        "imported" if row["imported"] else row["state"],
-        f"{row['step']:,}" + (f"/{row['steps']:,} {row['step'] / row['steps']:.0%}" if row["steps"] else ""),
-        _number(row["loss"], ".4f"),
-        _number(row["tokens_per_second"], ",.0f"),
-        "" if row["eta_seconds"] is None else duration(row["eta_seconds"]),
-        f"{len(row['checkpoints'])}, {file_size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
-    )
-
-
-def _number(value: float | None, form: str) -> str:
-    """A number as a cell; one that would need more digits than anybody reads, in powers of ten."""
-    return "" if value is None else format(value, form if abs(value) < 1e12 else ".3g")
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _show(each: RunDir, *, as_json: bool) -> int:
@@ -195,11 +172,11 @@ def _show(each: RunDir, *, as_json: bool) -> int:
             f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] not in ("", row["state"]) else "")
         )
     )
-    cells = dict(zip(COLUMNS, _cells(row), strict=True))
-    _print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
+    cells = dict(zip(COLUMNS, cells_of(row), strict=True))
+    print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
     imported = [("imported", f"a log without weights and settings, {row['imported']}")] if row["imported"] else []
     details = [*imported, *_details(each, state, command), *_left_out(left_out), *_unreadable(each)]
-    _print_table([(f"  {label}", _line(text)) for label, text in details])
+    print_table([(f"  {label}", _line(text)) for label, text in details])
     for event in events[-8:]:
         print(f"  {_event_line(event)}")
     return EXIT_OK

@@ -48,6 +48,11 @@ def changed(made):
     made.events[0]["changes"] = {"optimizer.lr": [0.006, 0.05]}
 
 
+def branch(made):
+    made.events.append({"kind": "branch", "step": AT - 1, "parent": "p", "changes": {"optimizer.lr": [0.006, 0.05]}})
+    everything(made)
+
+
 def large_update(made):
     made.norm[AT - 2] = 30.0
     everything(made)
@@ -59,6 +64,7 @@ CAUSES = [
     (rate_jump, "rate", "the learning rate rose from 0.001 to 0.008 at step 79"),
     (resume, "resume", "was resumed at step 79, with nothing changed"),
     (changed, "settings", "went on from step 79 with optimizer.lr 0.006 → 0.05"),
+    (branch, "settings", "branches off from step 79 with optimizer.lr 0.006 → 0.05"),
     (large_update, "gradient", "the update of step 79 before it came from a gradient of norm 30"),
 ]
 

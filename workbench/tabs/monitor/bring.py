@@ -9,7 +9,6 @@ import gradio as gr
 from mygpt2.errors import UserError
 from mygpt2.experiments.importing import import_log
 from mygpt2.format import file_size
-from mygpt2.records import number
 from workbench.context import Context
 from workbench.page import ACTION, Page
 from workbench.picker.component import picker
@@ -27,7 +26,7 @@ def place(context: Context, page: Page) -> None:
         protocol = gr.Textbox(label="Protocol", info="how its loss was measured; empty: unknown",
                               elem_id="wb-import-protocol")  # fmt: skip
         tokenizer = gr.Textbox(label="Tokenizer", info="what its losses are per token of; empty: unknown")
-        tokens = gr.Number(None, label="Tokens per step", info="where the log has none")
+        tokens = gr.Textbox(label="Tokens per step", info="where the log has none")
         button = gr.Button("Import", size="sm", elem_id="wb-import-do", elem_classes="wb-fit")
 
     def bring(*values: Any) -> list[Any]:
@@ -48,11 +47,19 @@ def imported(context: Context, log: Any, name: Any, protocol: Any, tokenizer: An
             f"{path.name} has {file_size(path.stat().st_size)}; the page imports up to {file_size(MOST_BYTES)}; "
             "python -m mygpt2 runs import takes larger ones"
         )
-    known = number(tokens)
-    if tokens is not None and (known is None or not 0 < known < 1e15):
-        raise UserError(f"tokens per step {str(tokens)[:40]!r} are not possible; give a number above 0, or nothing")
+    known = _tokens(str(tokens or "").strip())
     run, _ = import_log(
         path, context.runs, str(name or "").strip() or None, protocol=str(protocol or ""),
         tokenizer=str(tokenizer or ""), batch_tokens=known,
     )  # fmt: skip
     return run.name
+
+
+def _tokens(text: str) -> float | None:
+    """The tokens of a step as they were typed, None for nothing."""
+    plain = text.replace(",", "")
+    if not plain:
+        return None
+    if not plain.isdecimal() or len(plain) > 15 or not int(plain):
+        raise UserError(f"tokens per step {text[:40]!r} are not possible; give a whole number above 0, or nothing")
+    return float(plain)

@@ -25,12 +25,12 @@ def context(tmp_path):
     return made
 
 
-def bring(context, log="log.csv", name="ghost", protocol="", tokenizer="", tokens=None):
+def bring(context, log="log.csv", name="ghost", protocol="", tokenizer="", tokens=""):
     return imported(context, log, name, protocol, tokenizer, tokens)
 
 
 def test_the_page_imports_a_log_of_the_roots_and_the_list_marks_it(context):
-    assert bring(context) == "ghost" and bring(context, name="") == "log"
+    assert bring(context, tokens="1,000") == "ghost" and bring(context, name="") == "log"
     make_run(context.runs, "own", 40)
     monitor = Monitor.over(context)
     rows = {row["name"]: row for row in monitor.index.changes()["rows"]}
@@ -60,7 +60,7 @@ def test_its_head_offers_nothing_that_needs_weights(context):
         ({"log": "/etc/passwd"}, "outside the folders"),
         ({"log": "none.csv"}, "cannot be read"),
         ({"name": "../x"}, "not allowed"),
-        ({"tokens": -1}, "tokens per step"),
+        ({"tokens": "-1"}, "tokens per step"),
         ({"tokens": "x"}, "tokens per step"),
         ({"protocol": "x" * 99}, "--protocol"),
     ],
