@@ -9,8 +9,8 @@
 Marks: of 200 pairs of one recipe 5 +- 3 % false keeps and drops, after one question, ten looks and forty challenges; a
 planted 0.003 nats found nine times in ten at the promised cost; at most 2 false keeps in a loop of forty.
 
-`noise` takes 12 x 15 s on two idle cores, `loop` 120 runs of 15 s, `ratio` 4 arms x 3 replicates of the preset: for
-tiny 12 x 1.5 minutes. All go on where they were stopped.
+`noise` takes 12 x 15 s on two idle cores, `loop` 123 runs of 15 s, `ratio` 5 arms x 3 replicates of the preset: for
+tiny 15 x 1.5 minutes. All go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def _rate(what: str, hits: list[bool]) -> None:
 # Forty random changes through the command
 
 
-def loop(runs: Path) -> None:
+def loop(runs: Path, count: int) -> None:
     """Half of the changes alter nothing but the rounding of one rate; what is kept of those is false."""
     rng, kept = np.random.default_rng(7), []
     base = words(MICRO, "--base.")
-    for number in range(40):
+    for number in range(count):
         null = number % 2 == 1
         change = {"optimizer.lr": repr(6e-3 * (1 + 1e-7 * (1 + number)))} if null else _change(rng)
         out = runs.parent / f"{runs.name}-verdict.json"
@@ -130,7 +130,7 @@ def loop(runs: Path) -> None:
         kept.append((null, found["verdict"]))
     for word in ("keep", "drop"):
         false, real = (sum(n == null and verdict == word for n, verdict in kept) for null in (True, False))
-        print(f"false {word}s: {false} of 20 that are nothing; {word}s of real changes: {real} of 20")
+        print(f"false {word}s: {false} of {count // 2} that are nothing; of real changes: {real} of {-(-count // 2)}")
 
 
 def _change(rng: np.random.Generator) -> dict[str, object]:
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("what", choices=("noise", "simulate", "loop", "ratio"))
     parser.add_argument("--runs", type=Path, default=Path("runs-judging"), help="folder of runs (./runs-judging)")
     parser.add_argument("--times", type=int, default=2000, help="simulated questions of each kind (2,000)")
+    parser.add_argument("--count", type=int, default=40, help="changes of `loop` (40)")
     parser.add_argument("--preset", default="tiny", help="of `ratio` (tiny)")
     parser.add_argument("--replicates", type=int, default=3, help="of `ratio` (3)")
     args = parser.parse_args()
@@ -202,7 +203,7 @@ def main() -> None:
     elif args.what == "simulate":
         simulate(args.times)
     elif args.what == "loop":
-        loop(args.runs)
+        loop(args.runs, args.count)
     else:
         ratio(args.runs, args.preset, args.replicates)
 

@@ -88,7 +88,7 @@ def verdict(context: Context, name: str) -> dict[str, Any]:
     folder = ExperimentDir.open(context.runs, name)
     ledger = folder.ledger()
     return {
-        "experiment": folder.name, "settings": folder.settings(), "questions": len(ledger),
+        "experiment": folder.name, "settings": folder.settings(), "arms": folder.arms(), "questions": len(ledger),
         "damaged_lines": ledger.damaged, "looks": folder.looks()[-LOOKS:],
     }  # fmt: skip
 

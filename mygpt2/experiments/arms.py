@@ -32,8 +32,8 @@ MOST_TOLD = 3  # changes that are told one by one
 ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
 # What leaves the trained weights as they are: how often is looked at them, how they are kept, how work is divided.
 NO_RECIPE = (
-    "log", "checkpoint", "sample", "eval", "train.micro_batch", "train.compile", "train.device", "train.residual",
-    "train.parallel", *(f"data.{key}" for key in FREE),
+    "log", "checkpoint", "sample", "eval", "train.micro_batch", "train.compile", "train.device",
+    "train.parallel", "train.deterministic", "train.stall_minutes", *(f"data.{key}" for key in FREE),
 )  # fmt: skip
 
 

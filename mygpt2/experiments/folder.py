@@ -1,7 +1,8 @@
 """Where an experiment lies: `runs/_experiments/<name>/`, beside the runs that are its arms.
 
-experiment.toml is what was asked and never changes; ledger.jsonl has a line for every verdict and only grows;
-verdict.json holds the looks. All of it can be made again from the run folders, except how often was asked.
+experiment.toml is what was asked and never changes; arms.json says what its arms are; ledger.jsonl has a line for every
+verdict and only grows; verdict.json holds the looks. All of it can be made again from the run folders, except how often
+was asked.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class ExperimentDir:
     @property
     def verdict_file(self) -> Path:
         return self.path / "verdict.json"
+
+    @property
+    def arms_file(self) -> Path:
+        return self.path / "arms.json"
 
     @classmethod
     def begin(cls, runs: Path | str, name: str, settings: bytes) -> ExperimentDir:
@@ -142,6 +147,22 @@ class ExperimentDir:
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(self.ledger_file, error) from None
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """What is known of the arms by their names, also of those whose runs are still under way."""
+        found = (read_json(self.arms_file, self.path) or {}).get("arms")
+        return {name: arm for name, arm in found.items() if isinstance(arm, dict)} if isinstance(found, dict) else {}
+
+    def note_arms(self, arms: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes down arms before their runs begin, those that are known already as they are now. UserError where it
+        cannot."""
+        try:
+            with self.held():
+                known = self.arms()
+                if any(known.get(name) != dict(arm) for name, arm in arms.items()):
+                    replace_json(self.arms_file, {"schema": SCHEMA, "arms": {**known, **arms}})
+        except OSError as error:
+            raise cannot_write(self.arms_file, error) from None
 
     def looks(self) -> list[dict[str, Any]]:
         """The looks that verdict.json holds, oldest first; none where there is no sound file."""

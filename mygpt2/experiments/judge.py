@@ -191,6 +191,7 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
     """
     question = prepared.question
     folder = ExperimentDir.begin(question.runs, prepared.experiment, _settings(prepared))
+    folder.note_arms(_arms(prepared, folder.arms()))
     if prepared.nothing_changed:
         reason = "nothing was changed: the variant is the base, and there is nothing to decide"
         return _enter(folder, prepared, (), "undecided", reason)
@@ -201,6 +202,24 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
         return _enter(folder, prepared, (), "drop", reason)
     pairs = tuple(_measured(prepared, pair, base, variant, say) for pair, base, variant in prepared.pieces)
     return _enter(folder, prepared, pairs, "", "")
+
+
+def _arms(prepared: Prepared, known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What arms.json says: each arm in words, its changes, and its runs by replicate, those of earlier questions too."""
+    found = {}
+    runs: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for pair, *pieces in prepared.pieces:
+        for names, piece in zip(runs, pieces, strict=True):
+            names[str(pair.number)] = piece.run
+    for names, arm in zip(runs, (prepared.base, prepared.variant), strict=True):
+        differs = changes(prepared.base.config, arm.config)
+        earlier = known.get(arm.name, {}).get("runs")
+        names = {**(earlier if isinstance(earlier, dict) else {}), **names}
+        found[arm.name] = {
+            "told": arm.told, "changes": {name: list(values) for name, values in differs.items()},
+            "runs": names,
+        }  # fmt: skip
+    return found
 
 
 def _settings(prepared: Prepared) -> bytes:

@@ -83,6 +83,7 @@ def test_a_recipe_is_without_its_seeds_and_without_what_changes_no_weight():
     assert recipe_hash(other) != recipe_hash(base)
     assert changes_words(changes(base, other)) == "data.validation_fraction 0.01 -> 0.02, optimizer.lr 0.006 -> 0.001"
     assert changes_words(changes(base, same[0])) == "nothing"
+    assert list(changes(base, tiny("--train.residual", "bf16"))) == ["train.residual"]
 
 
 def test_batches_differ_by_data_seed_batch_and_context_and_by_nothing_else():

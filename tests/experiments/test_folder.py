@@ -56,6 +56,16 @@ def test_a_damaged_verdict_file_has_no_looks(made, content):
     assert made.looks() == [{"number": 1}]
 
 
+def test_arms_are_noted_before_they_run_and_a_damaged_note_is_written_anew(made):
+    made.note_arms({"base": {"told": "tiny"}})
+    made.note_arms({"v1": {"told": "other"}})
+    assert made.arms() == {"base": {"told": "tiny"}, "v1": {"told": "other"}}
+    made.arms_file.write_text('{"arms": [1]}')
+    assert made.arms() == {}
+    made.note_arms({"v1": {"told": "other"}})
+    assert list(made.arms()) == ["v1"]
+
+
 def test_a_ledger_that_leads_elsewhere_is_an_error_and_not_an_empty_one(made, tmp_path):
     (tmp_path / "elsewhere").write_text("{}\n")
     made.ledger_file.symlink_to(tmp_path / "elsewhere")

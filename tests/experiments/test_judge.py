@@ -10,9 +10,12 @@ import pytest
 from mygpt2.config import to_toml
 from mygpt2.errors import UserError
 from mygpt2.experiments.arms import Spec, replicates
+from mygpt2.experiments.estimate import Estimate, quantile
 from mygpt2.experiments.folder import ExperimentDir, list_experiments
 from mygpt2.experiments.judge import Question, judge, prepare
+from mygpt2.experiments.spending import level
 from mygpt2.experiments.telling import verdict_text
+from mygpt2.experiments.verdict import answer
 from mygpt2.files import encode_json
 from tests.experiments.made import finished, shifted, text, tiny
 
@@ -70,6 +73,14 @@ def test_a_question_has_one_of_three_answers_and_each_says_what_it_rests_on(tmp_
     json.loads(encode_json(found))
 
 
+def test_what_is_beyond_95_percent_and_not_beyond_what_is_left_of_the_budget_is_undecided():
+    for p, word in ((0.0218, "drop"), (0.0220, "undecided"), (0.04, "undecided")):
+        estimate = Estimate(quantile(1 - p / 2, 3), 1.0, 3)
+        assert (answer(estimate, level([])), estimate.p) == (word, pytest.approx(p))
+        low, high = estimate.interval(level([]))
+        assert (low > 0) == (word == "drop") and low < estimate.mean < high
+
+
 def test_one_pair_speaks_of_two_models_and_says_what_more_text_would_find(tmp_path, trained):
     found = answered(trained(question(tmp_path, replicates=1), effect=-0.0002, spread=0.0))
     assert found["speaks_of"] == "two models" and found["validation"]["over"] == "documents"
@@ -90,6 +101,12 @@ def test_every_verdict_is_a_line_of_the_bases_ledger_and_the_same_question_is_as
     assert more["ledger"]["number"] == 3 and more["ledger"]["challengers"] == 2
     (folder,) = list_experiments(tmp_path)
     assert len(folder.ledger()) == 3 and [look["ledger"]["number"] for look in folder.looks()] == [1, 2, 3]
+    arms = folder.arms()
+    assert set(arms) == {"base", one["variant"], two["variant"]} and arms["base"]["changes"] == {}
+    assert arms[one["variant"]]["changes"] == {"optimizer.lr": [0.006, 0.003]}
+    answered(question(tmp_path, replicates=2))
+    assert folder.arms() == arms
+    assert arms["base"]["runs"] == {str(k): f"{folder.name}.base.{k}" for k in (1, 2, 3)}
     assert folder.settings()["seeds"] == [1337, 1337] and folder.settings()["recipe"]["optimizer.lr"] == 0.006
 
 
