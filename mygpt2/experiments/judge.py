@@ -205,7 +205,7 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
 
 
 def _arms(prepared: Prepared, known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What arms.json says: each arm in words, its changes, and its runs by replicate, those of earlier questions too."""
+    """What arms.json says: each arm in words, its changes, its runs by replicate, those of earlier questions too."""
     found = {}
     runs: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for pair, *pieces in prepared.pieces:
