@@ -26,7 +26,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from mygpt2.errors import EXIT_DEFECT, TryAgain, UserError
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, TryAgain, UserError
 from mygpt2.failures import Failure, PeerFailed, Stopped, failure_of
 
 NOBODY = -1  # the rank of a failure that nobody put a name to
@@ -48,6 +48,16 @@ class RankInfo:
     local_size: int = 1
     restart: int = 0
     elastic: bool = False
+
+    @property
+    def node(self) -> int:
+        """The machine's number, where all have as many ranks."""
+        return self.rank // self.local_size
+
+    @property
+    def together(self) -> range:
+        """The ranks of this machine."""
+        return range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> RankInfo:
@@ -218,6 +228,11 @@ class Board:
                 if (lead and lead.rank == 0) or (time.monotonic() > ends and not self.store.check(["lead knows"])):
                     return
                 time.sleep(0.05)
+
+    def gone(self) -> set[int]:
+        """Ranks of which nothing is to be had any more: dead, or interrupted for the second time."""
+        known = (self.read(), self.dead())
+        return {each.rank for each in known if each and (each.silent or each.code == EXIT_STOPPED)}
 
     # Ranks that do not notice by themselves
 

@@ -66,7 +66,8 @@ class World:
         self.info, self.device = info, device
         self.rank, self.size = info.rank, info.size
         self.board = board
-        self._control: Any = None
+        self._control: Any = None  # all ranks, on the host
+        self._node: Any = None  # those of this machine
         self._timeout = timedelta(seconds=timeout_s)
         if info.size == 1:
             return
@@ -85,7 +86,10 @@ class World:
         dist.init_process_group(
             "nccl" if cuda else "gloo", store=store, rank=self.rank, world_size=self.size, timeout=timeout
         )
-        self._control = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
+        self._control = self._node = dist.new_group(backend="gloo", timeout=timeout) if cuda else dist.group.WORLD
+        if 1 < self.info.local_size < self.size:
+            ranks = list(self.info.together)
+            self._node = dist.new_group(ranks, timeout, "gloo", use_local_synchronization=True)
 
     @contextmanager
     def one_fate(self) -> Iterator[None]:
@@ -139,6 +143,39 @@ class World:
         dist.all_gather(parts, padded, group=self._control)
         return [part[:n].numpy() for part, n in zip(parts, lengths, strict=True)]
 
+    def texts(self, text: str) -> list[str]:
+        """A text of each rank."""
+        everyones = self.gather(np.frombuffer(text.encode(), np.uint8))
+        return [each.astype(np.uint8).tobytes().decode() for each in everyones]
+
+    def to_node_lead(self, data: bytes) -> list[bytes]:
+        """What the ranks of this machine give, in their order, on the first of them; nothing on the others."""
+        ranks = self.info.together
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in ranks]
+        dist.all_gather(lengths, torch.tensor([len(data)]), group=self._node)
+        most = max(int(length) for length in lengths)
+        mine = torch.zeros(most, dtype=torch.uint8)
+        mine[: len(data)] = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[: len(data)]
+        lead = self.rank == ranks.start
+        parts = [torch.empty_like(mine) for _ in ranks] if lead else None
+        dist.gather(mine, parts, dst=ranks.start, group=self._node)
+        both = zip(parts or (), lengths, strict=False)
+        return [part[: int(length)].numpy().tobytes() for part, length in both]
+
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """Rank 0's tensor on every rank, in place and where it lies."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+
+    def notes(self) -> BoardNotes:
+        """What ranks can tell one another while exchanges are in use, or broken."""
+        assert self.board is not None, "a single rank has nobody to tell"
+        return BoardNotes(self.board)
+
+    def gone(self) -> set[int]:
+        """Ranks that are known to be dead, or as good as that."""
+        return self.board.gone() if self.board else set()
+
     def gather_tensors(self, everyones: torch.Tensor, mine: torch.Tensor) -> None:
         """Fills `everyones` with the flat tensors of all ranks, one after the other, on the device: one exchange."""
         all_gather_single(everyones.view(torch.uint8), mine.view(torch.uint8))
@@ -191,6 +228,35 @@ class World:
             dist.destroy_process_group()
 
 
+class BoardNotes:
+    """What ranks leave for one another on the board: `checkpoint.together.Notes`. Of use to several threads."""
+
+    def __init__(self, board: Board) -> None:
+        self._board, self._lost = board, False
+        store = board.store.clone()  # type: ignore[attr-defined]  # the board's own is not held while this waits
+        self._store = dist.PrefixStore("notes", store)
+
+    def write(self, key: str, text: str) -> None:
+        with self._unless_lost():
+            self._store.set(key, text)
+
+    def read(self, key: str) -> str | None:
+        with self._unless_lost():
+            return self._store.get(key).decode() if self._store.check([key]) else None
+        return None
+
+    def over(self) -> bool:
+        return self._lost or self._board.read() is not None
+
+    @contextmanager
+    def _unless_lost(self) -> Iterator[None]:
+        """The store may have gone with its host, and whoever waits for a note then waits in vain."""
+        try:
+            yield
+        except (RuntimeError, OSError):
+            self._lost = True
+
+
 def make_mesh(kind: str, size: int, nodes: int, timeout: timedelta) -> DeviceMesh:
     """The ranks in a row where `nodes` is 1, else as (nodes, ranks of a node), with a group for each row and column."""
     from torch.distributed.device_mesh import DeviceMesh  # a second to import, which most runs do without
@@ -230,9 +296,17 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
 
 def own_rows(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The rows of `whole` of which this rank has `like`'s; all where that is not shared out."""
-    own = local(like)
+    first, stop, _ = dealt_rows(like)
+    return whole[first:stop]
+
+
+def dealt_rows(like: torch.Tensor) -> tuple[int, int, int]:
+    """(first, stop) of the rows that this rank has of a tensor, and how many a rank has at most: as PyTorch deals them,
+    which is like torch.chunk, over the last dimension of the mesh."""
+    own, count = local(like), len(like)
     if own is like:
-        return whole
-    mesh = like.device_mesh  # type: ignore[attr-defined]  # as PyTorch deals them: like torch.chunk, over the last dimension
-    first = mesh.get_local_rank(mesh.ndim - 1) * -(-len(whole) // mesh.size(mesh.ndim - 1))
-    return whole[first : first + len(own)]
+        return 0, count, max(1, count)
+    mesh = like.device_mesh  # type: ignore[attr-defined]
+    each = max(1, -(-count // mesh.size(mesh.ndim - 1)))
+    first = min(mesh.get_local_rank(mesh.ndim - 1) * each, count)
+    return first, first + len(own), each

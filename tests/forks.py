@@ -92,17 +92,20 @@ def call(words: list[str], meddle: tuple[str, ...]) -> int:
     return code
 
 
-def start(words: list[str], out: Path, *, size: int = 2, meddle: tuple[str, ...] = ()) -> list[Forked]:
+def start(words: list[str], out: Path, *, size: int = 2, nodes: int = 1, meddle: tuple[str, ...] = ()) -> list[Forked]:
     """The ranks of `mygpt2 ...` without a launcher; what they print goes to files `out`-<rank>-out and -err."""
     port = free_port()
-    return [Forked(rank_main, rank, size, port, words, meddle, out=f"{out}-{rank}") for rank in range(size)]
+    return [Forked(rank_main, rank, size, nodes, port, words, meddle, out=f"{out}-{rank}") for rank in range(size)]
 
 
-def rank_main(rank: int, size: int, port: int, words: list[str], meddle: tuple[str, ...]) -> None:
+def rank_main(rank: int, size: int, nodes: int, port: int, words: list[str], meddle: tuple[str, ...]) -> None:
+    each = size // nodes
     os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
+        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
+    if nodes > 1:  # of which all are this machine
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     os._exit(call(words, meddle))
 
 

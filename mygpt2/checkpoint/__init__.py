@@ -18,9 +18,9 @@ from mygpt2.checkpoint.store import (
     Skipped,
     candidates,
     load_newest,
-    load_to_go_on,
     newest,
     prune,
+    refuse,
     size_bytes,
     steps,
     sweep,
@@ -28,6 +28,6 @@ from mygpt2.checkpoint.store import (
 
 __all__ = [
     "BrokenCheckpoint", "Checkpoint", "Checkpointer", "FileSystem", "Follower", "Pruned", "Skipped", "Unreadable",
-    "UnreadableCheckpoint", "candidates", "load", "load_newest", "load_to_go_on", "newest", "prune", "read_model",
-    "read_optimizer", "read_state", "size_bytes", "step_name", "step_of", "steps", "sweep", "verify", "write",
+    "UnreadableCheckpoint", "candidates", "load", "load_newest", "newest", "prune", "read_model",
+    "read_optimizer", "read_state", "refuse", "size_bytes", "step_name", "step_of", "steps", "sweep", "verify", "write",
 ]  # fmt: skip

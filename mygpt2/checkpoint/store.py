@@ -7,6 +7,7 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mygpt2.checkpoint.files import FileSystem, discard, is_leftover, original_of, scratch_name, step_name, step_of
 from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, verify
@@ -77,14 +78,11 @@ def load_newest(checkpoints: Path, *, optimizer: bool = True) -> tuple[Checkpoin
     return None, skipped
 
 
-def load_to_go_on(checkpoints: Path) -> tuple[Checkpoint | None, list[Skipped]]:
-    """`load_newest` for a trainer, which must not begin anew where checkpoints are: None means that there is none.
+def refuse(checkpoints: Path, skipped: list[Skipped]) -> NoReturn:
+    """Why a trainer must not begin anew where checkpoints are, all of which were passed over.
 
     UnreadableCheckpoint (75) when one may be whole and none could be read, BrokenCheckpoint when all are damaged.
     """
-    found, skipped = load_newest(checkpoints)
-    if found or not skipped:
-        return found, skipped
     told = "; ".join(f"{each.path.name}: {each.reason}" for each in skipped[:3])
     if any(each.unreadable for each in skipped):
         raise UnreadableCheckpoint(

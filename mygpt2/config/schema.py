@@ -312,6 +312,11 @@ class CheckpointConfig(Section):
     )
     keep_best: bool = setting(True, "Keep the checkpoint with the lowest validation loss.", title="Keep the best")
     background: bool = setting(True, "Write checkpoints while training goes on.", title="Save in the background")
+    sharded: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Ranks that share a model (`fsdp2`, `hsdp`) each write their own part of a checkpoint. `auto`: from 4 GB on.",
+        title="Sharded checkpoints",
+    )
 
 
 class LogConfig(Section):

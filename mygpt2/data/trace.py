@@ -1,8 +1,9 @@
 """The trace: which documents each row of each batch came from, with that row's loss, in the run folder's `trace/`.
 
-Each rank writes parquet files of some 200 steps with the columns of SCHEMA, whole or not at all. `manifest.json`
-beside them says which file and row group a block is. After a resume the later attempt wins from its first step on;
-what it overwrote stays in the files.
+Parquet files of some 200 steps with the columns of SCHEMA, whole or not at all: each of one rank, or of all ranks of a
+node, which write one together; after a failure a rank may have to write its own. `manifest.json` beside them says which
+file and row group a block is. After a resume the later attempt wins from its first step on; what it overwrote stays in
+the files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,19 @@ ROWS_PER_FILE = 200_000
 MOST_ROWS = 10 * ROWS_PER_FILE  # that wait in memory
 MANIFEST = "manifest.json"
 
-_NAME = re.compile(r"attempt-(\d+)-rank-(\d+)-step-(\d+)-(\d+)\.parquet")
+_NAME = re.compile(r"attempt-(\d+)-(?:rank|node)-(\d+)-step-(\d+)-(\d+)\.parquet")
 
 
 class TraceWriter:
-    """One rank's part of the trace. A file is written every STEPS_PER_FILE steps and on `flush`."""
+    """One rank's part of the trace. `flush` writes a file; whoever adds steps calls it when the writer is `full`."""
 
-    def __init__(self, folder: Path, attempt: int, rank: int, manifest: Manifest | None = None) -> None:
-        """`manifest` is saved beside the trace; give it on rank 0 only."""
-        self._folder, self._attempt, self._rank = Path(folder), attempt, rank
+    def __init__(
+        self, folder: Path, attempt: int, rank: int, manifest: Manifest | None = None, node: int | None = None
+    ) -> None:
+        """`manifest` is saved beside the trace; give it on rank 0 only. `node` is this rank's, if several ranks of it
+        write together, see `hand_over`."""
+        self._folder, self._attempt, self._rank, self._node = Path(folder), attempt, rank, node
+        self._mixed = False  # rows of other ranks wait beside this one's
         self._folder.mkdir(parents=True, exist_ok=True)
         self._parts: list[pa.RecordBatch] = []
         self._steps: list[int] = []
@@ -78,15 +83,30 @@ class TraceWriter:
         self._parts.append(pa.record_batch(columns, schema=SCHEMA))
         self._steps.append(step)
         self._rows += rows
-        if len(self._steps) >= STEPS_PER_FILE or self._rows >= ROWS_PER_FILE:
-            self.flush()
+
+    @property
+    def full(self) -> bool:
+        return len(self._steps) >= STEPS_PER_FILE or self._rows >= ROWS_PER_FILE
+
+    def hand_over(self, gather: Callable[[bytes], list[bytes]]) -> None:
+        """Gives what was added to the first rank of the node, by all ranks of it at once. `gather` brings the bytes of
+        all to that rank, and none to the others."""
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_stream(content, SCHEMA) as stream:
+            for part in self._parts:
+                stream.write_batch(part)
+        everyones = gather(content.getvalue().to_pybytes())
+        self._parts = [part for each in everyones for part in pa.ipc.open_stream(each)]
+        self._steps = self._steps if everyones else []
+        self._rows, self._mixed = sum(part.num_rows for part in self._parts), bool(everyones)
 
     def flush(self) -> None:
         """Write what was added since the last time. What an OSError kept from the disk waits for the next time."""
         if not self._parts:
             return
         first, last = min(self._steps), max(self._steps)
-        name = f"attempt-{self._attempt:04d}-rank-{self._rank:04d}-step-{first:08d}-{last:08d}.parquet"
+        whose = f"node-{self._node:04d}" if self._mixed else f"rank-{self._rank:04d}"
+        name = f"attempt-{self._attempt:04d}-{whose}-step-{first:08d}-{last:08d}.parquet"
         content = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_batches(self._parts, SCHEMA), content, compression="zstd")
         try:
@@ -94,9 +114,9 @@ class TraceWriter:
         except OSError:
             while self._rows > MOST_ROWS:  # bounds what waits in memory while the disk cannot be written
                 self._rows -= self._parts.pop(0).num_rows
-                self._steps.pop(0)
+            self._steps = sorted({step for part in self._parts for step in part.column("step").unique().to_pylist()})
             raise
-        self._parts, self._steps, self._rows = [], [], 0
+        self._parts, self._steps, self._rows, self._mixed = [], [], 0, False
 
 
 def _save_manifest(folder: Path, manifest: Manifest) -> None:
@@ -119,7 +139,7 @@ class TraceFile:
 
     path: Path
     attempt: int
-    rank: int
+    rank: int  # or the node
     first: int
     last: int
     until: int  # the last step that counts: the next attempt has trained the later ones again

@@ -264,7 +264,7 @@ class LossModule(nn.Module):
 
 # Parameters as named tensors, the way files hold them: the tied matrix once and no vocabulary padding.
 
-_PADDED = "transformer.wte.weight"
+PADDED = "transformer.wte.weight"
 
 
 def state_for_checkpoint(model: GPT) -> dict[str, Tensor]:
@@ -274,7 +274,7 @@ def state_for_checkpoint(model: GPT) -> dict[str, Tensor]:
 
 def without_padding(tensors: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
     """The tensors as files hold them."""
-    return {name: tensor[:vocab_size] if name == _PADDED else tensor for name, tensor in tensors.items()}
+    return {name: tensor[:vocab_size] if name == PADDED else tensor for name, tensor in tensors.items()}
 
 
 def check_state(model: GPT, tensors: Mapping[str, Tensor]) -> None:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from mygpt2.checkpoint import BrokenCheckpoint, Checkpoint, candidates, load, load_to_go_on, step_name, step_of, sweep
+from mygpt2.checkpoint import (
+    BrokenCheckpoint,
+    Checkpoint,
+    Skipped,
+    Unreadable,
+    UnreadableCheckpoint,
+    candidates,
+    read_state,
+    refuse,
+    step_of,
+    sweep,
+    verify,
+)
 from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import toml_value
 from mygpt2.config.schema import RunConfig
@@ -63,41 +76,55 @@ class Resumed:
         return [f"{name} was {shown(old)} and is {shown(new)}" for name, (old, new) in self.learning.items()]
 
 
-def find(
-    run: RunDir, writer: RunWriter | None, config: RunConfig, world: World, *, alone: bool = False
-) -> Resumed | None:
+def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World) -> Resumed | None:
     """The newest whole checkpoint, checked against the configuration; None for a run that begins.
 
-    Rank 0 reads and verifies it and tells the others which one it is; each rank verifies what it reads, once. Where
-    rank 0 reads `alone`, the others have its state and no tensors.
-    UserError when the run cannot go on like this, TryAgain when its checkpoints cannot be read just now.
+    The ranks verify it together, each file read by one of them. It comes without tensors: whoever needs some reads
+    those. UserError when the run cannot go on like this, TryAgain when its checkpoints cannot be read just now.
     """
-    chosen: Checkpoint | None = None
 
-    def first() -> int:
-        nonlocal chosen
+    def names() -> str:
         sweep(run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
-        chosen, skipped = load_to_go_on(run.checkpoints_dir)
+        return json.dumps([path.name for path in candidates(run.checkpoints_dir)])
+
+    whole, skipped = None, []
+    for name in json.loads(world.text_from_lead(names)):
+        problems = _verified(run.checkpoints_dir / name, world)
+        if not problems:
+            whole = run.checkpoints_dir / name
+            break
+        reason = "; ".join(text for text, _ in problems)
+        skipped.append(Skipped(run.checkpoints_dir / name, reason, all(passing for _, passing in problems)))
+
+    def state() -> str:
         for broken in skipped:
             print(f"passing over {broken.path.name}: {broken.reason}")
             if writer:
                 writer.event("checkpoint_broken", path=broken.path.name, reason=broken.reason)
-        if chosen:
-            _check(chosen, config, run)
-        return chosen.step if chosen else -1
+        if whole is None:
+            return json.dumps(refuse(run.checkpoints_dir, skipped) if skipped else None)
+        try:
+            found = Checkpoint(step_of(whole.name) or 0, whole, {}, {}, read_state(whole))
+        except OSError as error:
+            raise UnreadableCheckpoint(f"checkpoint {whole}: {error}; try again when it can be read") from None
+        _check(found, config, run)
+        return json.dumps(found.state)
 
-    step = world.from_lead(first)
-    if step < 0:
+    told = json.loads(world.text_from_lead(state))
+    if whole is None:
         return None
-    if alone:
-        state = json.loads(world.text_from_lead(lambda: json.dumps(chosen.state if chosen else None)))
-        chosen = chosen or Checkpoint(step, run.checkpoints_dir / step_name(step), {}, {}, state)
-    if chosen is None:
-        chosen = load(next(path for path in candidates(run.checkpoints_dir) if step_of(path.name) == step))
+    chosen = Checkpoint(step_of(whole.name) or 0, whole, {}, {}, told)
     changes = dict(changed(_config(chosen), config))
     origin = origin_of(run)
-    origin = origin if origin and origin.step == step else None
+    origin = origin if origin and origin.step == chosen.step else None
     return Resumed(chosen, changes, list(_notices(chosen, config, changes)), origin)
+
+
+def _verified(path: Path, world: World) -> list[tuple[str, bool]]:
+    """What is wrong with a checkpoint, by all ranks at once, and of each whether it may pass by itself."""
+    own = [(str(problem), isinstance(problem, Unreadable)) for problem in verify(path, share=(world.rank, world.size))]
+    found = [(text, passing) for each in world.texts(json.dumps(own)) for text, passing in json.loads(each)]
+    return list(dict.fromkeys(found))  # what is wrong with the manifest all ranks say
 
 
 def _check(checkpoint: Checkpoint, config: RunConfig, run: RunDir) -> None:

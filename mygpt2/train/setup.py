@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mygpt2.checkpoint import Checkpoint, Checkpointer
+from mygpt2.checkpoint import Checkpoint, Checkpointer, Follower, read_model
+from mygpt2.checkpoint.format import MODEL, OPTIMIZER, tensor_files
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
@@ -38,9 +39,11 @@ from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
+from mygpt2.train.saving import Saver
 from mygpt2.train.signals import Requests
 from mygpt2.train.sinks import open_sinks
 from mygpt2.train.step import Guard, TrainStep
+from mygpt2.train.tracing import Tracing
 from mygpt2.train.trainer import Trainer, TrainState
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         keep_memory_warm()
     tokenizer = load_tokenizer(config.data.tokenizer)
     parallel = _parallel(config, world, tokenizer, precision)
-    resumed = find(attempt.run, attempt.writer, config, world, alone=parallel.kind in SHARED_OUT)
+    resumed = find(attempt.run, attempt.writer, config, world)
     checkpoint = resumed.checkpoint if resumed else None
     say = print if world.lead else _nothing
     if tokenizer.note:
@@ -107,8 +110,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         config=config, world=world, run=attempt.run, attempt=attempt.number, weights=weights, tokenizer=tokenizer,
         optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader,
         evaluations=evaluations(config, world, weights, tokenizer, held_out, precision),
-        checkpointer=_checkpointer(config, attempt, say),
-        trace=_trace(config, attempt, world, loader),
+        saver=_saver(config, world, attempt, weights, optimizer, say),
+        tracing=Tracing(world, recorder, _trace(config, attempt, world, loader)),
         recorder=recorder, requests=requests, state=state,
         profile=profiler_for(config.log.profile, attempt.run.path / "profile", world.device),
     )  # fmt: skip
@@ -238,15 +241,16 @@ def _weights(
 
     def initial() -> GPT:
         model = GPT(shape, seed=config.model.seed)
-        if checkpoint:
-            load_state(model, checkpoint.model)
+        if checkpoint and world.lead:  # whose weights the others are given when the module is wrapped
+            load_state(model, read_model(checkpoint.path))
         return model
 
     if parallel.kind in SHARED_OUT:
-        shared = SharedWeights(shape, world, parallel.nodes, compiled, residual, initial)
+        given = tensor_files(checkpoint.path, MODEL) if checkpoint else initial
+        shared = SharedWeights(shape, world, parallel.nodes, compiled, residual, given)
         return shared, shared.module
     model = initial().to(world.device)
-    return Weights(model), world.wrap(LossModule(model, compiled, residual))
+    return Weights(model, world), world.wrap(LossModule(model, compiled, residual))
 
 
 def _restore(
@@ -261,7 +265,7 @@ def _restore(
             f"say which with --train.precision {state['precision']} or --train.precision {precision.name}"
         )
     if not resumed.anew:
-        weights.load_optimizer(optimizer, checkpoint.optimizer)
+        weights.load_optimizer(optimizer, tensor_files(checkpoint.path, OPTIMIZER))
     schedule.load_state_dict(state["schedule"])
     if state["scaler"] and step.scaler.is_enabled():
         step.scaler.load_state_dict(state["scaler"])
@@ -275,7 +279,15 @@ def _trace(config: RunConfig, attempt: Attempt, world: World, loader: Loader) ->
     if not config.log.trace:
         return None
     manifest = loader.manifest if world.lead else None  # one rank says which file and row group each block is
-    return TraceWriter(attempt.run.trace_dir, attempt.number, world.rank, manifest)
+    return TraceWriter(attempt.run.trace_dir, attempt.number, world.rank, manifest, world.info.node)
+
+
+def _saver(
+    config: RunConfig, world: World, attempt: Attempt, weights: Weights, optimizer: Optimizer, say: Any
+) -> Saver:
+    folder, checkpointer = attempt.run.checkpoints_dir, _checkpointer(config, attempt, say)
+    follower = None if world.lead else Follower(folder, world.rank)
+    return Saver(world, weights, optimizer, checkpointer, follower, config.checkpoint.sharded)
 
 
 def _checkpointer(config: RunConfig, attempt: Attempt, say: Any) -> Checkpointer | None:

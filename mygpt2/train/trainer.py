@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mygpt2.checkpoint import Checkpointer
+from mygpt2.checkpoint import step_of
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
-from mygpt2.data.trace import TraceWriter
 from mygpt2.device import Precision
 from mygpt2.distributed import World
 from mygpt2.errors import EXIT_OK, EXIT_STOPPED, TryAgain
@@ -29,9 +28,11 @@ from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import Weights
 from mygpt2.train.record import Recorder
+from mygpt2.train.saving import Saver
 from mygpt2.train.signals import Asked, Requests
 from mygpt2.train.step import Counted, StepResult, TrainStep, to_device
 from mygpt2.train.stragglers import Stragglers
+from mygpt2.train.tracing import Tracing
 
 POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
@@ -50,7 +51,7 @@ class TrainState:
 
 @dataclass
 class Trainer:
-    """The parts of a run, put together by `setup.build`, and the loop over them. Only rank 0 has a checkpointer."""
+    """The parts of a run, put together by `setup.build`, and the loop over them."""
 
     config: RunConfig
     world: World
@@ -64,8 +65,8 @@ class Trainer:
     train_step: TrainStep
     loader: Loader
     evaluations: Evaluations
-    checkpointer: Checkpointer | None
-    trace: TraceWriter | None
+    saver: Saver
+    tracing: Tracing
     recorder: Recorder
     requests: Requests
     state: TrainState
@@ -80,7 +81,6 @@ class Trainer:
         self._saved: int | None = self.state.step or None
         self._began = self.state.step  # before which this attempt has nothing of its own to save
         self._gave_up = False  # the last save failed, and was said to have failed
-        self._trace_fails = False
         self._validated: tuple[int, float] | None = None
         self._control = ControlFiles(self.run)
         self.left_out = LeftOut(self.world, self.recorder, self.loader)
@@ -157,8 +157,7 @@ class Trainer:
             note()
 
     def _write_down(self, step: int, batch: Batch, result: StepResult, wait_s: float, lr: float, epoch: float) -> None:
-        if self.trace:
-            self._traced(partial(self.trace.add, step, batch, result.row_losses))
+        self.tracing.add(step, batch, result.row_losses)
         self.recorder.step(step, result, wait_s, lr=lr, epoch=epoch)
 
     def _at_intervals(self, last: bool) -> None:
@@ -166,6 +165,9 @@ class Trainer:
         intervals = c.eval.interval, c.eval.hellaswag_interval, c.sample.interval, c.checkpoint.interval
         if last or any(_due(step, interval) for interval in (*intervals, c.log.plot_interval)):
             self._note()
+        if self.tracing.due:
+            self._note()
+            self.tracing.flush()
         if last or _due(step, c.eval.interval):
             self._validate()
         if last or _due(step, c.eval.hellaswag_interval):
@@ -227,57 +229,39 @@ class Trainer:
 
     def _save(self, *, background: bool) -> None:
         """Saves at the present step, once every rank is there."""
-        self._flush_trace()
+        self.tracing.flush()
         self.left_out.tell(self.state.step)
         self._write_checkpoint(background=background)
 
     def _write_checkpoint(self, *, background: bool) -> None:
-        """The first rank's work: it knows every rank's position. Weights that are shared out all ranks bring there."""
-        model, optimizer = self.weights.tensors(self.optimizer)
-        if self.checkpointer is None:
-            return
+        """The first rank's work: it knows every rank's position. Weights that are shared out all ranks bring there, or
+        write."""
         assert self.state.cursor is not None, "nothing was consumed yet"
         self._status("saving", "saving")
-        step = self.state.step
-        if self._validated and self._validated[0] == step:
-            self._note_best(step, self._validated[1])
-        state = self._state(self.state.cursor, list(self.state.quarantine))
-        with self.world.undisturbed():
-            copied = self.weights.shared_out
-            self.checkpointer.save(step, model, optimizer, state, background=background, copied=copied)
-        self._saved = step
+        self._note_best()
+        self.saver.save(self.state.step, self._state, background=background)
+        self._saved = self.state.step
         self._status("running", "training")
 
-    def _flush_trace(self) -> None:
-        if self.trace:
-            self._traced(self.trace.flush)
-
-    def _traced(self, write: Callable[[], None]) -> None:
-        """The trace is not vital: a disk that is full or sick just now is said once, and the rows wait in memory."""
-        try:
-            write()
-            self._trace_fails = False
-        except OSError as error:
-            if not self._trace_fails:
-                self._trace_fails = True
-                reason = error.strerror or str(error)
-                self.recorder.event("alert", level="warning", message=f"the trace cannot be written just now: {reason}")
-                print(f"the trace cannot be written just now: {reason}; training goes on", flush=True)
-
-    def _note_best(self, step: int, loss: float) -> None:
-        assert self.checkpointer is not None
+    def _note_best(self) -> None:
+        """The loss of the last validation, if it is of this step, so that the best checkpoint is kept."""
+        step, loss = self._validated or (None, 0.0)
+        if step != self.state.step or self.saver.checkpointer is None:
+            return
         if self.state.best_loss is None or loss < self.state.best_loss:
             self.state.best_step, self.state.best_loss = step, loss
-        self.checkpointer.best(step, loss)
+        self.saver.checkpointer.best(step, loss)
 
-    def _state(self, cursor: np.ndarray, quarantine: list[int]) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
+        """state.json: everything that a checkpoint holds beside tensors."""
+        assert self.state.cursor is not None
         return {
             "step": self.state.step,
             "tokens": self.recorder.tokens(self.state.step),
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
-            "data": loader_state(self.loader.fingerprint, cursor, quarantine),
+            "data": loader_state(self.loader.fingerprint, self.state.cursor, self.state.quarantine),
             "schedule": self.schedule.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),
             "precision": self.precision.name,
@@ -306,7 +290,7 @@ class Trainer:
         self.world.barrier()  # an end is only good when every rank has come to it
 
     def _check_saved(self) -> None:
-        failure = self.checkpointer.failure if self.checkpointer else None
+        failure = self.saver.checkpointer.failure if self.saver.checkpointer else None
         if failure is not None:
             self._gave_up = True
             first = "free some space" if "space" in failure or "quota" in failure else "mend that"
@@ -316,21 +300,33 @@ class Trainer:
             )
 
     def rescue(self) -> str:
-        """Saves what a failure leaves to be saved, without the other ranks; says what that was."""
-        if self.checkpointer is None:
+        """Saves what a failure leaves to be saved, without exchanges; says what that was. On every rank, which has a
+        part of a shared model; the first one decides."""
+        step, changing = self.state.step, self.train_step.unfinished
+        if self.saver.checkpointer is None:
+            self.saver.offer(step, changing)
             return ""
-        self.checkpointer.wait()
-        step = self.state.step
-        saved = step == self._saved and self.checkpointer.failure is None
+        self.saver.wait()
+        saved = step == self._saved and self.saver.checkpointer.failure is None
         if self.state.cursor is None or saved or self._gave_up:
+            self.saver.decline()
             return ""
-        if self.train_step.unfinished:
-            return f"the weights were being changed, so step {step} is not saved"
         if self.weights.shared_out:
-            return f"the weights are shared out among the ranks, so step {step} is not saved"
-        self._write_checkpoint(background=False)
+            self._note_best()
+            if why := self.saver.rescue(step, changing, self._state):
+                return f"{why}, so step {step} is not saved{self._goes_on()}"
+        elif changing:
+            return f"the weights were being changed, so step {step} is not saved"
+        else:
+            self._write_checkpoint(background=False)
         self._check_saved()
         return f"step {step} is saved"
+
+    def _goes_on(self) -> str:
+        """From where the same command will."""
+        last = self.saver.checkpointer.last if self.saver.checkpointer else None
+        step = step_of(last.name) if last else self._began
+        return f": the same command goes on from step {step}" if step else ", and there is no checkpoint yet"
 
     def _finish(self) -> int:
         self.leave_saved()
@@ -340,8 +336,7 @@ class Trainer:
 
     def closing(self) -> list[Callable[[], object]]:
         """What ends threads and files, to be called one by one: one that fails must not keep the next from it."""
-        saves: list[Callable[[], object]] = [self.checkpointer.wait] if self.checkpointer else []
-        return [*saves, self.loader.close, self._note, self._flush_trace, self.recorder.close]
+        return [self.saver.wait, self.loader.close, self._note, self.tracing.end, self.recorder.close]
 
     def _status(self, state: str, phase: str, **more: Any) -> None:
         self.recorder.status(state, phase, self.state.step, **more)

@@ -69,8 +69,63 @@ def test_files_are_written_by_and_by_and_whole(tmp_path):
         for step in range(STEPS_PER_FILE + 5):
             run.step()
             writer.add(step, run.last[0], np.zeros(1))
+            if writer.full:
+                writer.flush()
     assert [(f.first, f.last) for f in trace_files(tmp_path)] == [(0, STEPS_PER_FILE - 1)]
     assert not list((tmp_path / "trace").glob("*.part"))
+
+
+def gathering(sent):
+    """As three ranks of a node would: the first comes last, and gets what the others sent."""
+
+    def gather(data):
+        sent.append(data)
+        return [sent[-1], *sent[:-1]] if len(sent) == 3 else []
+
+    return gather
+
+
+def test_the_ranks_of_a_node_write_one_file_and_the_rows_of_all_are_read_back(tmp_path, monkeypatch):
+    with Ranks(config(lanes=3), tmp_path, 3, source=memory(), batch_sequences=6) as run:
+        writers = [TraceWriter(tmp_path / "trace", 1, rank, node=4) for rank in range(3)]
+
+        def trained(steps):
+            for step in steps:
+                run.step()
+                for writer, part in zip(writers, run.last, strict=True):
+                    writer.add(step, part, losses(step, part))
+
+        def together():
+            gather = gathering([])
+            for writer in reversed(writers):
+                writer.hand_over(gather)
+            for writer in writers:
+                writer.flush()
+
+        trained(range(1, 4))
+        together()
+        trained(range(4, 6))
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+            patch.setattr("mygpt2.data.trace.replace_file", full)
+            together()
+        trained(range(6, 8))
+        together()
+        trained(range(8, 9))
+        for writer in writers:
+            writer.flush()  # a rank failed: each by itself
+    names = [file.path.name for file in trace_files(tmp_path)]
+    node = "attempt-0001-node-0004-step-{:08d}-{:08d}.parquet"
+    alone = [f"attempt-0001-rank-{rank:04d}-step-00000008-00000008.parquet" for rank in range(3)]
+    assert names == [node.format(1, 3), node.format(4, 7), *alone]
+    table = read_trace(tmp_path).to_pydict()
+    assert list(zip(table["step"], table["slot"], strict=True)) == [(s, slot) for s in range(1, 9) for slot in range(6)]
+    assert [round(loss - slot, 3) for loss, slot in zip(table["loss"], table["slot"], strict=True)] == [
+        step / 1000 for step in table["step"]
+    ]
+
+
+def full(*_):
+    raise OSError(28, "full")
 
 
 def test_the_manifest_from_before_a_fork_is_kept(tmp_path):

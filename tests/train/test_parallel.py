@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ import torch
 import torch.distributed as dist
 
 from mygpt2.board import RankInfo
-from mygpt2.checkpoint import load, verify
-from mygpt2.checkpoint.format import MODEL, OPTIMIZER
+from mygpt2.checkpoint import FileSystem, load, verify, write
+from mygpt2.checkpoint.format import MODEL, OPTIMIZER, tensor_files
+from mygpt2.checkpoint.together import Meeting
 from mygpt2.config import load_config
 from mygpt2.config.schema import OptimizerConfig
-from mygpt2.distributed import World, local, make_mesh, own_rows
+from mygpt2.data.trace import read_trace, trace_files
+from mygpt2.distributed import World, gathered, local, make_mesh, own_rows
 from mygpt2.errors import UserError
 from mygpt2.model import GPT, GPTConfig, LossModule
 from mygpt2.planning.memory import rank_memory
@@ -87,6 +90,9 @@ def test_shared_or_whole_the_losses_the_validations_and_the_samples_are_those_of
     same(*measured)
     texts = [records(each, "samples.jsonl", "step", "text") for each in (run, one)]
     assert texts[0] == texts[1] and len(texts[0]) == 2
+    read = [read_trace(each).drop_columns("loss") for each in (run, one)]
+    assert read[0] == read[1] and read[0].num_rows == STEPS * 8
+    assert {file.path.name[:23] for file in trace_files(run)} == {"attempt-0001-node-0000-"}
 
 
 @pytest.mark.parametrize(
@@ -132,20 +138,6 @@ def test_a_stop_by_sigterm_saves_what_is_shared_and_one_process_goes_on_from_the
     assert harness.last_step(run) == last + 2
 
 
-@pytest.mark.parametrize("kind", ["defect", "killed"])
-def test_a_rank_that_fails_ends_all_and_says_that_nothing_could_be_saved(place, kind):
-    values, folder = place
-    name = f"failed-{kind}"
-    words = harness.command({**values, "train.parallel": "fsdp2"}, folder / "runs", name)
-    meddle = ("tests.life.test_failures", "break_at", "1", "a step", kind)
-    codes = forks.ends(forks.start(words, folder / name, meddle=meddle))
-    assert codes == [70, -9 if kind == "killed" else 70]
-    errors = [line for rank in (0, 1) for line in (folder / f"{name}-{rank}-err").read_text().splitlines()]
-    assert len(errors) == 1 and "rank 1" in errors[0] and "Traceback" not in errors[0], errors
-    ended = json.loads((folder / "runs" / name / "exit.json").read_text())
-    assert (ended["code"], ended["rank"]) == (70, 1) and "step 3 is not saved" in ended["reason"]
-
-
 def sharing(rank, size, port, nodes, name, folder):
     """Three steps with whole models, three with shared ones and the same data; both states exchanged."""
     torch.set_num_threads(1)
@@ -158,7 +150,7 @@ def sharing(rank, size, port, nodes, name, folder):
     config = OptimizerConfig(name=name, lr=1e-3, muon_lr=1e-3)
     for kind in ("whole", "shared"):
         if kind == "whole":
-            weights = Weights(GPT(SHAPE, seed=7))
+            weights = Weights(GPT(SHAPE, seed=7), world)
             module = world.wrap(LossModule(weights.model))
         else:
             weights = SharedWeights(SHAPE, world, nodes, False, None, lambda: GPT(SHAPE, seed=7))
@@ -172,12 +164,37 @@ def sharing(rank, size, port, nodes, name, folder):
         found[f"{kind} losses"] = [result.loss for result in results]
         found[f"{kind} norms"] = [result.grad_norm for result in results]
         saved[kind] = weights.tensors(optimizer)
+        if rank == 0 and kind == "whole":
+            write(Path(folder), 3, *saved[kind], {})
+        world.barrier()
         other = Optimizer(weights.model, config, world.device, world)
-        weights.load_optimizer(other, saved["whole"][1] if rank == 0 or kind == "whole" else {})
+        weights.load_optimizer(other, tensor_files(Path(folder) / "step-00000003", OPTIMIZER))
         back = weights.tensors(other)[1]
         if rank == 0:
             assert back.keys() == saved["whole"][1].keys()
             assert all(torch.equal(tensor, saved["whole"][1][key]) for key, tensor in back.items())
+    stored = Path(folder) / "step-00000004"
+    if rank == 0:
+        write(Path(folder), 4, *saved["shared"], {})
+    meeting = Meeting(world.notes(), "1", range(each))
+    own = weights.share(optimizer)
+    if rank == 0:
+        meeting.lead(Path(folder), 5, own, b"{}\n", FileSystem())
+    elif rank < each:
+        meeting.follow(Path(folder), rank, own, FileSystem())
+    world.barrier()
+    for path in (stored, stored.with_name("step-00000005")):
+        back = SharedWeights(SHAPE, world, nodes, False, None, tensor_files(path, MODEL))
+        state = Optimizer(back.model, config, world.device, world)
+        back.load_optimizer(state, tensor_files(path, OPTIMIZER))
+        again = back.tensors(state)
+        if rank == 0:
+            assert len(list(path.iterdir())) == (4 if path == stored else 2 * each + 2)
+            read = load(path)
+            for found_here, expected in zip([*again, read.model, read.optimizer], 2 * saved["shared"], strict=True):
+                assert found_here.keys() == expected.keys()
+                assert all(torch.equal(tensor, expected[key]) for key, tensor in found_here.items())
+        assert gathered(back.model.wte)[SHAPE.vocab_size :].eq(0).all()
     with weights.whole() as model:
         found["whole model"] = [float(p.detach().double().sum()) for p in model.parameters()]
     assert all(p.is_meta for p in weights.view.parameters()), "the whole weights are let go"

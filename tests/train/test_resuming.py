@@ -163,7 +163,7 @@ def test_where_one_can_be_read_the_run_goes_on_from_it(quick, monkeypatch, capsy
     with monkeypatch.context() as patch:
         unreadable(patch, errno.EIO, "step-00000006")
         assert quick(steps=8) == 0
-    assert "passing over step-00000006: checkpoint" in capsys.readouterr().out
+    assert "passing over step-00000006: model.safetensors cannot be read" in capsys.readouterr().out
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(quick):
