@@ -240,13 +240,8 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Validation loss on the held-out set, computed the same way on every device and rank count."""
 
-    interval: int = setting(
-        250,
-        "Steps between validations; one always runs at the end. 0: only then.",
-        title="Validation interval",
-        unit="steps",
-        ge=0,
-    )
+    interval: int = setting(250, "Steps between validations; one always runs at the end. 0: only then.",
+                            title="Validation interval", unit="steps", ge=0)  # fmt: skip
     batch: int | None = setting(
         None, "Sequences per forward pass; does not change the result.", title="Validation batch", unit="sequences",
         ge=1,
@@ -260,13 +255,8 @@ class EvalConfig(Section):
     measure_yardstick: bool = setting(
         False, "Measure the yardstick at the start where no result is cached.", title="Measure the yardstick"
     )
-    hellaswag: str | None = setting(
-        None,
-        "Also HellaSwag: `hub`, or the path of its validation set.",
-        title="HellaSwag",
-        min_length=1,
-        example="hub",
-    )
+    hellaswag: str | None = setting(None, "Also HellaSwag: `hub`, or the path of its validation set.",
+                                    title="HellaSwag", min_length=1, example="hub")  # fmt: skip
     hellaswag_interval: int = setting(
         0, "Steps between HellaSwag runs; 0: only at the end.", title="HellaSwag interval", unit="steps", ge=0
     )
@@ -299,13 +289,8 @@ class SampleConfig(Section):
 class CheckpointConfig(Section):
     """What is kept. At least one verified checkpoint always remains."""
 
-    interval: int = setting(
-        500,
-        "Steps between checkpoints; one is always written at the end.",
-        title="Checkpoint interval",
-        unit="steps",
-        ge=1,
-    )
+    interval: int = setting(500, "Steps between checkpoints; one is always written at the end.",
+                            title="Checkpoint interval", unit="steps", ge=1)  # fmt: skip
     keep_last: int = setting(2, "Newest checkpoints kept.", title="Keep the newest", unit="checkpoints", ge=1)
     keep_every: int = setting(
         0, "Checkpoints of every N-th step are kept for ever; 0: none.", title="Keep every", unit="steps", ge=0
@@ -313,10 +298,9 @@ class CheckpointConfig(Section):
     keep_best: bool = setting(True, "Keep the checkpoint with the lowest validation loss.", title="Keep the best")
     background: bool = setting(True, "Write checkpoints while training goes on.", title="Save in the background")
     sharded: Literal["auto", "on", "off"] = setting(
-        "auto",
-        "Ranks that share a model (`fsdp2`, `hsdp`) each write their own part of a checkpoint. `auto`: from 4 GB on.",
-        title="Sharded checkpoints",
-    )
+        "auto", "Ranks that share a model (`fsdp2`, `hsdp`) each write their own part of a checkpoint. "
+        "`auto`: from 4 GB on.", title="Sharded checkpoints",
+    )  # fmt: skip
 
 
 class LogConfig(Section):

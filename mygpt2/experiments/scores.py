@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.checkpoint.format import load, weights_sha256
+from mygpt2.checkpoint.parts import count_parts
 from mygpt2.errors import UserError
 from mygpt2.experiments.running import call
 from mygpt2.files import read_json
@@ -72,11 +74,14 @@ def scores(
 
 
 def weights_of(run: RunDir, step: int) -> str:
-    """The digest of a checkpoint's weights, from its manifest. UserError where it is not there any more."""
+    """The digest of a checkpoint's weights, from its manifest, or for weights in parts from themselves. UserError where
+    it is not there any more."""
     folder = run.checkpoints_dir / f"step-{step:08d}"
     files = (read_json(folder / "MANIFEST.json", run.path) or {}).get("files")
     model = files.get("model.safetensors") if isinstance(files, dict) else None
     digest = model.get("sha256") if isinstance(model, dict) else None
+    if isinstance(files, dict) and count_parts(files):
+        return weights_sha256(load(folder, optimizer=False))
     if not isinstance(digest, str):
         raise UserError(
             f"run {run.name!r} has no whole checkpoint of its last step {step:,}, which is what would be judged; train "
