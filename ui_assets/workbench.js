@@ -24,7 +24,7 @@ window.workbench = (() => {
   function linkFollowed() { followed = true; }
 
   // Another tab or another run is a move, which Back takes back; a zoom is none, nor is what the page does by itself.
-  const MOVES = ["tab", "view", "runs", "run", "source", "models", "part", "study", "first", "second"];
+  const MOVES = ["tab", "view", "runs", "run", "source", "models", "part", "study", "first", "second", "name"];
   const MOVE_MS = 3000;
 
   // Merges flat strings into the query part of the address; null takes a key away.

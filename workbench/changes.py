@@ -29,7 +29,7 @@ def stamp(runs: Path) -> str:
     """
     ours = runs / ".workbench"
     seen = [_seen(str(path)) for path in (runs, ours, ours / "jobs", ours / "ended", ours / "alerts.jsonl")]
-    for folder, more in ((ours / "tasks", ""), (runs, "/metrics.jsonl")):
+    for folder, more in ((ours / "tasks", ""), (runs / "_experiments", ""), (runs, "/metrics.jsonl")):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):

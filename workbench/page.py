@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 # The tabs in their order, each with the key that opens it after g. A tab is the package workbench.tabs.NAME, whose
 # `tab.build(context, page)` is called within it; its script and style are ui_assets/tab-NAME.js and .css, if any.
-TABS = {"train": "t", "monitor": "m", "ripples": "r", "compare": "c", "sample": "s", "tokenizer": "k", "data": "d"}
+TABS = {
+    "train": "t", "monitor": "m", "experiments": "e", "ripples": "r", "compare": "c", "sample": "s", "tokenizer": "k",
+    "data": "d",
+}  # fmt: skip
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Gradio tells every component that showed an event's progress of every later event, each time by a search through the
 # whole page: with the outputs of our polls among them that was a third of the work of opening a page.

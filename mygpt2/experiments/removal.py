@@ -1,0 +1,91 @@
+"""Takes an experiment away and brings it back: one rename of its folder. Its runs are runs, and go or stay as such.
+
+runs/_trash/_experiments/<name>-<YYYYMMDD-HHMMSS>/   a deleted experiment, whole, until the trash is emptied
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt2.errors import UserError
+from mygpt2.experiments.folder import FOLDER, NAME, check_experiment
+from mygpt2.files import cannot_write
+from mygpt2.run_dir.moves import TRASH
+
+ENTRY = re.compile(rf"(?P<name>{NAME.pattern})-(?P<time>\d{{8}}-\d{{6}})")
+_STAMP = "%Y%m%d-%H%M%S"
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A deleted experiment. `entry` is its folder in the trash, `time` when it was deleted (seconds)."""
+
+    entry: str
+    name: str
+    time: float
+    path: Path
+
+
+def remove(runs: Path, name: str) -> Removed:
+    """Moves an experiment's folder to the trash; whoever asks has seen that nobody is at work on it.
+
+    UserError where there is none, or it cannot be moved.
+    """
+    runs = Path(os.path.abspath(runs))
+    folder, trash = runs / FOLDER / check_experiment(name), runs / TRASH / FOLDER
+    if folder.is_symlink() or not folder.is_dir():
+        raise UserError(f"there is no experiment {name!r} in {runs}; python -m mygpt2 runs list shows the runs")
+    if (runs / TRASH).is_symlink() or trash.is_symlink():
+        raise UserError(f"{trash} is a link to another place; a deleted experiment stays in its folder of runs")
+    try:
+        trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = time.time()
+        while os.path.lexists(to := trash / f"{name}-{time.strftime(_STAMP, time.localtime(now))}"):
+            now += 1
+        os.rename(folder, to)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    return Removed(to.name, name, now, to)
+
+
+def restore(runs: Path, entry: str) -> str:
+    """Brings a deleted experiment back under its name, which is returned. UserError where that is taken."""
+    runs = Path(os.path.abspath(runs))
+    found = next((each for each in removed(runs) if each.entry == entry), None)
+    if found is None:
+        raise UserError(f"no deleted experiment {entry[:90]!r} in {runs / TRASH / FOLDER}")
+    target = runs / FOLDER / found.name
+    if os.path.lexists(target):
+        raise UserError(f"there is an experiment {found.name!r} again; delete that one first")
+    try:
+        target.parent.mkdir(exist_ok=True)
+        os.rename(found.path, target)
+    except OSError as error:
+        raise cannot_write(target, error) from None
+    return found.name
+
+
+def removed(runs: Path) -> list[Removed]:
+    """Deleted experiments, the latest first."""
+    folder = Path(runs) / TRASH / FOLDER
+    try:
+        names = os.listdir(folder) if not folder.is_symlink() else []
+    except OSError:
+        return []
+    found = []
+    for entry in names:
+        path = folder / entry
+        if (match := ENTRY.fullmatch(entry)) and path.is_dir() and not path.is_symlink():
+            found.append(Removed(entry, match["name"], _time(match["time"]), path))
+    return sorted(found, key=lambda each: (each.time, each.entry), reverse=True)
+
+
+def _time(stamp: str) -> float:
+    try:
+        return time.mktime(time.strptime(stamp, _STAMP))
+    except (ValueError, OverflowError):
+        return 0.0

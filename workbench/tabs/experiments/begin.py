@@ -1,0 +1,252 @@
+"""From a form's values to an experiment: checked by the engine, with its cost, and the one command that runs it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mygpt2.config import RunConfig, preset_names
+from mygpt2.errors import UserError
+from mygpt2.experiments.arms import Arm, Spec, parts_of, read_arm
+from mygpt2.experiments.cost import Cost
+from mygpt2.experiments.folder import check_experiment
+from mygpt2.files import cannot_write, replace_json
+from mygpt2.format import duration
+from mygpt2.planning import likely_device
+from mygpt2.run_dir.marks import current_runs
+from mygpt2.run_dir.paths import RunDir
+from workbench import forms, words
+from workbench.context import Context
+from workbench.evaluations.start import protocol_of, protocols
+from workbench.jobs import Task
+from workbench.jobs.records import HOLDING
+from workbench.tabs.experiments.found import KIND, KINDS, LABEL, Experiments
+
+RUN, PRESET = "run:", "preset:"
+MOST_CHANGES = 40  # lines of changed settings
+MOST_STEPS = 10**9
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment that can begin. `pieces` are its runs and their steps, `file` what is written before it starts."""
+
+    kind: str
+    name: str
+    argv: tuple[str, ...]
+    pieces: Mapping[str, int]
+    cost: Cost
+    told: str
+    device: str
+    notes: tuple[str, ...] = ()
+    file: tuple[Path, str] | None = field(default=None)
+
+    @property
+    def command(self) -> str:
+        return shlex.join(("python", *self.argv[1:]))
+
+
+def choices(context: Context) -> list[tuple[str, str]]:
+    """(label, value) of what an experiment can begin from: runs, then presets."""
+    runs = [(run.name, RUN + run.name) for run in current_runs(context.runs) if run.config_file.is_file()]
+    return [*runs, *((f"preset {name}", PRESET + name) for name in preset_names())]
+
+
+def texts(context: Context) -> list[tuple[str, str]]:
+    """(label, value) of the texts that arms can be scored on."""
+    return [("held-out text of the base", "run"), *protocols(context)]
+
+
+def default_base(context: Context, ticked: Any) -> str:
+    """What to begin with where nothing was chosen: a run that is ticked in Monitor, or the latest that is no arm."""
+    listed = ticked if isinstance(ticked, list) else []
+    own = [run for run in current_runs(context.runs) if not parts_of(run.name) and run.config_file.is_file()]
+    names = {run.name for run in own}
+    if wanted := next((name for name in listed if name in names), None):
+        return RUN + str(wanted)
+    latest = max(own, key=lambda run: run.config_file.stat().st_mtime, default=None)
+    return RUN + latest.name if latest else PRESET + "tiny"
+
+
+def plan(context: Context, kind: str, values: Values) -> Plan:
+    """What this form would begin. Reads, and writes nothing. UserError for what cannot be."""
+    if kind not in PLANS:
+        raise UserError(f"experiments of kind {kind!r} are not known; choose from: {', '.join(PLANS)}")
+    return PLANS[kind](context, values)
+
+
+def judge(context: Context, values: Values) -> Plan:
+    """Is the variant better than the base?"""
+    from mygpt2.experiments.judge import Question, prepare
+
+    common = _steps(values)
+    changed = changes(context, str(values.get("changes") or ""))
+    base, named = str(values.get("base") or ""), str(values.get("variant") or "")
+    if not named and not changed:
+        raise UserError("choose what to compare with, or change a setting of the base, such as optimizer.lr = 0.003")
+    base_spec = Spec(_what(context, base), tuple(common))
+    variant_spec = Spec(_what(context, named or base), (*common, *changed))
+    protocol = protocol_of(context, values.get("protocol") or "run")
+    count = _whole(values.get("replicates"), "Pairs of seeds", 3)
+    prepared = prepare(Question(base_spec, variant_spec, context.runs, count, protocol))
+    for arm in (prepared.base, prepared.variant):
+        _check_files(context, arm)
+    argv = [base_spec.what, *([variant_spec.what] if named else []), "--replicates", str(count), "--protocol", protocol]
+    argv += ["--runs", str(context.runs), *_prefixed("base", common)]
+    argv += _prefixed("variant", [*(common if named else []), *changed])
+    return Plan(
+        "judge", prepared.experiment, _command("judge", argv),
+        {piece.run: piece.config.train.steps for piece in prepared.all_pieces}, prepared.cost(),
+        f"Is {prepared.variant.told} better than {prepared.base.told}?",
+        likely_device(prepared.base.config.train.device), tuple(prepared.notices),
+    )  # fmt: skip
+
+
+def cost_told(context: Context, made: Plan) -> list[str]:
+    """What an experiment takes, in sentences: time, machine, and what waits before it."""
+    cost, lines = made.cost, []
+    if not cost.runs:
+        lines.append("Nothing is to be trained: all of its runs are there.")
+    elif cost.seconds is None:
+        lines.append(
+            f"{_runs(cost.runs)} to train, {words.brief(cost.tokens)} tokens; how long is not known: "
+            f"{cost.basis.removeprefix('unknown: ')}."
+        )
+    else:
+        spread = f" ({duration(cost.low or 0)} to {duration(cost.high or 0)})" if cost.low and cost.high else ""
+        lines.append(
+            f"About {duration(cost.seconds)}{spread}: {_runs(cost.runs)} to train, {words.brief(cost.tokens)} tokens; "
+            f"{cost.basis}."
+        )
+    if cost.runs:
+        lines.append(
+            f"One run after the other, each with all of this machine's {made.device}; evaluations come on top."
+        )
+    busy = [job.run for job in context.jobs.queue() if job.state in HOLDING]
+    waiting = len(context.jobs.queue()) - len(busy)
+    if busy:
+        lines.append(
+            f"At work now: {', '.join(busy[:3])}; it waits in the queue{f' behind {waiting} more' if waiting else ''}."
+        )
+    return lines
+
+
+def start(context: Context, experiments: Experiments, made: Plan) -> Task:
+    """Begins an experiment as a task that outlives page and server. UserError where it is under way already."""
+    context.changes()
+    check_experiment(made.name)
+    tasks = context.jobs.tasks
+    if any(task.running and task.label == LABEL + made.name for task in tasks.list(KIND)):
+        raise UserError(f"{made.name} is at work already; wait for it, or stop it first")
+    record = {
+        "schema": 1, "kind": made.kind, "argv": list(made.argv), "pieces": dict(made.pieces),
+        "seconds": made.cost.seconds, "told": made.told, "time": time.time(),
+    }  # fmt: skip
+    file = experiments.asked_file(made.name)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if made.file:
+            made.file[0].write_text(made.file[1], encoding="utf-8")
+        replace_json(file, record)
+    except OSError as error:
+        raise cannot_write(file, error) from None
+    return tasks.start(KIND, made.argv, label=LABEL + made.name)
+
+
+def go_on(context: Context, experiments: Experiments, name: str) -> Task:
+    """Starts an experiment that was stopped by the command it was begun with."""
+    context.changes()
+    one = experiments.get(name)
+    words = one.asked.argv
+    if one.at_work:
+        raise UserError(f"{name} is at work already")
+    if len(words) < 4 or words[1:3] != ("-m", "mygpt2") or words[3] not in KINDS:
+        raise UserError(f"{name} was not begun on this page; give its command once more in a terminal, and it goes on")
+    return context.jobs.tasks.start(KIND, (sys.executable, *words[1:]), label=LABEL + name)
+
+
+def changes(context: Context, text: str) -> list[str]:
+    """Settings as a person types them, a line each (`optimizer.lr = 0.003`), as words of a command. UserError."""
+    found: list[str] = []
+    lines = [line.strip() for line in text.replace(";", "\n").splitlines() if line.strip()]
+    if len(lines) > MOST_CHANGES:
+        raise UserError(f"{len(lines)} changed settings are too many; give at most {MOST_CHANGES}")
+    for line in lines:
+        name, sign, value = line.removeprefix("--").partition("=" if "=" in line else " ")
+        name, value = name.strip(), value.strip()
+        if not sign or not value or "." not in name:
+            raise UserError(f"{line[:80]!r} is not a setting; write one on each line, such as optimizer.lr = 0.003")
+        if name in forms.NAMING:
+            forms.NAMING[name](context, value.strip("\"'"))
+        found += [f"--{name}", value.strip("\"'")]
+    return found
+
+
+def _what(context: Context, value: str) -> str:
+    """A choice as the engine takes it, checked: a run of this folder, or a preset."""
+    if value.startswith(PRESET) and value.removeprefix(PRESET) in preset_names():
+        return value
+    name = value.removeprefix(RUN)
+    if not name:
+        raise UserError("no run is chosen; choose a run or a preset to begin from")
+    run = context.run(name)
+    context.configuration(run)
+    return RUN + run.name
+
+
+def _check_files(context: Context, arm: Arm) -> None:
+    """UserError where the settings of an arm name data or models that nobody may type here."""
+    values = arm.config.model_dump(mode="json")
+    for name, check in forms.NAMING.items():
+        section, _, key = name.partition(".")
+        value = values.get(section, {}).get(key)
+        if isinstance(value, str) and value:
+            check(context, value)
+
+
+def base_config(context: Context, value: str) -> tuple[str, RunConfig]:
+    """(what it is called, its settings) of a choice."""
+    arm = read_arm(Spec(_what(context, value)), context.runs)
+    return arm.told, arm.config
+
+
+def _steps(values: Values) -> list[str]:
+    steps = values.get("steps")
+    if steps in (None, "", 0):
+        return []
+    return ["--train.steps", str(_whole(steps, "Steps", 0, MOST_STEPS))]
+
+
+def _whole(value: Any, what: str, default: int, most: int = 100) -> int:
+    if value in (None, ""):
+        return default
+    text = str(value).strip()
+    found = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
+    if found is None or not 1 <= found <= most:
+        raise UserError(f"{what}: {str(value)[:40]!r} is not possible; give a whole number from 1 to {most:,}")
+    return found
+
+
+def _prefixed(who: str, settings: list[str]) -> list[str]:
+    return [f"--{who}.{word.removeprefix('--')}" if i % 2 == 0 else word for i, word in enumerate(settings)]
+
+
+def _command(verb: str, rest: list[str]) -> tuple[str, ...]:
+    return (sys.executable, "-m", "mygpt2", verb, *rest)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def run_dir(context: Context, name: str) -> RunDir:
+    return RunDir(context.runs / name)
+
+
+PLANS: dict[str, Callable[[Context, Values], Plan]] = {"judge": judge}

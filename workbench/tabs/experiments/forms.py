@@ -1,0 +1,91 @@
+"""The three questions as one piece of markup: plain fields, read by the tab's script and checked again by the server.
+
+Components of Gradio's would be some thirty more of them, through all of which it walks for most of what happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench import html
+from workbench.html import Markup, escape
+
+Kind = Literal["number", "text", "lines", "choice"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a question. `choices`: (label, value), before those that the live view tells; `more`: folded."""
+
+    name: str
+    label: str
+    info: str = ""
+    kind: Kind = "text"
+    value: str = ""
+    placeholder: str = ""
+    choices: Sequence[tuple[str, str]] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its form. `short` is what Monitor's menu calls it."""
+
+    title: str
+    more: str
+    short: str
+    fields: Sequence[Field]
+
+
+BASE = Field("base", "Base", "a run, or a preset", "choice")
+PROTOCOL = Field("protocol", "Text", "that all are scored on", "choice", "run", more=True)
+SAME = ("the same, with the changes below", "")
+QUESTIONS: dict[str, Question] = {
+    "judge": Question(
+        "Is this better than …?",
+        "Two recipes on equal batches, over pairs of seeds: keep, drop or undecided.", "Is something better than it?",
+        (
+            BASE, Field("variant", "Against", "a run, a preset, or the base changed", "choice", choices=[SAME]),
+            Field("changes", "Changed settings", "one on a line", "lines", placeholder="optimizer.lr = 0.003"),
+            Field("replicates", "Pairs of seeds", "1 speaks of two models, more of the recipes", "number", "3"),
+            PROTOCOL, Field("steps", "Steps of each run", "empty: as the base has them", "number", more=True),
+        ),
+    ),
+}  # fmt: skip
+
+
+def forms() -> Markup:
+    """All questions, each a fold with its form; the first is open."""
+    found = (_question(kind, question, place == 0) for place, (kind, question) in enumerate(QUESTIONS.items()))
+    return Markup(f'<div class="wb-exp-forms"><h3>Begin an experiment</h3>{html.join(found)}</div>')
+
+
+def _question(kind: str, question: Question, first: bool) -> Markup:
+    usual = html.join(_field(kind, field) for field in question.fields if not field.more)
+    rare = html.join(_field(kind, field) for field in question.fields if field.more)
+    folded = f'<details class="wb-exp-rare"><summary>More</summary>{rare}</details>' if rare else ""
+    return Markup(
+        f'<details class="wb-exp-form" data-kind="{kind}" id="wb-exp-form-{kind}"{" open" if first else ""}>'
+        f"<summary>{escape(question.title)}</summary>{html.note(question.more)}{usual}{folded}"
+        f'<div data-live="experiments.cost-{kind}"></div></details>'
+    )
+
+
+def _field(kind: str, field: Field) -> Markup:
+    id = f"wb-exp-{kind}-{field.name}"
+    same = f'id="{id}" data-field="{field.name}" autocomplete="off"'
+    info = f'<small id="{id}-info">{escape(field.info)}</small>' if field.info else ""
+    same += f' aria-describedby="{id}-info"' if info else ""
+    if field.kind == "choice":
+        listed = html.join(
+            Markup(f'<option value="{escape(v)}">{escape(label)}</option>') for label, v in field.choices
+        )
+        box = f'<select {same} data-usual="{escape(field.value)}">{listed}</select>'
+    elif field.kind == "lines":
+        box = f'<textarea {same} rows="2" placeholder="{escape(field.placeholder)}"></textarea>'
+    else:
+        number = ' type="number" min="1" step="1"' if field.kind == "number" else ' type="text"'
+        box = f'<input {same}{number} value="{escape(field.value)}" placeholder="{escape(field.placeholder)}">'
+    return Markup(f'<label for="{id}">{escape(field.label)}{info}</label>{box}')

@@ -1,0 +1,308 @@
+"""Experiments as they lie on disk: what was asked, their runs, looks and ledger. All that the tab knows of their files.
+
+The engine writes runs/_experiments/<name>/ (see mygpt2/experiments/folder.py). What the page itself was asked for lies
+beside it, so that it can go on with the same command:
+
+    runs/.workbench/experiments/<name>.json   {"kind", "argv", "pieces": {run: steps}, "seconds", "told", "time"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mygpt2.errors import UserError
+from mygpt2.experiments.arms import parts_of
+from mygpt2.experiments.folder import FOLDER, NAME, ExperimentDir
+from mygpt2.files import read_json
+from mygpt2.inside import SMALL_BYTES, read_inside
+from mygpt2.records import number, whole
+from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.liveness import state_of
+from mygpt2.run_dir.paths import NAME as RUN_NAME
+from workbench.context import Context
+from workbench.jobs import Task
+
+KIND = "experiment"  # of its task
+LABEL = "experiment "  # and the beginning of the task's label
+KINDS = ("judge", "sweep", "ladder")
+MOST_RUNS = 400  # of one experiment that are looked at
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of an experiment. `state` is a run's or `missing`; `steps` are those it is to make, None where unknown."""
+
+    run: str
+    arm: str
+    replicate: int | None
+    state: str = "missing"
+    step: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    reason: str = ""
+    diverged: bool = False
+
+    @property
+    def at_work(self) -> bool:
+        return self.state in ("queued", "starting", "running", "saving")
+
+    @property
+    def over(self) -> bool:
+        return self.state == "finished" or self.diverged
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What this page was asked for last: the command, the runs it needs with their steps, and its cost as told."""
+
+    argv: tuple[str, ...] = ()
+    pieces: Mapping[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    told: str = ""
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment as it is now. `problems` are sentences on files that are damaged; `lost` lines of its ledger."""
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    looks: Sequence[Mapping[str, Any]]
+    ledger: Sequence[Mapping[str, Any]]
+    lost: int
+    members: Sequence[Member]
+    asked: Asked
+    task: Task | None
+    problems: Sequence[str]
+    left_out: int = 0
+    changed: float = 0.0
+
+    @property
+    def runs(self) -> list[str]:
+        return [member.run for member in self.members if member.state != "missing"]
+
+    @property
+    def at_work(self) -> bool:
+        return bool(self.task and self.task.running) or any(member.at_work for member in self.members)
+
+    @property
+    def standing(self) -> str:
+        """In a word: running, stopped, failed, finished, or damaged where nothing can be told."""
+        if self.at_work:
+            return "running"
+        if self.task and self.task.created >= self._last_look and self.task.state in ("stopped", "failed", "lost"):
+            return self.task.state
+        if self.looks or self.ledger:
+            return "finished"
+        return "damaged" if self.problems else "stopped"
+
+    @property
+    def _last_look(self) -> float:
+        return max((number(look.get("time")) or 0.0 for look in self.looks), default=0.0)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the training is done, from 0 to 1; None where its length is not known."""
+        known = [(member.step, member.steps) for member in self.members if member.steps]
+        if not known or not self.at_work:
+            return None
+        return min(1.0, sum(min(step, steps or 0) for step, steps in known) / sum(steps or 0 for _, steps in known))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of the run at work; None where nothing is at work that tells it."""
+        progress = self.task.progress if self.task and self.task.running else None
+        left = sum(m.steps - min(m.step, m.steps) for m in self.members if m.steps and not m.over)
+        if progress is None or not progress.rate or progress.unit != "steps":
+            return None
+        return left / progress.rate
+
+
+class Experiments:
+    """All experiments of a folder of runs. What has ended is not read again until its files change."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[str, tuple[Any, Member]] = {}
+
+    @property
+    def folder(self) -> Path:
+        return self._context.runs / FOLDER
+
+    def names(self) -> list[str]:
+        """Also those whose files cannot be read: they are told."""
+        found = set()
+        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+            found = {e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False)}
+        return sorted(found | {task.label.removeprefix(LABEL) for task in self._tasks().values() if task.running})
+
+    def all(self) -> list[Experiment]:
+        """Every experiment, those at work first, then the latest changed."""
+        tasks, runs = self._tasks(), self._runs()
+        found = [self._read(name, tasks.get(name), runs.get(name, [])) for name in self.names()]
+        return sorted(found, key=lambda each: (not each.at_work, -each.changed, each.name))
+
+    def get(self, name: str) -> Experiment:
+        """One experiment. UserError where there is none of this name."""
+        found = next((each for each in self.all() if each.name == name), None)
+        if found is None:
+            raise UserError(f"there is no experiment {name[:60]!r} in {self._context.runs}; choose one from the list")
+        return found
+
+    def asked_file(self, name: str) -> Path:
+        return self._context.runs / ".workbench" / "experiments" / f"{name}.json"
+
+    def _tasks(self) -> dict[str, Task]:
+        """The latest task of each experiment that has one."""
+        found: dict[str, Task] = {}
+        for task in self._context.jobs.tasks.list(KIND):
+            name = task.label.removeprefix(LABEL)
+            if NAME.fullmatch(name):
+                found.setdefault(name, task)
+        return found
+
+    def _runs(self) -> dict[str, list[str]]:
+        """Runs by the experiment that their names begin with."""
+        found: dict[str, list[str]] = {}
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self._context.runs)):
+                if RUN_NAME.fullmatch(name) and (parts := parts_of(name)):
+                    found.setdefault(parts[0], []).append(name)
+        return found
+
+    def _read(self, name: str, task: Task | None, runs: Sequence[str]) -> Experiment:
+        folder = ExperimentDir(self.folder / name)
+        problems: list[str] = []
+        settings = self._settings(folder, task, problems)
+        ledger, lost = self._ledger(folder, problems)
+        looks, left_out = self._looks(folder, problems)
+        asked = self._asked(name)
+        looks = [_counted(look, ledger) for look in looks]
+        places = _places(looks)
+        names = list(dict.fromkeys([*places, *asked.pieces, *runs]))[:MOST_RUNS]
+        members = [self._member(run, asked.pieces.get(run), places.get(run)) for run in names]
+        members.sort(key=lambda member: member.arm != "base")
+        kind = str(settings.get("kind") or next((kind for kind in KINDS if kind in settings), ""))
+        if kind not in KINDS and task and len(task.argv) > 3 and task.argv[3] in KINDS:
+            kind = task.argv[3]  # its folder is about to be made
+        return Experiment(
+            name, kind if kind in KINDS else "", settings, looks, ledger, lost, members, asked, task, problems,
+            left_out, max([asked.time, *(_mtime(path) for path in (folder.path, folder.ledger_file))]),
+        )  # fmt: skip
+
+    def _settings(self, folder: ExperimentDir, task: Task | None, problems: list[str]) -> dict[str, Any]:
+        if not folder.settings_file.exists():
+            if not (task and task.running):
+                problems.append("experiment.toml is missing, so that nothing tells what was asked.")
+            return {}
+        try:
+            return folder.settings()
+        except UserError as error:
+            problems.append(f"{str(error)[:300]}.")
+            return {}
+
+    def _ledger(self, folder: ExperimentDir, problems: list[str]) -> tuple[list[dict[str, Any]], int]:
+        try:
+            found = folder.ledger() if folder.ledger_file.exists() else None
+        except UserError as error:
+            problems.append(f"{str(error)[:300]}.")
+            return [], 0
+        if found and found.damaged:
+            word = "line of the ledger is" if found.damaged == 1 else "lines of the ledger are"
+            problems.append(f"{found.damaged} {word} damaged; each is counted as a question that decided nothing.")
+        return (found.records, found.damaged) if found else ([], 0)
+
+    def _looks(self, folder: ExperimentDir, problems: list[str]) -> tuple[list[dict[str, Any]], int]:
+        if not folder.verdict_file.exists():
+            return [], 0
+        record = read_json(folder.verdict_file, folder.path)
+        if record is None or not isinstance(record.get("looks"), list):
+            problems.append(
+                "verdict.json cannot be read; what the ledger says is shown, and the runs are as they were."
+            )
+            return [], 0
+        looks = folder.looks()
+        if odd := len(record["looks"]) - len(looks):
+            problems.append(f"{odd} of the looks in verdict.json cannot be read.")
+        return looks, whole(record.get("left_out")) or 0
+
+    def _asked(self, name: str) -> Asked:
+        record = read_json(self.asked_file(name), self._context.runs, most=SMALL_BYTES) or {}
+        argv, pieces = record.get("argv"), record.get("pieces")
+        return Asked(
+            tuple(str(word) for word in argv) if isinstance(argv, list) else (),
+            {run: steps for run, steps in pieces.items() if RUN_NAME.fullmatch(run) and whole(steps)}
+            if isinstance(pieces, dict) else {},
+            number(record.get("seconds")), str(record.get("told") or ""), number(record.get("time")) or 0.0,
+        )  # fmt: skip
+
+    def _member(self, name: str, steps: int | None, place: tuple[str, int] | None) -> Member:
+        run = RunDir(self._context.runs / name)
+        stamp = (_mtime(run.status_file), _mtime(run.exit_file), steps, place)
+        known = self._known.get(name)
+        if known and known[0] == stamp and not known[1].at_work and stamp[0]:
+            return known[1]
+        found = _seen(run, steps, place)
+        self._known[name] = (stamp, found)
+        return found
+
+
+def settings_text(experiment: Experiment, runs: Path) -> str:
+    """experiment.toml as it is written. UserError where it cannot be read."""
+    folder = runs / FOLDER / experiment.name
+    try:
+        return read_inside(folder / "experiment.toml", folder, most=SMALL_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise UserError(f"experiment.toml cannot be read: {error.strerror or error}") from None
+
+
+def _seen(run: RunDir, steps: int | None, place: tuple[str, int] | None) -> Member:
+    parts = parts_of(run.name)
+    arm, replicate = place or ((parts[1], parts[2]) if parts else (run.name, None))
+    if not run.exists():
+        return Member(run.name, arm, replicate, steps=steps)
+    from mygpt2.experiments.pieces import outcome
+
+    state, ended = state_of(run), outcome(run.path.parent, run.name)
+    return Member(
+        run.name, arm, replicate, ended.state, ended.step, steps or whole(state.status.get("steps")),
+        number(state.status.get("loss")), ended.reason, ended.diverged,
+    )  # fmt: skip
+
+
+def _places(looks: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """(arm, replicate) of the runs that looks name: those that were named to it are not called after it."""
+    found: dict[str, tuple[str, int]] = {}
+    for look in looks:
+        pairs = look.get("replicates")
+        for pair in pairs if isinstance(pairs, list) else []:
+            if not isinstance(pair, dict):
+                continue
+            for key, arm in (("base", "base"), ("variant", str(look.get("variant") or "variant")[:40])):
+                name = pair.get(key)
+                if isinstance(name, str) and RUN_NAME.fullmatch(name):
+                    found.setdefault(name, (arm, whole(pair.get("number")) or 1))
+    return found
+
+
+def _counted(look: dict[str, Any], ledger: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The look with how many different variants its baseline had been asked about by then."""
+    then = number(look.get("time"))
+    if not isinstance(look.get("ledger"), dict) or then is None:
+        return look
+    before = {str(line.get("variant")) for line in ledger if (number(line.get("time")) or 0.0) <= then}
+    return {**look, "ledger": {**look["ledger"], "challengers": len(before) or 1}}
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
