@@ -28,6 +28,7 @@ VERBS = {
     "eval": "measure a model: loss on a named text, HellaSwag",
     "export": "write a model as a folder for transformers, or as a GGUF file",
     "import": "turn a .pt or .bin file into a folder of safetensors",
+    "certify": "write down what a run was, and prove it by training parts of it again",
     "data": "inspect, fetch or prepare a data source",
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",

@@ -1,0 +1,169 @@
+"""`certify`: one changed bit is named, wherever it is; parts trained again come out as they were, and a forgery not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mygpt2.certify import certificate, recheck
+from mygpt2.certify.recheck import Found, Segment
+from mygpt2.config import load_config
+from mygpt2.errors import UserError
+from mygpt2.run_dir import RunDir
+from tests.life import harness
+from tests.train.test_attempt import cache, calm, source  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def run(calm: Path, tmp_path: Path) -> RunDir:  # noqa: F811
+    """A copy of a run of twelve steps that keeps the checkpoints of the steps 8 and 12."""
+    return RunDir(Path(shutil.copytree(calm, tmp_path / "runs" / "run")))
+
+
+@pytest.fixture(autouse=True)
+def children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started finds this code, and takes one core."""
+    monkeypatch.setenv("PYTHONPATH", str(harness.REPO))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def flip(path: Path, at: int) -> None:
+    """Changes one bit of a byte."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_whole_way_from_a_certificate_to_parts_trained_again(mygpt2, run: RunDir) -> None:
+    runs = ("--runs", str(run.path.parent))
+    made = mygpt2("certify", "run", *runs)
+    assert made.code == 0 and "the checkpoints of steps 8, 12 of run" in made.out, made.err
+    known = certificate.read(run.path / certificate.NAME)
+    assert certificate.differences(run, known) == []
+    assert recheck.segments(run, known) == ([Segment(0, 8), Segment(8, 12)], [])
+    before = sorted(path.name for path in run.path.iterdir())
+    again = mygpt2("certify", "run", *runs, "--recheck", "5")
+    assert again.code == 0, again.err
+    assert again.out.splitlines()[-3:] == [
+        "steps 1 to 8: equal to the bit", "steps 9 to 12: equal to the bit",
+        "run: 2 of 2 parts trained again and found as they were",
+    ]  # fmt: skip
+    assert sorted(path.name for path in run.path.iterdir()) == before, "nothing is written to the run"
+
+
+def test_a_loss_that_was_made_up_does_not_come_out_again(mygpt2, run: RunDir) -> None:
+    rows = run.metrics_file.read_text().splitlines()
+    row = json.loads(rows[9])
+    rows[9] = json.dumps({**row, "loss": row["loss"] - 0.5})
+    run.metrics_file.write_text("\n".join(rows) + "\n")
+    runs = ("--runs", str(run.path.parent))
+    assert mygpt2("certify", "run", *runs, "--file", str(run.path.parent / "forged.json")).code == 0
+    again = mygpt2("certify", "run", *runs, "--file", str(run.path.parent / "forged.json"), "--recheck", "1", "--seed", "0")
+    assert again.code == 2 and "steps 9 to 12 came out otherwise: losses differ by at most 0.5 nats" in again.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("config.toml", "config.toml is not what was certified"),
+        ("data.checksums", "data.checksums is not what was certified"),
+        ("blocks.checks", "blocks.checks is not what was certified"),
+        ("metrics.jsonl", "metrics.jsonl is not what was certified in its lines 1 to 12, steps 1 to 12"),
+        ("checkpoints/step-00000008/model.safetensors", "step 8 is not whole: model.safetensors"),
+        ("checkpoints/step-00000012/optimizer.safetensors", "step 12 is not whole: optimizer.safetensors"),
+        ("checkpoints/step-00000012/state.json", "step 12 is not whole: state.json"),
+        ("checkpoints/step-00000012/MANIFEST.json", "step 12 is not whole: MANIFEST.json"),
+    ],
+)
+def test_one_bit_of_the_run_is_named(run: RunDir, name: str, said: str) -> None:
+    known = certificate.make(run)
+    path = run.path / name
+    flip(path, path.stat().st_size // 2)
+    (line,) = certificate.differences(run, known)
+    assert said in line
+
+
+def test_lines_of_the_losses_are_told_apart(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "LINES", 5)
+    known = certificate.make(run)
+    lines = run.metrics_file.read_bytes().splitlines(keepends=True)
+    run.metrics_file.write_bytes(b"".join([*lines[:6], lines[6].replace(b"loss", b"lost"), *lines[7:], lines[-1]]))
+    assert certificate.differences(run, known) == [
+        "metrics.jsonl is not what was certified in its lines 6 to 10, steps 6 to 10",
+        "metrics.jsonl is not what was certified in its lines 11 to 12, steps 11 to 12",
+        "metrics.jsonl has lines after its line 12, where it ended",
+    ]
+
+
+def test_another_checkpoint_and_one_that_is_gone_are_named(run: RunDir) -> None:
+    known = certificate.make(run)
+    at = run.checkpoints_dir
+    other = json.loads(json.dumps(known))
+    other["checkpoints"]["12"]["files"]["model.safetensors"] = "0" * 64
+    assert certificate.differences(run, other) == [
+        "the checkpoint of step 12 is another than the one that was certified"
+    ]
+    shutil.rmtree(at / "step-00000008")
+    assert certificate.differences(run, known) == ["the checkpoint of step 8 is gone"]
+
+
+def test_one_bit_of_the_text_is_named_and_the_run_is_not_written_to(
+    run: RunDir, source: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    config = load_config(None, run.config_file)
+    kept = (run.path / "data.checksums").read_bytes()
+    assert recheck.other_data(run, config) == []
+    file = source / "001.parquet"
+    original = file.read_bytes()
+    try:
+        flip(file, len(original) // 3)
+        (line,) = [line for line in recheck.other_data(run, config) if "the data changed" in line]
+    finally:
+        file.write_bytes(original)
+    assert "001.parquet" in line and (run.path / "data.checksums").read_bytes() == kept
+
+
+def test_settings_that_were_changed_on_purpose_leave_their_part_out(calm: Path, tmp_path: Path) -> None:  # noqa: F811
+    run = RunDir(Path(shutil.copytree(calm, tmp_path / "run")))
+    known = certificate.make(run)
+    path = run.checkpoints_dir / "step-00000008" / "state.json"
+    state = json.loads(path.read_text())
+    state["config"]["optimizer"]["lr"] = 0.5
+    path.write_text(json.dumps(state))
+    assert recheck.segments(run, known) == ([Segment(0, 8)], [Segment(8, 12)])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_bits_on_the_same_machine_and_a_tolerance_elsewhere(same: bool) -> None:
+    near, far = Found(Segment(0, 8), 0.004, 1e-3, False), Found(Segment(8, 12), float("inf"), 0.1, False)
+    equal = Found(Segment(0, 8), 0.0, 0.0, True)
+    assert recheck.judged([equal], same, 0.01) == []
+    assert len(recheck.judged([near, far], same, 0.01)) == (2 if same else 1)
+    known = {"with": {"versions": {"torch": "0"}, "machine": certificate.machine() | {"processor": "another"}}}
+    assert [line.split()[0] for line in recheck.same_machine(known)] == ["processor", "torch", "numpy"]
+
+
+def test_parts_are_chosen_by_a_seed_and_in_their_order() -> None:
+    some = [Segment(k, k + 1) for k in range(9)]
+    assert recheck.chosen(some, 3, 1) == recheck.chosen(some, 3, 1) != recheck.chosen(some, 3, 2)
+    assert recheck.chosen(some, 99) == some
+    with pytest.raises(UserError, match="give 1 or more"):
+        recheck.chosen(some, 0)
+
+
+def test_what_is_no_certificate_is_said(mygpt2, run: RunDir, tmp_path: Path) -> None:
+    runs = ("--runs", str(run.path.parent))
+    ended = mygpt2("certify", "run", *runs, "--recheck", "1")
+    assert ended.code == 2 and "make one: python -m mygpt2 certify RUN" in ended.err
+    file = tmp_path / "c.json"
+    assert mygpt2("certify", "run", *runs, "--file", str(file)).code == 0
+    flip(file, 100)
+    ended = mygpt2("certify", "run", *runs, "--file", str(file), "--recheck", "1")
+    assert ended.code == 2 and "no certificate" in ended.err and "Traceback" not in ended.err
+    flip(run.checkpoints_dir / "step-00000008" / "model.safetensors", 2000)
+    ended = mygpt2("certify", "run", *runs)
+    assert ended.code == 2 and "step-00000008" in ended.err and not (run.path / certificate.NAME).exists()
+    assert mygpt2("certify", "nobody", *runs).code == 2
