@@ -258,6 +258,7 @@ window.workbench.monitor = (() => {
   }
 
   function facts(row) {
+    if (row.state === "queued" && row.reason) return row.reason; // of a cluster: it says more than figures that are not there
     const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
     const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);

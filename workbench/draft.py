@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mygpt2.config import RunConfig, load_config, preset_names
+from mygpt2.config import RunConfig, load_config, preset_names, to_toml
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.data.sources.local.find import find
 from mygpt2.errors import UserError
@@ -148,7 +148,7 @@ def hand_over(context: Context, draft: Draft) -> str:
     checked = check(context, draft)
     if checked.reasons or checked.spec is None:
         raise UserError("\n".join(line for line, _ in checked.reasons) or "there is nothing to hand over")
-    return submit(draft.elsewhere.target, checked.spec, context.runs)
+    return submit(draft.elsewhere.target, checked.spec, context.runs, to_toml(checked.config) if checked.config else "")
 
 
 def launch(context: Context, draft: Draft, at_once: bool) -> Job:

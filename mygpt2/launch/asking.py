@@ -103,7 +103,8 @@ def _slurm_state(word: str, reason: str) -> JobState:
     words = f"{reason}, {plain}" if plain else reason
     if word in SLURM_PENDING:
         return JobState(PENDING, words if word == "PENDING" else f"{word}, {words}")
-    return JobState(RUNNING if word in SLURM_RUNNING else ENDED, word if reason in ("", "None") else f"{word}, {words}")
+    known = reason not in ("", "None") and not plain  # why it waited is no reason for its end
+    return JobState(RUNNING if word in SLURM_RUNNING else ENDED, f"{word}, {reason}" if known else word)
 
 
 # SkyPilot

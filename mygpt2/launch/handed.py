@@ -136,7 +136,7 @@ def seen(state: RunState, told: Told | None) -> RunState:
     if job.word == RUNNING:
         return replace(state, state="starting", reason=f"{handed.title} runs; nothing of it is in this folder yet")
     how = "is not known there any more" if job.word == GONE else f"ended before the run began{why}"
-    return replace(state, state="lost", reason=f"{handed.title} {how}; its files and log are in {HANDED}")
+    return replace(state, state="lost", reason=f"{handed.title} {how}; what it was given is in {HANDED}")
 
 
 def _unknown(told: Told) -> str:

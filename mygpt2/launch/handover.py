@@ -83,8 +83,9 @@ def write(target: str, spec: LaunchSpec, runs: Path) -> Path:
     return path
 
 
-def submit(target: str, spec: LaunchSpec, runs: Path) -> str:
-    """Hands a launch over by the engine's own program and returns what it said.
+def submit(target: str, spec: LaunchSpec, runs: Path, config: str = "") -> str:
+    """Hands a launch over by the engine's own program and returns what it said. `config`: its settings as TOML, so that
+    they can be looked at before it begins.
 
     Once: a run that is at work, or whose job may still begin, is refused. The run's folder is made first, so that it is
     in every list, and the record before the program is called, see `handed`. UserError where the program is missing,
@@ -101,6 +102,8 @@ def submit(target: str, spec: LaunchSpec, runs: Path) -> str:
             _note(runs, record)
             if is_unbegun(run):
                 write_queued(run, f"handed to {TITLES[target]}")
+                if config:
+                    replace_file(run.config_file, config.encode())
             said = _hand_over(target, path, runs, run)
         except NotTaken as error:
             _forget(runs, run, made)
@@ -167,10 +170,16 @@ def take_back(runs: Path, name: str) -> str:
 
 
 def refuse_handed(runs: Path, name: str) -> None:
-    """UserError where a cluster may still begin this run: nobody else may meanwhile."""
+    """UserError where a cluster may still begin this run, or begin it again: nobody else may meanwhile."""
     record = handed.read(runs, name)
     state = state_of(RunDir(runs / name))
-    if record and state.state == "queued" and handed.is_open(record, state):
+    if record is None or not handed.is_open(record, state):
+        return
+    try:
+        waits = ask_engine(runs, record.target, [record])[name].word not in (ENDED, GONE)
+    except UserError:  # a run that has begun is held by a lock as well, should its job come back
+        waits = not handed.has_begun(record, state)
+    if waits:
         raise UserError(
             f"run {name!r} was handed to {TITLES[record.target]} and may begin there; stop it first: python -m mygpt2 "
             f"runs stop {name} --runs {runs}"
@@ -179,7 +188,7 @@ def refuse_handed(runs: Path, name: str) -> None:
 
 def is_unbegun(run: RunDir) -> bool:
     """Whether no attempt was made in the folder yet."""
-    return next_attempt(run) == 1 and not run.config_file.exists()
+    return next_attempt(run) == 1 and not run.metrics_file.exists() and not run.names(run.checkpoints_dir)
 
 
 def _refuse_twice(run: RunDir, runs: Path) -> None:

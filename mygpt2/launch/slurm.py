@@ -22,7 +22,7 @@ def render(spec: LaunchSpec) -> str:
     return f"""#!/usr/bin/env bash
 {directives}
 set -u
-cd {shlex.quote(str(spec.workdir))}
+cd {shlex.quote(str(spec.workdir))} || exit 2  # this node has no such folder
 {exports}
 # {NOTICE_S} s before the limit of time SLURM signals this shell. The ranks then finish their step, save, and exit 85.
 # srun would kill them if it got the signal itself.

@@ -39,12 +39,10 @@ class Watching:
     def look(self) -> dict[str, Told]:
         """What is known, by run; of runs that are at work or over nothing is asked."""
         records = self._records()
-        waiting: dict[str, list[Handed]] = {}
-        for handed in records.values():
-            if self._has_to_be_asked(handed):
-                waiting.setdefault(handed.target, []).append(handed)
-        for target, of_it in waiting.items():
-            self._begin(target, of_it)
+        for target in {handed.target for handed in records.values()}:
+            if self._is_due(target):
+                of_it = [each for each in records.values() if each.target == target and self._has_to_be_asked(each)]
+                self._begin(target, of_it)
         return {run: self._told(handed) for run, handed in records.items()}
 
     def now(self) -> dict[str, Told]:
@@ -86,13 +84,18 @@ class Watching:
             return False
         return is_open(handed, state_of(RunDir(self._runs / handed.run)))
 
+    def _is_due(self, target: str) -> bool:
+        thread, last = self._threads.get(target), self._asked.get(target)
+        fresh = last is not None and 0 <= self._clock() - last < EVERY_S
+        return not fresh and (thread is None or not thread.is_alive())
+
     def _begin(self, target: str, handed: list[Handed]) -> None:
         with self._lock:
-            thread, last = self._threads.get(target), self._asked.get(target)
-            fresh = last is not None and 0 <= self._clock() - last < EVERY_S
-            if fresh or (thread is not None and thread.is_alive()):
+            if not self._is_due(target):  # another page was quicker
                 return
             self._asked[target] = self._clock()
+            if not handed:
+                return
             self.questions += 1
             work = threading.Thread(target=self._round, args=(target, handed), name=f"ask {target}", daemon=True)
             self._threads[target] = work

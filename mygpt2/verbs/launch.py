@@ -52,19 +52,19 @@ def run(args: argparse.Namespace) -> int:
     from mygpt2.launch.handed import TITLES
     from mygpt2.launch.handover import TARGETS, file_of, submit
 
-    spec = _spec(args)
+    spec, config = _spec(args)
     if args.print:
         print(TARGETS[args.to].render(spec), end="")
         return EXIT_OK
-    said = submit(args.to, spec, args.runs)
+    said = submit(args.to, spec, args.runs, config)
     print(f"written: {file_of(args.to, spec.run, args.runs)}")
     print(f"handed to {TITLES[args.to]}: {said}")
     return EXIT_OK
 
 
-def _spec(args: argparse.Namespace) -> LaunchSpec:
-    """Raises UserError for whatever would only come to light on the nodes."""
-    from mygpt2.config import plan_batch
+def _spec(args: argparse.Namespace) -> tuple[LaunchSpec, str]:
+    """The launch and its settings as TOML. Raises UserError for whatever would only come to light on the nodes."""
+    from mygpt2.config import plan_batch, to_toml
     from mygpt2.launch.asked import FIELDS, read, spec_of
     from mygpt2.run_dir.paths import check_name
 
@@ -75,4 +75,4 @@ def _spec(args: argparse.Namespace) -> LaunchSpec:
     name = check_name(args.run or default_run_name(of, args.config, bool(args.settings), config))
     batch = config.train
     plan_batch(batch.batch_tokens, config.model.block_size, batch.micro_batch, asked.ranks, config.data.lanes)
-    return spec_of(asked, config, preset, name, args.runs)
+    return spec_of(asked, config, preset, name, args.runs), to_toml(config)

@@ -58,7 +58,8 @@ def squeue(runs: Path, word: str, reason: str, job: str = "17") -> str:
 
 def test_the_run_is_there_before_the_job_and_waits(runs: Path, bin: Path, put: Put) -> None:
     put("sbatch", f"test -f {runs}/r/status.json && test -f {runs}/_launch/r.json && echo 17")
-    assert submit("slurm", spec(runs), runs) == "17"
+    assert submit("slurm", spec(runs), runs, "[train]\nsteps = 5\n") == "17"
+    assert (runs / "r" / "config.toml").read_text() == "[train]\nsteps = 5\n", "it can be looked at before it begins"
     assert state_of(RunDir(runs / "r")).state == "queued"
     record = read(runs, "r")
     assert record is not None and (record.job, record.attempt, record.ended) == ("17", 0, "")
@@ -236,6 +237,7 @@ def of(target: str, out: str, code: int = 0, err: str = "", handed: Handed = SLU
          JobState(PENDING, "ReqNodeNotAvail, UnavailableNodes:n[1-2], nodes it needs are down or reserved")),
         ("17|CONFIGURING|None|/r/_launch/r.sbatch", JobState(PENDING, "CONFIGURING, None")),
         ("17|RUNNING|None|/r/_launch/r.sbatch", JobState(RUNNING, "RUNNING")),
+        ("17|CANCELLED|BeginTime|/r/_launch/r.sbatch", JobState(ENDED, "CANCELLED")),
         ("16|PENDING|x|/r/_launch/q.sbatch\n17|FAILED|NonZeroExitCode|/r/_launch/r.sbatch",
          JobState(ENDED, "FAILED, NonZeroExitCode")),
         ("17|RUNNING|None|/somebody/else.sh", JobState(GONE)),

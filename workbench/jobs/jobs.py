@@ -13,10 +13,12 @@ from typing import Literal
 from mygpt2.config import RunConfig, config_hash, plan_batch
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
+from mygpt2.launch import handed
+from mygpt2.launch.handover import refuse_handed, take_back
 from mygpt2.run_dir import ControlFiles, Process, RunDir, check_name, rank_states, state_of, write_queued
 from mygpt2.run_dir.background_stop import BackgroundStop
 from mygpt2.run_dir.mentions import renamed
-from mygpt2.run_dir.stop import How, record_unbegun
+from mygpt2.run_dir.stop import How, check_how, record_unbegun
 from workbench.jobs import spawn
 from workbench.jobs.alerts import Alert, AlertLog, folder_of
 from workbench.jobs.command import resume_command, train_command
@@ -80,6 +82,7 @@ class Jobs:
         `at_once` puts it first; it starts when its devices are free. UserError for what cannot run.
         """
         spec = self._checked(spec)
+        refuse_handed(self.runs, spec.run)
         with self.store.locked():
             if any(job.run == spec.run for job in self.store.active()):
                 raise UserError(f"run {spec.run!r} is in the queue already; cancel it there or choose another name")
@@ -223,18 +226,32 @@ class Jobs:
         """Ends a run in the background; `.lines` tells what happened to every rank and the launcher.
 
         save: after its step, saved, however long that takes. now: SIGTERM, and SIGKILL after a grace. kill: SIGKILL.
-        Asking again the same way returns the stop under way. A run that only waits leaves the queue.
+        Asking again the same way returns the stop under way. A run that only waits leaves the queue, and a cluster's,
+        which is asked first: UserError says that it did not give the run back.
         """
         folder = self._folder(run)
+        taken = self._take_back(folder, how)
         with self._lock:
             under_way = self._stops.get(run)
             if under_way and not under_way.done and under_way.how == how:
                 return under_way
             with self.store.locked():
-                waited = self._leave_queue(run, how)
+                waited = self._leave_queue(run, how) or taken
             find = None if waited else lambda: self._find(run)
             stop = self._stops[run] = BackgroundStop(folder, how, find)
         return stop.start()
+
+    def _take_back(self, run: RunDir, how: How) -> bool:
+        """Takes the run's job back from the cluster that may begin it, or trains it and is to end at once; whether that
+        was all there was of it."""
+        check_how(how)
+        record, state = handed.read(self.runs, run.name), state_of(run)
+        if record is None or record.ended:
+            return False
+        if not handed.is_open(record, state) and (how == "save" or not state.alive):
+            return False
+        take_back(self.runs, run.name)
+        return not state_of(run).alive
 
     def _leave_queue(self, run: str, how: How) -> bool:
         """Notes that a stop was asked for; whether the run only waited and is stopped by that."""

@@ -26,6 +26,7 @@ class Place:
     may: which buttons make sense now, see `view.buttons`. waiting: its place in the queue from 1, of `queue` jobs.
     stopping: a stop is under way. chips: markup of what calls for attention. pair: at least two runs are in the chart.
     ghost: what is known of an imported log.
+    elsewhere: it was handed to a cluster, and may begin there.
     """
 
     may: Mapping[str, bool]
@@ -36,6 +37,7 @@ class Place:
     star: bool = False
     pair: bool = False
     ghost: Ghost | None = None
+    elsewhere: bool = False
 
 
 def head(seen: Glance, place: Place) -> html.Markup:
@@ -122,7 +124,7 @@ def _primary(seen: Glance, place: Place) -> html.Markup:
     label, press, on = "", "", True
     if place.stopping:
         label, press, on = STOPPING, "wb-do-save", False
-    elif place.waiting and may["stop"]:
+    elif (place.waiting or place.elsewhere) and may["stop"]:
         label, press = "Cancel", "wb-do-save"
     elif may["stop"]:
         label, press = "Stop and save", "wb-do-save"
@@ -166,7 +168,7 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
         if place.ghost and what == "config":
             continue
         items.append(html.item(text, act="export", target=what, key=f"export-{what}"))
-    if may["stop"] and not place.waiting:
+    if may["stop"] and not place.waiting and not place.elsewhere:
         items.append(html.item("Stop now", press="wb-do-now", note="without a checkpoint"))
     if may["edit"] and not seen.state.alive and not place.waiting:
         hide = ("unarchive", "Show in lists again") if is_archived(seen.run) else ("archive", "Archive")

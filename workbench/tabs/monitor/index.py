@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mygpt2.launch.handed import Told, seen
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
 from mygpt2.run_dir.family import file_of
@@ -42,6 +43,7 @@ class _Entry:
     row: dict[str, Any]
     version: int
     settings: Mapping[str, Any]
+    told: Told | None = None
 
 
 class RunIndex:
@@ -53,8 +55,10 @@ class RunIndex:
 
     def __init__(
         self, runs: Path, *, clock: Callable[[], float] = time.time, at_work: Callable[[], set[str]] = set,
-        read_only: bool = False,
+        read_only: bool = False, elsewhere: Callable[[], Mapping[str, Told]] = dict,
     ) -> None:  # fmt: skip
+        self._elsewhere = elsewhere
+        self.told: Mapping[str, Told] = {}
         self._read_only = read_only
         self._colours: Mapping[str, int] = {}
         self._runs, self._clock, self._at_work = runs, clock, at_work
@@ -72,8 +76,9 @@ class RunIndex:
 
     @property
     def at_work(self) -> bool:
-        """Whether a run was at work at the last look: what it says then changes without a file of ours."""
-        return any(not entry.settled for entry in self._entries.values())
+        """Whether a run was at work at the last look, or waits on a cluster: what is said of it changes without a file
+        of ours."""
+        return any(not entry.settled or waits(entry.told, entry.row["state"]) for entry in self._entries.values())
 
     def working(self) -> set[str]:
         """The runs that were at work at the last look."""
@@ -116,7 +121,7 @@ class RunIndex:
         names_changed = found.keys() != self._entries.keys()
         self._colours = colours_of(self._runs).of(found, read_only=self._read_only)
         version = self._version + 1  # of what this look finds changed
-        entries, launched = {}, self._at_work()
+        entries, launched, self.told = {}, self._at_work(), self._elsewhere()
         for name, stamp in found.items():
             entries[name] = self._guarded(name, stamp, alerts.get(name, 0), version, name in launched)
         before, self._entries = self._entries, entries
@@ -162,16 +167,17 @@ class RunIndex:
 
     def _looked_at(self, name: str, stamp: Stamp, alerts: int, version: int, launched: bool) -> _Entry:
         before = self._entries.get(name)
-        if before and before.settled and before.stamp == stamp and not launched:
+        told = self.told.get(name)
+        if before and before.settled and before.stamp == stamp and before.told == told and not launched:
             row, settled, settings = before.row, True, before.settings
         else:
             self.inspected += 1
-            state = starting(state_of(RunDir(self._runs / name), now=self._clock()), launched)
+            state = seen(starting(state_of(RunDir(self._runs / name), now=self._clock()), launched), told)
             settings = settings_of(RunDir(self._runs / name))
             row, settled = row_of(RunDir(self._runs / name), state), not state.alive
         row = {**row, "alerts": alerts, "colour": self._colours.get(name)}
         row["bytes"] = self._sizes[name][2] if name in self._sizes else None
-        return _Entry(stamp, settled, row, before.version if before and before.row == row else version, settings)
+        return _Entry(stamp, settled, row, before.version if before and before.row == row else version, settings, told)
 
     def _names(self) -> list[str]:
         """Folders that may be runs; a link to elsewhere is none."""
@@ -180,6 +186,11 @@ class RunIndex:
                 return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
         except OSError:
             return []
+
+
+def waits(told: Told | None, state: str) -> bool:
+    """Whether a run that was handed to a cluster may begin there, as far as is known."""
+    return told is not None and not told.handed.ended and state in ("queued", "starting")
 
 
 def row_of(run: RunDir, state: RunState) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may
     return _section(sentence, advice(seen, may_resume=may_resume), lines, bare=seen.untouched, fold=not told)
 
 
+def waiting(state: RunState) -> html.Markup:
+    """Why a run that was handed to a cluster does not train yet, in the engine's words."""
+    why = html.escape(f"{state.reason[:1].upper()}{state.reason[1:]}.")
+    return html.Markup(f'<section class="wb-waits" role="status" aria-label="Why it waits"><p>{why}</p></section>')
+
+
 def reason_of(state: RunState) -> str:
     """Why a run is as it is, in a sentence; of one that failed on another rank than the first, which that was."""
     reason = state.reason or ("" if state.alive else str(state.status.get("message") or ""))
@@ -54,6 +60,8 @@ def advice(seen: Glance, *, may_resume: bool) -> str:
         return "Open it in Train, correct what the sentence names, and start it under a new name."
     if code == EXIT_TRY_AGAIN:
         return f"Nothing is wrong with the run itself: try again once the source answers. {go_on}."
+    if seen.state.state == "lost" and seen.state.status.get("state") == "queued":
+        return "It was handed to a cluster and never began. Cancel settles that; Open in Train hands it over anew."
     if seen.state.state == "lost":
         often = "Something outside the run ended it, most often the system for lack of memory (dmesg shows it)"
         return f"{often}; a smaller micro batch needs less. {go_on}." if may_resume else f"{often}."

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.launch.handed import Told, has_begun
+from mygpt2.launch.handed import seen as seen_elsewhere
+from mygpt2.launch.watching import Watching
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, state_of
 from mygpt2.run_dir.ghost import Ghost, ghost_of
-from mygpt2.run_dir.mentions import present_name
+from mygpt2.run_dir.mentions import HANDED, present_name
 from mygpt2.run_dir.paths import NAME
 from workbench import html
 from workbench.context import Context
@@ -29,9 +32,9 @@ from workbench.tabs.monitor import chips, diff, family, head, labels, logs, pane
 from workbench.tabs.monitor.details import details
 from workbench.tabs.monitor.glance import Glance, glance
 from workbench.tabs.monitor.histories import Histories
-from workbench.tabs.monitor.index import RunIndex
+from workbench.tabs.monitor.index import RunIndex, waits
 from workbench.tabs.monitor.table import Trash
-from workbench.tabs.monitor.trouble import ENDS, TOLD, trouble
+from workbench.tabs.monitor.trouble import ENDS, TOLD, trouble, waiting
 
 MAX_RUNS = 8
 SAVED = "Saved when you leave the field."
@@ -87,13 +90,17 @@ class Monitor:
 
     context: Context
     index: RunIndex
+    watching: Watching
     histories: Histories = field(default_factory=Histories)
     devices: DeviceWatch = field(default_factory=DeviceWatch)
     trash: Trash = field(default_factory=Trash)
 
     @classmethod
     def over(cls, context: Context) -> Monitor:
-        return cls(context, RunIndex(context.runs, at_work=context.jobs.at_work, read_only=context.read_only))
+        watching = Watching(context.runs)
+        index = RunIndex(context.runs, at_work=context.jobs.at_work, read_only=context.read_only,
+                         elsewhere=watching.look)  # fmt: skip
+        return cls(context, index, watching)
 
 
 def look(monitor: Monitor, asked: Asked, news: News) -> None:
@@ -114,9 +121,10 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     news.set("chart", stamp=(ask.runs, ask.request), value={**ask.view, "runs": list(ask.runs)})
     run = _focus(context, ask.focus)
     job = next((job.state for job in context.jobs.queue() if run and job.run == run.name), "")
-    state = starting(state_of(run), job in HOLDING) if run else None
     ghost = ghost_of(run) if run else None
-    may = buttons(state, read_only=context.read_only, job=job, ghost=ghost is not None)
+    told = monitor.index.told.get(run.name) if run else None
+    state = seen_elsewhere(starting(state_of(run), job in HOLDING), told) if run else None
+    may = buttons(state, read_only=context.read_only, job=job, ghost=ghost is not None, told=told)
     news.tell("enabled", {f"wb-do-{name}": may[need] for name, need in NEEDS.items()})
     if run is None or state is None:
         gone = html.empty(f"There is no run {ask.focus}.", "Choose one from the list.") if ask.focus else html.empty("")
@@ -124,9 +132,10 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
         news.show("trouble", "")
     else:
         seen = glance(run, state, monitor.histories.events(run))
-        news.show("head", head.head(seen, _place(context, ask, seen, may, alerts, ghost)))
-        launcher = _launcher(context, run)
-        news.show("trouble", trouble(seen, alerts, launcher, may_resume=may["resume"]))
+        news.show("head", head.head(seen, _place(context, ask, seen, may, alerts, ghost, told)))
+        launcher = _launcher(context, run, told)
+        wrong = trouble(seen, alerts, launcher, may_resume=may["resume"])
+        news.show("trouble", waiting(state) if waits(told, state.state) else wrong)
         _note(run, context.read_only, news)
         _pane(monitor, ask, seen, alerts, news)
     works = monitor.index.at_work or monitor.index.measuring > 0
@@ -134,8 +143,9 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
 
 
 def _place(
-    context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert], ghost: Ghost | None
-) -> head.Place:
+    context: Context, ask: Ask, seen: Glance, may: Mapping[str, bool], alerts: Sequence[Alert], ghost: Ghost | None,
+    told: Told | None,
+) -> head.Place:  # fmt: skip
     """What the head has to know of the queue, the alerts and what was asked for."""
     name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
@@ -148,7 +158,7 @@ def _place(
     ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
-        len(ask.runs) > 1, ghost,
+        len(ask.runs) > 1, ghost, _unbegun(seen.state, told) or waits(told, seen.state.state),
     )  # fmt: skip
 
 
@@ -185,28 +195,48 @@ def _pane(monitor: Monitor, ask: Ask, seen: Glance, alerts: Sequence[Alert], new
         news.show("alerts", panes.alerts(alerts, run.name))
         news.show("events", panes.events(monitor.histories.events(run)))
     elif ask.pane == "details":
-        news.show("details", details(seen, monitor.devices.devices() if seen.state.alive else []))
+        told = details(seen, monitor.devices.devices() if seen.state.alive else [])
+        news.show("details", html.join([told, _of_cluster(monitor, run)]))
     elif ask.pane == "results":
         news.show("results", lambda: panes.results(run), stamp=(run.name, _stamp(run.evals_dir)))
     elif ask.pane == "settings":
         chosen = [found for name in ask.runs or (run.name,) if (found := _focus(monitor.context, name))]
         stamps = [(r.name, _stamp(r.config_file), _stamp(r.command_file), _stamp(r.checkpoints_dir)) for r in chosen]
         news.show("settings", lambda: diff.table(chosen, all_rows=ask.all_rows), stamp=(stamps, ask.all_rows))
-    elif ask.pane == "log" and (log := _log(monitor.context, run, ask.log)):
+    elif ask.pane == "log" and (log := _log(monitor.context, run, ask.log, monitor.index.told.get(run.name))):
         news.send("log", log)
 
 
-def buttons(state: RunState | None, *, read_only: bool, job: str = "", ghost: bool = False) -> dict[str, bool]:
+def _of_cluster(monitor: Monitor, run: RunDir) -> html.Markup:
+    """To which job the run was handed, and how often its engine was asked; nothing for one that was not handed over."""
+    told = monitor.index.told.get(run.name)
+    if told is None:
+        return html.Markup("")
+    watching, ended = monitor.watching, f", {told.handed.ended}" if told.handed.ended else ""
+    asked = f"engines were asked {watching.questions:,} times since this server began, {watching.unanswered:,} in vain"
+    return html.note(f"Handed over: {told.handed.title}{ended}; {asked}.")
+
+
+def _unbegun(state: RunState, told: Told | None) -> bool:
+    """Whether a run was handed to a cluster and never began; what is left of it has to be settled."""
+    return told is not None and not told.handed.ended and not state.processes and not has_begun(told.handed, state)
+
+
+def buttons(
+    state: RunState | None, *, read_only: bool, job: str = "", ghost: bool = False, told: Told | None = None
+) -> dict[str, bool]:
     """Which buttons make sense now. `job`: the state of the run's place in the queue, if it has one: whose launcher is
-    not known to be gone, or who is to be started again, can be stopped and not resumed. `ghost`: it has no weights."""
+    not known to be gone, or who is to be started again, can be stopped and not resumed; nor can who waits elsewhere.
+    `ghost`: it has no weights."""
     alive = state is not None and (state.alive or bool(state.processes) or job in HOLDING)
-    queued = state is not None and (state.state == "queued" or job in WAITING)
+    unbegun = state is not None and _unbegun(state, told)
+    queued = state is not None and (state.state == "queued" or job in WAITING or unbegun)
     change = not read_only and state is not None
     return {
         "stop": change and (alive or queued),
-        "kill": change and alive,
-        "ask": change and state is not None and state.alive,
-        "resume": change and state is not None and may_resume(state) and not job and not ghost,
+        "kill": change and alive and not unbegun,
+        "ask": change and state is not None and state.alive and not unbegun,
+        "resume": change and state is not None and may_resume(state) and not (job or ghost or unbegun),
         "edit": change,
         "use": state is not None,
         "weights": state is not None and not ghost,
@@ -222,16 +252,16 @@ def _note(run: RunDir, read_only: bool, news: News) -> None:
     news.set("tags", run.name, value=", ".join(found.tags), interactive=not read_only)
 
 
-def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def _log(context: Context, run: RunDir, wanted: Mapping[str, Any], told: Told | None) -> dict[str, Any] | None:
     """What is new in the chosen log, or None. Another run or another log starts anew."""
-    files = logs.log_files(run, _launcher(context, run))
+    files = logs.log_files(run, _launcher(context, run, told))
     name = logs.choose(files, str(wanted.get("file", "")))
     offset = wanted.get("offset")
     same = wanted.get("run") == run.name and wanted.get("file") == name and type(offset) is int
     if not name:
         return None if wanted.get("run") == run.name else {"run": run.name, "files": [], "file": "", "fresh": True}
     try:
-        root = context.jobs.store.folder if name == logs.LAUNCHER else run.path
+        root = files[name].parent if name == logs.LAUNCHER else run.path
         news = logs.read_log(files[name], offset if same else None, root)
     except UserError as error:
         news = {"lines": [], "open": str(error), "offset": 0, "fresh": True, "skipped": 0}
@@ -241,7 +271,10 @@ def _log(context: Context, run: RunDir, wanted: Mapping[str, Any]) -> dict[str, 
     return {"run": run.name, "file": name, "files": list(files), "from": offset if same else None, **news}
 
 
-def _launcher(context: Context, run: RunDir) -> Path | None:
+def _launcher(context: Context, run: RunDir, told: Told | None) -> Path | None:
+    """The log of who started the run: of the queue here, or of a batch script of SLURM."""
+    if told is not None and told.handed.target == "slurm" and told.handed.job:
+        return context.runs / HANDED / f"{run.name}-{told.handed.job}.log"
     job = context.jobs.job_of(run.name)
     return context.jobs.log_file(job) if job else None
 
