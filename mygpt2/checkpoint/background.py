@@ -17,7 +17,7 @@ from mygpt2.checkpoint import store
 from mygpt2.checkpoint.beside import Beside, Snapshot
 from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import encode_json, write
-from mygpt2.checkpoint.layout import UnreadableCheckpoint
+from mygpt2.checkpoint.layout import BrokenCheckpoint, UnreadableCheckpoint
 from mygpt2.checkpoint.parts import Part, Share
 from mygpt2.checkpoint.together import Meeting
 from mygpt2.files import read_json, replace_file
@@ -201,8 +201,8 @@ class Checkpointer:
         try:
             best = self.best_step if config.keep_best else None
             done = store.prune(self._checkpoints, config.keep_last, config.keep_every, best, files=self._files,
-                               verified=verified)  # fmt: skip
-        except (OSError, UnreadableCheckpoint) as error:
+                               keep_log=config.keep_log, verified=verified)  # fmt: skip
+        except (OSError, UnreadableCheckpoint, BrokenCheckpoint) as error:
             reason = _reason(error) if isinstance(error, OSError) else str(error)
             self._on_event({"kind": "prune_failed", "reason": reason})
             return []

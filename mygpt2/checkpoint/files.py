@@ -60,6 +60,10 @@ class FileSystem:
     def mkdir(self, path: Path) -> None:
         os.mkdir(path, 0o700)
 
+    def link(self, path: Path, to: Path) -> None:
+        """The same file under another name too."""
+        os.link(path, to, follow_symlinks=False)
+
     def create(self, path: Path) -> int:
         """A descriptor of a new file; an existing one is an error, never overwritten."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)

@@ -2,10 +2,10 @@
 
     step-00001200/   model.safetensors  optimizer.safetensors  state.json  MANIFEST.json
 
-or with the tensors in parts (see `parts`). It is built aside under a temporary name, MANIFEST.json (size and SHA-256 of
-every file, and of itself) comes last, everything is synced, and one rename makes it visible. A folder counts if and
-only if its manifest verifies, so neither a crash nor a flipped bit is ever mistaken for a checkpoint. Only safetensors
-and JSON are written or read.
+or with the tensors in parts (see `parts`), or as weights alone, without the optimizer's state. It is built aside under
+a temporary name, MANIFEST.json (size and SHA-256 of every file, and of itself) comes last, everything is synced, and
+one rename makes it visible. A folder counts if and only if its manifest verifies, so neither a crash nor a flipped bit is
+ever mistaken for a checkpoint. Only safetensors and JSON are written or read.
 """
 
 from __future__ import annotations
@@ -192,7 +192,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
         names = set(manifest["files"])
-        whole = raw == encode_manifest(manifest["step"], manifest["files"]) and names == _contents(count_parts(names))
+        kinds = (_contents(count_parts(names)), _contents(count_parts(names), alone=True))
+        whole = raw == encode_manifest(manifest["step"], manifest["files"]) and names in kinds
         newer = not whole and manifest["schema"] > SCHEMA
         for entry in manifest["files"].values():
             _ = entry["bytes"], entry["sha256"]
@@ -205,9 +206,32 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _contents(count: int) -> set[str]:
-    """The files of a checkpoint in `count` parts, or in none."""
-    return {STATE, *part_names(MODEL, count), *part_names(OPTIMIZER, count)}
+def _contents(count: int, alone: bool = False) -> set[str]:
+    """The files of a checkpoint in `count` parts, or in none; of weights alone, those without the optimizer's."""
+    return {STATE, *part_names(MODEL, count), *(() if alone else part_names(OPTIMIZER, count))}
+
+
+def weights_alone(path: Path) -> bool:
+    """Whether a checkpoint holds no optimizer state: it can be measured and branched from, not gone on with. OSError or
+    BrokenCheckpoint where that cannot be told."""
+    return not any(whole_name(name) == OPTIMIZER for name in _read_manifest(path)["files"])
+
+
+def strip(path: Path, files: FileSystem) -> None:
+    """Makes weights alone of a checkpoint: links to its other files, then one rename. OSError leaves it whole."""
+    entries = {n: entry for n, entry in _read_manifest(path)["files"].items() if whole_name(n) != OPTIMIZER}
+    scratch = path.with_name(scratch_name("tmp"))
+    try:
+        files.mkdir(scratch)
+        for name in entries:
+            files.link(path / name, scratch / name)
+        manifest = memoryview(encode_manifest(step_of(path.name) or 0, entries))
+        _write_file(files, scratch / MANIFEST, lambda fd: _write_bytes(files, fd, manifest))
+        files.fsync_folder(scratch)
+        _publish(files, scratch, path)
+    except BaseException:
+        discard(files, scratch)
+        raise
 
 
 def _read_small(path: Path) -> bytes:
@@ -283,6 +307,11 @@ def load(path: Path, *, optimizer: bool = True) -> Checkpoint:
             "choose another one: python -m mygpt2 runs verify lists which are"
         )
     try:
+        if optimizer and weights_alone(path):
+            raise BrokenCheckpoint(
+                f"checkpoint {path} holds the weights alone, so no run goes on from it; "
+                f"branch from it: python -m mygpt2 runs branch NAME@{step_of(path.name)} --run NEW"
+            )
         step = _read_manifest(path)["step"]
         return Checkpoint(step, path, read_model(path), read_optimizer(path) if optimizer else {}, read_state(path))
     except OSError as error:

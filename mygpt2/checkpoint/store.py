@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mygpt2.checkpoint.files import FileSystem, discard, is_leftover, original_of, scratch_name, step_name, step_of
-from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, verify
+from mygpt2.checkpoint.format import BrokenCheckpoint, Checkpoint, load, strip, verify, weights_alone
 from mygpt2.checkpoint.layout import Unreadable, UnreadableCheckpoint
 from mygpt2.inside import names_inside
 
@@ -101,13 +101,15 @@ def prune(
     keep_every: int = 0,
     best_step: int | None = None,
     *,
+    keep_log: int = 0,
     files: FileSystem | None = None,
     verified: Path | None = None,
 ) -> Pruned:
     """Deletes what the rotation does not keep, after the newest whole checkpoint was read back and verified, which is
     not done again for one that is known to be `verified`.
 
-    Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, and `best_step`.
+    Kept: the `keep_last` newest counted from that one, every multiple of `keep_every`, and `best_step`; of the grid
+    `keep_log` the others as weights alone.
     If none verifies nothing is deleted. Broken ones newer than it stay as evidence until they are old.
     """
     files = files or FileSystem()
@@ -117,10 +119,19 @@ def prune(
     upto = step_of(whole.name) or 0
     known = [step for step in steps(checkpoints) if step <= upto]
     keep = {*known[-keep_last:], upto} | ({best_step} if best_step is not None else set())
-    doomed = [step for step in known if step not in keep and not (keep_every and step % keep_every == 0)]
+    old = [step for step in known if step not in keep and not (keep_every and step % keep_every == 0)]
+    doomed = [step for step in old if not on_grid(step, keep_log)]
+    for step in old:
+        if on_grid(step, keep_log) and not weights_alone(checkpoints / step_name(step)):
+            strip(checkpoints / step_name(step), files)
     for step in doomed:
         _delete(files, checkpoints / step_name(step))
     return Pruned(doomed, broken)
+
+
+def on_grid(step: int, keep_log: int) -> bool:
+    """Whether a step is one of 1, 2, 4 ... up to `keep_log`, or a multiple of it; of 0 none is."""
+    return keep_log > 0 and (step % keep_log == 0 or (step < keep_log and step & (step - 1) == 0))
 
 
 def _delete(files: FileSystem, path: Path) -> None:

@@ -34,7 +34,7 @@ MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has
 
 
 # Settings that came after the first names were made of hashes; unless they are used, a hash is what it was before them.
-LATER = (("train", "residual"), ("train", "parallel"), ("checkpoint", "sharded"))
+LATER = (("train", "residual"), ("train", "parallel"), ("checkpoint", "sharded"), ("checkpoint", "keep_log"))
 
 
 class ConfigError(UserError):

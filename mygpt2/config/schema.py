@@ -295,6 +295,10 @@ class CheckpointConfig(Section):
     keep_every: int = setting(
         0, "Checkpoints of every N-th step are kept for ever; 0: none.", title="Keep every", unit="steps", ge=0
     )
+    keep_log: int = setting(
+        0, "Also save at steps 1, 2, 4 ..., then every N-th, and keep these. Old ones as weights alone; 0: not.",
+        title="Keep on a log grid", unit="steps", ge=0,
+    )  # fmt: skip
     keep_best: bool = setting(True, "Keep the checkpoint with the lowest validation loss.", title="Keep the best")
     background: bool = setting(True, "Write checkpoints while training goes on.", title="Save in the background")
     sharded: Literal["auto", "on", "off"] = setting(

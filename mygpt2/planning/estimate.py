@@ -219,6 +219,9 @@ def _disk(f: _Facts) -> Iterator[Figure]:
         "disk.checkpoint", "One checkpoint", use.checkpoint, "B", "derived: weights and optimizer state, float32"
     )
     yield Figure("disk.kept", "Checkpoints kept", use.kept, "", f"derived: {rule}")
+    if use.alone:
+        basis = f"derived: weights of the steps 1, 2, 4 ... and every {kept.keep_log}"
+        yield Figure("disk.alone", "Weights kept alone", use.alone, "B", basis)
     yield Figure("disk.logs", "Metrics and trace", use.logs, "B", "derived: bytes per step and row of a measured run")
     yield Figure(
         "disk.peak", "Disk at most", use.peak, "B", f"derived: {use.most} checkpoints, the newest while an old one goes"

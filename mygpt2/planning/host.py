@@ -81,16 +81,18 @@ TRACE_BYTES = 11  # of a row; 10.5 measured on a run of the tiny preset
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes of one checkpoint, how many a finished run keeps and how many there are at most, and bytes of the logs."""
+    """Bytes of one checkpoint, how many a finished run keeps and how many there are at most, and bytes of the logs;
+    `alone`: bytes of the weights that are kept without the optimizer's state."""
 
     checkpoint: int
     kept: int
     most: int
     logs: int
+    alone: int = 0
 
     @property
     def peak(self) -> int:
-        return self.most * self.checkpoint + self.logs
+        return self.most * self.checkpoint + self.alone + self.logs
 
 
 def disk_use(config: RunConfig, parameters: int, shape: Shape) -> DiskUse:
@@ -101,6 +103,10 @@ def disk_use(config: RunConfig, parameters: int, shape: Shape) -> DiskUse:
     forever = steps // math.lcm(c.interval, c.keep_every) if c.keep_every else 0
     kept = min(saves, c.keep_last + best + forever)
     rows = steps * (config.train.batch_tokens // config.model.block_size)
+    # Of the log grid 1, 2, 4 ... and every N-th; the newest are whole all the same.
+    grid = min(c.keep_log - 1, steps).bit_length() + steps // c.keep_log if c.keep_log else 0
+    alone = max(0, grid - c.keep_last)
     logs = steps * METRIC_BYTES + (rows * TRACE_BYTES if config.log.trace else 0)
     size = FLOAT * parameters + optimizer_bytes(config, shape)
-    return DiskUse(size, kept, min(saves, kept + 1), logs)  # a new one is whole before an old one goes
+    most = min(saves, kept + 1)  # a new one is whole before an old one goes
+    return DiskUse(size, kept, most, logs, alone * FLOAT * parameters)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.checkpoint.files import FileSystem, discard, is_leftover, scratch_name, step_name, step_of
-from mygpt2.checkpoint.format import read_state, verify
+from mygpt2.checkpoint.format import read_state, verify, weights_alone
+from mygpt2.checkpoint.layout import BrokenCheckpoint
 from mygpt2.checkpoint.store import candidates, newest, steps
 from mygpt2.config import RunConfig, load_config, to_toml, without_fork
 from mygpt2.config.earlier import renewed
@@ -99,8 +100,9 @@ def _draft(run: RunDir, checkpoint: Path, config: RunConfig) -> Draft:
     at, before, config = step_of(checkpoint.name) or 0, settings_at(checkpoint), without_fork(config)
     changes = {name: pair for name, pair in changed(before, config) if name != "data.fork"}
     _check(run, at, config, changes)
+    anew = "optimizer.name" in changes or holds_weights_alone(checkpoint)
     origin = Origin(
-        run.name, at, changes, KEPT if "optimizer.name" not in changes else ANEW,
+        run.name, at, changes, ANEW if anew else KEPT,
         OTHER if any(name in ORDER for name in changes) else EQUAL, began(run),
     )  # fmt: skip
     return Draft(run, checkpoint, config, origin)
@@ -120,6 +122,14 @@ def _checkpoint(run: RunDir, step: int | None) -> Path:
         f"run {run.name!r} has no checkpoint of step {step}; it has {known}; branch from one of these, or keep more "
         "with --checkpoint.keep_every or --checkpoint.keep_log"
     )
+
+
+def holds_weights_alone(checkpoint: Path) -> bool:
+    """Whether it has no optimizer state. One that cannot be read is told when it is verified."""
+    try:
+        return weights_alone(checkpoint)
+    except (OSError, BrokenCheckpoint):
+        return False
 
 
 def settings_at(checkpoint: Path) -> dict[str, Any]:

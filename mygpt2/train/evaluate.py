@@ -102,6 +102,11 @@ def _yardstick(
     return yardstick.find(cache_dir, spec, text.sha256)
 
 
+def due(step: int, interval: int) -> bool:
+    """Whether something that is done every `interval` steps is done after this one; of 0 never."""
+    return interval > 0 and step % interval == 0
+
+
 def write_samples(
     writer: RunWriter, model: GPT, tokenizer: Tokenizer, config: RunConfig, step: int, precision: Precision
 ) -> None:

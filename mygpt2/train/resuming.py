@@ -33,7 +33,7 @@ from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
 from mygpt2.run_dir.family import ANEW, OTHER, Origin, origin_of
 from mygpt2.schedule import lr_scale
-from mygpt2.train.branching import FIXED, HARMLESS, LEARNING, changed, shown
+from mygpt2.train.branching import FIXED, HARMLESS, LEARNING, changed, holds_weights_alone, shown
 
 NOTICEABLE = 0.02  # a jump of the rate, as a share of its peak, that is told
 
@@ -82,13 +82,19 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
     The ranks verify it together, each file read by one of them. It comes without tensors: whoever needs some reads
     those. UserError when the run cannot go on like this, TryAgain when its checkpoints cannot be read just now.
     """
+    origin = origin_of(run)
+    bare = origin.step if origin and origin.optimizer == ANEW else None  # there the weights are enough
 
     def names() -> str:
         sweep(run.checkpoints_dir)  # gives a checkpoint its name back that was being replaced at a crash
-        return json.dumps([path.name for path in candidates(run.checkpoints_dir)])
+        found = candidates(run.checkpoints_dir)
+        return json.dumps([(path.name, step_of(path.name) != bare and holds_weights_alone(path)) for path in found])
 
     whole, skipped = None, []
-    for name in json.loads(world.text_from_lead(names)):
+    for name, alone in json.loads(world.text_from_lead(names)):
+        if alone:
+            skipped.append(Skipped(run.checkpoints_dir / name, "it holds the weights alone"))
+            continue
         problems = _verified(run.checkpoints_dir / name, world)
         if not problems:
             whole = run.checkpoints_dir / name
@@ -115,7 +121,6 @@ def find(run: RunDir, writer: RunWriter | None, config: RunConfig, world: World)
         return None
     chosen = Checkpoint(step_of(whole.name) or 0, whole, {}, {}, told)
     changes = dict(changed(_config(chosen), config))
-    origin = origin_of(run)
     origin = origin if origin and origin.step == chosen.step else None
     return Resumed(chosen, changes, list(_notices(chosen, config, changes)), origin)
 

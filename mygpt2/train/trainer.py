@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mygpt2.checkpoint import step_of
+from mygpt2.checkpoint.store import on_grid
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, loader_state, mean_epoch
 from mygpt2.data.loader import Loader
@@ -23,7 +24,7 @@ from mygpt2.model.loss import IGNORE
 from mygpt2.run_dir import ControlFiles, RunDir
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer
-from mygpt2.train.evaluate import Evaluations, write_samples
+from mygpt2.train.evaluate import Evaluations, due, write_samples
 from mygpt2.train.left_out import LeftOut
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import Weights
@@ -162,21 +163,22 @@ class Trainer:
 
     def _at_intervals(self, last: bool) -> None:
         step, c = self.state.step, self.config
-        intervals = c.eval.interval, c.eval.hellaswag_interval, c.sample.interval, c.checkpoint.interval
-        if last or any(_due(step, interval) for interval in (*intervals, c.log.plot_interval)):
+        intervals = c.eval.interval, c.eval.hellaswag_interval, c.sample.interval, c.log.plot_interval
+        save = due(step, c.checkpoint.interval) or on_grid(step, c.checkpoint.keep_log)
+        if last or save or any(due(step, interval) for interval in intervals):
             self._note()
         if self.tracing.due:
             self._note()
             self.tracing.flush()
-        if last or _due(step, c.eval.interval):
+        if last or due(step, c.eval.interval):
             self._validate()
-        if last or _due(step, c.eval.hellaswag_interval):
+        if last or due(step, c.eval.hellaswag_interval):
             self._hellaswag()
-        if last or _due(step, c.sample.interval):
+        if last or due(step, c.sample.interval):
             self._sample()
-        if not last and _due(step, c.checkpoint.interval):
+        if not last and save:
             self._save(background=c.checkpoint.background)
-        if not last and _due(step, c.log.plot_interval):
+        if not last and due(step, c.log.plot_interval):
             self.recorder.plot()
 
     # What happens at intervals
@@ -340,7 +342,3 @@ class Trainer:
 
     def _status(self, state: str, phase: str, **more: Any) -> None:
         self.recorder.status(state, phase, self.state.step, **more)
-
-
-def _due(step: int, interval: int) -> bool:
-    return interval > 0 and step % interval == 0

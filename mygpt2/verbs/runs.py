@@ -313,7 +313,7 @@ def _verified(each: RunDir) -> int:
 
 def _verify(each: RunDir) -> int:
     """Reads every byte of every checkpoint. Exit 2 if there are some and none is whole."""
-    from mygpt2.checkpoint.format import verify
+    from mygpt2.checkpoint.format import verify, weights_alone
     from mygpt2.checkpoint.store import candidates, size_bytes
 
     if ghost_of(each) is not None:
@@ -323,8 +323,10 @@ def _verify(each: RunDir) -> int:
     found = candidates(each.checkpoints_dir)
     for path in found:
         problems = verify(path)
+        alone = not problems and weights_alone(path)
         whole += not problems
-        print(f"{each.name}  {path.name}  {file_size(size_bytes(path))}  {'; '.join(problems) or 'whole'}", flush=True)
+        told = "; ".join(problems) or ("whole, weights alone" if alone else "whole")
+        print(f"{each.name}  {path.name}  {file_size(size_bytes(path))}  {told}", flush=True)
     if not found:
         print(f"{each.name}  has no checkpoint")
         return EXIT_USAGE

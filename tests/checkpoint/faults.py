@@ -56,6 +56,10 @@ class DyingFileSystem(FileSystem):
         self._operation("mkdir")
         super().mkdir(path)
 
+    def link(self, path: Path, to: Path) -> None:
+        self._operation("link")
+        super().link(path, to)
+
     def create(self, path: Path) -> int:
         self._operation(f"create {path.name}")
         descriptor = super().create(path)

@@ -204,3 +204,14 @@ def test_the_verb_makes_a_branch_that_train_goes_on_with(parent, capsys):
     assert "--run NEW" in capsys.readouterr().err
     assert main(["runs", "list", "--optimizer.lr", "3", "--runs", runs]) == 2
     assert "'--optimizer.lr' is not an option here" in capsys.readouterr().err
+
+
+def test_a_run_keeps_a_log_grid_and_a_branch_from_weights_alone_begins_its_optimizer_anew(train, go_on):  # noqa: F811
+    assert train(steps=9, checkpoint__keep_log=4, checkpoint__keep_last=1, checkpoint__interval=100) == 0
+    folder = RunDir(train.runs / "run")
+    assert steps(folder.checkpoints_dir) == [1, 2, 4, 8, 9]
+    branch = make(train.runs, draft(train.runs, "run", 2, {}), "branch")
+    assert origin_of(branch.run).optimizer == "anew" and "as the checkpoint has the weights alone" in branch.notes[0]
+    assert go_on(branch) == 0
+    ours, theirs = harness.losses(branch.run.path), harness.losses(folder.path)
+    assert set(ours) == set(range(3, 10)) and ours[3] == theirs[3] and ours[5] != theirs[5]
