@@ -4,8 +4,8 @@
 
 or with the tensors in parts (see `parts`), or as weights alone, without the optimizer's state. It is built aside under
 a temporary name, MANIFEST.json (size and SHA-256 of every file, and of itself) comes last, everything is synced, and
-one rename makes it visible. A folder counts if and only if its manifest verifies, so neither a crash nor a flipped bit is
-ever mistaken for a checkpoint. Only safetensors and JSON are written or read.
+one rename makes it visible. A folder counts if and only if its manifest verifies, so neither a crash nor a flipped bit
+is ever mistaken for a checkpoint. Only safetensors and JSON are written or read.
 """
 
 from __future__ import annotations
