@@ -13,7 +13,7 @@ from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.format import duration
 from mygpt2.planning import likely_device, plan
 from mygpt2.run_dir.liveness import read_record
-from mygpt2.run_dir.metrics import read_metrics
+from mygpt2.run_dir.metrics import Metrics, read_metrics
 from mygpt2.run_dir.paths import RunDir, list_runs
 
 MOST_LOOKED_AT, ENOUGH = 20, 5  # newest runs, whose metrics are read
@@ -104,6 +104,15 @@ def spent(names: Sequence[str], runs: Path) -> Spent:
         for columns in (found.columns, found.overwritten):
             for key in ("step_ms", "data_wait_ms"):
                 seconds += float(np.nansum(columns[key])) / 1e3 if key in columns else 0.0
-        tokens += int(np.nanmax(found["tokens"])) if len(found) and np.isfinite(found["tokens"]).any() else 0
+        tokens += _trained(found)
         counted += 1
     return Spent(seconds, tokens, counted)
+
+
+def _trained(found: Metrics) -> int:
+    """Tokens of a run's own steps: a branch counts on from its parent's."""
+    counts = found["tokens"][np.isfinite(found["tokens"])]
+    if not len(counts):
+        return 0
+    before = counts[0] - np.diff(counts).max() if len(counts) > 1 else 0
+    return int(counts[-1] - max(0, before))
