@@ -64,19 +64,23 @@ class Ladder:
     def cost(self) -> Cost:
         """What is still to be trained, before anything starts. UserError for a run that has a name of ours."""
         left = [
-            replace(piece, config=_as_long_as(piece.config, steps))
+            replace(piece, run=f"{piece.run}.rest", config=_as_long_as(piece.config, steps))  # of no run there is
             for rung in self.all_rungs for piece, steps in self._left(rung)
         ]  # fmt: skip
         return cost(left, self.runs, self.nproc)
 
     def _left(self, rung: Rung) -> Iterator[tuple[Piece, int]]:
-        """(run, its own steps) of what is not over."""
+        """(run, steps to go) of what is not over."""
         waiting = {piece.run for piece in missing([cell.piece for cell in rung.cells], self.runs)}
         if rung.trunk and self._needs_trunk(rung) and missing([rung.trunk], self.runs):
-            yield rung.trunk, rung.trunk.config.train.steps
+            yield rung.trunk, self._to_go(rung.trunk, 0)
         for cell in rung.cells:
             if cell.run in waiting:
-                yield cell.piece, cell.steps
+                yield cell.piece, self._to_go(cell.piece, cell.branch_step)
+
+    def _to_go(self, piece: Piece, begins: int) -> int:
+        """Steps from its last one, or from where a branch begins, to its end."""
+        return max(1, piece.config.train.steps - max(begins, outcome(self.runs, piece.run).step))
 
     def _needs_trunk(self, rung: Rung) -> bool:
         return any(cell.branch_step and not RunDir(self.runs / cell.run).exists() for cell in rung.cells)

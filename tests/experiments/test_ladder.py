@@ -165,6 +165,9 @@ def test_what_it_takes_is_told_before(tmp_path, made):
     left = [*found.plan.rungs[2:], found.plan.next]
     assert told.startswith(f"{sum(len(rung.pieces) for rung in left)} runs to train, ")
     assert f"{sum(rung.steps for rung in left) * 131_072:,} tokens" in told
+    one = found.plan.rungs[2]
+    finished(tmp_path / "runs", one.trunk.run, one.trunk.config)
+    assert f"{sum(len(rung.pieces) for rung in left) - 1} runs to train" in str(found.cost())
     assert "width = 64 x layers" in plan_text(found.plan) and "4,273,664" in plan_text(found.plan)
     assert not (tmp_path / "runs" / "_experiments").exists()
 
