@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mygpt2.board import RankInfo
 from mygpt2.checkpoint import FileSystem, load, verify, write
@@ -27,7 +28,7 @@ from mygpt2.planning.memory import rank_memory
 from mygpt2.planning.parallel import parallel_choice
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights, shard
-from mygpt2.train.step import Guard, TrainStep
+from mygpt2.train.step import Guard, TrainStep, count_targets
 from tests import forks
 from tests.life import harness
 from tests.train.test_step import FP32, SHAPE, batch
@@ -138,6 +139,19 @@ def test_a_stop_by_sigterm_saves_what_is_shared_and_one_process_goes_on_from_the
     assert harness.last_step(run) == last + 2
 
 
+class Calls(TorchDispatchMode):
+    """Counts what brings a number from a device to the host, and exchanges of gradients that are shared out."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = self.scattered = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.waits += function is torch.ops.aten._local_scalar_dense.default
+        self.scattered += "reduce_scatter" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
 def sharing(rank, size, port, nodes, name, folder):
     """Three steps with whole models, three with shared ones and the same data; both states exchanged."""
     torch.set_num_threads(1)
@@ -160,7 +174,16 @@ def sharing(rank, size, port, nodes, name, folder):
             part.dtype = torch.float32  # Muon's; in bfloat16 rounding differs in the third digit of an update
         step = TrainStep(module, optimizer, world, FP32, Guard("stop", 3), micro_batch=4, grad_clip=0.3, seed=3,
                          dropout=False)  # fmt: skip
-        results = [step(number, inputs, targets, 1.0) for number in range(3)]
+        copies, on_host = [], step._on_host
+        step._on_host = lambda *parts, copies=copies, on_host=on_host: copies.append(1) or on_host(*parts)
+        results = []
+        for number in range(3):
+            counted = count_targets(targets.numpy(), world)
+            with Calls() as calls:
+                results.append(step(number, inputs, targets, 1.0, counted))
+            assert calls.waits == 0 and len(copies) == number + 1, "the host waits once for the numbers of a step"
+            exchanged = SHAPE.n_layer + 1 if kind == "shared" else 0  # a block at a time, and the rest, once a step
+            assert calls.scattered == exchanged, (kind, calls.scattered)
         found[f"{kind} losses"] = [result.loss for result in results]
         found[f"{kind} norms"] = [result.grad_norm for result in results]
         saved[kind] = weights.tensors(optimizer)
