@@ -55,6 +55,10 @@ class RankInfo:
         return self.rank // self.local_size
 
     @property
+    def spans_nodes(self) -> bool:
+        return self.local_size < self.size
+
+    @property
     def together(self) -> range:
         """The ranks of this machine."""
         return range(self.rank - self.local_rank, self.rank - self.local_rank + self.local_size)

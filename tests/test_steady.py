@@ -97,3 +97,18 @@ def test_the_exit_code_is_the_programs_own_though_nobody_hears_its_error(sink):
             timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 2
+
+
+def test_ranks_of_a_node_share_a_log_whose_lines_say_whose_they_are(tmp_path):
+    """Also a stack of many lines, a line in pieces, and the last one that nobody ended."""
+    file = RunDir(tmp_path).node_log_file(3)
+    with logged(file, show=False, name="rank 24"):
+        print("step", end=" ")
+        print(1)
+        print("not ended", end="")
+    with logged(file, show=False, name="rank 25") as log:
+        log.write("Traceback\n  a line\n")
+    assert file.name == "node-3.log"
+    assert file.read_text().splitlines() == [
+        "rank 24: step 1", "rank 24: not ended", "rank 25: Traceback", "rank 25:   a line",
+    ]  # fmt: skip

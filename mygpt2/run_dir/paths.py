@@ -115,6 +115,10 @@ class RunDir:
     def log_file(self, rank: int) -> Path:
         return self.logs_dir / f"rank-{rank}.log"
 
+    def node_log_file(self, node: int) -> Path:
+        """What all ranks of a node say, each line with its rank, where a run has several nodes."""
+        return self.logs_dir / f"node-{node}.log"
+
     def attempt_dir(self, attempt: int) -> Path:
         return self.attempts_dir / str(attempt)
 

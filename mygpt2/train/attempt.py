@@ -121,13 +121,21 @@ class _Life:
             if code != GOES_ON:
                 return code
             self.number = world.from_lead(lambda: self._claim(config, argv))
-            self.log = self.logs.enter_context(logged(self.run.log_file(world.rank), show=world.lead))
+            name = f"rank {world.rank}" if self._log_file(world.rank) != self.run.log_file(world.rank) else ""
+            self.log = self.logs.enter_context(logged(self._log_file(world.rank), show=world.lead, name=name))
             write_rank(self.run, world.rank, world_size=world.size, device=str(device), attempt=self.number)
             with self.requests.at_once(), self._watched():
                 self.trainer = build(config, world, Attempt(self.number, self.run, self.writer), self.requests)
             if self.writer:
                 self.writer.begin()
             return self.trainer.fit()
+
+    def _log_file(self, rank: int) -> Path:
+        """Of each rank, but where there are several nodes, of each node beside the first rank's: a thousand files are
+        too many for a file system that all share."""
+        if rank == 0 or not self.info.spans_nodes:
+            return self.run.log_file(rank)
+        return self.run.node_log_file(rank // self.info.local_size)
 
     def _claim(self, config: RunConfig, argv: list[str]) -> int:
         """Makes or takes the run's folder, which is this attempt's until the lock is released; the attempt's number."""
@@ -247,7 +255,7 @@ class _Life:
             raise cause
         if failure.code in (EXIT_USAGE, EXIT_TRY_AGAIN):
             raise {EXIT_USAGE: UserError, EXIT_TRY_AGAIN: TryAgain}[failure.code](failure.text)
-        where = f"; the stack is in {self.run.log_file(failure.rank)}" if failure.defect and self.log else ""
+        where = f"; the stack is in {self._log_file(failure.rank)}" if failure.defect and self.log else ""
         words = failure.text if failure.code == EXIT_STOPPED else f"error: {failure.text}{where}"
         print(words, file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""What a rank prints also goes to its log file; only rank 0 speaks on the terminal."""
+"""What a rank prints also goes to its log file, or its node's; only rank 0 speaks on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from mygpt2.files import cannot_write
 from mygpt2.steady import Steady
@@ -36,9 +36,31 @@ class _Tee:
         return getattr(self._like, name)
 
 
+class _Named:
+    """A text file to which several processes add: whole lines, each after the name of who says it."""
+
+    def __init__(self, file: TextIO, name: str):
+        self._file, self._name, self._begun = file, name, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._file.write(f"{self._name}: {line}\n")  # which the file, buffered by the line, writes in one piece
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def end(self) -> None:
+        """Writes the line that nobody ended."""
+        if self._begun:
+            self.write("\n")
+
+
 @contextmanager
-def logged(path: Path, *, show: bool) -> Iterator[Log]:
+def logged(path: Path, *, show: bool, name: str = "") -> Iterator[Log]:
     """Copies stdout and stderr to `path`; with show=False stdout goes there alone. A crash leaves its stack there.
+    `name` stands before each line where several processes write to the file.
 
     TryAgain or UserError when the log cannot be opened; later a disk that is full costs lines, not the training.
     """
@@ -48,7 +70,8 @@ def logged(path: Path, *, show: bool) -> Iterator[Log]:
     except OSError as error:
         raise cannot_write(path, error) from None
     out, err = sys.stdout, sys.stderr
-    log = Steady(file)
+    named = _Named(file, name) if name else None
+    log = Steady(cast(TextIO, named) if named else file)
     sys.stdout = _Tee(out if show else None, out, log)
     sys.stderr = _Tee(err, err, log)
     faulthandler.enable(file)
@@ -57,6 +80,9 @@ def logged(path: Path, *, show: bool) -> Iterator[Log]:
     finally:
         faulthandler.disable()
         sys.stdout, sys.stderr = out, err
+        with contextlib.suppress(OSError):
+            if named:
+                named.end()
         log.give_up()
         with contextlib.suppress(OSError):
             file.close()

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mygpt2.checkpoint import load, newest, verify
+from mygpt2.data.trace import trace_files
 from tests import forks
 from tests.life import harness
 
@@ -126,6 +127,8 @@ def test_parts_are_gone_on_from_by_any_ranks_none_of_whom_reads_what_another_has
     total = sum(each.stat().st_size for each in path.glob("*.safetensors"))
     run = trained(values, folder, way, name, (__name__, "counted", str(folder / name)))
     as_alone(folder, run)
+    traced = {file.path.name[:22] for file in trace_files(run) if file.attempt == 2}
+    assert traced == {f"attempt-0002-node-{node:04d}" for node in range(2 if way == "hsdp" else 1)}
     again = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in again if row["attempt"] == 2] == [4, 5, 6]
     read = [json.loads(Path(f"{folder / name}-{rank}.json").read_text()) for rank in range(SIZES[way])]
@@ -232,6 +235,10 @@ def test_another_copy_of_the_model_saves_what_a_killed_rank_had(place):
     assert reason.endswith("; step 3 is saved"), reason
     path = folder / "runs" / "copied" / "checkpoints" / "step-00000003"
     assert verify(path) == [] and len(list(path.glob("model-*-of-00002*"))) == 2
+    logs = folder / "runs" / "copied" / "logs"
+    assert sorted(each.name for each in logs.iterdir()) == ["node-0.log", "node-1.log", "rank-0.log"]
+    lines = (logs / "node-1.log").read_text().splitlines()
+    assert lines and all(line.startswith(("rank 2: ", "rank 3: ")) for line in lines)
     as_alone(folder, trained(values, folder, "alone", "copied"))
 
 

@@ -124,5 +124,14 @@ def tail(
 
 
 def log_of(run: RunDir, rank: int, lines: int = 40, end: int | None = None) -> list[str]:
-    """The last lines of a rank's log."""
-    return tail(run.log_file(rank), lines, end, root=run.path)
+    """The last lines of a rank's log, or of what it said in its node's."""
+    name = run.log_file(rank).name
+    if name in (names := run.names(run.logs_dir)):
+        return tail(run.log_file(rank), lines, end, root=run.path)
+    for node in (each for each in names if each.startswith("node-")):
+        own = f"rank {rank}: "
+        if said := [
+            line for line in tail(run.logs_dir / node, 10_000, within=1 << 20, root=run.path) if line.startswith(own)
+        ]:
+            return [line.removeprefix(own) for line in said[-lines:]]
+    return []

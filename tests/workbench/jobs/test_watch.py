@@ -12,6 +12,7 @@ from tests.run_dir.processes import record_rank, running
 from workbench.jobs import Jobs
 from workbench.jobs import watch as module
 from workbench.jobs.alerts import AlertLog, new_alert
+from workbench.jobs.spawn import log_of
 from workbench.jobs.watch import Watch
 
 
@@ -97,6 +98,14 @@ def test_a_killed_rank_is_told_as_its_launcher_wrote_it_with_its_last_forty_line
     (alert,) = folder.log.all("a")
     assert alert.text == "rank 1 was killed by SIGKILL"
     assert alert.log_tail == tuple(f"line {n}" for n in range(60, 100))
+
+
+def test_what_a_rank_said_is_found_in_the_log_of_its_node(folder):
+    run, _ = folder.run(step=20)
+    (run.logs_dir / "node-0.log").write_text("rank 1: of another node\n")
+    run.node_log_file(1).write_text("".join(f"rank {8 + n % 2}: line {n}\n" for n in range(100)))
+    assert log_of(run, 9, 3) == ["line 95", "line 97", "line 99"]
+    assert log_of(run, 1, 3) == ["of another node"] and log_of(run, 17) == []
 
 
 def test_a_silent_rank_is_told_with_the_log_of_rank_0(folder):
