@@ -46,6 +46,20 @@ export function figure(state, id, width, height) {
   return { data, layout, cut };
 }
 
+// A figure as it was before plotly had it, and whether another one looks the same: then nothing need be drawn.
+export function copied({ data, layout }) {
+  return { layout: JSON.stringify(layout), data: data.map(({ x, y, ...look }) => ({ x, y, look: JSON.stringify(look) })) };
+}
+
+export function alike(seen, { data, layout }) {
+  return seen.layout !== null && seen.data.length === data.length && seen.layout === JSON.stringify(layout)
+    && data.every(({ x, y, ...look }, i) => sameNumbers(seen.data[i].x, x) && sameNumbers(seen.data[i].y, y) && seen.data[i].look === JSON.stringify(look));
+}
+
+function sameNumbers(one, other) {
+  return one.length === other.length && one.every((value, i) => Object.is(value, other[i]));
+}
+
 // A line of Plotly's through points of a curve, as many as there are pixels for.
 function line({ state, columns, extent, logy, data }, x, y, look, more = {}) {
   const thin = envelope(x, y, ...state.range, columns, state.view.logx);
@@ -132,13 +146,14 @@ function yRange({ low, high }, log, signed) {
 
 function frame(state, id, width, height, logy) {
   const { view, theme: look } = state;
+  // Labels that are short may reach past the figure: to hide those plotly measures each, and has the page laid out each time.
   const axis = { color: look.muted, gridcolor: look.line, linecolor: look.line, zeroline: false, ticks: "outside", tickcolor: look.line,
-    exponentformat: "B", minexponent: 3, automargin: false, fixedrange: state.cursor.touch };
+    exponentformat: "B", minexponent: 3, automargin: false, ticklabeloverflow: "allow", fixedrange: state.cursor.touch };
   return {
     width, height, margin: MARGIN, showlegend: false, hovermode: false, dragmode: state.cursor.touch ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: [], annotations: [],
     font: { family: look.font, size: 12, color: look.muted },
-    xaxis: { ...axis, ...timeTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
+    xaxis: { ...axis, ticklabeloverflow: view.x === "time" ? "hide past div" : "allow", ...timeTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
       range: onAxis(state.range, view.logx), title: { text: state.options.axes[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
     yaxis: { ...axis, type: logy ? "log" : "linear", exponentformat: state.options.panels[id].exponent || "B", nticks: 7 },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },

@@ -6,7 +6,7 @@ const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
 const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wholeRange } = await import(`./chart-curves.js${version}`);
-const { figure, markKey } = await import(`./chart-draw.js${version}`);
+const { alike, copied, figure, markKey } = await import(`./chart-draw.js${version}`);
 const { number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
 const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
@@ -47,6 +47,7 @@ class Chart {
     this.yardstick = new Yardstick(this, server);
     this.spikes = new Spikes(this, server);
     this.draws = 0;
+    this.asked = 0; // how many views were asked for
     this.expecting = Boolean(options.url); // whose runs the page is about to name: room is kept for their curves
     this.step = options.url ? window.workbench?.step?.shown?.() || null : null; // {run, step} whose card is open
     this.library = () => loadPlotly(address); // once there is something to draw: it is half a second of work
@@ -159,6 +160,7 @@ class Chart {
       keys.range = this.translate(range, x, keys.x);
       if (!keys.range) this.pending = { x, range }; // the axis has no values yet: see `arrived`
     }
+    this.asked++;
     Object.assign(this.view, keys);
     if (!this.view.runs.includes(this.view.minus)) this.view.minus = "";
     this.yranges = {};
@@ -257,7 +259,9 @@ class Chart {
     this.spikes.show();
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
+    const { asked } = this;
     for (const panel of this.panels.values()) {
+      if (this.asked !== asked) return; // another view is wanted: from the first panel on, and not after the last
       const { host } = this.options.panels[panel.id];
       if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !curves(this, panel.id).length;
       if (panel.element.hidden || !this.view.runs.length) continue;
@@ -267,10 +271,12 @@ class Chart {
       panel.none.textContent = this.loading(panel.id) ? "Loading …" : panel.absent;
       this.caption(panel, width, cut);
       if (!data.length && !panel.drawn) continue;
+      if (panel.drawn && alike(panel.drawn, { data, layout })) continue;
+      const seen = copied({ data, layout }); // plotly writes into what it is given
       panel.layout = layout;
       if (panel.drawn) await Plotly.react(panel.plot, data, layout);
       else await this.first(Plotly, panel, data, layout);
-      panel.drawn = true;
+      panel.drawn = seen;
       panel.element.setAttribute("aria-label", spoken(this, panel.id, curves(this, panel.id)));
       await new Promise((next) => setTimeout(next, 0)); // the page stays responsive between panels
     }
@@ -303,6 +309,7 @@ class Chart {
 
   // The person dragged over a panel: along x it zooms all panels, along y this one.
   dragged(panel, change) {
+    panel.drawn.layout = null; // it looks otherwise now
     const ends = (axis) => [change[`${axis}.range[0]`], change[`${axis}.range[1]`]];
     const y = ends("yaxis");
     const x = ends("xaxis").map((value) => (this.view.logx ? 10 ** value : value));

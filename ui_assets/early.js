@@ -1,16 +1,18 @@
 // The points of the runs that a link names are asked for while the page is still being built; the chart finds them here.
+// The chart's scripts then come as early: they wait for one another, each time behind whatever the page is at work on.
 window.workbench.early = (() => {
   "use strict";
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, MOST = 8, CHART = "wb-monitor-chart";
   const answers = new Map(); // by run
 
-  // `components`: Gradio's configuration, by which the server knows the chart.
-  function begin(components) {
+  // `components`: Gradio's configuration, by which the server knows the chart. `script`: the chart's, by its address.
+  function begin(components, script) {
     const { tab = "monitor", runs = "", x = "step" } = window.workbench.params();
     const chart = components.find(({ props }) => props.elem_id === CHART);
     if (!chart || tab !== "monitor" || !["step", "tokens"].includes(x)) return;
     const names = [...new Set(runs.split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MOST);
     for (const run of names) answers.set(run, ask(chart.id, run));
+    if (names.length) import(new URL(script, document.baseURI)).catch(() => {}); // the chart imports it itself, and tells what is wrong
   }
 
   async function ask(component, run) {

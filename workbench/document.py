@@ -8,6 +8,7 @@ by whatever Host a proxy gave. What is to be seen at once depends on none of tha
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import secrets
@@ -17,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workbench import look
+from workbench.charts.component import early_script
 from workbench.html import escape
 from workbench.page import TABS
 from workbench.security import PAGE_POLICY, by_link
@@ -37,16 +39,18 @@ _NOT_OURS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link 
 _FRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root =.*?</script>", re.DOTALL)  # it may not be framed
 # Whatever a proxy does to the Host or the path, the browser knows where the page came from. And Svelte has every read
 # of a plain object go through a proxy: looking up the events of each component so was a third of opening the page.
-# The tab of the address is the first one to be made, instead of the second.
+# The tab of the address is the first one to be made, instead of the second. An event that follows another is found by
+# that one; for the target that Gradio writes beside it, nothing, it would search the whole page, at each event again.
 _BEFORE = """<script>{
   const { dependencies, components } = window.gradio_config;
   window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");
   class AsItIs {}
   for (const each of [...dependencies, ...components]) Object.setPrototypeOf(each, AsItIs.prototype);
+  for (const each of dependencies) each.targets = each.targets.filter(([component]) => component !== null);
   const asked = new URLSearchParams(window.location.search).get("tab");
   const known = components.some(({ type, props }) => type === "tabitem" && props.elem_id === `wb-tab-${asked}`);
   if (known) components.find(({ props }) => props.elem_id === "wb-tabs").props.selected = asked;
-  window.workbench.early.begin(components);
+  window.workbench.early.begin(components, SCRIPT);
 }</script>"""
 _FAILED = """<script>document.querySelector("#wb-opening p").textContent =
   "The server could not make the page; its log says why.";</script>"""
@@ -67,7 +71,8 @@ class Parts:
         self._head += '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         self._head += f"<title>mygpt2 workbench</title>{look.icon()}"
         self._begin = f"{style.expand(_STYLE_LATER)}</head>{body[0]}{_opening()}"
-        self._scripts = look.head()
+        self._before = _BEFORE.replace("SCRIPT", json.dumps(early_script()).replace("<", "\\u003c"))
+        self._ours = look.style() + look.head()
         self._gone = ("</head>", body[0], style[0])
 
     def opening(self, asked: Headers, nonce: str) -> str:
@@ -78,14 +83,14 @@ class Parts:
         return _signed(f"{self._head}{ours}{self._begin}", nonce)
 
     def rest(self, text: str, nonce: str) -> str:
-        """The page's own scripts, and Gradio's document without what `opening` has. ValueError as above."""
+        """The page's own styles and scripts, and Gradio's document without what `opening` has. ValueError as above."""
         _, found, rest = text.partition(CONFIGURATION)
         if not found or any(gone not in rest for gone in self._gone) or MODE not in rest:
             raise ValueError("the document of the installed Gradio is not that of its template")
         for gone in self._gone:
             rest = rest.replace(gone, "", 1)
-        rest = _FRAMES.sub("", rest.replace(MODE, _BEFORE + MODE, 1))
-        return _signed(f"{self._scripts}{found}{_NOT_OURS.sub('', rest)}", nonce)
+        rest = _FRAMES.sub("", rest.replace(MODE, self._before + MODE, 1))
+        return _signed(f"{self._ours}{found}{_NOT_OURS.sub('', rest)}", nonce)
 
 
 def _signed(text: str, nonce: str) -> str:

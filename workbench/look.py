@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parents[1] / "ui_assets"
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
+_PAGE = ".gradio-container.gradio-container .contain"
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_BLOCK = re.compile(r"([^{}]+)\{((?:[^{}]|\{[^{}]*\})*)\}")  # a rule, or one of several rules
+_COMMA = re.compile(r",(?![^(]*\))")  # between selectors, and not within :is() or :not()
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
@@ -72,10 +76,36 @@ def theme() -> gr.themes.Base:
 
 
 def css() -> str:
-    """All stylesheets, inlined into the page; the engine's figures take their colours from tab-ripples.css."""
+    """All stylesheets; the engine's figures take their colours from tab-ripples.css."""
     from mygpt2.ripples.plot import STYLE
 
     return "\n".join(path.read_text(encoding="utf-8") for path in (STYLE, *_assets(".css")))
+
+
+def style() -> str:
+    """All stylesheets as an element of the document, each rule with more weight within the page than Gradio's own.
+
+    Gradio would do the same to what it is given as `css`, in the browser and twice over, before it shows anything.
+    """
+    return f"<style>{weighty(_COMMENT.sub('', css()))}</style>"
+
+
+def weighty(rules: str) -> str:
+    """A stylesheet without comments whose rules hold anywhere, in the page with the weight of three classes more."""
+    return "".join(_rule(found[1].strip(), found[2]) for found in _BLOCK.finditer(rules))
+
+
+def _rule(head: str, body: str) -> str:
+    if head.startswith("@media"):
+        body = weighty(body)
+    elif not head.startswith("@"):
+        head = ", ".join(f"{one}, {_in_page(one)}" for one in map(str.strip, _COMMA.split(head)))
+    return f"{head}{{{body}}}"
+
+
+def _in_page(selector: str) -> str:
+    dark, rest = (".dark ", selector.replace(".dark", "", 1)) if ".dark" in selector else ("", selector)
+    return f"{dark}{_PAGE} {rest.strip()}".strip()
 
 
 def head() -> str:

@@ -157,7 +157,6 @@ def application(blocks: gr.Blocks, options: Options, port: int, context: Context
         max_file_size=UPLOAD_LIMIT,
         show_error=False,
         theme=look.theme(),
-        css=look.css(),
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     # Before its own launch, which is not used here, Gradio takes any path that a request names for an upload: it would

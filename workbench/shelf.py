@@ -20,8 +20,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from workbench.quicker import quicker
-
 BROTLI_QUALITY = 5  # beyond it plotly.js takes seconds
 NAME = re.compile(r"[\w.-]+\.(js|css)")
 TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -61,10 +59,7 @@ class Shelf:
         key = (path, encoding)
         if key not in self._packed:
             before = EAGER if path in self._eager else b""
-            content = path.read_bytes()
-            if path.parent == self._assets:
-                content = quicker(path.name, content)
-            self._packed[key] = pack(before + content, encoding)
+            self._packed[key] = pack(before + path.read_bytes(), encoding)
         return self._packed[key]
 
     def opening(self) -> str:

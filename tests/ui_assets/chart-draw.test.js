@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
 const { cautions, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
-const { figure } = await import("../../ui_assets/chart-draw.js");
+const { alike, copied, figure } = await import("../../ui_assets/chart-draw.js");
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
@@ -37,6 +37,21 @@ test("the end of a run at work is drawn as open, that of a finished one is not",
   const dashes = (state) => figure(chart([run("a", falling(4000), state)]), "loss", 800, 300).data.map((trace) => trace.line.dash).filter(Boolean);
   assert.deepEqual(dashes("running"), ["solid", "2px,2px"]);
   assert.deepEqual(dashes("finished"), ["solid"]);
+});
+
+test("a figure is drawn again exactly when it looks otherwise", () => {
+  const draw = (change = () => {}, losses = falling(50)) => { const one = chart([run("a", losses)]); change(one); return figure(one, "loss", 800, 300); };
+  const seen = copied(draw());
+  assert.ok(alike(seen, draw()));
+  assert.ok(alike(copied(draw(() => {}, [3, NaN, 2, 4])), draw(() => {}, [3, NaN, 2, 4])));
+  for (const other of [draw(() => {}, falling(51)), draw(() => {}, falling(50).with(7, 3)), draw(() => {}, falling(50).with(7, NaN)),
+    draw((one) => { one.view.range = [10, 20]; }), draw((one) => { one.theme.runs = ["#000000"]; }), draw((one) => { one.yranges.loss = [0, 1]; })]) {
+    assert.ok(!alike(seen, other));
+  }
+  const given = draw();
+  const kept = copied(given);
+  given.layout.xaxis.range = [10, 20]; // as plotly does while somebody drags
+  assert.ok(alike(kept, draw()) && !alike({ ...kept, layout: null }, draw()));
 });
 
 test("a single point is seen", () => {

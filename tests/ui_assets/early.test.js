@@ -1,4 +1,4 @@
-// The points of a link's runs: asked for before the chart is there, handed over once, and never in place of an answer.
+// The points of a link's runs, and what draws them: asked for before the chart is there, handed over once, and never in place of an answer.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -12,12 +12,21 @@ await import("../../ui_assets/early.js");
 const { early } = globalThis.workbench;
 const COMPONENTS = [{ id: 3, props: {} }, { id: 7, props: { elem_id: "wb-monitor-chart" } }];
 
-function begin(given, components = COMPONENTS) {
+function begin(given, components = COMPONENTS, script = "data:text/javascript,") {
   asked.length = 0;
   params = given;
-  early.begin(components);
+  early.begin(components, script);
   return asked.map(([, { data: { wants: [{ run }] } }]) => run);
 }
+
+test("the chart's script comes early where a link names runs, and only there", async () => {
+  const marking = (name) => `data:text/javascript,globalThis.came = [...(globalThis.came || []), "${name}"]`;
+  begin({ tab: "train", runs: "a" }, COMPONENTS, marking("train"));
+  begin({ tab: "monitor" }, COMPONENTS, marking("no run"));
+  begin({ tab: "monitor", runs: "a" }, COMPONENTS, marking("a run"));
+  await import(marking("a run"));
+  assert.deepEqual(globalThis.came, ["a run"]);
+});
 
 test("each run of a link is asked for once, as the chart would", async () => {
   assert.deepEqual(begin({ tab: "monitor", runs: "a, b,a,../x,-y" }), ["a", "b"]);

@@ -166,5 +166,10 @@ def announcement() -> str:
     )
 
 
+def early_script() -> str:
+    """The address of the chart's first script within the page."""
+    return (FILES + _addresses()[0]).removeprefix("/")
+
+
 def _in_script(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c")

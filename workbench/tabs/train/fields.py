@@ -85,10 +85,10 @@ def component(setting: Setting, text: str) -> Any:
         return gr.Checkbox(text == "true", **common)
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices), value=text, allow_custom_value=True, **common)
-    lines = 2 if setting.kind == "list" else 1
+    lines, most = (2, 6) if setting.kind == "list" else (1, 1)  # a field that may grow is measured whenever it is set
     empty = ("automatic" if "Unset:" in setting.help else "none") if setting.optional else None
     return gr.Textbox(text, placeholder=empty, max_length=MAX_TEXT, lines=lines,
-                      max_lines=6, **common)  # fmt: skip
+                      max_lines=most, **common)  # fmt: skip
 
 
 def title(setting: Setting) -> str:
