@@ -115,6 +115,7 @@ export class Series {
     this.state = reply.state;
     this.muon = reply.muon ?? null;
     this.ghost = reply.ghost ?? null; // of an imported log what is known of its protocol
+    this.hosts = reply.hosts || this.hosts; // what is known of the machine; in the first reply
     this.cursor = reply.cursor;
     if (reply.marks) this.marks.push(...reply.marks);
     if (reply.rows) this.append(reply);

@@ -7,7 +7,7 @@ const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
 const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wholeRange } = await import(`./chart-curves.js${version}`);
 const { alike, copied, figure, markKey } = await import(`./chart-draw.js${version}`);
-const { number, theme } = await import(`./chart-look.js${version}`);
+const { ACTIVE, number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
 const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
@@ -210,7 +210,7 @@ class Chart {
     for (const name of [...this.series.keys()]) if (!this.view.runs.includes(name)) this.series.delete(name);
     this.expecting &&= !this.view.runs.length;
     for (const panel of this.panels.values()) {
-      panel.element.hidden = !this.view.panels.includes(panel.id) || !(this.view.runs.length || this.expecting) || (this.options.panels[panel.id].host && !curves(this, panel.id).length);
+      panel.element.hidden = !this.view.panels.includes(panel.id) || !(this.view.runs.length || this.expecting) || !this.hosted(panel.id);
     }
     this.refresh();
     this.feed.soon(0);
@@ -234,9 +234,16 @@ class Chart {
 
   // Whether a run's first points are still on their way; columns come after the loss, and the machine's last.
   loading(id) {
-    const { column } = this.options.panels[id];
+    const { column, host } = this.options.panels[id];
     return this.expecting || [...this.series.values()].some((series) => !series.problem
-      && (!series.cursor || (column && series.n > 0 && !series.columns[column])));
+      && (!series.cursor || (column && series.n > 0 && !series.columns[column]) || (host && series.n > 0 && series.hostOf === undefined)));
+  }
+
+  // Whether a panel of the machine is shown: known before its values are, so that nothing below it moves when they come.
+  hosted(id) {
+    const { host } = this.options.panels[id];
+    const expected = (series) => (series.cursor && !ACTIVE.includes(series.state) ? series.hosts : this.options.hosts)?.includes(host);
+    return !host || (this.expecting && this.options.hosts.includes(host)) || [...this.series.values()].some(expected) || curves(this, id).length > 0;
   }
 
   // Not while a drag is under way: drawing anew would end it.
@@ -263,7 +270,7 @@ class Chart {
     for (const panel of this.panels.values()) {
       if (this.asked !== asked) return; // another view is wanted: from the first panel on, and not after the last
       const { host } = this.options.panels[panel.id];
-      if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !curves(this, panel.id).length;
+      if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.hosted(panel.id);
       if (panel.element.hidden || !this.view.runs.length) continue;
       if (this.cursor.held) { this.stale = true; return; }
       const { data, layout, cut } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);

@@ -109,7 +109,7 @@ window.workbench.monitor = (() => {
 
   function ticked(what) { // is done to the runs of the chart
     if (what === "compare") window.workbench.table.compare(runs);
-    else if (what === "sample") document.getElementById("wb-do-sample")?.click();
+    else if (what === "sample") window.workbench.table.sample((runs.includes(chosen) ? [chosen, ...runs.filter((name) => name !== chosen)] : runs).slice(0, 2));
     else if (what === "delete") window.workbench.table.ask("delete", runs);
     else if (what === "none") select([chosen], chosen);
   }
@@ -195,6 +195,7 @@ window.workbench.monitor = (() => {
     list.querySelector(".wb-runs-count").classList.toggle("wb-hidden", several); // one line in the place of the other: no row moves
     list.querySelector(".wb-runs-acts b").textContent = `${runs.length} ticked:`;
     list.querySelector("[data-ticked=delete]").disabled = readOnly;
+    list.querySelector("[data-ticked=sample]").textContent = runs.length > 2 ? "Sample two" : "Sample";
     const current = [...rows.values()].filter((row) => !row.archived).length;
     const some = all.length > shown.length ? `The first ${shown.length} of ${all.length} runs; the table has them all` : shown.length >= current ? `${shown.length} ${shown.length === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${current} runs`;
     const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
@@ -260,7 +261,7 @@ window.workbench.monitor = (() => {
   function facts(row) {
     if (row.state === "queued" && row.reason) return row.reason; // of a cluster: it says more than figures that are not there
     const count = (value) => (value === null ? "n/a" : value.toLocaleString("en-US"));
-    const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss.toFixed(3)}`];
+    const parts = [`step ${count(row.step)}${row.steps ? ` of ${count(row.steps)}` : ""}`, `loss ${row.loss === null ? "n/a" : row.loss < 1e6 ? row.loss.toFixed(3) : row.loss.toPrecision(3)}`];
     if (row.speed !== null) parts.push(`${brief(row.speed)} tokens/s`);
     if (row.eta !== null) parts.push(`${span(row.eta)} left`);
     return parts.join(" · ");

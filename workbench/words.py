@@ -35,7 +35,7 @@ def fixed(value: Any, digits: int = 4) -> str:
     found = number(value)
     if found is None:
         return NA
-    return f"{found:,.{digits}f}" if abs(found) < 1e12 else f"{found:.3g}"  # a diverged model's perplexity fills lines
+    return f"{found:,.{digits}f}" if abs(found) < 1e6 else f"{found:.3g}"  # what diverged would lie over its neighbours
 
 
 def percent(value: Any, digits: int = 1) -> str:

@@ -246,6 +246,17 @@ def tail_lines(path: Path, within: int) -> tuple[list[bytes], bool]:
     return lines[size > within :], size <= within
 
 
+def first_record(path: Path, within: int = 1 << 16) -> dict[str, Any] | None:
+    """The first line as a record, as `checked` leaves it; None where there is none, or it cannot be read."""
+    try:
+        with open_inside(path) as file:
+            line = file.readline(within)
+    except OSError:
+        return None
+    records = parse_lines([line])[0] if line.endswith(b"\n") else []
+    return checked(tame(records[0])) if records else None
+
+
 def last_record(path: Path, within: int = 1 << 16) -> dict[str, Any] | None:
     """The last complete record, as `checked` leaves it, reading the end of the file only."""
     for line in reversed(tail_lines(path, within)[0]):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from workbench.charts.host import host_history
+from workbench.charts.host import host_history, hosts
 from workbench.charts.points import Runs, flops_per_token, points, table
 from workbench.charts.spikes import spikes
 from workbench.charts.view import MAX_RUNS, PANELS, X_AXES, read_view
@@ -81,7 +81,7 @@ class LiveChart(gr.HTML):
         gr.set_static_paths([plotly(), *(ASSETS / name for name in SCRIPTS)])
         script, *_, library = _addresses()
         options = {"url": url, "label": label, "empty": EMPTY, "view": read_view(view), "maxRuns": MAX_RUNS,
-                   "yardstick": yardstick is not None,
+                   "yardstick": yardstick is not None, "hosts": hosts(context),
                    "panels": PANELS, "axes": X_AXES}  # fmt: skip
         super().__init__(
             value=dict(view or {}),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mygpt2.errors import UserError
 from mygpt2.records import number
 from mygpt2.run_dir import Follower, RunDir, parse_lines
+from mygpt2.run_dir.lines import first_record, last_record
 from workbench.charts.view import MAX_RUNS
 from workbench.columns import fresh
 from workbench.jobs.host import NAMES
@@ -38,6 +39,23 @@ def host_history(runs: Any, request: Any) -> dict[str, dict[str, list[float | No
         if len(at):
             found[run.name] = {"step": at.tolist(), **{key: _plain(values[key]) for key in KEYS}}
     return found
+
+
+def hosts(runs: Any) -> list[str]:
+    """Which of KEYS this machine can sample, so that room is kept for them. `runs`: a `charts.points.Runs`."""
+    gpus = any(slot.startswith("cuda") for slot in getattr(runs.jobs, "slots", ()))
+    return [key for key in KEYS if gpus or not key.startswith("gpu")]
+
+
+def hosts_of(run: RunDir, runs: Path) -> list[str]:
+    """Which of KEYS were sampled between the first and the last step of a run, read from its ends alone."""
+    first, last = first_record(run.metrics_file), last_record(run.metrics_file)
+    began, ended = (number((record or {}).get("time")) for record in (first, last))
+    if began is None or ended is None:
+        return []
+    samples = _samples(runs)
+    during = (samples["time"] > began - NEAR_SECONDS) & (samples["time"] < ended + NEAR_SECONDS)
+    return [key for key in KEYS if np.isfinite(samples[key][during]).any()]
 
 
 def _during(run: RunDir, samples: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:

@@ -15,6 +15,7 @@ from mygpt2.run_dir import RunDir, state_of
 from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import resets
+from workbench.charts.host import hosts_of
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
@@ -57,6 +58,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     resets              [[row, step]]: before this row, forget (or dim) the rows from this step on
     columns             float32 as base64 by name, None for nothing but nulls
     marks               see `marks.marks`
+    hosts               in the first reply: what is known of the machine at that time, see `host.hosts_of`
     replaced            true when the file is another one: forget everything
     more                true when there is more to fetch at once
     problem             in place of all that, why there is nothing
@@ -118,6 +120,8 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
         }
     if until is None:
         _add_marks(reply, context, run, before)
+    if not cursor:
+        reply["hosts"] = hosts_of(run, context.runs)
     return reply
 
 

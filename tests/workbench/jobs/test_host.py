@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.charts.made_up import Folder, new_run, write_steps
-from workbench.charts.host import host_history
+from workbench.charts.host import host_history, hosts_of
+from workbench.charts.points import points
 from workbench.jobs.gpus import Device
 from workbench.jobs.host import HostLog
 
@@ -67,6 +68,17 @@ def test_samples_are_placed_at_the_steps_they_fall_on_and_others_left_out(folder
     found = host_history(folder, {"runs": ["r", "nobody", 7]})
     assert set(found) == {"r"} and found["r"]["step"] == [10, 50, 100]
     assert found["r"]["cpu"] == [0.1, 0.2, 0.3] and found["r"]["gpu"] == [None] * 3
+
+
+def test_what_is_known_of_the_machine_is_told_with_the_first_points_and_only_then(folder):
+    run, other = new_run(folder.runs, "r"), new_run(folder.runs, "other")
+    write_steps(run, 1, 100)
+    assert hosts_of(run, folder.runs) == hosts_of(other, folder.runs) == []
+    samples = [{"time": T0 + 50, "cpu": 0.2, "gpu": None}, {"time": T0 + 5000, "memory": 0.5, "gpu": 0.5}]
+    (folder.runs / ".workbench" / "host.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    first = points(folder, {"wants": [{"run": "r"}, {"run": "other"}], "columns": []})
+    assert [reply["hosts"] for reply in first] == [["cpu"], []]
+    assert "hosts" not in points(folder, {"wants": [{"run": "r", "cursor": first[0]["cursor"]}], "columns": []})[0]
 
 
 @pytest.mark.parametrize("request_", [None, {}, {"runs": 5}, {"runs": []}])

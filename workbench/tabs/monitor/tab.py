@@ -43,7 +43,8 @@ LIST = """
   <p class="wb-muted wb-runs-count" role="status"></p>
   <p class="wb-runs-acts wb-hidden" role="group" aria-label="What to do with the ticked runs"><b></b>
     <button type="button" class="wb-mon-link" data-ticked="compare">Compare</button>
-    <button type="button" class="wb-mon-link" data-ticked="sample">Sample</button>
+    <button type="button" class="wb-mon-link" data-ticked="sample"
+      title="The chosen run and the next ticked one, side by side">Sample</button>
     <button type="button" class="wb-mon-link" data-ticked="delete">Delete …</button>
     <button type="button" class="wb-mon-link" data-ticked="none">Untick</button></p>
   <ul class="wb-runs-list"></ul>

@@ -86,8 +86,13 @@ def place(context: Context, page: Page, index: RunIndex) -> None:
 
     def go(event: gr.EventData) -> Any:
         asked = event._data if isinstance(event._data, dict) else {}
-        names = [str(name) for name in asked.get("runs") or []]
-        return page.go("compare", models=",".join(context.run(name).name for name in names[:MOST_COMPARED]))
+        given = asked.get("runs")
+        names = [str(name) for name in given[:MOST_COMPARED]] if isinstance(given, list) else []
+        names = [context.run(name).name for name in names]  # one that was deleted meanwhile is told
+        if asked.get("tab") == "sample":
+            models = dict(zip(("model_a", "model_b"), names, strict=False))
+            return [gr.Tabs(selected="sample"), gr.skip(), page.ask(**models)]
+        return [gr.Tabs(selected="compare"), page.ask(models=",".join(names)), gr.skip()]
 
     acts.act(page.friendly(act), None, acts, **ACTION).then(**page.now("monitor"))
-    acts.go(page.friendly(go), None, page.outputs("compare"), **QUIET)
+    acts.go(page.friendly(go), None, [page.tabs, page.port("compare"), page.port("sample")], **QUIET)

@@ -32,8 +32,7 @@ def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may
     why = reason_of(seen.state).removeprefix(NONFINITE).strip().rstrip(".")
     sentence = f"{word}{at}: {why}." if why else f"{word}{at}, and did not say why."
     lines = last_lines(seen.run, alerts, launcher)
-    told = seen.state.state == "failed" and not seen.untouched
-    return _section(sentence, advice(seen, may_resume=may_resume), lines, bare=seen.untouched, fold=not told)
+    return _section(sentence, advice(seen, may_resume=may_resume), lines, bare=seen.untouched)
 
 
 def waiting(state: RunState) -> html.Markup:
@@ -86,18 +85,17 @@ def last_lines(run: RunDir, alerts: Sequence[Alert], launcher: Path | None) -> l
     return []
 
 
-def _section(
-    sentence: str, what_to_do: str, lines: Sequence[str], *, bare: bool = False, fold: bool = False
-) -> html.Markup:
-    """bare: there is no curve to show, see tab-monitor-head.css. fold: the log is in sight below, or says nothing."""
+def _section(sentence: str, what_to_do: str, lines: Sequence[str], *, bare: bool = False) -> html.Markup:
+    """bare: there is no curve to show. The end of the log is folded, since the log itself then stands right below, see
+    tab-monitor-head.css."""
     text = html.escape("\n".join(lines))
     tail = f'<div class="wb-log-tail" tabindex="0" role="log" aria-label="end of the log"><pre>{text}</pre></div>'
-    if fold:
-        count = "Last line" if len(lines) == 1 else f"Last {len(lines)} lines"
-        tail = f'<details data-key="trouble-log"><summary>{count} of its log</summary>{tail}</details>'
+    count = "Last line" if len(lines) == 1 else f"Last {len(lines)} lines"
+    tail = f'<details data-key="trouble-log"><summary>{count} of its log</summary>{tail}</details>'
     more = '<button type="button" class="wb-mon-link" data-pane="log">The whole log</button>' if lines else ""
+    kinds = f"wb-trouble{' wb-trouble-bare' if bare else ''}{' wb-trouble-log' if lines else ''}"
     return html.Markup(
-        f'<section class="wb-trouble{" wb-trouble-bare" if bare else ""}" aria-label="What went wrong">'
+        f'<section class="{kinds}" aria-label="What went wrong">'
         f'<p class="wb-trouble-why">{html.escape(sentence)}</p><p>{html.escape(what_to_do)} {more}</p>'
         f"{tail if lines else ''}</section>"
     )

@@ -306,6 +306,16 @@ def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
 
 def test_a_diverged_models_perplexity_fills_no_table():
     assert [words.fixed(x, 2) for x in (257.001, 1.0142e300, None)] == ["257.00", "1.01e+300", "n/a"]
+    assert [words.fixed(x) for x in (-999_999.0, 1_092_708_992.0)] == ["-999,999.0000", "1.09e+09"]
+
+
+def test_the_end_of_a_failed_runs_log_is_folded_as_the_log_itself_comes_first(tmp_path):
+    run = run_folder(tmp_path, "a", steps=5, state="failed")
+    assert "wb-trouble-log" not in what_went_wrong(run) and "<details" not in what_went_wrong(run)
+    run.log_file(0).write_text("one\ntwo\n")
+    assert "wb-trouble-log" in what_went_wrong(run) and "<summary>Last 2 lines of its log</summary>" in what_went_wrong(
+        run
+    )
 
 
 def test_a_run_that_failed_before_its_first_step_has_no_figures_and_is_corrected_in_train(tmp_path):

@@ -325,6 +325,16 @@ def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
     assert page.busy is True, "what waits may start at any moment"
 
 
+def test_the_page_is_asked_anew_while_the_process_of_a_run_that_has_ended_is_still_there(context):
+    run = run_folder(context.runs, "a", state="failed")
+    page = Page(context, focus="a", runs=["a"])
+    with running() as process:
+        record_rank(run, 0, process.pid)
+        assert page.poll()["enabled"]["wb-do-save"] and page.busy
+    assert page.poll()["enabled"]["wb-do-save"] is False
+    assert page.busy is False
+
+
 def test_the_list_says_which_tokenizer_a_run_has(context):
     for name, spec in (("a", "gpt2:8192"), ("b", "gpt2:8192"), ("c", "gpt2"), ("d", "")):
         run_folder(context.runs, name, toml=f'[data]\ntokenizer = "{spec}"\n' if spec else "")
