@@ -99,7 +99,8 @@ def describe(
         spec = spec_of(wanted, config, preset, run, runs)
         return spec, TARGETS[asked.target].render(spec)
     except UserError as error:
-        tell(str(error), *([PREFIX + "option"] if "#SBATCH" in str(error) else []))
+        keys = (f"#SBATCH --{key}=" for key, _ in wanted.options)
+        tell(str(error), *([PREFIX + "option"] if str(error).startswith(tuple(keys)) else []))
         return None
 
 
@@ -108,6 +109,6 @@ def missing(target: str) -> str:
     if is_here(target):
         return ""
     return (
-        f"{program(target)} is not installed where this workbench runs: copy or download the file, and run "
+        f"there is no {program(target)} where this workbench runs: copy or download the file, and run "
         f"{' '.join(TARGETS[target].submit)} FILE where it is"
     )

@@ -14,7 +14,7 @@ from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import cannot_write, replace_file
 from mygpt2.launch import handed, kubeflow, kubernetes, skypilot, slurm
 from mygpt2.launch.asking import ask_engine, cancel, find
-from mygpt2.launch.command import NoAnswer, ask
+from mygpt2.launch.command import Missing, NoAnswer, ask
 from mygpt2.launch.handed import ENDED, GONE, TITLES, Handed, JobState
 from mygpt2.launch.spec import LaunchSpec
 from mygpt2.run_dir import RunDir, next_attempt, state_of, write_queued
@@ -155,9 +155,12 @@ def take_back(runs: Path, name: str) -> str:
     if record is None or record.ended:
         raise UserError(f"run {name!r} was not handed to a cluster, or was taken back already")
     title = TITLES[record.target]
-    if not record.job:
-        record = find(runs, record) or record
-    state = ask_engine(runs, record.target, [record])[name] if record.job else JobState(GONE)
+    try:
+        record = record if record.job else find(runs, record) or record
+        state = ask_engine(runs, record.target, [record])[name] if record.job else JobState(GONE)
+    except UserError as error:
+        kind = UserError if isinstance(error, Missing) else TryAgain
+        raise kind(f"{record.title} cannot be taken back, as {title} cannot be asked for it: {error}") from None
     if state.word not in (ENDED, GONE):
         cancel(record)
     how = f"taken back from {title}" if state.word not in (ENDED, GONE) else f"{title} had ended it already"

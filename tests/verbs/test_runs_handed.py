@@ -51,4 +51,5 @@ def test_an_engine_that_cannot_be_asked_hides_no_run(
     assert listed[1].split()[:2] == ["r", "queued"]
     assert listed[2] == "r: handed to SLURM, which cannot be asked: `squeue` is not installed here"
     assert main(["runs", "stop", "r", "--runs", str(runs)]) == 2
-    assert capsys.readouterr().err == "error: `squeue` is not installed here\n"
+    why = "SLURM job 17 cannot be taken back, as SLURM cannot be asked for it: `squeue` is not installed here"
+    assert capsys.readouterr().err == f"error: {why}\n"

@@ -151,7 +151,7 @@ def test_buttons_are_those_that_make_sense(context):
         alive = buttons(state_of(run), read_only=False)
         watched = buttons(state_of(run), read_only=True)
     assert alive["stop"] and alive["kill"] and alive["ask"] and not alive["resume"]
-    assert [name for name, on in watched.items() if on] == ["use"]
+    assert [name for name, on in watched.items() if on] == ["use", "weights"]
     ended = buttons(state_of(run_folder(context.runs, "a", state="stopped")), read_only=False)
     assert ended["resume"] and not ended["stop"] and not ended["kill"] and not ended["ask"]
 

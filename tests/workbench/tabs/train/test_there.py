@@ -109,7 +109,7 @@ def test_an_engine_that_is_not_here_gets_its_file_by_hand(form: Form, put: Put) 
     form[TARGET] = "slurm"
     updates = form.refresh()
     assert not updates[form.parts.submit].interactive and updates[form.parts.save_file].interactive
-    assert "Sbatch is not installed where this workbench runs: copy or download" in str(updates[form.parts.handing])
+    assert "There is no sbatch where this workbench runs: copy or download" in str(updates[form.parts.handing])
 
 
 def test_of_two_clicks_one_hands_the_run_over(form: Form, put: Put, tmp_path: Path) -> None:
