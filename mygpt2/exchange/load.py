@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mygpt2.checkpoint import Checkpoint, load, load_newest
-from mygpt2.checkpoint.format import MANIFEST, weights_sha256
+from mygpt2.checkpoint import Checkpoint, candidates, load, load_newest
+from mygpt2.checkpoint.format import MANIFEST, MODEL, STATE, verify, weights_sha256
 from mygpt2.errors import UserError
 from mygpt2.exchange.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
@@ -65,6 +65,22 @@ def load_model(spec: str, runs: Path | str = "runs") -> Loaded:
     if path.exists() or on_hub is None or (not is_name and Path(path.parts[0]).exists()):
         raise _not_a_model(spec, path, runs)
     return _from_hub(fetch_model(on_hub))
+
+
+def checkpoints_of(spec: str, runs: Path | str = "runs") -> tuple[list[str], list[str]]:
+    """(what `load_model` takes, the oldest checkpoint of a run first; names of those that are not whole). What is no
+    run is one model. UserError for a run without a whole checkpoint."""
+    path = home_path(spec)
+    named = path.name == spec and RunDir(Path(runs) / spec).exists()
+    run = RunDir.open(runs, spec) if named else RunDir(path)
+    if (path / MANIFEST).is_file() or is_huggingface(path) or not run.exists():
+        return [spec], []
+    check_weights(run)
+    places = list(reversed(candidates(run.checkpoints_dir)))
+    broken = [place for place in places if verify(place, only=(MODEL, STATE))]
+    if len(broken) == len(places):
+        return [spec], []  # which says so
+    return [str(place) for place in places if place not in broken], [place.name for place in broken]
 
 
 def _not_a_model(spec: str, path: Path, runs: Path | str) -> UserError:
