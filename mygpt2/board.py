@@ -236,7 +236,7 @@ class Board:
     def gone(self) -> set[int]:
         """Ranks of which nothing is to be had any more: dead, or interrupted for the second time."""
         known = (self.read(), self.dead())
-        return {each.rank for each in known if each and (each.silent or each.code == EXIT_STOPPED)}
+        return {each.rank for each in known if each and (each.silent or each.code == EXIT_STOPPED)} - {NOBODY}
 
     # Ranks that do not notice by themselves
 

@@ -81,8 +81,9 @@ class Optimizer:
                     found[f"{self.names[parameter]}/{key}"] = value  # type: ignore[index]
         return found
 
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores what `state_tensors` gave. Names or shapes that do not fit are refused before anything changes."""
+    def load_state_tensors(self, tensors: Mapping[str, Tensor], copy: bool = True) -> None:
+        """Restores what `state_tensors` gave. Names or shapes that do not fit are refused before anything changes.
+        Without `copy` it takes those that lie where they belong."""
         owner = self._owners()
         self.check_state_tensors(tensors)
         for key, tensor in tensors.items():
@@ -90,7 +91,7 @@ class Optimizer:
             parameter, part = owner[name]
             # AdamW's step counters live on the device only in its fused form.
             place = parameter.device if kind != "step" or _fused(part) else torch.device("cpu")
-            part.state[parameter][kind] = tensor.to(place, copy=True)
+            part.state[parameter][kind] = tensor.to(place, copy=copy)
 
     def check_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """UserError for names and shapes that do not fit."""

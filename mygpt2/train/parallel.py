@@ -55,7 +55,7 @@ class Weights:
         world = self._world
         stored = Stored(files) if world is None or world.lead else None
         if stored and (world is None or world.size == 1):
-            optimizer.load_state_tensors(stored.all())
+            optimizer.load_state_tensors(stored.all(), copy=False)
             return
         assert world is not None
         told = json.loads(world.text_from_lead(lambda: json.dumps(_told(stored))))
@@ -68,7 +68,7 @@ class Weights:
             one = stored.whole(key) if stored else torch.empty(size, dtype=getattr(torch, kind))
             state[key] = one.to(world.device)
             world.broadcast(state[key])
-        optimizer.load_state_tensors(state)
+        optimizer.load_state_tensors(state, copy=False)
 
 
 class SharedWeights(Weights):
@@ -164,7 +164,7 @@ class SharedWeights(Weights):
                 continue
             state[key] = torch.empty_like(owner[key.rpartition("/")[0]], dtype=getattr(torch, kind))
             self._fill(local(state[key]), stored, key, state[key])
-        optimizer.load_state_tensors(state)
+        optimizer.load_state_tensors(state, copy=False)
 
     def _dealt(self, whole: Tensor | None, parameter: Tensor) -> Tensor:
         """Rank 0's whole tensor as `parameter` is laid out."""

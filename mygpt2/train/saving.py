@@ -31,6 +31,7 @@ class Saver:
         self.checkpointer, self._follower, self._sharded = checkpointer, follower, sharded
         self._notes = world.notes() if isinstance(weights, SharedWeights) else None
         self._meetings = 0
+        self._looked, self._dead = float("-inf"), set[int]()
 
     def save(self, step: int, state: State, *, background: bool) -> None:
         """Saves a step, by all ranks at once. What goes wrong the checkpointer tells."""
@@ -130,7 +131,10 @@ class Saver:
         return self._notes.read(f"rescue {rank}") if self._notes else None
 
     def _gone(self) -> set[int]:
-        return {rank for rank in self._world.gone() if self._told(rank) is None}
+        """Ranks that are dead and had said nothing. Looked for once a second: it reads a file of each rank."""
+        if time.monotonic() > self._looked + 1.0:
+            self._looked, self._dead = time.monotonic(), self._world.gone()
+        return {rank for rank in self._dead if self._told(rank) is None}
 
     def _wait(self, look: Callable[[], Any], in_vain: Callable[[], object]) -> Any:
         """What `look` finds, or None when that can never be or takes too long."""
