@@ -5,6 +5,7 @@ The golden files are `launch --print` of `WORDS`; when one changes on purpose, p
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import stat
@@ -81,7 +82,7 @@ def test_skypilot_takes_the_task_and_refuses_a_broken_one(tmp_path: Path, monkey
     document = yaml.safe_load((GOLDEN / "skypilot.txt").read_text())
     document["workdir"] = str(tmp_path)
     document["file_mounts"] = {"/shared/runs": str(tmp_path)}  # a bucket would be asked for over the network
-    task = sky.Task.from_yaml_config(document)
+    task = sky.Task.from_yaml_config(copy.deepcopy(document))  # which takes the keys out as it reads them
     assert (task.num_nodes, [dict(r.accelerators) for r in task.resources]) == (2, [{"H100": 8}])
     document["num_node"] = document.pop("num_nodes")
     with pytest.raises(ValueError, match="num_node"):

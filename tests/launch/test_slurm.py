@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,41 @@ def submit(cluster: slurm.Cluster, folder: Path, name: str, *more: str, steps: i
     return done.stdout.strip().rpartition(" ")[2]
 
 
+def runs(cluster: slurm.Cluster, *words: str) -> str:
+    argv = [sys.executable, "-m", "mygpt2", "runs", *words]
+    done = subprocess.run(argv, env=cluster.environment, capture_output=True, text=True, cwd=harness.REPO, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def listed(cluster: slurm.Cluster, run: RunDir) -> str:
+    """State and reason of a run, as `runs list` says them."""
+    (row,) = json.loads(runs(cluster, "list", run.name, "--runs", str(run.path.parent), "--json"))
+    return f"{row['state']}: {row['reason']}"
+
+
+def test_a_job_that_waits_says_why_is_handed_over_once_and_is_taken_back(
+    cluster: slurm.Cluster, tmp_path: Path
+) -> None:
+    harness.corpus(tmp_path / "corpus")
+    run = RunDir(tmp_path / "runs" / "later")
+    job = submit(cluster, tmp_path, "later", "--option", "begin=now+1hour", steps=60)
+    assert listed(cluster, run).startswith(f"queued: SLURM job {job} is pending: BeginTime")
+    with pytest.raises(AssertionError, match="is handed over already"):
+        submit(cluster, tmp_path, "later", steps=60)
+    assert cluster.said("squeue", "--noheader", "--format=%i") == job
+    taken = runs(cluster, "stop", "later", "--runs", str(run.path.parent))
+    assert taken == f"SLURM job {job}: taken back from SLURM\n"
+    assert cluster.state(job) == "CANCELLED" and listed(cluster, run).startswith("stopped: ")
+    assert "PartitionConfig" in listed(cluster, RunDir(run.path.with_name(four(cluster, tmp_path))))
+
+
+def four(cluster: slurm.Cluster, folder: Path) -> str:
+    """A run for more nodes than there are; its name."""
+    submit(cluster, folder, "four", "--nodes", "4", steps=60)
+    return "four"
+
+
 def test_a_node_is_lost_and_the_job_goes_on_where_it_was(cluster: slurm.Cluster, tmp_path: Path) -> None:
     harness.corpus(tmp_path / "corpus")
     calm, lost = RunDir(tmp_path / "runs" / "calm"), RunDir(tmp_path / "runs" / "lost")
@@ -50,6 +86,8 @@ def test_a_node_is_lost_and_the_job_goes_on_where_it_was(cluster: slurm.Cluster,
     cluster.wait(lambda: harness.last_step(lost.path) >= 15, 120, "fifteenth step")
     cluster.kill_node("n2")
     cluster.wait(lambda: cluster.state(job) in ("PENDING", "REQUEUED"), 60, "second place in the queue")
+    cluster.wait(lambda: listed(cluster, lost).startswith("queued: "), 90, "word that it waits")
+    assert f"SLURM job {job} waits to be started again: " in listed(cluster, lost)
     cluster.start_node("n2")
     cluster.wait(lambda: cluster.state(job) == "COMPLETED", 120, "end of the run")
     assert harness.losses(lost.path) == harness.losses(calm.path)

@@ -7,6 +7,7 @@ from mygpt2.format import short
 from mygpt2.planning import Plan
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, list_runs, state_of
+from mygpt2.run_dir.mentions import waits_elsewhere
 from workbench import draft as drafts
 from workbench.context import Context
 from workbench.draft import FIRST_PRESET, Draft
@@ -74,6 +75,9 @@ def _going(context: Context, name: str) -> Markup:
         return _framed(f"{name} {'diverged' if diverged else 'is done'}. What next?", "", acts)
     if state.state not in STARTED and not (job and any(job.id == each.id for each in context.jobs.queue())):
         return Markup("")
+    if state.state == "queued" and waits_elsewhere(context.runs, name):
+        watch = button("watch", name, "Watch it", f"Watch {name}")
+        return _framed(f"{name} is handed over", "Monitor says what it waits for on its cluster.", watch)
     step, steps = (whole(state.status.get(key)) for key in ("step", "steps"))
     where = f"step {step:,} of {steps:,}" if step is not None and steps else "starting"
     return _framed(f"{name} is training", f"{escape(where)}", button("watch", name, "Watch it", f"Watch {name}"))

@@ -16,7 +16,7 @@ from tests.launch.programs import Put, asked, putting
 from tests.workbench.tabs.train.test_train_handlers import Form
 from workbench.draft import RUN
 from workbench.elsewhere import FIELDS, TARGET
-from workbench.tabs.train import handlers, there
+from workbench.tabs.train import first, handlers, there
 from workbench.tabs.train.keep import from_kept
 
 
@@ -132,6 +132,7 @@ def test_of_two_clicks_one_hands_the_run_over(form: Form, put: Put, tmp_path: Pa
     record = read(form.context.runs, "tiny-1")
     assert record is not None and record.job == "17"
     assert state_of(RunDir(form.context.runs / "tiny-1")).state == "queued"
+    assert "tiny-1 is handed over" in first.card(form.context), "and does not train yet"
 
 
 def test_the_engines_own_words_stay_on_the_page(form: Form, put: Put) -> None:
