@@ -46,7 +46,7 @@ window.workbench.experiments = (() => {
       list.value = list.dataset.touched ? now : usual;
       if (list.selectedIndex < 0) list.value = usual;
     }
-    if (wanted) { const { kind, base } = wanted; wanted = null; choose(kind, base); }
+    if (wanted) open(wanted.kind, wanted.base);
   }
 
   function choose(kind, base) {
@@ -59,14 +59,26 @@ window.workbench.experiments = (() => {
   // Opens a question's form with a run to begin from, and brings it into view.
   function open(kind, base) {
     const one = form(kind);
-    if (!one) { wanted = { kind, base }; return; }
-    if (choices) choose(kind, base); else wanted = { kind, base };
+    wanted = one && choices ? null : { kind, base }; // again once the form and its lists are there
+    if (!one) return;
+    choose(kind, base);
     one.open = true;
     if (one.getBoundingClientRect().top > window.innerHeight * 0.6) one.scrollIntoView({ block: "start" });
   }
 
   function receive(data) {
-    if (data.choices) { choices = data.choices; const before = JSON.stringify(held(opened())); fill(); if (JSON.stringify(held(opened())) !== before) ask(); }
+    if (!data.choices) return;
+    choices = data.choices;
+    const before = JSON.stringify(held(opened()));
+    fill();
+    if (JSON.stringify(held(opened())) !== before) ask();
+  }
+
+  // From Monitor: `name EXPERIMENT`, or a question and the run it is about.
+  function go(text) {
+    const [what, name] = text.split(" ");
+    window.workbench.openTab("experiments");
+    if (what === "name") { show(name); ask(); } else open(what, `run:${name}`);
   }
 
   function mount(root) {
@@ -87,9 +99,11 @@ window.workbench.experiments = (() => {
     if (line) { show(line.dataset.exp); ask(); return; }
     const button = event.target.closest?.("[data-ask]");
     if (button) { open(button.dataset.ask); form(button.dataset.ask)?.querySelector("[data-field]")?.focus(); return; }
+    const from = event.target.closest?.('[data-act="experiment"]');
+    if (from) { go(from.dataset.id); return; }
     const begin = event.target.closest?.('.wb-exp-form [data-act="begin"]'); // before live.js takes the click further
     if (begin) { const { kind } = begin.closest(".wb-exp-form").dataset; begin.dataset.id = JSON.stringify({ kind, values: held(kind) }); }
   }, { capture: true });
 
-  return { ask: question, receive, mount };
+  return { ask: question, receive, mount, go };
 })();

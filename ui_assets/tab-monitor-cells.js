@@ -87,6 +87,12 @@ window.workbench.tableCells = (table) => {
     fold.append(element("span", "wb-rt-arrow", line.open ? "▾" : "▸"), ` ${line.group} `, element("span", "wb-chip", `${members.length} runs`));
     fold.title = line.group;
     name.append(fold);
+    if (table.experiments().includes(line.group)) {
+      const open = button("Experiment", () => window.workbench.experiments.go(`name ${line.group}`), "wb-small");
+      open.tabIndex = -1;
+      open.setAttribute("aria-label", `Open experiment ${line.group}`);
+      name.append(" ", open);
+    }
     const cells = table.columns().map((column) => {
       const cell = element("td");
       cell.dataset.label = column.title;

@@ -9,7 +9,7 @@ window.workbench.table = (() => {
 
   let host = null, server = null, trigger = () => {};
   let on = false, view = rt.fromAddress({}), wanted = {};
-  let told = { settings: rt.settings({}), titles: {}, trash: [] };
+  let told = { settings: rt.settings({}), titles: {}, trash: [], experiments: [] };
   let picked = new Set(), lines = [], columns = [], at = 0, usual = "", lastTick = -1;
   const drawn = new Map(); // id -> its <tr>
 
@@ -17,7 +17,7 @@ window.workbench.table = (() => {
   const find = (name) => host.querySelector(`.wb-rt-${name}`);
   const { element, button } = window.workbench.tableParts;
   const cells = window.workbench.tableCells({
-    columns: () => columns, settings: () => told.settings, usual: () => usual, open: (name) => openRun(name), tick: (...what) => tick(...what), toggle: (group) => toggle(group),
+    columns: () => columns, settings: () => told.settings, experiments: () => told.experiments, usual: () => usual, open: (name) => openRun(name), tick: (...what) => tick(...what), toggle: (group) => toggle(group),
   });
   const acts = window.workbench.tableActs({
     find, button, element, rows: () => rows(), monitor, picked: () => picked, columns: () => columns, told: () => told,
@@ -63,6 +63,7 @@ window.workbench.table = (() => {
   function receive(data) {
     if (data.settings) told.settings = rt.settings(data.settings);
     if (data.titles) told.titles = data.titles;
+    if (data.experiments) told.experiments = data.experiments;
     if (data.trash) { told.trash = data.trash; if (host) { part("trash").textContent = told.trash.length ? `Trash (${told.trash.length})` : "Trash"; } }
     if (on && (data.list || data.settings || data.titles)) update();
   }
@@ -197,7 +198,7 @@ window.workbench.table = (() => {
   }
 
   function fillRow(tr, line) {
-    const stamp = JSON.stringify([line.kind === "group" ? [line.open, line.members] : line.row, line.within, line.depth, usual, columns.map((column) => column.setting && line.row ? told.settings.of(line.row.name, column.key) : 0)]);
+    const stamp = JSON.stringify([line.kind === "group" ? [line.open, line.members, told.experiments.includes(line.group)] : line.row, line.within, line.depth, usual, columns.map((column) => column.setting && line.row ? told.settings.of(line.row.name, column.key) : 0)]);
     const ticked = line.kind === "group" ? line.members.filter((row) => picked.has(row.name)).length : Number(picked.has(line.row.name));
     if (tr.dataset.stamp !== stamp) {
       const focus = tr.contains(document.activeElement) && document.activeElement !== tr ? document.activeElement.className : "";

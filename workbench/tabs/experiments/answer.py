@@ -1,20 +1,19 @@
 """What a look says, as the card shows it: a verdict in a word and in a sentence, intervals to draw, what would decide.
 
-A look is a record of a file. What cannot be read of it is left out, or the whole look is None: then it is told so.
+A look is a record of a file: whoever reads one here is ready for `looks.BROKEN`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mygpt2.experiments.telling import headline, verdict_text
 from mygpt2.records import number, whole
 from workbench import words
-from workbench.html import Tone
+from workbench.html import Markup, Tone
 
-BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Look = Mapping[str, Any]
 
 
@@ -33,7 +32,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Answer:
-    """A look in words. `chip` is the verdict in a word; `figures` are (label, value, a small line below)."""
+    """A look in words. `chip` is the verdict in a word; `figures` are (label, value, a small line below).
+
+    `arms`: what each arm is, by its name; `why`: why some were stopped early; `text`: all of it as a terminal has it.
+    """
 
     chip: str
     tone: Tone
@@ -43,18 +45,14 @@ class Answer:
     decide: Sequence[str] = ()
     lines: Sequence[str] = ()
     notices: Sequence[str] = ()
+    decides: str = "What would decide it, nine times in ten"
+    drawn: Markup | None = None
+    arms: Mapping[str, str] = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
 
 
 TONES: Mapping[str, Tone] = {"keep": "good", "drop": "bad", "undecided": "warn"}
-
-
-def answer(kind: str, look: Look) -> Answer | None:
-    """What a look of this kind of experiment says; None for one that cannot be read."""
-    read = READERS.get(kind)
-    try:
-        return read(look) if read else None
-    except BROKEN:
-        return None
 
 
 def ordinal(count: int) -> str:
@@ -134,6 +132,3 @@ def _judged_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _p(value: Any) -> str:
     found = number(value)
     return words.NA if found is None else f"{found:.2g}" if found >= 1e-4 else f"{found:.0e}"
-
-
-READERS: dict[str, Callable[[Look], Answer]] = {"judge": judged}

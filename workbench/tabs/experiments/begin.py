@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mygpt2.config import RunConfig, preset_names
+from mygpt2.config import preset_names
 from mygpt2.errors import UserError
 from mygpt2.experiments.arms import Arm, Spec, parts_of, read_arm
 from mygpt2.experiments.cost import Cost
@@ -19,18 +19,19 @@ from mygpt2.files import cannot_write, replace_json
 from mygpt2.format import duration
 from mygpt2.planning import likely_device
 from mygpt2.run_dir.marks import current_runs
-from mygpt2.run_dir.paths import RunDir
 from workbench import forms, words
 from workbench.context import Context
 from workbench.evaluations.start import protocol_of, protocols
 from workbench.jobs import Task
 from workbench.jobs.records import HOLDING
+from workbench.tabs.experiments import files
 from workbench.tabs.experiments.found import KIND, KINDS, LABEL, Experiments
 
 RUN, PRESET = "run:", "preset:"
 MOST_CHANGES = 40  # lines of changed settings
 MOST_STEPS = 10**9
 Values = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,63 @@ def judge(context: Context, values: Values) -> Plan:
         f"Is {prepared.variant.told} better than {prepared.base.told}?",
         likely_device(prepared.base.config.train.device), tuple(prepared.notices),
     )  # fmt: skip
+
+
+def ladder(context: Context, values: Values) -> Plan:
+    """What would the next size give?"""
+    from mygpt2.experiments.ladder import Ladder
+    from mygpt2.experiments.ladder_file import OWN, QUIET, read_ladder
+    from mygpt2.experiments.rungs import Plan as Sizes
+
+    arm = _base_arm(context, values)
+    own = {
+        "depths": files.several(values.get("depths") or "1, 2, 3, 4", "Sizes", int),
+        "tokens": files.several(values.get("tokens") or "400k, 800k, 1.6M, 3.2M", "Budgets", files.tokens),
+        "next": _next(values.get("next")), "protocol": protocol_of(context, values.get("protocol") or "run"),
+        "foretell": [word for word in str(values.get("foretell") or "").replace(",", " ").split() if word],
+    }  # fmt: skip
+    name = _name(context, values, f"ladder-{arm.told}")
+    text = files.written("ladder", own, arm.config, arm.preset, (*OWN, *QUIET))
+    with files.on_disk(text, name) as file:
+        made = _said_of(file, lambda: Ladder(Sizes(read_ladder(file)), context.runs))
+    pieces = [piece for rung in made.all_rungs for piece in rung.pieces]
+    last = f", and {own['next']} layers foretold" if own["next"] else ""
+    return Plan(
+        "ladder", name, _command("ladder", [str(_file(context, name)), "--runs", str(context.runs)]),
+        {piece.run: piece.config.train.steps for piece in pieces}, made.cost(),
+        f"{len(own['depths'])} sizes of {arm.told} at {len(own['tokens'])} budgets{last}",
+        likely_device(arm.config.train.device), file=(_file(context, name), text),
+    )  # fmt: skip
+
+
+def _next(value: Any) -> int:
+    text = str(value if value not in (None, "") else "5").strip()
+    return 0 if text == "0" else _whole(text, "Next size", 5, 200)
+
+
+def _name(context: Context, values: Values, stem: str) -> str:
+    """The name that was given, or one that is free."""
+    given = str(values.get("name") or "").strip()
+    return check_experiment(given) if given else files.free_name(context.runs, stem)
+
+
+def _file(context: Context, name: str) -> Path:
+    """Where the page writes the file that the command reads."""
+    return context.runs / ".workbench" / "experiments" / f"{name}.toml"
+
+
+def _said_of(file: Path, make: Callable[[], T]) -> T:
+    """What is wrong with a file that is there for a moment only is said without its path."""
+    try:
+        return make()
+    except UserError as error:
+        raise UserError(str(error).replace(f"{file}: ", "")) from None
+
+
+def _base_arm(context: Context, values: Values) -> Arm:
+    arm = read_arm(Spec(_what(context, str(values.get("base") or ""))), context.runs)
+    _check_files(context, arm)
+    return arm
 
 
 def cost_told(context: Context, made: Plan) -> list[str]:
@@ -210,12 +268,6 @@ def _check_files(context: Context, arm: Arm) -> None:
             check(context, value)
 
 
-def base_config(context: Context, value: str) -> tuple[str, RunConfig]:
-    """(what it is called, its settings) of a choice."""
-    arm = read_arm(Spec(_what(context, value)), context.runs)
-    return arm.told, arm.config
-
-
 def _steps(values: Values) -> list[str]:
     steps = values.get("steps")
     if steps in (None, "", 0):
@@ -245,8 +297,4 @@ def _runs(count: int) -> str:
     return f"{count} run{'' if count == 1 else 's'}"
 
 
-def run_dir(context: Context, name: str) -> RunDir:
-    return RunDir(context.runs / name)
-
-
-PLANS: dict[str, Callable[[Context, Values], Plan]] = {"judge": judge}
+PLANS: dict[str, Callable[[Context, Values], Plan]] = {"judge": judge, "ladder": ladder}

@@ -53,6 +53,18 @@ QUESTIONS: dict[str, Question] = {
             PROTOCOL, Field("steps", "Steps of each run", "empty: as the base has them", "number", more=True),
         ),
     ),
+    "ladder": Question(
+        "What would the next size give?", "Small sizes are fitted; the next one is foretold, then trained and scored.",
+        "What would the next size give?",
+        (
+            Field("base", "Recipe", "of a run, or of a preset", "choice"),
+            Field("depths", "Sizes", "layers; width is 64 times that", value="1, 2, 3, 4"),
+            Field("tokens", "Budgets", "tokens that each is trained on", value="400k, 800k, 1.6M, 3.2M"),
+            Field("next", "Next size", "layers; 0: none", value="5"),
+            PROTOCOL, Field("foretell", "Foretold as well", "PRESET@TOKENS", value="gpt2@10B", more=True),
+            Field("name", "Name", "empty: one that is free", more=True),
+        ),
+    ),
 }  # fmt: skip
 
 

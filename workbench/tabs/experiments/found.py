@@ -69,7 +69,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment as it is now. `problems` are sentences on files that are damaged; `lost` lines of its ledger."""
+    """One experiment as it is now. `problems` are sentences on files that are damaged; `lost` lines of its ledger;
+    `arms` says what each arm is."""
 
     name: str
     kind: str
@@ -81,6 +82,7 @@ class Experiment:
     asked: Asked
     task: Task | None
     problems: Sequence[str]
+    arms: Mapping[str, str] = field(default_factory=dict)
     left_out: int = 0
     changed: float = 0.0
 
@@ -185,7 +187,8 @@ class Experiments:
         looks, left_out = self._looks(folder, problems)
         asked = self._asked(name)
         looks = [_counted(look, ledger) for look in looks]
-        places = _places(looks)
+        noted = _noted(folder, problems)
+        places = _places(noted, looks)
         names = list(dict.fromkeys([*places, *asked.pieces, *runs]))[:MOST_RUNS]
         members = [self._member(run, asked.pieces.get(run), places.get(run)) for run in names]
         members.sort(key=lambda member: member.arm != "base")
@@ -194,6 +197,7 @@ class Experiments:
             kind = task.argv[3]  # its folder is about to be made
         return Experiment(
             name, kind if kind in KINDS else "", settings, looks, ledger, lost, members, asked, task, problems,
+            {arm: str(known["told"])[:200] for arm, known in noted.items() if known.get("told")},
             left_out, max([asked.time, *(_mtime(path) for path in (folder.path, folder.ledger_file))]),
         )  # fmt: skip
 
@@ -277,9 +281,21 @@ def _seen(run: RunDir, steps: int | None, place: tuple[str, int] | None) -> Memb
     )  # fmt: skip
 
 
-def _places(looks: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-    """(arm, replicate) of the runs that looks name: those that were named to it are not called after it."""
+def _noted(folder: ExperimentDir, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """What arms.json says of the arms, by name."""
+    if folder.arms_file.exists() and read_json(folder.arms_file, folder.path) is None:
+        problems.append("arms.json cannot be read; arms are called by their short names.")
+    return {str(name)[:40]: arm for name, arm in folder.arms().items()}
+
+
+def _places(noted: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """(arm, replicate) of the runs that arms.json and looks name: those that were named are not called after it."""
     found: dict[str, tuple[str, int]] = {}
+    for arm, known in noted.items():
+        runs = known.get("runs")
+        for place, name in (runs if isinstance(runs, dict) else {}).items():
+            if isinstance(name, str) and RUN_NAME.fullmatch(name) and place.isdecimal() and len(place) < 6:
+                found.setdefault(name, (arm, int(place)))
     for look in looks:
         pairs = look.get("replicates")
         for pair in pairs if isinstance(pairs, list) else []:

@@ -85,11 +85,12 @@ def curve(run: RunDir) -> list[tuple[float, float]]:
 
 
 def arms(experiment: Experiment, labels: Mapping[str, str], why: Mapping[str, str]) -> list[Arm]:
-    """The arms in the order in which they were planned. `labels` and `why` by the arm's name."""
+    """The arms in the order of their labels, then as they were planned. `labels` and `why` by the arm's name."""
     found: dict[str, list[Member]] = {}
     for member in experiment.members:
         found.setdefault(member.arm, []).append(member)
-    return [Arm(name, labels.get(name, name), members, why.get(name, "")) for name, members in found.items()]
+    names = [*(name for name in labels if name in found), *(name for name in found if name not in labels)]
+    return [Arm(name, labels.get(name, name), found[name], why.get(name, "")) for name in names]
 
 
 def multiples(shown: Sequence[Arm], curves: Curves) -> Markup:
@@ -150,7 +151,7 @@ def _cell(arm: Arm, drawn: Mapping[str, Curve], scale: Scale) -> Markup:
     lines = "".join(f'<path class="wb-exp-own" d="{scale.path(drawn[run])}"/>' for run in own if drawn[run])
     state = arm.state
     badge = html.chip("diverged", "bad") if state == "diverged" else html.badge(state)
-    losses = [member.loss for member in arm.members if member.loss is not None]
+    losses = [drawn[member.run][-1][1] for member in arm.members if drawn[member.run]]
     loss = f"{sum(losses) / len(losses):.4f}" if losses else "no step yet"
     why = arm.why or next(
         (m.reason.splitlines()[0] for m in arm.members if m.reason and m.state in ("failed", "lost")), ""

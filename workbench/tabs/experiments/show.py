@@ -11,10 +11,11 @@ from mygpt2.errors import UserError
 from mygpt2.records import number
 from workbench import html, tasklist, words
 from workbench.html import Markup, escape
-from workbench.tabs.experiments.answer import Answer, answer
+from workbench.tabs.experiments.answer import Answer
 from workbench.tabs.experiments.drawing import intervals
 from workbench.tabs.experiments.forms import QUESTIONS
 from workbench.tabs.experiments.found import Experiment, settings_text
+from workbench.tabs.experiments.looks import answer
 from workbench.tabs.experiments.multiples import Curves, arms, multiples
 
 NOTHING = "Here runs answer a question together: with an interval, what it cost, and what would decide it."
@@ -138,8 +139,8 @@ def verdict(found: Answer, look: Mapping[str, Any]) -> Markup:
         Markup(f'<p class="wb-verdict-words">{html.chip(found.chip, found.tone)} {escape(found.headline)}</p>'),
         html.figures(found.figures) if found.figures else "",
         intervals("Difference, variant less base", found.intervals),
-        Markup(f"<h4>What would decide it, nine times in ten</h4><ul>{decide}</ul>") if decide else "", notices,
-        _fold("In full", lines) if lines else "",
+        found.drawn or "", Markup(f"<h4>{escape(found.decides)}</h4><ul>{decide}</ul>") if decide else "", notices,
+        _fold("In full", lines) if lines else "", _pre("In full", found.text) if found.text else "",
         html.join([Markup('<p class="wb-muted">'), "Decided ", html.when(number(look.get("time"))), Markup("</p>")]),
     ]  # fmt: skip
     body = html.join(part for part in parts if part)
@@ -149,17 +150,19 @@ def verdict(found: Answer, look: Mapping[str, Any]) -> Markup:
 def _arms(one: Experiment, curves: Curves) -> Markup:
     if not one.members:
         return Markup("")
-    return html.join([Markup("<h3>Arms</h3>"), multiples(arms(one, _labels(one), {}), curves)])
+    last = answer(one.kind, one.looks[-1]) if one.looks else None
+    labels, why = _labels(one) | dict(last.arms if last else {}), last.why if last else {}
+    return html.join([Markup("<h3>Arms</h3>"), multiples(arms(one, labels, why), curves)])
 
 
 def _labels(one: Experiment) -> dict[str, str]:
-    """What an arm is, by its name."""
-    found = {"base": "base"}
+    """What an arm is, by its name, where its looks say."""
+    found = {"base": "base", **one.arms}
+    if "base" in one.arms:
+        found["base"] += " (base)"
     for look in one.looks:
         if isinstance(look.get("variant"), str) and isinstance(look.get("told"), str):
             found[look["variant"]] = look["told"]
-        if isinstance(look.get("base"), str):
-            found["base"] = f"{look['base']} (base)"
     return found
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.errors import EXIT_USAGE
+from mygpt2.experiments.arms import parts_of
+from mygpt2.experiments.folder import FOLDER, ExperimentDir
 from mygpt2.records import number, whole
 from mygpt2.run_dir.ghost import Ghost
 from mygpt2.run_dir.marks import is_archived
@@ -17,6 +19,10 @@ from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
 
 STOPPING = "Stopping …"
+ASKED = (
+    ("judge", "Is something better than it?"),
+    ("ladder", "What would the next size give?"),
+)  # kinds of experiments that begin from a run
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,7 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
     if seen.checkpoints:
         links.append(("Branch from here", "wb-do-branch"))
     items += [html.item(text, press=press) for text, press in links if f'data-press="{press}"' not in primary]
+    items += _experiments(seen, place)
     for what, text in (("csv", "Save all points as CSV"), ("config", "Save its settings as TOML"),
                        ("report", "Save a report as one HTML file")):  # fmt: skip
         if place.ghost and what == "config":
@@ -177,6 +184,18 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
     if may["kill"]:
         items.append(html.item("Kill …", press="wb-do-kill", tone="bad"))
     return items
+
+
+def _experiments(seen: Glance, place: Place) -> list[html.Markup]:
+    """What several runs could tell of this one, and the experiment that it is an arm of. ui_assets/tab-experiments.js
+    opens them."""
+    found = []
+    parts = parts_of(seen.run.name)
+    if parts and ExperimentDir(seen.run.path.parent / FOLDER / parts[0]).settings_file.is_file():
+        found.append(html.item(f"Open experiment {parts[0]}", "experiment", f"name {parts[0]}", key="experiment"))
+    if place.may["weights"] and not seen.state.alive and not place.waiting:
+        found += [html.item(text, "experiment", f"{kind} {seen.run.name}", key=f"ask-{kind}") for kind, text in ASKED]
+    return found
 
 
 def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:

@@ -13,13 +13,15 @@ from mygpt2.config.toml import from_toml
 from mygpt2.errors import UserError
 from mygpt2.experiments.cost import Cost
 from mygpt2.experiments.folder import ExperimentDir
-from mygpt2.run_dir import RunDir
+from mygpt2.run_dir import RunDir, state_of
 from tests.workbench.tabs.experiments.made import STEPS, a_base, a_place, judged
 from workbench.changes import stamp
 from workbench.live import News
 from workbench.tabs.experiments import act, begin, export, show
-from workbench.tabs.experiments.answer import answer, ordinal
+from workbench.tabs.experiments.answer import ordinal
 from workbench.tabs.experiments.look import Seen, look
+from workbench.tabs.experiments.looks import answer
+from workbench.tabs.monitor.view import NEEDS
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -63,7 +65,7 @@ def test_a_verdict_is_told_in_words_numbers_and_a_drawing(place, folder):
     one = seen_of(place, folder.name)
     found = answer(one.kind, one.looks[-1])
     assert (one.kind, one.standing, found.chip, found.tone) == ("judge", "finished", "keep", "good")
-    assert "tiny with optimizer.lr 3e-3 against tiny" in found.headline and "better by" in found.headline
+    assert "optimizer.lr 0.006 -> 0.003" in found.headline and "better by" in found.headline
     assert [line.label for line in found.intervals] == [
         "Held-out text",
         "Pair 1",
@@ -266,3 +268,18 @@ def test_exports_hold_what_the_engine_wrote(place, folder):
     page = export.report(one, curves, place.runs)
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "") and "<svg" in page
     assert STEPS[1] in page
+
+
+# From Monitor
+
+
+def test_monitor_asks_about_a_finished_run_and_opens_the_experiment_of_an_arm(place, folder):
+    from workbench.tabs.monitor.glance import glance
+    from workbench.tabs.monitor.head import Place, head
+
+    def menu(name):
+        run = place.run(name)
+        return head(glance(run, state_of(run), []), Place(dict.fromkeys(NEEDS.values(), True)))
+
+    assert 'data-id="judge tiny"' in menu("tiny") and "Open experiment" not in menu("tiny")
+    assert f'data-id="name {folder.name}"' in menu(f"{folder.name}.base.2")
