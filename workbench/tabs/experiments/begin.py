@@ -116,7 +116,7 @@ def ladder(context: Context, values: Values) -> Plan:
     from mygpt2.experiments.rungs import Plan as Sizes
 
     arm = _base_arm(context, values)
-    own = {
+    own: dict[str, Any] = {
         "depths": files.several(values.get("depths") or "1, 2, 3, 4", "Sizes", int),
         "tokens": files.several(values.get("tokens") or "400k, 800k, 1.6M, 3.2M", "Budgets", files.tokens),
         "next": _next(values.get("next")), "protocol": protocol_of(context, values.get("protocol") or "run"),
