@@ -33,6 +33,7 @@ VERBS = {
     "ripples": "find periodic parts of a training loss, and where they come from",
     "plan": "what a run will take: memory, disk, time",
     "judge": "is a variant better than a base? keep, drop or undecided, and what would decide",
+    "sweep": "which value of a setting is best, for a fraction of the full grid's compute",
     "ladder": "several sizes and budgets, the law through them, a forecast of the next size",
     "launch": "hand a run to a cluster: SLURM, SkyPilot, Kubernetes, Kubeflow",
     "runs": "list, show, stop, verify, branch, rename, archive or delete runs",

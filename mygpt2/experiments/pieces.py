@@ -14,15 +14,24 @@ from mygpt2.run_dir.paths import RunDir
 
 @dataclass(frozen=True)
 class Piece:
-    """A run that an experiment needs, trained to its configuration's last step."""
+    """A run that an experiment needs, trained to its configuration's last step, or for now until a step before it."""
 
     run: str
     config: RunConfig
     preset: str = DEFAULT_PRESET
+    until: int | None = None
+
+    @property
+    def steps(self) -> int:
+        return min(self.config.train.steps, self.until or self.config.train.steps)
 
     @property
     def tokens(self) -> int:
-        return self.config.train.steps * self.config.train.batch_tokens
+        return self.steps * self.config.train.batch_tokens
+
+    def done(self, found: Outcome) -> bool:
+        """Whether running it again would change nothing."""
+        return found.over or (found.state == "stopped" and found.step >= self.steps)
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,9 @@ def _jobs(runs: Path) -> list[dict[str, Any]]:
 def put(piece: Piece, runs: Path, nproc: int) -> None:
     """Asks the workbench's own program, which stands above this one, to put the run into its queue."""
     words = [sys.executable, "-m", "workbench.jobs", "--runs", str(runs), "--run", piece.run, "--preset", piece.preset]
+    words += ["--nproc", str(nproc), *(["--until", str(piece.until)] if piece.until else [])]
     done = subprocess.run(
-        [*words, "--nproc", str(nproc)], input=to_toml(piece.config, comments=False).encode(), capture_output=True,
+        words, input=to_toml(piece.config, comments=False).encode(), capture_output=True,
     )  # fmt: skip
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

@@ -59,7 +59,7 @@ def _known(piece: Piece, runs: Path) -> bool:
             f"run {piece.run!r} is there with other settings ({changes_words(found)} would be needed); rename it or "
             f"delete it: python -m mygpt2 runs delete {piece.run} --runs {runs}"
         )
-    return outcome(runs, piece.run).over
+    return piece.done(outcome(runs, piece.run))
 
 
 def run_missing(
@@ -73,17 +73,17 @@ def run_missing(
     """
     left = missing(pieces, runs)
     for number, piece in enumerate(left, 1):
-        say(f"run {number} of {len(left)}: {piece.run}, {piece.config.train.steps:,} steps")
+        say(f"run {number} of {len(left)}: {piece.run}, {piece.steps:,} steps")
         found = _run(piece, Path(runs), nproc, say, partial(_tell, progress, piece))
         if found.diverged:
             say(f"{piece.run} diverged after step {found.step}: {found.reason.removeprefix(NONFINITE)}")
-        elif found.state != "finished":
+        elif not piece.done(found):
             raise UserError(_why(found, runs))
     return {piece.run: outcome(runs, piece.run) for piece in pieces}
 
 
 def _tell(progress: Progress, piece: Piece, step: int) -> None:
-    progress(piece.run, step, piece.config.train.steps, "steps")
+    progress(piece.run, step, piece.steps, "steps")
 
 
 def _why(found: Outcome, runs: Path) -> str:
@@ -138,6 +138,7 @@ def command(piece: Piece, runs: Path, nproc: int = 1) -> list[str]:
     if nproc > 1:
         head = [sys.executable, "-m", "mygpt2.launch", "--nproc", str(nproc)]
     words = [*head, "--runs", str(Path(runs).absolute()), "--run", piece.run]
+    words += ["--until", str(piece.until)] if piece.until else []
     if RunDir(Path(runs) / piece.run).config_file.is_file():
         return words
     return [*words, "--preset", piece.preset, *words_of(piece.config, piece.preset)]
@@ -146,7 +147,7 @@ def command(piece: Piece, runs: Path, nproc: int = 1) -> list[str]:
 def _train(piece: Piece, runs: Path, nproc: int, tell: Callable[[int], None]) -> Outcome:
     code, words = call(command(piece, runs, nproc), lambda: tell(outcome(runs, piece.run).step))
     found = outcome(runs, piece.run)
-    if found.over:
+    if piece.done(found):
         return found
     if code == EXIT_STOPPED:
         raise Interrupted(

@@ -25,6 +25,7 @@ class Request:
     runs_dir: Path
     resume: str
     notices: tuple[str, ...] = ()
+    until: int | None = None
 
     def tell(self) -> None:
         """Says the notices, to whoever sees stderr."""
@@ -65,8 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto goes on from the newest whole checkpoint if there is one; never and must insist",
     )
+    parser.add_argument(
+        "--until", metavar="STEP", type=_step,
+        help="stop after this step with everything saved; the same command without it goes on, as if nothing had been",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show the settings and what follows from them, and end")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration as TOML, and end")
+
+
+def _step(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a step; give a whole number from 1 up")
+    return int(text)
 
 
 def only_shown(args: argparse.Namespace, request: Request) -> bool:
@@ -98,7 +109,7 @@ def resolve(args: argparse.Namespace) -> Request:
             f"--resume must: there is no run {name!r} in {args.runs}; allowed: an existing run "
             "(python -m mygpt2 runs list), or --resume auto to start it"
         )
-    return Request(config, name, args.runs, args.resume, tuple(notices))
+    return Request(config, name, args.runs, args.resume, tuple(notices), args.until)
 
 
 def _own_config(args: argparse.Namespace) -> Path | None:

@@ -63,15 +63,17 @@ class Attempt:
     writer: RunWriter | None
 
 
-def main(config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str]) -> int:
-    """Trains as this rank of the run `runs_dir/run_name`; returns the exit code of the process.
+def main(
+    config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str], until: int | None = None
+) -> int:
+    """Trains as this rank of the run `runs_dir/run_name`, to its end or until a step; returns the exit code.
 
     A stop on request is 85. Under torchrun it is 0 instead, because torchrun would start the ranks again; exit.json
     holds 85 in both cases, and launch_train.sh ends with that. The first rank says why it ended: by a UserError or
     TryAgain for what a person can change or wait out, else by a line on stderr.
     """
     info = RankInfo.from_environment(os.environ)
-    requests = Requests()
+    requests = Requests(until)
     requests.listen()
     failure: Failure | None = None
     cause: BaseException | None = None

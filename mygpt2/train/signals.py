@@ -21,9 +21,11 @@ class Asked(NamedTuple):
 
 
 class Requests:
-    """`stop`: finish the step, save, end. `save`: save and go on. `sample`: sample and go on."""
+    """`stop`: finish the step, save, end. `save`: save and go on. `sample`: sample and go on. `until`: the step after
+    which to stop, where that was asked for from the beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: int | None = None) -> None:
+        self.until = until
         self.stop = False
         self.save = False
         self.sample = False

@@ -92,8 +92,9 @@ class Trainer:
     def fit(self) -> int:
         """Trains to the last step, or until somebody asks to stop; returns the exit code."""
         steps = self.config.train.steps
+        until = min(steps, self.requests.until or steps)
         with self.profile as profiler:
-            while self.state.step < steps:
+            while self.state.step < until:
                 batch, wait_s = self._next_batch()
                 if batch is None:
                     return self._leave()
@@ -101,7 +102,7 @@ class Trainer:
                 self._at_intervals(last=self.state.step == steps)
                 if profiler is not None:
                     profiler.step()
-        return self._finish()
+        return self._finish() if self.state.step == steps else self._leave()
 
     def _next_batch(self) -> tuple[Batch | None, float]:
         """The next batch once every rank has one, or None when the run must end here; and the seconds waited.

@@ -21,4 +21,4 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     from mygpt2.train.attempt import main
 
-    return main(request.config, request.run_name, request.runs_dir, request.resume, args.argv)
+    return main(request.config, request.run_name, request.runs_dir, request.resume, args.argv, request.until)

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--run", required=True, metavar="NAME", help="name of the run")
     parser.add_argument("--preset", metavar="NAME", help="the preset that its command starts from")
     parser.add_argument("--nproc", type=int, metavar="N", help="processes that train together")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step")
     args = parser.parse_args()
     return guarded(lambda: _queue(args))
 
@@ -30,13 +31,13 @@ def main() -> int:
 def _queue(args: argparse.Namespace) -> None:
     jobs = Jobs(args.runs)
     if RunDir(jobs.runs / args.run).config_file.is_file():
-        job = jobs.resume_run(args.run, args.nproc)
+        job = jobs.resume_run(args.run, args.nproc, until=args.until)
     else:
         try:
             values = from_toml(sys.stdin.buffer.read(MAX_BYTES + 1))
         except ValueError as error:
             raise UserError(f"standard input is not TOML: {error}; give the run's configuration") from None
-        job = submit_config(jobs, load_config(None, None, values), args.preset, args.run, args.nproc)
+        job = submit_config(jobs, load_config(None, None, values), args.preset, args.run, args.nproc, until=args.until)
     print(job.id)
 
 

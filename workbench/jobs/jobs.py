@@ -188,7 +188,9 @@ class Jobs:
 
     # Runs
 
-    def resume_run(self, run: str, nproc: int | None = None, devices: Sequence[str] | None = None) -> Job:
+    def resume_run(
+        self, run: str, nproc: int | None = None, devices: Sequence[str] | None = None, until: int | None = None
+    ) -> Job:
         """Goes on with a stopped run from its own configuration; on the devices and processes it had, unless given."""
         folder = self._folder(run)
         check_resumable(run, state_of(folder))
@@ -203,7 +205,7 @@ class Jobs:
         count = nproc or len(ranks) or (previous.spec.nproc if previous else 1)
         chosen = devices or self._devices(previous, [rank.device for rank in ranks], count)
         hash = previous.spec.config_hash if previous else ""
-        return self.submit(JobSpec(run, argv, tuple(chosen), count, hash, RESTARTS))
+        return self.submit(JobSpec(run, (*argv, *_until(until)), tuple(chosen), count, hash, RESTARTS))
 
     def _devices(self, previous: Job | None, recorded: Sequence[str], count: int) -> list[str]:
         """Those it had, as the queue or else its ranks say, where they are here and enough; else the first."""
@@ -307,6 +309,7 @@ def submit_config(
     devices: Sequence[str] | None = None,
     *,
     at_once: bool = False,
+    until: int | None = None,
 ) -> Job:
     """Queues a run of this configuration: the one way in for the form, the API and studies.
 
@@ -319,7 +322,11 @@ def submit_config(
     if config.train.device in ("auto", "cuda") and chosen[0].startswith("cuda") and ranks > len(chosen):
         raise UserError(f"{ranks} processes need {ranks} devices, and {len(chosen)} are chosen: {', '.join(chosen)}")
     argv = train_command(config, preset, run, jobs.runs, ranks)
-    return jobs.submit(JobSpec(run, tuple(argv), chosen, ranks, config_hash(config)), at_once)
+    return jobs.submit(JobSpec(run, (*argv, *_until(until)), chosen, ranks, config_hash(config)), at_once)
+
+
+def _until(step: int | None) -> tuple[str, ...]:
+    return ("--until", str(step)) if step else ()
 
 
 def _refuse_link(run: RunDir) -> None:

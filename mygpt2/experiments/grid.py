@@ -1,0 +1,225 @@
+"""A sweep's file: one or two settings over a grid, the arms that are made of it, and the steps at which it looks.
+
+base = "tiny"            # a run, a preset or a TOML file
+looks = 3                # two or three; or the steps themselves, the last one being the run's last
+margin = 0.002           # nats: an arm stops only when it is worse than the best by more than this
+[settings]               # of every arm
+train.steps = 140
+[[axis]]                 # one or two
+setting = "optimizer.lr"
+from = 1e-3              # on a log grid; or values = [1e-3, 3e-3]
+to = 3e-2
+arms = 5
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mygpt2.config import from_toml
+from mygpt2.config.fields import nearest, nearest_setting, settings
+from mygpt2.config.toml import MAX_BYTES
+from mygpt2.config.words import text_of
+from mygpt2.errors import UserError
+from mygpt2.evals.protocols import PROTOCOLS
+from mygpt2.experiments.arms import MOST_REPLICATES, Arm, Spec, read_arm
+from mygpt2.experiments.folder import check_experiment
+from mygpt2.experiments.spending import BUDGET
+from mygpt2.inside import read_inside
+from mygpt2.schedule import decay_begins
+from mygpt2.train.branching import FIXED
+
+KEYS = ("name", "base", "looks", "margin", "budget", "protocol", "replicates", "settings", "axis")
+AXIS_KEYS = ("setting", "values", "from", "to", "arms")
+MARGIN = 0.002  # nats
+FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
+SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
+DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
+NO_AXIS = (*FIXED, "data.tokenizer", "train.steps", "train.batch_tokens", "data.source")  # arms would not compare
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting and its values, ascending."""
+
+    setting: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it was asked for. `places` has each arm's value on every axis; `looks` are steps, the last the end."""
+
+    name: str
+    base: Arm
+    axes: tuple[Axis, ...]
+    arms: dict[str, Arm]
+    places: dict[str, tuple[float, ...]]
+    looks: tuple[int, ...]
+    margin: float
+    budget: float
+    protocol: str
+    replicates: int
+
+    @property
+    def steps(self) -> int:
+        return self.base.config.train.steps
+
+    @property
+    def decays(self) -> bool:
+        """Whether looks compare decayed ends: with a trunk they do, without one undecayed losses."""
+        return self.base.config.schedule.name in DECAYING
+
+    def trunk(self, look: int) -> int:
+        """The steps at the peak rate of a run of `look` steps: where the branch that decays to its end begins."""
+        return decay_begins(self.base.config.schedule, look) + 1
+
+
+def read_plan(data: bytes, runs: Path, name: str) -> Plan:
+    """The sweep of a TOML document. UserError with the first thing that is wrong with it."""
+    try:
+        found = from_toml(data)
+    except ValueError as error:
+        raise UserError(f"the sweep is not TOML: {error}; see python -m mygpt2 sweep --help") from None
+    _known(found, KEYS, "")
+    given = found.get("settings", {})
+    if not isinstance(given, dict):
+        raise UserError("[settings] of a sweep is a table of settings, for example train.steps = 140")
+    words = [word for key, value in _dotted(given) for word in (f"--{key}={text_of(value)}",)]
+    what = found.get("base", "tiny")
+    if not isinstance(what, str):
+        raise UserError(f"base = {what!r} is no name; give a run, a preset or a TOML file")
+    base = read_arm(Spec(what, tuple(words)), runs)
+    axes = tuple(_axes(found.get("axis")))
+    grid = list(itertools.product(*(axis.values for axis in axes)))
+    if not FEWEST <= len(grid) <= MOST:
+        raise UserError(f"{len(grid)} arms are asked for; use {FEWEST} to {MOST}, of which 5 to 9 show an optimum")
+    arms, places = {}, {}
+    for number, place in enumerate(grid, 1):
+        arm = _name(axes[0], place[0]) if len(axes) == 1 else f"a{number}"
+        more = [f"--{axis.setting}={value!r}" for axis, value in zip(axes, place, strict=True)]
+        arms[arm] = read_arm(Spec(what, (*words, *more)), runs, arm)
+        places[arm] = place
+    if len(arms) < len(grid):
+        raise UserError("two values of the axis are the same to three digits; space them further")
+    plan = Plan(
+        check_experiment(str(found.get("name", name))), base, axes, arms, places, (), _number(found, "margin", MARGIN),
+        _number(found, "budget", BUDGET), str(found.get("protocol", "run")),
+        _whole(found, "replicates", 1, MOST_REPLICATES),
+    )  # fmt: skip
+    if not 0 < plan.budget < 1 or plan.margin < 0:
+        raise UserError("budget is a chance between 0 and 1, margin a difference in nats from 0 up")
+    if plan.protocol == "run" and base.config.data.validation_fraction == 0:
+        raise UserError(f"no document is held out; give protocol = one of {', '.join(PROTOCOLS)}, run:NAME or a path")
+    return Plan(**{**vars(plan), "looks": _looks(found.get("looks", 3), plan)})
+
+
+def read_file(file: Path, runs: Path) -> tuple[bytes, Plan]:
+    """(the document, its plan). UserError for a file that cannot be read."""
+    try:
+        data = read_inside(file, most=MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}; give the TOML file of a sweep") from None
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:40] or "sweep"
+    return data, read_plan(data, runs, stem)
+
+
+def _axes(found: Any) -> Iterator[Axis]:
+    listed = found if isinstance(found, list) else [found]
+    if not 1 <= len(listed) <= 2 or not all(isinstance(each, dict) for each in listed):
+        raise UserError('a sweep has one or two [[axis]], each with setting = "optimizer.lr" and from, to, arms')
+    for each in listed:
+        _known(each, AXIS_KEYS, "[[axis]] ")
+        name = each.get("setting")
+        setting = settings().get(name) if isinstance(name, str) else None
+        if setting is None or setting.kind not in ("int", "float"):
+            close = nearest_setting(str(name))
+            hint = f"; did you mean {close}?" if close else ""
+            raise UserError(f"[[axis]] setting = {name!r} is no setting with a number{hint}")
+        if name in NO_AXIS:
+            raise UserError(f"{name} is no axis of a sweep: losses of its arms would not compare at equal compute")
+        values = each["values"] if "values" in each else _log_grid(each)
+        if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise UserError(f"[[axis]] {name}: values is a list of numbers, for example [0.001, 0.003, 0.01]")
+        yield Axis(setting.name, tuple(sorted({setting_value(v, setting.kind) for v in values})))
+
+
+def setting_value(value: float, kind: str) -> float:
+    return round(value) if kind == "int" else float(value)
+
+
+def _log_grid(axis: Mapping[str, Any]) -> list[float]:
+    low, high, count = axis.get("from"), axis.get("to"), axis.get("arms")
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or type(count) is not int:
+        raise UserError(
+            "[[axis]] needs values = [...], or from, to and arms, for example from = 1e-3, to = 1e-1, arms = 5"
+        )
+    if not 0 < low < high or not 2 <= count <= MOST:
+        raise UserError(
+            f"[[axis]] from = {low} to = {high} with {count} arms is no log grid; use 0 < from < to, 2 to {MOST}"
+        )
+    return [float(f"{low * (high / low) ** (i / (count - 1)):.3g}") for i in range(count)]
+
+
+def _name(axis: Axis, value: float) -> str:
+    """lr3e-3: short, without a dot, in which the names of runs part."""
+    digits, _, power = f"{value:.2e}".partition("e")
+    whole, _, rest = digits.partition(".")
+    rest = rest.rstrip("0")
+    number = f"{whole}{rest}e{int(power) - len(rest)}"
+    return f"{axis.setting.rpartition('.')[2].replace('_', '')[:6]}{number}"
+
+
+def _looks(found: Any, plan: Plan) -> tuple[int, ...]:
+    schedule, last = plan.base.config.schedule, plan.steps
+    if type(found) is int and found in SHARES:
+        looks = tuple(max(1, round(share * last)) for share in SHARES[found])
+    elif isinstance(found, list) and 2 <= len(found) <= 3 and all(type(step) is int for step in found):
+        looks = tuple(found)
+    else:
+        raise UserError(f"looks = {found!r}: give 2 or 3, or the steps themselves, for example [30, 70, {last}]")
+    if looks[-1] != last or list(looks) != sorted(set(looks)):
+        raise UserError(f"looks {list(looks)} must rise to the run's last step, {last}")
+    first = plan.trunk(looks[0]) if plan.decays else looks[0]
+    if first <= schedule.warmup_steps or (plan.decays and plan.trunk(looks[0]) >= looks[0]):
+        raise UserError(
+            f"the first look, at step {looks[0]}, lies in the warm-up of {schedule.warmup_steps} steps or leaves no "
+            "step to decay; make the run longer, look later, or warm up for less"
+        )
+    return looks
+
+
+def _known(found: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in found:
+        if key not in keys:
+            close = nearest(key, keys)
+            hint = f"did you mean {close}?" if close else f"allowed: {', '.join(keys)}"
+            raise UserError(f"{where}{key} is not a key of a sweep; {hint}")
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _number(found: Mapping[str, Any], key: str, default: float) -> float:
+    value = found.get(key, default)
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise UserError(f"{key} = {value!r} is not a number; for example {default:g}")
+    return float(value)
+
+
+def _whole(found: Mapping[str, Any], key: str, default: int, most: int) -> int:
+    value = found.get(key, default)
+    if type(value) is not int or not 1 <= value <= most:
+        raise UserError(f"{key} = {value!r} is not possible; use 1 to {most}")
+    return value

@@ -1,0 +1,107 @@
+"""A sweep in words: what was asked and what it will take, and what came of it. Every number with its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mygpt2.experiments.arms import replicates, run_name
+from mygpt2.experiments.cost import cost
+from mygpt2.experiments.grid import Plan
+from mygpt2.experiments.pieces import Piece
+from mygpt2.format import duration
+
+TWO_MODELS = (
+    "One pair of seeds speaks of these models; with replicates = 3 in the file it would speak of recipes, at three "
+    "times the cost."
+)
+
+
+def asked_text(plan: Plan, runs: Path, nproc: int = 1) -> str:
+    """Arms, looks, and the time of the full grid, which a sweep takes at most (with the branches of its looks more)."""
+    pairs = replicates(plan.base.config, plan.replicates)
+    pieces = [
+        Piece(run_name(plan.name, name, pair.number), pair.of(arm.config), arm.preset)
+        for name, arm in plan.arms.items() for pair in pairs
+    ]  # fmt: skip
+    axes = " x ".join(f"{axis.setting} {', '.join(f'{v:g}' for v in axis.values)}" for axis in plan.axes)
+    steps = ", ".join(f"{step:,}" for step in plan.looks)
+    how = "decayed ends" if plan.decays else (
+        f"undecayed losses, as {plan.base.config.schedule.name} has no trunk to branch from: a high rate looks worse "
+        "there than it will be"
+    )  # fmt: skip
+    return (
+        f"sweep {plan.name} on {plan.base.told}: {axes}; {len(plan.arms)} arms, looks at steps {steps} compare {how}\n"
+        f"the full grid: {cost(pieces, runs, nproc)}; a sweep takes about half of that where most arms lose early"
+    )
+
+
+def result_text(found: Mapping[str, Any]) -> str:
+    """The table of arms, the optimum, the compute."""
+    result = found.get("result")
+    if not isinstance(result, dict):
+        return "the sweep is not over yet; the same command goes on"
+    rows = [_row(arm, each) for arm, each in result["arms"].items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)) for row in rows]
+    text = [
+        f"loss on {found['protocol']}, nats per token, each arm where it was last seen:",
+        *lines,
+        _best(found, result),
+    ]
+    return "\n".join([*text, _optimum(result.get("optimum")), _compute(result["spent"]), _caution(found)])
+
+
+def _row(arm: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    values = ", ".join(f"{value:g}" for value in each["values"])
+    loss = "diverged" if each["loss"] is None else f"{each['loss']:.4f} at step {each['step']:,} ({each['compares']})"
+    return arm, values, loss, each["why"] if each["stopped"] and each["loss"] is not None else _interval(each)
+
+
+def _interval(each: Mapping[str, Any]) -> str:
+    if each["difference"] is None or each["p"] is None:
+        return each["why"]
+    return f"{each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}] to the best"
+
+
+def _best(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    if result["best"] is None:
+        return "no arm came to its end: all of them diverged"
+    values = ", ".join(
+        f"{axis['setting']} = {value:g}" for axis, value in zip(found["axes"], result["values"], strict=True)
+    )
+    near = [
+        arm for arm, each in result["arms"].items()
+        if not each["stopped"] and each["p"] is not None and each["low"] <= found["margin"]
+    ]  # fmt: skip
+    beside = f"; {', '.join(near)} {'is' if len(near) == 1 else 'are'} not told apart from it" if near else ""
+    return f"best: {values}, loss {result['loss']:.4f} after {found['horizon_tokens']:,} tokens{beside}"
+
+
+def _optimum(found: Any) -> str:
+    if not isinstance(found, dict):
+        return "no optimum between the arms is told: that takes one axis and three arms that were compared at one look"
+    at = f"(a parabola over {found['arms']} arms at step {found['step']:,}, {found['compares']})"
+    if found["value"] is None:
+        end = "lowest" if found["outside"] == "below" else "highest"
+        return f"the optimum lies outside the grid, beyond its {end} value {at}; widen the axis there"
+    low, high = (f"{found[key]:.3g}" if found[key] is not None else "the grid's end" for key in ("low", "high"))
+    outside = f"; outside the grid in {found['share_outside']:.0%} of the draws" if found["share_outside"] > 0 else ""
+    value = f"{found['setting']} = {found['value']:.3g}"
+    return f"optimum: {value}, 95 % interval over documents {low} to {high} {at}{outside}"
+
+
+def _compute(spent: Mapping[str, Any]) -> str:
+    return (
+        f"compute: {spent['tokens']:,} tokens in {spent['runs']} runs, {spent['share']:.0%} of the full grid's "
+        f"{spent['full_tokens']:,}; {duration(spent['seconds'])} in steps"
+    )
+
+
+def _caution(found: Mapping[str, Any]) -> str:
+    parts = [] if found["decays"] else [
+        f"Looks compared undecayed losses ({found['schedule']}): an arm that would have decayed well may have stopped."
+    ]  # fmt: skip
+    parts += [] if found["replicates"] > 1 else [TWO_MODELS]
+    return " ".join(parts) or f"It speaks of recipes, over {found['replicates']} pairs of seeds."

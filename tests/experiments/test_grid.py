@@ -1,0 +1,86 @@
+"""A sweep's file: what it stands for, and that a mistake in it is one sentence."""
+
+import numpy as np
+import pytest
+
+from mygpt2.errors import UserError
+from mygpt2.experiments.grid import read_plan
+from mygpt2.experiments.optimum import optimum, vertex
+from mygpt2.experiments.scores import Scores
+
+FILE = b"""
+base = "tiny"
+[settings]
+train.steps = 140
+[[axis]]
+setting = "optimizer.lr"
+from = 1e-3
+to = 3e-2
+arms = 5
+"""
+
+
+def test_a_file_is_arms_on_a_log_grid_and_looks_whose_ends_decay(tmp_path):
+    plan = read_plan(FILE, tmp_path, "rates")
+    assert list(plan.arms) == ["lr1e-3", "lr234e-5", "lr548e-5", "lr128e-4", "lr3e-2"]
+    assert [arm.config.optimizer.lr for arm in plan.arms.values()] == [0.001, 0.00234, 0.00548, 0.0128, 0.03]
+    assert (plan.name, plan.looks, plan.decays, plan.margin) == ("rates", (28, 70, 140), True, 0.002)
+    assert [plan.trunk(look) for look in plan.looks] == [17, 42, 84]
+    assert not read_plan(FILE.replace(b"[settings]", b'[settings]\nschedule.name = "cosine"'), tmp_path, "x").decays
+
+
+def test_two_axes_are_all_pairs(tmp_path):
+    more = b'[[axis]]\nsetting = "optimizer.weight_decay"\nvalues = [0.1, 0.0]\n'
+    plan = read_plan(FILE.replace(b"arms = 5", b"arms = 3") + more, tmp_path, "two")
+    assert list(plan.arms) == ["a1", "a2", "a3", "a4", "a5", "a6"]
+    assert plan.places["a2"] == (0.001, 0.1) and plan.arms["a6"].config.optimizer.weight_decay == 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((b"base", b"bass"), "bass is not a key of a sweep; did you mean base?"),
+        ((b"arms = 5", b"arms = 12"), "with 12 arms is no log grid"),
+        ((b"from = 1e-3", b"from = 1"), "no log grid"),
+        ((b"optimizer.lr", b"optimizer.rl"), "is no setting with a number"),
+        ((b"optimizer.lr", b"train.steps"), "no axis of a sweep"),
+        ((b"optimizer.lr", b"schedule.name"), "is no setting with a number"),
+        ((b"train.steps = 140", b"train.steps = 12"), "warm-up"),
+        ((b"[settings]", b"looks = 5\n[settings]"), "looks = 5: give 2 or 3"),
+        ((b"[settings]", b"looks = [70, 60, 140]\n[settings]"), "must rise to the run's last step, 140"),
+        ((b"[settings]", b"margin = nan\n[settings]"), "margin = nan is not a number"),
+        ((b"[settings]", b"replicates = 0\n[settings]"), "use 1 to 100"),
+        ((b"[[axis]]", b"[[axes]]"), "did you mean axis?"),
+        ((b"base = ", b"base = ["), "not TOML"),
+        ((b'"tiny"', b'"tinny"'), "did you mean tiny?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, change, words):
+    with pytest.raises(UserError) as told:
+        read_plan(FILE.replace(*change), tmp_path, "x")
+    assert words in str(told.value) and "\n" not in str(told.value) and not list(tmp_path.iterdir())
+
+
+def test_the_lowest_point_is_the_parabolas_or_lies_outside():
+    x = np.array([0.0, 1.0, 2.0, 4.0])
+    rows = np.array([(x - 1.3) ** 2, (x - 9) ** 2, (x + 2) ** 2, [1, 0, 0, 1], [0, 0, 0, 0]])
+    assert vertex(x, rows).tolist() == pytest.approx([1.3, np.inf, -np.inf, 1.5, -np.inf])
+
+
+def scored(loss, seed=0, documents=400, tokens=50, noise=0.02):
+    rng = np.random.default_rng(seed)
+    targets = np.full(documents, tokens, float)
+    return Scores("r", 1, "run", 64, "t", "fp32", "w", (loss + noise * rng.normal(size=documents)) * targets, targets)
+
+
+def test_the_interval_of_an_optimum_holds_the_truth_and_an_edge_is_outside():
+    values, truth = [1e-3, 2e-3, 4e-3, 8e-3, 16e-3], np.log(5e-3)
+    held = 0
+    for seed in range(20):
+        arms = [[scored(3 + 0.02 * (np.log(v) - truth) ** 2, seed * 10 + i)] for i, v in enumerate(values)]
+        found = optimum(values, arms, seed)
+        held += found.low <= 5e-3 <= found.high
+    assert held >= 16
+    edge = optimum(values, [[scored(3 - 0.1 * i, i)] for i in range(5)])
+    assert (edge.value, edge.outside, edge.high) == (None, "above", None) and edge.share_outside == 1
+    assert optimum(values[:2], [[scored(3)], [scored(3)]]) is None
