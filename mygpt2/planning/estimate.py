@@ -86,6 +86,7 @@ class _Facts:
     measured: Measured | None
     machine: Machine
     compiled: tuple[bool, str]  # whether, and why
+    shards: int  # ranks that share a model
 
     @classmethod
     def gather(
@@ -125,6 +126,7 @@ class _Facts:
             measured, machine,
             (config.train.compile != "false", "a GPU elsewhere") if machine.elsewhere else
             compile_choice(config, vocab_size, device=device, precision=precision, cores=available_cores()),
+            shards,
         )  # fmt: skip
 
     @property
@@ -192,7 +194,7 @@ def _memory(f: _Facts) -> Iterator[Figure]:
     if f.measured and f.measured.device_bytes:
         peak, basis = f.measured.device_bytes, f.measured.basis
     yield Figure("memory.peak", "Peak of a rank's tensors", peak, "B", basis)
-    host = host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens)
+    host = host_parts(config, f.parameters, f.vocab_size, f.world_size, f.source.tokens, f.shards)
     for part in host:
         yield Figure(f"memory.{part.key}", part.label, part.size, "B", part.how)
     one = rank_total(f.device, memory.peak, host, f.measured)

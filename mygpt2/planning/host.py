@@ -9,6 +9,7 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.planning.data import bytes_per_token
 from mygpt2.planning.figures import Figure
 from mygpt2.planning.memory import FLOAT, Part, Shape, optimizer_bytes
+from mygpt2.planning.parallel import in_parts
 from mygpt2.planning.trial import Measured
 
 PROGRAM = 650_000_000  # resident beside tensors, measured on runs of tiny and gpt2 (PyTorch 2.13 for CPUs, Linux)
@@ -16,19 +17,22 @@ HEAP_SLACK = 0.05  # of the tensors' peak: what the allocator keeps between them
 BLOCKS_AT_ONCE = 128  # lanes x window, as in data.shape
 BLOCK_TOKENS = 1_030_000  # of a row group of FineWeb-Edu; other sources have blocks of at most about that
 DOCUMENT_TOKENS = 1_030
+EACH = "of each rank its part"
 READY_BYTES = 16_000_000  # rows that lie ready, as in data.loader
 
 
 def host_parts(
-    config: RunConfig, parameters: int, vocab_size: int, world_size: int, source_tokens: float | None
+    config: RunConfig, parameters: int, vocab_size: int, world_size: int, source_tokens: float | None, shards: int = 1
 ) -> list[Part]:
-    """Copies for background saving, the loader's buffers, and the program itself, for the first rank."""
+    """Copies for background saving, the loader's buffers, and the program itself, for the first rank. `shards` ranks
+    share a model."""
     parts = []
     if config.checkpoint.background and config.train.steps > config.checkpoint.interval:
         size = FLOAT * parameters + optimizer_bytes(config, Shape.of(config.model, vocab_size))
-        parts.append(
-            Part("snapshot", "Copies for saving", size, "derived: weights and optimizer state, on the first rank")
-        )
+        whose = "on the first rank"
+        if shards > 1 and in_parts(config, size):
+            size, whose = size // shards, EACH
+        parts.append(Part("snapshot", "Copies for saving", size, f"derived: weights and optimizer state, {whose}"))
     parts.append(_loader(config, vocab_size, world_size, source_tokens))
     parts.append(Part("program", "The program", PROGRAM, "measured: a process on a CPU beside its tensors"))
     return parts
@@ -49,8 +53,9 @@ def rank_total(device: str, peak: int, host: list[Part], measured: Measured | No
 
 
 def all_ranks(one: Figure, host: list[Part], ranks: int) -> Figure:
-    """Resident memory of all processes of this machine, given the first rank's, which alone makes copies for saving."""
-    snapshot = sum(part.size for part in host if part.key == "snapshot")
+    """Resident memory of all processes of this machine, given the first rank's, which alone makes copies for saving
+    unless each saves its part."""
+    snapshot = sum(part.size for part in host if part.key == "snapshot" and EACH not in part.how)
     size = (one.value or 0) + (ranks - 1) * ((one.value or 0) - snapshot)
     basis = f"derived: {ranks} process{'es' if ranks > 1 else ''}"
     basis += ", of which only the first makes copies for saving" if snapshot and ranks > 1 else ""

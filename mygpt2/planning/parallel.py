@@ -12,6 +12,7 @@ from mygpt2.planning.compute import fast_micro_batch
 from mygpt2.planning.memory import rank_memory
 from mygpt2.planning.notices import GPU_RESERVE
 
+SHARDED_BYTES = 4e9  # of a checkpoint that one rank still brings together: some seconds, and memory of its host
 USUAL_RANKS = 8  # of a machine with GPUs, when nobody knows
 
 
@@ -52,6 +53,12 @@ def parallel_choice(
     ).peak  # fmt: skip
     why = f"{readable(needed, 'B')} of {readable(gpu_bytes, 'B')} on each GPU with the whole model"
     return Parallel("ddp", 1, 1, why) if needed <= gpu_bytes else Parallel("fsdp2", ranks, 1, why)
+
+
+def in_parts(config: RunConfig, size: int) -> bool:
+    """Whether ranks that share a model each write their part of a checkpoint of so many bytes."""
+    asked = config.checkpoint.sharded
+    return asked == "on" or (asked == "auto" and size > SHARDED_BYTES)
 
 
 ONE_EACH = "hsdp with one rank per machine"

@@ -13,7 +13,6 @@ from mygpt2.distributed import World
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
 
-SHARDED_BYTES = 4e9  # that `auto` still brings together on the first rank: some seconds, and memory of its host
 ANSWER_S = 16.0  # how long the other ranks are waited for after a failure: those that hang are ended before
 DECLINED = "none"
 
@@ -25,10 +24,11 @@ class Saver:
 
     def __init__(
         self, world: World, weights: Weights, optimizer: Optimizer, checkpointer: Checkpointer | None,
-        follower: Follower | None, sharded: str,
+        follower: Follower | None, in_parts: Callable[[int], bool],
     ) -> None:  # fmt: skip
+        """`in_parts`: whether a checkpoint of so many bytes is written by all that share the model."""
         self._world, self._weights, self._optimizer = world, weights, optimizer
-        self.checkpointer, self._follower, self._sharded = checkpointer, follower, sharded
+        self.checkpointer, self._follower, self._in_parts = checkpointer, follower, in_parts
         self._notes = world.notes() if isinstance(weights, SharedWeights) else None
         self._meetings = 0
         self._looked, self._dead = float("-inf"), set[int]()
@@ -52,9 +52,6 @@ class Saver:
         for each in (self.checkpointer, self._follower):
             if each:
                 each.wait()
-
-    def _in_parts(self, size: int) -> bool:
-        return self._sharded == "on" or (self._sharded == "auto" and size > SHARDED_BYTES)
 
     def _together(
         self, weights: SharedWeights, name: str, ranks: range, step: int, state: State, background: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from mygpt2.machine import available_cores, cache_folder
 from mygpt2.model import GPT, GPTConfig, LossModule, load_state
 from mygpt2.planning.compute import compile_choice, fast_micro_batch, flops_per_token
 from mygpt2.planning.machine import published
-from mygpt2.planning.parallel import Parallel, parallel_choice
+from mygpt2.planning.parallel import Parallel, in_parts, parallel_choice
 from mygpt2.progress import progress_bar
 from mygpt2.schedule import Schedule
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
@@ -287,7 +288,7 @@ def _saver(
 ) -> Saver:
     folder, checkpointer = attempt.run.checkpoints_dir, _checkpointer(config, attempt, say)
     follower = None if world.lead else Follower(folder, world.rank)
-    return Saver(world, weights, optimizer, checkpointer, follower, config.checkpoint.sharded)
+    return Saver(world, weights, optimizer, checkpointer, follower, partial(in_parts, config))
 
 
 def _checkpointer(config: RunConfig, attempt: Attempt, say: Any) -> Checkpointer | None:

@@ -295,6 +295,15 @@ def test_rotation_and_sizes_take_parts_like_whole_files(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000020", "step-00000030"]
 
 
+def test_what_a_log_grid_keeps_of_parts_are_the_weights(tmp_path):
+    for step in (2, 4, 6):
+        save(tmp_path, step)
+    prune(tmp_path, 1, keep_log=4)
+    path = tmp_path / "step-00000002"
+    assert verify(path) == [] and not list(path.glob("optimizer*"))
+    same(load(path, optimizer=False).model, groups(2)[0])
+
+
 def rewritten(path: Path, name: str, raw: bytes) -> None:
     """Replaces a file and its entry in the manifest, as who means harm would."""
     import hashlib

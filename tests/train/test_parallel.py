@@ -24,8 +24,10 @@ from mygpt2.data.trace import read_trace, trace_files
 from mygpt2.distributed import World, dealt_rows, gathered, local, make_mesh
 from mygpt2.errors import UserError
 from mygpt2.model import GPT, GPTConfig, LossModule
+from mygpt2.planning.figures import Figure
+from mygpt2.planning.host import all_ranks, host_parts
 from mygpt2.planning.memory import rank_memory
-from mygpt2.planning.parallel import parallel_choice
+from mygpt2.planning.parallel import in_parts, parallel_choice
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights, shard
 from mygpt2.train.step import Guard, TrainStep, count_targets
@@ -296,3 +298,18 @@ def test_a_shared_model_needs_less_of_each_gpu():
     whole, shared = (rank_memory(config, 50257, **given, shards=shards) for shards in (1, 8))
     assert shared.parts["optimizer"].size * 8 == pytest.approx(whole.parts["optimizer"].size, abs=8)
     assert shared.peak < 20e9 < whole.peak
+
+
+def test_ranks_that_share_a_large_model_each_keep_a_copy_of_their_part_while_it_is_saved():
+    def copies(*words, shards=8):
+        config = load_config("gpt2-xl", overrides=list(words))
+        parts = host_parts(config, 1_557_611_200, 50257, 8, None, shards)
+        one = Figure("memory.process", "", sum(part.size for part in parts), "B", "")
+        return parts[0].size, all_ranks(one, parts, 8).value - 8 * sum(part.size for part in parts[1:])
+
+    whole, of_all = copies(shards=1)
+    assert whole == of_all and whole > 12e9
+    assert copies() == (whole // 8, whole // 8 * 8)
+    assert copies("--checkpoint.sharded", "off") == (whole, whole)
+    small = load_config("gpt2", overrides=[])
+    assert [in_parts(small, size) for size in (10**9, 5 * 10**9)] == [False, True]
