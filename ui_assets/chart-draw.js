@@ -6,6 +6,7 @@ const { envelope } = await import(`./chart-series.js${version}`);
 const { faint, lowerBound } = await import(`./chart-smooth.js${version}`);
 const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
 const { ACTIVE, MARGIN, colourOf, dashOf, escape, number } = await import(`./chart-look.js${version}`);
+const { areas, bandsIn } = await import(`./chart-bands.js${version}`);
 const { curves, interpolateAt, marksOf, pointsIn, referenceOf, unitOf } = await import(`./chart-curves.js${version}`);
 
 const FEW = 3; // runs whose raw lines are drawn at full strength; of more, in the faintest that keeps a contrast of 3 to 1
@@ -28,6 +29,7 @@ export function figure(state, id, width, height) {
   const logy = Boolean(view.logy && panel.log && !view.minus);
   const drawing = { state, id, logy, columns: Math.max(50, width - MARGIN.l - MARGIN.r), extent: { low: Infinity, high: -Infinity }, data: [] };
   const shown = curves(state, id);
+  if (panel.loss && panel.column) drawing.data.push(...areas(state, (series) => (unitOf(state) === "bits" ? series.perByte() : 1)));
   for (const curve of shown) rawLine(drawing, curve, shown.length);
   for (const curve of shown) if (curve.smooth) smoothLine(drawing, curve);
   for (const curve of pointsIn(state, id)) pointsLine(drawing, curve);
@@ -163,7 +165,7 @@ function frame(state, id, width, height, logy) {
 // What the signs at the foot and the head of a panel mean, as far as there are any.
 export function markKey(state) {
   const kinds = new Set(state.shown.flatMap((series) => marksOf(state, series).map((mark) => mark.kind)));
-  return KINDS.filter(({ kind }) => kinds.has(kind)).map(({ name }) => name);
+  return [...bandsIn(state).map(({ words }) => `▒ ${words}`), ...KINDS.filter(({ kind }) => kinds.has(kind)).map(({ name }) => name)];
 }
 
 function markTraces(state) {

@@ -73,6 +73,7 @@ export class Feed {
     await this.fetchHost(every);
     await this.chart.yardstick?.fetch();
     await this.chart.spikes?.fetch();
+    await this.chart.bands?.fetch();
   }
 
   // Runs asked for together mostly come together: one drawing of all instead of one for each, unless somebody is late.

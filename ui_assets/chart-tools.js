@@ -52,7 +52,7 @@ export function toolbar(options, change, act) {
   const smoothText = make("output", { for: `${id}-smooth` });
   const auto = make("input", { type: "checkbox", id: `${id}-auto`, onchange: () => change({ smooth: auto.checked ? "auto" : STOPS[smooth.value] }) });
   const flags = { logx: flag("logx", "log x"), logy: flag("logy", "log y", "of losses and the gradient norm"),
-    follow: flag("follow", "Follow the newest step when zoomed") };
+    follow: flag("follow", "Follow the newest step when zoomed"), band: flag("band", "Band of the preset") };
   const reset = button("Reset zoom", () => act.reset());
   const panels = Object.entries(options.panels).map(([name, panel]) => {
     const input = make("input", { type: "checkbox", id: `${id}-panel-${name}`, value: name,
@@ -67,7 +67,7 @@ export function toolbar(options, change, act) {
     field("unit", "loss in", unit, "wb-chart-unseen"), field("minus", "minus", minus, "wb-chart-unseen"), reset,
     make("span", { class: "wb-chart-end" }, menu("Export", ...["PNG", "SVG", "CSV"].map((kind) => button(kind, () => act.save(kind), {
       title: kind === "CSV" ? "every point of the shown runs" : "the curves as they are on screen" }))),
-    menu("More", make("fieldset", {}, make("legend", {}, "Panels"), ...panels.map((panel) => panel.element)), flags.follow.element,
+    menu("More", make("fieldset", {}, make("legend", {}, "Panels"), ...panels.map((panel) => panel.element)), flags.follow.element, flags.band.element,
       make("span", { class: "wb-chart-buttons" }, button("Zoom in", () => act.zoom(0.5)), button("Zoom out", () => act.zoom(2))))));
   for (const details of element.querySelectorAll("details")) {
     details.addEventListener("keydown", (event) => { if (event.key === "Escape") { details.open = false; details.firstChild.focus(); } });
@@ -83,6 +83,7 @@ export function toolbar(options, change, act) {
     smooth.setAttribute("aria-valuetext", smoothWords(view.smooth, width));
     smoothText.textContent = smoothWords(view.smooth, width).replace(/^auto \((.*)\)$/, "$1");
     for (const [name, control] of Object.entries(flags)) control.input.checked = view[name];
+    flags.band.element.hidden = !state.shown.some((series) => series.band);
     for (const panel of panels) panel.input.checked = view.panels.includes(panel.input.value);
     unit.dataset.auto = unitOf({ ...state, shown: state.shown, series: state.series, view: { ...view, unit: "auto" } });
     unit.value = unitOf(state);

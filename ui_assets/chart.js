@@ -12,11 +12,12 @@ const { make, toolbar } = await import(`./chart-tools.js${version}`);
 const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
 const { Spikes } = await import(`./chart-spikes.js${version}`);
+const { Bands } = await import(`./chart-bands.js${version}`);
 const { save } = await import(`./chart-export.js${version}`);
 const { firstDrawing, loadPlotly } = await import(`./chart-plotly.js${version}`);
 
-const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", unit: "auto", minus: "", panels: [], range: null, follow: false, shade: null };
-const IN_ADDRESS = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow"];
+const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", unit: "auto", minus: "", panels: [], range: null, follow: false, band: true, shade: null };
+const IN_ADDRESS = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow", "band"];
 const HEIGHT = 180;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -46,6 +47,7 @@ class Chart {
     this.cursor = new Cursor(this);
     this.yardstick = new Yardstick(this, server);
     this.spikes = new Spikes(this, server);
+    this.bands = new Bands(this, server);
     this.draws = 0;
     this.asked = 0; // how many views were asked for
     this.expecting = Boolean(options.url); // whose runs the page is about to name: room is kept for their curves

@@ -6,7 +6,7 @@ window.workbench.monitor = (() => {
   const MOST = 120; // of the list, which is for a quick choice; the table has them all
   const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
   const ORDER = { running: 0, saving: 0, starting: 1, queued: 2, failed: 3, lost: 3, stopped: 4, finished: 5 };
-  const VIEW = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow", "shade"];
+  const VIEW = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow", "band", "shade"];
   const PANES = ["log", "samples", "notes", "settings", "results", "events", "details"];
 
   const rows = new Map(); // name -> what the server said of it

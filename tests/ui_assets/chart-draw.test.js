@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
 const { cautions, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
-const { alike, copied, figure } = await import("../../ui_assets/chart-draw.js");
+const { alike, copied, figure, markKey } = await import("../../ui_assets/chart-draw.js");
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
@@ -172,4 +172,18 @@ test("an imported log is drawn dotted, and what it says of the others is told", 
   assert.match(cautions(state).join(" "), /compare with those of the same protocol and tokenizer only/);
   ghost.tokens.fill(-1);
   assert.ok(ghost.x("tokens").every(Number.isNaN), "a log without tokens is nowhere on that axis");
+});
+
+test("a band lies behind the curves of the losses, can be turned off, and goes with the axis and the unit", () => {
+  const one = run("a", falling(100));
+  one.band = { preset: "tiny", words: "99% band of 5 runs", step: [20, 60, 100, 140], low: [3, 2.9, 2.8, 2.7], high: [3.4, 3.2, 3, 2.9] };
+  const area = (view) => figure(chart([one], view), "loss", 800, 300).data.filter((trace) => trace.fill === "toself");
+  const [drawn] = area({});
+  assert.deepEqual(drawn.x, [20, 60, 100, 140, 140, 100, 60, 20]);
+  assert.deepEqual(drawn.y, [3.4, 3.2, 3, 2.9, 2.7, 2.8, 2.9, 3]);
+  assert.equal(figure(chart([one]), "loss", 800, 300).data[0].fill, "toself", "behind all lines");
+  assert.deepEqual([area({ band: false }).length, area({ minus: "b" }).length], [0, 0]);
+  assert.equal(area({ x: "tokens" })[0].x[3], 140 * 512, "also where the run has not come to yet");
+  assert.equal(area({ unit: "bits" }).length, 0, "without a validation there are no bits per byte");
+  assert.match(markKey(chart([one])).join(), /99% band of 5 runs/);
 });

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from workbench.charts.bands import bands_of
 from workbench.charts.host import host_history, hosts
 from workbench.charts.points import Runs, flops_per_token, points, table
 from workbench.charts.spikes import spikes
@@ -19,7 +20,7 @@ ASSETS = Path(__file__).resolve().parents[2] / "ui_assets"
 SCRIPTS = (
     "chart.js", "chart-feed.js", "chart-cursor.js", "chart-series.js", "chart-smooth.js",
     "chart-axes.js", "chart-look.js", "chart-curves.js", "chart-draw.js", "chart-tools.js",
-    "chart-legend.js", "chart-yardstick.js", "chart-spikes.js", "chart-plotly.js", "chart-export.js",
+    "chart-legend.js", "chart-yardstick.js", "chart-spikes.js", "chart-bands.js", "chart-plotly.js", "chart-export.js",
 )  # fmt: skip
 FILES = "/gradio_api/file="
 EMPTY = "Choose a run to see its curves."
@@ -128,10 +129,13 @@ def server_functions(context: Runs, yardstick: Callable[[Any], dict[str, Any]] |
     def chart_spikes(request: Any) -> dict[str, list[dict[str, Any]]]:
         return spikes(context, request)
 
+    def chart_bands(request: Any) -> dict[str, dict[str, Any]]:
+        return bands_of(context, request)
+
     def chart_yardstick(request: Any) -> dict[str, Any]:
         return yardstick(request) if yardstick else {}
 
-    return [chart_points, chart_table, chart_flops, chart_host, chart_spikes, chart_yardstick]
+    return [chart_points, chart_table, chart_flops, chart_host, chart_spikes, chart_bands, chart_yardstick]
 
 
 def plotly() -> Path:

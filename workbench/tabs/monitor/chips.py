@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mygpt2.experiments.standing import Standing
 from mygpt2.run_dir import RunState
 from mygpt2.run_dir.background_stop import BackgroundStop
 from workbench import html
@@ -73,6 +74,16 @@ def _chip(alerts: Sequence[Alert], kind: str, level: str, *, counted: bool = Tru
 def _key(alert: Alert) -> str:
     """As one word: what a browser keeps of what was dismissed."""
     return f"{alert.folder}/{alert.key}".replace(" ", "_")
+
+
+def band_chips(found: Standing | str) -> list[html.Markup]:
+    """Where the run stands beside the band of its preset; nothing where no band is good for it."""
+    if isinstance(found, str):
+        return []
+    tones: dict[str, html.Tone] = {"inside": "good", "above": "warn"}
+    said = [found.figures, *found.causes, found.differs]
+    chip = html.chip(found.words, tones.get(found.where, "neutral"))
+    return [opened(chip, html.join(html.note(text) for text in said), "band")]
 
 
 def rank_chips(state: RunState) -> list[html.Markup]:

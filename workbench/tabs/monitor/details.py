@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mygpt2.experiments.standing import standing
 from mygpt2.records import number, whole
 from mygpt2.run_dir import RunState
 from workbench import html, words
@@ -22,6 +23,7 @@ MANY_RANKS = 64  # rows of the table
 
 def details(seen: Glance, devices: Sequence[Device]) -> html.Markup:
     """All there is to say of a run in figures, then its ranks and devices."""
+    beside = standing(seen.run)
     started = ("Started", html.when(number(seen.state.status.get("started")), exact=True))
     figures = [*figures_of(seen), started]
     rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in figures)
@@ -29,6 +31,7 @@ def details(seen: Glance, devices: Sequence[Device]) -> html.Markup:
     return html.join([
         html.Markup(f'<dl class="wb-mon-numbers">{rows}</dl>'),
         html.Markup(f'<p class="wb-warn">{html.escape(left_out)}</p>') if left_out else "",
+        html.note(f"{beside[0].upper()}{beside[1:]}.") if isinstance(beside, str) and beside else "",
         ranks(seen.state, devices if seen.state.alive else []),
     ])  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.experiments.standing import standing
 from mygpt2.launch.handed import Told, has_begun
 from mygpt2.launch.handed import seen as seen_elsewhere
 from mygpt2.launch.watching import Watching
@@ -155,6 +156,7 @@ def _place(
         *family.chip(seen.run),
         *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
+        *chips.band_chips(standing(seen.run)),
         *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS or seen.state.alive else ()),
     ]
     return head.Place(
