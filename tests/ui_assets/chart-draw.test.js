@@ -8,7 +8,7 @@ const { alike, copied, figure, markKey } = await import("../../ui_assets/chart-d
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
-const options = { axes: { step: { title: "step" } }, panels: {
+const options = { axes: { step: { title: "step" }, tokens: { title: "tokens" } }, panels: {
   loss: { title: "Loss", column: "loss", loss: true, smooth: true, log: true, marks: true, points: "validation" }, validation: { title: "Validation", loss: true } } };
 const base64 = (values) => Buffer.from(Float32Array.from(values).buffer).toString("base64");
 

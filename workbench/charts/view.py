@@ -48,7 +48,7 @@ MAX_SMOOTH = 100_000.0  # steps
 def read_view(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The keys of a view that were given, each as the chart takes it; what cannot be read is left out.
 
-    runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow, band: flags. smooth: 0 (off), "auto",
+    runs: up to eight names, as a list or "a,b". x: one of X_AXES. logx, logy, follow, band: flags. smooth: 0, "auto",
     a number of steps, or below 1 the weight of an exponential mean that is as wide. unit: one of UNITS. minus: a run
     whose curve is taken from all others; "" for none. panels: some of PANELS. range: [x0, x1], "x0..x1", or None for
     everything. shade: intervals [[a, b], ...] in steps, or {"period", "phase", "share", "unit"}; None for none. A key
