@@ -109,19 +109,22 @@ def _create(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """What was measured against what was foretold, in nats per token. `why_not` says why it does not count."""
+    """What was measured against what was foretold, in nats per token. `level` is the interval's, None of bounds that
+    have none; `why_not` says why it does not count."""
 
     measured: float
     error: float | None  # measured - foretold
     inside: bool
+    level: float | None
     why_not: str
 
     @property
     def words(self) -> str:
         place = "inside" if self.inside else "outside"
         off = "" if self.error is None else f", {self.error:+.4f} from the forecast"
+        what = "bounds" if self.level is None else f"{100 * self.level:.0f} % interval"
         counts = f"; it does not count: {self.why_not}" if self.why_not else ""
-        return f"measured {self.measured:.4f}{off}, {place} the interval{counts}"
+        return f"measured {self.measured:.4f}{off}, {place} the {what}{counts}"
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "counts": not self.why_not, "words": self.words}
@@ -148,7 +151,8 @@ def score(frozen: Frozen, measured: float, *, began: float | None, token_sha256:
     elif began is None or began <= frozen.made:
         why_not = "the training began before it" if began is not None else "when the training began is not known"
     inside = low is not None and high is not None and low <= measured <= high
-    return Score(measured, None if value is None else measured - value, inside, why_not)
+    error = None if value is None else measured - value
+    return Score(measured, error, inside, number(frozen.record.get("level")), why_not)
 
 
 # Where the cells do not decide a law

@@ -7,6 +7,7 @@ forecast that is frozen stays what it was. A killed ladder goes on with the same
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,11 @@ from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.experiments.rungs import Cell, Plan, Rung
 from mygpt2.experiments.running import missing, run_missing
 from mygpt2.experiments.scores import scores
+from mygpt2.files import encode_json
+from mygpt2.format import short
+from mygpt2.machine import cache_folder
+from mygpt2.planning.data import source_size
+from mygpt2.planning.speed import observe_runs
 from mygpt2.progress import Progress, silent
 from mygpt2.run_dir.metrics import read_metrics
 from mygpt2.run_dir.paths import RunDir
@@ -88,6 +94,7 @@ class Ladder:
     def run(self) -> dict[str, Any]:
         """Everything that is missing, and what was found: the last look of verdict.json. UserError, Interrupted."""
         folder = ExperimentDir.begin(self.runs, self.name, self.plan.file.text)
+        folder.note_arms(dict(arm for rung in self.all_rungs for arm in _arms(rung)))
         scored: list[Scored] = []
         for number, rung in enumerate(self.plan.rungs, 1):
             if any(self._left(rung)):
@@ -171,10 +178,12 @@ class Ladder:
             began = self.began(rung)
             begun = None if began is None else f"the training of this size began on {_moment(began)}, before it"
             for cell in rung.cells:
-                yield cell.run, {"n": rung.n, "n_blocks": rung.n_blocks, "tokens": cell.tokens}, begun
+                size = {"n": rung.n, "n_blocks": rung.n_blocks, "tokens": cell.tokens}
+                yield cell.run, {**size, "notes": self._passes(cell.tokens)}, begun
         for told in self.plan.file.settings.foretell:
             preset, config, tokens = foretold(told)
-            yield told, {**self._preset_size(config), "tokens": tokens, "notes": self._beyond(preset, config)}, None
+            notes = [*self._beyond(preset, config), *self._passes(tokens)]
+            yield told, {**self._preset_size(config), "tokens": tokens, "notes": notes}, None
 
     def _preset_size(self, config: RunConfig) -> dict[str, int]:
         """A preset's layers with this ladder's tokenizer and context, as its cells have them."""
@@ -196,6 +205,20 @@ class Ladder:
                 f"{rule} x layers"
             )
         return notes
+
+    def _passes(self, tokens: int) -> list[str]:
+        """A sentence where so many tokens would be read from the same text more than once."""
+        base = self.plan.file.base
+        size = source_size(
+            base, self.plan.vocab_size, observe_runs(self.runs), cache_folder(base.data.cache_dir)
+        ).tokens
+        if not size or tokens <= size:
+            return []
+        times = f"{tokens / size:,.0f}" if tokens > 10 * size else f"{tokens / size:.2g}"
+        return [
+            f"{times} passes over {base.data.source}, which holds {short(size)} tokens: the law is of text that is "
+            "read once, and repeats give less"
+        ]
 
     def began(self, rung: Rung) -> float | None:
         """When the training of a size took its first step; None where it took none."""
@@ -241,6 +264,15 @@ class Ladder:
         return look
 
 
+def _arms(rung: Rung) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What arms.json says of a size: its trunk and its budgets, with their runs."""
+    layers = f"{rung.depth} layer{'s' if rung.depth > 1 else ''}"
+    told = {cell.run: f"{layers}, {short(cell.tokens)} tokens" for cell in rung.cells}
+    for piece in rung.pieces:
+        _, arm, replicate = piece.run.split(".")
+        yield arm, {"told": told.get(piece.run, f"{layers}, the trunk"), "changes": {}, "runs": {replicate: piece.run}}
+
+
 def changed_settings(before: RunConfig, after: RunConfig) -> dict[str, Any]:
     """Dotted settings that differ, with what they are afterwards."""
     values = [{name: getattr(getattr(c, s.section), s.key) for name, s in settings().items()} for c in (before, after)]
@@ -262,10 +294,6 @@ def _moment(seconds: float) -> str:
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """As it will be read back: numbers that are not finite are null, tuples are lists."""
-    import json
-
-    from mygpt2.files import encode_json
-
     return dict(json.loads(encode_json(value)))
 
 

@@ -1,4 +1,4 @@
-"""A ladder's plot: a PNG for a terminal, and the same as a Plotly figure for a page. Both are drawn from a look."""
+"""A ladder's plot as a PNG, drawn from a look of verdict.json."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ladder_png(look: Mapping[str, Any], title: str) -> bytes:
 def _next(axes: Axes, look: Mapping[str, Any]) -> None:
     """Frozen intervals of what is near enough to be in the plot, and the measured losses."""
     label: str | None = "foretold, 80 %"
-    for one in near(look):
+    for one in _near(look):
         loss = one["loss"]
         middle = loss["value"] if loss["value"] is not None else (loss["low"] + loss["high"]) / 2
         reach = [[middle - loss["low"]], [loss["high"] - middle]]
@@ -65,7 +65,7 @@ def _next(axes: Axes, look: Mapping[str, Any]) -> None:
                   label=f"measured: {_label(cells[0])}")  # fmt: skip
 
 
-def near(look: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _near(look: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The forecasts of the ladder's next size; presets that lie far away would flatten everything else."""
     names = {cell["run"] for cell in look["next"]}
     last = max(cell["tokens"] for cell in look["cells"])
@@ -85,52 +85,3 @@ def _colours(look: Mapping[str, Any]) -> dict[int, str]:
 
 def _label(cell: Mapping[str, Any]) -> str:
     return f"{cell['depth']} layer{'s' if cell['depth'] > 1 else ''}, {short(cell['n'])}"
-
-
-def ladder_figure(look: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as a Plotly figure: `data` and `layout`, plain JSON. Colours of paper and text are left to the page."""
-    traces: list[dict[str, Any]] = []
-    colours = _colours(look)
-    for depth, colour in colours.items():
-        cells = [cell for cell in look["cells"] if cell["depth"] == depth]
-        traces.append({
-            "type": "scatter", "mode": "markers", "x": [c["tokens"] for c in cells], "y": [c["loss"] for c in cells],
-            "name": _label(cells[0]), "marker": {"color": colour, "size": 8},
-            "customdata": [c["run"] for c in cells],
-            "hovertemplate": "%{customdata}<br>%{x:,} tokens: %{y:.4f}<extra></extra>",
-        })  # fmt: skip
-    for curve in look["curves"]:
-        colour = colours.get(curve["depth"], NEXT)
-        traces.append({
-            "type": "scatter", "mode": "lines", "x": curve["tokens"], "y": curve["loss"], "showlegend": False,
-            "line": {"color": colour, "width": 1.5}, "hoverinfo": "skip",
-        })  # fmt: skip
-        if "low" in curve:
-            traces.append({
-                "type": "scatter", "mode": "lines", "x": [*curve["tokens"], *reversed(curve["tokens"])],
-                "y": [*curve["high"], *reversed(curve["low"])], "fill": "toself", "fillcolor": f"{NEXT}26",
-                "line": {"width": 0}, "name": "foretold, 80 %", "hoverinfo": "skip",
-            })  # fmt: skip
-    for one in near(look):
-        loss = one["loss"]
-        middle = loss["value"] if loss["value"] is not None else (loss["low"] + loss["high"]) / 2
-        traces.append({
-            "type": "scatter", "mode": "markers", "x": [one["tokens"]], "y": [middle], "name": f"frozen: {one['name']}",
-            "marker": {"color": NEXT, "symbol": "line-ew-open", "size": 12},
-            "error_y": {"type": "data", "symmetric": False, "array": [loss["high"] - middle],
-                        "arrayminus": [middle - loss["low"]], "color": NEXT},
-        })  # fmt: skip
-    if look["next"]:
-        cells = look["next"]
-        traces.append({
-            "type": "scatter", "mode": "markers", "x": [c["tokens"] for c in cells], "y": [c["loss"] for c in cells],
-            "name": f"measured: {_label(cells[0])}", "marker": {"color": NEXT, "symbol": "diamond", "size": 9},
-        })  # fmt: skip
-    return {
-        "data": traces,
-        "layout": {
-            "xaxis": {"type": "log", "title": {"text": "tokens"}},
-            "yaxis": {"title": {"text": f"loss (nats per token, {look['protocol']['name']})"}},
-            "legend": {"orientation": "h"}, "margin": {"t": 24},
-        },
-    }  # fmt: skip

@@ -61,11 +61,11 @@ class Found:
     def forecast(self, n: int, n_blocks: int, tokens: int, notes: Sequence[str] = ()) -> dict[str, Any]:
         """The loss of a model of this size after so many tokens, by both counts: what `freeze` keeps."""
         told: dict[str, Any] = {"n": n, "n_blocks": n_blocks, "tokens": tokens, "protocol": self.protocol()}
-        notes = [*notes, *filter(None, [caution(self.cells(), n, tokens)])]
         if not self.laws:
             low, high = bounds(self.cells(), n, tokens)
-            notes.append(f"{self.why_not}: these are the bounds that any such law keeps, and no best guess")
+            notes = [*notes, f"{self.why_not}: these are the bounds that any such law keeps, and no best guess"]
             return {**told, "level": None, "loss": {"value": None, "low": low, "high": high}, "notes": notes}
+        notes = [*notes, *filter(None, [caution(self.cells(), n, tokens)])]
         by_all, by_blocks = self.laws["all"].loss(n, tokens), self.laws["blocks"].loss(n_blocks, tokens)
         return {
             **told, "level": LEVEL, "loss": by_all.to_json(), "by_blocks": by_blocks.to_json(),

@@ -90,7 +90,7 @@ def _law(look: Mapping[str, Any]) -> Iterator[str]:
             continue
         numbers = [f"{words} {_told(law[name])}" for name, words in LAW_WORDS.items()]
         yield f"L = E + A / N^alpha + B / D^beta with N {law['words']}:"
-        yield f"  {', '.join(numbers)} ({look['level']:.0%} intervals)"
+        yield f"  {', '.join(numbers)} ({100 * look['level']:.0f} % intervals)"
         a, b = (short(float(f"{law[name]:.2g}")) for name in ("a", "b"))
         yield f"  A {a} and B {b} go with these exponents"
         yield f"  cells lie within {100 * law['scatter']:.2f} % of it (standard deviation)"
