@@ -12,7 +12,8 @@ import pytest
 # Left out by `.ci/run --fast`, beside what needs a Chromium: training processes, statistics, hundreds of damaged files.
 SLOW = (
     "life/", "data/test_bad_files.py", "data/test_hostile_hub.py", "data/test_hub_faults.py", "evals/test_eval_verb.py",
-    "evals/test_harness_agreement.py", "planning/test_trial.py", "ripples/test_closed_loop.py",
+    "evals/test_harness_agreement.py", "experiments/test_honesty.py", "experiments/test_killed.py",
+    "planning/test_trial.py", "ripples/test_closed_loop.py",
     "ripples/test_recurring.py", "ripples/test_search.py", "run_dir/test_damage.py", "exchange/test_export_verb.py",
     "launch/", "test_orphans.py", "tokenizer/test_train.py", "train/test_attempt.py",
     "train/test_changed_data.py", "train/test_endings.py", "train/test_resuming.py", "train/test_step.py",
