@@ -245,6 +245,10 @@ class BoardNotes:
             return self._store.get(key).decode() if self._store.check([key]) else None
         return None
 
+    def forget(self, key: str) -> None:
+        with self._unless_lost():
+            self._store.delete_key(key)
+
     def over(self) -> bool:
         return self._lost or self._board.read() is not None
 

@@ -18,7 +18,7 @@ from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import Entries, write_aside, write_share
 from mygpt2.checkpoint.parts import Share
 
-LOOK_S = 0.05  # how often a note is looked for
+LOOK_S, MOST_LOOK_S = 0.05, 1.0  # how often a note is looked for: less and less, for a thousand ranks may wait
 GRACE_S = 10.0  # how long a part is waited for once a rank is known to have failed
 
 
@@ -28,6 +28,9 @@ class Notes(Protocol):
     def write(self, key: str, text: str) -> None: ...
 
     def read(self, key: str) -> str | None: ...
+
+    def forget(self, key: str) -> None:
+        """For what nobody asks any more: there is a note of every rank for every save."""
 
     def over(self) -> bool:
         """Whether a rank is known to have failed, so that others may not come any more."""
@@ -54,6 +57,8 @@ class Meeting:
             for rank in self.ranks:
                 if rank != 0:
                     entries |= self._part_of(rank, scratch)
+                    self.notes.forget(self._key(str(rank)))
+            self.notes.forget(self._key("folder"))  # all have read it
             return entries
 
         try:
@@ -94,13 +99,14 @@ class Meeting:
         return entries
 
     def _await(self, what: str, whose: str) -> str:
-        ends = float("inf")
+        ends, pause = float("inf"), LOOK_S
         while (text := self.notes.read(self._key(what))) is None:
             if self.notes.over():
                 ends = min(ends, time.monotonic() + GRACE_S)
             if time.monotonic() > ends:
                 raise GivenUp(f"{whose} did not write its part")
-            time.sleep(LOOK_S)
+            time.sleep(pause)
+            pause = min(1.5 * pause, MOST_LOOK_S)
         return text
 
     def _key(self, what: str) -> str:

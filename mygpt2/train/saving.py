@@ -14,6 +14,7 @@ from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
 
 ANSWER_S = 16.0  # how long the other ranks are waited for after a failure: those that hang are ended before
+DECIDE_S = ANSWER_S + 6.0  # how long they wait for what the first rank makes of the answers
 DECLINED = "none"
 
 State = Callable[[], dict[str, Any]]  # state.json, made when it is needed
@@ -75,7 +76,8 @@ class Saver:
         if self._notes is None or not isinstance(self._weights, SharedWeights):
             return
         self._say(step, changing)
-        wanted = self._wait(lambda: self._notes.read("rescue by") if self._notes else None, lambda: {0} & self._gone())
+        wanted = self._wait(lambda: self._notes.read("rescue by") if self._notes else None, lambda: {0} & self._gone(),
+                            DECIDE_S)  # fmt: skip
         if wanted and wanted != DECLINED:
             ranks = range(*json.loads(wanted))
             self._together(self._weights, "rescue", ranks, step, dict, background=False)
@@ -105,7 +107,7 @@ class Saver:
             gone = self._gone()
             return all(any(r in gone or said.get(r, [step, False]) != [step, False] for r in ranks) for ranks in copies)
 
-        ranks = self._wait(whole, hopeless)
+        ranks = self._wait(whole, hopeless, ANSWER_S)
         if ranks is None:
             self.decline()
             return self._why(step, said)
@@ -117,6 +119,8 @@ class Saver:
         gone = sorted(self._gone().difference(said))
         if any(changing for _, changing in said.values()):
             return "the weights were being changed"
+        if len(said) == self._world.size:
+            return "the ranks are not at one step"
         whose = f"rank {gone[0]} took" if gone else "a rank that does not answer has"
         return f"{whose} a part of the weights that no other rank has"
 
@@ -133,9 +137,9 @@ class Saver:
             self._looked, self._dead = time.monotonic(), self._world.gone()
         return {rank for rank in self._dead if self._told(rank) is None}
 
-    def _wait(self, look: Callable[[], Any], in_vain: Callable[[], object]) -> Any:
+    def _wait(self, look: Callable[[], Any], in_vain: Callable[[], object], seconds: float) -> Any:
         """What `look` finds, or None when that can never be or takes too long."""
-        ends = time.monotonic() + ANSWER_S
+        ends = time.monotonic() + seconds
         while (found := look()) is None and not in_vain() and time.monotonic() < ends:
             time.sleep(LOOK_S)
         return found

@@ -46,6 +46,9 @@ class Told:
     def read(self, key):
         return self.kept.get(key)
 
+    def forget(self, key):
+        del self.kept[key]
+
     def over(self):
         return self.failed
 
@@ -109,7 +112,9 @@ def same(found, expected):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_what_parts_were_written_by_is_read_back_whole(tmp_path, count):
-    path = save(tmp_path, 20, count=count)
+    notes = Told()
+    path = save(tmp_path, 20, count=count, notes=notes)
+    assert notes.kept == {}, "nothing is left of what the ranks told each other"
     assert verify(path) == [] and newest(tmp_path) == (path, [])
     names = {f"{kind}-{i + 1:05d}-of-{count:05d}.safetensors" for kind in ("model", "optimizer") for i in range(count)}
     assert {each.name for each in path.iterdir()} == names | {"state.json", "MANIFEST.json"}
