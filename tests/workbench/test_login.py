@@ -11,9 +11,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from workbench import changes, downloads
 from workbench import login as login_module
 from workbench.addresses import REFUSED, SERVED
 from workbench.login import MOST_SESSIONS, Login, Sessions
+from workbench.picker.receive import ADDRESS
 from workbench.security import TRIES, Door
 
 RIGHT = "correct horse"
@@ -40,7 +42,10 @@ def test_without_a_password_there_is_no_login() -> None:
     assert guarded(None).get("/config").text == "inside"
 
 
-@pytest.mark.parametrize("path", [*SERVED, *(path for path in REFUSED if "log" not in path), "/assets/index.js"])
+OURS = ("/assets/index.js", downloads.PATH, changes.PATH, f"{ADDRESS}a", "/gradio_api/file=/chart.js")
+
+
+@pytest.mark.parametrize("path", [*SERVED, *(path for path in REFUSED if "log" not in path), *OURS])
 def test_nothing_answers_in_front_of_the_page(client: Any, path: str) -> None:
     for method in ("GET", "POST"):
         answer = client.request(method, path)
