@@ -11,7 +11,7 @@ import pytest
 from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
 from mygpt2.experiments.cost import beside_steps, cost, spent
-from mygpt2.experiments.pieces import Piece, outcome
+from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
 from mygpt2.experiments.running import Interrupted, call, command, missing, run_missing
 from mygpt2.run_dir import RunDir
@@ -113,6 +113,23 @@ def test_the_workbenchs_queue_takes_a_run_with_all_its_settings_and_says_why_not
     assert argv[argv.index("--preset") :] == words[words.index("--preset") :] and "--optimizer.lr" in words
     with pytest.raises(UserError, match=r"does not queue 'e\.v\.1': .*in the queue already"):
         put(piece, tmp_path, 1)
+
+
+def test_a_piece_until_a_step_is_done_there_and_asks_for_no_more(tmp_path):
+    piece = Piece("e.v.1", tiny("--train.steps", "30"), until=12)
+    assert (piece.steps, piece.tokens) == (12, 12 * 8192)
+    words = command(piece, tmp_path)
+    assert words[words.index("--until") + 1] == "12"
+    put(piece, tmp_path, 1)
+    (job,) = (tmp_path / ".workbench" / "jobs").glob("*.json")
+    assert json.loads(job.read_text())["spec"]["argv"][-2:] == ["--until", "12"]
+    for step, state, done in (
+        (11, "stopped", False),
+        (12, "stopped", True),
+        (30, "finished", True),
+        (12, "lost", False),
+    ):
+        assert piece.done(Outcome("e.v.1", state, step)) == done
 
 
 def test_a_run_in_a_queue_that_nobody_serves_is_told_and_not_waited_for(tmp_path, monkeypatch):

@@ -111,6 +111,18 @@ def test_without_a_password_on_the_server_nothing_can_be_launched_or_stopped(cli
     assert not (runs / "new").exists()
 
 
+def _with_checkpoint(runs: Path, name: str, step: int) -> None:
+    import torch
+
+    from mygpt2 import checkpoint
+    from mygpt2.config import load_config
+    from tests.workbench.tabs.monitor.folders import run_folder
+
+    run = run_folder(runs, name)
+    state = {"config": load_config("tiny").model_dump(mode="json")}
+    checkpoint.write(run.checkpoints_dir, step, {"w": torch.zeros(2)}, {"w/exp_avg": torch.zeros(2)}, state)
+
+
 def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_path: Path) -> None:
     from gradio_client import Client
 
@@ -142,6 +154,13 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     refuse = lambda place: refused(lambda: client.predict(PASSWORD, place, "b", {}, 1, api_name="/branch"))  # noqa: E731
     assert "NAME@STEP" in refuse("new@x") and "no checkpoint of step 3" in refuse("new@3")
     assert "wrong" in refused(lambda: client.predict("guess", "new@3", "b", {}, 1, api_name="/branch"))
+    _with_checkpoint(runs, "begun", 4)
+    made = client.predict(PASSWORD, "begun@4", "b", {"optimizer.lr": 0.001, "data.seed": 5}, 1, api_name="/branch")
+    assert (made["run"], made["branch"]["parent"], made["branch"]["step"]) == ("b", "begun", 4)
+    assert made["branch"]["changes"] == {"data.seed": [1337, 5], "optimizer.lr": [0.006, 0.001]}
+    assert "batches are no longer those of begun" in made["notices"][0] and "--preset" not in made["command"]
+    lines = {line["name"]: line for line in client.predict(api_name="/list_runs")}
+    assert lines["b"]["branch"]["parent"] == "begun" and "branch" not in lines["begun"]
     assert client.predict(PASSWORD, "new", "save", api_name="/stop") == {"run": "new", "asked": "save"}
     asked = (PASSWORD, "tiny", "", {"optimizer.lrr": 3e-3}, {})
     assert "did you mean optimizer.lr" in refused(lambda: client.predict(*asked, api_name="/judge"))
@@ -150,7 +169,7 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     assert found["cost"].startswith("2 runs to train, 81,920 tokens") and found["command"][3] == "judge"
     assert client.predict(found["task"], api_name="/verdict")["state"] == "running"
     until = time.monotonic() + 120  # its first run waits in the paused queue
-    while len(client.predict(api_name="/list_runs")) < 3 and time.monotonic() < until:
+    while len(client.predict(api_name="/list_runs")) < 5 and time.monotonic() < until:
         time.sleep(0.1)
     names = {line["name"]: line["state"] for line in client.predict(api_name="/list_runs")}
     assert names.get(f"{found['experiment']}.base.1") == "queued"
