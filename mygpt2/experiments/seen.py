@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from mygpt2.data.trace import trace_files
 from mygpt2.inside import open_inside
 
-MOST_ROWS = 2_000_000  # of a trace that are looked through, about a second and a half
+MOST_ROWS = 2_000_000  # of a trace that are looked through, in half a second
 
 
 @dataclass(frozen=True)
