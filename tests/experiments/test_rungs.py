@@ -48,6 +48,12 @@ def test_until_a_branch_leaves_its_rate_is_the_trunks_and_then_it_falls(schedule
         assert step == steps or lr_scale(config, step, steps) < 1
 
 
+def test_budgets_that_double_are_left_where_their_decay_begins_and_hardly_a_step_is_trained_twice(tmp_path):
+    for rung in plan(tmp_path).rungs:
+        early = [leaving(c.piece.config.schedule, c.piece.config.train.steps) - c.branch_step for c in rung.cells]
+        assert sum(early) <= 4 < 0.01 * rung.steps
+
+
 @pytest.mark.parametrize(("points", "interval"), [([30, 60, 120, 240], 30), ([74, 147, 293, 586], 73), ([7], 7)])
 def test_a_trunk_keeps_what_branches_leave_from_and_not_much_more(points, interval):
     assert keeping(points) == interval
