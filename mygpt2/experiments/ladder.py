@@ -33,6 +33,7 @@ from mygpt2.experiments.scores import scores
 from mygpt2.files import encode_json
 from mygpt2.format import short
 from mygpt2.machine import cache_folder
+from mygpt2.planning import keep, likely_device, measure
 from mygpt2.planning.data import source_size
 from mygpt2.planning.speed import observe_runs
 from mygpt2.progress import Progress, silent
@@ -74,6 +75,19 @@ class Ladder:
             for rung in self.all_rungs for piece, steps in self._left(rung)
         ]  # fmt: skip
         return cost(left, self.runs, self.nproc)
+
+    def measure(self) -> None:
+        """Times a few steps of each size that is still to be trained, which `cost` then goes by. UserError."""
+        for rung in self.all_rungs:
+            if any(self._left(rung)):
+                config = rung.cells[-1].piece.config
+                device = likely_device(config.train.device)
+                found = measure(config, world_size=self.nproc, device=device, say=lambda _: None)
+                self.say(f"{_shape(rung)}: {found.speed.value:,.0f} tokens/s")
+                try:
+                    keep(found, config, world_size=self.nproc, device=device)
+                except OSError as error:
+                    self.say(f"the measurement is not kept, so that the cost stays unknown: {error}")
 
     def _left(self, rung: Rung) -> Iterator[tuple[Piece, int]]:
         """(run, steps to go) of what is not over."""

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="OUT.png", type=Path, help="where the plot goes; the experiment's folder without"
     )
+    parser.add_argument(
+        "--measure", action="store_true", help="time a few steps of each size first, where no run tells how long"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained and how long, and end")
 
 
@@ -56,7 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from mygpt2.experiments.running import Interrupted
 
     ladder = Ladder(plan, args.runs, args.nproc, _say)
-    print(f"{plan_text(plan)}\n{ladder.cost()}", flush=True)
+    print(plan_text(plan), flush=True)
+    if args.measure:
+        with interruptible():
+            ladder.measure()
+    print(ladder.cost(), flush=True)
     if args.dry_run:
         return EXIT_OK
     try:

@@ -15,6 +15,8 @@ from mygpt2.experiments.ladder_file import read_ladder
 from mygpt2.experiments.ladder_plot import ladder_png
 from mygpt2.experiments.ladder_words import headline, ladder_text, plan_text
 from mygpt2.experiments.rungs import Plan
+from mygpt2.planning import Measured
+from mygpt2.planning.speed import Speed
 from mygpt2.run_dir import RunDir
 from tests.experiments.ladders import Truth
 from tests.experiments.made import finished, text
@@ -161,6 +163,21 @@ def test_what_it_takes_is_told_before(tmp_path, made):
     assert f"{sum(len(rung.pieces) for rung in left) - 1} runs to train" in str(found.cost())
     assert "width = 64 x layers" in plan_text(found.plan) and "4,273,664" in plan_text(found.plan)
     assert not (tmp_path / "runs" / "_experiments").exists()
+
+
+def test_where_no_run_tells_the_cost_a_few_steps_of_each_size_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("MYGPT2_CACHE", str(tmp_path / "cache"))
+    found, timed = ladder(tmp_path), []
+
+    def measured(config, **_):
+        timed.append(config.model.n_layer)
+        return Measured(Speed(1000.0, 900.0, 1100.0, "measured"), None, None, 5, "measured")
+
+    monkeypatch.setattr("mygpt2.experiments.ladder.measure", measured)
+    assert "is not known" in str(found.cost())
+    found.measure()
+    told = found.cost()
+    assert timed == [1, 2, 3, 4, 5] and told.seconds == pytest.approx(told.tokens / 1000)
 
 
 # Real runs
