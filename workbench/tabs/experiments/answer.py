@@ -46,6 +46,8 @@ class Answer:
     lines: Sequence[str] = ()
     notices: Sequence[str] = ()
     decides: str = "What would decide it, nine times in ten"
+    title: str = "Difference, variant less base"
+    sides: tuple[str, str] = ("variant better", "variant worse")
     drawn: Markup | None = None
     arms: Mapping[str, str] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)

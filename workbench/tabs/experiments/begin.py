@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from mygpt2.config import preset_names
 from mygpt2.errors import UserError
-from mygpt2.experiments.arms import Arm, Spec, parts_of, read_arm
-from mygpt2.experiments.cost import Cost
+from mygpt2.experiments.arms import Arm, Spec, parts_of, read_arm, replicates, run_name
+from mygpt2.experiments.cost import Cost, cost
 from mygpt2.experiments.folder import check_experiment
+from mygpt2.experiments.pieces import Piece
+from mygpt2.experiments.running import missing
 from mygpt2.files import cannot_write, replace_json
 from mygpt2.format import duration
 from mygpt2.planning import likely_device
@@ -30,6 +32,7 @@ from workbench.tabs.experiments.found import KIND, KINDS, LABEL, Experiments
 RUN, PRESET = "run:", "preset:"
 MOST_CHANGES = 40  # lines of changed settings
 MOST_STEPS = 10**9
+AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the base's value
 Values = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -109,6 +112,52 @@ def judge(context: Context, values: Values) -> Plan:
     )  # fmt: skip
 
 
+def sweep(context: Context, values: Values) -> Plan:
+    """Would another value of a setting be better?"""
+    from mygpt2.experiments.grid import read_file
+
+    arm = _base_arm(context, values)
+    setting, grid = _axis(arm, values)
+    steps, margin = _steps(values), files.several(values.get("margin") or "0.002", "Margin", float)
+    own: dict[str, Any] = {
+        "base": _what(context, str(values.get("base"))), "looks": _whole(values.get("looks"), "Looks", 3, 3),
+        "margin": margin[0], "replicates": _whole(values.get("replicates"), "Pairs of seeds", 1),
+        "protocol": protocol_of(context, values.get("protocol") or "run"),
+    }  # fmt: skip
+    name = _name(context, values, f"sweep-{arm.told}-{setting.rpartition('.')[2]}")
+    text = files.swept(own, setting, grid, int(steps[1]) if steps else None)
+    with files.on_disk(text, name) as file:
+        made = _said_of(file, lambda: read_file(file, context.runs)[1])
+    pairs = replicates(made.base.config, made.replicates)
+    pieces = [
+        Piece(run_name(name, short, pair.number), pair.of(each.config), each.preset)
+        for short, each in made.arms.items() for pair in pairs
+    ]  # fmt: skip
+    looks = ", ".join(f"{step:,}" for step in made.looks)
+    compares = "decayed ends" if made.decays else f"undecayed losses, as {made.base.config.schedule.name} has no trunk"
+    return Plan(
+        "sweep", name, _command("sweep", [str(_file(context, name)), "--runs", str(context.runs)]),
+        {piece.run: piece.config.train.steps for piece in pieces}, cost(missing(pieces, context.runs), context.runs),
+        f"{len(grid)} values of {setting} on {arm.told}: {', '.join(f'{value:g}' for value in grid)}",
+        likely_device(made.base.config.train.device),
+        (f"That is the full grid; looks at steps {looks} compare {compares}, and what loses there stops.",),
+        (_file(context, name), text),
+    )  # fmt: skip
+
+
+def _axis(arm: Arm, values: Values) -> tuple[str, list[float]]:
+    """The setting, and its values: those given, else five around the base's."""
+    optimizer = arm.config.optimizer
+    setting = str(values.get("axis") or ("optimizer.muon_lr" if optimizer.name == "muon" else "optimizer.lr"))
+    if given := files.several(values.get("values"), "Values", float):
+        return setting, sorted(set(given))
+    section, _, key = setting.partition(".")
+    now = getattr(getattr(arm.config, section, None), key, None)
+    if type(now) not in (int, float) or not now > 0:
+        raise UserError(f"{setting} has no positive value in {arm.told}; write the values, such as 0.001, 0.003, 0.01")
+    return setting, sorted({float(f"{now * factor:.3g}") for factor in AROUND})
+
+
 def ladder(context: Context, values: Values) -> Plan:
     """What would the next size give?"""
     from mygpt2.experiments.ladder import Ladder
@@ -168,21 +217,21 @@ def _base_arm(context: Context, values: Values) -> Arm:
 
 def cost_told(context: Context, made: Plan) -> list[str]:
     """What an experiment takes, in sentences: time, machine, and what waits before it."""
-    cost, lines = made.cost, []
-    if not cost.runs:
+    taken, lines = made.cost, []
+    if not taken.runs:
         lines.append("Nothing is to be trained: all of its runs are there.")
-    elif cost.seconds is None:
+    elif taken.seconds is None:
         lines.append(
-            f"{_runs(cost.runs)} to train, {words.brief(cost.tokens)} tokens; how long is not known: "
-            f"{cost.basis.removeprefix('unknown: ')}."
+            f"{_runs(taken.runs)} to train, {words.brief(taken.tokens)} tokens; how long is not known: "
+            f"{taken.basis.removeprefix('unknown: ')}."
         )
     else:
-        spread = f" ({duration(cost.low or 0)} to {duration(cost.high or 0)})" if cost.low and cost.high else ""
+        spread = f" ({duration(taken.low or 0)} to {duration(taken.high or 0)})" if taken.low and taken.high else ""
         lines.append(
-            f"About {duration(cost.seconds)}{spread}: {_runs(cost.runs)} to train, {words.brief(cost.tokens)} tokens; "
-            f"{cost.basis}."
+            f"About {duration(taken.seconds)}{spread}: {_runs(taken.runs)} to train, {words.brief(taken.tokens)} "
+            f"tokens; {taken.basis}."
         )
-    if cost.runs:
+    if taken.runs:
         lines.append(
             f"One run after the other, each with all of this machine's {made.device}; evaluations come on top."
         )
@@ -297,4 +346,4 @@ def _runs(count: int) -> str:
     return f"{count} run{'' if count == 1 else 's'}"
 
 
-PLANS: dict[str, Callable[[Context, Values], Plan]] = {"judge": judge, "ladder": ladder}
+PLANS: dict[str, Callable[[Context, Values], Plan]] = {"sweep": sweep, "judge": judge, "ladder": ladder}

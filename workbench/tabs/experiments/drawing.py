@@ -9,6 +9,8 @@ from workbench import html
 from workbench.html import Markup, escape
 from workbench.tabs.experiments.answer import Interval
 
+EDGE = 20.0  # per cent of the axis: on a side that is narrower nobody can be
+
 
 def intervals(
     title: str, lines: Sequence[Interval], sides: tuple[str, str] = ("variant better", "variant worse")
@@ -29,6 +31,8 @@ def intervals(
     ticks = [low + (high - low) * part / 4 for part in range(5)]
     axis = html.join(Markup(f"<span>{escape(f'{tick:+.3g}')}</span>") for tick in ticks)
     said = "; ".join(f"{line.label} {line.mean:+.4f}, {line.low:+.4f} to {line.high:+.4f}" for line in good)
+    left = f'<b class="wb-exp-left">← {escape(sides[0])}</b>' if at(0.0) > EDGE else ""
+    right = f'<b class="wb-exp-right">{escape(sides[1])} →</b>' if at(0.0) < 100 - EDGE else ""
     wide = any(line.wide for line in good)
     legend = "thick: 95 % interval" + (
         "; thin: the one that decides, at this question's share of the budget" if wide else ""
@@ -37,7 +41,7 @@ def intervals(
         f'<figure class="wb-exp-chart" role="img" aria-label="{escape(title)}: {escape(said)}">'
         f"<figcaption>{escape(title)}</figcaption>"
         f'<div class="wb-exp-line wb-exp-sides" aria-hidden="true"><span></span><span class="wb-exp-track" '
-        f'style="--zero:{at(0.0):.2f}%"><b>← {escape(sides[0])}</b><b>{escape(sides[1])} →</b></span><span></span>'
+        f'style="--zero:{at(0.0):.2f}%">{left}{right}</span><span></span>'
         f"</div>"
         f'{rows}<div class="wb-exp-line wb-exp-axis" aria-hidden="true"><span></span><span class="wb-exp-ticks">{axis}'
         f'</span><span></span></div><p class="wb-muted">nats per token; {legend}; dashed: no difference</p></figure>'

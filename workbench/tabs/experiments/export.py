@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,13 @@ from workbench.tabs.experiments.looks import answer
 from workbench.tabs.experiments.multiples import Curves
 
 KINDS = ("json", "csv", "html")
-COLUMNS = ("time", "kind", "verdict", "base", "variant", "told", "changes", "protocol", "speaks_of", "replicates",
-           "mean", "error", "low95", "high95", "p", "level", "tokens", "headline")  # fmt: skip
+COLUMNS = {
+    "judge": ("time", "kind", "verdict", "base", "variant", "told", "changes", "protocol", "speaks_of", "replicates",
+              "mean", "error", "low95", "high95", "p", "level", "tokens", "headline"),
+    "sweep": ("time", "look", "step", "tokens", "compares", "protocol", "level", "arm", "told", "loss", "difference",
+              "low", "high", "p", "stopped", "why", "run"),
+    "ladder": ("part", "run", "depth", "width", "n", "n_blocks", "tokens", "steps", "loss", "stderr", "fitted"),
+}  # fmt: skip
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--wb-ink); background: var(--wb-panel); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; }
@@ -59,13 +64,36 @@ def as_json(one: Experiment) -> str:
 
 
 def as_csv(one: Experiment) -> str:
-    """A row for each line of the ledger, oldest first. What a spreadsheet takes for a formula gets an apostrophe."""
+    """A row for each question of a baseline, each arm at each look of a sweep, or each cell of a ladder; oldest first.
+
+    What a spreadsheet takes for a formula gets an apostrophe.
+    """
+    rows = [{key: _cell(value) for key, value in row.items()} for row in _rows(one)]
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(
+        out, COLUMNS.get(one.kind, COLUMNS["judge"]), restval="", lineterminator="\n", extrasaction="ignore"
+    )
     writer.writeheader()
-    for line in one.ledger or one.looks:
-        writer.writerow({key: _cell(value) for key, value in _row(one.kind, line).items()})
+    writer.writerows(rows)
     return out.getvalue()
+
+
+def _rows(one: Experiment) -> Iterator[dict[str, Any]]:
+    if one.kind == "sweep":
+        for look in one.looks:
+            head = {**{key: look.get(key) for key in COLUMNS["sweep"]}, "time": words.moment(look.get("time"))}
+            arms = look.get("arms")
+            for name, arm in (arms if isinstance(arms, dict) else {}).items():
+                yield {**head, **(arm if isinstance(arm, dict) else {}), "arm": name, "told": one.arms.get(name, "")}
+    elif one.kind == "ladder":
+        for look in one.looks[-1:]:
+            for part in ("cells", "next"):
+                cells = look.get(part)
+                for cell in cells if isinstance(cells, list) else []:
+                    yield {**(cell if isinstance(cell, dict) else {}), "part": part}
+    else:
+        for line in one.ledger or one.looks:
+            yield _row(one.kind, line)
 
 
 def _row(kind: str, line: Mapping[str, Any]) -> dict[str, Any]:

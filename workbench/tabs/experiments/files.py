@@ -41,6 +41,13 @@ def written(section: str, own: Mapping[str, Any], base: RunConfig, preset: str, 
     return "\n".join(lines) + "\n"
 
 
+def swept(own: Mapping[str, Any], setting: str, values: Sequence[float], steps: int | None) -> str:
+    """The file of a sweep over one setting."""
+    lines = [f"{key} = {toml_value(value)}" for key, value in own.items()]
+    lines += ["", "[settings]", f"train.steps = {steps}"] if steps else []
+    return "\n".join([*lines, "", "[[axis]]", f"setting = {toml_value(setting)}", f"values = {list(values)}", ""])
+
+
 def _flat(config: RunConfig) -> dict[str, Any]:
     found = config.model_dump(mode="json")
     return {f"{section}.{key}": value for section, values in found.items() for key, value in values.items()}

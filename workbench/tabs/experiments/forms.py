@@ -42,7 +42,26 @@ class Question:
 BASE = Field("base", "Base", "a run, or a preset", "choice")
 PROTOCOL = Field("protocol", "Text", "that all are scored on", "choice", "run", more=True)
 SAME = ("the same, with the changes below", "")
+AXES = [
+    ("the learning rate", ""), ("learning rate of AdamW", "optimizer.lr"),
+    ("learning rate of Muon", "optimizer.muon_lr"), ("weight decay", "optimizer.weight_decay"),
+    ("beta 2", "optimizer.beta2"), ("share of the decay", "schedule.decay_share"),
+    ("steps of warm-up", "schedule.warmup_steps"),
+]  # fmt: skip
 QUESTIONS: dict[str, Question] = {
+    "sweep": Question(
+        "Would another rate be better?", "Five values around the one it had; losers stop early, the rest go on.",
+        "Would another rate be better?",
+        (
+            BASE, Field("axis", "Setting", "that the arms differ in", "choice", choices=AXES),
+            Field("values", "Values", "empty: five around the base's", placeholder="0.001, 0.003, 0.01"),
+            Field("steps", "Steps of each arm", "empty: as the base has them", "number"),
+            Field("looks", "Looks", "at which losers stop", "choice", "3", choices=[("3", "3"), ("2", "2")], more=True),
+            Field("replicates", "Pairs of seeds", "1 speaks of these models", "number", "1", more=True),
+            Field("margin", "Margin", "nats; who is worse by less goes on", value="0.002", more=True),
+            PROTOCOL, Field("name", "Name", "empty: one that is free", more=True),
+        ),
+    ),
     "judge": Question(
         "Is this better than …?",
         "Two recipes on equal batches, over pairs of seeds: keep, drop or undecided.", "Is something better than it?",

@@ -20,7 +20,7 @@ from mygpt2.experiments.arms import parts_of
 from mygpt2.experiments.folder import FOLDER, NAME, ExperimentDir
 from mygpt2.files import read_json
 from mygpt2.inside import SMALL_BYTES, read_inside
-from mygpt2.records import number, whole
+from mygpt2.records import number, tame, whole
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.paths import NAME as RUN_NAME
@@ -83,8 +83,20 @@ class Experiment:
     task: Task | None
     problems: Sequence[str]
     arms: Mapping[str, str] = field(default_factory=dict)
-    left_out: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
     changed: float = 0.0
+
+    @property
+    def left_out(self) -> int:
+        """Older looks that verdict.json does not hold any more."""
+        return whole(self.record.get("left_out")) or 0
+
+    @property
+    def lost_arms(self) -> set[str]:
+        """Arms that a look has stopped."""
+        found = [look.get("arms") for look in self.looks]
+        arms = [item for each in found if isinstance(each, dict) for item in each.items()]
+        return {str(name) for name, arm in arms if isinstance(arm, dict) and arm.get("stopped") is True}
 
     @property
     def runs(self) -> list[str]:
@@ -112,16 +124,24 @@ class Experiment:
     @property
     def share(self) -> float | None:
         """How much of the training is done, from 0 to 1; None where its length is not known."""
-        known = [(member.step, member.steps) for member in self.members if member.steps]
+        known = self._lengths()
         if not known or not self.at_work:
             return None
-        return min(1.0, sum(min(step, steps or 0) for step, steps in known) / sum(steps or 0 for _, steps in known))
+        return min(1.0, sum(done for done, _ in known) / (sum(of for _, of in known) or 1))
+
+    def _lengths(self) -> list[tuple[int, int]]:
+        """(steps done, steps to do in all) of each run that was planned; of one whose arm lost no more are to do."""
+        lost = self.lost_arms
+        planned = [m for m in self.members if m.steps and (m.run in self.asked.pieces or not self.asked.pieces)]
+        return [
+            (min(m.step, m.steps or 0), m.step if m.arm in lost or m.diverged else m.steps or 0) for m in planned
+        ]  # fmt: skip
 
     @property
     def seconds_left(self) -> float | None:
         """At the pace of the run at work; None where nothing is at work that tells it."""
         progress = self.task.progress if self.task and self.task.running else None
-        left = sum(m.steps - min(m.step, m.steps) for m in self.members if m.steps and not m.over)
+        left = sum(of - done for done, of in self._lengths())
         if progress is None or not progress.rate or progress.unit != "steps":
             return None
         return left / progress.rate
@@ -184,7 +204,7 @@ class Experiments:
         problems: list[str] = []
         settings = self._settings(folder, task, problems)
         ledger, lost = self._ledger(folder, problems)
-        looks, left_out = self._looks(folder, problems)
+        record, looks = self._looks(folder, problems)
         asked = self._asked(name)
         looks = [_counted(look, ledger) for look in looks]
         noted = _noted(folder, problems)
@@ -192,13 +212,13 @@ class Experiments:
         names = list(dict.fromkeys([*places, *asked.pieces, *runs]))[:MOST_RUNS]
         members = [self._member(run, asked.pieces.get(run), places.get(run)) for run in names]
         members.sort(key=lambda member: member.arm != "base")
-        kind = str(settings.get("kind") or next((kind for kind in KINDS if kind in settings), ""))
+        kind = str(record.get("kind") or settings.get("kind") or _kind(settings))
         if kind not in KINDS and task and len(task.argv) > 3 and task.argv[3] in KINDS:
             kind = task.argv[3]  # its folder is about to be made
         return Experiment(
             name, kind if kind in KINDS else "", settings, looks, ledger, lost, members, asked, task, problems,
-            {arm: str(known["told"])[:200] for arm, known in noted.items() if known.get("told")},
-            left_out, max([asked.time, *(_mtime(path) for path in (folder.path, folder.ledger_file))]),
+            {arm: told for arm, known in noted.items() if (told := _told(known))}, record,
+            max([asked.time, *(_mtime(path) for path in (folder.path, folder.ledger_file))]),
         )  # fmt: skip
 
     def _settings(self, folder: ExperimentDir, task: Task | None, problems: list[str]) -> dict[str, Any]:
@@ -223,19 +243,20 @@ class Experiments:
             problems.append(f"{found.damaged} {word} damaged; each is counted as a question that decided nothing.")
         return (found.records, found.damaged) if found else ([], 0)
 
-    def _looks(self, folder: ExperimentDir, problems: list[str]) -> tuple[list[dict[str, Any]], int]:
+    def _looks(self, folder: ExperimentDir, problems: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """(all of verdict.json, its sound looks)."""
         if not folder.verdict_file.exists():
-            return [], 0
+            return {}, []
         record = read_json(folder.verdict_file, folder.path)
         if record is None or not isinstance(record.get("looks"), list):
             problems.append(
                 "verdict.json cannot be read; what the ledger says is shown, and the runs are as they were."
             )
-            return [], 0
+            return {}, []
         looks = folder.looks()
         if odd := len(record["looks"]) - len(looks):
             problems.append(f"{odd} of the looks in verdict.json cannot be read.")
-        return looks, whole(record.get("left_out")) or 0
+        return {key: tame(value) for key, value in record.items()}, looks
 
     def _asked(self, name: str) -> Asked:
         record = read_json(self.asked_file(name), self._context.runs, most=SMALL_BYTES) or {}
@@ -286,6 +307,19 @@ def _noted(folder: ExperimentDir, problems: list[str]) -> dict[str, dict[str, An
     if folder.arms_file.exists() and read_json(folder.arms_file, folder.path) is None:
         problems.append("arms.json cannot be read; arms are called by their short names.")
     return {str(name)[:40]: arm for name, arm in folder.arms().items()}
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    """What the file of an experiment is of, by its sections."""
+    return "sweep" if "axis" in settings else "ladder" if "ladder" in settings else ""
+
+
+def _told(arm: Mapping[str, Any]) -> str:
+    """What an arm is: its place on the axes of a sweep, else in the engine's words."""
+    values = arm.get("values")
+    if isinstance(values, dict) and values:
+        return ", ".join(f"{str(name).rpartition('.')[2]} {value}" for name, value in values.items())[:200]
+    return str(arm.get("told") or "")[:200]
 
 
 def _places(noted: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:

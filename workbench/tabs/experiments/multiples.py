@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,30 +22,39 @@ MOST_ARMS = 40  # drawn
 KEPT = 500  # curves held in memory
 WIDTH, HEIGHT = 160.0, 70.0
 Curve = Sequence[tuple[float, float]]
-STOPPED_EARLY = ("stopped", "pruned", "dropped")
+BRANCH = re.compile(r"(.+)-d\d+")  # of an arm of a sweep: it decays to a look
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm with its runs. `why`: why it was stopped before its end, or "" where it was not."""
+    """An arm with its runs. `why`: why it was stopped before its end, or "" where it was not; `going`: the
+    experiment is at work."""
 
     name: str
     label: str
     members: Sequence[Member]
     why: str = ""
+    going: bool = False
+
+    @property
+    def own(self) -> list[Member]:
+        """Its runs without the branches that decayed to a look."""
+        return [member for member in self.members if member.arm == self.name]
 
     @property
     def state(self) -> str:
         """The state of the run that tells most: one at work, else the first that is not over, else finished."""
         by = {member.state: member for member in self.members}
-        if self.why:
-            return "stopped"
         if any(member.diverged for member in self.members):
             return "diverged"
+        if self.why:
+            return "stopped"
+        if self.going and "stopped" in by:
+            by.pop("stopped")  # until its next look
         for state in ("running", "saving", "starting", "failed", "lost", "stopped", "queued"):
             if state in by:
                 return state
-        return "finished" if all(member.over for member in self.members) else "waiting"
+        return "finished" if all(member.over for member in self.own) else "waiting"
 
 
 class Curves:
@@ -88,9 +98,11 @@ def arms(experiment: Experiment, labels: Mapping[str, str], why: Mapping[str, st
     """The arms in the order of their labels, then as they were planned. `labels` and `why` by the arm's name."""
     found: dict[str, list[Member]] = {}
     for member in experiment.members:
-        found.setdefault(member.arm, []).append(member)
+        branch = BRANCH.fullmatch(member.arm)
+        found.setdefault(branch[1] if branch and branch[1] in labels else member.arm, []).append(member)
     names = [*(name for name in labels if name in found), *(name for name in found if name not in labels)]
-    return [Arm(name, labels.get(name, name), found[name], why.get(name, "")) for name in names]
+    going = experiment.at_work
+    return [Arm(name, labels.get(name, name), found[name], why.get(name, ""), going) for name in names]
 
 
 def multiples(shown: Sequence[Arm], curves: Curves) -> Markup:
@@ -151,15 +163,15 @@ def _cell(arm: Arm, drawn: Mapping[str, Curve], scale: Scale) -> Markup:
     lines = "".join(f'<path class="wb-exp-own" d="{scale.path(drawn[run])}"/>' for run in own if drawn[run])
     state = arm.state
     badge = html.chip("diverged", "bad") if state == "diverged" else html.badge(state)
-    losses = [drawn[member.run][-1][1] for member in arm.members if drawn[member.run]]
+    losses = [drawn[member.run][-1][1] for member in arm.own if drawn[member.run]]
     loss = f"{sum(losses) / len(losses):.4f}" if losses else "no step yet"
     why = arm.why or next(
         (m.reason.splitlines()[0] for m in arm.members if m.reason and m.state in ("failed", "lost")), ""
     )
     said = f"{arm.label}: {state}, loss {loss}"
     grey = " wb-exp-grey" if arm.why or state in ("diverged", "failed", "lost") else ""
-    done = sum(min(m.step, m.steps or m.step) for m in arm.members)
-    of = sum(m.steps or 0 for m in arm.members)
+    done = sum(min(m.step, m.steps or m.step) for m in arm.own)
+    of = sum(m.steps or 0 for m in arm.own)
     there = " ".join(member.run for member in arm.members if member.state != "missing")
     open_it = html.button("monitor", there, "Monitor", f"Open {arm.label} in Monitor") if there else ""
     return Markup(

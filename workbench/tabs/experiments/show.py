@@ -47,14 +47,14 @@ def listed(found: Sequence[Experiment], chosen: str) -> Markup:
 
 
 def _line(one: Experiment, chosen: bool) -> Markup:
-    last = answer(one.kind, one.looks[-1]) if one.looks else None
-    said: Any = last.headline if last else one.asked.told or (one.problems[0] if one.problems else "")
+    found = last(one)
+    said: Any = found.headline if found else one.asked.told or (one.problems[0] if one.problems else "")
     if one.at_work:
         share = one.share
         told = tasklist.bar(share, f"progress of {one.name}") if share is not None else Markup("")
         state = Markup(f'<span class="wb-exp-state">{html.badge("running")}{told}</span>')
     else:
-        state = html.chip(last.chip, last.tone) if last and one.standing == "finished" else _badge(one)
+        state = html.chip(found.chip, found.tone) if found and one.standing == "finished" else _badge(one)
     current = ' aria-current="true"' if chosen else ""
     return Markup(
         f'<li data-key="{escape(one.name)}"><button type="button" data-exp="{escape(one.name)}"{current}>'
@@ -71,6 +71,11 @@ def card(one: Experiment, curves: Curves, runs: Path, may: bool) -> Markup:
     """The chosen experiment. `may`: whether anything may be changed here."""
     parts = [_head(one, may), _problems(one), _progress(one), _verdict(one), _arms(one, curves), *_behind(one, runs)]
     return Markup(f'<div class="wb-exp">{html.join(part for part in parts if part)}</div>')
+
+
+def last(one: Experiment) -> Answer | None:
+    """What is known now; None where there is no look, or none that can be read."""
+    return answer(one.kind, one.looks[-1], one.record) if one.looks else None
 
 
 def _head(one: Experiment, may: bool) -> Markup:
@@ -123,8 +128,7 @@ def _progress(one: Experiment) -> Markup:
 def _verdict(one: Experiment) -> Markup:
     if not one.looks:
         return html.note(one.asked.told) if one.asked.told else Markup("")
-    look = one.looks[-1]
-    found = answer(one.kind, look)
+    look, found = one.looks[-1], last(one)
     if found is None:
         return html.problem("The last look cannot be read; the table below has what is known of it.")
     return verdict(found, look)
@@ -138,7 +142,7 @@ def verdict(found: Answer, look: Mapping[str, Any]) -> Markup:
     parts = [
         Markup(f'<p class="wb-verdict-words">{html.chip(found.chip, found.tone)} {escape(found.headline)}</p>'),
         html.figures(found.figures) if found.figures else "",
-        intervals("Difference, variant less base", found.intervals),
+        intervals(found.title, found.intervals, found.sides),
         found.drawn or "", Markup(f"<h4>{escape(found.decides)}</h4><ul>{decide}</ul>") if decide else "", notices,
         _fold("In full", lines) if lines else "", _pre("In full", found.text) if found.text else "",
         html.join([Markup('<p class="wb-muted">'), "Decided ", html.when(number(look.get("time"))), Markup("</p>")]),
@@ -150,8 +154,8 @@ def verdict(found: Answer, look: Mapping[str, Any]) -> Markup:
 def _arms(one: Experiment, curves: Curves) -> Markup:
     if not one.members:
         return Markup("")
-    last = answer(one.kind, one.looks[-1]) if one.looks else None
-    labels, why = _labels(one) | dict(last.arms if last else {}), last.why if last else {}
+    found = last(one)
+    labels, why = _labels(one) | dict(found.arms if found else {}), found.why if found else {}
     return html.join([Markup("<h3>Arms</h3>"), multiples(arms(one, labels, why), curves)])
 
 

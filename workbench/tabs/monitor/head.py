@@ -19,10 +19,10 @@ from workbench.tabs.monitor.glance import AVERAGED, Glance
 from workbench.tabs.monitor.index import eta_seconds
 
 STOPPING = "Stopping …"
-ASKED = (
-    ("judge", "Is something better than it?"),
+ASKED = (  # kinds of experiments that begin from a run
+    ("sweep", "Would another rate be better?"), ("judge", "Is something better than it?"),
     ("ladder", "What would the next size give?"),
-)  # kinds of experiments that begin from a run
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tests.experiments.made import finished, shifted, text, tiny
 from workbench.context import Context
 from workbench.jobs import Jobs
 
-STEPS = ("--train.steps", "40")
+STEPS = ("--train.steps", "40", "--schedule.warmup_steps", "2")
 
 
 def a_place(folder: Path, **options: Any) -> Context:

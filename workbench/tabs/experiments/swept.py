@@ -1,0 +1,121 @@
+"""A sweep's look as the card shows it: who leads or won, each arm against the best, loss against the axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mygpt2.experiments.sweep import look_text
+from mygpt2.experiments.swept import result_text
+from mygpt2.ripples.plot import Plot, axis_of
+from workbench import words
+from workbench.html import Markup, Tone
+from workbench.tabs.experiments.answer import Answer, Interval
+
+Record = Mapping[str, Any]
+SIDES = ("better", "worse than the best")
+TITLE = "Loss, arm less the best"
+
+
+def swept(look: Record, record: Record) -> Answer:
+    """A look of `sweep`; with all of verdict.json also what came of it. Damage raises one of `looks.BROKEN`."""
+    result = record.get("result") if record.get("state") == "finished" else None
+    why = _why(record.get("looks") or [look])
+    if not isinstance(result, dict):
+        said = look_text(dict(look))
+        return Answer(
+            f"look {int(look['look'])} of {int(look['of'])}", "neutral", f"{said[:1].upper()}{said[1:]}.",
+            _intervals(look), _running(look), title=f"{TITLE}, at step {int(look['step']):,} ({look['compares']})",
+            sides=SIDES, why=why,
+        )  # fmt: skip
+    lines = result_text(record).splitlines()
+    best = next(line for line in lines if line.startswith(("best:", "no arm came")))
+    optimum = next(line for line in lines if line.startswith(("optimum:", "the optimum", "no optimum")))
+    said = f"{best.removeprefix('best: ')}. {optimum[:1].upper()}{optimum[1:]}."
+    found = result.get("optimum") or {}
+    tone: Tone = "warn" if result["best"] is None or found.get("outside") else "good"
+    return Answer(
+        _chip(result), tone, f"{said[:1].upper()}{said[1:]}", _intervals(look), _figures(record, result),
+        lines=[lines[-1]], title=f"{TITLE}, at the end of those that were left", sides=SIDES, why=why,
+        drawn=Markup(_drawn(record, result)), text="\n".join(lines),
+    )  # fmt: skip
+
+
+def _chip(result: Record) -> str:
+    return "no arm is left" if result["best"] is None else f"best {', '.join(f'{v:g}' for v in result['values'])}"
+
+
+def _why(looks: Any) -> dict[str, str]:
+    """Why arms were stopped, by name, with when."""
+    return {
+        arm: f"Stopped at look {int(look['look'])}: {one['why']}" for look in looks for arm, one in look["arms"].items()
+        if one["stopped"]
+    }  # fmt: skip
+
+
+def _intervals(look: Record) -> list[Interval]:
+    lines = []
+    for arm, one in look["arms"].items():
+        if one["difference"] is None:
+            continue
+        note = "the best" if arm == look["best"] else "stopped" if one["stopped"] else ""
+        low, high = one["low"], one["high"]
+        if arm != look["best"]:
+            lines.append(Interval(arm, float(one["difference"]), float(low), float(high), None, note))
+        else:
+            lines.append(Interval(arm, 0.0, 0.0, 0.0, None, note, True))
+    return lines
+
+
+def _running(look: Record) -> list[tuple[str, str, str]]:
+    left = sum(not one["stopped"] for one in look["arms"].values())
+    return [
+        ("Arms that go on", f"{left}", f"of {len(look['arms'])} at this look"),
+        *_compute(look["spent"]),
+    ]  # fmt: skip
+
+
+def _figures(record: Record, result: Record) -> list[tuple[str, str, str]]:
+    figures = []
+    if result["best"] is not None:
+        values = ", ".join(f"{value:g}" for value in result["values"])
+        names = ", ".join(str(axis["setting"]) for axis in record["axes"])
+        loss = f"loss {words.fixed(result['loss'])} after {words.brief(record['horizon_tokens'])} tokens"
+        figures.append((f"Best {names}", values, loss))
+    if (found := result.get("optimum")) and found["value"] is not None:
+        low, high = (f"{found[key]:.3g}" if found[key] is not None else "the grid's end" for key in ("low", "high"))
+        figures.append(("Optimum", f"{found['value']:.3g}", f"95 % over documents: {low} to {high}"))
+    return [*figures, *_compute(result["spent"])]
+
+
+def _compute(spent: Record) -> list[tuple[str, str, str]]:
+    took = f"{spent['runs']} runs, {words.brief(spent['tokens'])} tokens"
+    return [("Compute", words.percent(spent["share"], 0), "of the full grid's"),
+            ("Cost so far", words.seconds(spent["seconds"]), took)]  # fmt: skip
+
+
+def _drawn(record: Record, result: Record) -> str:
+    """Loss against the axis, as each arm was last seen, with the optimum's interval; nothing for two axes."""
+    seen = [one for one in result["arms"].values() if one["loss"] is not None and len(one["values"]) == 1]
+    if len(seen) < 2:
+        return ""
+    seen.sort(key=lambda one: one["values"][0])
+    at = [float(one["values"][0]) for one in seen]
+    losses = [float(one["loss"]) for one in seen]
+    setting = str(record["axes"][0]["setting"])
+    plot = Plot(axis_of(at, setting, log=min(at) > 0), axis_of(losses, "nats per token", pad=0.08))
+    found = result.get("optimum") or {}
+    if found.get("value") is not None:
+        low, high = (found[key] if found[key] is not None else end for key, end in (("low", at[0]), ("high", at[-1])))
+        plot.stripes([(float(low), float(high))], "shade")
+        plot.vertical(float(found["value"]), "limit", "optimum, shaded its 95 % interval")
+    last = max(one["look"] for one in seen)
+    ends = [(x, one["loss"]) for x, one in zip(at, seen, strict=True) if one["look"] == last]
+    plot.line([x for x, _ in ends], [loss for _, loss in ends], "s1", "trained to the end")
+    for x, one in zip(at, seen, strict=True):
+        told = f"{setting} {x:g}: {one['loss']:.4f} at step {one['step']:,} ({one['compares']})"
+        plot.dot(x, float(one["loss"]), told, look="s1" if one["look"] == last else "early")
+    desc = "; ".join(f"{x:g}: {loss:.4f}" for x, loss in zip(at, losses, strict=True))
+    note = "Grey: stopped early, at the loss of its last look, which had fewer steps."
+    early = any(one["look"] != last for one in seen)
+    return plot.figure(f"Loss against {setting}", desc, note if early else "", wide=True)
