@@ -153,7 +153,7 @@ def _axis(arm: Arm, values: Values) -> tuple[str, list[float]]:
         return setting, sorted(set(given))
     section, _, key = setting.partition(".")
     now = getattr(getattr(arm.config, section, None), key, None)
-    if type(now) not in (int, float) or not now > 0:
+    if not isinstance(now, int | float) or not now > 0:
         raise UserError(f"{setting} has no positive value in {arm.told}; write the values, such as 0.001, 0.003, 0.01")
     return setting, sorted({float(f"{now * factor:.3g}") for factor in AROUND})
 
