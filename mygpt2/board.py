@@ -48,11 +48,12 @@ class RankInfo:
     local_size: int = 1
     restart: int = 0
     elastic: bool = False
+    group: int | None = None  # torchrun's number of this machine
 
     @property
     def node(self) -> int:
-        """The machine's number, where all have as many ranks."""
-        return self.rank // self.local_size
+        """The machine's number: of machines with unequally many ranks only torchrun knows it."""
+        return self.rank // self.local_size if self.group is None else self.group
 
     @property
     def spans_nodes(self) -> bool:
@@ -76,6 +77,7 @@ class RankInfo:
                 local_size=int(env.get("LOCAL_WORLD_SIZE", str(size))),
                 restart=int(env.get("MYGPT2_RESTART") or env.get("TORCHELASTIC_RESTART_COUNT", "0")),
                 elastic="TORCHELASTIC_RUN_ID" in env,
+                group=int(env["GROUP_RANK"]) if "GROUP_RANK" in env else None,
             )
         except ValueError as problem:
             raise UserError(

@@ -137,7 +137,8 @@ class _Life:
         too many for a file system that all share."""
         if rank == 0 or not self.info.spans_nodes:
             return self.run.log_file(rank)
-        return self.run.node_log_file(rank // self.info.local_size)
+        node = self.info.node if rank == self.info.rank else rank // self.info.local_size
+        return self.run.node_log_file(node)
 
     def _claim(self, config: RunConfig, argv: list[str]) -> int:
         """Makes or takes the run's folder, which is this attempt's until the lock is released; the attempt's number."""

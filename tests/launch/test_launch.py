@@ -309,3 +309,19 @@ def test_several_machines_talk_by_the_interface_that_leads_to_the_first(monkeypa
     assert choose_interface(info, {"MASTER_ADDR": "10.2.0.1", "MASTER_PORT": "4000"}) == "ib0"
     own_name_is_loopback = {"MASTER_ADDR": "n0", "MASTER_PORT": "4000"}  # as Debian's /etc/hosts has it on the first
     assert choose_interface(info, own_name_is_loopback) == "eth0"
+
+
+def test_ranks_of_a_machine_know_it_also_where_machines_have_unequally_many():
+    """Ranks 0 and 1 on one machine, 2 to 5 on another; torchrun numbers machines."""
+    given = {"WORLD_SIZE": "6", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    found = [
+        RankInfo.from_environment(
+            {**given, "RANK": str(rank), "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(size), "GROUP_RANK": group}
+        )
+        for rank, local, size, group in [(1, 1, 2, "0"), (2, 0, 4, "1"), (5, 3, 4, "1")]
+    ]
+    assert [info.node for info in found] == [0, 1, 1]
+    assert [info.together for info in found] == [range(2), range(2, 6), range(2, 6)]
+    assert (
+        RankInfo(9, 16, 1, 8).node == 1 and RankInfo(9, 16, 1, 8).spans_nodes and not RankInfo(1, 2, 1, 2).spans_nodes
+    )
