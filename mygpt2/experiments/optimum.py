@@ -1,7 +1,9 @@
-"""Where along an axis the loss is lowest: a parabola through the best arm and its neighbours, on the axis' logarithm.
+"""Where along an axis the loss is lowest: a parabola about the best arm, on the axis' logarithm.
 
-The interval is that of the text: documents are drawn again in blocks, the best arm and its parabola are found anew each
-time. It is about these models; another pair of seeds may lead elsewhere.
+The interval has two sources. Documents are drawn again in blocks, and the parabola found anew each time; and where more
+than three arms lie about the best, one through the best three and one fitted to up to five of them both count, as
+neither is the law. It is about these models: another pair of seeds may lead elsewhere. A parabola says nothing about
+arms that are far worse, such as one that diverged: then only the neighbours of the best bound the optimum.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from mygpt2.experiments.scores import Floats, Scores
 DRAWS = 400
 LEVEL = 0.05
 FEWEST = 3  # arms
+FAR = 0.5  # nats above the best, beyond which an arm is left out of a parabola
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """`value` of the axis, None where it lies outside the grid; `low` and `high` bound it, None where the grid has
-    no bound. `outside`: "below", "above" or ""; `share_outside`: of the draws."""
+    """`value` of the axis; None where it lies `outside` the grid ("below", "above"), or between neighbours that are too
+    far off for a parabola. `low` and `high` bound it, None where the grid does not. `share_outside`: of the draws;
+    `fitted`: arms that the parabolas rest on."""
 
     value: float | None
     low: float | None
     high: float | None
     outside: str
     share_outside: float
+    fitted: int
 
     def to_json(self) -> dict[str, Any]:
         return vars(self).copy()
@@ -41,15 +46,39 @@ def optimum(values: Sequence[float], arms: Sequence[Sequence[Scores]], seed: int
         return None
     targets = arms[0][0].targets
     nll = np.stack([np.mean([each.nll for each in scores], axis=0) for scores in arms])
-    x = np.log(np.asarray(values, float))
-    at = float(vertex(x, (nll.sum(1) / targets.sum())[None])[0])
-    drawn = vertex(x, Documents(nll, targets).drawn_again(DRAWS, np.random.default_rng(seed)))
-    low, high = np.sort(drawn)[[int(LEVEL / 2 * DRAWS), DRAWS - 1 - int(LEVEL / 2 * DRAWS)]]
-    outside = "" if np.isfinite(at) else "below" if at < 0 else "above"
-    return Optimum(_value(at), _value(float(low)), _value(float(high)), outside, float(np.mean(~np.isfinite(drawn))))
+    x, losses = np.log(np.asarray(values, float)), nll.sum(1) / targets.sum()
+    best = int(losses.argmin())
+    if best in (0, len(x) - 1):
+        below = best == 0
+        return Optimum(None, None if below else values[-2], values[1] if below else None,
+                       "below" if below else "above", 1.0, 0)  # fmt: skip
+    near = losses - losses[best] <= FAR
+    if not near[best - 1] or not near[best + 1]:
+        return Optimum(None, values[best - 1], values[best + 1], "", 0.0, 0)
+    drawn = Documents(nll, targets).drawn_again(DRAWS, np.random.default_rng(seed))
+    window = _about(near, best)
+    found = [_vertices(x, drawn)]
+    if window.stop - window.start > FEWEST:
+        found.append(_fitted(x[window], drawn[:, window]))
+    every = np.sort(np.concatenate(found))
+    cut = int(LEVEL / 2 * len(every))
+    low, high = (float(v) for v in every[[cut, len(every) - 1 - cut]])
+    at = float(_vertices(x, losses[None])[0])
+    return Optimum(_value(at), _value(min(low, at)), _value(max(high, at)), "", float(np.mean(~np.isfinite(every))),
+                   window.stop - window.start)  # fmt: skip
 
 
-def vertex(x: Floats, losses: Floats) -> Floats:
+def _about(near: Floats, best: int) -> slice:
+    """Up to two arms on either side of the best, as far as all between are near."""
+    start, stop = best, best + 1
+    while start > max(0, best - 2) and near[start - 1]:
+        start -= 1
+    while stop < min(len(near), best + 3) and near[stop]:
+        stop += 1
+    return slice(start, stop)
+
+
+def _vertices(x: Floats, losses: Floats) -> Floats:
     """(n,) for x (arms,) ascending and losses (n, arms): the parabola's lowest point through the best arm and the two
     beside it; minus or plus infinity where the best arm is the first or the last one."""
     best = losses.argmin(1)
@@ -63,6 +92,14 @@ def vertex(x: Floats, losses: Floats) -> Floats:
         found = np.where(under == 0, b, b - 0.5 * over / under)
     found = np.clip(found, a, c)
     return np.where(best == 0, -np.inf, np.where(best == len(x) - 1, np.inf, found))
+
+
+def _fitted(x: Floats, losses: Floats) -> Floats:
+    """(n,) lowest points of parabolas fitted to all arms by least squares, within their range."""
+    curve, slope, _ = np.polyfit(x - x.mean(), losses.T, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = np.where(curve > 0, x.mean() - slope / (2 * curve), x[losses.argmin(1)])
+    return np.clip(at, x[0], x[-1])
 
 
 def _value(log: float) -> float | None:

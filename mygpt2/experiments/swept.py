@@ -82,14 +82,20 @@ def _best(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _optimum(found: Any) -> str:
     if not isinstance(found, dict):
         return "no optimum between the arms is told: that takes one axis and three arms that were compared at one look"
-    at = f"(a parabola over {found['arms']} arms at step {found['step']:,}, {found['compares']})"
+    at = f"(at step {found['step']:,}, {found['compares']})"
+    if found["value"] is None and not found["outside"]:
+        return (
+            f"the optimum lies between {found['low']:.3g} and {found['high']:.3g} {at}: these neighbours of the best "
+            "are too far above it for a parabola; put arms between them"
+        )
     if found["value"] is None:
         end = "lowest" if found["outside"] == "below" else "highest"
         return f"the optimum lies outside the grid, beyond its {end} value {at}; widen the axis there"
     low, high = (f"{found[key]:.3g}" if found[key] is not None else "the grid's end" for key in ("low", "high"))
     outside = f"; outside the grid in {found['share_outside']:.0%} of the draws" if found["share_outside"] > 0 else ""
     value = f"{found['setting']} = {found['value']:.3g}"
-    return f"optimum: {value}, 95 % interval over documents {low} to {high} {at}{outside}"
+    how = f"a parabola over {found['fitted']} arms {at}"
+    return f"optimum: {value}, 95 % interval over documents {low} to {high}, {how}{outside}"
 
 
 def _compute(spent: Mapping[str, Any]) -> str:

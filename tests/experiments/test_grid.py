@@ -5,7 +5,7 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.experiments.grid import read_plan
-from mygpt2.experiments.optimum import optimum, vertex
+from mygpt2.experiments.optimum import _vertices, optimum
 from mygpt2.experiments.scores import Scores
 
 FILE = b"""
@@ -64,7 +64,7 @@ def test_a_mistake_is_one_sentence(tmp_path, change, words):
 def test_the_lowest_point_is_the_parabolas_or_lies_outside():
     x = np.array([0.0, 1.0, 2.0, 4.0])
     rows = np.array([(x - 1.3) ** 2, (x - 9) ** 2, (x + 2) ** 2, [1, 0, 0, 1], [0, 0, 0, 0]])
-    assert vertex(x, rows).tolist() == pytest.approx([1.3, np.inf, -np.inf, 1.5, -np.inf])
+    assert _vertices(x, rows).tolist() == pytest.approx([1.3, np.inf, -np.inf, 1.5, -np.inf])
 
 
 def scored(loss, seed=0, documents=400, tokens=50, noise=0.02):
@@ -82,5 +82,26 @@ def test_the_interval_of_an_optimum_holds_the_truth_and_an_edge_is_outside():
         held += found.low <= 5e-3 <= found.high
     assert held >= 16
     edge = optimum(values, [[scored(3 - 0.1 * i, i)] for i in range(5)])
-    assert (edge.value, edge.outside, edge.high) == (None, "above", None) and edge.share_outside == 1
+    assert (edge.value, edge.outside, edge.low, edge.high) == (None, "above", values[-2], None)
     assert optimum(values[:2], [[scored(3)], [scored(3)]]) is None
+
+
+def test_an_arm_that_is_far_off_tells_nothing_of_the_optimum_but_that_it_lies_before_it():
+    values = [3e-4, 3e-3, 10.0]
+    found = optimum(values, [[scored(5.5, 1)], [scored(4.5, 2)], [scored(400.0, 3)]])
+    assert (found.value, found.low, found.high, found.outside) == (None, 3e-4, 10.0, "")
+    rates = [1e-3, 2e-3, 4e-3, 8e-3, 1.0]
+    arms = [[scored(3 + 0.02 * (np.log(v) - np.log(3e-3)) ** 2, i)] for i, v in enumerate(rates[:4])]
+    found = optimum(rates, [*arms, [scored(90.0, 9)]])
+    assert found.fitted == 4 and found.low < 3e-3 < found.high < 8e-3
+
+
+def test_a_loss_that_is_no_parabola_gets_a_wider_interval():
+    """Steep beyond the optimum, as rates are: the two parabolas disagree, and both count."""
+    values = [1e-3, 2e-3, 4e-3, 8e-3, 16e-3]
+    steep = [3.06, 3.02, 3.0, 3.1, 3.45]
+    round_ = [3 + 0.06 * (np.log(v / 3.2e-3)) ** 2 for v in values]
+    wide, narrow = (
+        optimum(values, [[scored(loss, i, noise=0.01)] for i, loss in enumerate(losses)]) for losses in (steep, round_)
+    )
+    assert np.log(wide.high / wide.low) > 2 * np.log(narrow.high / narrow.low)
