@@ -19,7 +19,7 @@ from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.ghost import check_weights
+from mygpt2.run_dir.ghost import check_weights, ghost_of
 from mygpt2.run_dir.marks import current_runs
 from mygpt2.run_dir.mentions import present_name
 from mygpt2.run_dir.paths import NAME
@@ -58,10 +58,11 @@ class Context:
         """The name that a run has now which was renamed: links to it, notes and scripts go on."""
         return present_name(self.runs, name) if NAME.fullmatch(name) else name
 
-    def runs_at_hand(self, ticked: Any) -> list[str]:
+    def runs_at_hand(self, ticked: Any, *, weights: bool = False) -> list[str]:
         """Names of runs that a tab begins with where nothing was chosen in it: those that are ticked in Monitor, as the
-        page says, or else the one that was written to last. Archived ones are none."""
-        known = current_runs(self.runs)
+        page says, or else the one that was written to last. Archived ones are none, and where `weights` are needed
+        imported logs."""
+        known = [run for run in current_runs(self.runs) if not weights or ghost_of(run) is None]
         names = {run.name for run in known}
         wanted = [str(name) for name in ticked if name in names] if isinstance(ticked, list) else []
         if wanted or not known:

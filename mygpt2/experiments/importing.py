@@ -26,6 +26,7 @@ from mygpt2.run_dir.paths import RunDir, check_name
 from mygpt2.run_dir.writer import METRIC_KEYS, SCHEMA
 
 MOST_STEPS = 5_000_000  # of a log; a page draws 70,000 at once
+OWN = "run"  # the protocol of a run's own validations
 ASIDE = ".importing-"
 LEFT_SECONDS = 3600.0  # after which what a killed import left is removed
 PIECE = 20_000  # lines written at once
@@ -42,6 +43,8 @@ def import_log(
     """
     log, runs = Path(log), Path(runs)
     protocol, tokenizer = _word("--protocol", protocol), _word("--tokenizer", tokenizer)
+    if protocol == OWN:
+        raise UserError(f"--protocol {OWN} names the held-out text of a run of this program; give another name")
     name = check_name(name if name is not None else _name_of(log))
     _check_free(runs, name)
     if log.is_dir() and RunDir(log).exists():
@@ -133,8 +136,6 @@ def _write(folder: Path, log: Log, ghost: Ghost) -> None:
     }  # fmt: skip
     (folder / "status.json").write_bytes(encode_json(status))
     (folder / FILE).write_bytes(encode_json(ghost.to_json()))
-    for made in RunDir(folder).folders:
-        made.mkdir(mode=0o700, exist_ok=True)
 
 
 def _rows(log: Log, start: int, stop: int, now: float) -> list[str]:

@@ -124,6 +124,8 @@ def test_names_that_are_taken_or_not_allowed_and_folders_of_runs_are_refused(tmp
             import_log(log, tmp_path / "runs", name)
     with pytest.raises(UserError, match="run folder already"):
         import_log(run.path, tmp_path / "runs", "other")
+    with pytest.raises(UserError, match="names the held-out text of a run"):
+        import_log(log, tmp_path / "runs", "other", protocol="run")
     with pytest.raises(UserError, match="--protocol"):
         import_log(log, tmp_path / "runs", "other", protocol="x" * 81)
     assert sorted(os.listdir(run.path)) == before and len(list_runs(tmp_path / "runs")) == 1

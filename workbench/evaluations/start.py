@@ -12,6 +12,7 @@ from typing import Any
 
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS
+from mygpt2.run_dir.ghost import check_weights, ghost_of
 from mygpt2.run_dir.marks import current_runs
 from workbench.context import Context
 from workbench.jobs import Task
@@ -35,7 +36,8 @@ class Plan:
 
 def protocols(context: Context) -> list[tuple[str, str]]:
     """(label, value) of the texts: held-out sets of runs, the published ones, and none."""
-    runs = [(f"held-out text of run {run.name}", f"run:{run.name}") for run in current_runs(context.runs)]
+    runs = [(f"held-out text of run {run.name}", f"run:{run.name}") for run in current_runs(context.runs)
+            if ghost_of(run) is None]  # fmt: skip
     published = [(f"{protocol.name}: {protocol.what}", protocol.name) for protocol in PROTOCOLS.values()]
     return [*runs, *published]
 
@@ -91,7 +93,9 @@ def protocol_of(context: Context, text: Any) -> str:
     if not text or text in PROTOCOLS or text == "run":
         return text
     if text.startswith("run:"):
-        return f"run:{context.run(text.removeprefix('run:')).name}"
+        run = context.run(text.removeprefix("run:"))
+        check_weights(run)
+        return f"run:{run.name}"
     path = context.path(text, "text")
     if not path.exists():
         raise UserError(

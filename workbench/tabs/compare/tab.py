@@ -141,7 +141,7 @@ def act(context: Context, measured: Measured, asked: Asked, data: Mapping[str, A
     context.changes()
     kind, id = (str(data.get(key, "")) for key in ("act", "id"))
     if kind == "measure":
-        chosen = pick(measured.sets(), asked, context.runs_at_hand(asked.get("ticked")))
+        chosen = pick(measured.sets(), asked, context.runs_at_hand(asked.get("ticked"), weights=True))
         protocol = protocol_named(chosen) if chosen else ""
         devices = context.jobs.devices
         device = found if (found := devices.free()) in devices.names else devices.names[0]
@@ -165,7 +165,7 @@ def protocol_named(chosen: Set) -> str:
 def look(context: Context, measured: Measured, asked: Asked, news: News) -> None:
     """The sets of results, the comparison of one, what a further measurement would take, and those under way."""
     found, tasks = measured.sets(), context.jobs.tasks.list(KIND)
-    at_hand = context.runs_at_hand(asked.get("ticked"))
+    at_hand = context.runs_at_hand(asked.get("ticked"), weights=True)
     chosen = pick(found, asked, at_hand)
     news.busy = any(task.running for task in tasks)
     news.show("tasks", tasklist.listed(tasks, SHOWN_ENDED))

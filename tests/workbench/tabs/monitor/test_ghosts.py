@@ -10,6 +10,7 @@ from tests.experiments.test_importing import LOGS
 from tests.workbench.conftest import make_run
 from tests.workbench.tabs.data.data_runs import context_of
 from workbench.charts.points import points
+from workbench.evaluations.start import protocol_of, protocols
 from workbench.live import News
 from workbench.models import choices
 from workbench.tabs.monitor.bring import MOST_BYTES, imported
@@ -79,6 +80,16 @@ def test_a_large_log_is_left_to_the_command_line_and_a_read_only_page_imports_no
     closed = context_of(tmp_path, read_only=True)
     with pytest.raises(UserError, match="--read-only"):
         bring(closed)
+
+
+def test_compare_neither_begins_with_it_nor_offers_its_text(context):
+    make_run(context.runs, "own", 40)
+    bring(context)
+    assert [value for _, value in protocols(context) if value.startswith("run:")] == ["run:own"]
+    assert context.runs_at_hand(["ghost", "own"], weights=True) == ["own"]
+    assert context.runs_at_hand(["ghost", "own"]) == ["ghost", "own"] and context.runs_at_hand([]) == ["ghost"]
+    with pytest.raises(UserError, match="is an imported log"):
+        protocol_of(context, "run:ghost")
 
 
 def test_compare_and_sample_refuse_it(context):
