@@ -75,14 +75,14 @@ def both(folder: Path, name: str, steps: int) -> list[subprocess.Popen[bytes]]:
 def test_a_node_dies_and_both_are_started_again(networks: None, tmp_path: Path) -> None:
     harness.corpus(tmp_path / "corpus")
     calm, lost = tmp_path / "runs" / "calm", tmp_path / "runs" / "lost"
-    assert [node.wait(120) for node in both(tmp_path, "calm", 40)] == [EXIT_OK] * 2, said(tmp_path, "calm")
+    assert [node.wait(400) for node in both(tmp_path, "calm", 40)] == [EXIT_OK] * 2, said(tmp_path, "calm")
     nodes = both(tmp_path, "lost", 40)
     assert harness.wait_for(lambda: harness.last_step(lost) >= 10, nodes[0]), said(tmp_path, "lost")
     for process in harness.family(nodes[1].pid):
         process.kill()
     assert nodes[0].wait(120) not in (EXIT_OK, None), "the node that is left ends, and waits for nobody"
     assert "Traceback" not in said(tmp_path, "lost")
-    assert [node.wait(120) for node in both(tmp_path, "lost", 40)] == [EXIT_OK] * 2, said(tmp_path, "lost")
+    assert [node.wait(400) for node in both(tmp_path, "lost", 40)] == [EXIT_OK] * 2, said(tmp_path, "lost")
     assert harness.losses(lost) == harness.losses(calm)
     assert harness.weights_hash(lost) == harness.weights_hash(calm)
 
