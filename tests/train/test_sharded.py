@@ -9,13 +9,16 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from mygpt2.checkpoint import load, newest, verify
 from mygpt2.data.trace import trace_files
+from mygpt2.distributed import BoardNotes
 from tests import forks
 from tests.life import harness
 
@@ -254,6 +257,9 @@ def test_sampling_exporting_and_the_runs_verbs_take_parts_like_whole_files(place
     assert said.code == 0, said.err
     listed = mygpt2("runs", "verify", "written", "--runs", str(runs))
     assert listed.code == 0 and listed.out.count("whole") == 2
+    branched = mygpt2("runs", "branch", "written@3", "--run", "branched", "--runs", str(runs), "--optimizer.lr", "1e-3")
+    assert branched.code == 0, branched.err
+    assert verify(runs / "branched" / "checkpoints" / "step-00000003") == []
     file = runs / "written" / "checkpoints" / "step-00000006" / "optimizer-00002-of-00002.safetensors"
     kept = file.read_bytes()
     file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
@@ -262,3 +268,19 @@ def test_sampling_exporting_and_the_runs_verbs_take_parts_like_whole_files(place
         assert "optimizer-00002-of-00002.safetensors has other bytes than were written" in listed.out
     finally:
         file.write_bytes(kept)
+
+
+def test_who_waits_for_a_note_does_not_wait_when_the_store_has_gone():
+    board = SimpleNamespace(store=dist.TCPStore("127.0.0.1", 0, is_master=True), read=lambda: None)
+    notes = BoardNotes(board)
+    notes.write("a", "text")
+    assert (notes.read("a"), notes.read("b"), notes.over()) == ("text", None, False)
+    notes.forget("a")
+    assert notes.read("a") is None and not notes.over()
+
+    def gone(*_):
+        raise RuntimeError("connection reset")
+
+    notes._store = SimpleNamespace(check=gone, set=gone)
+    assert notes.read("a") is None and notes.over()
+    notes.write("a", "text")
