@@ -1,7 +1,7 @@
 """Ladders: how often their intervals hold, and one real ladder on the built-in text whose forecast is scored.
 
     python benchmarks/ladders.py                    both
-    python benchmarks/ladders.py cover [--ladders 100]
+    python benchmarks/ladders.py cover [--ladders 200]
     python benchmarks/ladders.py real [--minutes 25] [--runs DIR]
 
 `cover` makes ladders whose law is known (four sizes, four budgets, constants drawn from the range of published ones)
@@ -9,11 +9,11 @@ and counts how often the 80 % interval holds the loss that the next size is then
 100 where cells of a size share half of their chance; 65 to 95 where they share none of it or all.
 
 `real` runs sizes of 1 to 4 layers (the last is the preset tiny), foretells 5 layers, trains them, and scores. When it
-begins it times some steps of each size, chooses the budgets that take --minutes, and writes ladder.toml and the planned
-cost into --runs. Killed at any moment, the same command goes on: what is done is not done again. It wants an idle
-machine: others at work make it longer. Marks: all of it under 45 minutes (aim: 30) on two cores, and the forecast
-written before the first step of 5 layers. Whether the loss lies inside the interval is told and is no mark: of five
-such intervals one is meant to miss.
+begins it times some steps of each size, chooses the budgets that take --minutes, and writes ladder.toml and the
+planned cost into --runs. Killed at any moment, the same command goes on: what is done is not done again. It wants an
+idle machine: others at work make it longer, and planned among them its budgets are small (delete --runs to plan
+anew). Marks: all of it under 45 minutes (aim: 30) on two cores, and the forecast written before the first step of 5
+layers. Whether the loss lies inside the interval is told and is no mark: of five such intervals one is meant to miss.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def real(folder: Path, minutes: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("cover", "real", "both"), default="both")
-    parser.add_argument("--ladders", type=int, default=100, help="synthetic ladders of each kind (100)")
+    parser.add_argument("--ladders", type=int, default=200, help="synthetic ladders of each kind (200)")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--minutes", type=float, default=25.0, help="that the real ladder is to take (25)")
     parser.add_argument("--runs", type=Path, default=Path("ladder-runs"), help="folder of the real ladder's runs")

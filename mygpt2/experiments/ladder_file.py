@@ -25,6 +25,7 @@ QUIET = {  # what costs time and changes no weight, unless the file says otherwi
     "eval.interval": 0, "eval.yardstick": "off", "sample.interval": 0, "sample.prompts": [], "log.plot_interval": 0,
     "checkpoint.keep_last": 1, "checkpoint.keep_best": False,
 }  # fmt: skip
+WIDEST, MOST_STEPS = 16_384, 10**9  # as in config.schema
 SUFFIX = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 Depth = Annotated[int, Field(ge=1, le=200)]
 Tokens = Annotated[int, Field(ge=8, le=10**15)]
@@ -175,6 +176,16 @@ def _wrong(settings: LadderSettings, base: RunConfig) -> list[str]:
             f"[ladder] next = {settings.next}: must be larger than all of depths = {settings.depths}, for example "
             f"{max(settings.depths) + 1}, or 0 for none"
         )
+    widest = max([*settings.depths, settings.next]) * settings.width_per_depth
+    if widest > WIDEST:
+        problems.append(f"[ladder] depths x width_per_depth = {widest:,} channels; n_embd is at most {WIDEST:,}")
+    for key, values in (("tokens", settings.tokens), ("next_tokens", settings.next_tokens)):
+        steps = [round(tokens / base.train.batch_tokens) for tokens in values]
+        if len(set(steps)) < len(steps) or max(steps, default=0) > MOST_STEPS:
+            problems.append(
+                f"[ladder] {key} = {values}: {steps} steps of {base.train.batch_tokens:,} tokens; each budget needs a "
+                f"number of steps of its own, at most {MOST_STEPS:,}"
+            )
     if base.schedule.name not in DECAYING:
         problems.append(
             f"schedule.name = {base.schedule.name}: budgets are branches that leave a trunk of constant rate; use "

@@ -25,6 +25,12 @@ def test_the_file_to_start_from_is_a_ladder(tmp_path):
     assert found.file.base.eval.interval == 0 and found.file.base.optimizer == load_config("tiny").optimizer
 
 
+def test_a_next_size_of_several_budgets_has_a_trunk_of_its_own(tmp_path):
+    found = plan(tmp_path, TEMPLATE.replace("next = 5", "next = 6\nnext_tokens = [2_000_000, 8_000_000]")).next
+    assert found.trunk.run == "my-ladder.d6.1" and [cell.depth for cell in found.cells] == [6, 6]
+    assert [cell.tokens for cell in found.cells] == [488 * 4096, 1953 * 4096]
+
+
 def test_the_shape_rule_is_that_of_the_presets(tmp_path):
     found = plan(tmp_path)
     for preset in ("tiny", "small", "gpt2"):
@@ -83,6 +89,10 @@ def test_settings_of_runs_may_stand_in_the_file_and_win_over_what_the_ladder_wou
      ("next = 5", "next = 3", "must be larger than all of depths"),
      ("next = 5", 'next = "big"', "next = 'big'"),
      ("500_000,", "5_000,", "the smallest budget must be at least 49,152"),
+     ("[1, 2, 3, 4]", "[1, 200]", "next = 5: must be larger"),
+     ("next = 5", "next = 150\nwidth_per_depth = 256", "38,400 channels; n_embd is at most 16,384"),
+     ("500_000, 1_000_000", "500_000, 500_100", "each budget needs a number of steps of its own"),
+     ("4_000_000", "900_000_000_000_000", "at most 1,000,000,000"),
      ('["gpt2@10B"]', '["gpt2"]', "'gpt2' is not PRESET@TOKENS"),
      ('["gpt2@10B"]', '["gpt9@1M"]', 'there is no preset "gpt9"'),
      ("[train]", "[model]\nn_layer = 3\n[train]", "model.n_layer is set by the ladder"),
