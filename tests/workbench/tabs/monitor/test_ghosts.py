@@ -16,8 +16,6 @@ from workbench.models import choices
 from workbench.tabs.monitor.bring import MOST_BYTES, imported
 from workbench.tabs.monitor.view import Monitor, look
 
-LIMIT = 60_000  # milliseconds
-
 
 @pytest.fixture
 def context(tmp_path):
@@ -97,24 +95,3 @@ def test_compare_and_sample_refuse_it(context):
     for refuse in (lambda: context.model("ghost"), lambda: context.configuration(RunDir(context.runs / "ghost"))):
         with pytest.raises(UserError, match="is an imported log"):
             refuse()
-
-
-def test_a_log_is_uploaded_imported_and_drawn_as_a_ghost(new_page, workbench_server, tmp_path):
-    make_run(tmp_path / "runs", "own", 40)
-    (tmp_path / "other.log").write_text(LOGS["nanogpt.log"])
-    server = workbench_server(tmp_path / "runs")
-    page = new_page()
-    page.goto(f"{server.url}?tab=monitor&runs=own")
-    page.locator("#wb-import button").first.click(timeout=LIMIT)
-    page.locator("#wb-import").get_by_role("button", name="Browse").click()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Upload").first.click()
-    chooser.value.set_files(str(tmp_path / "other.log"))
-    page.locator("#wb-import").get_by_text("other.log is uploaded").wait_for(timeout=LIMIT)
-    page.locator("#wb-import-do").click()
-    page.locator("#wb-monitor-head").get_by_text("protocol unknown").wait_for(timeout=LIMIT)
-    page.locator(".wb-chart-runs", has_text="imported log, protocol unknown").wait_for(timeout=LIMIT)
-    assert page.locator(".wb-runs-list .wb-ghost").inner_text() == "imported"
-    dashes = "document.querySelector('.wb-chart').chart.panels.get('loss').plot.data.map((line) => line.line?.dash)"
-    assert "1px,4px" in page.evaluate(dashes)
-    assert not page.locator("[data-press=wb-do-sample]").count()

@@ -1,4 +1,4 @@
-"""The step card and the head's chips in a real browser: one click from the curve to the text, and the keys back."""
+"""The step card, the chips of the head, spikes and ghosts in a real browser: a click leads there, and a key back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from mygpt2.run_dir import RunWriter
 from tests.experiments.planted import Planted
+from tests.experiments.test_importing import LOGS
 from tests.workbench.accessible import violations
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from workbench.jobs.alerts import AlertLog, folder_of, new_alert
@@ -123,3 +124,22 @@ def test_spikes_are_marked_and_gone_through_by_key_to_the_card_that_says_why(new
     page.locator(".wb-chart-spikes").click()
     why.get_by_text("No cause is seen").wait_for(timeout=LIMIT)
     assert title(page) == "Step 40"
+
+
+def test_a_log_is_uploaded_imported_and_drawn_as_a_ghost(new_page, server, tmp_path):
+    (tmp_path / "other.log").write_text(LOGS["nanogpt.log"])
+    page = new_page()
+    page.goto(f"{server.url}?tab=monitor&runs=traced")
+    page.locator("#wb-import button").first.click(timeout=LIMIT)
+    page.locator("#wb-import").get_by_role("button", name="Browse").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload").first.click()
+    chooser.value.set_files(str(tmp_path / "other.log"))
+    page.locator("#wb-import").get_by_text("other.log is uploaded").wait_for(timeout=LIMIT)
+    page.locator("#wb-import-do").click()
+    page.locator("#wb-monitor-head").get_by_text("protocol unknown").wait_for(timeout=LIMIT)
+    page.locator(".wb-chart-runs", has_text="imported log, protocol unknown").wait_for(timeout=LIMIT)
+    assert page.locator(".wb-runs-list .wb-ghost").inner_text() == "imported"
+    dashes = "document.querySelector('.wb-chart').chart.panels.get('loss').plot.data.map((line) => line.line?.dash)"
+    assert "1px,4px" in page.evaluate(dashes)
+    assert not page.locator("[data-press=wb-do-sample]").count()
