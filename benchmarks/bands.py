@@ -8,7 +8,7 @@ Trains what is missing in --runs, one run after the other: killed, the same comm
 preset's two seeds, data.seed and model.seed, each k - 1 higher. The file is written once all are there.
 Settings after the options (--section.key VALUE) make a band of a changed recipe, which needs --out.
 
-Cost on two cores with bfloat16 units: tiny 2 to 4 minutes a replicate; small some 3 hours.
+Cost on two cores with bfloat16 units: tiny 2 to 4 minutes a replicate. --cost says it of any preset and machine.
 """
 
 from __future__ import annotations
