@@ -62,7 +62,7 @@ def test_what_a_resume_overwrote_stays_as_a_dimmed_line_and_nulls_are_gaps(app, 
         False
     ]
     kinds = page.evaluate(f"{CHART}.panels.get('loss').plot.data.slice(2).map((t) => [t.marker.symbol, [...t.x]])")
-    assert kinds == [["triangle-up", [301]]]
+    assert kinds == [["triangle-up", [301]], ["triangle-down", [50]]], "resumed; and where the loss was none first"
 
 
 def test_the_yardstick_is_drawn_only_where_the_run_carries_one(app, show):

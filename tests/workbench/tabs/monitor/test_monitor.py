@@ -153,6 +153,7 @@ def test_text_of_others_is_text_in_every_pane(new_page, server):
     page.get_by_role("tab", name="Results").click()
     page.locator("#wb-monitor-results").get_by_text(BAD).wait_for(timeout=LIMIT)
     open_run(page, "gamma")
+    page.locator("#wb-monitor-trouble summary").click()
     page.locator("#wb-monitor-trouble .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
     page.get_by_role("tab", name="Events").click()
     page.locator("#wb-monitor-alerts .wb-log-tail").get_by_text(f"Traceback: {BAD}").wait_for(timeout=LIMIT)
@@ -219,6 +220,7 @@ def test_on_a_phone_status_loss_alerts_and_stop_need_no_sideways_scroll(new_page
     page = new_page(viewport={"width": 390, "height": 844})
     page.goto(f"{server.url}?tab=monitor&runs=gamma")
     head_is(page, "gamma")
+    page.locator("#wb-monitor-trouble summary").click(timeout=LIMIT)
     page.locator("#wb-monitor-trouble .wb-log-tail").wait_for(timeout=LIMIT)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for part in ("#wb-monitor-head", ".wb-mon-primary", "#wb-monitor-head .wb-menu > summary", "#wb-monitor-trouble"):
