@@ -33,7 +33,8 @@ def begun(runs, name, config, **exit):
 
 @pytest.mark.parametrize(
     ("exit", "over", "diverged"),
-    [({"state": "finished"}, True, False), ({"state": "stopped"}, False, False), ({"state": "failed"}, False, False),
+    [({"state": "finished"}, True, False), ({"state": "stopped", "step": 70}, False, False),
+     ({"state": "failed"}, False, False),
      ({"state": "failed", "reason": "non-finite: loss at step 3", "code": 70}, True, True)],
 )  # fmt: skip
 def test_a_run_is_over_when_it_finished_or_diverged(tmp_path, exit, over, diverged):
