@@ -45,11 +45,17 @@ def effect_found(spread: float, seen: int, level: float, power: float = POWER) -
     if seen < 2 or spread == 0.0:
         return None
     spreads = _spreads(seen - 1) * spread
-    low, high = 0.0, spread * 1e6
-    for _ in range(60):
+
+    def enough(effect: float) -> bool:
+        return float(np.mean(_power(effect / spreads * math.sqrt(seen), seen - 1, level))) >= power
+
+    high = spread
+    while not enough(high):
+        high *= 2
+    low = 0.0
+    while high - low > 1e-3 * high:
         middle = (low + high) / 2
-        found = float(np.mean(_power(middle / spreads * math.sqrt(seen), seen - 1, level)))
-        low, high = (low, middle) if found >= power else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
@@ -82,7 +88,9 @@ def _spreads(freedom: int) -> np.ndarray:
 def _power(away: np.ndarray, freedom: int, level: float) -> np.ndarray:
     """Chance that |t| exceeds its bound where the true mean lies `away` errors from zero."""
     bound = quantile(1 - level / 2, freedom)
-    found = 1 - nctdtr(freedom, away, bound)
+    sure = away > 8 * (bound + 5)  # an estimated spread is never eight times the true one
+    found = 1 - nctdtr(freedom, np.where(sure, 0.0, away), bound)
+    found = np.where(sure, 1.0, found)
     near = ndtr((away - bound) / math.sqrt(1 + bound**2 / (2 * freedom)))  # where the series gives up
     return np.where(np.isfinite(found), found, near)
 
