@@ -162,7 +162,7 @@ def call(words: Sequence[str], watch: Callable[[], None]) -> tuple[int, str]:
     """Runs a command of ours to its end: its exit code and the last line it said on standard error.
 
     `watch` is called twice a second. Ctrl-C and SIGTERM are passed on once, and its last words waited for; a second
-    one kills it. Interrupted then, unless it ended by itself meanwhile.
+    one kills it. Interrupted then, however it ended.
     """
     environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
     with tempfile.TemporaryFile() as errors:
@@ -180,8 +180,7 @@ def call(words: Sequence[str], watch: Callable[[], None]) -> tuple[int, str]:
             _end(child)
             if not isinstance(problem, KeyboardInterrupt):
                 raise
-            if child.returncode not in (0, EXIT_STOPPED):
-                raise Interrupted("stopped; the same command goes on from the last checkpoint") from None
+            raise Interrupted("stopped; what was done is kept, and the same command goes on from there") from None
         return child.returncode, _last_line(errors)
 
 
