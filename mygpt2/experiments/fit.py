@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 DELTA = 1e-3  # of log residuals, where squares turn into absolute values: Hoffmann et al. 2022
 HUBER = 1.345  # standard deviations; there the loss keeps 95 % of the precision of squares: Holland and Welsch 1977
 EXPONENTS = (0.02, 2.5)  # bounds of alpha and beta; published ones lie between 0.05 and 0.5
-LEAST_E = 1e-3  # nats: no text is without entropy
+NO_E = 1e-6  # nats; E is bounded by 0
 ITERATIONS, FIRST_LOOK = 80, 25  # steps at most, and those after which only the KEPT best starts go on
 KEPT = 6
 GRID = (0.15, 0.4, 1.0)  # of alpha and beta, from which fits start
@@ -63,7 +63,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Laws:
-    """P laws as points (P, 5): log E, log A / n0^alpha, log B / d0^beta, alpha, beta, about a centre (n0, d0).
+    """P laws as points (P, 5): E, log A / n0^alpha, log B / d0^beta, alpha, beta, about a centre (n0, d0).
 
     cost (P,): their Huber sums, with squares up to `delta`.
     """
@@ -80,7 +80,7 @@ class Laws:
 
     @property
     def e(self) -> Floats:
-        return np.exp(self.points[:, 0])
+        return self.points[:, 0]
 
     @property
     def alpha(self) -> Floats:
@@ -111,7 +111,7 @@ class Laws:
         """The numbers of the first law that stopped at a bound: the data do not tell them."""
         values = {"alpha": self.alpha[0], "beta": self.beta[0]}
         names = [name for name, value in values.items() if not EXPONENTS[0] * 1.01 < value < EXPONENTS[1] * 0.99]
-        return names + (["E"] if self.e[0] < LEAST_E * 1.01 else [])
+        return names + (["E"] if self.e[0] < NO_E else [])
 
 
 def fit(cells: Cells) -> Laws:
@@ -153,20 +153,16 @@ def _grid(loss: Floats) -> Floats:
     for share in E_SHARES:
         e = share * loss.min()
         half = np.log(np.mean(loss - e) / 2)
-        starts += [(np.log(e), half, half, alpha, beta) for alpha in GRID for beta in GRID]
+        starts += [(e, half, half, alpha, beta) for alpha in GRID for beta in GRID]
     return np.array(starts)
 
 
 def _moved(point: Floats) -> Floats:
     """(4, 5) starts about a law, with E moved and the exponents with it: the direction that cells tell least about."""
     moves = np.array(
-        [
-            [-0.5, 0.3, 0.3, -0.1, -0.1],
-            [0.15, -0.5, -0.5, 0.2, 0.2],
-            [0, 0.3, -0.3, -0.1, 0.1],
-            [0, -0.3, 0.3, 0.1, -0.1],
-        ]
+        [[0, 0.3, 0.3, -0.1, -0.1], [0, -0.5, -0.5, 0.2, 0.2], [0, 0.3, -0.3, -0.1, 0.1], [0, -0.3, 0.3, 0.1, -0.1]]
     )
+    moves[:2, 0] = -0.4 * point[0, 0], 0.15 * point[0, 0] + 0.1
     return point + moves
 
 
@@ -182,18 +178,16 @@ def _best(points: Floats, cost: Floats, each: int) -> tuple[Floats, Floats]:
 
 def _value(points: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """log L (P, C) of each law at log n / n0 = x and log d / d0 = y (C,); the shares (P, C, 3) of its three terms."""
-    terms = np.stack(
+    parts = np.stack(
         [
             np.broadcast_to(points[:, :1], (len(points), len(x))),
-            points[:, 1:2] - points[:, 3:4] * x,
-            points[:, 2:3] - points[:, 4:5] * y,
+            np.exp(points[:, 1:2] - points[:, 3:4] * x),
+            np.exp(points[:, 2:3] - points[:, 4:5] * y),
         ],
         axis=2,
     )
-    top = terms.max(2, keepdims=True)
-    parts = np.exp(terms - top)
     total = parts.sum(2, keepdims=True)
-    return (top + np.log(total))[:, :, 0], parts / total
+    return np.log(total)[:, :, 0], parts / total
 
 
 def _minimise(
@@ -205,8 +199,8 @@ def _minimise(
     A number at its bound that would go beyond it stays there, and the others move.
     """
     x, y = cells.axes
-    low = np.array([np.log(LEAST_E), -30.0, -30.0, EXPONENTS[0], EXPONENTS[0]])
-    high = np.array([5.0, 30.0, 30.0, EXPONENTS[1], EXPONENTS[1]])
+    low = np.array([0.0, -30.0, -30.0, EXPONENTS[0], EXPONENTS[0]])
+    high = np.array([100.0, 30.0, 30.0, EXPONENTS[1], EXPONENTS[1]])
     points = np.clip(points, low, high)
     damping = np.full(len(points), 1e-2)
     value, shares = _value(points, x, y)
@@ -214,7 +208,7 @@ def _minimise(
     active = np.arange(len(points))
     for _ in range(steps):
         p, r = points[active], rows[active] - value[active]
-        step = _step(p, r, shares[active], weights[active], (x, y), (low, high), damping[active], delta)
+        step = _step(p, value[active], r, shares[active], weights[active], (x, y), (low, high), damping[active], delta)
         moved = np.clip(p + step, low, high)
         new_value, new_shares = _value(moved, x, y)
         new_cost = _huber(rows[active] - new_value, weights[active], delta)
@@ -233,12 +227,12 @@ def _minimise(
 
 
 def _step(
-    p: Floats, r: Floats, shares: Floats, weights: Floats, axes: tuple[Floats, Floats], bounds: tuple[Floats, Floats],
-    damping: Floats, delta: float,
+    p: Floats, value: Floats, r: Floats, shares: Floats, weights: Floats, axes: tuple[Floats, Floats],
+    bounds: tuple[Floats, Floats], damping: Floats, delta: float,
 ) -> Floats:  # fmt: skip
     """(P, 5): the damped step of the weighted squares."""
     slope = np.stack(  # (P, C, 5), d log L / d point
-        [shares[..., 0], shares[..., 1], shares[..., 2], -shares[..., 1] * axes[0], -shares[..., 2] * axes[1]], axis=2
+        [np.exp(-value), shares[..., 1], shares[..., 2], -shares[..., 1] * axes[0], -shares[..., 2] * axes[1]], axis=2
     )
     w = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
     downhill = np.einsum("pck,pc->pk", slope, w * r)

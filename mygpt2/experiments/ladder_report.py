@@ -106,19 +106,23 @@ class Found:
         """What the cells do not tell, one sentence each."""
         if not self.laws:
             return [self.why_not]
-        said, found = [], self.laws["all"]
+        said = []
+        for count, each in self.laws.items():
+            if names := each.law.at_bounds():
+                it = "it" if len(names) == 1 else "them"
+                what = "" if count == "all" else "with N counted without embeddings "
+                said.append(
+                    f"{what}{' and '.join(names)} stopped at a bound of what was sought: these cells do not tell {it}, "
+                    f"and the other numbers are those of a law with {it} there"
+                )
+        found = self.laws["all"]
         bounds_met = found.law.at_bounds()
-        if bounds_met:
-            said.append(
-                f"{' and '.join(bounds_met)} stopped at a bound of what was sought: these cells do not tell "
-                f"{'it' if len(bounds_met) == 1 else 'them'}"
-            )
         for name, estimate in numbers(found).items():
             if name in ("alpha", "beta") and name not in bounds_met and _wide(estimate):
                 said.append(
                     f"{name} lies anywhere from {estimate.low:.2f} to {estimate.high:.2f}: these cells hardly tell it"
                 )
-            if name == "e" and name not in bounds_met and _wide(estimate):
+            if name == "e" and "E" not in bounds_met and _wide(estimate):
                 said.append(
                     f"E, the loss that no size and no text gets below, lies anywhere from {estimate.low:.2f} to "
                     f"{estimate.high:.2f}: what is foretold far beyond these cells hangs on it"
@@ -145,13 +149,19 @@ class Found:
 
 
 def numbers(found: Fitted) -> dict[str, Estimate]:
-    """The numbers of a law that mean something by themselves."""
-    return {
-        "e": found.number(lambda laws: laws.e, (0.0, float(found.cells.loss.min()))),
-        "alpha": found.number(lambda laws: laws.alpha, EXPONENTS),
-        "beta": found.number(lambda laws: laws.beta, EXPONENTS),
+    """The numbers of a law that mean something by themselves. One that stopped at its bound may be anything."""
+    ranges = {"e": (0.0, float(found.cells.loss.min())), "alpha": EXPONENTS, "beta": EXPONENTS}
+    told = {
+        "e": found.number(lambda laws: laws.e, ranges["e"]),
+        "alpha": found.number(lambda laws: laws.alpha, ranges["alpha"]),
+        "beta": found.number(lambda laws: laws.beta, ranges["beta"]),
         "best_n_exponent": found.number(_best_n, (0.0, 1.0)),
     }
+    for name in map(str.lower, found.law.at_bounds()):
+        told[name] = Estimate(told[name].value, *ranges[name])
+        if name != "e":
+            told["best_n_exponent"] = Estimate(told["best_n_exponent"].value, 0.0, 1.0)
+    return told
 
 
 def _best_n(laws: Laws) -> np.ndarray:

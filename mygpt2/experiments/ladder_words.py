@@ -99,6 +99,8 @@ def _law(look: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _isoflop(look: Mapping[str, Any]) -> Iterator[str]:
+    if not look["isoflop"]:
+        yield "no compute is shared by three sizes: the best size for a compute is not read from these cells"
     for one in look["isoflop"]:
         if one["best"] is None:
             yield f"at {one['compute']:.2g} FLOP {one['words']}"

@@ -42,7 +42,7 @@ def test_no_other_optimiser_comes_lower():
     x, y = cells.axes
 
     def cost(p):
-        residual = np.abs(np.log(cells.loss) - np.log(np.exp(p[0]) + np.exp(p[1] - p[3] * x) + np.exp(p[2] - p[4] * y)))
+        residual = np.abs(np.log(cells.loss) - np.log(p[0] + np.exp(p[1] - p[3] * x) + np.exp(p[2] - p[4] * y)))
         return 1e6 * np.where(residual <= law.delta, residual**2 / 2, law.delta * (residual - law.delta / 2)).sum()
 
     other = minimize(
@@ -78,6 +78,13 @@ def test_cells_that_do_not_decide_say_so():
     assert EXPONENTS[0] <= alpha.low <= alpha.value <= alpha.high <= EXPONENTS[1]
 
 
+def test_a_law_without_e_stops_at_its_bound_and_says_so():
+    law = fit(exact(Truth(e=0.0)))
+    assert law.e[0] < 1e-3 and law.alpha[0] == pytest.approx(0.35, rel=0.01)
+    below = exact(Truth(e=0.5))
+    assert fit(Cells(below.n, below.d, below.loss - 0.8)).at_bounds() == ["E"]  # what would need E = -0.3
+
+
 @pytest.mark.parametrize("bad", [np.nan, 0.0, -1.0, np.inf])
 def test_losses_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="positive"):
@@ -86,7 +93,7 @@ def test_losses_that_are_none_are_refused(bad):
 
 def test_no_interval_is_narrower_than_what_leaving_one_cell_out_does():
     found = fitted(exact(Truth()))
-    points = found.law.points + np.array([0.01, 0, 0, 0, 0])  # E one percent higher whichever cell is left out
+    points = found.law.points + np.array([0.01, 0, 0, 0, 0])  # E higher whichever cell is left out
     away = Laws(np.repeat(points, 16, axis=0), np.zeros(16), found.law.centre, found.law.delta)
     biased = replace(found, cells_out=away)
     left_out = away.loss(*NEXT)[0]
