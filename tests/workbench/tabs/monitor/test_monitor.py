@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -331,3 +332,33 @@ def test_a_run_of_two_ranks_is_killed_after_a_question_and_every_rank_is_reporte
     assert re.search(r"rank 0 \(pid \d+\): killed", report) and re.search(r"rank 1 \(pid \d+\): killed", report)
     assert state_of(living).processes == []
     page.locator(".wb-mon-primary", has_text=re.compile("Resume|Start again")).wait_for(timeout=LIMIT)
+
+
+def test_a_branch_stands_below_its_parent_and_a_click_begins_another(browser_page, server, runs):
+    import torch
+
+    from mygpt2 import checkpoint
+    from mygpt2.config import load_config
+
+    page = browser_page
+    state = {"config": load_config("tiny").model_dump(mode="json")}
+    alpha, gamma = RunDir(runs / "alpha"), runs / "gamma"
+    saved = checkpoint.write(alpha.checkpoints_dir, 4, {"w": torch.zeros(2)}, {"w/exp_avg": torch.zeros(2)}, state)
+    replace_json(gamma / "branch.json", {"parent": "alpha", "step": 4, "changes": {"optimizer.lr": [0.006, BAD]}})
+    try:
+        go(page, server, "&runs=gamma")
+        page.locator('.wb-run-below[data-run="gamma"]').wait_for(timeout=LIMIT)
+        names = listed(page)
+        assert names.index("gamma") == names.index("alpha") + 1
+        chip = page.get_by_role("button", name="branch of alpha at step 4", exact=True)
+        assert BAD in chip.get_attribute("title")
+        chip.click()
+        head_is(page, "alpha")
+        choose(page, "Branch from here")
+        place = page.locator("#field-branch textarea, #field-branch input").first
+        place.wait_for(timeout=LIMIT)
+        page.wait_for_function("e => e.value === 'alpha@4'", arg=place.element_handle(), timeout=LIMIT)
+        assert violations(page) == []
+    finally:
+        (gamma / "branch.json").unlink()
+        shutil.rmtree(saved)
