@@ -108,10 +108,11 @@ def _run(piece: Piece, runs: Path, nproc: int, say: Callable[[str], None], tell:
 
 
 def _served(runs: Path, name: str) -> bool:
-    """Whether the queue still has the run; UserError once nobody is there who would start it."""
+    """Whether the queue still has the run; UserError once nobody is there who would start it. What a workbench began
+    itself, which a file of progress tells, waits for one to come back."""
     if not in_queue(runs, name):
         return False
-    if not owned(runs) and not state_of(RunDir(runs / name)).alive:
+    if VARIABLE not in os.environ and not owned(runs) and not state_of(RunDir(runs / name)).alive:
         time.sleep(HANDOVER_SECONDS)  # one workbench may be taking over from another
         if not owned(runs) and in_queue(runs, name) and not state_of(RunDir(runs / name)).alive:
             raise UserError(

@@ -48,6 +48,7 @@ class Answer:
     decides: str = "What would decide it, nine times in ten"
     title: str = "Difference, variant less base"
     sides: tuple[str, str] = ("variant better", "variant worse")
+    legend: str = "thick: 95 % interval"
     drawn: Markup | None = None
     arms: Mapping[str, str] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)

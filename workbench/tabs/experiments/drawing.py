@@ -12,9 +12,7 @@ from workbench.tabs.experiments.answer import Interval
 EDGE = 20.0  # per cent of the axis: on a side that is narrower nobody can be
 
 
-def intervals(
-    title: str, lines: Sequence[Interval], sides: tuple[str, str] = ("variant better", "variant worse")
-) -> Markup:
+def intervals(title: str, lines: Sequence[Interval], sides: tuple[str, str], legend: str) -> Markup:
     """Points with whiskers on a common axis that holds zero; a thin line is the wider interval that decided."""
     good = [line for line in lines if all(map(math.isfinite, (line.mean, line.low, line.high)))]
     if not good:
@@ -33,10 +31,8 @@ def intervals(
     said = "; ".join(f"{line.label} {line.mean:+.4f}, {line.low:+.4f} to {line.high:+.4f}" for line in good)
     left = f'<b class="wb-exp-left">← {escape(sides[0])}</b>' if at(0.0) > EDGE else ""
     right = f'<b class="wb-exp-right">{escape(sides[1])} →</b>' if at(0.0) < 100 - EDGE else ""
-    wide = any(line.wide for line in good)
-    legend = "thick: 95 % interval" + (
-        "; thin: the one that decides, at this question's share of the budget" if wide else ""
-    )
+    if any(line.wide for line in good):
+        legend += "; thin: the one that decides, at this question's share of the budget"
     return Markup(
         f'<figure class="wb-exp-chart" role="img" aria-label="{escape(title)}: {escape(said)}">'
         f"<figcaption>{escape(title)}</figcaption>"
@@ -44,7 +40,8 @@ def intervals(
         f'style="--zero:{at(0.0):.2f}%">{left}{right}</span><span></span>'
         f"</div>"
         f'{rows}<div class="wb-exp-line wb-exp-axis" aria-hidden="true"><span></span><span class="wb-exp-ticks">{axis}'
-        f'</span><span></span></div><p class="wb-muted">nats per token; {legend}; dashed: no difference</p></figure>'
+        f'</span><span></span></div><p class="wb-muted">nats per token; {escape(legend)}; dashed: no difference</p>'
+        f"</figure>"
     )
 
 

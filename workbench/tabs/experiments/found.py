@@ -111,8 +111,11 @@ class Experiment:
         """In a word: running, stopped, failed, finished, or damaged where nothing can be told."""
         if self.at_work:
             return "running"
-        if self.task and self.task.created >= self._last_look and self.task.state in ("stopped", "failed", "lost"):
-            return self.task.state
+        task = self.task
+        if task and task.state in ("stopped", "failed", "lost") and (task.ended or task.created) >= self._last_look:
+            return task.state
+        if self.kind == "sweep" and self.looks and self.record.get("state") != "finished":
+            return "stopped"
         if self.looks or self.ledger:
             return "finished"
         return "damaged" if self.problems else "stopped"

@@ -75,7 +75,7 @@ def card(one: Experiment, curves: Curves, runs: Path, may: bool) -> Markup:
 
 def last(one: Experiment) -> Answer | None:
     """What is known now; None where there is no look, or none that can be read."""
-    return answer(one.kind, one.looks[-1], one.record) if one.looks else None
+    return answer(one.kind, one.looks[-1], {**one.record, "labels": one.arms}) if one.looks else None
 
 
 def _head(one: Experiment, may: bool) -> Markup:
@@ -142,7 +142,7 @@ def verdict(found: Answer, look: Mapping[str, Any]) -> Markup:
     parts = [
         Markup(f'<p class="wb-verdict-words">{html.chip(found.chip, found.tone)} {escape(found.headline)}</p>'),
         html.figures(found.figures) if found.figures else "",
-        intervals(found.title, found.intervals, found.sides),
+        intervals(found.title, found.intervals, found.sides, found.legend),
         found.drawn or "", Markup(f"<h4>{escape(found.decides)}</h4><ul>{decide}</ul>") if decide else "", notices,
         _fold("In full", lines) if lines else "", _pre("In full", found.text) if found.text else "",
         html.join([Markup('<p class="wb-muted">'), "Decided ", html.when(number(look.get("time"))), Markup("</p>")]),

@@ -15,55 +15,91 @@ from workbench.tabs.experiments.answer import Answer, Interval
 Record = Mapping[str, Any]
 SIDES = ("better", "worse than the best")
 TITLE = "Loss, arm less the best"
+LEGEND = "bars: the interval that decides, which allows for all pairs of arms and all looks"
 
 
 def swept(look: Record, record: Record) -> Answer:
     """A look of `sweep`; with all of verdict.json also what came of it. Damage raises one of `looks.BROKEN`."""
     result = record.get("result") if record.get("state") == "finished" else None
-    why = _why(record.get("looks") or [look])
-    if not isinstance(result, dict):
-        said = look_text(dict(look))
+    labels = record.get("labels") or {}
+    drawn: dict[str, Any] = {
+        "intervals": _intervals(look, labels),
+        "sides": SIDES,
+        "legend": LEGEND,
+        "why": _why(record.get("looks") or [look], labels),
+    }
+    if isinstance(result, dict):
+        drawn["intervals"] = _last_seen(result, labels)
+    else:
         return Answer(
-            f"look {int(look['look'])} of {int(look['of'])}", "neutral", f"{said[:1].upper()}{said[1:]}.",
-            _intervals(look), _running(look), title=f"{TITLE}, at step {int(look['step']):,} ({look['compares']})",
-            sides=SIDES, why=why,
+            f"look {int(look['look'])} of {int(look['of'])}", "neutral", _leads(look, labels), figures=_running(look),
+            title=f"{TITLE}, at step {int(look['step']):,} ({look['compares']})", text=look_text(dict(look)), **drawn,
         )  # fmt: skip
     lines = result_text(record).splitlines()
     best = next(line for line in lines if line.startswith(("best:", "no arm came")))
     optimum = next(line for line in lines if line.startswith(("optimum:", "the optimum", "no optimum")))
-    said = f"{best.removeprefix('best: ')}. {optimum[:1].upper()}{optimum[1:]}."
+    said = f"{best[:1].upper()}{best[1:]}. {optimum[:1].upper()}{optimum[1:]}."
     found = result.get("optimum") or {}
     tone: Tone = "warn" if result["best"] is None or found.get("outside") else "good"
     return Answer(
-        _chip(result), tone, f"{said[:1].upper()}{said[1:]}", _intervals(look), _figures(record, result),
-        lines=[lines[-1]], title=f"{TITLE}, at the end of those that were left", sides=SIDES, why=why,
-        drawn=Markup(_drawn(record, result)), text="\n".join(lines),
+        _chip(result), tone, said, figures=_figures(record, result), notices=[lines[-1]],
+        title=f"{TITLE} of its look, as each arm was last seen", drawn=Markup(_drawn(record, result)),
+        text="\n".join(lines), **drawn,
     )  # fmt: skip
+
+
+def _leads(look: Record, labels: Mapping[str, str]) -> str:
+    """Who is ahead, and how many stop: why each of them does stands at the arm."""
+    best = look["best"]
+    stop = sum(bool(one["stopped"]) for one in look["arms"].values())
+    lead = f"{labels.get(best, best)} leads with {look['arms'][best]['loss']:.4f}" if best else "no arm is left"
+    what = f"{stop} of {len(look['arms'])} arms stop here" if stop else "nobody stops"
+    return f"At step {int(look['step']):,} ({look['compares']}) {lead}; {what}."
 
 
 def _chip(result: Record) -> str:
     return "no arm is left" if result["best"] is None else f"best {', '.join(f'{v:g}' for v in result['values'])}"
 
 
-def _why(looks: Any) -> dict[str, str]:
+def _why(looks: Any, labels: Mapping[str, str]) -> dict[str, str]:
     """Why arms were stopped, by name, with when."""
     return {
-        arm: f"Stopped at look {int(look['look'])}: {one['why']}" for look in looks for arm, one in look["arms"].items()
-        if one["stopped"]
+        arm: f"Stopped at look {int(look['look'])}: {_reason(one, labels.get(look['best'], look['best']))}"
+        for look in looks for arm, one in look["arms"].items() if one["stopped"]
     }  # fmt: skip
 
 
-def _intervals(look: Record) -> list[Interval]:
+def _reason(one: Record, best: Any) -> str:
+    if one["difference"] is None:
+        return str(one["why"])
+    return f"worse than {best} by {one['difference']:.4f} nats ({one['low']:.4f} to {one['high']:.4f})"
+
+
+def _last_seen(result: Record, labels: Mapping[str, str]) -> list[Interval]:
+    """Every arm against the best of the last look that it was part of."""
+    lines = []
+    for arm, one in result["arms"].items():
+        if one["difference"] is None:
+            continue
+        main = arm == result["best"]
+        note = "the best" if main else f"{'stopped at' if one['stopped'] else ''} look {int(one['look'])}".strip()
+        ends = (float(one["difference"]), float(one["low"]), float(one["high"]))
+        lines.append(Interval(labels.get(arm, arm), *ends, None, note, main))
+    return lines
+
+
+def _intervals(look: Record, labels: Mapping[str, str]) -> list[Interval]:
     lines = []
     for arm, one in look["arms"].items():
         if one["difference"] is None:
             continue
         note = "the best" if arm == look["best"] else "stopped" if one["stopped"] else ""
         low, high = one["low"], one["high"]
+        name = labels.get(arm, arm)
         if arm != look["best"]:
-            lines.append(Interval(arm, float(one["difference"]), float(low), float(high), None, note))
+            lines.append(Interval(name, float(one["difference"]), float(low), float(high), None, note))
         else:
-            lines.append(Interval(arm, 0.0, 0.0, 0.0, None, note, True))
+            lines.append(Interval(name, 0.0, 0.0, 0.0, None, note, True))
     return lines
 
 

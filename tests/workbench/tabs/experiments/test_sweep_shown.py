@@ -94,6 +94,8 @@ def test_the_result_names_the_best_the_optimum_and_the_compute(place):
     assert figures["Best optimizer.lr"][0] == "0.002" and "%" in figures["Compute"][0]
     markup = show.card(one, seen.curves, place.runs, True)
     assert "Loss against optimizer.lr" in markup and markup.count('class="fig-dot') == 3
+    assert [line.label for line in found.intervals] == ["lr 0.001", "lr 0.002", "lr 0.004"]
+    assert found.intervals[0].note == "stopped at look 1" and found.intervals[0].low > 0
     assert "One pair of seeds speaks of these models" in markup
 
 
@@ -104,7 +106,7 @@ def test_arms_that_stopped_are_greyed_with_the_reason(place):
     cells = {cell.partition('"')[0]: cell for cell in markup.split('data-key="')[1:] if "wb-exp-arm-head" in cell[:200]}
     assert list(cells) == ["lr1e-3", "lr2e-3", "lr4e-3", "lr8e-3"]
     assert "diverged after step 3" in cells["lr8e-3"] and "lr 0.008" in cells["lr8e-3"]
-    assert "worse than lr2e-3" in cells["lr1e-3"] and markup.count("wb-exp-grey") == len(one.lost_arms) == 2
+    assert "worse than lr 0.002 by" in cells["lr1e-3"] and markup.count("wb-exp-grey") == len(one.lost_arms) == 2
 
 
 def test_a_look_in_the_middle_says_who_leads(place):
@@ -113,7 +115,9 @@ def test_a_look_in_the_middle_says_who_leads(place):
     record = {**record, "state": "running", "result": None, "looks": record["looks"][:1]}
     file.write_text(json.dumps(record))
     found = show.last(Seen(place).experiments.get("rates"))
-    assert found.chip == "look 1 of 3" and "leads with" in found.headline
+    assert (
+        found.chip == "look 1 of 3" and "lr 0.002 leads with" in found.headline and "2 of 4 arms stop" in found.headline
+    )
     assert dict((label, value) for label, value, _ in found.figures)["Arms that go on"] == "2"
 
 
