@@ -22,8 +22,8 @@ class Ledger:
 
     @property
     def tests(self) -> list[dict[str, Any]]:
-        """Verdicts that rest on a p-value; those of runs that diverged, or of nothing changed, spend nothing."""
-        return [line for line in self.lines.records if number(line.get("p")) is not None]
+        """Verdicts that rest on a p-value, whatever became of it; runs that diverged, or nothing changed, spend nothing."""
+        return [line for line in self.lines.records if line.get("p") is not None]
 
     @property
     def decided(self) -> list[bool]:
@@ -48,4 +48,15 @@ class Ledger:
 
     def asked(self, question: str) -> dict[str, Any] | None:
         """The line of this very question: the same weights on the same text. Asking it again tells nothing new."""
-        return next((line for line in reversed(self.lines.records) if line.get("question") == question), None)
+        same = (line for line in reversed(self.lines.records) if line.get("question") == question)
+        return next((line for line in same if _sound(line)), None)
+
+
+def _sound(line: dict[str, Any]) -> bool:
+    """Whether a line holds a verdict that can be told again; else the question is asked anew."""
+    kinds = {
+        "verdict": str, "reason": str, "speaks_of": str, "told": str, "base": str, "protocol": str, "experiment": str,
+        "changes": dict, "validation": dict, "excluded": dict, "ledger": dict, "cost": dict, "notices": list,
+        "replicates": list, "horizon_tokens": list,
+    }  # fmt: skip
+    return number(line.get("time")) is not None and all(isinstance(line.get(key), kind) for key, kind in kinds.items())

@@ -148,6 +148,17 @@ def test_a_ledger_line_that_is_damaged_has_spent_its_share(tmp_path, trained):
     assert "damaged lines, counted" in verdict_text(found)
 
 
+@pytest.mark.parametrize("damage", [{"time": None}, {"ledger": 3}, {"validation": []}, {"verdict": {}}, {"p": "x"}])
+def test_a_ledger_line_with_values_of_other_kinds_is_no_answer_and_no_traceback(tmp_path, trained, damage):
+    asked = trained(question(tmp_path, replicates=2))
+    first = answered(asked)
+    (folder,) = list_experiments(tmp_path)
+    folder.ledger_file.write_text(json.dumps({**first, **damage}) + "\n[1]\n")
+    found = answered(asked)
+    assert verdict_text(found) and found["verdict"] == "undecided"
+    assert found["ledger"]["damaged_lines"] == (0 if damage == {"p": "x"} else 1)
+
+
 def test_a_keep_hands_its_share_on_to_the_next_question(tmp_path, trained):
     kept = answered(trained(question(tmp_path, replicates=4), effect=-0.05))
     found = answered(trained(question(tmp_path, Spec("tiny", ("--optimizer.lr", "1e-3")), replicates=4)))
