@@ -22,7 +22,7 @@ class Ledger:
 
     @property
     def tests(self) -> list[dict[str, Any]]:
-        """Verdicts that rest on a p-value, whatever it reads now; runs that diverged, or nothing changed, spend nothing."""
+        """Verdicts that rest on a p-value, whatever it reads now; diverged runs, or nothing changed, spend nothing."""
         return [line for line in self.lines.records if line.get("p") is not None]
 
     @property
