@@ -150,7 +150,7 @@ def score(frozen: Frozen, measured: float, *, began: float | None, token_sha256:
         why_not = "the file was changed after it was made"
     elif began is None or began <= frozen.made:
         why_not = "the training began before it" if began is not None else "when the training began is not known"
-    inside = low is not None and high is not None and low <= measured <= high
+    inside = (low is None or low <= measured) and (high is None or measured <= high)  # None: no bound on that side
     error = None if value is None else measured - value
     return Score(measured, error, inside, number(frozen.record.get("level")), why_not)
 

@@ -40,6 +40,12 @@ def test_a_loss_that_was_foretold_counts(path):
     assert not scored(read(path), 4.2).inside and scored(read(path), 4.2).why_not == ""
 
 
+def test_a_side_without_a_bound_holds_everything(path):
+    loss = {"value": None, "low": 3.0, "high": math.inf}
+    frozen = freeze(path, {**FORECAST, "level": None, "loss": loss}, CELLS, begun=None)
+    assert scored(frozen, 9.0).inside and not scored(frozen, 2.9).inside and "bounds" in scored(frozen, 9.0).words
+
+
 def test_a_forecast_after_the_fact_is_marked_and_does_not_count(path):
     frozen = freeze(path, FORECAST, CELLS, begun="the training began on Monday, before it")
     assert scored(frozen, 4.0).why_not == "the training began on Monday, before it"
