@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ from mygpt2.inside import read_inside
 from mygpt2.schedule import decay_begins
 from mygpt2.train.branching import FIXED
 
-KEYS = ("name", "base", "looks", "margin", "budget", "protocol", "replicates", "settings", "axis")
+KEYS = ("name", "base", "looks", "margin", "crossing", "budget", "protocol", "replicates", "settings", "axis")
 AXIS_KEYS = ("setting", "values", "from", "to", "arms")
 MARGIN = 0.002  # nats
+CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look and still overtake it
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
 SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
@@ -63,6 +64,7 @@ class Plan:
     places: dict[str, tuple[float, ...]]
     looks: tuple[int, ...]
     margin: float
+    crossing: float
     budget: float
     protocol: str
     replicates: int
@@ -75,6 +77,17 @@ class Plan:
     def decays(self) -> bool:
         """Whether looks compare decayed ends: with a trunk they do, without one undecayed losses."""
         return self.base.config.schedule.name in DECAYING
+
+    def beside(self, best: str, arms: Iterable[str]) -> set[str]:
+        """The arms next to the best one along an axis, of those that are given."""
+        found, here = set(), self.places[best]
+        for axis in range(len(self.axes)):
+            line = [arm for arm in arms if _rest(self.places[arm], axis) == _rest(here, axis) and arm != best]
+            below = [arm for arm in line if self.places[arm][axis] < here[axis]]
+            above = [arm for arm in line if self.places[arm][axis] > here[axis]]
+            found |= {max(below, key=lambda arm: self.places[arm][axis])} if below else set()
+            found |= {min(above, key=lambda arm: self.places[arm][axis])} if above else set()
+        return found
 
     def trunk(self, look: int) -> int:
         """The steps at the peak rate of a run of `look` steps: where the branch that decays to its end begins."""
@@ -110,11 +123,12 @@ def read_plan(data: bytes, runs: Path, name: str) -> Plan:
         raise UserError("two values of the axis are the same to three digits; space them further")
     plan = Plan(
         check_experiment(str(found.get("name", name))), base, axes, arms, places, (), _number(found, "margin", MARGIN),
+        _number(found, "crossing", CROSSING),
         _number(found, "budget", BUDGET), str(found.get("protocol", "run")),
         _whole(found, "replicates", 1, MOST_REPLICATES),
     )  # fmt: skip
-    if not 0 < plan.budget < 1 or plan.margin < 0:
-        raise UserError("budget is a chance between 0 and 1, margin a difference in nats from 0 up")
+    if not 0 < plan.budget < 1 or plan.margin < 0 or plan.crossing < 0:
+        raise UserError("budget is a chance between 0 and 1, margin and crossing are differences in nats from 0 up")
     if plan.protocol == "run" and base.config.data.validation_fraction == 0:
         raise UserError(f"no document is held out; give protocol = one of {', '.join(PROTOCOLS)}, run:NAME or a path")
     return Plan(**{**vars(plan), "looks": _looks(found.get("looks", 3), plan)})
@@ -128,6 +142,10 @@ def read_file(file: Path, runs: Path) -> tuple[bytes, Plan]:
         raise UserError(f"{file}: {error.strerror or error}; give the TOML file of a sweep") from None
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:40] or "sweep"
     return data, read_plan(data, runs, stem)
+
+
+def _rest(place: tuple[float, ...], axis: int) -> tuple[float, ...]:
+    return place[:axis] + place[axis + 1 :]
 
 
 def _axes(found: Any) -> Iterator[Axis]:

@@ -136,12 +136,14 @@ def _look(at_work: Sweep, number: int, step: int) -> Record:
             at_work.say(f"{arm} {problem}")
         else:
             scored[arm] = [each for each in found if isinstance(each, Scores)]
+    best = min(scored, key=lambda arm: _loss(scored[arm]), default=None)
+    near = plan.beside(best, scored) if best else set()
+    margins = {arm: max(plan.margin, plan.crossing) if arm in near else plan.margin for arm in scored}
     return {
         "kind": KIND, "look": number, "of": len(plan.looks), "step": step,
         "tokens": step * plan.base.config.train.batch_tokens, "level": level, "time": time.time(),
         "compares": ENDS if last else DECAYED if plan.decays else UNDECAYED, "protocol": plan.protocol,
-        "best": min(scored, key=lambda arm: _loss(scored[arm])) if scored else None,
-        "arms": compared(scored, diverged, level, plan.margin, stops=not last),
+        "best": best, "arms": compared(scored, diverged, level, margins, stops=not last),
         "optimum": _optimum(plan, scored), "spent": _spent(at_work),
     }  # fmt: skip
 
@@ -175,9 +177,10 @@ def _words(ended: Outcome) -> str:
 
 
 def compared(
-    scored: Mapping[str, Sequence[Scores]], diverged: Mapping[str, str], level: float, margin: float, *, stops: bool
-) -> dict[str, Record]:
-    """What a look says of each arm. One stops that is worse than the best by more than `margin` beyond doubt, or
+    scored: Mapping[str, Sequence[Scores]], diverged: Mapping[str, str], level: float, margins: Mapping[str, float],
+    *, stops: bool,
+) -> dict[str, Record]:  # fmt: skip
+    """What a look says of each arm. One stops that is worse than the best by more than its margin beyond doubt, or
     diverged.
 
     The best is chosen by the same losses, so that any two arms may come to be compared: each comparison has the level
@@ -196,7 +199,7 @@ def compared(
             continue
         estimate = difference(scored[best], mine)
         low, high = estimate.interval(each)
-        beyond = Estimate(estimate.mean - margin, estimate.error, estimate.freedom)
+        beyond = Estimate(estimate.mean - margins[arm], estimate.error, estimate.freedom)
         p = beyond.p if beyond.mean > 0 else 1.0
         record |= {"difference": estimate.mean, "low": low, "high": high, "p": p}
         if stops and p <= each:
@@ -251,7 +254,8 @@ def _head(at_work: Sweep) -> Record:
     return {
         "name": plan.name, "base": plan.base.told,
         "axes": [{"setting": axis.setting, "values": list(axis.values)} for axis in plan.axes],
-        "look_steps": list(plan.looks), "margin": plan.margin, "budget": plan.budget, "protocol": plan.protocol,
+        "look_steps": list(plan.looks), "margin": plan.margin, "crossing": plan.crossing,
+        "budget": plan.budget, "protocol": plan.protocol,
         "replicates": plan.replicates, "decays": plan.decays, "schedule": schedule,
         "horizon_tokens": plan.steps * plan.base.config.train.batch_tokens,
         "speaks_of": "recipes" if plan.replicates > 1 else "two models",

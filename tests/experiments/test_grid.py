@@ -33,6 +33,7 @@ def test_two_axes_are_all_pairs(tmp_path):
     more = b'[[axis]]\nsetting = "optimizer.weight_decay"\nvalues = [0.1, 0.0]\n'
     plan = read_plan(FILE.replace(b"arms = 5", b"arms = 3") + more, tmp_path, "two")
     assert list(plan.arms) == ["a1", "a2", "a3", "a4", "a5", "a6"]
+    assert plan.beside("a3", plan.arms) == {"a1", "a4", "a5"} and plan.beside("a3", ["a3", "a5", "a6"]) == {"a5"}
     assert plan.places["a2"] == (0.001, 0.1) and plan.arms["a6"].config.optimizer.weight_decay == 0.1
 
 

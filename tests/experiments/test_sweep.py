@@ -177,16 +177,24 @@ def test_arms_that_are_equal_but_for_chance_stop_in_less_than_one_sweep_of_twent
         stopped += any(
             each["stopped"]
             for k in range(2)
-            for each in compared(arms, {}, level[k], 0.0, stops=True).values()
+            for each in compared(arms, {}, level[k], dict.fromkeys(arms, 0.0), stops=True).values()
         )  # fmt: skip
     assert stopped <= 3
 
 
 def test_a_margin_keeps_what_is_worse_by_less_and_a_diverged_arm_is_the_loser():
-    arms = {"a": [scored(3.0, 1, noise=0.005)], "b": [scored(3.01, 2, noise=0.005)], "c": [scored(3.1, 3, noise=0.005)]}
-    assert [arm for arm, each in compared(arms, {}, 0.02, 0.002, stops=True).items() if each["stopped"]] == ["b", "c"]
-    found = compared(arms, {"d": "diverged after step 3: a loss"}, 0.02, 0.05, stops=True)
-    assert [arm for arm, each in found.items() if each["stopped"]] == ["d", "c"]
+    arms = {
+        name: [scored(loss, seed, noise=0.005)] for name, loss, seed in (("a", 3.0, 1), ("b", 3.01, 2), ("c", 3.1, 3))
+    }
+    tight, wide = dict.fromkeys(arms, 0.002), dict.fromkeys(arms, 0.05)
+
+    def lost(margins, diverged=(), stops=True):
+        found = compared(arms, dict(diverged), 0.02, margins, stops=stops)
+        return [arm for arm, each in found.items() if each["stopped"]], found
+
+    assert lost(tight)[0] == ["b", "c"]
+    assert lost({**tight, "b": 0.05})[0] == ["c"], "a neighbour may still overtake the best"
+    names, found = lost(wide, {"d": "diverged after step 3: a loss"})
+    assert names == ["d", "c"] and lost(tight, stops=False)[0] == []
     assert found["a"]["difference"] == 0.0 and found["b"]["low"] < 0.01 < found["b"]["high"]
-    assert not any(each["stopped"] for each in compared(arms, {}, 0.02, 0.002, stops=False).values())
     assert np.isclose(found["c"]["difference"], 0.1, atol=0.002)
