@@ -50,7 +50,9 @@ def result_text(found: Mapping[str, Any]) -> str:
         *lines,
         _best(found, result),
     ]
-    return "\n".join([*text, _optimum(result.get("optimum")), _compute(result["spent"]), _caution(found)])
+    return "\n".join(
+        [*text, _optimum(result.get("optimum"), found["horizon_tokens"]), _compute(result["spent"]), _caution(found)]
+    )
 
 
 def _row(arm: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -79,7 +81,7 @@ def _best(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"best: {values}, loss {result['loss']:.4f} after {found['horizon_tokens']:,} tokens{beside}"
 
 
-def _optimum(found: Any) -> str:
+def _optimum(found: Any, horizon: int) -> str:
     if not isinstance(found, dict):
         return "no optimum between the arms is told: that takes one axis and three arms that were compared at one look"
     at = f"(at step {found['step']:,}, {found['compares']})"
@@ -95,7 +97,8 @@ def _optimum(found: Any) -> str:
     outside = f"; outside the grid in {found['share_outside']:.0%} of the draws" if found["share_outside"] > 0 else ""
     value = f"{found['setting']} = {found['value']:.3g}"
     how = f"a parabola over {found['fitted']} arms {at}"
-    return f"optimum: {value}, 95 % interval over documents {low} to {high}, {how}{outside}"
+    early = "; at the full length it may lie elsewhere" if found["tokens"] < horizon else ""
+    return f"optimum: {value}, 95 % interval over documents {low} to {high}, {how}{early}{outside}"
 
 
 def _compute(spent: Mapping[str, Any]) -> str:

@@ -94,6 +94,10 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     text = result_text(found)
     assert f"best: optimizer.lr = {result['values'][0]:g}" in text and "of the full grid's" in text
     assert "speaks of these models" in text
+    told = {"setting": "optimizer.lr", "value": 2e-3, "low": 1e-3, "high": 3e-3, "outside": "", "share_outside": 0.0,
+            "fitted": 3, "step": 9, "tokens": 2304, "compares": "decayed ends"}  # fmt: skip
+    ended = {**found, "result": {**result, "optimum": told}}
+    assert "0.001 to 0.003, a parabola over 3 arms (at step 9, decayed ends); at the full length" in result_text(ended)
 
     lr = str(result["values"][0])  # the same, trained straight
     words = ["train", "--config", f"{place}/base.toml", "--runs", str(here.runs), "--optimizer.lr", lr]
