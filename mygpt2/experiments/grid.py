@@ -204,13 +204,30 @@ def _looks(found: Any, plan: Plan) -> tuple[int, ...]:
         raise UserError(f"looks = {found!r}: give 2 or 3, or the steps themselves, for example [30, 70, {last}]")
     if looks[-1] != last or list(looks) != sorted(set(looks)):
         raise UserError(f"looks {list(looks)} must rise to the run's last step, {last}")
-    first = plan.trunk(looks[0]) if plan.decays else looks[0]
-    if first <= schedule.warmup_steps or (plan.decays and plan.trunk(looks[0]) >= looks[0]):
+    if plan.decays and schedule.decay_share >= 1:
         raise UserError(
-            f"the first look, at step {looks[0]}, lies in the warm-up of {schedule.warmup_steps} steps or leaves no "
-            "step to decay; make the run longer, look later, or warm up for less"
+            f"schedule.decay_share = {schedule.decay_share:g} leaves no step before its decay, from which a look could "
+            "branch; give a smaller share, for example 0.4"
+        )
+    earliest = _earliest(plan)
+    if looks[0] < earliest:
+        why = "its decay would begin inside" if plan.decays else "it lies in"
+        enough = {
+            count: next(steps for steps in itertools.count(earliest) if round(shares[0] * steps) >= earliest)
+            for count, shares in SHARES.items()
+        }
+        raise UserError(
+            f"the first look, at step {looks[0]}, is too early: {why} the warm-up of {schedule.warmup_steps} steps; "
+            f"the earliest is {earliest}; make the run {enough[3]} steps or longer ({enough[2]} with looks = 2), "
+            "or warm up for less"
         )
     return looks
+
+
+def _earliest(plan: Plan) -> int:
+    """The first step a look can be at: past the warm-up, and with a step to decay in where ends are decayed."""
+    warm = plan.base.config.schedule.warmup_steps
+    return next(step for step in itertools.count(warm + 1) if not plan.decays or warm < plan.trunk(step) < step)
 
 
 def _known(found: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

@@ -1,5 +1,7 @@
 """A sweep's file: what it stands for, and that a mistake in it is one sentence."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,9 @@ def test_two_axes_are_all_pairs(tmp_path):
         ((b"optimizer.lr", b"optimizer.rl"), "is no setting with a number"),
         ((b"optimizer.lr", b"train.steps"), "no axis of a sweep"),
         ((b"optimizer.lr", b"schedule.name"), "is no setting with a number"),
-        ((b"train.steps = 140", b"train.steps = 12"), "warm-up"),
+        ((b"train.steps = 140", b"train.steps = 60"), "its decay would begin inside the warm-up of 10 steps"),
+        ((b"train.steps = 140", b'train.steps = 12\nschedule.name = "cosine"'), "it lies in the warm-up of 10 steps"),
+        ((b"train.steps = 140", b"train.steps = 140\nschedule.decay_share = 1.0"), "no step before its decay"),
         ((b"[settings]", b"looks = 5\n[settings]"), "looks = 5: give 2 or 3"),
         ((b"[settings]", b"looks = [70, 60, 140]\n[settings]"), "must rise to the run's last step, 140"),
         ((b"[settings]", b"margin = nan\n[settings]"), "margin = nan is not a number"),
@@ -60,6 +64,21 @@ def test_a_mistake_is_one_sentence(tmp_path, change, words):
     with pytest.raises(UserError) as told:
         read_plan(FILE.replace(*change), tmp_path, "x")
     assert words in str(told.value) and "\n" not in str(told.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("looks", "schedule"), [(2, "trapezoid"), (3, "trapezoid"), (2, "cosine"), (3, "cosine")])
+def test_a_run_too_short_for_its_looks_is_told_the_least_length_that_is_enough(tmp_path, looks, schedule):
+    def file(steps):
+        more = f'looks = {looks}\n[settings]\nschedule.name = "{schedule}"'.encode()
+        return FILE.replace(b"[settings]", more).replace(b"train.steps = 140", f"train.steps = {steps}".encode())
+
+    with pytest.raises(UserError) as told:
+        read_plan(file(20), tmp_path, "x")
+    three, two = re.search(r"(\d+) steps or longer \((\d+) with looks = 2\)", str(told.value)).groups()
+    least = int(three if looks == 3 else two)
+    assert read_plan(file(least), tmp_path, "x").steps == least
+    with pytest.raises(UserError, match="too early"):
+        read_plan(file(least - 1), tmp_path, "x")
 
 
 def test_the_lowest_point_is_the_parabolas_or_lies_outside():
