@@ -88,10 +88,12 @@ window.workbench.tableCells = (table) => {
     fold.title = line.group;
     name.append(fold);
     if (table.experiments().includes(line.group)) {
-      const open = button("Experiment", () => window.workbench.experiments.go(`name ${line.group}`), "wb-small");
+      const open = button("↗", () => window.workbench.experiments.go(`name ${line.group}`), "wb-small");
       open.tabIndex = -1;
-      open.setAttribute("aria-label", `Open experiment ${line.group}`);
-      name.append(" ", open);
+      open.title = `Open experiment ${line.group}`;
+      open.setAttribute("aria-label", open.title);
+      name.classList.add("wb-rt-experiment");
+      name.prepend(open);
     }
     const cells = table.columns().map((column) => {
       const cell = element("td");

@@ -308,5 +308,5 @@ window.workbench.table = (() => {
     acts.ask(what, [name]);
   });
 
-  return { mount, wire: (send) => { trigger = send; }, told: (answer) => acts.answered(answer), receive, show, ask: (what, names) => acts.ask(what, names), compare: (names) => trigger("go", { runs: names }), sample: (names) => trigger("go", { tab: "sample", runs: names }), shown: () => on, asked: () => (on ? { table: true } : {}) };
+  return { mount, wire: (send) => { trigger = send; }, told: (answer) => acts.answered(answer), receive, show, ask: (what, names) => acts.ask(what, names), compare: (names) => trigger("go", { runs: names }), sample: (names) => trigger("go", { tab: "sample", runs: names }), experiments: () => told.experiments, shown: () => on, asked: () => (on ? { table: true } : {}) };
 })();

@@ -10,6 +10,7 @@ window.workbench.monitor = (() => {
   const PANES = ["log", "samples", "notes", "settings", "results", "events", "details"];
 
   const rows = new Map(); // name -> what the server said of it
+  const unfolded = new Set(); // experiments whose arms are listed one by one
   const items = new Map(); // name -> its <li>
   let depths = new Map(); // name -> how many runs of its family stand over it
   const renames = {}; // old name -> the present one: a link that is followed late still has the old one
@@ -59,6 +60,7 @@ window.workbench.monitor = (() => {
     if (data.readOnly !== undefined) readOnly = data.readOnly;
     if (data.renamed && Object.keys(data.renamed).length) renamed(data.renamed);
     window.workbench.table.receive(data);
+    if (data.experiments) draw();
     if (data.log) window.workbench.log.receive(data.log);
   }
 
@@ -168,14 +170,19 @@ window.workbench.monitor = (() => {
 
   function draw() {
     if (!list) return;
-    const all = visible(), shown = all.filter((name, at) => at < MOST || name === chosen || runs.includes(name));
-    const box = list.querySelector(".wb-runs-list"), wanted = new Set(shown);
+    const every = visible(), searched = Boolean(list.querySelector("input[type=search]").value.trim());
+    const lines = window.workbench.folds.lines(every, (name) => rows.get(name)?.group, searched ? [] : window.workbench.table.experiments(), unfolded, [chosen, ...runs]);
+    const folded = every.length - lines.filter((line) => line.name).length;
+    const all = lines.map((line) => line.name || ` ${line.group}`), shown = all.filter((name, at) => at < MOST || name === chosen || runs.includes(name));
+    const box = list.querySelector(".wb-runs-list"), wanted = new Set(shown), groups = new Map(lines.filter((line) => line.group).map((line) => [` ${line.group}`, line]));
     for (const [name, item] of items) if (!wanted.has(name)) { item.remove(); }
     shown.forEach((name, at) => {
+      if (groups.has(name)) { group(box, at, groups.get(name)); return; }
       if (!items.has(name)) { items.set(name, make(name)); fill(items.get(name), rows.get(name)); }
       const item = items.get(name);
       if (box.children[at] !== item) box.insertBefore(item, box.children[at] || null);
       item.classList.toggle("wb-run-below", depths.get(name) > 0);
+      item.classList.toggle("wb-run-within", lines.some((line) => line.name === name && line.within));
       item.style.setProperty("--wb-depth", String(Math.min(depths.get(name) || 0, 5)));
       const overlaid = runs.indexOf(name);
       const box2 = item.querySelector("input");
@@ -197,10 +204,19 @@ window.workbench.monitor = (() => {
     list.querySelector("[data-ticked=delete]").disabled = readOnly;
     list.querySelector("[data-ticked=sample]").textContent = runs.length > 2 ? "Sample two" : "Sample";
     const current = [...rows.values()].filter((row) => !row.archived).length;
-    const some = all.length > shown.length ? `The first ${shown.length} of ${all.length} runs; the table has them all` : shown.length >= current ? `${shown.length} ${shown.length === 1 ? "run" : "runs"}; tick up to ${MAX_RUNS} to overlay them` : `${shown.length} of ${current} runs`;
+    const there = every.length - (all.length - shown.length); // those of a fold are there
+    const some = all.length > shown.length ? `The first ${there} of ${every.length} runs; the table has them all` : there >= current ? `${there} ${there === 1 ? "run" : "runs"}${folded ? `, ${folded} of them folded` : ""}; tick up to ${MAX_RUNS} to overlay them` : `${there} of ${current} runs`;
     const sorted = list.querySelector("select").value === "loss" && tokenizers(shown).size > 1;
     if (rows.size) say(sorted ? `${some}. They have ${tokenizers(shown).size} tokenizers: losses per token do not compare between them.` : some);
     else say(looked ? "" : "Looking for runs …");
+  }
+
+  function group(box, at, line) { // the arms of an experiment
+    const id = ` ${line.group}`;
+    if (!items.has(id)) items.set(id, window.workbench.folds.item(document, line.group, (name) => { if (!unfolded.delete(name)) unfolded.add(name); draw(); }));
+    const item = items.get(id);
+    if (box.children[at] !== item) box.insertBefore(item, box.children[at] || null);
+    window.workbench.folds.fill(item, line, line.names.map((name) => (rows.get(name).diverged ? "diverged" : rows.get(name).state)));
   }
 
   const tokenizers = (names) => new Set(names.map((name) => rows.get(name)?.tokenizer).filter(Boolean));

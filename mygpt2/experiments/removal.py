@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from mygpt2.files import cannot_write
 from mygpt2.run_dir.moves import TRASH
 
 ENTRY = re.compile(rf"(?P<name>{NAME.pattern})-(?P<time>\d{{8}}-\d{{6}})")
+GOING = ".going-"  # before one that is being removed for good
 _STAMP = "%Y%m%d-%H%M%S"
 
 
@@ -67,6 +69,25 @@ def restore(runs: Path, entry: str) -> str:
     except OSError as error:
         raise cannot_write(target, error) from None
     return found.name
+
+
+def empty(runs: Path) -> list[Removed]:
+    """Removes all deleted experiments for good; what was removed. UserError where something cannot be.
+
+    Each is put aside by one rename first: one that was only half removed is not restored, and goes the next time.
+    """
+    runs = Path(os.path.abspath(runs))
+    folder, gone = runs / TRASH / FOLDER, removed(runs)
+    if folder.is_symlink():
+        return []
+    try:
+        for each in gone:
+            os.rename(each.path, folder / f"{GOING}{each.entry}")
+        for left in folder.glob(f"{GOING}*"):
+            shutil.rmtree(left)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    return gone
 
 
 def removed(runs: Path) -> list[Removed]:

@@ -76,6 +76,12 @@ def restore(context: Context, experiments: Experiments, entry: str) -> str:
     return f"{removal.restore(context.runs, entry)} is back"
 
 
+def empty(context: Context, experiments: Experiments, _: str) -> str:
+    context.changes()
+    gone = removal.empty(context.runs)
+    return f"{len(gone)} deleted {'experiment' if len(gone) == 1 else 'experiments'} removed for good"
+
+
 def go(context: Context, experiments: Experiments, name: str) -> str:
     go_on(context, experiments, name)
     return f"{name} goes on"
@@ -85,6 +91,7 @@ ACTS: Mapping[str, Callable[[Context, Experiments, str], str]] = {
     "stop": stop,
     "go": go,
     "restore": restore,
+    "empty": empty,
     "delete-keep": lambda context, experiments, name: delete(context, experiments, name, False),
     "delete-all": lambda context, experiments, name: delete(context, experiments, name, True),
 }

@@ -77,13 +77,18 @@ def confirm(one: Experiment) -> Markup:
 
 def deleted(context: Context) -> Markup:
     """What can be brought back."""
-    there = [] if context.read_only else removal.removed(context.runs)[:RESTORABLE]
+    every = [] if context.read_only else removal.removed(context.runs)
+    there = every[:RESTORABLE]
     if not there:
         return Markup("")
     lines = html.join(
         Markup(f"<li>{html.join([each.name, ' ', html.when(each.time), ' ', _restore(each)])}</li>") for each in there
     )
-    return Markup(f'<details class="wb-fold" data-key="deleted"><summary>Deleted</summary><ul>{lines}</ul></details>')
+    return Markup(
+        f'<details class="wb-fold" data-key="deleted"><summary>Deleted</summary><ul>{lines}</ul>'
+        f"{html.note(f'{len(every) - RESTORABLE} more were deleted before.') if len(every) > RESTORABLE else ''}"
+        f"{html.button('empty', '', 'Remove all for good', 'Remove all deleted experiments for good')}</details>"
+    )
 
 
 def _restore(each: removal.Removed) -> Markup:

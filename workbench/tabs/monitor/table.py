@@ -13,7 +13,6 @@ import gradio as gr
 
 from mygpt2.config.fields import settings
 from mygpt2.errors import UserError
-from mygpt2.experiments.folder import list_experiments
 from mygpt2.run_dir import moves
 from workbench.context import Context
 from workbench.live import News
@@ -49,12 +48,11 @@ class Trash:
 
 
 def tell(index: RunIndex, trash: Trash, runs: Path, news: News) -> None:
-    """What the table needs beside the rows of the list: settings, their titles, the trash, the experiments."""
+    """What the table needs beside the rows of the list: settings, their titles, the trash."""
     digest, spread = index.settings()
     news.known_by("data", "settings", digest, lambda: spread)
     news.tell("titles", titles, stamp="titles")
     news.tell("trash", trash.rows(runs))
-    news.tell("experiments", [each.name for each in list_experiments(runs)])
 
 
 def titles() -> dict[str, list[str]]:

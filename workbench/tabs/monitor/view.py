@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.experiments.folder import list_experiments
 from mygpt2.experiments.standing import standing
 from mygpt2.launch.handed import Told, has_begun
 from mygpt2.launch.handed import seen as seen_elsewhere
@@ -115,6 +116,7 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
     changes = monitor.index.changes(news.had("list"), counts)
     news.known_by("data", "list", changes["mark"], lambda: changes)
     news.tell("readOnly", context.read_only)
+    news.tell("experiments", [each.name for each in list_experiments(context.runs)])
     asked_for = {name: present_name(context.runs, name) for name in (*ask.runs, ask.focus) if name}
     news.tell("renamed", {name: now for name, now in asked_for.items() if now != name})
     if ask.table:

@@ -256,6 +256,8 @@ def test_deleting_keeps_the_runs_or_takes_its_own_along_and_can_be_taken_back(pl
     said = act.delete(place, experiments, folder.name, True)
     assert "5 of its runs" in said and RunDir(place.runs / "tiny").exists()
     assert not any(RunDir(place.runs / name).exists() for name in own)
+    assert act.empty(place, experiments, "") == "1 deleted experiment removed for good"
+    assert act.removal.removed(place.runs) == [] and not list((place.runs / "_trash" / "_experiments").iterdir())
 
 
 def test_exports_hold_what_the_engine_wrote(place, folder):
