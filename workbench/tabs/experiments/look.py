@@ -67,11 +67,12 @@ def confirm(one: Experiment) -> Markup:
     ]
     if own:
         buttons.append(html.button("delete-all", one.name, f"Delete with {runs}", f"Delete {one.name} with {runs}"))
+    lost = "Its ledger goes with it: what was asked of this baseline is forgotten." if one.kind == "judge" else ""
     buttons.append(html.button("keep", one.name, "Keep it", f"Keep {one.name}"))
     return Markup(
         f'<div class="wb-exp-confirm" role="group" aria-label="Delete {escape(one.name)}?"><p>Delete '
-        f"{escape(one.name)}? It goes to the trash, from where it can be restored until that is emptied. Its ledger "
-        f"goes with it: what was asked of this baseline is forgotten.</p>{html.join(buttons)}</div>"
+        f"{escape(one.name)}? It goes to the trash, from where it can be restored until that is emptied. "
+        f"{lost}</p>{html.join(buttons)}</div>"
     )
 
 

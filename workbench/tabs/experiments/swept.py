@@ -131,27 +131,26 @@ def _compute(spent: Record) -> list[tuple[str, str, str]]:
 
 
 def _drawn(record: Record, result: Record) -> str:
-    """Loss against the axis, as each arm was last seen, with the optimum's interval; nothing for two axes."""
-    seen = [one for one in result["arms"].values() if one["loss"] is not None and len(one["values"]) == 1]
-    if len(seen) < 2:
+    """Loss against the axis at every look, with the optimum's interval; nothing for two axes."""
+    places = {arm: float(one["values"][0]) for arm, one in result["arms"].items() if len(one["values"]) == 1}
+    lines = []
+    for look in record["looks"]:
+        found = [(places[arm], float(one["loss"])) for arm, one in look["arms"].items() if one["loss"] is not None]
+        lines.append((look, sorted(found)))
+    points = [point for _, line in lines for point in line]
+    if len(places) < 2 or not points:
         return ""
-    seen.sort(key=lambda one: one["values"][0])
-    at = [float(one["values"][0]) for one in seen]
-    losses = [float(one["loss"]) for one in seen]
-    setting = str(record["axes"][0]["setting"])
-    plot = Plot(axis_of(at, setting, log=min(at) > 0), axis_of(losses, "nats per token", pad=0.08))
+    setting, at = str(record["axes"][0]["setting"]), sorted(places.values())
+    plot = Plot(axis_of(at, setting, log=at[0] > 0), axis_of([loss for _, loss in points], "nats per token", pad=0.08))
     found = result.get("optimum") or {}
     if found.get("value") is not None:
         low, high = (found[key] if found[key] is not None else end for key, end in (("low", at[0]), ("high", at[-1])))
         plot.stripes([(float(low), float(high))], "shade")
         plot.vertical(float(found["value"]), "limit", "optimum, shaded its 95 % interval")
-    last = max(one["look"] for one in seen)
-    ends = [(x, one["loss"]) for x, one in zip(at, seen, strict=True) if one["look"] == last]
-    plot.line([x for x, _ in ends], [loss for _, loss in ends], "s1", "trained to the end")
-    for x, one in zip(at, seen, strict=True):
-        told = f"{setting} {x:g}: {one['loss']:.4f} at step {one['step']:,} ({one['compares']})"
-        plot.dot(x, float(one["loss"]), told, look="s1" if one["look"] == last else "early")
-    desc = "; ".join(f"{x:g}: {loss:.4f}" for x, loss in zip(at, losses, strict=True))
-    note = "Grey: stopped early, at the loss of its last look, which had fewer steps."
-    early = any(one["look"] != last for one in seen)
-    return plot.figure(f"Loss against {setting}", desc, note if early else "", wide=True)
+    for look, line in lines:
+        drawn = f"s{int(look['look'])}"
+        plot.line([x for x, _ in line], [y for _, y in line], drawn, f"step {int(look['step']):,}, {look['compares']}")
+        for x, loss in line:
+            plot.dot(x, loss, f"{setting} {x:g} at step {int(look['step']):,}: {loss:.4f}", look=drawn)
+    desc = "; ".join(f"{x:g}: {loss:.4f} at step {int(look['step']):,}" for look, line in lines for x, loss in line)
+    return plot.figure(f"Loss against {setting}, at every look", desc, wide=True)

@@ -93,7 +93,7 @@ def test_the_result_names_the_best_the_optimum_and_the_compute(place):
     figures = {label: (value, below) for label, value, below in found.figures}
     assert figures["Best optimizer.lr"][0] == "0.002" and "%" in figures["Compute"][0]
     markup = show.card(one, seen.curves, place.runs, True)
-    assert "Loss against optimizer.lr" in markup and markup.count('class="fig-dot') == 3
+    assert "Loss against optimizer.lr" in markup and markup.count('class="fig-dot') == 3 + 2 + 2
     assert [line.label for line in found.intervals] == ["lr 0.001", "lr 0.002", "lr 0.004"]
     assert found.intervals[0].note == "stopped at look 1" and found.intervals[0].low > 0
     assert "One pair of seeds speaks of these models" in markup
