@@ -133,10 +133,10 @@ def _compute(spent: Record) -> list[tuple[str, str, str]]:
 def _drawn(record: Record, result: Record) -> str:
     """Loss against the axis at every look, with the optimum's interval; nothing for two axes."""
     places = {arm: float(one["values"][0]) for arm, one in result["arms"].items() if len(one["values"]) == 1}
-    lines = []
+    lines: list[tuple[Record, list[tuple[float, float]]]] = []
     for look in record["looks"]:
-        found = [(places[arm], float(one["loss"])) for arm, one in look["arms"].items() if one["loss"] is not None]
-        lines.append((look, sorted(found)))
+        seen = [(places[arm], float(one["loss"])) for arm, one in look["arms"].items() if one["loss"] is not None]
+        lines.append((look, sorted(seen)))
     points = [point for _, line in lines for point in line]
     if len(places) < 2 or not points:
         return ""
