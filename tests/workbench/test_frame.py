@@ -111,7 +111,7 @@ def test_the_tabs_are_one_stop_of_the_keyboard_and_arrows_go_along_them(
     page.wait_for_selector(f"{stop}[data-tab-id=monitor]")
     assert page.locator(stop).count() == 1
     page.locator(stop).focus()
-    for key, tab in (("ArrowRight", "ripples"), ("End", "data"), ("ArrowRight", "train"), ("ArrowLeft", "data"),
+    for key, tab in (("ArrowRight", "experiments"), ("End", "data"), ("ArrowRight", "train"), ("ArrowLeft", "data"),
                      ("Home", "train")):  # fmt: skip
         page.keyboard.press(key)
         assert page.evaluate(at) == tab
@@ -122,8 +122,8 @@ def test_the_tabs_are_one_stop_of_the_keyboard_and_arrows_go_along_them(
     assert page.evaluate(at) == "monitor", "the one that is open"
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.wait_for_selector(f"{SELECTED}[data-tab-id=ripples]")
-    page.wait_for_selector(f"{stop}[data-tab-id=ripples]")
+    page.wait_for_selector(f"{SELECTED}[data-tab-id=experiments]")
+    page.wait_for_selector(f"{stop}[data-tab-id=experiments]")
 
 
 def test_every_tab_is_accessible_in_both_themes(server: RunningServer, browser_page: Any) -> None:
