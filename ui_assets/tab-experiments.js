@@ -39,7 +39,7 @@ window.workbench.experiments = (() => {
   function fill() {
     if (!choices || !element) return;
     for (const list of element.querySelectorAll("select[data-field]")) {
-      const own = [...list.options].filter((option) => !option.dataset.told), now = list.value, known = choices[list.dataset.field];
+      const own = [...list.options].filter((option) => !("told" in option.dataset)), now = list.value, known = choices[list.dataset.field];
       if (!known) continue;
       list.replaceChildren(...own, ...known.map(([label, value]) => { const option = new Option(label, value); option.dataset.told = ""; return option; }));
       const usual = list.dataset.field === "base" ? choices.usual : list.dataset.usual;
@@ -53,7 +53,7 @@ window.workbench.experiments = (() => {
     const list = form(kind)?.querySelector('[data-field="base"]');
     if (!list || !base) return;
     list.value = base;
-    list.dataset.touched = "";
+    list.dataset.touched = "yes";
   }
 
   // Opens a question's form with a run to begin from, and brings it into view.
