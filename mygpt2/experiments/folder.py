@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from mygpt2.run_dir.lines import Follower, LineWriter, parse_lines
 FOLDER = "_experiments"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 SCHEMA = 1
+MOST_TOLD = 5  # settings that are told one by one
 MOST_LOOKS = 500  # in verdict.json; the ledger has a line for every one
 
 
@@ -74,15 +75,17 @@ class ExperimentDir:
         return self.path / "arms.json"
 
     @classmethod
-    def begin(cls, runs: Path | str, name: str, settings: bytes) -> ExperimentDir:
-        """The experiment of these settings, made now or begun before. UserError where the name has other settings."""
+    def begin(cls, runs: Path | str, name: str, settings: bytes, *, fixed: Sequence[str] = ()) -> ExperimentDir:
+        """The experiment of these settings, made now or begun before. UserError where the name has other settings, of
+        those that `fixed` names if it does: what else follows from the name may be written otherwise by a later
+        version."""
         found = cls(Path(runs) / FOLDER / check_experiment(name))
         from_toml(settings)  # a ValueError here is a defect of the caller
         try:
             found.path.mkdir(parents=True, exist_ok=True)
             with found.held():
                 if found.settings_file.exists():
-                    found._same(settings)
+                    found._same(settings, fixed)
                 else:
                     replace_file(found.settings_file, settings, durable=True)
         except OSError as error:
@@ -100,11 +103,17 @@ class ExperimentDir:
             raise UserError(f"no experiment {name!r} in {runs}; {hint}")
         return found
 
-    def _same(self, settings: bytes) -> None:
-        if self.settings() != from_toml(settings):
+    def _same(self, settings: bytes, fixed: Sequence[str]) -> None:
+        theirs, ours = self.settings(), from_toml(settings)
+        keys = fixed or [*theirs, *(key for key in ours if key not in theirs)]
+        if other := [key for key in keys if theirs.get(key) != ours.get(key)]:
+            values = ", ".join(
+                f"{key} = {theirs[key]}" if isinstance(theirs.get(key), int | float | str) else key
+                for key in other[:MOST_TOLD]
+            )
             raise UserError(
-                f"experiment {self.name!r} was begun with other settings ({self.settings_file}); go on with those, or "
-                "choose another name"
+                f"experiment {self.name!r} was begun with other settings: {values} ({self.settings_file}); go on with "
+                "those, choose another name where the command takes one, or move that folder away"
             )
 
     def settings(self) -> dict[str, Any]:

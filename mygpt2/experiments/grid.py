@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mygpt2.config import from_toml
+from mygpt2.config import RunConfig, from_toml
 from mygpt2.config.fields import nearest, nearest_setting, settings
 from mygpt2.config.toml import MAX_BYTES
 from mygpt2.config.words import text_of
 from mygpt2.errors import UserError
-from mygpt2.evals.protocols import PROTOCOLS
-from mygpt2.experiments.arms import MOST_REPLICATES, Arm, Spec, read_arm
+from mygpt2.experiments.arms import MOST_REPLICATES, SEEDS, Arm, Spec, read_arm, recipe
 from mygpt2.experiments.folder import check_experiment
+from mygpt2.experiments.scores import check_protocol
 from mygpt2.experiments.spending import BUDGET
 from mygpt2.inside import read_inside
 from mygpt2.schedule import decay_begins
@@ -42,7 +42,8 @@ CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
 SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
-NO_AXIS = (*FIXED, "data.tokenizer", "train.steps", "train.batch_tokens", "data.source")  # arms would not compare
+TEXT = ("data.validation_fraction", "data.validation_tokens", "data.max_document_chars")  # that losses are of
+NO_AXIS = (*FIXED, *TEXT, "train.steps", "train.batch_tokens")  # arms would not compare
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def read_plan(data: bytes, runs: Path, name: str) -> Plan:
     if not isinstance(what, str):
         raise UserError(f"base = {what!r} is no name; give a run, a preset or a TOML file")
     base = read_arm(Spec(what, tuple(words)), runs)
-    axes = tuple(_axes(found.get("axis")))
+    axes = _axes(found.get("axis"))
     grid = list(itertools.product(*(axis.values for axis in axes)))
     if not FEWEST <= len(grid) <= MOST:
         raise UserError(f"{len(grid)} arms are asked for; use {FEWEST} to {MOST}, of which 5 to 9 show an optimum")
@@ -129,15 +130,14 @@ def read_plan(data: bytes, runs: Path, name: str) -> Plan:
     )  # fmt: skip
     if not 0 < plan.budget < 1 or plan.margin < 0 or plan.crossing < 0:
         raise UserError("budget is a chance between 0 and 1, margin and crossing are differences in nats from 0 up")
-    if plan.protocol == "run" and base.config.data.validation_fraction == 0:
-        raise UserError(f"no document is held out; give protocol = one of {', '.join(PROTOCOLS)}, run:NAME or a path")
+    check_protocol(plan.protocol, base.config, runs)
     return Plan(**{**vars(plan), "looks": _looks(found.get("looks", 3), plan)})
 
 
 def read_file(file: Path, runs: Path) -> tuple[bytes, Plan]:
     """(the document, its plan). UserError for a file that cannot be read."""
     try:
-        data = read_inside(file, most=MAX_BYTES)
+        data = read_inside(file.resolve(), most=MAX_BYTES)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}; give the TOML file of a sweep") from None
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:40] or "sweep"
@@ -148,7 +148,8 @@ def _rest(place: tuple[float, ...], axis: int) -> tuple[float, ...]:
     return place[:axis] + place[axis + 1 :]
 
 
-def _axes(found: Any) -> Iterator[Axis]:
+def _axes(found: Any) -> tuple[Axis, ...]:
+    axes: list[Axis] = []
     listed = found if isinstance(found, list) else [found]
     if not 1 <= len(listed) <= 2 or not all(isinstance(each, dict) for each in listed):
         raise UserError('a sweep has one or two [[axis]], each with setting = "optimizer.lr" and from, to, arms')
@@ -161,11 +162,30 @@ def _axes(found: Any) -> Iterator[Axis]:
             hint = f"; did you mean {close}?" if close else ""
             raise UserError(f"[[axis]] setting = {name!r} is no setting with a number{hint}")
         if name in NO_AXIS:
-            raise UserError(f"{name} is no axis of a sweep: losses of its arms would not compare at equal compute")
+            raise UserError(
+                f"{name} is no axis of a sweep: losses of its arms would not compare at equal compute on one text"
+            )
+        if name in SEEDS:
+            raise UserError(
+                f"{name} is no axis of a sweep: every arm is trained under the same seeds; replicates = 3 adds pairs"
+            )
+        if name not in recipe(RunConfig()):
+            raise UserError(f"{name} is no axis of a sweep: it changes no weight, so that all arms would be one model")
+        if any(axis.setting == name for axis in axes):
+            raise UserError(f"{name} is the setting of two [[axis]]; give each its own")
+        if "values" in each and len(each) > 2:
+            raise UserError(f"[[axis]] {name} has values and from, to or arms; give one or the other")
         values = each["values"] if "values" in each else _log_grid(each)
         if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
             raise UserError(f"[[axis]] {name}: values is a list of numbers, for example [0.001, 0.003, 0.01]")
-        yield Axis(setting.name, tuple(sorted({setting_value(v, setting.kind) for v in values})))
+        made = [setting_value(v, setting.kind) for v in values]
+        if "values" in each and (len(set(made)) < len(made) or made != values):
+            raise UserError(
+                f"[[axis]] {name}: values = {values} has one twice, or a fraction of what is a whole number; write "
+                f"{sorted(set(made))}"
+            )
+        axes.append(Axis(setting.name, tuple(sorted(set(made)))))
+    return tuple(axes)
 
 
 def setting_value(value: float, kind: str) -> float:
@@ -174,7 +194,7 @@ def setting_value(value: float, kind: str) -> float:
 
 def _log_grid(axis: Mapping[str, Any]) -> list[float]:
     low, high, count = axis.get("from"), axis.get("to"), axis.get("arms")
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or type(count) is not int:
+    if type(low) not in (int, float) or type(high) not in (int, float) or type(count) is not int:
         raise UserError(
             "[[axis]] needs values = [...], or from, to and arms, for example from = 1e-3, to = 1e-1, arms = 5"
         )
@@ -201,7 +221,8 @@ def _looks(found: Any, plan: Plan) -> tuple[int, ...]:
     elif isinstance(found, list) and 2 <= len(found) <= 3 and all(type(step) is int for step in found):
         looks = tuple(found)
     else:
-        raise UserError(f"looks = {found!r}: give 2 or 3, or the steps themselves, for example [30, 70, {last}]")
+        steps = [round(share * last) for share in SHARES[3]]
+        raise UserError(f"looks = {found!r}: give 2 or 3, or the steps themselves, for example {steps}")
     if looks[-1] != last or list(looks) != sorted(set(looks)):
         raise UserError(f"looks {list(looks)} must rise to the run's last step, {last}")
     if plan.decays and schedule.decay_share >= 1:

@@ -15,7 +15,6 @@ from typing import Any
 
 from mygpt2.config import RunConfig
 from mygpt2.errors import UserError
-from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.arms import (
     Arm,
     Replicate,
@@ -35,16 +34,16 @@ from mygpt2.experiments.ledger import Ledger
 from mygpt2.experiments.paired import training
 from mygpt2.experiments.pieces import Outcome, Piece
 from mygpt2.experiments.running import missing, run_missing
-from mygpt2.experiments.scores import scores
+from mygpt2.experiments.scores import check_held_out, check_protocol, scores
 from mygpt2.experiments.spending import BUDGET
 from mygpt2.experiments.verdict import WORTH, Case, Pair, again, decide, without_test
-from mygpt2.machine import home_path
 from mygpt2.progress import Progress, silent
 from mygpt2.run_dir.liveness import rank_states
 from mygpt2.run_dir.paths import RunDir
 
 KIND = "judge"
 TEXT = ("source", "text_column", "tokenizer", "validation_fraction", "validation_tokens", "max_document_chars")
+SAME_MODELS = "both came to the same weights to the bit: what was changed has no effect here, and nothing is to decide"
 Say = Callable[[str], None]
 
 
@@ -98,7 +97,7 @@ def prepare(question: Question) -> Prepared:
     variant = replace(variant, name=f"v{recipe_hash(variant.config)[:8]}")
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.told.partition(" ")[0]).strip("-_")[:20] or "base"
     experiment = f"judge-{stem}-{_baseline(base.config)[:8]}"
-    same = not changes(base.config, variant.config) and variant.run is None
+    same = not changes(base.config, variant.config) and variant.run in (None, base.run)
     pairs = []
     for pair in replicates(base.config, question.replicates):
         mine = _piece(experiment, base, pair, base.run if pair.number == 1 else None)
@@ -108,7 +107,7 @@ def prepare(question: Question) -> Prepared:
             else None
         )
         pairs.append((pair, mine, mine if same else _piece(experiment, variant, pair, named)))
-    return Prepared(question, experiment, base, variant, pairs, _notices(base, variant, question.replicates))
+    return Prepared(question, experiment, base, variant, pairs, _notices(base, variant, question))
 
 
 def _baseline(config: RunConfig) -> str:
@@ -130,19 +129,11 @@ def _check(question: Question, base: RunConfig, variant: RunConfig) -> None:
             f"data.tokenizer is {base.data.tokenizer} in the base and {variant.data.tokenizer} in the variant; losses "
             "per token of different tokenizers do not compare; give both the same, or compare bits per byte with eval"
         )
-    name = question.protocol
-    if name == "run" and base.data.validation_fraction == 0:
-        raise UserError(
-            "the base holds no document out (data.validation_fraction = 0), so that --protocol run has no text; give "
-            f"--protocol {', '.join(PROTOCOLS)}, run:NAME or a path"
-        )
-    if name.startswith("run:"):
-        RunDir.open(question.runs, name.partition(":")[2])
-    elif name != "run" and name not in PROTOCOLS and not home_path(name).exists():
-        raise UserError(
-            f"--protocol {name} is neither a protocol nor a path; allowed: {', '.join(PROTOCOLS)}, run, run:NAME, or "
-            "the path of text or tokens"
-        )
+    check_protocol(question.protocol, base, question.runs)
+    if question.protocol == "run":
+        check_held_out(base, variant, "the base")
+    else:
+        check_protocol(question.protocol, variant, question.runs)
     if not 0 < question.budget < 1:
         raise UserError(
             f"--budget {question.budget:g} is not a chance; give a number between 0 and 1, for example 0.05"
@@ -151,14 +142,21 @@ def _check(question: Question, base: RunConfig, variant: RunConfig) -> None:
         raise UserError(f"--worth {question.worth:g} is no difference in nats; give a positive one, for example 0.003")
 
 
-def _notices(base: Arm, variant: Arm, count: int) -> tuple[str, ...]:
+def _notices(base: Arm, variant: Arm, question: Question) -> tuple[str, ...]:
     """What of the two does not compare as it is, a sentence each."""
-    one, two, found = base.config, variant.config, []
+    one, two, count, protocol = base.config, variant.config, question.replicates, question.protocol
+    found = []
     if not changes(one, two) and variant.run is not None and count == 1:
         found.append("Both have the same recipe: what differs between them is chance alone.")
-    if count == 1 and variant.run and base.run and seeds_of(one) != seeds_of(two):
+    as_it_is = count == 1 and variant.run is not None
+    shared = two if as_it_is else replicates(one, 1)[0].of(two)
+    if as_it_is and seeds_of(one) != seeds_of(two):
         found.append("The two runs have different seeds, so that part of the difference is theirs.")
-    shared = two if count == 1 and variant.run else replicates(one, 1)[0].of(two)
+    elif seeds_of(one) != seeds_of(two):
+        found.append(
+            "The variant's own seeds are not used: a recipe has none, and both arms are trained under the base's. Two "
+            "runs that differ in their seeds are compared by their names, with --replicates 1."
+        )
     if other := other_batches(one, shared):
         found.append(
             f"The arms saw different batches ({'; '.join(other[:3])}): their training losses are paired over "
@@ -172,7 +170,11 @@ def _notices(base: Arm, variant: Arm, count: int) -> tuple[str, ...]:
             "they are scored: a longer context is part of the difference."
         )
     if one.data.source != two.data.source:
-        found.append("The arms were trained on different data; both are scored on the base's held-out text.")
+        text = "the base's held-out text" if protocol == "run" else f"the protocol {protocol}"
+        found.append(
+            f"The arms were trained on different data; both are scored on {text}. One that was trained on that text "
+            "looks better on it than it is."
+        )
     return tuple(found)
 
 
@@ -190,10 +192,12 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
     UserError where a run cannot be made, Interrupted after Ctrl-C: the same question goes on from there.
     """
     question = prepared.question
-    folder = ExperimentDir.begin(question.runs, prepared.experiment, _settings(prepared))
+    folder = ExperimentDir.begin(
+        question.runs, prepared.experiment, _settings(prepared), fixed=("kind", "budget", "seeds")
+    )
     folder.note_arms(_arms(prepared, folder.arms()))
     if prepared.nothing_changed:
-        reason = "nothing was changed: the variant is the base, and there is nothing to decide"
+        reason = "nothing was changed that the weights follow from: the variant is the base, and nothing to decide"
         return _enter(folder, prepared, (), "undecided", reason)
     ended = run_missing(_unique(prepared.all_pieces), question.runs, nproc=question.nproc, say=say, progress=progress)
     if reason := _diverged(ended, [base.run for _, base, _ in prepared.pieces], "base"):
@@ -201,6 +205,8 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
     if reason := _diverged(ended, [variant.run for _, _, variant in prepared.pieces], "variant"):
         return _enter(folder, prepared, (), "drop", reason)
     pairs = tuple(_measured(prepared, pair, base, variant, say) for pair, base, variant in prepared.pieces)
+    if all(pair.base.weights == pair.variant.weights for pair in pairs):
+        return _enter(folder, prepared, (), "undecided", SAME_MODELS)
     return _enter(folder, prepared, pairs, "", "")
 
 

@@ -29,7 +29,7 @@ from mygpt2.experiments.ladder_report import Found, Scored, find
 from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.experiments.rungs import Cell, Plan, Rung
 from mygpt2.experiments.running import missing, run_missing
-from mygpt2.experiments.scores import scores
+from mygpt2.experiments.scores import check_protocol, scores
 from mygpt2.files import encode_json
 from mygpt2.format import short
 from mygpt2.machine import cache_folder
@@ -55,6 +55,10 @@ class Ladder:
     say: Callable[[str], None] = print
     progress: Progress = silent
     left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """UserError where there is no text to score cells on."""
+        check_protocol(self.plan.file.settings.protocol, self.plan.file.base, self.runs)
 
     @property
     def name(self) -> str:

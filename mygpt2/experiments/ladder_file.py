@@ -25,6 +25,13 @@ QUIET = {  # what costs time and changes no weight, unless the file says otherwi
     "eval.interval": 0, "eval.yardstick": "off", "sample.interval": 0, "sample.prompts": [], "log.plot_interval": 0,
     "checkpoint.keep_last": 1, "checkpoint.keep_best": False,
 }  # fmt: skip
+ALLOWED = {
+    "name": "1 to 40 of A-Z a-z 0-9 _ -", "depths": "2 to 12 whole numbers from 1 to 200, rising",
+    "width_per_depth": "a whole number from 8 to 512", "tokens": "2 to 12 whole numbers from 8 to 10^15, rising",
+    "next": "a whole number from 0 to 200", "next_tokens": "up to 12 whole numbers from 8 to 10^15, rising",
+    "foretell": "a list of up to 12", "protocol": "text that is not empty",
+}  # fmt: skip
+EXAMPLES = {"name": "sizes", "next_tokens": [4_000_000]}  # of what is empty by default
 WIDEST, MOST_STEPS = 16_384, 10**9  # as in config.schema
 SUFFIX = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 Depth = Annotated[int, Field(ge=1, le=200)]
@@ -123,7 +130,7 @@ def _settings(section: Mapping[str, Any], problems: list[str]) -> LadderSettings
             what = str(known[key].description).partition(". ")[0].rstrip(".")
             problems.append(
                 f"[ladder] {key} = {tame(given.get(key))!r:.80}: {what}"
-                f"{f' ({unit})' if unit else ''}; for example {example!r}"
+                f"{f' ({unit})' if unit else ''}; {ALLOWED[key]}, for example {example or EXAMPLES[key]!r}"
             )
         return LadderSettings()
 
@@ -223,7 +230,7 @@ def _stem(file: Path) -> str:
 TEMPLATE = """\
 # A ladder: several sizes, each trained for several budgets of text, to foretell what the next size gives.
 #
-#     python -m mygpt2 ladder FILE --plan     what it will take
+#     python -m mygpt2 ladder FILE --dry-run  what it will take
 #     python -m mygpt2 ladder FILE            runs it; the same command goes on after a kill
 #
 # Every other setting of a run may stand below, in its own section; `python -m mygpt2 train --help` lists them.

@@ -19,6 +19,7 @@ from mygpt2.experiments.scores import Floats, Scores
 
 DRAWS = 400
 LEVEL = 0.05
+SURE = 1 - LEVEL / 2  # share of the draws from which on it is said that an optimum lies outside the grid
 FEWEST = 3  # arms
 FAR = 0.5  # nats above the best, beyond which an arm is left out of a parabola
 
@@ -40,8 +41,14 @@ class Optimum:
         return vars(self).copy()
 
 
-def optimum(values: Sequence[float], arms: Sequence[Sequence[Scores]], seed: int = 0) -> Optimum | None:
-    """Of arms with ascending positive values, each scored under the same pairs of seeds. None of fewer than three."""
+def optimum(
+    values: Sequence[float], arms: Sequence[Sequence[Scores]], seed: int = 0, grid: Sequence[float] = ()
+) -> Optimum | None:
+    """Of arms with ascending positive values, each scored under the same pairs of seeds. None of fewer than three.
+
+    `grid`: the values of all arms. Beside the best one may be an arm that lost before, or diverged: then the optimum
+    lies between, and not outside.
+    """
     if len(values) < FEWEST or min(values) <= 0:
         return None
     targets = arms[0][0].targets
@@ -49,9 +56,7 @@ def optimum(values: Sequence[float], arms: Sequence[Sequence[Scores]], seed: int
     x, losses = np.log(np.asarray(values, float)), nll.sum(1) / targets.sum()
     best = int(losses.argmin())
     if best in (0, len(x) - 1):
-        below = best == 0
-        return Optimum(None, None if below else values[-2], values[1] if below else None,
-                       "below" if below else "above", 1.0, 0)  # fmt: skip
+        return _at_the_edge(values, nll, targets, best, seed, grid or values)
     near = losses - losses[best] <= FAR
     if not near[best - 1] or not near[best + 1]:
         return Optimum(None, values[best - 1], values[best + 1], "", 0.0, 0)
@@ -66,6 +71,22 @@ def optimum(values: Sequence[float], arms: Sequence[Sequence[Scores]], seed: int
     at = float(_vertices(x, losses[None])[0])
     return Optimum(_value(at), _value(min(low, at)), _value(max(high, at)), "", float(np.mean(~np.isfinite(every))),
                    window.stop - window.start)  # fmt: skip
+
+
+def _at_the_edge(
+    values: Sequence[float], nll: Floats, targets: Floats, best: int, seed: int, grid: Sequence[float]
+) -> Optimum:
+    """The best is the first or the last of the arms: outside the grid, unless arms lie beyond that are gone."""
+    below = best == 0
+    gone = [v for v in grid if (v < values[0] if below else v > values[-1])]
+    if gone:
+        low, high = (max(gone), values[1]) if below else (values[-2], min(gone))
+        return Optimum(None, low, high, "", 0.0, 0)
+    drawn = Documents(nll, targets).drawn_again(DRAWS, np.random.default_rng(seed))
+    share = float(np.mean(drawn[:, best] < np.delete(drawn, best, 1).min(1)))
+    sure = share >= SURE
+    low, high = (None, values[1]) if below else (values[-2], None)
+    return Optimum(None, low if sure else None, high if sure else None, "below" if below else "above", share, 0)
 
 
 def _about(near: Floats, best: int) -> slice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import numpy as np
 
 from mygpt2.checkpoint.format import load, weights_sha256
 from mygpt2.checkpoint.parts import count_parts
+from mygpt2.config import RunConfig, load_config
 from mygpt2.errors import UserError
+from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.running import call
 from mygpt2.files import read_json
+from mygpt2.machine import home_path
 from mygpt2.records import number, whole
 from mygpt2.run_dir.paths import RunDir
 
@@ -55,11 +58,13 @@ def scores(
     UserError for a checkpoint that is gone, a text that cannot be had, or one of too many documents to keep apart.
     """
     folder = RunDir(Path(runs) / run)
+    checkpoint = folder.checkpoints_dir / f"step-{step:08d}"
+    if not checkpoint.exists() and (known := _of_one_model(_results(folder, step, protocol))):
+        return known  # the run went on and did not keep it, or somebody wanted the room
     weights = weights_of(folder, step)
     found = _find(folder, step, protocol, weights)
     if found is None:
         say(f"scoring {run} at step {step:,} on {protocol}")
-        checkpoint = folder.checkpoints_dir / f"step-{step:08d}"
         words = [sys.executable, "-m", "mygpt2", "eval", "--model", str(checkpoint), "--protocol", protocol]
         code, told = call([*words, "--runs", str(runs), "--device", device], lambda: None)
         if code:
@@ -73,6 +78,37 @@ def scores(
     return found
 
 
+def check_protocol(protocol: str, config: RunConfig, runs: Path) -> None:
+    """UserError for a text that cannot be had, before anything is trained that is to be scored on it."""
+    if protocol == "run" and config.data.validation_fraction == 0:
+        raise UserError(
+            "the base holds no document out (data.validation_fraction = 0), so that the protocol run has no text; give "
+            f"one of {', '.join(PROTOCOLS)}, run:NAME or a path"
+        )
+    if protocol.startswith("run:"):
+        holder = RunDir.open(runs, protocol.partition(":")[2])
+        check_held_out(load_config(None, holder.config_file), config, holder.name)
+    elif protocol != "run" and protocol not in PROTOCOLS and (not protocol or not home_path(protocol).exists()):
+        raise UserError(
+            f"the protocol {protocol!r} is neither a protocol nor a path; allowed: {', '.join(PROTOCOLS)}, run, "
+            "run:NAME, or the path of text or tokens"
+        )
+
+
+def check_held_out(holder: RunConfig, trained: RunConfig, name: str) -> None:
+    """UserError where a model was trained on documents that `holder` holds out: on those it looks better than it is.
+
+    Which documents are held out is a hash's share of them, so that those of a smaller share are among a larger one's.
+    """
+    same = holder.data.source == trained.data.source
+    if same and trained.data.validation_fraction < holder.data.validation_fraction:
+        raise UserError(
+            f"a model of data.validation_fraction = {trained.data.validation_fraction:g} was trained on documents that "
+            f"{name} holds out ({holder.data.validation_fraction:g}) and would look better on them than it is; give "
+            "both the same share, or a --protocol that is a text of neither"
+        )
+
+
 def weights_of(run: RunDir, step: int) -> str:
     """The digest of a checkpoint's weights, from its manifest, or for weights in parts from themselves. UserError where
     it is not there any more."""
@@ -84,22 +120,28 @@ def weights_of(run: RunDir, step: int) -> str:
         return weights_sha256(load(folder, optimizer=False))
     if not isinstance(digest, str):
         raise UserError(
-            f"run {run.name!r} has no whole checkpoint of its last step {step:,}, which is what would be judged; train "
-            "it to its end first"
+            f"run {run.name!r} has no whole checkpoint of step {step:,}, to compare, and no result of it; "
+            f"python -m mygpt2 runs delete {run.name} --runs {run.path.parent}, and the same command trains it again"
         )
     return digest
 
 
 def _find(run: RunDir, step: int, protocol: str, weights: str) -> Scores | None:
     """A result in the run's folder of the same weights, text and precision."""
-    for name in run.names(run.evals_dir):
-        if name.endswith(".json") and name.startswith(f"step-{step:08d}-"):
-            found = _scores(read_json(run.evals_dir / name, run.path) or {}, run.name, step)
-            if found and (found.protocol.removeprefix("local:"), found.weights, found.precision) == (
-                protocol, weights, PRECISION,
-            ):  # fmt: skip
-                return found
-    return None
+    return next((found for found in _results(run, step, protocol) if found.weights == weights), None)
+
+
+def _of_one_model(found: Sequence[Scores]) -> Scores | None:
+    """The first of results that are all of the same weights; else nobody can say which of them is meant."""
+    return found[0] if len({each.weights for each in found}) == 1 else None
+
+
+def _results(run: RunDir, step: int, protocol: str) -> list[Scores]:
+    """What the run's folder holds on a text, at this precision."""
+    names = [name for name in run.names(run.evals_dir) if name.startswith(f"step-{step:08d}-")]
+    records = [read_json(run.evals_dir / name, run.path) or {} for name in names if name.endswith(".json")]
+    found = [each for record in records if (each := _scores(record, run.name, step))]
+    return [each for each in found if (each.protocol.removeprefix("local:"), each.precision) == (protocol, PRECISION)]
 
 
 def _scores(record: dict[str, Any], run: str, step: int) -> Scores | None:

@@ -10,6 +10,7 @@ begins: a killed sweep goes on with the same command.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from mygpt2.experiments.running import run_missing
 from mygpt2.experiments.scores import Scores, scores
 from mygpt2.experiments.spending import planned
 from mygpt2.failures import NONFINITE
+from mygpt2.files import read_json
 from mygpt2.progress import Progress, silent
+from mygpt2.records import number as finite
 from mygpt2.run_dir.family import origin_of
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.train.branching import draft, make
@@ -79,7 +82,7 @@ def sweep(data: bytes, plan: Plan, runs: Path, *, nproc: int = 1, device: str = 
     folder = ExperimentDir.begin(runs, plan.name, data)
     at_work = Sweep(plan, Path(runs), nproc, device, say, progress)
     folder.note_arms(_arms(at_work))
-    known = {look["look"]: look for look in folder.looks() if look.get("kind") == KIND and "look" in look}
+    known = _known(folder, plan)
     for number, step in enumerate(plan.looks, 1):
         if number in known:
             _apply(at_work, known[number])
@@ -95,9 +98,33 @@ def sweep(data: bytes, plan: Plan, runs: Path, *, nproc: int = 1, device: str = 
             folder.add_look(found, kind=KIND, state="finished" if last else "running", **_head(at_work),
                             result=_result(at_work, list(known.values())) if last else None)  # fmt: skip
         say(look_text(found))
-    from mygpt2.files import read_json
-
     return read_json(folder.verdict_file, folder.path) or {}
+
+
+def _known(folder: ExperimentDir, plan: Plan) -> dict[int, Record]:
+    """The looks so far, up to the first that is missing or damaged: from there on they are made again from the runs."""
+    found = {look["look"]: look for look in folder.looks() if _sound(look, plan)}
+    if not isinstance((read_json(folder.verdict_file, folder.path) or {}).get("result"), dict):
+        found.pop(len(plan.looks), None)  # it came with the last one
+    known = itertools.takewhile(found.__contains__, range(1, len(plan.looks) + 1))
+    return {number: found[number] for number in known}
+
+
+def _sound(look: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a look holds what the next one goes by and what is told of it."""
+    arms, best, optimum = look.get("arms"), look.get("best"), look.get("optimum")
+    kinds = {"look": int, "step": int, "tokens": int, "compares": str, "spent": dict, "arms": dict}
+    if look.get("kind") != KIND or not all(type(look.get(key)) is kind for key, kind in kinds.items()):
+        return False
+    arm = {"stopped": bool, "why": str}
+    return (
+        isinstance(arms, dict) and all(name in plan.arms and isinstance(one, dict) for name, one in arms.items())
+        and all(type(one.get(key)) is kind for one in arms.values() for key, kind in arm.items())
+        and all(key in one and (one[key] is None or finite(one[key]) is not None) for one in arms.values()
+                for key in ("loss", "difference", "low", "high", "p"))
+        and (best is None or (best in arms and arms[best]["loss"] is not None))
+        and (optimum is None or isinstance(optimum, dict))
+    )  # fmt: skip
 
 
 def _apply(at_work: Sweep, look: Mapping[str, Any]) -> None:
@@ -223,7 +250,7 @@ def _optimum(plan: Plan, scored: Mapping[str, Sequence[Scores]]) -> Record | Non
     if len(plan.axes) != 1 or len(scored) < FEWEST:
         return None
     arms = sorted(scored, key=lambda arm: plan.places[arm][0])
-    found = optimum([plan.places[arm][0] for arm in arms], [scored[arm] for arm in arms])
+    found = optimum([plan.places[arm][0] for arm in arms], [scored[arm] for arm in arms], grid=plan.axes[0].values)
     return None if found is None else {"setting": plan.axes[0].setting, **found.to_json(), "arms": len(arms)}
 
 

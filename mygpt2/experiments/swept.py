@@ -9,6 +9,7 @@ from typing import Any
 from mygpt2.experiments.arms import replicates, run_name
 from mygpt2.experiments.cost import cost
 from mygpt2.experiments.grid import Plan
+from mygpt2.experiments.optimum import SURE
 from mygpt2.experiments.pieces import Piece
 from mygpt2.format import duration
 
@@ -88,10 +89,15 @@ def _optimum(found: Any, horizon: int) -> str:
     if found["value"] is None and not found["outside"]:
         return (
             f"the optimum lies between {found['low']:.3g} and {found['high']:.3g} {at}: these neighbours of the best "
-            "are too far above it for a parabola; put arms between them"
+            "are too far above it for a parabola, or stopped before; put arms between them"
         )
     if found["value"] is None:
         end = "lowest" if found["outside"] == "below" else "highest"
+        if found["share_outside"] < SURE:
+            return (
+                f"the optimum is not told by these losses {at}: the {end} value of the grid has the lowest loss in "
+                f"{found['share_outside']:.0%} of the draws of documents; widen the axis there, or give longer text"
+            )
         return f"the optimum lies outside the grid, beyond its {end} value {at}; widen the axis there"
     low, high = (f"{found[key]:.3g}" if found[key] is not None else "the grid's end" for key in ("low", "high"))
     outside = f"; outside the grid in {found['share_outside']:.0%} of the draws" if found["share_outside"] > 0 else ""

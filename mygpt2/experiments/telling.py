@@ -121,9 +121,8 @@ def _cost(found: dict[str, Any]) -> str:
     part = found["cost"]
     if not part["runs"]:
         return "Cost: nothing was trained."
-    return (
-        f"Cost so far: {part['runs']} runs, {part['tokens']:,} tokens, {duration(part['seconds'])} of training steps."
-    )
+    runs = f"{part['runs']} run{'s' if part['runs'] > 1 else ''}"
+    return f"Cost so far: {runs}, {part['tokens']:,} tokens, {duration(part['seconds'])} of training steps."
 
 
 def _ledger(found: dict[str, Any]) -> str:

@@ -7,8 +7,9 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.experiments.grid import read_plan
-from mygpt2.experiments.optimum import _vertices, optimum
+from mygpt2.experiments.optimum import SURE, _vertices, optimum
 from mygpt2.experiments.scores import Scores
+from mygpt2.experiments.swept import result_text
 
 FILE = b"""
 base = "tiny"
@@ -20,6 +21,17 @@ from = 1e-3
 to = 3e-2
 arms = 5
 """
+GRID = b"from = 1e-3\nto = 3e-2\narms = 5"
+
+WHERE = {"setting": "optimizer.lr", "arms": 3, "look": 2, "step": 20, "tokens": 20, "compares": "ends"}
+ARM = {"values": [1e-3], "loss": 3.0, "step": 20, "compares": "ends", "stopped": False, "why": "", "difference": 0.0,
+       "low": 0.0, "high": 0.0, "p": None}  # fmt: skip
+SPENT = {"tokens": 1, "runs": 1, "share": 1.0, "full_tokens": 1, "seconds": 1.0}
+RESULT = {
+    "protocol": "run", "margin": 0.002, "horizon_tokens": 20, "decays": True, "replicates": 1, "schedule": "wsd",
+    "axes": [{"setting": "optimizer.lr"}],
+    "result": {"best": "a", "values": [1e-3], "loss": 3.0, "arms": {"a": ARM}, "spent": SPENT, "optimum": None},
+}  # fmt: skip
 
 
 def test_a_file_is_arms_on_a_log_grid_and_looks_whose_ends_decay(tmp_path):
@@ -58,6 +70,19 @@ def test_two_axes_are_all_pairs(tmp_path):
         ((b"[[axis]]", b"[[axes]]"), "did you mean axis?"),
         ((b"base = ", b"base = ["), "not TOML"),
         ((b'"tiny"', b'"tinny"'), "did you mean tiny?"),
+        ((b"[settings]", b"looks = 5\n[settings]"), "for example [28, 70, 140]"),
+        ((b"optimizer.lr", b"model.seed"), "trained under the same seeds; replicates = 3"),
+        ((b"optimizer.lr", b"checkpoint.interval"), "changes no weight"),
+        ((b"optimizer.lr", b"data.validation_fraction"), "would not compare at equal compute on one text"),
+        ((b"[[axis]]", b'[[axis]]\nsetting = "optimizer.lr"\nvalues = [1e-3]\n[[axis]]'), "setting of two [[axis]]"),
+        ((b"[[axis]]", b"[[axis]]\nvalues = [1e-3, 2e-3]"), "has values and from, to or arms"),
+        ((GRID, b"values = [1e-3, 3e-3, 1e-3]"), "has one twice, or a fraction"),
+        ((b'optimizer.lr"\n' + GRID, b'schedule.warmup_steps"\nvalues = [1.4, 5]'), "write [1, 5]"),
+        ((b"from = 1e-3", b"from = true"), "needs values = [...], or from, to and arms"),
+        ((b"[settings]", b'protocol = "edu"\n[settings]'), "protocol 'edu' is neither a protocol nor a path"),
+        ((b"[settings]", b'protocol = ""\n[settings]'), "protocol '' is neither a protocol nor a path"),
+        ((b"[settings]", b'protocol = "run:nope"\n[settings]'), "no run 'nope'"),
+        ((b"[settings]", b"[settings]\ndata.validation_fraction = 0"), "holds no document out"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, change, words):
@@ -104,6 +129,19 @@ def test_the_interval_of_an_optimum_holds_the_truth_and_an_edge_is_outside():
     edge = optimum(values, [[scored(3 - 0.1 * i, i)] for i in range(5)])
     assert (edge.value, edge.outside, edge.low, edge.high) == (None, "above", values[-2], None)
     assert optimum(values[:2], [[scored(3)], [scored(3)]]) is None
+
+
+def test_an_edge_under_the_noise_is_not_called_outside_and_arms_that_are_gone_bound_the_optimum():
+    values, one = [1e-3, 2e-3, 4e-3], scored(3, 1)
+    same = optimum(values, [[one], [one], [one]])
+    tries = ([[scored(3, 3 * k + i)] for i in range(3)] for k in range(20))
+    near = next(found for arms in tries if (found := optimum(values, arms)).outside)
+    for found in (same, near):
+        assert found.value is None and found.low is found.high is None and found.share_outside < SURE
+        told = result_text({**RESULT, "result": {**RESULT["result"], "optimum": {**WHERE, **found.to_json()}}})
+        assert "the optimum is not told by these losses" in told and "outside" not in told
+    gone = optimum(values, [[scored(3 - 0.1 * i, i)] for i in range(3)], grid=[*values, 10.0])
+    assert (gone.outside, gone.low, gone.high) == ("", 2e-3, 10.0)
 
 
 def test_an_arm_that_is_far_off_tells_nothing_of_the_optimum_but_that_it_lies_before_it():

@@ -180,6 +180,53 @@ def test_nothing_changed_trains_nothing_and_spends_nothing(tmp_path):
     )
 
 
+def test_a_run_against_itself_is_no_question_whatever_the_replicates(tmp_path):
+    nll, targets = text()
+    finished(tmp_path, "mine", tiny(), nll, targets)
+    asked = question(tmp_path, Spec("mine"), Spec("mine"), replicates=3)
+    assert str(prepare(asked).cost()) == "nothing is to be trained"
+    assert answered(asked)["reason"].startswith("nothing was changed")
+
+
+def test_a_change_without_effect_is_no_result_and_excludes_nothing(tmp_path, trained, monkeypatch):
+    asked = trained(question(tmp_path, replicates=2))
+    monkeypatch.setattr("mygpt2.experiments.scores.weights_of", lambda run, step: "the same to the bit")
+    for file in tmp_path.glob("*/evals/*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "details": {"weights_sha256": "the same to the bit"}}))
+    found = answered(asked)
+    assert (found["verdict"], found["p"], found["excluded"]) == ("undecided", None, None)
+    assert "came to the same weights to the bit" in verdict_text(found)
+
+
+def test_other_seeds_of_a_variant_are_not_taken_silently(tmp_path):
+    notices = prepare(question(tmp_path, Spec("tiny", (*LR, "--model.seed", "5")))).notices
+    assert "own seeds are not used" in notices[0]
+    assert not prepare(question(tmp_path)).notices
+
+
+@pytest.mark.parametrize("protocol", ["run", "run:mine"])
+def test_a_variant_that_trains_on_what_the_base_holds_out_is_refused(tmp_path, protocol):
+    nll, targets = text()
+    finished(tmp_path, "mine", tiny(), nll, targets)
+    less = Spec("tiny", ("--data.validation_fraction", "0.001"))
+    with pytest.raises(UserError, match=r"trained on documents that .* holds out"):
+        prepare(question(tmp_path, less, Spec("mine"), protocol=protocol))
+
+
+def test_another_budget_is_told_with_the_one_it_was_begun_with(tmp_path, trained):
+    answered(trained(question(tmp_path, replicates=2)))
+    with pytest.raises(UserError, match=r"other settings: budget = 0.05 .*move that folder away"):
+        answered(question(tmp_path, replicates=2, budget=0.1))
+
+
+def test_a_recipe_that_a_later_version_writes_otherwise_goes_on(tmp_path, trained):
+    answered(trained(question(tmp_path, replicates=2)))
+    (folder,) = list_experiments(tmp_path)
+    folder.settings_file.write_text(folder.settings_file.read_text().replace('"optimizer.beta1"', '"optimizer.beta0"'))
+    assert answered(question(tmp_path, replicates=2))["ledger"]["number"] == 1
+
+
 @pytest.mark.parametrize(("who", "verdict"), [("variant", "drop"), ("base", "undecided")])
 def test_a_run_that_diverged_is_an_answer_and_no_error(tmp_path, trained, who, verdict):
     asked = question(tmp_path, replicates=2)

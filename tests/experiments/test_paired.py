@@ -75,7 +75,7 @@ def test_scores_are_of_these_weights_this_text_and_this_precision_or_measured_an
         file.write_text(kept)
     assert len(asked) == 7 and asked[0][3:6] == ["eval", "--model", str(tmp_path / "base/checkpoints/step-00000140")]
     assert scores(tmp_path, "base", 140, "run", say=NOTHING).tokens == targets.sum()
-    with pytest.raises(UserError, match=r"no whole checkpoint of its last step 99"):
+    with pytest.raises(UserError, match=r"no whole checkpoint of step 99"):
         scores(tmp_path, "base", 99, "run", say=NOTHING)
 
 

@@ -1,14 +1,18 @@
 """From a ladder's file to its runs."""
 
+import argparse
 import itertools
+import re
 
 import pytest
 
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.experiments.ladder import Ladder
 from mygpt2.experiments.ladder_file import TEMPLATE, foretold, read_ladder
 from mygpt2.experiments.rungs import MOST_KEPT, Plan, keeping, leaving
 from mygpt2.schedule import lr_scale
+from mygpt2.verbs.ladder import add_arguments
 
 
 def plan(tmp_path, text=TEMPLATE):
@@ -85,7 +89,7 @@ def test_settings_of_runs_may_stand_in_the_file_and_win_over_what_the_ladder_wou
     ("old", "new", "said"),
     [("depths =", "depth =", "depth is not a setting; did you mean depths?"),
      ("[1, 2, 3, 4]", "[2, 1]", "must rise; write [1, 2]"),
-     ("[1, 2, 3, 4]", "[0, 2]", "depths = [0, 2]: Sizes, as numbers of layers (layers); for example [1, 2, 3, 4]"),
+     ("[1, 2, 3, 4]", "[0, 2]", "numbers of layers (layers); 2 to 12 whole numbers from 1 to 200"),
      ("next = 5", "next = 3", "must be larger than all of depths"),
      ("next = 5", 'next = "big"', "next = 'big'"),
      ("500_000,", "5_000,", "the smallest budget must be at least 49,152"),
@@ -99,6 +103,8 @@ def test_settings_of_runs_may_stand_in_the_file_and_win_over_what_the_ladder_wou
      ("[train]", "[schedule]\nname = 'cosine'\n[train]", "use trapezoid or wsd"),
      ("[train]", "[trian]", "did you mean"),
      ("[ladder]", "[ladder", "not TOML"),
+     ("next = 5", "next = 5\nname = 3", "for example 'sizes'"),
+     ("next = 5", "next = 5\nnext_tokens = [1]", "from 8 to 10^15, rising, for example [4000000]"),
      ('preset = "tiny"', "ladder = 3", "")],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said_line_by_line(tmp_path, old, new, said):
@@ -106,6 +112,24 @@ def test_what_is_wrong_with_a_file_is_said_line_by_line(tmp_path, old, new, said
     with pytest.raises(UserError) as told:
         plan(tmp_path, TEMPLATE.replace(old, new, 1))
     assert said in str(told.value) and all("my ladder.toml: " in line for line in str(told.value).splitlines())
+
+
+def test_the_file_to_start_from_names_options_that_there_are():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    named = re.findall(r"mygpt2 ladder FILE (--[a-z-]+)", TEMPLATE)
+    assert named and all(parser.parse_args(["x.toml", word]) for word in named)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [('protocol = "run"', 'protocol = "edu"', "neither a protocol nor a path"),
+     ('protocol = "run"', 'protocol = "run:nope"', "no run 'nope'"),
+     ("[train]", "[data]\nvalidation_fraction = 0\n[train]", "holds no document out")],
+)  # fmt: skip
+def test_a_text_that_cannot_be_had_is_told_before_anything_is_trained(tmp_path, old, new, said):
+    with pytest.raises(UserError, match=said):
+        Ladder(plan(tmp_path, TEMPLATE.replace(old, new, 1)), tmp_path)
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path):

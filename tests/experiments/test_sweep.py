@@ -1,5 +1,6 @@
 """A sweep from its file to its result, on models that train in a second: who stops, what it cost, and kills."""
 
+import json
 import shutil
 
 import numpy as np
@@ -165,6 +166,26 @@ def test_with_cosine_looks_compare_undecayed_losses_and_say_so(here):
     assert [look["compares"] for look in found["looks"]] == ["undecayed losses", "ends"]
     assert not list(here.runs.glob("c.*-d1.1")) and "may have stopped" in result_text(found)
     assert found["looks"][0]["arms"]["lr1e-4"]["stopped"]
+
+
+def test_a_look_that_is_damaged_is_made_again_from_the_runs_also_from_a_step_that_they_went_past(here):
+    data = here.file("[0.003, 0.01]", "margin = 5.0", settings='schedule.name = "cosine"')
+    found, _ = here(data)
+    for went_past in here.runs.glob("s.*/checkpoints/step-00000009"):
+        shutil.rmtree(went_past)
+    before, file = len(here.calls), ExperimentDir(here.runs / "_experiments" / "s").verdict_file
+    whole = json.loads(file.read_text())
+    for damage in ({"arms": None}, {"arms": {"lr3e-3": 3}}, {"best": "x"}, {"optimum": 3}, {"look": "1"}, {"spent": 1}):
+        looks = [{**whole["looks"][0], **damage}, whole["looks"][1]]
+        file.write_text(json.dumps({**whole, "looks": looks}))
+        again, _ = here(data)
+        assert again["result"]["best"] == found["result"]["best"] and result_text(again)
+        assert again["looks"][-2]["arms"] == found["looks"][0]["arms"]
+    file.write_text(json.dumps({**whole, "result": 3}))
+    assert here(data)[0]["result"]["arms"] == found["result"]["arms"]
+    file.unlink()
+    assert here(data)[0]["result"]["arms"] == found["result"]["arms"]
+    assert len(here.calls) == before, "nothing is trained or scored again"
 
 
 def test_a_file_that_was_changed_is_another_sweep(here):
