@@ -194,7 +194,8 @@ def setting_value(value: float, kind: str) -> float:
 
 def _log_grid(axis: Mapping[str, Any]) -> list[float]:
     low, high, count = axis.get("from"), axis.get("to"), axis.get("arms")
-    if type(low) not in (int, float) or type(high) not in (int, float) or type(count) is not int:
+    wrong = type(count) is not int or bool in (type(low), type(high))
+    if wrong or not isinstance(low, int | float) or not isinstance(high, int | float):
         raise UserError(
             "[[axis]] needs values = [...], or from, to and arms, for example from = 1e-3, to = 1e-1, arms = 5"
         )

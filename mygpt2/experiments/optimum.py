@@ -80,8 +80,8 @@ def _at_the_edge(
     below = best == 0
     gone = [v for v in grid if (v < values[0] if below else v > values[-1])]
     if gone:
-        low, high = (max(gone), values[1]) if below else (values[-2], min(gone))
-        return Optimum(None, low, high, "", 0.0, 0)
+        between = (max(gone), values[1]) if below else (values[-2], min(gone))
+        return Optimum(None, *between, "", 0.0, 0)
     drawn = Documents(nll, targets).drawn_again(DRAWS, np.random.default_rng(seed))
     share = float(np.mean(drawn[:, best] < np.delete(drawn, best, 1).min(1)))
     sure = share >= SURE
