@@ -194,8 +194,8 @@ def setting_value(value: float, kind: str) -> float:
 
 def _log_grid(axis: Mapping[str, Any]) -> list[float]:
     low, high, count = axis.get("from"), axis.get("to"), axis.get("arms")
-    wrong = type(count) is not int or bool in (type(low), type(high))
-    if wrong or not isinstance(low, int | float) or not isinstance(high, int | float):
+    low = None if bool in map(type, (low, high, count)) else low
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or not isinstance(count, int):
         raise UserError(
             "[[axis]] needs values = [...], or from, to and arms, for example from = 1e-3, to = 1e-1, arms = 5"
         )
