@@ -24,8 +24,12 @@ AT_THE_END = 1.1  # at the end less is enough: nobody trains for a loss that gue
 
 
 def starting(state: RunState, launched: bool) -> RunState:
-    """The state, or "starting" while a launcher is at work that has no ranks yet: at first, or between two attempts."""
-    if launched and state.state in ("queued", "lost"):
+    """The state, or "starting" while a launcher is at work that has no ranks yet: at first, or between two attempts.
+
+    A branch says "stopped" until somebody starts it, and has had no attempt then.
+    """
+    unbegun = state.state == "stopped" and state.status.get("attempt") == 0
+    if launched and (unbegun or state.state in ("queued", "lost")):
         return replace(state, state="starting", reason="the launcher is at work")
     return state
 

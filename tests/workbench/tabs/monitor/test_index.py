@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mygpt2.files import replace_json
-from mygpt2.run_dir import write_queued
+from mygpt2.run_dir import state_of, write_queued
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench.tabs.monitor import index as module
@@ -140,3 +140,15 @@ def test_a_run_between_two_attempts_is_starting_while_its_launcher_is_at_work(ru
     at_work.clear()
     (row,) = index.changes()["rows"]
     assert row["state"] == "queued"
+
+
+def test_a_branch_that_is_launched_is_starting_and_no_longer_stopped(runs):
+    run = module.RunDir.create(runs, "branch")
+    write_queued(run, "a branch of one at step 100, not yet begun", "stopped", 100)
+    at_work: set[str] = set()
+    index = RunIndex(runs, at_work=lambda: at_work)
+    assert index.changes()["rows"][0]["state"] == "stopped"
+    at_work.add("branch")
+    assert index.changes()["rows"][0]["state"] == "starting"
+    replace_json(run.status_file, {**state_of(run).status, "attempt": 1})
+    assert index.changes()["rows"][0]["state"] == "stopped", "one that has ended is told as it ended"
