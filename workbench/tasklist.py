@@ -98,7 +98,8 @@ def progress(task: Task) -> tuple[str, float | None]:
     elif p.done:
         parts.append(f"{p.done:,.0f} {unit}")
     if p.rate:
-        parts.append(f"{p.rate:,.{1 if p.rate < 1000 else 0}f} {unit}/s")
+        slow = p.rate < 0.1  # a step of many seconds, which one digit would call none
+        parts.append(f"{p.rate:.2g} {unit}/s" if slow else f"{p.rate:,.{1 if p.rate < 1000 else 0}f} {unit}/s")
     if p.seconds_left is not None:
         parts.append(f"{words.seconds(p.seconds_left)} left")
     return " · ".join(part.strip() for part in parts if part), p.share

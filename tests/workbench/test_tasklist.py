@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from workbench.jobs import Task, TaskProgress
 from workbench.tasklist import listed, progress
 
@@ -21,6 +23,11 @@ def test_a_running_evaluation_shows_progress_rate_and_time_left() -> None:
     words, share = progress(a_task())
     assert words == "loss · 300 of 1,200 targets · 10.0 targets/s · 1 min 30 s left" and share == 0.25
     assert 'aria-valuenow="25"' in listed([a_task()], 1) and "Stop: a on b" in listed([a_task()], 1)
+
+
+def test_a_slow_rate_is_not_none() -> None:
+    slow = TaskProgress("one", 2, 11, "steps", 0.0245, 367.0, 0.0)
+    assert progress(replace(a_task(), progress=slow))[0] == "one · 2 of 11 steps · 0.025 steps/s · 6 min 7 s left"
 
 
 def test_names_and_errors_are_text() -> None:

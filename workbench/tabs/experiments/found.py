@@ -30,6 +30,7 @@ from workbench.jobs import Task
 KIND = "experiment"  # of its task
 LABEL = "experiment "  # and the beginning of the task's label
 KINDS = ("judge", "sweep", "ladder")
+PACE_STEPS = 5  # of the run at work, before its pace says how long the whole will take
 MOST_RUNS = 400  # of one experiment that are looked at
 
 
@@ -142,10 +143,10 @@ class Experiment:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of the run at work; None where nothing is at work that tells it."""
+        """At the pace of the run at work; None where nothing tells it, or too few steps: the first ones are slow."""
         progress = self.task.progress if self.task and self.task.running else None
         left = sum(of - done for done, of in self._lengths())
-        if progress is None or not progress.rate or progress.unit != "steps":
+        if progress is None or not progress.rate or progress.unit != "steps" or progress.done < PACE_STEPS:
             return None
         return left / progress.rate
 

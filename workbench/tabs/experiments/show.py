@@ -109,17 +109,26 @@ def _problems(one: Experiment) -> Markup:
     return html.problem("\n".join(lines)) if lines else Markup("")
 
 
+def _doing(one: Experiment) -> str:
+    if one.task and one.task.running:
+        return tasklist.progress(one.task)[0]
+    if one.task and one.task.state == "stopped":
+        return "stopped, but a run of it is still at work: it saves first"
+    return "at work from a terminal"
+
+
 def _progress(one: Experiment) -> Markup:
     if not one.at_work:
         return Markup("")
     share, left = one.share, one.seconds_left
-    doing = tasklist.progress(one.task)[0] if one.task and one.task.running else "at work from a terminal"
     over = sum(member.over for member in one.members)
-    told = [f"{over} of {len(one.members)} runs done" if one.members else "", doing]
+    told = [f"{over} of {len(one.members)} runs done" if one.members else "", _doing(one)]
+    if one.task and one.task.state == "stopped":
+        left = None  # what is left is not being done
+    elif left is None and one.asked.seconds and share is not None:
+        left = (1 - share) * one.asked.seconds
     if left is not None:
         told.append(f"about {words.seconds(left)} left in all")
-    elif one.asked.seconds and share is not None:
-        told.append(f"about {words.seconds((1 - share) * one.asked.seconds)} left in all")
     bar = tasklist.bar(share, f"progress of {one.name}")
     words_of = escape(" · ".join(part for part in told if part))
     return Markup(f'<p class="wb-exp-progress" role="status">{bar}<span>{words_of}</span></p>')

@@ -16,6 +16,7 @@ from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.run_dir import RunDir, state_of
 from tests.workbench.tabs.experiments.made import STEPS, a_base, a_place, judged
 from workbench.changes import stamp
+from workbench.jobs import Task, TaskProgress
 from workbench.live import News
 from workbench.tabs.experiments import act, begin, export, show
 from workbench.tabs.experiments.answer import ordinal
@@ -285,3 +286,28 @@ def test_monitor_asks_about_a_finished_run_and_opens_the_experiment_of_an_arm(pl
 
     assert 'data-id="judge tiny"' in menu("tiny") and "Open experiment" not in menu("tiny")
     assert f'data-id="name {folder.name}"' in menu(f"{folder.name}.base.2")
+
+
+def at_work_on(place, folder, state, done, rate=0.02):
+    """The card while a run is at work, its experiment's task in `state`."""
+    one = seen_of(place, folder.name)
+    first, *rest = one.members
+    going = replace(first, run="x.base.1", state="running", step=done, steps=100)
+    ended = None if state == "running" else 1.0
+    progress = TaskProgress("x.base.1", done, 100, "steps", rate, 60.0, 0.0) if ended is None else None
+    task = Task("20260101-000000-00000000", "experiment", f"experiment {one.name}", state, ("x",), 0.0, ended,
+                progress, (), None, None, "", None)  # fmt: skip
+    asked = replace(one.asked, pieces={"x.base.1": 100}, seconds=300.0)
+    return show._progress(replace(one, members=[going, *rest], task=task, asked=asked))
+
+
+def test_the_first_slow_steps_do_not_say_how_long_all_will_take(place, folder):
+    assert "about 4 min 57 s left in all" in at_work_on(place, folder, "running", 1)
+    assert "about 1 h 15 min left in all" in at_work_on(place, folder, "running", 10)
+
+
+def test_a_stopped_experiment_whose_run_still_saves_is_not_at_work_from_a_terminal(place, folder):
+    told = at_work_on(place, folder, "stopped", 10)
+    assert "a run of it is still at work: it saves first" in told
+    assert "terminal" not in told and "left in all" not in told
+    assert "at work from a terminal" in at_work_on(place, folder, "done", 10)
