@@ -12,7 +12,8 @@ from mygpt2.experiments.arms import parts_of
 from mygpt2.run_dir import moves
 from workbench.context import Context
 from workbench.tabs.experiments.begin import go_on
-from workbench.tabs.experiments.found import Experiment, Experiments
+from workbench.tabs.experiments.experiment import Experiment
+from workbench.tabs.experiments.found import Experiments
 
 WAIT_SECONDS = 30.0  # for the task to end, after which what it began meanwhile is stopped too
 

@@ -16,7 +16,7 @@ from mygpt2.records import number
 from workbench import html, words
 from workbench.look import colours
 from workbench.tabs.experiments import show
-from workbench.tabs.experiments.found import Experiment
+from workbench.tabs.experiments.experiment import Experiment
 from workbench.tabs.experiments.looks import answer
 from workbench.tabs.experiments.multiples import Curves
 

@@ -13,7 +13,8 @@ from workbench.html import Markup, escape
 from workbench.live import Asked, News
 from workbench.tabs.experiments import begin, show
 from workbench.tabs.experiments.act import own_runs
-from workbench.tabs.experiments.found import Experiment, Experiments
+from workbench.tabs.experiments.experiment import Experiment
+from workbench.tabs.experiments.found import Experiments
 from workbench.tabs.experiments.multiples import Curves
 
 RESTORABLE = 5  # deleted experiments that are offered

@@ -15,7 +15,7 @@ from mygpt2.run_dir.metrics import read_metrics
 from workbench import html, words
 from workbench.context import Context
 from workbench.html import Markup, escape
-from workbench.tabs.experiments.found import Experiment, Member
+from workbench.tabs.experiments.experiment import Experiment, Member
 
 POINTS = 60  # of a curve
 MOST_ARMS = 40  # drawn

@@ -13,8 +13,9 @@ from workbench import html, tasklist, words
 from workbench.html import Markup, escape
 from workbench.tabs.experiments.answer import Answer
 from workbench.tabs.experiments.drawing import intervals
+from workbench.tabs.experiments.experiment import Experiment
 from workbench.tabs.experiments.forms import QUESTIONS
-from workbench.tabs.experiments.found import Experiment, settings_text
+from workbench.tabs.experiments.found import settings_text
 from workbench.tabs.experiments.looks import answer
 from workbench.tabs.experiments.multiples import Curves, arms, multiples
 
