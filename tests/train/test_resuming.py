@@ -126,7 +126,7 @@ def test_a_fork_is_allowed_once_by_the_command_that_asks_for_it(quick):
 def test_a_config_toml_of_an_earlier_version_that_kept_a_fork_does_not_fork(tmp_path):
     run = RunDir.create(tmp_path, "old")
     run.config_file.write_text(to_toml(load_config("tiny", None, {"data.fork": True})))
-    args = SimpleNamespace(run="old", runs=tmp_path, preset=None, config=None, resume="auto", settings=[])
+    args = SimpleNamespace(run="old", runs=tmp_path, preset=None, config=None, resume="auto", settings=[], until=None)
     assert not resolve(args).config.data.fork
     args.settings = ["--data.fork", "true"]
     assert resolve(args).config.data.fork
