@@ -113,6 +113,6 @@ def test_a_file_dropped_on_trains_data_is_looked_into_and_names_the_run(server: 
     page.wait_for_function(VALUE, arg=["#field-run", "Moby-Dick-1"])
     page.wait_for_function("document.querySelector('#train-look .wb-look')?.innerText.includes('Call me Ishmael')")
     assert "1 text file" in page.inner_text("#train-look") and violations(page) == []
-    page.locator("#field-data-source textarea").fill("empty")
+    page.locator("#field-data-source input").first.fill("empty")
     page.wait_for_selector("#train-look .wb-problem")
     assert page.locator("#train-start").is_disabled(), "an empty folder is refused before it is queued"
