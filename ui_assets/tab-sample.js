@@ -269,7 +269,9 @@
 
   let typed = false; // whether somebody has written a prompt, or taken it away
   document.addEventListener("input", (event) => { if (event.target.closest?.("#wb-sample-prompt")) typed = true; });
-  const fit = (proposed, now) => (typed || !proposed ? now : proposed);
+  // A link's prompt may come after the offer was made without knowing of it.
+  const linked = () => new URL(window.location.href).searchParams.has("prompt");
+  const fit = (proposed, now) => (typed || linked() || !proposed ? now : proposed);
 
   window.workbench.sample = { mount, address, fit };
 })();
