@@ -6,20 +6,17 @@ runs/_trash/_experiments/<name>-<YYYYMMDD-HHMMSS>/   a deleted experiment, whole
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt2.errors import UserError
 from mygpt2.experiments.folder import FOLDER, NAME, check_experiment
 from mygpt2.files import cannot_write
+from mygpt2.run_dir.deleted import free_place, lying
 from mygpt2.run_dir.moves import TRASH
 
-ENTRY = re.compile(rf"(?P<name>{NAME.pattern})-(?P<time>\d{{8}}-\d{{6}})")
 GOING = ".going-"  # before one that is being removed for good
-_STAMP = "%Y%m%d-%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,7 @@ def remove(runs: Path, name: str) -> Removed:
         raise UserError(f"{trash} is a link to another place; a deleted experiment stays in its folder of runs")
     try:
         trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-        now = time.time()
-        while os.path.lexists(to := trash / f"{name}-{time.strftime(_STAMP, time.localtime(now))}"):
-            now += 1
+        to, now = free_place(trash, name)
         os.rename(folder, to)
     except OSError as error:
         raise cannot_write(folder, error) from None
@@ -92,21 +87,8 @@ def empty(runs: Path) -> list[Removed]:
 
 def removed(runs: Path) -> list[Removed]:
     """Deleted experiments, the latest first."""
-    folder = Path(runs) / TRASH / FOLDER
-    try:
-        names = os.listdir(folder) if not folder.is_symlink() else []
-    except OSError:
-        return []
-    found = []
-    for entry in names:
-        path = folder / entry
-        if (match := ENTRY.fullmatch(entry)) and path.is_dir() and not path.is_symlink():
-            found.append(Removed(entry, match["name"], _time(match["time"]), path))
-    return sorted(found, key=lambda each: (each.time, each.entry), reverse=True)
-
-
-def _time(stamp: str) -> float:
-    try:
-        return time.mktime(time.strptime(stamp, _STAMP))
-    except (ValueError, OverflowError):
-        return 0.0
+    return [
+        Removed(path.name, name, when, path)
+        for name, when, path in lying(Path(runs) / TRASH / FOLDER)
+        if NAME.fullmatch(name)
+    ]

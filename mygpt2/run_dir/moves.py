@@ -8,9 +8,7 @@ A process that is killed, or a machine that stops, in the middle of any of these
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import cannot_write
 from mygpt2.run_dir import mentions
+from mygpt2.run_dir.deleted import free_place, lying
 from mygpt2.run_dir.holding import held
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.lock import RunLock, holder
@@ -26,8 +25,6 @@ from mygpt2.run_dir.marks import change_marks
 from mygpt2.run_dir.mentions import TRASH
 from mygpt2.run_dir.paths import RunDir, check_name
 
-ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})-(?P<time>\d{8}-\d{6})")
-_STAMP = "%Y%m%d-%H%M%S"
 _GOING = ".going-"  # before a trashed run that is being removed for good: it is no longer whole
 
 
@@ -77,9 +74,7 @@ def delete(runs: Path, name: str) -> Trashed:
             if trash.is_symlink():
                 raise UserError(f"{trash} is a link to another place; a deleted run stays in its folder of runs")
             trash.mkdir(mode=0o700, exist_ok=True)
-            now = time.time()
-            while os.path.lexists(to := trash / f"{name}-{time.strftime(_STAMP, time.localtime(now))}"):
-                now += 1
+            to, now = free_place(trash, name)
             os.rename(run.path, to)
             lock.moved(RunDir(to))
         except OSError as error:
@@ -119,17 +114,10 @@ def archive(runs: Path, name: str, archived: bool = True) -> bool:
 
 def trash(runs: Path, *, sizes: bool = True) -> list[Trashed]:
     """What lies in the trash, the latest deleted first. Without sizes nothing inside is looked at."""
-    folder = Path(runs) / TRASH
-    try:
-        names = os.listdir(folder) if not folder.is_symlink() else []
-    except OSError:
-        return []
-    found = []
-    for entry in names:
-        path = folder / entry
-        if (match := ENTRY.fullmatch(entry)) and path.is_dir() and not path.is_symlink():
-            found.append(Trashed(entry, match["name"], _time(match["time"]), size_of(path) if sizes else 0, path))
-    return sorted(found, key=lambda each: (each.time, each.entry), reverse=True)
+    return [
+        Trashed(path.name, name, when, size_of(path) if sizes else 0, path)
+        for name, when, path in lying(Path(runs) / TRASH)
+    ]
 
 
 def empty_trash(runs: Path, entries: Sequence[str] | None = None) -> list[Trashed]:
@@ -225,13 +213,6 @@ def _entry(runs: Path, entry: str) -> Trashed:
         last = f"deleted last: {', '.join(each.entry for each in there[:3])}" if there else "the trash is empty"
         raise UserError(f"no deleted run {entry[:90]!r} in {runs / TRASH}; {last}")
     return found
-
-
-def _time(stamp: str) -> float:
-    try:
-        return time.mktime(time.strptime(stamp, _STAMP))
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _cannot(what: str, run: RunDir, error: OSError) -> UserError:
