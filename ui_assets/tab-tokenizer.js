@@ -146,7 +146,7 @@ window.workbench.tokenizer = (() => {
     const table = make("div", { class: "wb-scroll wb-vocab-rows", tabindex: "0", role: "region", "aria-label": "vocabulary" },
       make("table", { class: "wb-table" }, make("thead", {}, make("tr", {}, ...heads)), body));
     root.replaceChildren(make("div", { class: "wb-vocab-top" }, title, tools.node), problem, detail, table, pages.node);
-    let tokenizer = props.value?.tokenizer || "", chosen = null, offset = 0, found = 0, asking = 0, timer = 0;
+    let given = props.value?.tokenizer || "", tokenizer = given, chosen = null, offset = 0, found = 0, asking = 0, timer = 0;
 
     const wanted = () => ({ tokenizer, query: tools.query.value, by: tools.by.value, sort: tools.sort.value, count: COUNT });
 
@@ -188,6 +188,7 @@ window.workbench.tokenizer = (() => {
     // To a token's row, in the whole list, and to its merges.
     async function jump(id, of) {
       if (of) tokenizer = of;
+      clearTimeout(timer); // a search that was still to be asked for would turn the page away
       tools.query.value = "";
       await list({ id });
       await show(id);
@@ -196,7 +197,7 @@ window.workbench.tokenizer = (() => {
       detail.scrollIntoView({ block: "nearest" });
     }
 
-    function again() { [offset, timer] = [0, 0]; list(); }
+    function again() { clearTimeout(timer); offset = 0; list(); }
 
     async function save(format) {
       const answer = await ask("vocabulary_file", { ...wanted(), format });
@@ -222,8 +223,8 @@ window.workbench.tokenizer = (() => {
       rove(all, first, next(all, all.indexOf(first), by));
     });
     watch("value", () => {
-      if (!props.value?.tokenizer || props.value.tokenizer === tokenizer) return;
-      tokenizer = props.value.tokenizer;
+      if (!props.value?.tokenizer || props.value.tokenizer === given) return; // said again, while another one is looked at
+      given = tokenizer = props.value.tokenizer;
       detail.replaceChildren();
       again();
     });
