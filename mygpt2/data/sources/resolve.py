@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mygpt2.config.schema import DataConfig
 from mygpt2.data.sources.hub.names import ALLOWED
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import Kind, Manifest
 from mygpt2.errors import UserError, shown
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.progress import progress_bar
@@ -23,9 +23,16 @@ _FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$
 
 
 def resolve(
-    source: str, data: DataConfig, *, cache_dir: Path, progress: Callable[[int, int], None] | None = None
+    source: str,
+    data: DataConfig,
+    *,
+    cache_dir: Path,
+    progress: Callable[[int, int], None] | None = None,
+    only: Kind | None = None,
 ) -> Manifest:
     """The manifest of a source. What exists as a path is taken as one, before any name of the hub.
+
+    `only`: the files of this kind, of a path with several kinds (`local.find.kinds_in` tells them).
 
     UserError when it is neither, or cannot be used; TryAgain when the hub stays out of reach. `progress(done, all)` is
     called while something slow is done for the first time: harvesting `pydocs`, reading footers on the hub.
@@ -38,7 +45,7 @@ def resolve(
         return resolve_local(source, harvest(cache_dir, progress), data)
     path = home_path(source)
     if path.exists():
-        return resolve_local(source, path, data)
+        return resolve_local(source, path, data, only)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
         raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.sources.hub.dataset import HubSource

@@ -59,14 +59,45 @@ def kind_of(path: Path) -> Kind | None:
     return KINDS.get(suffixes[-1]) if suffixes else None
 
 
-def find(path: Path) -> Found:
-    """The files that a path means. UserError where there is none, or of several formats."""
+def find(path: Path, only: Kind | None = None) -> Found:
+    """The files that a path means, or of these the ones of a kind. UserError where there is none, or several kinds."""
+    held, notes = _held(path)
+    if only is not None and only not in held:
+        raise UserError(
+            f"data.source={shown(path)} holds no {only} files, but {_counted(held)}; give a path with {only} files"
+        )
+    if only is None and len(held) > 1:
+        raise UserError(
+            f"data.source={shown(path)} mixes formats ({_counted(held)} files); allowed: one per source; give a folder "
+            "with one"
+        )
+    kind = next(iter(held)) if only is None else only
+    if len(held) > 1:
+        notes = [f"its {kind} files alone, of {_counted(held)} files", *notes]
+    return Found(path.parent if path.is_file() else path, kind, held[kind], notes)
+
+
+def kinds_in(path: Path) -> dict[Kind, list[Path]]:
+    """The files that a path means by their kinds, in the kinds' order: each is a source by `find(path, only=kind)`.
+
+    UserError where there are none.
+    """
+    return _held(path)[0]
+
+
+def _counted(held: dict[Kind, list[Path]]) -> str:
+    """`2 jsonl, 3 parquet`."""
+    return ", ".join(f"{len(paths)} {kind}" for kind, paths in held.items())
+
+
+def _held(path: Path) -> tuple[dict[Kind, list[Path]], list[str]]:
+    """(the files to read by kind, each kind's in order; notes). UserError where there are none."""
     if path.is_file():
         kind = kind_of(path)
         if kind is None:
             advice = _ADVICE.get(path.suffix.lower()[1:], "rename or convert the file")
             raise UserError(f"data.source={shown(path)} has no known format; allowed: {FORMATS}; {advice}")
-        return Found(path.parent, kind, [path])
+        return {kind: [path]}, []
     if not path.is_dir():
         raise UserError(
             f"data.source={shown(path)} is {_nature(path)}; allowed: a file or folder of {FORMATS}; give one of these"
@@ -84,13 +115,11 @@ def find(path: Path) -> Found:
             f"data.source={shown(path)} is a folder without {FORMATS} files{walk.contents()}; give the folder that "
             "holds them"
         )
-    kinds = Counter(kind for name in read if (kind := kind_of(Path(name))))
-    if len(kinds) > 1:
-        held = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        raise UserError(
-            f"data.source={shown(path)} mixes formats ({held} files); allowed: one per source; give a folder with one"
-        )
-    return Found(path, next(iter(kinds)), [path / name for name in read], notes + walk.notes())
+    held: dict[Kind, list[Path]] = {}
+    for name in read:
+        if kind := kind_of(Path(name)):
+            held.setdefault(kind, []).append(path / name)
+    return dict(sorted(held.items())), notes + walk.notes()
 
 
 def _nature(path: Path) -> str:

@@ -18,7 +18,7 @@ from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe
 from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.local.formats import tokens_layout
 from mygpt2.data.sources.local.unpack import compression_of
-from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.manifest import Kind, Manifest, SourceFile, make_blocks
 from mygpt2.data.sources.parquet import check_text_column, text_chunk
 from mygpt2.errors import UserError, first_line, listed, shown
 
@@ -32,9 +32,9 @@ READERS = 16
 Blocks = list[tuple[int, ...]]  # rows of the block table: five numbers each
 
 
-def resolve_local(source: str, path: Path, data: DataConfig) -> Manifest:
-    """The manifest of a file or folder. UserError when it cannot be used."""
-    found = find(path)
+def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None = None) -> Manifest:
+    """The manifest of a file or folder, or of its files of one kind. UserError when it cannot be used."""
+    found = find(path, only)
     kind = found.kind
     with ThreadPoolExecutor(min(READERS, len(found.paths))) as pool:
         described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))
