@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 from corpus import make_corpus
 from paired import Engine, peak_rss, serve
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.batch import loader_state
 from mygpt2.data.loader import Loader
 from mygpt2.tokenizer import load_tokenizer

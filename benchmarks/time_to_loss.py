@@ -31,7 +31,7 @@ def prepare(folder: Path) -> None:
     """train.npy (documents in file order, end-of-text after each) and val.npy, as the product splits them."""
     import numpy as np
 
-    from mygpt2.config.schema import DataConfig
+    from mygpt2.config.data import DataConfig
     from mygpt2.data.heldout import held_out
     from mygpt2.data.sources.resolve import open_reader, resolve
     from mygpt2.data.validation import validation_set

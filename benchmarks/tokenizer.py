@@ -29,7 +29,7 @@ from typing import Any
 
 from paired import Engine, compare, peak_rss, serve
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.machine import cache_folder
 from mygpt2.tokenizer.patterns import GPT4, SHARED

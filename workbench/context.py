@@ -140,14 +140,11 @@ class Context:
             config = load_config(None, run.config_file)
         except (OSError, UserError) as error:
             raise UserError(f"the settings of run {run.name!r} cannot be read: {error}") from None
-        for name, check in forms.NAMING.items():
-            section, _, key = name.partition(".")
-            value = getattr(getattr(config, section), key)
-            if isinstance(value, str) and value:
-                try:
-                    check(self, value)
-                except UserError as error:
-                    raise UserError(f"run {run.name!r} names {name}={value[:200]!r}: {error}") from None
+        for name, text in forms.named_in(config):
+            try:
+                forms.NAMING[name](self, text)
+            except UserError as error:
+                raise UserError(f"run {run.name!r} names {name}={text[:200]!r}: {error}") from None
         return config
 
     def checkpoint(self, path: Path) -> Path:

@@ -5,7 +5,7 @@ A field's value is the text a person sees, read by the function that reads the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from mygpt2.config.summary import GPT2_IDS, vocabulary_size
 from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
 
+LISTS = ("list", "tables")  # kinds of settings that a field shows in TOML's notation
 MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
 MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB
 
@@ -60,7 +61,15 @@ def text_of(setting: Setting, value: Any) -> str:
     """A value as its field shows it: text as it is, nothing for an unset one, TOML's notation for the rest."""
     if value is None:
         return ""
-    return value if isinstance(value, str) and setting.kind != "list" else toml_value(value)
+    return value if isinstance(value, str) and setting.kind not in LISTS else toml_value(value)
+
+
+def named_in(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(setting, text) of what a configuration names: data, models, folders."""
+    for name in NAMING:
+        section, _, key = name.partition(".")
+        if text := text_of(settings()[name], getattr(getattr(config, section), key)):
+            yield name, text
 
 
 def texts(config: RunConfig) -> dict[str, str]:
@@ -182,6 +191,20 @@ def _usable(name: str, text: str, places: Places, problems: list[tuple[tuple[str
     return text
 
 
+def _mixture(places: Places, text: str) -> str:
+    """The text with the sources of a mixture resolved; what is no mixture the schema refuses."""
+    try:
+        given = read_toml(f"value = {text.strip()}".encode())["value"]
+    except (ValueError, KeyError):
+        return text
+    if not isinstance(given, list) or not all(isinstance(table, dict) for table in given):
+        return text
+    for table in given:
+        if isinstance(table.get("source"), str):
+            table["source"] = places.source(table["source"])
+    return toml_value(given)
+
+
 def _tokenizer(places: Places, text: str) -> str:
     known = text == "gpt2" or text.startswith("gpt2:")
     allowed = f"gpt2, gpt2:N with N from 257 to {GPT2_IDS}, a tokenizer.json or its folder"
@@ -209,6 +232,7 @@ def _hellaswag(places: Places, text: str) -> str:
 # Settings that name data, models or folders: what the page allows them to be.
 NAMING: dict[str, Callable[[Places, str], str]] = {
     "data.source": lambda places, text: places.source(text),
+    "data.mix": _mixture,
     "data.tokenizer": _tokenizer,
     "data.cache_dir": lambda places, text: str(places.path(text, "cache folder")),
     "eval.yardstick": _yardstick,

@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -23,22 +23,29 @@ CONTROL = re.compile("\x7f")
 
 
 def toml_value(value: Any) -> str:
-    """A scalar or a list of scalars in TOML's notation."""
+    """A scalar, a list, or a source of a mixture (as an inline table) in TOML's notation."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return CONTROL.sub(r"\\u007f", json.dumps(value, ensure_ascii=False))
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, Section):
+        value = value.model_dump(exclude_none=True)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
     return repr(value)
 
 
-KIND_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+KIND_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
+    "tables": "a list of tables",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of the schema. `kind` is int, float, bool, str, choice or list (of text)."""
+    """One field of the schema. `kind` is int, float, bool, str, choice, list (of text) or tables."""
 
     section: str
     key: str
@@ -80,8 +87,12 @@ def sections() -> dict[str, type[Section]]:
 @lru_cache(maxsize=1)
 def settings() -> dict[str, Setting]:
     """All settings by dotted name, in the order of the schema."""
-    rows = (_setting(s, k, info) for s, model in sections().items() for k, info in model.model_fields.items())
-    return {row.name: row for row in rows}
+    return {row.name: row for name, model in sections().items() for row in settings_of(name, model)}
+
+
+def settings_of(section: str, model: type[Section]) -> list[Setting]:
+    """The settings of a section, or of the tables of a mixture, in the order of the schema."""
+    return [_setting(section, key, info) for key, info in model.model_fields.items()]
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -112,7 +123,7 @@ def _setting(section: str, key: str, info: FieldInfo) -> Setting:
         section=section,
         key=key,
         kind=kind,
-        default=info.get_default(call_default_factory=True),
+        default=None if info.is_required() else info.get_default(call_default_factory=True),
         help=info.description or "",
         unit=extra.get("unit"),
         title=info.title or key,
@@ -135,7 +146,8 @@ def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
     if origin is Literal:
         return "choice", typing.get_args(annotation)
     if origin is list:
-        return "list", ()
+        item = typing.get_args(annotation)[0]
+        return ("tables" if isinstance(item, type) and issubclass(item, Section) else "list"), ()
     return annotation.__name__, ()
 
 

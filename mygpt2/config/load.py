@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mygpt2.config.earlier import BECAME, SEED, names_of, notice
-from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings, toml_value
+from mygpt2.config.fields import Setting, nearest, nearest_setting, sections, settings, settings_of, toml_value
+from mygpt2.config.mix import MixSource, entry_problem
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.section import Section
@@ -34,7 +35,13 @@ MOST_STRANGERS = 20  # unknown names told one by one; a file of other things has
 
 
 # Settings that came after the first names were made of hashes; unless they are used, a hash is what it was before them.
-LATER = (("train", "residual"), ("train", "parallel"), ("checkpoint", "sharded"), ("checkpoint", "keep_log"))
+LATER = (
+    ("train", "residual"),
+    ("train", "parallel"),
+    ("checkpoint", "sharded"),
+    ("checkpoint", "keep_log"),
+    ("data", "mix"),
+)
 
 
 class ConfigError(UserError):
@@ -230,6 +237,10 @@ def _bounded(value: Any) -> Any:
 def _validate(given: dict[str, Given], problems: list[str]) -> RunConfig:
     """Check each section, then the rules across sections, with bad values replaced by defaults meanwhile."""
     bad: set[str] = set()
+    mix, source = given.get("data.mix"), given.get("data.source")
+    if mix and mix.value and source and source.origin != "preset" and source.value != settings()["data.source"].default:
+        text = f"{source.place}: data.mix says what is read; take out one of the two"
+        problems.append(Problem(text, ("data.source", "data.mix")))
     parts = {name: _validate_section(name, model, given, bad, problems) for name, model in sections().items()}
     config = RunConfig.model_validate(parts)
     config = _fit_warmup(config, given) if not bad else config
@@ -255,10 +266,20 @@ def _validate_section(
             name = f"{section}.{key}"
             setting = settings()[name]
             text = f"{given[name].place} ({setting.title}): expected {setting.allowed}, for example {setting.example}"
-            problems.append(Problem(text, (name,)))
+            texts = _mix_problems(given[name], error) if setting.kind == "tables" else [text]
+            problems += [Problem(text, (name,)) for text in texts]
             bad.add(name)
             del values[key]
     return model.model_validate(values)
+
+
+def _mix_problems(given: Given, error: ValidationError) -> list[str]:
+    """A line for each thing that is wrong within a mixture."""
+    known = {setting.key: f"{setting.allowed}, for example {setting.example}" for setting in settings_of("", MixSource)}
+    places = dict.fromkeys(detail["loc"] for detail in error.errors() if detail["loc"][0] == "mix")
+    return list(dict.fromkeys(
+        entry_problem(given.value, place, known.get(str(place[2]) if len(place) > 2 else "", "")) for place in places
+    ))  # fmt: skip
 
 
 def _unwritable(text: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mygpt2.config.batch import around, batch_problem, divisors, lanes_problem
+from mygpt2.config.mix import mix_problem
 from mygpt2.config.schema import RunConfig
 
 
@@ -71,12 +72,17 @@ def profile_is_inside(config: RunConfig) -> str | None:
     )
 
 
+def mixture_is_whole(config: RunConfig) -> str | None:
+    return mix_problem(config.data.mix, config.data.order)
+
+
 RULES = (
     Rule(("model.n_head", "model.n_embd"), heads_divide_width),
     Rule(("train.batch_tokens", "model.block_size", "train.micro_batch"), batch_is_whole),
     Rule(("data.lanes", "train.batch_tokens", "model.block_size"), lanes_fit_batch),
     Rule(("schedule.warmup_steps", "train.steps"), warmup_ends),
     Rule(("log.profile", "train.steps"), profile_is_inside),
+    Rule(("data.mix", "data.order"), mixture_is_whole),
 )
 
 

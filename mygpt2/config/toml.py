@@ -9,6 +9,7 @@ import tomllib
 from typing import Any
 
 from mygpt2.config.fields import sections, settings, toml_value
+from mygpt2.config.mix import MixSource, table_values
 from mygpt2.config.schema import RunConfig
 
 
@@ -19,12 +20,23 @@ def to_toml(config: RunConfig, comments: bool = True) -> str:
         lines += ["", f"[{section}]"]
         for setting in (s for s in settings().values() if s.section == section):
             value = getattr(getattr(config, section), setting.key)
+            if setting.name == "data.source" and config.data.mix:
+                lines.append("# source: see [[data.mix]] below")
+                continue
+            if setting.kind == "tables" and value:
+                continue
             line = f"# {setting.key} is unset" if value is None else f"{setting.key} = {toml_value(value)}"
             if comments and setting.unit:
                 line += f"  # {setting.unit}"
             lines += [f"# {setting.help}"] if comments else []
             lines.append(line)
+        if section == "data":
+            lines += [line for source in config.data.mix for line in _table(source)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _table(source: MixSource) -> list[str]:
+    return ["", "[[data.mix]]", *(f"{key} = {toml_value(value)}" for key, value in table_values(source))]
 
 
 MAX_BYTES = 1 << 20  # all comments make 10 kB, and 32 prompts of the longest kind half a megabyte

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks, content_check
 from mygpt2.data.heldout import hashes_of

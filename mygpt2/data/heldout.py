@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.scan import BlockReader, Dependable, scan, spread
 from mygpt2.data.sources.faults import Unreadable

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, starting_point
 from mygpt2.data.blocks import BlockMaker, BlockPool
 from mygpt2.data.cache import TokenCache

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import no_text
 from mygpt2.data.scan import BlockReader, scan
 from mygpt2.data.sources.faults import Clock, Unreadable

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock, Unreadable
 from mygpt2.data.sources.local.unpack import Changed
 from mygpt2.data.sources.manifest import Manifest

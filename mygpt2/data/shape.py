@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mygpt2.config.batch import around, divides, divisors, lanes_problem
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import chosen
 from mygpt2.errors import UserError
 

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.checked import one_at_a_time, say_damaged, say_unwritable
 from mygpt2.data.heldout import chosen, no_text, settled
 from mygpt2.data.scan import BlockReader, Dependable, scan, spread

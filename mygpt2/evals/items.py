@@ -78,7 +78,7 @@ def items_sha256(items: Iterable[Item]) -> str:
 
 def _published(cache_dir: Path, progress: Callable[[int, int], None] | None) -> Path:
     """The published file, asked for once and kept when its content has the identity that the hub lists."""
-    from mygpt2.config.schema import DataConfig
+    from mygpt2.config.data import DataConfig
     from mygpt2.data.sources.hub.dataset import HubSource
     from mygpt2.data.sources.hub.fetch import fetch_file
 

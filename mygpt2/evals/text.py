@@ -14,8 +14,8 @@ import numpy as np
 from mygpt2.checkpoint import read_state
 from mygpt2.checkpoint.format import MANIFEST
 from mygpt2.config import RunConfig, load_config
+from mygpt2.config.data import DataConfig
 from mygpt2.config.earlier import renewed
-from mygpt2.config.schema import DataConfig
 from mygpt2.data.scan import scan
 from mygpt2.data.sources.faults import Clock, Unreadable
 from mygpt2.data.sources.hub.client import HubClient

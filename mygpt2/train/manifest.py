@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.resolve import open_settled, resolve
 from mygpt2.distributed import World

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.batch import CURSOR_FIELDS, Batch, loader_state
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Clock

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data import cache as cache_module
 from mygpt2.data import checked, validation
 from mygpt2.data.cache import TokenCache

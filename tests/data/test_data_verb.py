@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.__main__ import main
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.batch import loader_state
 from mygpt2.data.loader import Loader
 from mygpt2.data.prepare import prepare
@@ -109,7 +109,7 @@ def test_a_killed_preparation_goes_on_and_ends_with_identical_files(folder, tmp_
     prepared(folder, tmp_path / "whole", tmp_path / "c")
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from mygpt2.config.schema import DataConfig\n"
+        "from mygpt2.config.data import DataConfig\n"
         "from mygpt2.data.prepare import prepare\n"
         "from mygpt2.data.sources.resolve import open_reader, resolve\n"
         "from tests.data.hub_data import Bytes\n"

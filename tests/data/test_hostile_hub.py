@@ -9,7 +9,7 @@ import httpcore
 import httpx
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.scan import scan
 from mygpt2.data.sources import faults

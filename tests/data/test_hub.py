@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import HubSource, open_hub
 from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name, patterns_of

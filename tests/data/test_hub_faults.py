@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import Changed, HubClient, Refused

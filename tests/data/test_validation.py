@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import held_out
 from mygpt2.data.sources.faults import Clock, Outage, Unreadable
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks

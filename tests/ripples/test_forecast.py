@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.lane import Buffer
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks

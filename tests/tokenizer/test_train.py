@@ -17,7 +17,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError

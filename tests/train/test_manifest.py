@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mygpt2.board import RankInfo
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.distributed import World
 from mygpt2.train.manifest import manifest_for_all
 from tests import forks

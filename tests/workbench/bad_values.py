@@ -11,7 +11,9 @@ from mygpt2.config.fields import Setting, sections, settings
 
 WRONG_TYPE = {"int": ["many", "1.5", "true", '"3"', "[3]", "1e3", "9" * 5000, "[" * 3000],
               "float": ["fast", "nan", "inf", "true", "[0.1]"], "bool": ["maybe", "1", "yes"],
-              "list": ["The", "3", "[1]", '[""]', '["a"'], "choice": ["no-such-choice", "3"], "str": []}  # fmt: skip
+              "list": ["The", "3", "[1]", '[""]', '["a"'],
+              "tables": ["pydocs", "3", "[1]", "[{}]", '[{name = "a"}]', '[{name = "a", source = "/etc/passwd"}]'],
+              "choice": ["no-such-choice", "3"], "str": []}  # fmt: skip
 OUTSIDE = ["../elsewhere", "/etc/passwd", "~/x"]  # for settings that name a file or a folder
 NAMING = ("data.source", "data.tokenizer", "data.cache_dir", "eval.yardstick", "eval.hellaswag")
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import HubClient

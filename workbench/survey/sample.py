@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import chosen, reason_against, settled
 from mygpt2.data.inspect import shortened
 from mygpt2.data.scan import BlockReader, Stopped, spread

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.hub.names import ALLOWED
 from mygpt2.data.sources.manifest import Kind, Manifest
 from mygpt2.errors import UserError, shown

@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import chosen, settled
 from mygpt2.data.order import derive_key, permutation
 from mygpt2.data.scan import BlockReader, scan

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import Stopped
 from mygpt2.errors import UserError
 from mygpt2.tokenizer import load_tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import reason_against, settled
 from mygpt2.data.inspect import shortened
 from mygpt2.data.sources.local.unpack import compression_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mygpt2.config import load_config
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.beside import fields_of_row
 from mygpt2.errors import UserError
 from workbench import html

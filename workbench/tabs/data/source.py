@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context

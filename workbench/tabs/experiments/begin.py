@@ -309,12 +309,8 @@ def _what(context: Context, value: str) -> str:
 
 def _check_files(context: Context, arm: Arm) -> None:
     """UserError where the settings of an arm name data or models that nobody may type here."""
-    values = arm.config.model_dump(mode="json")
-    for name, check in forms.NAMING.items():
-        section, _, key = name.partition(".")
-        value = values.get(section, {}).get(key)
-        if isinstance(value, str) and value:
-            check(context, value)
+    for name, text in forms.named_in(arm.config):
+        forms.NAMING[name](context, text)
 
 
 def _steps(values: Values) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config.fields import Setting, settings
-from workbench.forms import MAX_TEXT
+from workbench.forms import LISTS, MAX_TEXT
 from workbench.html import Markup, escape
 from workbench.tabs.train.groups import Group
 from workbench.tabs.train.show import field_id
@@ -85,7 +85,7 @@ def component(setting: Setting, text: str) -> Any:
         return gr.Checkbox(text == "true", **common)
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices), value=text, allow_custom_value=True, **common)
-    lines, most = (2, 6) if setting.kind == "list" else (1, 1)  # a field that may grow is measured whenever it is set
+    lines, most = (2, 6) if setting.kind in LISTS else (1, 1)  # a field that may grow is measured whenever it is set
     empty = ("automatic" if "Unset:" in setting.help else "none") if setting.optional else None
     return gr.Textbox(text, placeholder=empty, max_length=MAX_TEXT, lines=lines,
                       max_lines=most, **common)  # fmt: skip

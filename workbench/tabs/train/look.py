@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.config import load_config
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
 from mygpt2.machine import cache_folder

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock
 from mygpt2.data.sources.hub.client import OUTAGE_S, Changed, HubClient, Refused

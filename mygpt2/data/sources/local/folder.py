@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe, read_whole
 from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.local.formats import tokens_layout

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mygpt2.config.schema import DataConfig
+from mygpt2.config.data import DataConfig
 from mygpt2.data.trace import place_of
 from mygpt2.errors import UserError
 from tests.data.corpus import write_jsonl, write_tokens, write_txt

@@ -146,7 +146,7 @@ def test_a_loss_that_is_no_number_comes_first(made):
 
 
 def test_keys_of_a_json_line_stand_beside_its_document(tmp_path):
-    from mygpt2.config.schema import DataConfig
+    from mygpt2.config.data import DataConfig
     from mygpt2.data.sources.resolve import resolve
 
     urls = [f"https://example.org/{n}" for n in range(5)]
