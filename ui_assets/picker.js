@@ -55,9 +55,8 @@ window.workbench.picker = (() => {
   // What several files together are called: the folder they came from, or how their names begin.
   function together(files, folder) {
     if (folder) return folder;
-    const names = files.map((file) => file.name);
-    let common = names[0] || "";
-    for (const name of names) while (!name.startsWith(common)) common = common.slice(0, -1);
+    let common = files[0]?.name || "";
+    for (const { name } of files) while (!name.startsWith(common)) common = common.slice(0, -1);
     common = common.replace(/\.[^.]*$/, "").replace(/[-_. 0-9]+$/, "");
     return common.length > 1 ? common : "upload";
   }
@@ -117,9 +116,8 @@ window.workbench.picker = (() => {
   }
 
   function cancel(field) {
-    if (!field.sending) return;
-    field.sending.cancelled = true;
-    field.sending.request?.abort();
+    if (field.sending) field.sending.cancelled = true;
+    field.sending?.request?.abort();
   }
 
   // Files of what was dropped, those of folders too, and the name of the folder if it was one.
@@ -201,8 +199,7 @@ window.workbench.picker = (() => {
       event.stopPropagation();
       dropped(event.dataTransfer).then(({ files, folder }) => send(field, files, folder), (error) => field.tell(error.message, true));
     };
-    const all = { dragover: over, dragenter: over, dragleave: leave, drop };
-    for (const [name, act] of Object.entries(all)) document.addEventListener(name, act, true);
+    for (const [name, act] of Object.entries({ dragover: over, dragenter: over, dragleave: leave, drop })) document.addEventListener(name, act, true);
   }
 
   function forget(field, value, seen = false) {
@@ -236,21 +233,24 @@ window.workbench.picker = (() => {
     panel = el("dialog", { className: "wb-picker", "aria-labelledby": "wb-picker-title" },
       el("header", {}, title, search, close), crumbs, list, pager, told,
       el("footer", {}, upload, file, hint, whole));
-    parts = { title, search, crumbs, list, pager, told, upload, file, hint, whole, here: null, folder: "", page: 1 };
-    search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => go(parts.folder, 1), SEARCH_MS); });
+    parts = { title, search, crumbs, list, pager, told, upload, file, hint, whole, here: null, folder: "", shown: "" };
+    search.addEventListener("input", () => { clearTimeout(timer); busy(true); timer = setTimeout(() => go(parts.folder, 1), SEARCH_MS); });
     file.addEventListener("change", () => { const files = [...file.files]; file.value = ""; if (files.length) send(open, files); });
     panel.addEventListener("keydown", keys);
     panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); }); // beside it
-    panel.addEventListener("close", () => {
-      const field = open;
-      open = null;
-      if (field?.block) { field.block.append(field.status); field.block.querySelector(".wb-pick")?.focus(); }
-    });
+    panel.addEventListener("close", () => { if (!panel.open) leave(); }); // told late: it may be open again by now
     (near.closest(".contain") || document.body).append(panel); // Gradio lets rules for narrow pages hold in there only
+  }
+
+  function leave() {
+    const field = open;
+    open = null;
+    if (field?.block) { field.block.append(field.status); field.block.querySelector(".wb-pick")?.focus(); }
   }
 
   function show(field) {
     if (!panel?.isConnected) build(field.element);
+    leave(); // the field whose closing was not told yet gets back what is its own
     open = field;
     const { title, uploads, endings, most } = field.options;
     parts.title.textContent = title;
@@ -276,31 +276,32 @@ window.workbench.picker = (() => {
     } else if (event.key === "Backspace" && at >= 0 && parts.folder) {
       event.preventDefault();
       go(parts.up || "", 1, true);
-    } else if (event.key === "Enter" && document.activeElement === parts.search && rows.length) {
+    } else if (event.key === "Enter" && document.activeElement === parts.search) {
       event.preventDefault();
-      rows[0].focus();
+      if (parts.list.matches("[aria-busy=true]")) go(parts.folder, 1, true); else rows[0]?.focus(); // rows of other words are about to go
     }
   }
+
+  const busy = (is) => parts.list.setAttribute("aria-busy", String(is));
 
   async function go(folder, page, focus = false) {
     clearTimeout(timer); // a search that was still waiting would undo this
     const field = open, turn = ++asked;
     if (!field) return;
-    parts.list.setAttribute("aria-busy", "true");
-    let found;
-    try {
-      found = await field.server.picker_list({ folder, page, search: parts.search.value });
-    } catch { found = { error: "The server does not answer; try again." }; }
+    busy(true);
+    parts.folder = folder; // words that are typed before the answer are looked for in there
+    const found = await field.server.picker_list({ folder, page, search: parts.search.value })
+      .catch(() => ({ error: "The server does not answer; try again." }));
     if (turn !== asked || open !== field) return; // someone has gone on
     draw(field, found, folder);
-    parts.list.setAttribute("aria-busy", "false");
+    busy(false);
     if (focus) (parts.list.querySelector("button") || parts.search).focus();
   }
 
   function draw(field, found, folder) {
-    if (found.error) { field.tell(found.error, true); return; }
+    if (found.error) { field.tell(found.error, true); parts.folder = parts.shown; return; }
     const words = parts.search.value.trim();
-    parts.folder = found.folder;
+    parts.folder = parts.shown = found.folder;
     crumbs(found);
     const groups = [...found.groups];
     const lately = recent(field.options.kind).map((each) => ({ ...each, detail: "", size: "", folder: "", choose: true }));
@@ -331,8 +332,7 @@ window.workbench.picker = (() => {
   }
 
   function section(field, { title, entries }) {
-    const rows = el("ul", {}, ...entries.map((entry) => row(field, entry)));
-    return el("section", {}, ...(title ? [el("h3", { textContent: title })] : []), rows);
+    return el("section", {}, ...(title ? [el("h3", { textContent: title })] : []), el("ul", {}, ...entries.map((entry) => row(field, entry))));
   }
 
   function row(field, entry) {

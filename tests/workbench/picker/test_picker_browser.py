@@ -30,6 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(120):
         (folder / "root" / "books" / f"book {number}.txt").write_text(f"{number} {TEXT}")
     (folder / "root" / "books" / "old" / "moby.jsonl").write_text('{"text": "x"}\n')
+    (folder / "root" / "whale.txt").write_text(TEXT)
     (folder / "root" / "out").symlink_to(folder / "elsewhere")
     return folder
 
@@ -80,6 +81,45 @@ def test_a_file_is_chosen_by_the_keyboard_alone_and_found_by_its_name(server: An
     page.locator("#wb-data-source .wb-pick").click()
     page.wait_for_selector(".wb-picks h3:has-text('Recent')")
     assert rows(page)[0] == "old"
+
+
+def test_a_panel_opened_again_before_its_closing_was_told_of_lists_what_can_be_chosen(
+    server: Any, browser_page: Any
+) -> None:
+    page = browser_page
+    page.goto(f"{server.url}?tab=data")
+    page.locator("#wb-data-source .wb-pick").click()
+    page.wait_for_selector(".wb-folder-row")
+    page.evaluate(
+        """() => {
+          window.closed = new Promise((done) => document.querySelector(".wb-picker").addEventListener("close", done));
+          document.querySelector(".wb-picker").close();  // a dialog says "close" later, in a task of its own
+          document.querySelector("#wb-data-source .wb-pick").click();
+        }"""
+    )
+    page.evaluate("window.closed")
+    page.wait_for_selector(".wb-folder-row", timeout=10_000)
+    assert page.evaluate("document.activeElement.type") == "search", "the focus is in the panel that is open"
+    assert page.locator(".wb-picker .wb-pick-status").count() == 1, "what an upload says is told in there"
+    for name in ("root/", "books/"):
+        page.locator(f".wb-folder-row:has-text('{name}')").click()
+        page.wait_for_selector(f".wb-crumbs [aria-current]:has-text('{name[:-1]}')")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#wb-data-source .wb-pick-status", state="attached")
+
+    waiting: list[Any] = []
+    page.route("**/component_server**", lambda route: waiting.append(route))  # the server is slow
+    page.locator("#wb-data-source .wb-pick").click()
+    page.keyboard.type("whale")
+    page.keyboard.press("Enter")  # before there is anything that could be chosen
+    page.wait_for_function("document.querySelector('.wb-picks').ariaBusy === 'true'")
+    while len(waiting) < 2:
+        page.wait_for_timeout(10)
+    for route in reversed(waiting):
+        route.continue_()
+    page.unroute("**/component_server**")
+    page.wait_for_function("document.activeElement.innerText?.includes('whale.txt')")
+    assert page.locator(".wb-crumbs").is_hidden(), "looked for where the panel stood, not where it was left last time"
 
 
 def test_files_are_brought_along_refused_and_cancelled(server: Any, browser_page: Any, place: Path) -> None:
