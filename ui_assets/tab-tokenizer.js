@@ -146,21 +146,18 @@ window.workbench.tokenizer = (() => {
     const table = make("div", { class: "wb-scroll wb-vocab-rows", tabindex: "0", role: "region", "aria-label": "vocabulary" },
       make("table", { class: "wb-table" }, make("thead", {}, make("tr", {}, ...heads)), body));
     root.replaceChildren(make("div", { class: "wb-vocab-top" }, title, tools.node), problem, detail, table, pages.node);
-    let given = props.value?.tokenizer || "", tokenizer = given, chosen = null, offset = 0, found = 0, asking = 0, timer = 0;
+    let given = props.value?.tokenizer || "", tokenizer = given, chosen = null, offset = 0, found = 0, asking = 0, looking = 0, timer = 0;
 
     const wanted = () => ({ tokenizer, query: tools.query.value, by: tools.by.value, sort: tools.sort.value, count: COUNT });
 
     async function ask(name, request) {
-      const turn = ++asking;
-      let answer;
-      try { answer = answered(await server[name](request)); } catch { answer = { error: "The server does not answer; try again." }; }
-      return turn === asking ? answer : null;
+      try { return answered(await server[name](request)); } catch { return { error: "The server does not answer; try again." }; }
     }
 
     async function list(more = {}) {
       root.setAttribute("aria-busy", "true");
-      const answer = await ask("vocabulary_page", { ...wanted(), offset, ...more });
-      if (!answer) return;
+      const turn = ++asking, answer = await ask("vocabulary_page", { ...wanted(), offset, ...more });
+      if (turn !== asking) return; // another page was asked for meanwhile
       root.removeAttribute("aria-busy");
       problem.textContent = answer.error || "";
       if (answer.error) { body.replaceChildren(); pages.where.textContent = ""; return; }
@@ -177,9 +174,9 @@ window.workbench.tokenizer = (() => {
 
     function mark() { for (const row of body.children) row.classList.toggle("wb-chosen", row.dataset.row === String(chosen)); }
 
-    async function show(id) {
-      let answer;
-      try { answer = answered(await server.vocabulary_token({ tokenizer, id })); } catch { answer = { error: "The server does not answer; try again." }; }
+    async function show(id, turn = ++looking) {
+      const answer = await ask("vocabulary_token", { tokenizer, id });
+      if (turn !== looking) return; // another token was clicked meanwhile
       detail.replaceChildren(...(answer.error ? [make("p", { class: "wb-bad" }, answer.error)] : detailNode(answer)));
       chosen = id;
       mark();
@@ -187,11 +184,13 @@ window.workbench.tokenizer = (() => {
 
     // To a token's row, in the whole list, and to its merges.
     async function jump(id, of) {
+      const turn = ++looking;
       if (of) tokenizer = of;
       clearTimeout(timer); // a search that was still to be asked for would turn the page away
       tools.query.value = "";
       await list({ id });
-      await show(id);
+      if (turn === looking) await show(id, turn);
+      if (turn !== looking) return;
       const row = body.querySelector(`[data-row="${id}"]`);
       if (row) table.scrollTop = row.offsetTop - table.clientHeight / 2;
       detail.scrollIntoView({ block: "nearest" });
@@ -201,8 +200,8 @@ window.workbench.tokenizer = (() => {
 
     async function save(format) {
       const answer = await ask("vocabulary_file", { ...wanted(), format });
-      if (answer) problem.textContent = answer.error || "";
-      if (answer && !answer.error) window.workbench.download(answer.name, answer.text, format === "csv" ? "text/csv;charset=utf-8" : "text/tab-separated-values;charset=utf-8");
+      problem.textContent = answer.error || "";
+      if (!answer.error) window.workbench.download(answer.name, answer.text, format === "csv" ? "text/csv;charset=utf-8" : "text/tab-separated-values;charset=utf-8");
     }
 
     tools.query.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(again, PAUSE); });
@@ -225,6 +224,7 @@ window.workbench.tokenizer = (() => {
     watch("value", () => {
       if (!props.value?.tokenizer || props.value.tokenizer === given) return; // said again, while another one is looked at
       given = tokenizer = props.value.tokenizer;
+      looking += 1;
       detail.replaceChildren();
       again();
     });

@@ -150,6 +150,36 @@ def test_the_vocabulary_is_searched_sorted_turned_and_taken_along(server, browse
     assert page.is_visible(".wb-vocab tr.wb-chosen")
 
 
+def test_answers_that_come_late_are_not_shown_in_place_of_what_was_asked_for_after_them(server, browser_page):
+    page, asked = browser_page, []
+    page.goto(f"{server.url}?tab=tokenizer&text= unbelievably")
+    page.wait_for_selector(".wb-vocab-rows tbody tr")
+    page.route("**/component_server**", lambda route: (
+        asked.append(route) if "vocabulary_" in (route.request.post_data or "") else route.continue_()
+    ))  # fmt: skip
+    page.evaluate("document.querySelectorAll('.wb-vocab [data-first]').forEach((one, at) => at < 2 && one.click())")
+    while len(asked) < 2:
+        page.wait_for_timeout(10)
+    for route in reversed(asked):  # the second token's first
+        with page.expect_event("requestfinished"):
+            route.continue_()
+        page.wait_for_timeout(50)
+    chosen = page.locator(".wb-vocab tr.wb-chosen")
+    assert chosen.count() == 1 and chosen.get_attribute("data-row") == "1"
+
+    asked.clear()  # a file is asked for, then a search: both come
+    page.click(".wb-menu summary >> text=Download")
+    page.get_by_role("menuitem", name="What was found, as TSV").click()
+    page.fill(".wb-vocab input", "believ")
+    while len(asked) < 2:
+        page.wait_for_timeout(10)
+    with page.expect_download():
+        for route in asked:
+            route.continue_()
+    page.wait_for_selector(".wb-vocab-pager >> text=found")
+    page.unroute("**/component_server**")
+
+
 def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_page, place):
     page = browser_page
     page.goto(f"{server.url}?tab=data&run=prepared&step=3")
