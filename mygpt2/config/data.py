@@ -28,6 +28,21 @@ class DataConfig(Section):
     text_column: str = setting(
         "text", "Field that holds the text. A column of parquet, a key of jsonl.", title="Text column", min_length=1
     )
+    min_score: float | None = setting(
+        None, "Documents with a lower score are left out, and counted. So are those without one. Unset: all are read.",
+        title="Lowest score",
+    )  # fmt: skip
+    score_column: str = setting(
+        "score", "Column of the score that data.min_score asks for. FineWeb-Edu has `score` and `int_score`.",
+        title="Score column", min_length=1,
+    )  # fmt: skip
+    language: str | None = setting(
+        None, "Documents of another language are left out, and counted. As the column spells it: `en`. Unset: all are "
+        "read.", title="Language", min_length=1,
+    )  # fmt: skip
+    language_column: str = setting(
+        "language", "Column of the language that data.language asks for.", title="Language column", min_length=1
+    )
     tokenizer: str = setting(
         "gpt2",
         "How text becomes tokens. `gpt2`, `gpt2:N` (GPT-2's first merges, N ids in all), or the path of a Hugging Face "

@@ -41,6 +41,10 @@ LATER = (
     ("checkpoint", "sharded"),
     ("checkpoint", "keep_log"),
     ("data", "mix"),
+    ("data", "min_score"),
+    ("data", "score_column"),
+    ("data", "language"),
+    ("data", "language_column"),
 )
 
 

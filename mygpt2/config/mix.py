@@ -27,6 +27,10 @@ class MixSource(Section):
         title="Most passes", unit="passes", gt=0, example="4.0",
     )  # fmt: skip
     text_column: str | None = setting(None, "Field that holds the text.", title="Text column", min_length=1)
+    min_score: float | None = setting(None, "Documents with a lower score are left out.", title="Lowest score")
+    score_column: str | None = setting(None, "Column of the score.", title="Score column", min_length=1)
+    language: str | None = setting(None, "Documents of another language are left out.", title="Language", min_length=1)
+    language_column: str | None = setting(None, "Column of the language.", title="Language column", min_length=1)
 
 
 def shares(sources: Sequence[MixSource]) -> list[float]:

@@ -26,12 +26,14 @@ from mygpt2.config.data import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.scan import BlockReader, Dependable, scan, spread
 from mygpt2.data.sources.faults import Unreadable
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.filters import Filtered
+from mygpt2.data.sources.manifest import COLUMNS, Manifest
 from mygpt2.errors import UserError, shown
 
 RANGE = 2.0**64
 PLENTY = 50  # held-out documents to be expected, from where on nobody has to look: e^-50 is the chance of none
 LARGEST = 1 << 20  # bytes of a document, to guess how many there are at least
+LEAST_KEPT = 0.01  # of the documents, from where on nobody has to look whether the filters leave enough
 LEAST = 100  # characters or ids: a step takes many passes over so little
 PIECE, PIECE_TOKENS = 2048, 512  # characters and ids of a piece at least, where the document is long enough
 
@@ -64,10 +66,12 @@ def hashes_of(documents: Sequence[Any]) -> list[int | None]:
 
 
 def reason_against(document: Any, data: DataConfig, known: int | None = None) -> str | None:
-    """Why training leaves a document out: it is not text, empty, too long or held out; None where it does not.
+    """Why training leaves a document out: it is filtered, not text, empty, too long or held out; None for none.
 
     `known`: its hash, where that was taken before.
     """
+    if isinstance(document, Filtered):
+        return document.reason
     if not isinstance(document, str | np.ndarray):
         return "not_text"
     if not len(document) or (isinstance(document, str) and document.isspace()):
@@ -105,6 +109,7 @@ def settle(manifest: Manifest, reader: BlockReader, data: DataConfig, cache_dir:
     """
     fraction = data.validation_fraction
     count = manifest.documents if manifest.documents is not None else manifest.size / LARGEST
+    count *= LEAST_KEPT if manifest.filters else 1
     if fraction <= 0 or count * fraction >= PLENTY:
         return manifest
     tokenizer = data.tokenizer if manifest.kind == "tokens" else ""
@@ -208,7 +213,9 @@ def _above(value: int) -> float:
 def no_text(manifest: Manifest, reasons: Counter[str]) -> UserError:
     """What to say of a source in which nothing can be used."""
     counts = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.most_common(4)]
-    column = f" data.text_column={manifest.text_column} or" if manifest.kind in ("parquet", "jsonl") else ""
+    column = f" data.text_column={manifest.text_column} or" if manifest.kind in COLUMNS else ""
+    if manifest.filters:
+        column = f" {manifest.filters},{column}"
     return UserError(
         f"data.source={shown(manifest.source)} holds no text to learn from ({', '.join(counts) or 'it is empty'}); "
         f"check{column} the files, or give another source"

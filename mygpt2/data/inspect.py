@@ -40,13 +40,13 @@ def describe(
     yield "fingerprint", manifest.fingerprint
     yield "files", f"{len(manifest.files):,}, {file_size(manifest.size)}"
     yield "blocks", f"{len(manifest):,} {units}"
-    documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
+    met, documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
-    yield "documents", f"{total:,}" if total is not None else f"about {documents * len(manifest) // max(blocks, 1):,}"
+    yield "documents", f"{total:,}" if total is not None else f"about {met * len(manifest) // max(blocks, 1):,}"
     if documents and tokens:
-        total = total if total is not None else documents * len(manifest) // blocks
+        total = total if total is not None else met * len(manifest) // blocks
         each = tokens / documents
-        yield "tokens", f"about {round(total * each):,} of {config.data.tokenizer} ({each:.0f} per document)"
+        yield "tokens", f"about {round(total * tokens / met):,} of {config.data.tokenizer} ({each:.0f} per document)"
         yield "bytes", f"{text_bytes / tokens:.2f} of text per token"
     if left_out:
         yield "left out", f"of the parts sampled: {', '.join(f'{n:,} {why}' for why, n in sorted(left_out.items()))}"
@@ -55,10 +55,10 @@ def describe(
 
 def _sampled(
     manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
-) -> tuple[int, int, int, int, Counter[str]]:
-    """(documents, tokens with end-of-text, bytes of text, blocks, what is left out) of a few blocks."""
+) -> tuple[int, int, int, int, int, Counter[str]]:
+    """Of a few blocks: (documents, those taken, their tokens, bytes of their text, blocks, what is left out)."""
     blocks = [block for block, _ in zip(spread(len(manifest)), range(SAMPLED_BLOCKS), strict=False)]
-    documents = tokens = text_bytes = 0
+    met = documents = tokens = text_bytes = 0
     left_out: Counter[str] = Counter()
     everything = config.data.model_copy(update={"validation_fraction": 0.0})
     readable = _documents(manifest, reader, config, blocks, left_out)
@@ -66,6 +66,7 @@ def _sampled(
         numbers, others = chosen(found, everything)
         left_out += Counter({f"documents {reason.replace('_', ' ')}": count for reason, count in others.items()})
         kept = [found[number] for number in numbers]
+        met += len(found)
         if manifest.kind == "tokens":
             check_ids(kept, tokenizer, config.data)
             text_bytes += sum(len(tokenizer.decode_bytes(x)) for x in kept)
@@ -74,7 +75,7 @@ def _sampled(
         ids = kept if manifest.kind == "tokens" else tokenizer.encode_batch(kept)
         documents += len(ids)
         tokens += sum(len(x) + 1 for x in ids)
-    return documents, tokens, text_bytes, len(readable), left_out
+    return met, documents, tokens, text_bytes, len(readable), left_out
 
 
 def _documents(

@@ -42,7 +42,10 @@ CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
 SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
-TEXT = ("data.validation_fraction", "data.validation_tokens", "data.max_document_chars")  # that losses are of
+TEXT = (  # that losses are of
+    "data.validation_fraction", "data.validation_tokens", "data.max_document_chars",
+    "data.min_score", "data.score_column", "data.language", "data.language_column",
+)  # fmt: skip
 NO_AXIS = (*FIXED, *TEXT, "train.steps", "train.batch_tokens")  # arms would not compare
 
 

@@ -42,7 +42,10 @@ from mygpt2.run_dir.liveness import rank_states
 from mygpt2.run_dir.paths import RunDir
 
 KIND = "judge"
-TEXT = ("source", "text_column", "tokenizer", "validation_fraction", "validation_tokens", "max_document_chars")
+TEXT = (
+    "source", "text_column", "min_score", "score_column", "language", "language_column", "tokenizer",
+    "validation_fraction", "validation_tokens", "max_document_chars",
+)  # fmt: skip
 SAME_MODELS = "both came to the same weights to the bit: what was changed has no effect here, and nothing is to decide"
 Say = Callable[[str], None]
 

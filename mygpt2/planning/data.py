@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import GPT2_IDS
+from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.hub.names import FINEWEB_EDU, parse_name
 from mygpt2.errors import UserError
 from mygpt2.planning.speed import Observed
@@ -26,6 +27,10 @@ BYTES_PER_TOKEN = {
 }  # fmt: skip
 ENOUGH_OF_A_PASS = 0.05  # below that share a run's count of epochs says too little about the whole
 MOST_ENTRIES = 5_000  # a folder with more is not worth the wait: somebody may be typing its name
+TEXT = (
+    "source", "tokenizer", "validation_fraction", "text_column", "min_score", "score_column", "language",
+    "language_column",
+)  # fmt: skip
 KNOWN = (".parquet", ".jsonl", ".txt", ".bin", ".gz", ".zst")
 
 
@@ -44,6 +49,7 @@ def source_size(config: RunConfig, vocab_size: int, observed: Sequence[Observed]
         return seen
     source, training = config.data.source, 1 - config.data.validation_fraction
     held = f", less {config.data.validation_fraction:.3g} held out" if config.data.validation_fraction else ""
+    held += ", before what its filters leave out" if Filters.of(config.data) else ""
     if source == "pydocs":
         return _from_pydocs(cache, vocab_size, training, held)
     path = Path(os.path.expanduser(source))
@@ -68,8 +74,7 @@ def _from_runs(config: RunConfig, observed: Sequence[Observed]) -> SourceSize | 
     d = config.data
     same = [
         o for o in observed
-        if (o.config.data.source, o.config.data.tokenizer, o.config.data.validation_fraction, o.config.data.text_column)
-        == (d.source, d.tokenizer, d.validation_fraction, d.text_column) and o.epochs >= ENOUGH_OF_A_PASS
+        if all(getattr(o.config.data, name) == getattr(d, name) for name in TEXT) and o.epochs >= ENOUGH_OF_A_PASS
     ]  # fmt: skip
     if not same:
         return None

@@ -39,7 +39,8 @@ HARMLESS = (
 )  # fmt: skip
 # What the batches depend on beside the context, which is FIXED.
 ORDER = (
-    "data.source", "data.text_column", "data.order", "data.seed", "data.lanes", "data.window", "data.buffer_documents",
+    "data.source", "data.text_column", "data.min_score", "data.score_column", "data.language", "data.language_column",
+    "data.order", "data.seed", "data.lanes", "data.window", "data.buffer_documents",
     "data.validation_fraction", "data.max_document_chars", "train.batch_tokens",
 )  # fmt: skip
 BESIDE = ("data.checksums", "blocks.checks")  # of the run folder: what the data was, so that a change does not pass

@@ -1,8 +1,8 @@
 """What a run leaves out of its data: counted over all ranks, told, and an alert where it is more than a thousandth.
 
 Documents that are empty, not text or too long; blocks in quarantine; cached tokens that were damaged (made anew,
-nothing is lost); lines of the run's logs for which there was no room. Held-out documents are left out on purpose and
-not here.
+nothing is lost); lines of the run's logs for which there was no room. Documents that a filter leaves out are told by
+its reason, without an alert. Held-out documents are left out on purpose and not here.
 The limit on blocks in quarantine is kept here as well: over all ranks, so that it ends a run in the same step on any
 number of them.
 """
@@ -22,6 +22,7 @@ from mygpt2.distributed import World
 from mygpt2.train.record import Recorder
 
 ALERT_SHARE = 1e-3
+NOT_HERE = ("met", "held_out")  # of what a batch counts
 ENOUGH = 1000  # of a kind, from which on a share says something before the run has ended
 DOCUMENTS = ("empty", "not_text", "too_long")
 NAMED_BLOCKS = 20  # in an event
@@ -75,7 +76,7 @@ class LeftOut:
     def _counts(self) -> Counter[str]:
         """What this rank leaves out; no entry where that is nothing."""
         left_out = self._batch.left_out if self._batch else Counter()
-        counts = Counter({kind: left_out[kind] for kind in DOCUMENTS})
+        counts = Counter({kind: count for kind, count in left_out.items() if kind not in NOT_HERE})
         counts["blocks"] = len(self._batch.quarantine) if self._batch else 0
         cache, writer = self._loader.cache, self._recorder.writer
         counts["cache_entries"] = cache.corrupt if cache else 0
@@ -99,11 +100,13 @@ class LeftOut:
             named = sorted(reasons.items(), key=lambda item: item[0])[:NAMED_BLOCKS]
             where = {self._loader.manifest.describe(block): why for block, why in named}
             self._recorder.event(
-                "left_out", step=step, counts={kind: counts[kind] for kind in _WORDS}, of=dict(of),
-                share=max(shares.values()), blocks=where,
+                "left_out", step=step, counts={kind: counts[kind] for kind in (*_WORDS, *_filtered(counts))},
+                of=dict(of), share=max(shares.values()), blocks=where,
             )  # fmt: skip
             self._recorder.say(f"left out of the data so far: {_sentence(counts, of)}{_places(where)}")
         for kind, share in shares.items():
+            if kind not in _WORDS:
+                continue
             large = last or kind == "blocks" or of[_whole(kind)] >= ENOUGH
             if self._world.lead and share > ALERT_SHARE and large and kind not in self._alerted:
                 self._alerted.add(kind)
@@ -114,12 +117,18 @@ class LeftOut:
 
 def _whole(kind: str) -> str:
     """What a kind is a share of."""
-    return "documents" if kind in DOCUMENTS else kind
+    return "documents" if kind in DOCUMENTS or kind not in _WORDS else kind
+
+
+def _filtered(counts: Counter[str]) -> list[str]:
+    """The reasons of filters, which are words by themselves."""
+    return sorted(kind for kind in counts if kind not in _WORDS)
 
 
 def _sentence(counts: Counter[str], of: Counter[str]) -> str:
-    documents = [f"{counts[kind]:,} {_WORDS[kind]}" for kind in DOCUMENTS if counts[kind]]
-    total = sum(counts[kind] for kind in DOCUMENTS)
+    kinds = [kind for kind in (*DOCUMENTS, *_filtered(counts)) if counts[kind]]
+    documents = [f"{counts[kind]:,} {_WORDS.get(kind, kind)}" for kind in kinds]
+    total = sum(counts[kind] for kind in kinds)
     told = [f"{total:,} of {of['documents']:,} documents ({', '.join(documents)})"] if total else []
     others = [kind for kind in _WORDS if kind not in DOCUMENTS and counts[kind]]
     return "; ".join([*told, *(f"{counts[kind]:,} of {of[kind]:,} {_WORDS[kind]}" for kind in others)])

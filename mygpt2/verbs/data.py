@@ -187,6 +187,7 @@ def _opened(config: RunConfig, whole: bool = False) -> Iterator[tuple[Manifest, 
 
 
 def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
+    from mygpt2.data.sources.filters import Filters
     from mygpt2.data.sources.hub.dataset import HubSource
     from mygpt2.data.sources.hub.fetch import check_space, fetch_file, fetch_text, place_of
     from mygpt2.machine import cache_folder
@@ -196,6 +197,10 @@ def _fetch(args: argparse.Namespace, config: RunConfig) -> int:
         raise UserError(f"source={source} is on this machine already; fetch takes a dataset on the hub")
     if args.files is not None and args.files < 1:
         raise UserError(f"--files {args.files} fetches nothing; give 1 or more, or leave it out for all")
+    if args.text_only and (filters := Filters.of(config.data)):
+        raise UserError(
+            f"--text-only leaves out the columns that {filters} looks at; fetch without --text-only, or without filters"
+        )
     out = args.out or Path("data") / source.replace("/", "--").replace(":", "--").replace("@", "--")
     caches = cache_folder(config.data.cache_dir)
     with HubSource(source, config.data, caches) as hub:

@@ -119,7 +119,7 @@ class Memory:
 
     @property
     def manifest(self) -> Manifest:
-        digest = hashlib.sha256(json.dumps(self.blocks).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.blocks, default=repr).encode()).hexdigest()
         table = make_blocks(0, range(len(self.blocks)), 0, -1, [len(b) for b in self.blocks])
         return Manifest("memory", "parquet", None, "text", (SourceFile("memory", self.size, digest),), table)
 

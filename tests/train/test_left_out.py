@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.filters import Filtered
 from mygpt2.errors import UserError
 from mygpt2.train.left_out import LeftOut
 from tests.data.corpus import Memory, Ranks, config, memory, texts
@@ -124,6 +125,22 @@ def test_documents_left_out_are_added_up_over_the_ranks(ranks, tmp_path):
     assert last["share"] == pytest.approx(1 / 6)
     assert len(run.events("left_out")) < 12  # told when it has doubled, not at every step
     assert len(run.events("alert")) == 2  # a kind each
+
+
+def test_what_a_filter_leaves_out_is_told_with_its_reason_and_raises_no_alert(tmp_path):
+    source = Memory([[*texts(4, b * 4), Filtered("score below 3"), Filtered("no score")] for b in range(40)])
+    with Watched(config(validation_fraction=0.0), tmp_path, 2, source) as run:
+        while not run.run.last or min(batch.epoch for batch in run.run.last) < 1:
+            run.step()
+        run.finish()
+    last = run.events("left_out")[-1]
+    assert last["counts"]["score below 3"] == last["counts"]["no score"] >= 40
+    assert last["of"]["documents"] == 6 * last["counts"]["no score"] and last["counts"]["empty"] == 0
+    assert last["share"] == pytest.approx(1 / 6) and not run.events("alert")
+    count = last["counts"]["no score"]
+    assert (
+        f"{2 * count} of {6 * count} documents ({count} no score, {count} score below 3)" in run.recorders[0].said[-1]
+    )
 
 
 def test_documents_of_which_all_are_left_out_are_counted_though_their_blocks_make_no_window(tmp_path):

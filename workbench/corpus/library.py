@@ -12,6 +12,7 @@ from typing import Any
 from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.faults import Outage, Unreadable
+from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import hub_cache
 from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
@@ -113,7 +114,7 @@ class Library:
 
         TryAgain and UserError as `resolve` has them.
         """
-        key = data.source, data.text_column, tokenizer.fingerprint if tokenizer else ""
+        key = data.source, f"{data.text_column} {Filters.of(data) or ''}", tokenizer.fingerprint if tokenizer else ""
         with self._lock:
             if key in self._opened and not fresh:
                 self._opened.move_to_end(key)

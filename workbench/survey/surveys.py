@@ -14,6 +14,7 @@ from typing import Any
 
 from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import Stopped
+from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.local.find import find
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder, home_path
@@ -27,7 +28,7 @@ NICENESS = 10
 MOST_STATS = 20_000  # files whose size and time tell whether a source has changed
 
 log = logging.getLogger("workbench")
-Key = tuple[str, str, str, float, int]
+Key = tuple[str, str, str, float, int, Filters | None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class Surveys:
 
 
 def _key(data: DataConfig) -> Key:
-    return data.source, data.text_column, data.tokenizer, data.validation_fraction, data.max_document_chars
+    settings = data.text_column, data.tokenizer, data.validation_fraction, data.max_document_chars
+    return data.source, *settings, Filters.of(data)
 
 
 def _identity(data: DataConfig) -> Any:

@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mygpt2.data.sources.filters import Filters
 from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
 Kind = Literal["parquet", "jsonl", "txt", "tokens"]
+COLUMNS: tuple[Kind, ...] = ("parquet", "jsonl")  # kinds whose documents are a column of several, or a key
 
 # One block. `part`: the row group of a parquet file, else the running number of the block in its file.
 # `start`, `stop`: rows within the row group (parquet), bytes (jsonl, txt), tokens (tokens); stop = -1: to the end.
@@ -55,6 +57,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     share: float | None = None  # of the documents, held out of a small source in place of data.validation_fraction
     pieces: int = 0  # that each document of a source of one is cut into; 0: documents are whole
+    filters: Filters | None = None  # what is asked of a document's other columns
 
     def __post_init__(self) -> None:
         blocks = np.ascontiguousarray(self.blocks, dtype=BLOCK)
@@ -71,12 +74,14 @@ class Manifest:
         """SHA-256 (hex) of what identifies the data."""
         content: dict[str, Any] = {
             "kind": self.kind,
-            "text_column": self.text_column if self.kind in ("parquet", "jsonl") else "",
+            "text_column": self.text_column if self.kind in COLUMNS else "",
             "files": [[f.name, f.size, f.identity] for f in self.files],
             "blocks": hashlib.sha256(self.blocks.tobytes()).hexdigest(),
         }
         if self.pieces:
             content["pieces"] = self.pieces
+        if self.filters:
+            content["filters"] = self.filters.identity
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
@@ -102,10 +107,10 @@ class Manifest:
     def block_identity(self, block: int) -> list[Any]:
         """What a block's content depends on, JSON-ready: a key for caches."""
         row = self.blocks[block]
-        column = self.text_column if self.kind in ("parquet", "jsonl") else ""
+        column = self.text_column if self.kind in COLUMNS else ""
         files = [[f.size, f.identity] for f in self.files_of(block)]
-        pieces = [self.pieces] if self.pieces else []
-        return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"]), *pieces]
+        more = [each for each in (self.pieces, self.filters and self.filters.identity) if each]
+        return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"]), *more]
 
     def describe(self, block: int) -> str:
         """Where a block is, for a person: file name and part."""
@@ -126,6 +131,7 @@ class Manifest:
             "blocks": {name: self.blocks[name].tolist() for name in BLOCK.names or ()},
             "notes": list(self.notes),
             **({"share": self.share, "pieces": self.pieces} if self.share is not None or self.pieces else {}),
+            **({"filters": self.filters.identity} if self.filters else {}),
         }
 
     @classmethod
@@ -140,6 +146,7 @@ class Manifest:
             notes=tuple(d["notes"]),
             share=d.get("share"),
             pieces=d.get("pieces", 0),
+            filters=Filters(**found) if (found := d.get("filters")) else None,
         )
 
 

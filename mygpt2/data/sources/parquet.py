@@ -102,6 +102,12 @@ def row_texts(source: pq.ParquetFile, group: int, column: str, start: int = 0, s
     return texts
 
 
+def row_numbers(source: pq.ParquetFile, group: int, column: str, start: int = 0, stop: int = -1) -> list[Any]:
+    """The numbers of rows [start, stop) of a row group, of all of it where stop is -1; None for nulls."""
+    numbers = source.read_row_group(group, columns=[column], use_threads=False).column(0)
+    return list((numbers if stop < 0 else numbers.slice(start, stop - start)).to_pylist())
+
+
 def _too_much(size: int, limit: int) -> str:
     return f"{size:,} bytes in it become more than {limit >> 20} MB of text; write it again"
 

@@ -10,6 +10,7 @@ import numpy as np
 from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import reason_against, settled
 from mygpt2.data.inspect import shortened
+from mygpt2.data.sources.filters import Filtered
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.errors import UserError
@@ -99,10 +100,14 @@ def documents_page(opened: Opened, block: int, page: Any, data: DataConfig) -> t
 def line_of(opened: Opened, number: int, document: Any, data: DataConfig) -> DocumentLine:
     text = opened.as_text(document)
     if text is None:
-        return DocumentLine(number, 0, 0, use_of(document, data), "(not text)")
+        return DocumentLine(number, 0, 0, use_of(document, data), _no_text(document))
     return DocumentLine(
         number, len(text), len(text.encode(errors="replace")), use_of(document, data), shortened(text) or "(empty)"
     )
+
+
+def _no_text(document: Any) -> str:
+    return "(left out by a filter)" if isinstance(document, Filtered) else "(not text)"
 
 
 def use_of(document: Any, data: DataConfig) -> str:
@@ -119,7 +124,7 @@ def whole_document(opened: Opened, block: int, number: Any) -> tuple[str, str]:
     text = opened.as_text(found[number])
     where = f"{opened.manifest.describe(block)}, document {number}"
     if text is None:
-        return where, "(not text)"
+        return where, _no_text(found[number])
     cut = f"\n\n... {len(text) - MOST_TEXT:,} further characters" if len(text) > MOST_TEXT else ""
     return where, text[:MOST_TEXT] + cut
 

@@ -71,10 +71,11 @@ def left_out_words(event: Mapping[str, Any]) -> str:
     """What the run has left out of its data so far, by kind; "" for nothing."""
     counts, of = (found if isinstance(found := event.get(key), dict) else {} for key in ("counts", "of"))
     known = {str(kind): count for kind, value in counts.items() if (count := whole(value))}
-    documents = {kind: known.pop(kind) for kind in DOCUMENTS if kind in known}
+    filtered = sorted(kind for kind in known if kind not in LEFT_OUT)  # by their reasons, which are words
+    documents = {kind: known.pop(kind) for kind in (*DOCUMENTS, *filtered) if kind in known}
     parts = []
     if documents:
-        kinds = ", ".join(f"{count:,} {LEFT_OUT[kind]}" for kind, count in documents.items())
+        kinds = ", ".join(f"{count:,} {LEFT_OUT.get(kind, kind)}" for kind, count in documents.items())
         parts.append(f"{sum(documents.values()):,}{_of(of.get('documents'))} documents ({kinds})")
     parts += [f"{count:,}{_of(of.get(kind))} {LEFT_OUT.get(kind, kind)}" for kind, count in known.items()]
     return f"Left out so far: {'; '.join(parts)}." if parts else ""

@@ -24,6 +24,8 @@ _GROUPS = (
     Group("length", "Length", ("train.steps", "train.batch_tokens")),
     Group("rate", "Rate", ("optimizer.name", "optimizer.lr", "optimizer.muon_lr", "schedule.name",
                            "schedule.warmup_steps", "schedule.min_lr_ratio")),
+    Group("filters", "Filters of the text",
+          ("data.min_score", "data.score_column", "data.language", "data.language_column"), folded=True),
     Group("evaluation", "Evaluation and checkpoints",
           ("eval.", "data.validation_fraction", "data.validation_tokens", "sample.", "checkpoint."), folded=True),
     Group("speed", "Speed and devices",

@@ -21,7 +21,10 @@ from workbench.survey.sample import Survey
 from workbench.survey.surveys import Look
 
 # The settings that a look depends on, and those that say how often a run reads what was found.
-SOURCE = ("data.source", "data.tokenizer", "data.text_column", "data.validation_fraction", "data.max_document_chars")
+SOURCE = (
+    "data.source", "data.tokenizer", "data.text_column", "data.validation_fraction", "data.max_document_chars",
+    "data.min_score", "data.score_column", "data.language", "data.language_column",
+)  # fmt: skip
 LENGTH = ("train.steps", "train.batch_tokens")
 MANY_PASSES, GOOD_PASSES = 8, 4  # repeated text is nearly as good as new text up to four times (arXiv 2305.16264)
 MOST_NOTES = 4

@@ -25,6 +25,7 @@ import yaml
 from mygpt2.config.data import DataConfig
 from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.faults import Clock, Outage, OutageClock
+from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.hub.client import OUTAGE_S, Changed, HubClient, Refused
 from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name, patterns_of
 from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
@@ -79,7 +80,7 @@ class HubSource:
                 f"source={source} is on the hub and HF_HUB_OFFLINE forbids to ask it; unset that, or give the path "
                 "of a local copy"
             )
-        self.data, self.cache = data, hub_cache(cache_dir)
+        self.data, self.cache, self.filters = data, hub_cache(cache_dir), Filters.of(data)
         self.clock = clock or Clock()
         self._own = client is None
         self.client = client or HubClient(clock=self.clock, budget_s=data.outage_minutes * 60)
@@ -112,7 +113,7 @@ class HubSource:
         blocks, more = self._blocks(files, progress)
         made = Manifest(
             self.name.source, "parquet", commit, self.data.text_column, tuple(files), make_blocks(*blocks.T),
-            (*notes, *more),
+            (*notes, *more), filters=self.filters,
         )  # fmt: skip
         keep_checked(path, made.to_dict(), self.cache.parent)
         return made
@@ -148,7 +149,8 @@ class HubSource:
 
     def _cache_path(self, commit: str) -> Path:
         name, endpoint = self.name, self.client.endpoint
-        what = (LAYOUT, endpoint, name.source, self.data.text_column, commit)
+        filters = (str(self.filters.identity),) if self.filters else ()
+        what = (LAYOUT, endpoint, name.source, self.data.text_column, commit, *filters)
         return self.cache / "manifests" / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.json"
 
     def _info(self, whole: bool = False) -> dict[str, Any]:
@@ -225,7 +227,10 @@ class HubSource:
 
         def one(i: int) -> tuple[list[tuple[int, int, int, int, int]], int]:
             metadata = self.footer(files[i])
-            check_text_column(metadata.schema.to_arrow_schema(), column, files[i].name)
+            schema = metadata.schema.to_arrow_schema()
+            check_text_column(schema, column, files[i].name)
+            if self.filters:
+                self.filters.check(schema, files[i].name)
             rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             sizes = [text_chunk(metadata, g, column).total_uncompressed_size for g in range(len(rows))]
             return [(i, g, 0, -1, n) for g, n in enumerate(rows) if n], max(sizes, default=0)

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.checked import say_unwritable
 from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.filters import row_documents
 from mygpt2.data.sources.hub.client import Changed, HubClient, Refused
+from mygpt2.data.sources.local.unpack import Damaged
 from mygpt2.data.sources.manifest import Manifest, SourceFile
-from mygpt2.data.sources.parquet import check_text_column, chunk_range, row_texts, text_chunk
+from mygpt2.data.sources.parquet import check_text_column, chunk_range, text_chunk
 from mygpt2.errors import TryAgain, UserError
 from mygpt2.files import replace_file
 
@@ -23,6 +25,7 @@ FIRST_TAIL = 256 * 1024  # bytes: holds the footer of most files; FineWeb-Edu's 
 LEAST_TAIL = 64 * 1024
 KEPT_IN_MEMORY = 64  # parsed footers
 FETCHES = 3  # of bytes that turn out to be no parquet
+GAP = 64 << 10  # bytes between two columns that are fetched along, as another request would take longer
 
 
 class Footers:
@@ -77,13 +80,13 @@ def _footer_size(tail: bytes) -> int:
 
 
 class HubParquetReader:
-    """Reads the texts of a row group by one range request. Thread-safe."""
+    """Reads the texts of a row group by one range request, or two with the columns of filters. Thread-safe."""
 
     def __init__(self, manifest: Manifest, client: HubClient, footers: Footers) -> None:
         self._manifest, self._client, self._footers = manifest, client, footers
 
     def read(self, block: int) -> list[Any]:
-        """The text column of a block. Raises Outage for what may pass, Unreadable for what will not."""
+        """The documents of a block. Raises Outage for what may pass, Unreadable for what will not."""
         file = self._manifest.file_of(block)
         problem = ""
         try:
@@ -92,7 +95,7 @@ class HubParquetReader:
                     return self._read(file, block)
                 except (pa.ArrowException, OSError) as error:
                     problem = " ".join(str(error).split())[:200]
-        except Changed as error:
+        except (Changed, Damaged) as error:
             raise Unreadable(block, f"{file.name}: {error}") from error
         except Refused as error:
             if error.status in (401, 403):
@@ -105,20 +108,35 @@ class HubParquetReader:
 
     def _read(self, file: SourceFile, block: int) -> list[Any]:
         row = self._manifest.blocks[block]
-        group, column = int(row["part"]), self._manifest.text_column
+        group, column, filters = int(row["part"]), self._manifest.text_column, self._manifest.filters
         metadata = self._footers.get(file)
-        check_text_column(metadata.schema.to_arrow_schema(), column, file.name)
-        start, stop = chunk_range(text_chunk(metadata, group, column))
-        raw = self._client.part(file, start, stop)
-        source = pa.PythonFile(Sparse(file.size, [(start, raw)]), mode="r")
+        schema = metadata.schema.to_arrow_schema()
+        check_text_column(schema, column, file.name)
+        if filters:
+            filters.check(schema, file.name)
+        columns = {column, *(filters.columns.values() if filters else ())}
+        ranges = together([chunk_range(text_chunk(metadata, group, each)) for each in columns])
+        parts = [(start, self._client.part(file, start, stop)) for start, stop in ranges]
+        source = pa.PythonFile(Sparse(file.size, parts), mode="r")
         parquet = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
-        texts = row_texts(parquet, group, column)
-        if len(texts) != row["rows"]:
-            raise OSError(f"{len(texts)} rows where the footer promises {row['rows']}")
-        return texts
+        documents = row_documents(parquet, column, filters, group)
+        if len(documents) != row["rows"]:
+            raise OSError(f"{len(documents)} rows where the footer promises {row['rows']}")
+        return documents
 
     def close(self) -> None:
         self._client.close()
+
+
+def together(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Byte ranges in order, those less than GAP apart as one."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start - joined[-1][1] < GAP:
+            start, before = joined.pop()
+            stop = max(before, stop)
+        joined.append((start, stop))
+    return joined
 
 
 class Sparse(io.RawIOBase):

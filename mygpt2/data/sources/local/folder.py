@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.config.data import DataConfig
+from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, Described, describe, read_whole
 from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.local.formats import tokens_layout
 from mygpt2.data.sources.local.unpack import compression_of
-from mygpt2.data.sources.manifest import Kind, Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.manifest import COLUMNS, Kind, Manifest, SourceFile, make_blocks
 from mygpt2.data.sources.parquet import check_text_column, text_chunk
 from mygpt2.errors import UserError, first_line, listed, shown
 
@@ -35,18 +36,23 @@ Blocks = list[tuple[int, ...]]  # rows of the block table: five numbers each
 def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None = None) -> Manifest:
     """The manifest of a file or folder, or of its files of one kind. UserError when it cannot be used."""
     found = find(path, only)
-    kind = found.kind
+    kind, filters = found.kind, Filters.of(data)
+    if filters and kind not in COLUMNS:
+        raise UserError(
+            f"{filters} cannot be asked of data.source={shown(source)}: its {kind} files have no columns; allowed: "
+            f"sources of {', '.join(COLUMNS)}; unset it, or give one of these"
+        )
     with ThreadPoolExecutor(min(READERS, len(found.paths))) as pool:
         described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))
         files = [d.file for d in described]
         if kind == "parquet":
-            blocks, notes = _parquet_blocks(files, data.text_column, pool)
+            blocks, notes = _parquet_blocks(files, data.text_column, filters, pool)
         elif kind == "tokens":
             blocks, notes = _token_blocks(files)
         else:
             notes = _encoding_notes(described)
             if kind == "jsonl":
-                notes += _key_notes(described, data.text_column)
+                notes += _key_notes(described, data.text_column, filters)
             blocks, more = _byte_blocks(files, whole_small_files=kind == "txt")
             notes += more
     if not blocks:
@@ -54,7 +60,8 @@ def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None =
             f"data.source={shown(source)} holds no data: its {len(files)} {kind} files are empty; give another folder"
         )
     table = make_blocks(*np.array(blocks, dtype=np.int64).T)
-    return Manifest(source, kind, None, data.text_column, tuple(files), table, (*found.notes, *notes))
+    notes = [*found.notes, *notes]
+    return Manifest(source, kind, None, data.text_column, tuple(files), table, tuple(notes), filters=filters)
 
 
 def _encoding_notes(described: list[Described]) -> list[str]:
@@ -73,9 +80,11 @@ def _encoding_notes(described: list[Described]) -> list[str]:
     ]
 
 
-def _parquet_blocks(files: list[SourceFile], column: str, pool: ThreadPoolExecutor) -> tuple[Blocks, list[str]]:
+def _parquet_blocks(
+    files: list[SourceFile], column: str, filters: Filters | None, pool: ThreadPoolExecutor
+) -> tuple[Blocks, list[str]]:
     """A block for each row group; several for a large one."""
-    groups = list(pool.map(lambda file: _row_groups(file, column), files))
+    groups = list(pool.map(lambda file: _row_groups(file, column, filters), files))
     total = sum(size for group in groups for _, size in group)
     part_bytes = max(LEAST_BLOCK * 4, min(2 * BLOCK_BYTES, total // (SMALL_SET // 2)))
     blocks: Blocks = []
@@ -97,7 +106,7 @@ def _parquet_blocks(files: list[SourceFile], column: str, pool: ThreadPoolExecut
     return blocks, [note] if divided else []
 
 
-def _row_groups(file: SourceFile, column: str) -> list[tuple[int, int]]:
+def _row_groups(file: SourceFile, column: str, filters: Filters | None) -> list[tuple[int, int]]:
     """(rows, uncompressed bytes of the text column) of every row group."""
     where = shown(file.location)
     try:
@@ -108,6 +117,8 @@ def _row_groups(file: SourceFile, column: str) -> list[tuple[int, int]]:
             f"{where} is not a readable parquet file ({first_line(error)}); remove it or fetch it again"
         ) from error
     check_text_column(schema, column, where)
+    if filters:
+        filters.check(schema, where)
     found = []
     for number in range(metadata.num_row_groups):
         rows, chunk = metadata.row_group(number).num_rows, text_chunk(metadata, number, column)
@@ -170,9 +181,17 @@ def _token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:
     return blocks, []
 
 
-def _key_notes(described: list[Described], key: str) -> list[str]:
-    """What is told of jsonl files that begin without the key. UserError where the first file does."""
+def _key_notes(described: list[Described], key: str, filters: Filters | None) -> list[str]:
+    """What is told of jsonl files that begin without the keys. UserError where the first file does."""
     held = [d for d in described if d.first is not None]
+    notes = _without_key(held, key)
+    if held and filters:
+        filters.check_names(list(held[0].first), f"the first line of {shown(held[0].file.location)}")
+        notes += [note for column in filters.columns.values() for note in _without_key(held, column)]
+    return notes
+
+
+def _without_key(held: list[Described], key: str) -> list[str]:
     odd = [d for d in held if not isinstance(d.first, dict) or key not in d.first]
     if not odd:
         return []

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.data.sources.faults import Outage, Unreadable
+from mygpt2.data.sources.filters import Filters, row_documents
 from mygpt2.data.sources.local.encoding import as_utf8, text_of
 from mygpt2.data.sources.local.textfiles import line_range, split_text, text_range
 from mygpt2.data.sources.local.unpack import Changed, Damaged, whole
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.parquet import row_texts
 from mygpt2.errors import first_line
 
 OPEN_FILES = 8  # per thread; blocks come from all over the set, and every open file holds its footer
@@ -99,25 +99,28 @@ class ParquetReader(LocalReader):
         if not hasattr(self._local, "open"):
             self._local.open = lru_cache(OPEN_FILES)(partial(pq.ParquetFile, page_checksum_verification=True))
         source = self._local.open(self._path(row))
-        return row_texts(source, int(row["part"]), self.manifest.text_column, int(row["start"]), int(row["stop"]))
+        place = int(row["part"]), int(row["start"]), int(row["stop"])
+        return row_documents(source, self.manifest.text_column, self.manifest.filters, *place)
 
 
 class JsonlReader(LocalReader):
     """Lines of JSON objects. A line belongs to the block where it starts; what is not an object counts as not text."""
 
     def _documents(self, row: np.void) -> list[Any]:
-        key = self.manifest.text_column
+        key, filters = self.manifest.text_column, self.manifest.filters
         lines = self._text(row, line_range).split(b"\n")
-        return [json_text(line, key) for line in lines if line and not line.isspace()]
+        return [json_text(line, key, filters) for line in lines if line and not line.isspace()]
 
 
-def json_text(line: bytes, key: str) -> Any:
-    """The value of `key` in a line of JSON, or None."""
+def json_text(line: bytes, key: str, filters: Filters | None = None) -> Any:
+    """The value of `key` in a line of JSON as the filters have it, or None."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # RecursionError: brackets in brackets without end
         return None
-    return record.get(key) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    return record.get(key) if filters is None else filters.of_record(record.get(key), record)
 
 
 class TextReader(LocalReader):

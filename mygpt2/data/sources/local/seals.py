@@ -61,9 +61,10 @@ def pieces_of(manifest: Manifest, number: int) -> list[Piece]:
     if manifest.kind == "parquet":
         try:
             metadata = pq.read_metadata(file.location)
+            columns = {manifest.text_column, *(manifest.filters.columns.values() if manifest.filters else ())}
             for group in sorted({int(part) for part in rows["part"]}):
-                chunk = text_chunk(metadata, group, manifest.text_column)
-                pieces.append((*chunk_range(chunk), f"row group {group}"))
+                chunks = [text_chunk(metadata, group, column) for column in columns]
+                pieces += [(*chunk_range(chunk), f"row group {group}") for chunk in chunks]
         except (OSError, ValueError, pa.ArrowException):  # no row group can be told: the file is one part
             pieces = []
     elif len(rows) and (rows["stop"] >= 0).all():

@@ -176,8 +176,10 @@ class SourceWatch:
 
     def _of_folder(self, location: str) -> SealFile:
         """What the cache remembers of the files in the folder of one of them."""
-        what = json.dumps([os.path.dirname(location), self._manifest.kind, self._manifest.text_column])
-        name = hashlib.sha256(what.encode()).hexdigest()[:32]
+        manifest = self._manifest
+        what = [os.path.dirname(location), manifest.kind, manifest.text_column]
+        what += sorted(manifest.filters.columns.values()) if manifest.filters else []  # their bytes are parts as well
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
         if name not in self._folders:
             path = self._cache_dir / "seals" / name
             try:

@@ -287,6 +287,9 @@ def test_what_is_left_out_is_counted_on_the_page(tmp_path):
     words = ("Left out so far: 400 of 800 documents (390 empty, 10 not text); 1 of 40 blocks that cannot be read; "
              "2 cached blocks, damaged and made anew; 1,200 lines of the logs, without room on the disk.")  # fmt: skip
     assert words in shown
+    filtered = [{**event, "counts": {"empty": 3, f"score below 3{BAD}": 300, "blocks": 0}}]
+    shown = details.details(glance(run, state_of(run), filtered), [])
+    assert "303 of 800 documents (3 empty, 300 score below 3&lt;img" in shown and BAD not in shown
     none = [{"kind": "left_out", "counts": {"empty": 0}}]
     assert "Left out" not in details.details(glance(run, state_of(run), none), [])
 
