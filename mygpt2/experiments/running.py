@@ -27,6 +27,7 @@ from mygpt2.experiments.queueing import in_queue, owned, put
 from mygpt2.failures import NONFINITE
 from mygpt2.progress import VARIABLE, Progress, silent
 from mygpt2.run_dir.liveness import state_of
+from mygpt2.run_dir.lock import holder
 from mygpt2.run_dir.paths import RunDir
 
 POLL_SECONDS = 0.5
@@ -64,20 +65,22 @@ def _known(piece: Piece, runs: Path) -> bool:
 
 def run_missing(
     pieces: Sequence[Piece], runs: Path, *, nproc: int = 1, say: Callable[[str], None] = print,
-    progress: Progress = silent,
+    progress: Progress = silent, each: bool = True,
 ) -> dict[str, Outcome]:  # fmt: skip
-    """Trains every piece that is not over, in order, and says how all of them ended.
+    """Trains every piece that is not over, in order, and says how all of them ended. Without `each` only what it waits
+    for is said, not which run begins or diverged.
 
     A run that diverged is an answer and no error. UserError for one that failed otherwise or was stopped by somebody;
     Interrupted after Ctrl-C, once the run at work has saved.
     """
     left = missing(pieces, runs)
     for number, piece in enumerate(left, 1):
-        say(f"run {number} of {len(left)}: {piece.run}, {piece.steps:,} steps")
+        if each:
+            say(f"run {number} of {len(left)}: {piece.run}, {piece.steps:,} steps")
         found = _run(piece, Path(runs), nproc, say, partial(_tell, progress, piece))
-        if found.diverged:
+        if found.diverged and each:
             say(f"{piece.run} diverged after step {found.step}: {found.reason.removeprefix(NONFINITE)}")
-        elif not piece.done(found):
+        if not piece.done(found):
             raise UserError(_why(found, runs))
     return {piece.run: outcome(runs, piece.run) for piece in pieces}
 
@@ -100,7 +103,7 @@ def _run(piece: Piece, runs: Path, nproc: int, say: Callable[[str], None], tell:
         return _wait(runs, piece.run, lambda: state_of(RunDir(runs / piece.run)).alive, tell)
     queued = in_queue(runs, piece.run)
     if not queued and not owned(runs):
-        return _train(piece, runs, nproc, tell)
+        return _train(piece, runs, nproc, say, tell)
     if not queued:
         put(piece, runs, nproc)
     say(f"{piece.run} waits in the workbench's queue")
@@ -145,11 +148,14 @@ def command(piece: Piece, runs: Path, nproc: int = 1) -> list[str]:
     return [*words, "--preset", piece.preset, *words_of(piece.config, piece.preset)]
 
 
-def _train(piece: Piece, runs: Path, nproc: int, tell: Callable[[int], None]) -> Outcome:
+def _train(piece: Piece, runs: Path, nproc: int, say: Callable[[str], None], tell: Callable[[int], None]) -> Outcome:
     code, words = call(command(piece, runs, nproc), lambda: tell(outcome(runs, piece.run).step))
     found = outcome(runs, piece.run)
     if piece.done(found):
         return found
+    if _at_work(runs, piece.run):  # the same question, asked twice at once
+        say(f"another command has begun {piece.run}; waiting for it")
+        return _wait(runs, piece.run, partial(_at_work, runs, piece.run), tell)
     if code == EXIT_STOPPED:
         raise Interrupted(
             f"{piece.run} was stopped and has saved step {found.step}; the same command goes on from there"
@@ -157,6 +163,12 @@ def _train(piece: Piece, runs: Path, nproc: int, tell: Callable[[int], None]) ->
     if words and found.state in ("missing", "lost", "starting"):
         raise UserError(f"run {piece.run!r} could not begin: {words}")
     return found
+
+
+def _at_work(runs: Path, name: str) -> bool:
+    """Whether some trainer has the run, also one that has not said so yet."""
+    run = RunDir(runs / name)
+    return state_of(run).alive or holder(run)[0]
 
 
 def call(words: Sequence[str], watch: Callable[[], None]) -> tuple[int, str]:

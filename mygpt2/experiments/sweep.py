@@ -90,13 +90,17 @@ def sweep(data: bytes, plan: Plan, runs: Path, *, nproc: int = 1, device: str = 
         if len(at_work.alive) < 2 and number < len(plan.looks):
             continue  # nobody to compare: it goes on to its end
         found = _look(at_work, number, step)
-        _apply(at_work, found)
-        known[number] = found
         last = number == len(plan.looks)
         with folder.held():
-            folder.append({key: value for key, value in found.items() if key != "arms"})
-            folder.add_look(found, kind=KIND, state="finished" if last else "running", **_head(at_work),
-                            result=_result(at_work, list(known.values())) if last else None)  # fmt: skip
+            known = _known(folder, plan)
+            if number in known:  # of the same sweep, given twice at once
+                found = known[number]
+            else:
+                known[number] = found
+                folder.append({key: value for key, value in found.items() if key != "arms"})
+                folder.add_look(found, kind=KIND, state="finished" if last else "running", **_head(at_work),
+                                result=_result(at_work, list(known.values())) if last else None)  # fmt: skip
+        _apply(at_work, found)
         say(look_text(found))
     return read_json(folder.verdict_file, folder.path) or {}
 
@@ -195,7 +199,9 @@ def _arm_at(at_work: Sweep, arm: str, pair: Replicate, number: int, step: int) -
 
 
 def _run(at_work: Sweep, piece: Piece) -> Outcome:
-    ended = run_missing([piece], at_work.runs, nproc=at_work.nproc, say=lambda _: None, progress=at_work.progress)
+    ended = run_missing(
+        [piece], at_work.runs, nproc=at_work.nproc, say=at_work.say, progress=at_work.progress, each=False
+    )
     return ended[piece.run]
 
 

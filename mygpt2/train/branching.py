@@ -185,6 +185,10 @@ def make(runs: Path, found: Draft, name: str) -> Branch:
         try:
             _fill(aside, found, files)
             with held(runs):
+                if run.exists():  # two commands ask for the same branch at once
+                    known = _there(run, found)
+                    discard(files, aside.path)
+                    return known
                 if os.path.lexists(run.path):
                     raise UserError(f"there is a {name!r} in {runs} already; choose another name with --run")
                 os.rename(aside.path, run.path)

@@ -107,6 +107,8 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         peak_flops(world.device, precision.name),
         resumed.token_offset(config) if resumed else 0,
     )
+    if resumed and attempt.writer:  # whoever stops it before its next step has this one
+        attempt.writer.status(step=state.step, steps=config.train.steps, tokens=recorder.tokens(state.step))
     return Trainer(
         config=config, world=world, run=attempt.run, attempt=attempt.number, weights=weights, tokenizer=tokenizer,
         optimizer=optimizer, schedule=schedule, precision=precision, train_step=step, loader=loader,

@@ -4,6 +4,7 @@ import fcntl
 import json
 import socket
 import sys
+import time
 
 import pytest
 
@@ -14,6 +15,8 @@ from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
 from mygpt2.experiments.running import Interrupted, call, command, missing, run_missing
 from mygpt2.run_dir import RunDir
+from mygpt2.run_dir.lock import RunLock
+from mygpt2.run_dir.process import Process
 
 
 def tiny(*words):
@@ -164,3 +167,32 @@ def test_a_child_that_dies_of_the_signal_is_an_interruption():
 
     with pytest.raises(Interrupted, match="goes on from there"):
         call([sys.executable, "-c", "import time; time.sleep(60)"], watch)
+
+
+@pytest.mark.parametrize("code", [2, 85], ids=["the lock was taken", "it came to its step, the other went on"])
+def test_a_run_that_another_command_begins_at_the_same_moment_is_waited_for_and_said(tmp_path, monkeypatch, code):
+    """The train command finds that another trainer, here this process, has the run, which finishes later."""
+    piece, said, tells = Piece("e.v.1", tiny("--train.steps", "7")), [], []
+    locks = []
+
+    def call(words, watch):
+        run = begun(tmp_path, piece.run, piece.config)
+        locks.append(RunLock(run).acquire())
+        if code == 85:
+            run.rank_file(0).write_text(json.dumps({**Process.current().to_json(), "attempt": 2}))
+            run.status_file.write_text(json.dumps({"attempt": 2, "state": "running", "heartbeat": time.time()}))
+        return code, "run 'e.v.1' is being written by process 7 on here"
+
+    def tell(title, done, total, unit):
+        tells.append(done)
+        if len(tells) == 2:
+            record = {"schema": 1, "attempt": 2, "code": 0, "step": 7, "state": "finished"}
+            run = RunDir(tmp_path / piece.run)
+            run.exit_file.write_text(json.dumps(record))
+            run.status_file.write_text(json.dumps({"attempt": 2, "state": "finished", "step": 7}))
+            locks.pop().release()
+
+    monkeypatch.setattr("mygpt2.experiments.running.call", call)
+    monkeypatch.setattr("mygpt2.experiments.running.POLL_SECONDS", 0.001)
+    found = run_missing([piece], tmp_path, say=said.append, progress=tell, each=False)
+    assert found[piece.run].over and said == ["another command has begun e.v.1; waiting for it"]

@@ -10,8 +10,10 @@ from mygpt2.__main__ import main
 from mygpt2.config import load_config, to_toml
 from mygpt2.errors import UserError
 from mygpt2.experiments import scores as scoring
+from mygpt2.experiments import sweep as sweeping
 from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.experiments.grid import read_plan
+from mygpt2.experiments.pieces import outcome
 from mygpt2.experiments.spending import planned
 from mygpt2.experiments.sweep import compared, sweep
 from mygpt2.experiments.swept import asked_text, result_text
@@ -149,6 +151,32 @@ def test_killed_at_any_moment_the_same_call_comes_to_the_same_end(here, monkeypa
     assert [look["compares"] for look in found["looks"]] == ["decayed ends", "ends"]
     straight = here.calm(data)
     assert {arm: each["loss"] for arm, each in found["result"]["arms"].items()} == straight
+
+
+def test_a_run_that_is_taken_up_at_the_step_it_was_to_reach_says_that_step(here, place):
+    words = ["train", "--config", f"{place}/base.toml", "--runs", str(here.runs), "--run", "u", "--until", "9"]
+    for _ in range(2):
+        with harness.signals():
+            assert main(words) == 85
+        assert outcome(here.runs, "u").step == 9
+    assert RunDir(here.runs / "u").read(RunDir(here.runs / "u").status_file, 9999).count(b'"tokens": 2304') == 1
+
+
+def test_the_same_sweep_twice_at_once_has_every_look_once(here, monkeypatch):
+    """The other one comes to its end while this one is at its first look."""
+    data, other, real = here.file("[0.003, 0.02]", "margin = 5.0"), [], sweeping._look
+
+    def look(*given):
+        found = real(*given)
+        if not other:
+            other.append(None)
+            other.append(here(data)[0])
+        return found
+
+    monkeypatch.setattr(sweeping, "_look", look)
+    found, _ = here(data)
+    assert found == other[1] and [each["look"] for each in found["looks"]] == [1, 2]
+    assert len(ExperimentDir(here.runs / "_experiments" / "s").ledger()) == 2
 
 
 def test_identical_arms_stop_nobody(here):

@@ -173,6 +173,24 @@ def test_the_same_call_after_a_kill_gives_the_same_branch_and_another_one_is_ref
         branch_of(parent, "parent")
 
 
+def test_two_that_make_the_same_branch_at_once_have_the_same_one_and_another_is_refused(parent, monkeypatch):
+    real, runs = branching._fill, parent.path.parent
+
+    def while_the_other_makes(name, **changes):
+        def fill(*given):
+            real(*given)
+            monkeypatch.setattr(branching, "_fill", real)
+            branch_of(parent, name, **changes)
+
+        monkeypatch.setattr(branching, "_fill", fill)
+        return branch_of(parent, name)
+
+    assert while_the_other_makes("one").origin == origin_of(RunDir(runs / "one"))
+    with pytest.raises(UserError, match=r"run 'two' exists in .* and is another"):
+        while_the_other_makes("two", optimizer__lr=0.02)
+    assert sorted(path.name for path in runs.iterdir()) == ["one", "parent", "two"]
+
+
 def test_a_damaged_checkpoint_is_refused_and_leaves_nothing(parent):
     (parent.checkpoints_dir / "step-00000008" / "optimizer.safetensors").write_bytes(b"x")
     before = sorted(os.listdir(parent.path.parent))
