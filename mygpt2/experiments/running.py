@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mygpt2.cli import EXIT_INTERRUPTED
 from mygpt2.config import load_config, without_fork
 from mygpt2.config.words import words_of
 from mygpt2.errors import EXIT_STOPPED, UserError
@@ -32,6 +33,8 @@ from mygpt2.run_dir.paths import RunDir
 
 POLL_SECONDS = 0.5
 HANDOVER_SECONDS = 5.0
+# Codes of a command that somebody asked to end; the last two before it could say so itself.
+STOPPED = (EXIT_STOPPED, EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
 LAST_WORDS = 2000  # bytes of what a command printed that are shown when it failed
 
 
@@ -156,7 +159,7 @@ def _train(piece: Piece, runs: Path, nproc: int, say: Callable[[str], None], tel
     if _at_work(runs, piece.run):  # the same question, asked twice at once
         say(f"another command has begun {piece.run}; waiting for it")
         return _wait(runs, piece.run, partial(_at_work, runs, piece.run), tell)
-    if code == EXIT_STOPPED:
+    if code in STOPPED:
         raise Interrupted(
             f"{piece.run} was stopped and has saved step {found.step}; the same command goes on from there"
         )

@@ -15,7 +15,7 @@ from mygpt2.checkpoint.parts import count_parts
 from mygpt2.config import RunConfig, load_config
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS
-from mygpt2.experiments.running import call
+from mygpt2.experiments.running import STOPPED, Interrupted, call
 from mygpt2.files import read_json
 from mygpt2.machine import home_path
 from mygpt2.records import number, whole
@@ -67,6 +67,8 @@ def scores(
         say(f"scoring {run} at step {step:,} on {protocol}")
         words = [sys.executable, "-m", "mygpt2", "eval", "--model", str(checkpoint), "--protocol", protocol]
         code, told = call([*words, "--runs", str(runs), "--device", device], lambda: None)
+        if code in STOPPED:
+            raise Interrupted(f"the scoring of {run} was stopped; the same command goes on from there")
         if code:
             raise UserError(f"{run} cannot be scored on {protocol}: {told or f'eval ended with code {code}'}")
         found = _find(folder, step, protocol, weights)

@@ -11,6 +11,7 @@ from scipy import stats
 from mygpt2.errors import UserError
 from mygpt2.experiments.estimate import Estimate
 from mygpt2.experiments.paired import by_document, by_traced_document, over_documents, over_replicates, training
+from mygpt2.experiments.running import Interrupted
 from mygpt2.experiments.scores import scores
 from tests.experiments.made import finished, shifted, text, tiny
 from tests.ripples.made import run_folder
@@ -77,6 +78,16 @@ def test_scores_are_of_these_weights_this_text_and_this_precision_or_measured_an
     assert scores(tmp_path, "base", 140, "run", say=NOTHING).tokens == targets.sum()
     with pytest.raises(UserError, match=r"no whole checkpoint of step 99"):
         scores(tmp_path, "base", 99, "run", say=NOTHING)
+
+
+@pytest.mark.parametrize("code", [85, 130, -15])
+def test_a_scoring_that_was_stopped_ends_as_every_stop_and_says_how_to_go_on(tmp_path, monkeypatch, code):
+    scored(tmp_path, "base", *text(20))
+    next((tmp_path / "base" / "evals").iterdir()).unlink()
+    monkeypatch.setattr("mygpt2.experiments.scores.call", lambda words, watch: (code, ""))
+    with pytest.raises(Interrupted, match="the scoring of base was stopped; the same command goes on") as stopped:
+        scores(tmp_path, "base", 140, "run", say=NOTHING)
+    assert stopped.value.exit_code == 85
 
 
 def test_recipes_are_compared_by_students_t_over_replicates():
