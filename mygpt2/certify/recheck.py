@@ -25,7 +25,7 @@ from mygpt2.checkpoint.format import MANIFEST, MODEL, OPTIMIZER, read_model, rea
 from mygpt2.checkpoint.parts import whole_name
 from mygpt2.config import RunConfig, load_config, to_toml
 from mygpt2.config.earlier import renewed
-from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.local.watch import watch_over
 from mygpt2.data.sources.resolve import opened
 from mygpt2.errors import UserError
 from mygpt2.experiments.running import call
@@ -112,10 +112,11 @@ def other_data(run: RunDir, config: RunConfig) -> list[str]:
     known by its commit. UserError where the data cannot be opened."""
     with opened(config.data) as (manifest, _, caches), tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "data.checksums"  # of our own: nothing is written to the run
-        shutil.copyfile(run.path / kept.name, kept)
+        for path in run.path.glob("data*.checksums"):
+            shutil.copyfile(path, kept.with_name(path.name))
         told: list[str] = []
         try:
-            SourceWatch(manifest, caches, kept, told.append, resumed=True, sync_bytes=sys.maxsize)
+            watch_over(manifest, caches, kept, told.append, resumed=True, sync_bytes=sys.maxsize)
         except UserError as error:
             told.append(str(error))
     return told

@@ -138,6 +138,11 @@ class DataConfig(Section):
         """What is trained on, for a person: the source, or the mixture with its shares."""
         return mix_words(self.mix) if self.mix else self.source
 
+    @property
+    def named(self) -> list[str]:
+        """The sources as they are named: of the mixture, or the one."""
+        return [source.source for source in self.mix] or [self.source]
+
     def of(self, source: MixSource) -> DataConfig:
         """The settings of one source of the mixture."""
         own = source.model_dump(exclude_none=True, exclude={"name", "weight", "max_epochs"})

@@ -11,8 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from mygpt2.config.data import DataConfig
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.packing import Pieces
+from mygpt2.data.shape import Shape
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import Part
+from mygpt2.data.tokenize import TokenizerLike
 from mygpt2.errors import UserError
 
 SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
@@ -20,11 +25,10 @@ SCHEMA = 2  # of a loader's state; 1 had rows in the order of the documents
 # and of the lane are behind.
 CURSOR_FIELDS = ("epoch", "window", "phase", "done", "rows")
 EPOCH_UNITS = 1e12  # of progress, which ranks exchange in whole numbers
+CURSOR = len(CURSOR_FIELDS)  # numbers for each source of a lane; those of a mixture stand side by side
 # What a lane's rows depend on. The batch only says how many of them make a step.
-_ROWS = (
-    "data", "tokenizer", "lanes", "window", "first", "share", "block_size", "seed", "order", "validation",
-    "max_document_chars",
-)  # fmt: skip
+_BY_SOURCE = ("window", "first", "share", "validation")  # what a mixture has for each of its sources
+_ROWS = ("data", "tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars", "mix", *_BY_SOURCE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,21 @@ class Documents:
 
 
 @dataclass(frozen=True, eq=False)
+class LaneRows:
+    """Where consecutive rows of a lane come from: row i is row `places[i]` of the pieces of source `sources[i]`."""
+
+    pieces: Sequence[Pieces]  # by source
+    sources: np.ndarray  # (rows,) int64
+    places: np.ndarray  # (rows,) int64
+
+    def at(self, row: int) -> tuple[Pieces, int]:
+        return self.pieces[int(self.sources[row])], int(self.places[row])
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """One rank's rows of a global batch. Row i is slot `slots[i]` of the batch and comes from lane `lanes[i]`.
+    """One rank's rows of a global batch. Row i is slot `slots[i]` of the batch and comes from lane `lanes[i]` and, of a
+    mixture, from source `sources[i]`.
 
     Everything is as of *after* this batch: a checkpoint that stores its cursor goes on with the next one.
     """
@@ -48,29 +65,34 @@ class Batch:
     tokens: np.ndarray  # (rows, T + 1) in the tokenizer's dtype; inputs [:, :-1], targets [:, 1:]
     slots: np.ndarray  # (rows,) int64, ascending
     lanes: np.ndarray  # (rows,) int64
-    cursor: np.ndarray  # (V / R, 5) int64: CURSOR_FIELDS of the lanes r, r + R, ...
+    sources: np.ndarray  # (rows,) int64
+    cursor: np.ndarray  # (V / R, 5 S) int64: of the lanes r, r + R, ... CURSOR_FIELDS of each source
     quarantine: list[int]  # blocks left out so far, sorted
     left_out: Counter[str]  # documents of this rank in this attempt, by reason, and "met": all of them
-    _order: BlockOrder = field(repr=False)
-    _shares: np.ndarray = field(repr=False)  # (V / R,) how much of the cursor's window is behind each lane
-    _pieces: tuple[Pieces, ...] = field(repr=False)  # by lane
-    _rows: range = field(repr=False)  # of every lane's pieces
+    _orders: Sequence[BlockOrder] = field(repr=False)  # by source
+    _shares: np.ndarray = field(repr=False)  # (V / R, S) how much of the cursor's windows is behind each lane
+    _of_lanes: Sequence[LaneRows] = field(repr=False)
+    _rows: range = field(repr=False)  # of each of them
 
     @property
     def progress(self) -> np.ndarray:
-        """(V / R,) how often each of this rank's lanes has gone through its blocks, with the fraction."""
-        lanes, places = self.lanes[: len(self.cursor)].tolist(), self.cursor[:, :2].tolist()
-        parts = zip(lanes, places, self._shares.tolist(), strict=True)
-        return np.array([self._order.progress(lane, epoch, window, share) for lane, (epoch, window), share in parts])
+        """(V / R, S) how often each of this rank's lanes has gone through its blocks of a source, with the fraction."""
+        lanes, places = self.lanes[: len(self.cursor)].tolist(), self.cursor.reshape(len(self.cursor), -1, CURSOR)
+        found = np.zeros(self._shares.shape)
+        for i, lane in enumerate(lanes):
+            for s, order in enumerate(self._orders):
+                epoch, window = places[i, s, :2].tolist()
+                found[i, s] = order.progress(lane, epoch, window, float(self._shares[i, s]))
+        return found
 
     @property
     def epoch(self) -> float:
-        """`mean_epoch` of this rank's lanes."""
-        return mean_epoch(self.progress)
+        """`mean_epoch` of this rank's lanes; of a mixture, in the source that was gone through most often."""
+        return max(mean_epoch(of_source) for of_source in self.progress.T)
 
     def documents(self) -> Documents:
         """Where every row comes from, as columns."""
-        order = [(pieces, row) for row in self._rows for pieces in self._pieces]
+        order = [lane.at(row) for row in self._rows for lane in self._of_lanes]
         spans = [(p, slice(int(p.first[row]), int(p.last[row]) + 1)) for p, row in order]
         return Documents(
             np.cumsum([0, *(span.stop - span.start for _, span in spans)], dtype=np.int32),
@@ -90,7 +112,7 @@ class Batch:
 
 
 def mean_epoch(progress: np.ndarray) -> float:
-    """How often the source was gone through, from each lane's progress: the harmonic mean.
+    """How often a source was gone through, from each lane's progress: the harmonic mean.
 
     All lanes have read as many tokens, so those with short documents are ahead of the others. 1 / progress is how much
     longer a lane's text would be than what it has read, and the mean of that is what tells of the whole.
@@ -98,14 +120,67 @@ def mean_epoch(progress: np.ndarray) -> float:
     return harmonic_mean(progress.tolist()) if progress.min() > 0 else 0.0
 
 
-def loader_state(fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int]) -> dict[str, Any]:
-    """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes."""
+def loader_state(
+    fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int], before: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes,
+    `before` what was read in other mixtures, each a state of its own."""
     return {
+        **({"before": list(before)} if before else {}),
         "schema": SCHEMA,
         "fingerprint": dict(fingerprint),
         "cursor": np.asarray(cursor, np.int64).tolist(),
         "quarantine": sorted({int(block) for block in quarantine}),
     }
+
+
+def fingerprint_of(
+    data: DataConfig,
+    manifest: Manifest,
+    parts: Sequence[Part],
+    shapes: Sequence[Shape],
+    tokenizer: TokenizerLike,
+    block_size: int,
+    batch_sequences: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What the batches are a function of, JSON-ready. What each source of a mixture has is a list there."""
+    each: dict[str, list[Any]] = {
+        "window": [shape.window for shape in shapes],
+        "first": [shape.first for shape in shapes],
+        "share": [shape.share for shape in shapes],
+        "validation": [part.own(data).validation_fraction for part in parts],
+    }
+    mixture = {
+        "sources": [part.manifest.fingerprint for part in parts],
+        "mix": [[part.name, part.share] for part in parts],
+    }
+    several = len(parts) > 1
+    return {
+        "data": manifest.fingerprint,
+        "tokenizer": tokenizer.fingerprint,
+        "block_size": block_size,
+        "batch_sequences": batch_sequences,
+        "lanes": shapes[0].lanes,
+        "seed": seed,
+        "order": f"buffer of {data.buffer_documents}" if data.order == "buffer" else data.order,
+        "max_document_chars": data.max_document_chars,
+        **(mixture if several else {}),
+        **{key: values if several else values[0] for key, values in each.items()},
+    }
+
+
+def earlier(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was read before the present mixture, where a run forked from one or to one: loader states, the oldest first,
+    each without those before it."""
+    if state is None:
+        return []
+    before = list(state.get("before", ()))
+    then = state["fingerprint"]
+    changed = set(differences(then, fingerprint))
+    if changed.isdisjoint(_ROWS) or not ("sources" in then or "sources" in fingerprint):
+        return before
+    return [*before, {key: state[key] for key in ("fingerprint", "cursor", "quarantine")}]
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -116,13 +191,14 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def starting_point(
     state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any], fork: bool
 ) -> tuple[np.ndarray, list[int]]:
-    """(cursor (V, 5), quarantine) to begin with: nothing, or what a checkpoint says.
+    """(cursor (V, 5 S), quarantine) to begin with: nothing, or what a checkpoint says.
 
     UserError when its batches would not go on from there and nobody asked for a fork. A fork keeps the place where
-    every lane still gives the same rows (only the batch changed). Otherwise it begins anew; with the same data, in an
-    epoch that was not begun yet, so that it is another permutation of it.
+    every lane still gives the same rows (only the batch changed); of a mixture, in each source that is what it was, so
+    that another weight reads nothing twice. Otherwise it begins anew; with the same data, in an epoch that was not
+    begun yet, so that it is another permutation of it.
     """
-    cursor = np.zeros((int(fingerprint["lanes"]), len(CURSOR_FIELDS)), np.int64)
+    cursor = np.zeros((int(fingerprint["lanes"]), len(_sources(fingerprint)) * CURSOR), np.int64)
     if state is None:
         return cursor, []
     then = state["fingerprint"]
@@ -136,14 +212,37 @@ def starting_point(
             f"the checkpoint's data order cannot go on: {why} start a new order from this checkpoint with "
             "--data.fork true"
         )
-    if "data" in changed:
-        return cursor, []
-    saved = np.asarray(state["cursor"], np.int64).reshape(-1, len(CURSOR_FIELDS))
+    saved = np.asarray(state["cursor"], np.int64)
     if set(changed).isdisjoint(_ROWS):
         cursor = saved.copy()
     else:
-        cursor[:, 0] = saved[:, 0].max() + 1
-    return cursor, sorted(int(block) for block in state["quarantine"])
+        _go_on(cursor, saved, _sources(fingerprint), _sources(then), set(changed))
+    same = _sources(fingerprint) == _sources(then) or "data" not in changed
+    return cursor, sorted(int(block) for block in state["quarantine"]) if same else []
+
+
+def _sources(fingerprint: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """What tells one source of a loader from another: its data, and how they are read."""
+    if "sources" not in fingerprint:
+        return [(fingerprint.get("data"), *(fingerprint.get(key) for key in _BY_SOURCE))]
+    return list(zip(fingerprint["sources"], *(fingerprint[key] for key in _BY_SOURCE), strict=True))
+
+
+def _go_on(
+    cursor: np.ndarray, saved: np.ndarray, now: list[tuple[Any, ...]], then: list[tuple[Any, ...]], changed: set[str]
+) -> None:
+    """Set the cursor of another order: where a source is read as it was, its place; else an epoch that is new to it."""
+    as_before = changed.isdisjoint({"tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars"})
+    mixed = len(now) > 1 or len(then) > 1
+    data = [source[0] for source in then]
+    for number, source in enumerate(now):
+        own = slice(number * CURSOR, (number + 1) * CURSOR)
+        if as_before and mixed and source in then:
+            was = then.index(source) * CURSOR
+            cursor[:, own] = saved[:, was : was + CURSOR]
+            cursor[:, own.stop - 1] = 0  # the order of the sources begins anew
+        elif source[0] in data:
+            cursor[:, own.start] = saved[:, data.index(source[0]) * CURSOR].max() + 1
 
 
 def _short(value: Any) -> str:

@@ -31,6 +31,8 @@ class Opened(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
+    def at(self, block: int, /) -> tuple[Opened, int]: ...
+
     @property
     def client(self) -> HubClient | None: ...
 
@@ -40,6 +42,7 @@ class Opened(Protocol):
 
 def fields_of(opened: Opened, block: int, document: int) -> list[tuple[str, str]]:
     """(name, value) of the other columns or keys of a document; empty where there are none or they cannot be read."""
+    opened, block = opened.at(block)
     try:
         if opened.manifest.kind == "parquet":
             found = _of_parquet(opened, block, document)

@@ -13,9 +13,10 @@ from mygpt2.config.schema import RunConfig
 from mygpt2.data.heldout import chosen
 from mygpt2.data.loader import Loader
 from mygpt2.data.scan import BlockReader, scan, spread
-from mygpt2.data.shape import choose_shape
+from mygpt2.data.shape import choose_shapes
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import MixedReader, Mixture, parts_of
 from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
 from mygpt2.data.validation import ValidationSet, check_disjoint
@@ -32,6 +33,9 @@ def describe(
     manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
 ) -> Iterator[tuple[str, str]]:
     """(label, value) lines on the source as a whole. Tokens are estimated from a few blocks spread over it."""
+    if isinstance(manifest, Mixture):
+        yield from _mixture(manifest, reader, tokenizer, config)
+        return
     units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     yield (
         "source",
@@ -51,6 +55,19 @@ def describe(
     if left_out:
         yield "left out", f"of the parts sampled: {', '.join(f'{n:,} {why}' for why, n in sorted(left_out.items()))}"
     yield from (("note", note) for note in manifest.notes)
+
+
+def _mixture(
+    mixture: Mixture, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
+) -> Iterator[tuple[str, str]]:
+    """Each source by its name, and what a run as it is configured would read of it."""
+    yield "mixture", ", ".join(f"{part.name} {100 * part.share:.4g} %" for part in mixture.parts)
+    yield "fingerprint", mixture.fingerprint
+    readers = reader.readers if isinstance(reader, MixedReader) else ()
+    for part, own in zip(mixture.parts, readers, strict=True):
+        settings = config.model_copy(update={"data": part.own(config.data)})
+        for label, value in describe(part.manifest, own, tokenizer, settings):
+            yield f"{part.name}: {label}", value
 
 
 def _sampled(
@@ -94,8 +111,9 @@ def _documents(
 def shape(manifest: Manifest, config: RunConfig) -> str:
     """The lanes and the window that a run with this configuration has."""
     sequences = config.train.batch_tokens // config.model.block_size
-    found = choose_shape(config.data, manifest, sequences, 1)
-    return f"{found.lanes} x window {found.window}, for batches of {sequences} x {config.model.block_size} tokens"
+    found = choose_shapes(config.data, parts_of(manifest, config.data), sequences, 1)
+    windows = ", ".join(str(each.window) for each in found)
+    return f"{found[0].lanes} x window {windows}, for batches of {sequences} x {config.model.block_size} tokens"
 
 
 def first_documents(
@@ -106,7 +124,7 @@ def first_documents(
     Each lane is opened as if it had a rank of its own, so that no more than these lanes' first blocks are read.
     """
     sequences = config.train.batch_tokens // config.model.block_size
-    lanes = choose_shape(config.data, manifest, sequences, 1).lanes
+    lanes = choose_shapes(config.data, parts_of(manifest, config.data), sequences, 1)[0].lanes
     shown = min(SHOWN_LANES, lanes, count)
     for lane in range(shown):
         with Loader(
@@ -121,8 +139,9 @@ def first_documents(
         texts = _documents(manifest, reader, config, sorted({block for block, _ in places[:most]}), Counter())
         for block, document in places[:most]:
             found = texts[block][document]
-            ids = found if manifest.kind == "tokens" else tokenizer.encode_batch([found])[0]
-            text = tokenizer.decode(found) if manifest.kind == "tokens" else found
+            ready = isinstance(found, np.ndarray)
+            ids = found if ready else tokenizer.encode_batch([found])[0]
+            text = tokenizer.decode(found) if ready else found
             yield f"lane {lane}  {_place(manifest, block, document)}  {shortened(text)}", ids
 
 
@@ -131,6 +150,8 @@ class _Open:
 
     def __init__(self, reader: BlockReader) -> None:
         self.read = reader.read
+        if isinstance(reader, MixedReader):
+            self.readers = [_Open(one) for one in reader.readers]
 
     def close(self) -> None:
         """Nothing."""

@@ -45,11 +45,13 @@ def windows(
     maker: BlockMaker,
     pool: BlockPool,
     buffer: Buffer | None = None,
+    name: str = "",
 ) -> Iterator[Window]:
     """The windows of a lane from the cursor's on, endlessly; the next one is made while one is used.
 
     One without tokens comes out as well, and what was left out of it once more with the first that has some. UserError
-    when no block of the source has a training document: the lane would look for one for ever.
+    when no block of the source, which a mixture calls `name`, has a training document: the lane would look for one for
+    ever.
     """
     epoch, window = int(cursor[0]), int(cursor[1])
     first: dict[int, FirstBlock] = {}
@@ -88,7 +90,8 @@ def windows(
             before, fruitful = (None, found.epoch) if len(found.tokens) else (found, fruitful)
             if before and (maker.all_empty or found.epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
                 raise UserError(
-                    f"data.source has no training document for lane {lane}: each is empty, not text, too long, "
+                    f"{f'source {name} of data.mix' if name else 'data.source'} has no training document for lane "
+                    f"{lane}: each is empty, not text, too long, "
                     "held out or unreadable; give another data.source, fewer data.lanes or a lower "
                     "data.validation_fraction"
                 )

@@ -4,7 +4,8 @@ The batches are a pure function of the manifest, the tokenizer, the seed, the la
 and the order's settings. Ranks, threads, prefetch depth, micro-batch and cache state never enter: worker threads only
 make token blocks, and one assembling thread asks for them and builds the batches in order. The global batch of step s
 has in slot j the row s*G/V + floor(j/V) of lane j mod V; rank r owns the lanes l = r (mod R). Of more ranks than
-lanes R/V neighbours share the rows of one.
+lanes R/V neighbours share the rows of one. A lane of a mixture has a stream for each source, and `MixOrder` says from
+which of them each of its rows comes.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.data import DataConfig
-from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, starting_point
-from mygpt2.data.blocks import BlockMaker, BlockPool
+from mygpt2.data.batch import CURSOR, EPOCH_UNITS, Batch, earlier, fingerprint_of, mean_epoch, starting_point
+from mygpt2.data.blocks import BlockPool
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks
-from mygpt2.data.heldout import settled
-from mygpt2.data.lane import Buffer, Window, windows
+from mygpt2.data.lane import Window
+from mygpt2.data.mix import MixOrder
 from mygpt2.data.packing import LaneStream
 from mygpt2.data.scan import BlockReader, Stopped
-from mygpt2.data.shape import block_order, choose_shape, owned
+from mygpt2.data.shape import choose_shapes, owned
+from mygpt2.data.source import Lane, Source, checks_of
 from mygpt2.data.sources.faults import Clock
-from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.local.watch import MixtureWatch, SourceWatch
 from mygpt2.data.sources.manifest import EARLIER, Manifest, check_quarantine
-from mygpt2.data.sources.resolve import open_reader, resolve
-from mygpt2.data.tokenize import BlockTokenizer, TokenizerLike
+from mygpt2.data.sources.mixture import parts_of
+from mygpt2.data.sources.resolve import open_reader, resolve_data
+from mygpt2.data.tokenize import TokenizerLike
 from mygpt2.machine import available_cores
 
 ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
@@ -62,7 +65,7 @@ class Loader:
         reader: BlockReader | None = None,
         clock: Clock | None = None,
         checks_file: Path | None = None,
-        watch: SourceWatch | None = None,
+        watch: SourceWatch | MixtureWatch | None = None,
     ) -> None:
         """Resolve the source and start making batches, from `state` where there is one.
 
@@ -72,52 +75,45 @@ class Loader:
         it was read before, and is closed with the loader.
         """
         if manifest is None:
-            manifest = resolve(data.source, data, cache_dir=cache_dir)
+            manifest = resolve_data(data, cache_dir=cache_dir)
         if reader is None:
             eot_id, minutes = tokenizer.eot_id, data.outage_minutes
             reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=minutes)
-        data, fork = settled(data, manifest), fork or data.fork
-        shape = choose_shape(data, manifest, batch_sequences, world_size)
-        self.fingerprint = {
-            "data": manifest.fingerprint,
-            "tokenizer": tokenizer.fingerprint,
-            "block_size": block_size,
-            "batch_sequences": batch_sequences,
-            "lanes": shape.lanes,
-            "window": shape.window,
-            "first": shape.first,
-            "share": shape.share,
-            "seed": seed,
-            "order": f"buffer of {data.buffer_documents}" if data.order == "buffer" else data.order,
-            "validation": data.validation_fraction,
-            "max_document_chars": data.max_document_chars,
-        }
+        fork = fork or data.fork
+        self.parts = parts_of(manifest, data)
+        shapes = choose_shapes(data, self.parts, batch_sequences, world_size)
+        self.fingerprint = fingerprint_of(
+            data, manifest, self.parts, shapes, tokenizer, block_size, batch_sequences, seed
+        )
         cursor, quarantine = starting_point(state, self.fingerprint, fork)
-        self.data, self.manifest, self.lanes = data, manifest, shape.lanes
+        self.before = earlier(state, self.fingerprint)
+        self.data, self.manifest, self.lanes = data, manifest, shapes[0].lanes
         self.quarantine_reasons = dict.fromkeys(quarantine, EARLIER)  # of what the batches made so far need
         self._left_out: Counter[str] = Counter()  # the same
-        self._rows = batch_sequences // shape.lanes  # per lane and step
+        self._rows = batch_sequences // self.lanes  # per lane and step
         self._block_size, self._dtype = block_size, np.dtype(tokenizer.dtype)
 
         self.cache = TokenCache(cache_dir / "tokens", int(data.cache_gb * 1e9)) if data.token_cache else None
-        self._checks = BlockChecks(manifest.fingerprint, cache_dir, checks_file)
-        changed = watch.blocks() if watch else []
-        if fork or changed:
-            self._checks.forget(files=rank == 0)
         self._stop, self._reader, self._watch = threading.Event(), reader, watch
-        self._tokenizer = BlockTokenizer(tokenizer, data)
-        self._maker = BlockMaker(
-            manifest, reader, self._tokenizer, data, self.cache, self._checks, clock or Clock(), self._stop, quarantine
-        )
-        self._maker.forget(changed)
         self._pool = BlockPool(data.threads or default_threads())
-
-        self._order = block_order(data, manifest, shape, seed)
-        self.owned = owned(shape.lanes, rank, world_size)
+        changed, readers = watch.blocks() if watch else [], getattr(reader, "readers", (reader,))
+        all_checks = [
+            BlockChecks(part.manifest.fingerprint, cache_dir, checks_of(checks_file, part)) for part in self.parts
+        ]
+        for checks in all_checks if fork or changed else ():
+            checks.forget(files=rank == 0)
+        self._sources = [
+            Source(
+                part, part.own(data), shape, seed, tokenizer, own_reader, checks, cache=self.cache,
+                clock=clock or Clock(), stop=self._stop, pool=self._pool, quarantine=quarantine, changed=changed,
+            )
+            for part, shape, own_reader, checks in zip(self.parts, shapes, readers, all_checks, strict=True)
+        ]  # fmt: skip
+        self._mix = MixOrder([part.share for part in self.parts], self.lanes, seed)
+        self.owned = owned(self.lanes, rank, world_size)
         own, self._mine = self.owned.lanes, self.owned.rows(self._rows)
-        self._streams = [LaneStream(cursor[lane], block_size) for lane in own]
-        self._windows = [self._windows_of(lane, cursor[lane], quarantine) for lane in own]
-        self._slots = np.add.outer(np.asarray(self._mine) * shape.lanes, own).ravel()
+        self._lanes = [self._lane(lane, cursor[lane].reshape(-1, CURSOR)) for lane in own]
+        self._slots = np.add.outer(np.asarray(self._mine) * self.lanes, own).ravel()
         self._slot_lanes = np.tile(own, len(self._mine))
         self._slots.flags.writeable = self._slot_lanes.flags.writeable = False
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(2, data.prefetch_steps))
@@ -134,11 +130,11 @@ class Loader:
     @property
     def waiting(self) -> str | None:
         """Why the next batch is late, while a source is out of reach; else None."""
-        return self._maker.waiting
+        return next((source.maker.waiting for source in self._sources if source.maker.waiting), None)
 
     @property
     def encoder_name(self) -> str:
-        return self._tokenizer.encoder_name
+        return self._sources[0].tokenizer.encoder_name
 
     def poll(self, timeout_s: float) -> Batch | None:
         """The next batch, or None when it is not ready within the time.
@@ -157,13 +153,22 @@ class Loader:
         raise self._failure
 
     def places(self, batch: Batch | None) -> np.ndarray:
-        """(V, 6) int64: cursor and progress, in EPOCH_UNITS, of this rank's lanes after a batch, 0 for all others: the
-        sum over the ranks is all's. Of ranks that share a lane one speaks for it."""
-        full = np.zeros((self.lanes, len(CURSOR_FIELDS) + 1), np.int64)
+        """(V, 6 S) int64: cursors, then progress in EPOCH_UNITS, of this rank's lanes after a batch, 0 for all others:
+        the sum over the ranks is all's. Of ranks that share a lane one speaks for it."""
+        full = np.zeros((self.lanes, len(self.parts) * (CURSOR + 1)), np.int64)
         if batch is not None and self.owned.part == 0:
             own = full[self.owned.lanes.start : self.owned.lanes.stop : self.owned.lanes.step]
-            own[:, :-1], own[:, -1] = batch.cursor, batch.progress * EPOCH_UNITS
+            cut = batch.cursor.shape[1]
+            own[:, :cut], own[:, cut:] = batch.cursor, batch.progress * EPOCH_UNITS
         return full
+
+    def read_places(self, places: np.ndarray) -> tuple[np.ndarray, float]:
+        """(the cursor (V, 5 S) of all lanes, how often what is trained on was gone through), from the sum of all ranks'
+        `places`. Of a mixture that is the mean of its sources' epochs by their shares."""
+        cut = len(self.parts) * CURSOR
+        found = places.reshape(self.lanes, -1)
+        epochs = [mean_epoch(progress / EPOCH_UNITS) for progress in found[:, cut:].T]
+        return found[:, :cut], sum(part.share * epoch for part, epoch in zip(self.parts, epochs, strict=True))
 
     def close(self) -> None:
         """Stop the threads. Safe to call twice, and while blocks are being read."""
@@ -177,13 +182,13 @@ class Loader:
         if self._watch:
             self._watch.close()
 
-    def _windows_of(self, lane: int, cursor: np.ndarray, quarantine: list[int]) -> Iterator[Window]:
-        """Asks for the lane's first blocks at once."""
-        buffer = None
-        if self.data.order == "buffer":
-            size = self.data.buffer_documents // self.lanes
-            buffer = Buffer(self._order, lane, size, self.manifest, quarantine)
-        return windows(self._order, lane, cursor, self._maker, self._pool, buffer)
+    def _lane(self, lane: int, cursor: np.ndarray) -> Lane:
+        """A lane at its cursor (S, 5). ValueError where that is no place of the mixture's order."""
+        row = int(cursor[:, -1].sum())
+        if self._mix.before(lane, row) != cursor[:, -1].tolist():
+            raise ValueError(f"lane {lane} has {cursor[:, -1].tolist()} rows of its sources, which its order never has")
+        each = zip(self._sources, cursor, strict=True)
+        return Lane(lane, row, [(LaneStream(at, self._block_size), source.windows(lane, at)) for source, at in each])
 
     def _run(self) -> None:
         try:
@@ -198,15 +203,29 @@ class Loader:
 
     def _batches(self) -> Iterator[Batch]:
         """The first batch as soon as may be, then more and more cut at once."""
-        step_bytes = self._rows * len(self._streams) * (self._block_size + 1) * self._dtype.itemsize
+        step_bytes = self._rows * len(self._lanes) * (self._block_size + 1) * self._dtype.itemsize
         most = max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
         steps = 1
         while True:
-            for stream, windows_of in zip(self._streams, self._windows, strict=True):
-                while stream.ready < self._rows:  # the next batch cannot be without the next window
-                    self._enter(stream, next(windows_of))
-            yield from self._cut(min(steps, *(stream.ready // self._rows for stream in self._streams)))
+            ready = steps
+            for lane in self._lanes:
+                sources = self._mix.sources(lane.number, lane.row, steps * self._rows)
+                ready = min(ready, self._filled(lane, sources))
+                lane.coming = sources
+            yield from self._cut(ready)
             steps = min(2 * steps, most)
+
+    def _filled(self, lane: Lane, sources: np.ndarray) -> int:
+        """How many of the next steps a lane can give, at least 1: the next batch cannot be without the windows that it
+        needs, and more are not waited for."""
+        of_steps = sources.reshape(-1, self._rows)
+        steps = len(of_steps)
+        for number, (stream, windows) in enumerate(lane.streams):
+            needed = np.cumsum((of_steps == number).sum(axis=1))
+            while (ready := stream.ready) < needed[0]:
+                self._enter(stream, next(windows))
+            steps = min(steps, int(np.searchsorted(needed, ready, side="right")))
+        return steps
 
     def _enter(self, stream: LaneStream, window: Window) -> None:
         """Add a window that the next batch needs. UserError when this rank alone leaves out too many blocks.
@@ -221,25 +240,28 @@ class Loader:
 
     def _cut(self, steps: int) -> Iterator[Batch]:
         """The next `steps` batches, from tokens that are loaded."""
-        rows, lanes, quarantine = self._rows, len(self._streams), sorted(self.quarantine_reasons)
+        rows, lanes, quarantine = self._rows, len(self._lanes), sorted(self.quarantine_reasons)
         tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
-        taken = [stream.take(steps, rows, tokens[:, i]) for i, stream in enumerate(self._streams)]
-        cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5)
-        shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes)
-        pieces, by_step = tuple(t.pieces for t in taken), tokens.reshape(steps, rows, lanes, self._block_size + 1)
+        taken = [lane.take(steps, rows, tokens[:, i]) for i, lane in enumerate(self._lanes)]
+        cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5 S)
+        shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes, S)
+        sources = np.stack([t.rows.sources for t in taken], axis=1).reshape(steps, rows, lanes)
+        of_lanes, by_step = [t.rows for t in taken], tokens.reshape(steps, rows, lanes, self._block_size + 1)
+        orders = [source.order for source in self._sources]
         for step in range(steps):
-            mine = by_step[step, self._mine.start : self._mine.stop]
+            mine = slice(self._mine.start, self._mine.stop)
             yield Batch(
-                tokens=mine.reshape(-1, self._block_size + 1),
+                tokens=by_step[step, mine].reshape(-1, self._block_size + 1),
                 slots=self._slots,
                 lanes=self._slot_lanes,
+                sources=sources[step, mine].ravel(),
                 cursor=cursors[step],
                 quarantine=quarantine,
                 left_out=self._left_out,
-                _order=self._order,
+                _orders=orders,
                 _shares=shares[step],
-                _pieces=pieces,
-                _rows=range(step * rows + self._mine.start, step * rows + self._mine.stop),
+                _of_lanes=of_lanes,
+                _rows=range(step * rows + mine.start, step * rows + mine.stop),
             )
 
 

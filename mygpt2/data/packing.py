@@ -85,32 +85,45 @@ class LaneStream:
                 raise ValueError("the cursor points outside its window: the data differ from the checkpoint's")
         self._cuts.append(cut)
 
-    def take(self, steps: int, rows: int, out: np.ndarray) -> Taken:
-        """Fill `out` (steps*rows, T+1) with the next rows and move on by as many."""
-        count, T = steps * rows, self._block_size
+    def take(self, rows: np.ndarray, out: np.ndarray, places: np.ndarray | None = None) -> Taken:
+        """Write the next rows to `out` (any, T+1), at `places` where they are given, and move on by as many.
+
+        `rows` (steps,): how many each step has.
+        """
+        after, T = np.cumsum(rows), self._block_size
+        count = int(after[-1])
         if self.ready < count:
             raise ValueError(f"{count} rows asked for, {self.ready} ready")
-        self._fill(out)
+        if not count:
+            return self._none_taken(len(rows))
+        self._fill(out, np.arange(count) if places is None else places)
         bases = np.cumsum([0, *(len(cut.tokens) for cut in self._cuts)])[:-1]  # the windows end to end
         starts = [base + cut.starts for base, cut in zip(bases, self._cuts, strict=True)]
         begin = np.concatenate(starts)[self._done : self._done + count]
         touched = list(zip(bases, self._cuts, strict=True))[: np.searchsorted(bases, begin.max() + T, side="right")]
         pieces = _pieces([(int(base), cut) for base, cut in touched], begin, T)
-        cursors, shares = self._move(np.arange(1, steps + 1) * rows)
+        cursors, shares = self._move(after)
         return Taken(pieces, cursors, shares)
 
-    def _fill(self, out: np.ndarray) -> None:
-        """The tokens of the next rows (rows, T + 1)."""
+    def _none_taken(self, steps: int) -> Taken:
+        """What `take` tells where a source has no row in some steps: the place stays."""
+        none = np.zeros(0, np.int64)
+        cursor = np.array([self.epoch, self.window, self._phase, self._done, self.rows])
+        share = self._done / max(1, self._cuts[0].rows) if self._cuts else 0.0
+        return Taken(Pieces(none, none, none, none, none, none), np.tile(cursor, (steps, 1)), np.full(steps, share))
+
+    def _fill(self, out: np.ndarray, places: np.ndarray) -> None:
+        """The tokens of the next rows, each to its place in `out` (any, T + 1)."""
         at, T = 0, self._block_size
         for number, cut in enumerate(self._cuts):
             done = self._done if number == 0 else 0
-            begin = cut.starts[done : done + len(out) - at]
-            inner = cut.order[done : done + len(out) - at]
-            rows = out[at : at + len(inner)]
-            rows[:, :T] = cut.whole[inner]
-            rows[:, T] = cut.tokens[begin[: len(inner)] + T]
+            begin = cut.starts[done : done + len(places) - at]
+            inner = cut.order[done : done + len(places) - at]
+            rows = places[at : at + len(inner)]
+            out[rows, :T] = cut.whole[inner]
+            out[rows, T] = cut.tokens[begin[: len(inner)] + T]
             if len(inner) < len(begin):
-                out[at + len(inner)] = self._across(number, int(begin[-1]))
+                out[places[at + len(inner)]] = self._across(number, int(begin[-1]))
             at += len(begin)
 
     def _across(self, number: int, start: int) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mygpt2.config.batch import around, divides, divisors, lanes_problem
 from mygpt2.config.data import DataConfig
 from mygpt2.data.order import WHOLE, BlockOrder
 from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import Part
 from mygpt2.errors import UserError
 
 MOST_LANES = 64  # more lanes mix more documents into a batch, but the first batch needs a block of each
@@ -64,6 +66,25 @@ def choose_shape(data: DataConfig, manifest: Manifest, batch_sequences: int, wor
     window = max(1, min(window, blocks // lanes))
     first = min(window, _power(min(FIRST_BYTES // stored, FIRST_BLOCKS // lanes)))
     return Shape(lanes, window, first, min(WHOLE, _power(WHOLE * START_BYTES // (lanes * first * stored))))
+
+
+def choose_shapes(data: DataConfig, parts: Sequence[Part], batch_sequences: int, world_size: int) -> list[Shape]:
+    """The shape of each source of a mixture, all with the same lanes: each lane reads of every source."""
+    if len(parts) == 1:
+        return [choose_shape(parts[0].own(data), parts[0].manifest, batch_sequences, world_size)]
+    fewest = min(parts, key=lambda part: len(part.manifest))
+    most = min(MOST_LANES, len(fewest.manifest))
+    lanes = data.lanes or max(d for d in divisors(batch_sequences) if d <= most)
+    if lanes > len(fewest.manifest) and not lanes_problem(batch_sequences, lanes, ranks=1):
+        legal = [d for d in divisors(batch_sequences) if d <= most]
+        raise UserError(
+            f"data.lanes={lanes} is more than the {len(fewest.manifest)} blocks of source {fewest.name} in data.mix; "
+            f"nearest legal: {_nearest(lanes, legal)}"
+        )
+    settings = (part.own(data).model_copy(update={"lanes": lanes}) for part in parts)
+    return [
+        choose_shape(own, part.manifest, batch_sequences, world_size) for own, part in zip(settings, parts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

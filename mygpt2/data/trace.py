@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
 from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import manifest_from
 from mygpt2.files import read_json, replace_file
 from mygpt2.inside import names_inside, open_inside, read_inside
 
@@ -206,13 +207,13 @@ def read_manifest(run_dir: Path) -> Manifest:
     """The manifest that the blocks of the newest part of the trace refer to."""
     path = Path(run_dir) / "trace" / MANIFEST
     content: dict[str, Any] = json.loads(read_inside(path, Path(run_dir), most=MANIFEST_BYTES))
-    return Manifest.from_dict(content)
+    return manifest_from(content)
 
 
 def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, int]:
     """(file, row group or part, document in it, from 0) of a document of a block."""
-    row = manifest.blocks[block]
-    files = manifest.files_of(block)
+    row, files = manifest.blocks[block], manifest.files_of(block)
+    manifest = manifest.at(block)[0]
     if len(files) > 1:  # small text files, a document each
         return files[min(document // max(1, manifest.pieces), len(files) - 1)].name, 0, 0
     within = int(row["start"]) if manifest.kind == "parquet" and row["stop"] >= 0 else 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from mygpt2.data.heldout import chosen, no_text, settled
 from mygpt2.data.scan import BlockReader, Dependable, scan, spread
 from mygpt2.data.sources.faults import Clock, Unreadable
 from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import MixedReader, Mixture
 from mygpt2.data.tokenize import check_ids
 from mygpt2.errors import UserError, shown
 from mygpt2.files import replace_file
@@ -35,6 +37,7 @@ Progress = Callable[[int, int], None]
 """Called with (tokens found, tokens wanted)."""
 
 READ_AHEAD = 6  # threads that read and search
+LEAST_TOKENS = 1024  # of each source of a mixture
 CHOICE = 1  # part of the cache's key: a change of how documents are chosen raises it
 
 
@@ -44,12 +47,14 @@ class ValidationSet:
 
     tokens: (N,), the tokenizer's dtype. doc_starts: (documents,) int64. bytes: of the documents' UTF-8 text;
     end-of-text has none. sha256: of tokens, starts and bytes, so that two results are compared on the same text only.
+    parts: of a mixture, the set of each source by its name, in the order in which they follow each other.
     """
 
     tokens: np.ndarray
     doc_starts: np.ndarray
     bytes: int
     sha256: str
+    parts: Mapping[str, ValidationSet] = field(default_factory=dict)
 
     @property
     def documents(self) -> int:
@@ -71,6 +76,8 @@ def validation_set(
 
     Raises UserError when the source holds no such document, TryAgain when it stays out of reach.
     """
+    if isinstance(manifest, Mixture):
+        return _of_parts(manifest, reader, tokenizer, data, cache_dir, progress, clock, anew)
     data = settled(data, manifest)
     if data.validation_fraction <= 0:
         raise UserError(
@@ -83,6 +90,34 @@ def validation_set(
             found = _collect(manifest, reader, tokenizer, data, progress, clock or Clock())
             _save(path, found, Path(cache_dir))
     return found
+
+
+def _of_parts(
+    mixture: Mixture, reader: BlockReader, tokenizer: Tokenizer, data: DataConfig, cache_dir: Path,
+    progress: Progress | None, clock: Clock | None, anew: bool,
+) -> ValidationSet:  # fmt: skip
+    """Each source's set, of at most an equal part of data.validation_tokens: whatever the weights are, the same sources
+    are measured on the same documents."""
+    readers = reader.readers if isinstance(reader, MixedReader) else ()
+    each = max(LEAST_TOKENS, data.validation_tokens // len(mixture.parts))
+    found: dict[str, ValidationSet] = {}
+    for part, own in zip(mixture.parts, readers, strict=True):
+        done = sum(len(before.tokens) for before in found.values())
+        told = None if progress is None else partial(_told, progress, done, data.validation_tokens)
+        settings = part.own(data).model_copy(update={"validation_tokens": each})
+        try:
+            found[part.name] = validation_set(part.manifest, own, tokenizer, settings, cache_dir, told, clock, anew)
+        except UserError as error:
+            raise UserError(f"data.mix, source {part.name}: {error}") from error
+    sizes = np.cumsum([0, *(len(one.tokens) for one in found.values())])[:-1]
+    tokens = np.concatenate([one.tokens for one in found.values()])
+    starts = np.concatenate([one.doc_starts + size for one, size in zip(found.values(), sizes, strict=True)])
+    text_bytes = sum(one.bytes for one in found.values())
+    return ValidationSet(tokens, starts, text_bytes, _sha256(tokens, starts, text_bytes), found)
+
+
+def _told(progress: Progress, done: int, wanted: int, now: int, _: int) -> None:
+    progress(min(done + now, wanted), wanted)
 
 
 def windows(tokens: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:

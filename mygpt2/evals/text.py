@@ -24,7 +24,7 @@ from mygpt2.data.sources.hub.parquet import HubParquetReader
 from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, published, tokens_layout
 from mygpt2.data.sources.local.unpack import Damaged
 from mygpt2.data.sources.manifest import Manifest, SourceFile
-from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve, resolve_data
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW, HubProtocol, Quoted
@@ -208,7 +208,7 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: 
         own = load_tokenizer(data.tokenizer)
     except UserError:
         own = tokenizer
-    manifest = resolve(data.source, data, cache_dir=cache_dir)
+    manifest = resolve_data(data, cache_dir=cache_dir)
 
     def made(tokens_of: Tokenizer) -> ValidationSet:
         settled, reader = open_settled(manifest, data, cache_dir=cache_dir, eot_id=tokens_of.eot_id)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from mygpt2.config.load import load_config
 from mygpt2.data.beside import fields_of
 from mygpt2.data.inspect import shortened
@@ -54,6 +56,10 @@ class _Here:
     client: None = None
     footers: None = None
 
+    def at(self, block: int) -> tuple[_Here, int]:
+        manifest, within = self.manifest.at(block)
+        return _Here(manifest), within
+
 
 def documents_of(run: RunDir, found: StepReport) -> tuple[dict[Key, Document], str]:
     """(document by (block, document), why some are missing or ""), of the WORST worst rows."""
@@ -79,12 +85,14 @@ def _read(manifest: Manifest, tokenizer: str, wanted: list[Key]) -> tuple[dict[K
     blocks = list(dict.fromkeys(block for block, _ in wanted))
     problem = "" if len(blocks) <= MOST_BLOCKS else f"documents of {len(blocks) - MOST_BLOCKS:,} more blocks not read"
     try:
-        words = load_tokenizer(tokenizer) if manifest.kind == "tokens" else None
+        ready = any(manifest.at(block)[0].kind == "tokens" for block in blocks)
+        words = load_tokenizer(tokenizer) if ready else None
         with closing(open_reader(manifest, cache_dir=cache_folder(), eot_id=words.eot_id if words else 0)) as reader:
             for block in blocks[:MOST_BLOCKS]:
                 texts = reader.read(block)
                 for key in (key for key in wanted if key[0] == block):
-                    text = words.decode(texts[key[1]][:64]) if words else texts[key[1]]
+                    found = texts[key[1]]
+                    text = words.decode(found[:64]) if words and isinstance(found, np.ndarray) else found
                     documents[key] = Document(shortened(text), tuple(fields_of(_Here(manifest), *key)))
     except (UserError, Unreadable, Outage, *BROKEN) as error:
         problem = f"some documents cannot be read: {getattr(error, 'reason', error)}"

@@ -6,7 +6,8 @@ import json
 
 from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.resolve import open_settled, resolve
+from mygpt2.data.sources.mixture import Mixture, manifest_from
+from mygpt2.data.sources.resolve import open_settled, resolve, resolve_data
 from mygpt2.distributed import World
 from mygpt2.machine import cache_folder
 from mygpt2.progress import progress_bar
@@ -24,16 +25,16 @@ def manifest_for_all(data: DataConfig, tokenizer: Tokenizer, world: World) -> Ma
     found: list[Manifest] = []
 
     def resolved() -> str:
-        with progress_bar(f"resolve {data.source}", "parts") as advance:
-            first = resolve(data.source, data, cache_dir=caches, progress=advance)
+        with progress_bar(f"resolve {data.text}", "parts") as advance:
+            first = resolve_data(data, cache_dir=caches, progress=advance)
         settled, reader = open_settled(first, data, cache_dir=caches, eot_id=tokenizer.eot_id)
         reader.close()
         for note in settled.notes:
-            print(f"{data.source}: {note}", flush=True)
+            print(note if isinstance(settled, Mixture) else f"{data.source}: {note}", flush=True)
         found.append(settled)
         return json.dumps(settled.to_dict()) if world.size > 1 else ""
 
     text = world.text_from_lead(resolved)
-    if data.source == "pydocs" and not world.lead:
-        resolve(data.source, data, cache_dir=caches)
-    return found[0] if found else Manifest.from_dict(json.loads(text))
+    if "pydocs" in data.named and not world.lead:
+        resolve("pydocs", data, cache_dir=caches)
+    return found[0] if found else manifest_from(json.loads(text))

@@ -27,7 +27,7 @@ from mygpt2.checkpoint import (
 from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import toml_value
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import CURSOR_FIELDS
+from mygpt2.data.batch import CURSOR
 from mygpt2.distributed import World
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, RunWriter
@@ -169,7 +169,7 @@ def _state_problem(state: Mapping[str, Any]) -> str | None:
     try:
         cursor = np.array(data["cursor"], dtype=np.int64)
         quarantine = [int(block) for block in data["quarantine"]]
-        sound = cursor.shape[1:] == (len(CURSOR_FIELDS),) and min(quarantine, default=0) >= 0
+        sound = cursor.ndim == 2 and cursor.shape[1] % CURSOR == 0 < cursor.shape[1] and min(quarantine, default=0) >= 0
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound or not isinstance(data.get("fingerprint"), dict) or "schema" not in data:

@@ -17,7 +17,7 @@ from mygpt2.checkpoint.format import MODEL, OPTIMIZER, tensor_files
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
-from mygpt2.data.sources.local.watch import SourceWatch
+from mygpt2.data.sources.local.watch import MixtureWatch, SourceWatch, watch_over
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.resolve import open_reader
 from mygpt2.data.trace import TraceWriter
@@ -89,7 +89,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
         f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "
-        f"{plan.micro_batch}; data {config.data.source}, {loader.lanes} lanes, "
+        f"{plan.micro_batch}; data {config.data.text}, {loader.lanes} lanes, "
         f"{torch.get_num_threads()} threads per rank"
     )
     if world.size > 1:
@@ -219,7 +219,9 @@ def _data(
     return world.lead_first(opened)
 
 
-def _watch(manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None, fork: bool) -> SourceWatch:
+def _watch(
+    manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None, fork: bool
+) -> SourceWatch | MixtureWatch:
     """UserError when the run would go on with other text than it began with."""
 
     def tell(text: str) -> None:
@@ -228,7 +230,7 @@ def _watch(manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, 
             attempt.writer.event("alert", level="warning", about="data", message=text)
 
     quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
-    return SourceWatch(
+    return watch_over(
         manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=fork,
         quarantine=quarantine,
     )  # fmt: skip

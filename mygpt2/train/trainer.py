@@ -15,7 +15,7 @@ import torch
 from mygpt2.checkpoint import step_of
 from mygpt2.checkpoint.store import on_grid
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import CURSOR_FIELDS, EPOCH_UNITS, Batch, loader_state, mean_epoch
+from mygpt2.data.batch import Batch, loader_state
 from mygpt2.data.loader import Loader
 from mygpt2.device import Precision
 from mygpt2.distributed import World
@@ -40,7 +40,7 @@ POLL_S = 2.0  # how long a rank waits for data before it tells the others
 
 @dataclass
 class TrainState:
-    """What a checkpoint must bring back beside tensors. `cursor` (V, 5) and `quarantine` are those of all ranks after
+    """What a checkpoint must bring back beside tensors. `cursor` (V, 5 S) and `quarantine` are those of all ranks after
     the last consumed batch, known to each: whichever of them fails, the first can save."""
 
     step: int = 0
@@ -128,9 +128,9 @@ class Trainer:
                 if news:
                     self.left_out.tell(self.state.step + 1)
                     self.left_out.check()
-                found = np.array(places, np.int64).reshape(-1, len(CURSOR_FIELDS) + 1)
+                cursor, epoch = self.loader.read_places(np.array(places, np.int64))
                 self._counted = Counted(rows, targets)
-                self._ahead = found[:, :-1], self.left_out.quarantine, mean_epoch(found[:, -1] / EPOCH_UNITS)
+                self._ahead = cursor, self.left_out.quarantine, epoch
                 return batch, waited
             if waited > POLL_S:
                 self._note()
@@ -264,7 +264,7 @@ class Trainer:
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
-            "data": loader_state(self.loader.fingerprint, self.state.cursor, self.state.quarantine),
+            "data": loader_state(self.loader.fingerprint, self.state.cursor, self.state.quarantine, self.loader.before),
             "schedule": self.schedule.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),
             "precision": self.precision.name,

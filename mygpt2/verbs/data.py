@@ -115,7 +115,8 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
             print(f"{label:<12} {value}", flush=True)
         print(f"{'lanes':<12} {shape(manifest, config)}", flush=True)
         if args.run is not None:
-            print(f"{'read so far':<12} {_coverage(args, manifest)}", flush=True)
+            for number, line in enumerate(_coverage(args, manifest)):
+                print(f"{'' if number else 'read so far':<12} {line}", flush=True)
         print("\nfirst documents in training order", flush=True)
         ids = []
         for line, document in first_documents(manifest, reader, tokenizer, config, caches, args.documents):
@@ -131,8 +132,8 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
     return 0
 
 
-def _coverage(args: argparse.Namespace, manifest: Manifest) -> str:
-    """What a run had read of its source at its newest checkpoint."""
+def _coverage(args: argparse.Namespace, manifest: Manifest) -> list[str]:
+    """What a run had read at its newest checkpoint; of a mixture, of each source as well."""
     from mygpt2.checkpoint.format import read_state
     from mygpt2.checkpoint.store import candidates
     from mygpt2.data.ledger import coverage
@@ -140,10 +141,11 @@ def _coverage(args: argparse.Namespace, manifest: Manifest) -> str:
 
     for path in candidates(RunDir.open(args.runs, args.run).checkpoints_dir):
         try:
-            return f"{coverage(read_state(path)['data'], manifest)} (at {path.name})"
+            found = coverage(read_state(path)["data"], manifest)
+            return [f"{found} (at {path.name})", *map(str, found.sources)]
         except (OSError, LookupError, TypeError, ValueError):  # damaged, deleted meanwhile, or of other data
             continue
-    return "no checkpoint tells"
+    return ["no checkpoint tells"]
 
 
 def _foretell(config: RunConfig) -> int:

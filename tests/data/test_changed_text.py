@@ -181,7 +181,7 @@ def test_the_tokens_of_the_fast_encoder_are_not_taken_for_the_references(tmp_pat
     with Ranks(config(token_cache=True), tmp_path, source=source) as run:
         run_an_epoch(run)
         expected = sha256(run.steps(20))
-        maker = run.loaders[0]._maker
+        maker = run.loaders[0]._sources[0].maker
         assert {key for block in range(24) for key in [maker._key(block, REFERENCE), maker._key(block, "other 1.0")]}
         cache = run.loaders[0].cache
         for block in range(24):  # the same blocks, made by an encoder that gives other ids

@@ -31,7 +31,7 @@ def opened(shuffled: bool, cursor: tuple[int, ...] = (0, 0, 0, 0, 0)) -> LaneStr
 
 def take(stream: LaneStream, steps: int, rows: int):
     out = np.empty((steps * rows, T + 1), int)
-    return stream.take(steps, rows, out), out.tolist()
+    return stream.take(np.full(steps, rows), out), out.tolist()
 
 
 def test_without_a_key_rows_come_as_they_lie():

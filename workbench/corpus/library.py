@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import BlockReader
 from mygpt2.data.sources.faults import Outage, Unreadable
@@ -18,7 +20,8 @@ from mygpt2.data.sources.hub.dataset import hub_cache
 from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.resolve import open_reader, open_settled, resolve
+from mygpt2.data.sources.mixture import MixedReader, Mixture
+from mygpt2.data.sources.resolve import open_reader, open_settled, resolve_data
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
 from mygpt2.tokenizer import Tokenizer
@@ -38,9 +41,18 @@ class Opened:
         self.manifest, self.cache_dir, self.tokenizer = manifest, cache_dir, tokenizer
         self.client: HubClient | None = None
         self.footers: Footers | None = None
-        self._reader = self._open()
+        several = manifest.parts if isinstance(manifest, Mixture) else ()
+        self._parts = [Opened(part.manifest, cache_dir, tokenizer) for part in several]
+        self._reader = MixedReader(manifest, self._parts) if isinstance(manifest, Mixture) else self._open()
         self._blocks: OrderedDict[int, list[Any]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def at(self, block: int) -> tuple[Opened, int]:
+        """The one source that a block is of, and the block's number there."""
+        if not isinstance(self.manifest, Mixture):
+            return self, block
+        number = self.manifest.part_of(block)
+        return self._parts[number], block - self.manifest.parts[number].first
 
     def _open(self) -> BlockReader:
         if self.manifest.revision is None:
@@ -52,6 +64,9 @@ class Opened:
 
     def read(self, block: int) -> list[Any]:
         """The documents of a block, ids for a pre-tokenized source. UserError for what cannot be read now."""
+        if self._parts:
+            own, within = self.at(block)
+            return own.read(within)
         with self._lock:
             if block in self._blocks:
                 self._blocks.move_to_end(block)
@@ -78,7 +93,7 @@ class Opened:
         return self.as_text(found)
 
     def as_text(self, found: Any) -> str | None:
-        if self.manifest.kind == "tokens":
+        if isinstance(found, np.ndarray):
             return self.tokenizer.decode(found) if self.tokenizer else None
         return found if isinstance(found, str) else None
 
@@ -100,7 +115,7 @@ class Library:
 
     def __init__(self, cache_dir: Path | None = None) -> None:
         self.cache_dir = cache_dir or cache_folder()
-        self._opened: OrderedDict[tuple[str, str, str], Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
         self._lock = threading.Lock()
 
     def open(
@@ -114,13 +129,14 @@ class Library:
 
         TryAgain and UserError as `resolve` has them.
         """
-        key = data.source, f"{data.text_column} {Filters.of(data) or ''}", tokenizer.fingerprint if tokenizer else ""
+        text = f"{data.model_dump_json(include={'source', 'mix', 'text_column'})} {Filters.of(data) or ''}"
+        key = text, tokenizer.fingerprint if tokenizer else ""
         with self._lock:
             if key in self._opened and not fresh:
                 self._opened.move_to_end(key)
                 return self._opened[key]
         impatient = data.model_copy(update={"outage_minutes": PATIENCE_MINUTES})
-        manifest = resolve(data.source, impatient, cache_dir=self.cache_dir, progress=progress)
+        manifest = resolve_data(impatient, cache_dir=self.cache_dir, progress=progress)
         if manifest.revision is None:
             with suppress(UserError):  # without a document of text there is nothing to settle, and much to look at
                 eot = tokenizer.eot_id if tokenizer else 0
@@ -130,13 +146,13 @@ class Library:
 
     def of_manifest(self, manifest: Manifest, tokenizer: Tokenizer) -> Opened:
         """The data that a run's trace refers to."""
-        key = manifest.fingerprint, manifest.files[0].location, tokenizer.fingerprint
+        key = f"{manifest.fingerprint} {manifest.files[0].location}", tokenizer.fingerprint
         with self._lock:
             if key in self._opened:
                 return self._opened[key]
         return self._keep(key, Opened(manifest, self.cache_dir, tokenizer))
 
-    def _keep(self, key: tuple[str, str, str], opened: Opened) -> Opened:
+    def _keep(self, key: tuple[str, str], opened: Opened) -> Opened:
         with self._lock:
             self._opened[key] = opened
             gone = [self._opened.popitem(last=False)[1] for _ in range(len(self._opened) - KEPT_SOURCES)]

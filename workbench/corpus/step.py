@@ -18,7 +18,8 @@ import numpy as np
 from mygpt2.checkpoint import step_of
 from mygpt2.config import RunConfig, load_config
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.resolve import resolve
+from mygpt2.data.sources.mixture import parts_of
+from mygpt2.data.sources.resolve import resolve_data
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
@@ -196,20 +197,20 @@ def row_of(of: Traced, record: dict[str, Any]) -> Row:
 def document_tokens(of: Traced, block: int, document: int) -> np.ndarray:
     """A document as it lies in a lane: its tokens and end-of-text."""
     found = of.opened.read(block)[document]
-    ids = found if of.opened.manifest.kind == "tokens" else of.tokenizer.encode_batch([found])[0]
+    ids = found if isinstance(found, np.ndarray) else of.tokenizer.encode_batch([found])[0]
     return np.concatenate([ids, [of.tokenizer.eot_id]]).astype(of.tokenizer.dtype)
 
 
 def _found(manifest: Manifest, config: RunConfig, library: Library) -> Manifest:
     """The manifest with files that are there: the run folder may have come from another machine."""
-    file = manifest.files[0]
-    if manifest.revision is not None or Path(file.location).exists():
+    local = (part.manifest for part in parts_of(manifest, config.data) if part.manifest.revision is None)
+    gone = next((m.files[0] for m in local if not Path(m.files[0].location).exists()), None)
+    if gone is None:
         return manifest
-    here = resolve(config.data.source, config.data, cache_dir=library.cache_dir)
+    here = resolve_data(config.data, cache_dir=library.cache_dir)
     if here.fingerprint != manifest.fingerprint:
         raise UserError(
-            f"the data of this run, {file.location}, is not there any more, and data.source={config.data.source} "
-            "holds other data now"
+            f"the data of this run, {gone.location}, is not there any more, and {config.data.text} holds other data now"
         )
     return here
 

@@ -21,7 +21,7 @@ from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
-Kind = Literal["parquet", "jsonl", "txt", "tokens"]
+Kind = Literal["parquet", "jsonl", "txt", "tokens", "mixture"]
 COLUMNS: tuple[Kind, ...] = ("parquet", "jsonl")  # kinds whose documents are a column of several, or a key
 
 # One block. `part`: the row group of a parquet file, else the running number of the block in its file.
@@ -95,6 +95,10 @@ class Manifest:
         """Bytes of all files as stored."""
         return sum(f.size for f in self.files)
 
+    def at(self, block: int) -> tuple[Manifest, int]:
+        """The manifest of the one source that a block is of, and the block's number there."""
+        return self, block
+
     def file_of(self, block: int) -> SourceFile:
         return self.files[int(self.blocks["file"][block])]
 
@@ -162,7 +166,12 @@ def make_blocks(file: Any, part: Any, start: Any, stop: Any, rows: Any) -> np.nd
 
 
 def check_quarantine(manifest: Manifest, allowed_share: float, reasons: Mapping[int, str]) -> None:
-    """UserError when the unreadable blocks, each with its reason, are more than a run may leave out."""
+    """UserError when the unreadable blocks, each with its reason, are more than a run may leave out: of a mixture, of
+    any of its sources."""
+    for part in getattr(manifest, "parts", ()):
+        numbers = range(part.first, part.first + len(part.manifest))
+        own = {block - part.first: why for block, why in reasons.items() if block in numbers}
+        check_quarantine(part.manifest, allowed_share, own)
     allowed = int(allowed_share * len(manifest))
     if len(reasons) > allowed:
         block = max(reasons, key=lambda b: (not reasons[b].startswith(EARLIER), b))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.hub.names import ALLOWED
 from mygpt2.data.sources.manifest import Kind, Manifest
-from mygpt2.errors import UserError, shown
+from mygpt2.data.sources.mixture import MixedReader, Mixture, by_size, joined
+from mygpt2.errors import TryAgain, UserError, shown
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.progress import progress_bar
 
@@ -54,6 +55,34 @@ def resolve(
         return hub.manifest(progress)
 
 
+def resolve_data(data: DataConfig, *, cache_dir: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """The manifest of what is configured: a source, a folder of several kinds, or a mixture.
+
+    Errors as `resolve`'s, with the name of the mixture's source before them.
+    """
+    if not data.mix:
+        return _whole(data, cache_dir, progress)
+    found = []
+    for source in data.mix:
+        try:
+            found.append(_whole(data.of(source), cache_dir, progress))
+        except UserError as error:
+            again = isinstance(error, TryAgain)
+            raise (TryAgain if again else UserError)(f"data.mix, source {source.name}: {error}") from error
+    return joined(data, found)
+
+
+def _whole(data: DataConfig, cache_dir: Path, progress: Callable[[int, int], None] | None) -> Manifest:
+    """The manifest of one source, all of its kinds."""
+    from mygpt2.data.sources.local.find import kinds_in
+
+    path = home_path(data.source)
+    kinds = kinds_in(path) if data.source != "pydocs" and path.is_dir() else {}
+    if len(kinds) < 2:
+        return resolve(data.source, data, cache_dir=cache_dir, progress=progress)
+    return by_size(data.source, {kind: resolve(data.source, data, cache_dir=cache_dir, only=kind) for kind in kinds})
+
+
 @contextmanager
 def opened(data: DataConfig, eot_id: int = 0, *, whole: bool = False) -> Iterator[tuple[Manifest, BlockReader, Path]]:
     """(manifest, reader, cache folder) of the configured source: as training has it, or every document.
@@ -61,8 +90,8 @@ def opened(data: DataConfig, eot_id: int = 0, *, whole: bool = False) -> Iterato
     A bar tells how far the resolving is.
     """
     caches = cache_folder(data.cache_dir)
-    with progress_bar(f"resolve {shown(data.source)}", "parts") as advance:
-        manifest = resolve(data.source, data, cache_dir=caches, progress=advance)
+    with progress_bar(f"resolve {shown(data.text)}", "parts") as advance:
+        manifest = resolve_data(data, cache_dir=caches, progress=advance)
     if whole:
         reader = open_reader(manifest, cache_dir=caches, eot_id=eot_id)
     else:
@@ -75,6 +104,8 @@ def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_i
     """The reader, and the manifest with what is held out of a small source: for training, and for looking at it."""
     from mygpt2.data.heldout import settle
 
+    if isinstance(manifest, Mixture):
+        return _settled_parts(manifest, data, cache_dir, eot_id)
     reader = open_reader(manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=data.outage_minutes)
     try:
         settled = settle(manifest, reader, data, cache_dir)
@@ -86,10 +117,31 @@ def open_settled(manifest: Manifest, data: DataConfig, *, cache_dir: Path, eot_i
     return settled, reader
 
 
+def _settled_parts(mixture: Mixture, data: DataConfig, cache_dir: Path, eot_id: int) -> tuple[Mixture, BlockReader]:
+    parts, readers = [], []
+    try:
+        for part in mixture.parts:
+            settled, reader = open_settled(part.manifest, part.own(data), cache_dir=cache_dir, eot_id=eot_id)
+            parts.append(replace(part, manifest=settled))
+            readers.append(reader)
+    except BaseException:
+        for reader in readers:
+            reader.close()
+        raise
+    settled_mixture = Mixture.of(mixture.source, parts)
+    return settled_mixture, MixedReader(settled_mixture, readers)
+
+
 def open_reader(
     manifest: Manifest, *, cache_dir: Path, eot_id: int, outage_minutes: float | None = None
 ) -> BlockReader:
     """The reader of a manifest's blocks. `eot_id` is where pre-tokenized files are cut into documents."""
+    if isinstance(manifest, Mixture):
+        each = (part.manifest for part in manifest.parts)
+        return MixedReader(
+            manifest,
+            [open_reader(one, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=outage_minutes) for one in each],
+        )
     if manifest.pieces:
         from mygpt2.data.heldout import InPieces
 

@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mygpt2.data.checked import say_unwritable
 from mygpt2.data.sources.local.seals import REST, WHOLE_FILE, Seal, SealFile, label_of, seal, unread
 from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.mixture import Mixture, Part
 from mygpt2.errors import TryAgain, UserError
 
 SYNC_BYTES = 512 << 20  # a fifth of a second where the files are in memory, a second from a disk
@@ -192,6 +193,63 @@ class SourceWatch:
         """`a.parquet: row group 3, row group 9; b.jsonl: bytes 0 to 65535`."""
         told = [f"{name}: {_some(parts)}" for name, parts in sorted(self.changed.items())]
         return "; ".join(told[:NAMED]) + (f"; and {len(told) - NAMED} more files" if len(told) > NAMED else "")
+
+
+class MixtureWatch:
+    """The watches over the sources of a mixture, as one."""
+
+    def __init__(self, watches: Sequence[tuple[Part, SourceWatch]]) -> None:
+        self._watches = watches
+
+    @property
+    def changed(self) -> dict[str, list[str]]:
+        """File: parts."""
+        each = ((part, watch.changed) for part, watch in self._watches)
+        return {f"{part.name}/{name}": parts for part, changed in each for name, parts in changed.items()}
+
+    def blocks(self) -> list[int]:
+        """The blocks of which the text changed, as the mixture numbers them."""
+        return [part.first + block for part, watch in self._watches for block in watch.blocks()]
+
+    def held_out(self, sha256: str, name: str) -> None:
+        """As `SourceWatch.held_out`, of the sets of all sources together."""
+        self._watches[0][1].held_out(sha256, name)
+
+    def close(self) -> None:
+        for _, watch in self._watches:
+            watch.close()
+
+
+def watch_over(
+    manifest: Manifest, cache_dir: Path, run_file: Path, tell: Callable[[str], None], *, resumed: bool,
+    fork: bool = False, quarantine: tuple[int, ...] = (), sync_bytes: int = SYNC_BYTES,
+) -> SourceWatch | MixtureWatch:  # fmt: skip
+    """A SourceWatch, or one for each source of a mixture, which keeps its own file beside `run_file`."""
+    if not isinstance(manifest, Mixture):
+        return SourceWatch(
+            manifest,
+            cache_dir,
+            run_file,
+            tell,
+            resumed=resumed,
+            fork=fork,
+            quarantine=quarantine,
+            sync_bytes=sync_bytes,
+        )
+    watches: list[tuple[Part, SourceWatch]] = []
+    try:
+        for part in manifest.parts:
+            own = tuple(b - part.first for b in quarantine if part.first <= b < part.first + len(part.manifest))
+            file = run_file.with_stem(f"{run_file.stem}-{part.name}")
+            watch = SourceWatch(
+                part.manifest, cache_dir, file, lambda text, name=part.name: tell(f"{name}: {text}"),  # type: ignore[misc]
+                resumed=resumed and file.exists(), fork=fork, quarantine=own, sync_bytes=sync_bytes,
+            )  # fmt: skip
+            watches.append((part, watch))
+    except BaseException:
+        MixtureWatch(watches).close()
+        raise
+    return MixtureWatch(watches)
 
 
 def _of_run(path: Path) -> SealFile:
