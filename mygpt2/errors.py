@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -27,6 +28,11 @@ def shown(path: object) -> str:
     """A path or name for a message: in quotes and escaped where it would break the line or cannot be printed."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+def word(path: object) -> str:
+    """A path or name as one word of a command that is printed, so that it can be pasted into a shell."""
+    return shlex.quote(str(path))
 
 
 def first_line(error: BaseException) -> str:

@@ -94,6 +94,17 @@ def test_no_path_of_a_builder_and_nothing_left_to_do() -> None:
     assert not found(judge, SOURCES)
 
 
+def test_a_command_that_is_printed_can_be_pasted() -> None:
+    """Folders and files in it are quoted where their names hold blanks; names of runs never do."""
+
+    def judge(path: Path) -> Iterator[object]:
+        option = r"(?:--runs|--model|--source|mygpt2 (?:ladder|sweep|import))"
+        told = r"(?! (?:is|holds|cannot)\b)"  # a sentence about what was given
+        yield from re.findall(rf"{option} \{{(?!word\(|shlex\.quote\()[^{{}}]*\}}{told}", text_of(path))
+
+    assert not found(judge, PRODUCT)
+
+
 def test_the_engine_does_not_know_the_workbench() -> None:
     def judge(path: Path) -> Iterator[object]:
         yield from (name for name in imported_by(path) if name.split(".")[0] in ("workbench", "gradio"))

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import disable_progress_bars
 
 from mygpt2.data.sources.hub.wire import proxy_advice
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, word
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, is_huggingface, weight_files
 from mygpt2.files import hub_checksum
 
@@ -129,7 +129,7 @@ def _download(model: HubModel, endpoint: str) -> Path:
         old = next((name for name in sorted(names) if name.endswith((".bin", ".pt"))), None)
         raise UserError(
             f"{model} has no {WEIGHTS} with a {CONFIG}"
-            + (f"; download {old} and the {CONFIG}, then: python -m mygpt2 import {old} --to DIR" if old else "")
+            + (f"; download {old} and the {CONFIG}, then: python -m mygpt2 import {word(old)} --to DIR" if old else "")
             + ("" if old else "; choose a model saved as safetensors")
         )
     weights = (WEIGHTS,) if WEIGHTS in names else (INDEX, SHARDS)

@@ -95,8 +95,13 @@ def read_ladder(file: Path, name: str | None = None) -> LadderFile:
         ) from None
     except ValueError as error:
         raise UserError(f"{file}: not TOML ({error}); write [section] and key = value lines") from None
+    if "ladder" not in tables:
+        raise UserError(
+            f"{file}: there is no section [ladder], which says depths and tokens; write one, or begin with what python "
+            "-m mygpt2 ladder --write FILE makes"
+        )
     problems: list[str] = []
-    section = tables.pop("ladder", {})
+    section = tables.pop("ladder")
     settings = _settings(section, problems) if isinstance(section, dict) else LadderSettings()
     if not isinstance(section, dict):
         problems.append(f"ladder = {section!r} is a section, not a setting; write [ladder] and key = value lines")

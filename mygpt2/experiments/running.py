@@ -21,7 +21,7 @@ from typing import Any
 from mygpt2.cli import EXIT_INTERRUPTED
 from mygpt2.config import load_config, without_fork
 from mygpt2.config.words import words_of
-from mygpt2.errors import EXIT_STOPPED, UserError
+from mygpt2.errors import EXIT_STOPPED, UserError, word
 from mygpt2.experiments.arms import changes, changes_words, seeds_of
 from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
@@ -61,7 +61,7 @@ def _known(piece: Piece, runs: Path) -> bool:
     if found:
         raise UserError(
             f"run {piece.run!r} is there with other settings ({changes_words(found)} would be needed); rename it or "
-            f"delete it: python -m mygpt2 runs delete {piece.run} --runs {runs}"
+            f"delete it: python -m mygpt2 runs delete {piece.run} --runs {word(runs)}"
         )
     return piece.done(outcome(runs, piece.run))
 
@@ -96,7 +96,7 @@ def _why(found: Outcome, runs: Path) -> str:
     reason = f": {found.reason.splitlines()[0]}" if found.reason else ""
     return (
         f"run {found.run!r} is {found.state} at step {found.step}{reason}; see python -m mygpt2 runs show {found.run} "
-        f"--runs {runs}, then give the same command, which goes on from there"
+        f"--runs {word(runs)}, then give the same command, which goes on from there"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mygpt2.checkpoint.format import load, weights_sha256
 from mygpt2.checkpoint.parts import count_parts
 from mygpt2.config import RunConfig, load_config
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, word
 from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.running import STOPPED, Interrupted, call
 from mygpt2.files import read_json
@@ -123,7 +123,8 @@ def weights_of(run: RunDir, step: int) -> str:
     if not isinstance(digest, str):
         raise UserError(
             f"run {run.name!r} has no whole checkpoint of step {step:,}, to compare, and no result of it; "
-            f"python -m mygpt2 runs delete {run.name} --runs {run.path.parent}, and the same command trains it again"
+            f"python -m mygpt2 runs delete {run.name} --runs {word(run.path.parent)}, and the same command trains it "
+            "again"
         )
     return digest
 

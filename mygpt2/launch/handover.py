@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, word
 from mygpt2.files import cannot_write, replace_file
 from mygpt2.launch import handed, kubeflow, kubernetes, skypilot, slurm
 from mygpt2.launch.asking import ask_engine, cancel, find
@@ -140,7 +140,8 @@ def _hand_over(target: str, path: Path, runs: Path, run: RunDir) -> str:
     except NoAnswer as error:
         raise TryAgain(
             f"{error} and was ended, so it is not known whether {TITLES[target]} took the job; python -m mygpt2 runs "
-            f"show {run.name} --runs {runs} asks for it, and the same command hands it over only if it is not there"
+            f"show {run.name} --runs {word(runs)} asks for it, and the same command hands it over only if it "
+            "is not there"
         ) from None
     except UserError as error:
         raise NotTaken(error) from None
@@ -185,7 +186,7 @@ def refuse_handed(runs: Path, name: str) -> None:
     if waits:
         raise UserError(
             f"run {name!r} was handed to {TITLES[record.target]} and may begin there; stop it first: python -m mygpt2 "
-            f"runs stop {name} --runs {runs}"
+            f"runs stop {name} --runs {word(runs)}"
         )
 
 
@@ -196,7 +197,7 @@ def is_unbegun(run: RunDir) -> bool:
 
 def _refuse_twice(run: RunDir, runs: Path) -> None:
     state, record = state_of(run), handed.read(runs, run.name)
-    stop = f"python -m mygpt2 runs stop {run.name} --runs {runs}"
+    stop = f"python -m mygpt2 runs stop {run.name} --runs {word(runs)}"
     if state.alive or state.processes:
         raise UserError(f"run {run.name!r} is at work already; stop it first: {stop}")
     if queued_as(runs, run.name):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, word
 from mygpt2.files import FULL, cannot_write, read_json, replace_json
 from mygpt2.inside import SMALL_BYTES, append_inside, open_inside
 from mygpt2.run_dir.liveness import RankState, rank_states, state_of
@@ -224,5 +224,5 @@ def _ours(rank: RankState, me: Process) -> bool:
 def _taken(run: RunDir, owner: str) -> str:
     return (
         f"run {run.name!r} is being written by {owner}; stop it with: python -m mygpt2 runs stop {run.name} "
-        f"--runs {run.path.parent}, or choose another --run"
+        f"--runs {word(run.path.parent)}, or choose another --run"
     )

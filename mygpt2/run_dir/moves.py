@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, word
 from mygpt2.files import cannot_write
 from mygpt2.run_dir import mentions
 from mygpt2.run_dir.deleted import free_place, lying
@@ -92,7 +92,7 @@ def restore(runs: Path, entry: str, name: str | None = None) -> RunDir:
         if os.path.lexists(target.path):
             raise UserError(
                 f"there is a {target.name!r} in {runs} again; restore it under another name: python -m mygpt2 runs "
-                f"restore {found.entry} --as NAME"
+                f"restore {word(found.entry)} --runs {word(runs)} --as NAME"
             )
         try:
             os.rename(found.path, target.path)
@@ -185,7 +185,7 @@ def _alone(run: RunDir) -> Iterator[RunLock]:
     """The run with its lock taken, once nobody is at work on it. UserError that says who is."""
     if run.path.is_symlink():
         raise UserError(f"run {run.name!r} is a link to another place; change it there")
-    stop = f"stop it first: python -m mygpt2 runs stop {run.name} --runs {run.path.parent}"
+    stop = f"stop it first: python -m mygpt2 runs stop {run.name} --runs {word(run.path.parent)}"
     state = state_of(run)
     if state.alive:
         raise UserError(f"run {run.name!r} is {state.state}; {stop}")

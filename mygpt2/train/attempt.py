@@ -25,7 +25,7 @@ from mygpt2.checkpoint import candidates, newest, step_of, steps
 from mygpt2.config import RunConfig, to_toml, without_fork
 from mygpt2.device import choose_device, use_threads
 from mygpt2.distributed import World
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain, UserError, word
 from mygpt2.failures import NONFINITE, UNSAVED, Failure, failure_of
 from mygpt2.files import cannot_write, read_json
 from mygpt2.model.attention import fastest_first
@@ -329,7 +329,7 @@ def _ended_already(config: RunConfig, run: RunDir, resume: str, info: RankInfo) 
     if whole and step_of(whole.name) == reached:
         print(
             f"run {run.name} is finished ({config.train.steps} steps): sample it with\n"
-            f'  python -m mygpt2 sample --model {run.path} --prompt "The"\n'
+            f'  python -m mygpt2 sample --model {word(run.path)} --prompt "The"\n'
             "or start another with --run NAME"
         )
         return EXIT_OK

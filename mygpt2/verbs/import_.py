@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mygpt2.errors import word
 from mygpt2.machine import home_path
 
 
@@ -40,5 +41,6 @@ def run(args: argparse.Namespace) -> int:
     export_folder(loaded, to)
     cut = f", {loaded.details['unused_ids']} unused ids left out" if "unused_ids" in loaded.details else ""
     form = f"GELU in its {model.config.gelu} form"
-    print(f"imported {file} ({loaded.details['parameters']:,} parameters, {form}{cut}); use it with --model {to}")
+    size = f"{loaded.details['parameters']:,} parameters"
+    print(f"imported {file} ({size}, {form}{cut}); use it with --model {word(to)}")
     return 0

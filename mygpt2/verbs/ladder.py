@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from mygpt2.errors import EXIT_OK, UserError
+from mygpt2.errors import EXIT_OK, UserError, word
 from mygpt2.files import check_output, encode_json, write_output
 from mygpt2.progress import Bars
 from mygpt2.terminal import interruptible
@@ -90,12 +90,12 @@ def _write(args: argparse.Namespace) -> int:
     check_output("--write", args.write)
     try:
         with open(args.write, "x", encoding="utf-8") as file:
-            file.write(TEMPLATE.replace("FILE", str(args.write)))
+            file.write(TEMPLATE.replace("FILE", word(args.write)))
     except FileExistsError:
         raise UserError(f"--write {args.write} exists; choose another name, or run it") from None
     except OSError as error:
         raise UserError(f"cannot write --write {args.write}: {error.strerror or error}; choose another file") from error
-    print(f"{args.write}: look through it, then\n  python -m mygpt2 ladder {args.write} --dry-run")
+    print(f"{args.write}: look through it, then\n  python -m mygpt2 ladder {word(args.write)} --dry-run")
     return EXIT_OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_USAGE, UserError, word
 from mygpt2.format import duration, file_size
 from mygpt2.run_dir.family import origin_of, parent_of
 from mygpt2.run_dir.ghost import ghost_of
@@ -71,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "verify" and name is None:
         return max((_verified(each) for each in list_runs(args.runs)), default=EXIT_OK)
     if name is None and args.action == "stop":
-        raise UserError(f"runs stop needs the name of a run; python -m mygpt2 runs list --runs {args.runs} shows them")
+        raise UserError(
+            f"runs stop needs the name of a run; python -m mygpt2 runs list --runs {word(args.runs)} shows them"
+        )
     chosen = RunDir.open(args.runs, name) if name else _latest(args.runs)
     if args.action == "show":
         return _show(chosen, as_json=args.json)
@@ -240,7 +243,7 @@ def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[st
     if state.alive and state.progress_age is not None:
         details.append(("last progress", f"{duration(state.progress_age)} ago"))
     if isinstance(command.get("argv"), list):
-        details.append(("command", " ".join(str(word) for word in command["argv"])))
+        details.append(("command", shlex.join(map(str, command["argv"]))))
     if state.exit:
         details.append(("exit code", str(state.exit.get("code"))))
     return details

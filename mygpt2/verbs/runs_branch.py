@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from mygpt2.errors import EXIT_OK, UserError
+from mygpt2.errors import EXIT_OK, UserError, word
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
             "python -m mygpt2 runs branch NAME@STEP --run NEW [--section.key VALUE ...]"
         )
     branch = make(args.runs, draft(args.runs, *place_of(args.names[0]), args.settings), args.run)
-    origin, where = branch.origin, f"--runs {args.runs}"
+    origin, where = branch.origin, f"--runs {word(args.runs)}"
     command = f"python -m mygpt2 train --run {branch.run.name} {where}"
     if args.json:
         told = {**origin.to_json(), "run": branch.run.name, "notes": list(branch.notes), "command": command}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mygpt2.errors import EXIT_OK, UserError
+from mygpt2.errors import EXIT_OK, UserError, word
 from mygpt2.format import file_size
 from mygpt2.run_dir import moves
 from mygpt2.run_dir.mentions import needed_by
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if not names:
         raise UserError(
-            f"runs {args.action} needs the name of a run; python -m mygpt2 runs list --runs {runs} shows them"
+            f"runs {args.action} needs the name of a run; python -m mygpt2 runs list --runs {word(runs)} shows them"
         )
     if args.action == "restore":
         if args.to and len(names) > 1:
@@ -59,7 +59,7 @@ def _deleted(runs: Path, name: str) -> str:
     gone = moves.delete(runs, name)
     also = f"; {', '.join(needed)} began from files of it and cannot go on without them" if needed else ""
     return (f"run {name} is in the trash ({file_size(gone.bytes)}){also}; "
-            f"python -m mygpt2 runs restore {name} --runs {runs} brings it back")  # fmt: skip
+            f"python -m mygpt2 runs restore {name} --runs {word(runs)} brings it back")  # fmt: skip
 
 
 def _restored(runs: Path, name: str, to: str | None) -> str:
@@ -68,8 +68,9 @@ def _restored(runs: Path, name: str, to: str | None) -> str:
 
 def _archived(runs: Path, name: str, archived: bool) -> str:
     changed = moves.archive(runs, name, archived)
-    word = "archived: runs list --all shows it" if archived else "in the list again"
-    return f"run {name} is {word}" if changed else f"run {name} was {'archived' if archived else 'in the list'} already"
+    if not changed:
+        return f"run {name} was {'archived' if archived else 'in the list'} already"
+    return f"run {name} is {'archived: runs list --all shows it' if archived else 'in the list again'}"
 
 
 def _trash(runs: Path, names: list[str], *, empty: bool, as_json: bool) -> int:
@@ -78,7 +79,9 @@ def _trash(runs: Path, names: list[str], *, empty: bool, as_json: bool) -> int:
     if empty:
         known = {each.entry for each in moves.trash(runs, sizes=False)}
         if unknown := [name for name in names if name not in known]:
-            raise UserError(f"{unknown[0]!r} is not in the trash; python -m mygpt2 runs trash --runs {runs} lists it")
+            raise UserError(
+                f"{unknown[0]!r} is not in the trash; python -m mygpt2 runs trash --runs {word(runs)} lists it"
+            )
         gone = moves.empty_trash(runs, names or None)
         total = file_size(sum(each.bytes for each in gone))
         print(f"removed {len(gone)} deleted {'run' if len(gone) == 1 else 'runs'} for good, {total}")

@@ -1,6 +1,7 @@
 """A ladder from its file to its score: on runs that are there already, and once with real ones."""
 
 import json
+import shlex
 import time
 
 import numpy as np
@@ -284,6 +285,11 @@ def test_the_command_writes_a_file_to_start_from_and_never_over_another(mygpt2, 
     before = (tmp_path / "a.toml").read_bytes()
     code, _, err = mygpt2("ladder", "--write", str(tmp_path / "a.toml"))
     assert code == 2 and "exists; choose another name" in err and (tmp_path / "a.toml").read_bytes() == before
+    (tmp_path / "o dd").mkdir()
+    code, out, _ = mygpt2("ladder", "--write", str(tmp_path / "o dd" / "a.toml"))
+    words = shlex.split(out.splitlines()[-1])
+    assert words[-2:] == [str(tmp_path / "o dd" / "a.toml"), "--dry-run"], "it can be pasted"
+    assert f"ladder '{tmp_path}/o dd/a.toml' --dry-run" in (tmp_path / "o dd" / "a.toml").read_text()
     code, out, _ = mygpt2("ladder", str(tmp_path / "a.toml"), "--dry-run", "--runs", str(tmp_path / "runs"))
     assert code == 0 and "runs to train" in out and not (tmp_path / "runs").exists()
 

@@ -114,6 +114,12 @@ def test_what_is_wrong_with_a_file_is_said_line_by_line(tmp_path, old, new, said
     assert said in str(told.value) and all("my ladder.toml: " in line for line in str(told.value).splitlines())
 
 
+@pytest.mark.parametrize("text", ['preset = "tiny"\n[train]\nsteps = 7\n', "", 'base = "tiny"\n[[axis]]\nsteps = 7\n'])
+def test_a_file_without_its_section_begins_no_ladder_that_nobody_asked_for(tmp_path, text):
+    with pytest.raises(UserError, match=r"^[^\n]*my ladder.toml: there is no section \[ladder\].* --write FILE makes$"):
+        plan(tmp_path, text)
+
+
 def test_the_file_to_start_from_names_options_that_there_are():
     parser = argparse.ArgumentParser()
     add_arguments(parser)

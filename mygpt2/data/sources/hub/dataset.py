@@ -31,7 +31,7 @@ from mygpt2.data.sources.hub.names import common_folder, glob_regex, parse_name,
 from mygpt2.data.sources.hub.parquet import Footers, HubParquetReader
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
 from mygpt2.data.sources.parquet import check_text_column, text_chunk
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, word
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -217,7 +217,7 @@ class HubSource:
         found = sorted({"".join(PurePosixPath(p).suffixes[-2:]) for p in paths})[:5]
         raise UserError(
             f"source={self.name.source} has no parquet files (found: {', '.join(found) or 'nothing'}); only parquet is "
-            f"read from the hub directly; run `python -m mygpt2 data fetch --source {self.name.source}` and give "
+            f"read from the hub directly; run `python -m mygpt2 data fetch --source {word(self.name.source)}` and give "
             "its folder"
         )
 
