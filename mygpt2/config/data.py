@@ -14,8 +14,8 @@ class DataConfig(Section):
     source: str = setting(
         "pydocs",
         "Text to train on. `pydocs` (built in), `fineweb-edu-10BT`, `fineweb-edu-100BT`, `fineweb-edu`, "
-        "`owner/name[:config][@revision]` on the hub, or a file or folder of parquet, jsonl, txt (optionally .gz/.zst) "
-        "or pre-tokenized .bin.",
+        "`owner/name[:config][@revision]` on the hub, or a file or folder of parquet, Arrow, jsonl, txt (optionally "
+        ".gz/.zst) or pre-tokenized .bin.",
         title="Text",
         min_length=1,
     )
@@ -26,7 +26,10 @@ class DataConfig(Section):
         '{name = "code", source = "/data/code", weight = 0.3}]',
     )  # fmt: skip
     text_column: str = setting(
-        "text", "Field that holds the text. A column of parquet, a key of jsonl.", title="Text column", min_length=1
+        "text",
+        "Field that holds the text. A column of parquet and Arrow, a key of jsonl.",
+        title="Text column",
+        min_length=1,
     )
     min_score: float | None = setting(
         None, "Documents with a lower score are left out, and counted. So are those without one. Unset: all are read.",

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.parquet import Footers, Sparse
+from mygpt2.data.sources.local.arrow import values_of
 from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import Manifest
@@ -48,6 +49,8 @@ def fields_of(opened: Opened, block: int, document: int) -> list[tuple[str, str]
             found = _of_parquet(opened, block, document)
         elif opened.manifest.kind == "jsonl":
             found = _of_jsonl(opened, block, document)
+        elif opened.manifest.kind == "arrow":
+            found = {name: values[document] for name, values in values_of(opened.manifest, block, _is_plain).items()}
         else:
             found = {}
     except Exception as error:  # whatever is wrong beside the text, the text can be shown
@@ -95,9 +98,12 @@ def _of_parquet(opened: Opened, block: int, document: int) -> dict[str, Any]:
 
 
 def _plain(schema: pa.Schema, text: str) -> list[str]:
+    return [field.name for field in schema if field.name != text and _is_plain(field.type)]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
     t = pa.types
-    kinds = (t.is_integer, t.is_floating, t.is_string, t.is_large_string)
-    return [field.name for field in schema if field.name != text and any(kind(field.type) for kind in kinds)]
+    return any(is_kind(kind) for is_kind in (t.is_integer, t.is_floating, t.is_string, t.is_large_string))
 
 
 def _row(source: pq.ParquetFile, group: int, names: list[str], number: int) -> dict[str, Any]:

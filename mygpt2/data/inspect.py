@@ -15,7 +15,7 @@ from mygpt2.data.loader import Loader
 from mygpt2.data.scan import BlockReader, scan, spread
 from mygpt2.data.shape import choose_shapes
 from mygpt2.data.sources.faults import Unreadable
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import WORDS, Manifest
 from mygpt2.data.sources.mixture import MixedReader, Mixture, parts_of
 from mygpt2.data.tokenize import check_ids
 from mygpt2.data.trace import documents_of_step, place_of
@@ -36,14 +36,13 @@ def describe(
     if isinstance(manifest, Mixture):
         yield from _mixture(manifest, reader, tokenizer, config)
         return
-    units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     yield (
         "source",
         f"{shown(manifest.source)}, {manifest.kind}" + (f", commit {manifest.revision}" if manifest.revision else ""),
     )
     yield "fingerprint", manifest.fingerprint
     yield "files", f"{len(manifest.files):,}, {file_size(manifest.size)}"
-    yield "blocks", f"{len(manifest):,} {units}"
+    yield "blocks", f"{len(manifest):,} {WORDS[manifest.kind][1]}"
     met, documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
     yield "documents", f"{total:,}" if total is not None else f"about {met * len(manifest) // max(blocks, 1):,}"

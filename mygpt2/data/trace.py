@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.data.batch import Batch
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import ROWS, Manifest
 from mygpt2.data.sources.mixture import manifest_from
 from mygpt2.files import read_json, replace_file
 from mygpt2.inside import names_inside, open_inside, read_inside
@@ -216,5 +216,5 @@ def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, i
     manifest = manifest.at(block)[0]
     if len(files) > 1:  # small text files, a document each
         return files[min(document // max(1, manifest.pieces), len(files) - 1)].name, 0, 0
-    within = int(row["start"]) if manifest.kind == "parquet" and row["stop"] >= 0 else 0
+    within = int(row["start"]) if manifest.kind in ROWS and row["stop"] >= 0 else 0
     return files[0].name, int(row["part"]), within + document

@@ -85,8 +85,18 @@ def write_gz(folder: Path, files: int = 8) -> Path:
     return folder
 
 
+def write_arrow(folder: Path, files: int = 3, documents: int = 120, batch: int = 8) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for f in range(files):
+        table = pa.table({"id": list(range(documents)), "text": texts(documents, f * documents)})
+        with pa.ipc.new_stream(str(folder / f"part-{f}.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=batch)
+    return folder
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "parquet": write_parquet,
+    "arrow": write_arrow,
     "jsonl": write_jsonl,
     "txt": write_txt,
     "tokens": write_tokens,

@@ -247,7 +247,7 @@ def test_numpy_shards_and_wide_ids_give_the_documents_of_a_bin(width, folder, tm
 
 def test_a_footer_cannot_promise_more_rows_than_anyone_writes(folder, tmp_path, monkeypatch):
     pq.write_table(pa.table({"text": TEXTS}), folder / "a.parquet")
-    monkeypatch.setattr("mygpt2.data.sources.local.folder.MOST_ROWS", 79)
+    monkeypatch.setattr("mygpt2.data.sources.local.cutting.MOST_ROWS", 79)
     with pytest.raises(UserError, match=r"promises 80 rows and 80 texts; allowed: as many of both, at most 79"):
         documents_of(folder, tmp_path)
 

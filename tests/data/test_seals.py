@@ -17,7 +17,17 @@ from mygpt2.data.sources.local.seals import REST, SealFile, label_of, seal
 from mygpt2.data.sources.local.watch import SourceWatch
 from mygpt2.data.sources.resolve import open_reader
 from mygpt2.errors import TryAgain, UserError
-from tests.data.corpus import EOT, Ranks, config, texts, write_jsonl, write_parquet, write_tokens, write_txt
+from tests.data.corpus import (
+    EOT,
+    Ranks,
+    config,
+    texts,
+    write_arrow,
+    write_jsonl,
+    write_parquet,
+    write_tokens,
+    write_txt,
+)
 
 CODECS = ["none", "snappy", "zstd", "gzip", "lz4", "brotli"]
 FLIPS = 30
@@ -42,8 +52,9 @@ def write_gzipped(folder):
 
 
 SOURCES = {
-    **{f"parquet {codec}": parquet_of(codec) for codec in CODECS}, "jsonl": write_jsonl, "txt": write_txt,
-    "bin": write_tokens, "bin with a header": lambda folder: write_tokens(folder, header=True), "gz": write_gzipped,
+    **{f"parquet {codec}": parquet_of(codec) for codec in CODECS}, "arrow": write_arrow, "jsonl": write_jsonl,
+    "txt": write_txt, "bin": write_tokens, "bin with a header": lambda folder: write_tokens(folder, header=True),
+    "gz": write_gzipped,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mygpt2.checkpoint import step_of
 from mygpt2.config import RunConfig, load_config
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import WORDS, Manifest
 from mygpt2.data.sources.mixture import parts_of
 from mygpt2.data.sources.resolve import resolve_data
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
@@ -120,7 +120,7 @@ def batch_of(run: RunDir, step: int) -> Batch:
     lines = sorted((_line(manifest, record) for record in records), key=_worst_first)
     documents = {place for record in records for place in zip(record["block"], record["document"], strict=True)}
     loss = float(np.mean([line.loss for line in lines]))
-    unit = "row group" if manifest.kind == "parquet" else "part"
+    unit = WORDS[manifest.kind][0]
     return Batch(step, first, last, loss, len(documents), tuple(lines), manifest.source, unit)
 
 

@@ -16,11 +16,15 @@ TEXT = (".txt", ".jsonl", ".csv", ".tsv", ".log", ".json")
 MARKS = {
     b"PK\x03\x04": "a ZIP archive (as Word's .docx is)", b"%PDF": "a PDF", b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture", b"GIF8": "a picture", b"\x7fELF": "a program", b"PAR1": "a parquet file",
+    b"ARROW1": "an Arrow file",
     b"\x1f\x8b": "a gzip file", b"\x28\xb5\x2f\xfd": "a zstd file", b"\xd0\xcf\x11\xe0": "an Office document",
     b"\x93NUMPY": "a NumPy array", b"SQLite format 3": "a database", b"7z\xbc\xaf": "a 7-Zip archive",
     b"{\\rtf": "a Rich Text document",
 }  # fmt: skip
-WANTED = {".parquet": b"PAR1", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", ".npy": b"\x93NUMPY"}
+WANTED: dict[str, bytes | tuple[bytes, ...]] = {
+    ".parquet": b"PAR1", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", ".npy": b"\x93NUMPY",
+    ".arrow": (b"ARROW1", b"\xff\xff\xff\xff"), ".feather": b"ARROW1",
+}  # fmt: skip
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # begins with the mark of UTF-16, whose letters hold zeros
 
 

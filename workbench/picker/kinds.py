@@ -55,7 +55,7 @@ def kind_named(name: object) -> Kind:
 
 def _data(name: str) -> str:
     found = kind_of(Path(name))
-    return {None: "", "txt": "text"}.get(found, str(found))
+    return {None: "", "txt": "text", "arrow": "Arrow"}.get(found, str(found))
 
 
 def _tokenizer(name: str) -> str:
@@ -123,7 +123,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("data", "Choose data", _data, None, _named_data, lambda context, text: context.source(text),
-             (".txt", ".jsonl", *_PACKED, ".parquet", ".bin", ".npy"),
+             (".txt", ".jsonl", *_PACKED, ".parquet", ".arrow", ".feather", ".bin", ".npy"),
              "save it as text (.txt), or as one JSON object a line (.jsonl)"),
         Kind("model", "Choose a model", _weights, _model_folder, _named_models,
              lambda context, text: context.model(text), (".safetensors", ".json"),

@@ -21,11 +21,19 @@ from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
-Kind = Literal["parquet", "jsonl", "txt", "tokens", "mixture"]
-COLUMNS: tuple[Kind, ...] = ("parquet", "jsonl")  # kinds whose documents are a column of several, or a key
+Kind = Literal["parquet", "jsonl", "arrow", "txt", "tokens", "mixture"]
+COLUMNS: tuple[Kind, ...] = ("parquet", "jsonl", "arrow")  # kinds whose documents are a column of several, or a key
+# What a part of a file is called, and what the blocks are. Parts of parquet and Arrow are groups of rows.
+WORDS: dict[Kind, tuple[str, str]] = {
+    "parquet": ("row group", "row groups"), "arrow": ("record batch", "groups of rows"),
+    "jsonl": ("part", "byte ranges"), "txt": ("part", "byte ranges"), "tokens": ("part", "token ranges"),
+    "mixture": ("part", "blocks"),
+}  # fmt: skip
+ROWS: tuple[Kind, ...] = ("parquet", "arrow")
 
-# One block. `part`: the row group of a parquet file, else the running number of the block in its file.
-# `start`, `stop`: rows within the row group (parquet), bytes (jsonl, txt), tokens (tokens); stop = -1: to the end.
+# One block. `part`: the row group of a parquet file, the (first) record batch of an Arrow file, else the running number
+# of the block in its file. `start`, `stop`: rows within that group (parquet, arrow), bytes (jsonl, txt), tokens
+# (tokens); stop = -1: to the end.
 # `rows`: documents in the block, -1 where only reading tells.
 BLOCK = np.dtype([("file", "<i4"), ("part", "<i4"), ("start", "<i8"), ("stop", "<i8"), ("rows", "<i8")])
 
@@ -114,13 +122,13 @@ class Manifest:
         column = self.text_column if self.kind in COLUMNS else ""
         files = [[f.size, f.identity] for f in self.files_of(block)]
         more = [each for each in (self.pieces, self.filters and self.filters.identity) if each]
+        more += [int(row["rows"])] if self.kind == "arrow" else []  # how many record batches it is
         return [self.kind, column, files, int(row["part"]), int(row["start"]), int(row["stop"]), *more]
 
     def describe(self, block: int) -> str:
         """Where a block is, for a person: file name and part."""
         row = self.blocks[block]
-        word = "row group" if self.kind == "parquet" else "part"
-        return f"{shown(self.file_of(block).name)}, {word} {int(row['part'])}"
+        return f"{shown(self.file_of(block).name)}, {WORDS[self.kind][0]} {int(row['part'])}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal manifest back."""

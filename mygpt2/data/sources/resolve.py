@@ -19,8 +19,9 @@ from mygpt2.progress import progress_bar
 
 if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader
+    from mygpt2.data.sources.local.formats import LocalReader
 
-_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|arrow|feather|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
 
 
 def resolve(
@@ -152,8 +153,12 @@ def open_reader(
         from mygpt2.data.sources.hub.dataset import open_hub
 
         return open_hub(manifest, cache_dir, outage_minutes=outage_minutes)
+    from mygpt2.data.sources.local.arrow import ArrowReader
     from mygpt2.data.sources.local.formats import JsonlReader, ParquetReader, TextReader, TokensReader
 
     if manifest.kind == "tokens":
         return TokensReader(manifest, eot_id)
-    return {"parquet": ParquetReader, "jsonl": JsonlReader, "txt": TextReader}[manifest.kind](manifest)
+    readers: dict[Kind, type[LocalReader]] = {
+        "parquet": ParquetReader, "jsonl": JsonlReader, "arrow": ArrowReader, "txt": TextReader,
+    }  # fmt: skip
+    return readers[manifest.kind](manifest)

@@ -6,12 +6,15 @@ A histogram is inline SVG: no script, colours of the stylesheet, and its figures
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.data.sources.hub.parquet import Sparse
+from mygpt2.data.sources.local.arrow import values_of
 from mygpt2.data.sources.local.textfiles import line_range
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.parquet import chunk_range
@@ -42,6 +45,9 @@ def _beside(opened: Opened, block: int) -> dict[str, np.ndarray]:
     manifest = opened.manifest
     if manifest.kind == "jsonl":
         return _json_numbers(opened, block)
+    if manifest.kind == "arrow":
+        found = list(values_of(manifest, block, _is_numeric).items())[:MOST_COLUMNS]
+        return {name: _as_floats(values) for name, values in found}
     if manifest.kind != "parquet":
         return {}
     row, file = manifest.blocks[block], manifest.file_of(block)
@@ -59,8 +65,15 @@ def _beside(opened: Opened, block: int) -> dict[str, np.ndarray]:
 
 
 def _numeric(schema: pa.Schema) -> list[str]:
-    kinds = (pa.types.is_integer, pa.types.is_floating)
-    return [field.name for field in schema if any(kind(field.type) for kind in kinds)][:MOST_COLUMNS]
+    return [field.name for field in schema if _is_numeric(field.type)][:MOST_COLUMNS]
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _as_floats(values: Iterable[Any]) -> np.ndarray:
+    return np.array([np.nan if value is None else float(value) for value in values])
 
 
 def _floats(source: pq.ParquetFile, group: int, names: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
@@ -69,9 +82,7 @@ def _floats(source: pq.ParquetFile, group: int, names: list[str], start: int, st
     table = source.read_row_group(group, columns=names, use_threads=False)
     if stop >= 0:
         table = table.slice(start, stop - start)
-    return {
-        name: np.array([np.nan if v is None else float(v) for v in table.column(name).to_pylist()]) for name in names
-    }
+    return {name: _as_floats(table.column(name).to_pylist()) for name in names}
 
 
 def _json_numbers(opened: Opened, block: int) -> dict[str, np.ndarray]:

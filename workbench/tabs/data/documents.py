@@ -12,7 +12,7 @@ from mygpt2.data.heldout import reason_against, settled
 from mygpt2.data.inspect import shortened
 from mygpt2.data.sources.filters import Filtered
 from mygpt2.data.sources.local.unpack import compression_of
-from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.manifest import ROWS, WORDS, Manifest
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
 from workbench.corpus.library import Opened
@@ -76,11 +76,11 @@ def blocks_of_file(manifest: Manifest, file: int) -> np.ndarray:
 def block_label(manifest: Manifest, block: int) -> str:
     """A block for a person: which part of its file, and how much it holds."""
     row = manifest.blocks[block]
-    word = "row group" if manifest.kind == "parquet" else "part"
+    word = WORDS[manifest.kind][0]
     held = f"{int(row['rows']):,} documents" if row["rows"] >= 0 else ""
     span = ""
     if row["stop"] >= 0:
-        unit = {"parquet": "rows", "tokens": "tokens"}.get(manifest.kind, "bytes")
+        unit = "rows" if manifest.kind in ROWS else "tokens" if manifest.kind == "tokens" else "bytes"
         span = f"{unit} {int(row['start']):,} to {int(row['stop']) - 1:,}"
     elif compression_of(manifest.file_of(block).name):
         span = "the whole file, unpacked"
@@ -132,13 +132,12 @@ def whole_document(opened: Opened, block: int, number: Any) -> tuple[str, str]:
 def facts(opened: Opened) -> list[tuple[str, str]]:
     """(label, value) lines on a source as a whole; nothing is read for them."""
     manifest = opened.manifest
-    units = {"parquet": "row groups", "tokens": "token ranges"}.get(manifest.kind, "byte ranges")
     known = manifest.documents
     return [
         ("format", manifest.kind),
         *([("commit", manifest.revision)] if manifest.revision else []),
         ("files", f"{len(manifest.files):,}, {file_size(manifest.size)}"),
-        ("blocks", f"{len(manifest):,} {units}"),
+        ("blocks", f"{len(manifest):,} {WORDS[manifest.kind][1]}"),
         ("documents", f"{known:,}" if known is not None else "only reading tells"),
         ("fingerprint", manifest.fingerprint[:16]),
         *(("note", note) for note in manifest.notes),

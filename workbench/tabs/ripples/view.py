@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mygpt2.data.sources.manifest import WORDS
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
 from mygpt2.errors import UserError
 from mygpt2.ripples import drawings
@@ -251,7 +252,7 @@ def about_step(context: Context, run: str, step: Any) -> str:
         return f"Step {number:,} is not in the trace of run {run}."
     manifest = read_manifest(folder.path)
     file, part, document = place_of(manifest, rows[0]["block"][0], rows[0]["document"][0])
-    word = "row group" if manifest.kind == "parquet" else "part"
+    word = WORDS[manifest.kind][0]
     documents = {pair for row in rows for pair in zip(row["block"], row["document"], strict=True)}
     files = sorted({manifest.file_of(block).name for block, _ in documents})
     others = [name for name in files if name != file]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import xxhash
 
 from mygpt2.data.sources.local.encoding import HEAD, TextCheck, as_utf8, foreign, mark_of
+from mygpt2.data.sources.local.ipc import MAGIC, MARK
 from mygpt2.data.sources.local.textfiles import LONGEST_LINE
 from mygpt2.data.sources.local.unpack import CHUNK, Damaged, chunks, compression_of, whole
 from mygpt2.data.sources.manifest import Kind, SourceFile
@@ -27,6 +28,8 @@ from mygpt2.errors import UserError, first_line, shown
 
 WHOLE = 64 << 20  # bytes that are hashed completely
 ONE_DOCUMENT = 1 << 16  # bytes up to which a text file is a document by itself
+
+_OWN: dict[Kind, tuple[bytes, ...]] = {"parquet": (b"PAR1",), "arrow": (MAGIC, MARK)}  # begin files of a kind
 
 Feed = Callable[[bytes, int, bool], None]
 
@@ -72,14 +75,14 @@ def _described(f: BinaryIO, root: Path, path: Path, kind: Kind) -> Described:
     status = os.fstat(f.fileno())
     head = f.read(HEAD)
     packed = compression_of(path)
-    what = None if kind == "parquet" and head.startswith(b"PAR1") else foreign(head, kind)
+    what = None if head.startswith(_OWN.get(kind, ())) else foreign(head, kind)
     if what and not (packed and what.startswith(packed)):
         raise Damaged(f"is {what}")
     check, mark, first, trouble = TextCheck(by_line=kind == "jsonl"), "", None, ""
     if kind == "parquet":
         identity = _parquet_identity(f, status.st_size)
     else:
-        judged = kind != "tokens" and not packed
+        judged = kind in ("jsonl", "txt") and not packed
         mark = mark_of(head) if judged else ""
         identity = _identity(f, status.st_size, check.add if judged and mark in ("", "utf-8-sig") else None)
     try:

@@ -42,7 +42,7 @@ _PACKED = (
     (rb"\x80[\x04\x05]\x95.{6}\0\0", _PICKLE),
     (rb"PAR1[\x15\x00]", "parquet; let its name end in .parquet"),
     (rb"GGUF[\1-\x0f]\0\0\0", "a GGUF model, which holds no text"),
-    (rb"ARROW1\0\0", "an Arrow file; write it as parquet"),
+    (rb"ARROW1\0\0", "an Arrow file; let its name end in .arrow"),
 )
 _NO_TEXT = (
     (rb"\x93NUMPY", "a numpy array; let its name end in .npy"),

@@ -7,6 +7,7 @@ splits: of a copy of a hub dataset what the hub's name would give.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -20,11 +21,15 @@ from mygpt2.data.sources.manifest import Kind
 from mygpt2.errors import UserError, listed, shown
 
 KINDS: dict[str, Kind] = {
-    ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "txt", ".bin": "tokens", ".npy": "tokens"
+    ".parquet": "parquet", ".jsonl": "jsonl", ".arrow": "arrow", ".feather": "arrow", ".txt": "txt", ".bin": "tokens",
+    ".npy": "tokens",
 }  # fmt: skip
-FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst) or pre-tokenized .bin or .npy"
-OWN = ("made.json", "prepare.json")  # beside the built-in text, and the shards that `data prepare` writes
+FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst), Arrow or pre-tokenized .bin or .npy"
+SAVED = "state.json"  # names the files of a dataset that `datasets` saved
+# Beside the built-in text, the shards that `data prepare` writes, and what `datasets` saves.
+OWN = ("made.json", "prepare.json", SAVED, "dataset_info.json", "dataset_dict.json")
 
+_CACHED = re.compile(r"(?:cache-[0-9a-f]{8,}(?:_\d+_of_\d+)?|indices)\.arrow")  # what `datasets` computed from the rest
 _SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"
 _TRAIN = re.compile(_SEPARATED.format("train(?:ing)?"), re.IGNORECASE)
 _HELD_OUT = re.compile(
@@ -151,6 +156,7 @@ class _Walk:
         self._special: list[str] = []
         self._closed: list[str] = []
         self._again: list[str] = []
+        self._caches: list[str] = []
 
     def names(self) -> Iterator[str]:
         """Names of the files of known formats. Real folders first: a link to one of them adds nothing."""
@@ -178,6 +184,7 @@ class _Walk:
         except OSError as error:
             self._closed.append(f"{folder or '.'} ({error.strerror})")
             return
+        saved = _saved(self._root / folder, {entry.name for entry in entries})
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
             is_folder = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
@@ -191,6 +198,8 @@ class _Walk:
                     folders.append(name)
             elif not os.path.isfile(entry) if entry.is_symlink() else not entry.is_file():
                 self._special.append(name)
+            elif kind_of(Path(name)) == "arrow" and _is_beside(entry.name, saved):
+                self._caches.append(name)
             elif kind_of(Path(name)):
                 yield name
             elif entry.name not in OWN:
@@ -211,8 +220,36 @@ class _Walk:
             (self._special, "that are not files (pipes, devices, links that lead nowhere)"),
             (self._closed, "that cannot be opened"),
             (self._again, "that are links to folders read already"),
+            (self._caches, "that `datasets` keeps beside a dataset and that are none of its files"),
         )
         return [f"not read: {len(names):,} {why}: {listed(sorted(names))}" for names, why in groups if names]
+
+
+def _is_beside(name: str, saved: set[str] | None) -> bool:
+    """Whether `datasets` computed an Arrow file from others; `saved`: those of a saved dataset."""
+    return bool(_CACHED.fullmatch(name)) if saved is None else name not in saved
+
+
+def _saved(folder: Path, names: set[str]) -> set[str] | None:
+    """The files of a dataset that `datasets` saved in a folder; None where it saved none. UserError for one in part."""
+    if SAVED not in names:
+        return None
+    try:
+        state = json.loads((folder / SAVED).read_bytes())
+        files = {str(each["filename"]) for each in state["_data_files"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # of another program
+        return None
+    if state.get("_indices_data_files"):
+        raise UserError(
+            f"{shown(folder)} is a selection of rows of a dataset, which an old version of `datasets` saved as such; "
+            "load it and save it again with a newer one, which writes the rows alone"
+        )
+    if gone := sorted(files - names):
+        raise UserError(
+            f"{shown(folder)} is not whole: {SAVED} names {len(files):,} files and {listed(gone)} "
+            f"{'is' if len(gone) == 1 else 'are'} not there; copy or save the dataset again"
+        )
+    return files
 
 
 def _holds_data(folder: os.DirEntry[str]) -> bool:

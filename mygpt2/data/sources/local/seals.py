@@ -1,7 +1,7 @@
 """Checksums of local files, part by part, and the file that keeps them.
 
-A part is a row group's text, a byte range of a text file, or all the rest of the file: every byte is in one part, and a
-change is told by its place.
+A part is a row group's text, a run of record batches, a byte range of a text file, or all the rest of the file: every
+byte is in one part, and a change is told by its place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.data.sources.local.arrow import numbers_of
+from mygpt2.data.sources.local.ipc import layout_of
+from mygpt2.data.sources.manifest import ROWS, WORDS, Manifest, SourceFile
 from mygpt2.data.sources.parquet import chunk_range, text_chunk
 
 CHUNK = 4 << 20
@@ -58,14 +60,10 @@ def pieces_of(manifest: Manifest, number: int) -> list[Piece]:
     """The parts of a file that blocks are made of, in the order of their places."""
     file, rows = manifest.files[number], manifest.blocks[manifest.blocks["file"] == number]
     pieces: list[Piece] = []
-    if manifest.kind == "parquet":
+    if manifest.kind in ROWS:
         try:
-            metadata = pq.read_metadata(file.location)
-            columns = {manifest.text_column, *(manifest.filters.columns.values() if manifest.filters else ())}
-            for group in sorted({int(part) for part in rows["part"]}):
-                chunks = [text_chunk(metadata, group, column) for column in columns]
-                pieces += [(*chunk_range(chunk), f"row group {group}") for chunk in chunks]
-        except (OSError, ValueError, pa.ArrowException):  # no row group can be told: the file is one part
+            pieces = _of_rows(manifest, file, rows)
+        except (OSError, ValueError, pa.ArrowException):  # no part can be told: the file is one
             pieces = []
     elif len(rows) and (rows["stop"] >= 0).all():
         places = [_byte_range(manifest, number, row) for row in rows]
@@ -74,11 +72,25 @@ def pieces_of(manifest: Manifest, number: int) -> list[Piece]:
     return pieces or [(0, file.size, WHOLE_FILE)]
 
 
+def _of_rows(manifest: Manifest, file: SourceFile, rows: np.ndarray) -> list[Piece]:
+    """Where the text of row groups, and record batches with all that is in them, lie in a file."""
+    word = WORDS[manifest.kind][0]
+    if manifest.kind == "arrow":
+        layout = layout_of(file.location)
+        spans = {int(row["part"]): numbers_of(row, layout) for row in rows}
+        places = {part: layout.batches[span.start : span.stop] for part, span in spans.items()}
+        return [(int(p[0, 0]), int(p[-1, 1]), f"{word} {part}") for part, p in places.items() if len(p)]
+    metadata, filters = pq.read_metadata(file.location), manifest.filters
+    columns = {manifest.text_column, *(filters.columns.values() if filters else ())}
+    groups = sorted({int(part) for part in rows["part"]})
+    return [(*chunk_range(text_chunk(metadata, g, column)), f"{word} {g}") for g in groups for column in columns]
+
+
 def label_of(manifest: Manifest, block: int) -> tuple[str, str]:
     """(file, part) of a block, as a seal names them."""
     row, number = manifest.blocks[block], int(manifest.blocks["file"][block])
-    if manifest.kind == "parquet":
-        part = f"row group {int(row['part'])}"
+    if manifest.kind in ROWS:
+        part = f"{WORDS[manifest.kind][0]} {int(row['part'])}"
     else:
         part = WHOLE_FILE if row["stop"] < 0 else _bytes(*_byte_range(manifest, number, row))
     return manifest.files[number].name, part
