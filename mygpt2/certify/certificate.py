@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,8 @@ from mygpt2.run_dir.paths import RunDir
 SCHEMA, KIND = 1, "certificate of a mygpt2 run"
 NAME = "certificate.json"
 LINES = 1000  # of metrics.jsonl under one digest, so that a change is found within as many steps
-WHOLE = ("config.toml", "data.checksums", "blocks.checks")  # files of the run folder under one digest each
+# Files of the run folder under one digest each; of a mixture, each source has checksums and checks of its own.
+WHOLE = re.compile(r"config\.toml|data(-.+)?\.checksums|blocks(-.+)?\.checks")
 CHUNK = 1 << 20  # bytes read at once
 
 
@@ -52,7 +54,11 @@ def make(run: RunDir) -> dict[str, Any]:
         "with": {"versions": versions(), "machine": machine()},
         "trained_with": (read_json(run.command_file, run.path) or {}).get("versions"),
         "data": state["data"]["fingerprint"], "tokenizer": state["tokenizer"],
-        "files": {name: digest for name in WHOLE if (digest := file_digest(run, name))},
+        "files": {
+            name: digest
+            for name in run.names(run.path)
+            if WHOLE.fullmatch(name) and (digest := file_digest(run, name))
+        },
         "metrics": list(metrics_digests(run)),
         "checkpoints": {str(step_of(path.name)): checkpoint_facts(path) for path in found},
     }  # fmt: skip

@@ -40,6 +40,7 @@ class Documents:
     blocks: np.ndarray  # (entries,) int32
     documents: np.ndarray  # (entries,) int32, the number within the block
     starts: np.ndarray  # (rows,) tokens of the row's first document that come before the row
+    targets: np.ndarray  # (entries,) int32, how many of the row's T targets are the document's or its end-of-text
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +95,16 @@ class Batch:
         """Where every row comes from, as columns."""
         order = [lane.at(row) for row in self._rows for lane in self._of_lanes]
         spans = [(p, slice(int(p.first[row]), int(p.last[row]) + 1)) for p, row in order]
+        offsets = np.cumsum([0, *(span.stop - span.start for _, span in spans)], dtype=np.int32)
+        begins = np.concatenate([p.begins[span] - p.begins[span.start] for p, span in spans])
+        starts = np.array([p.offsets[row] for p, row in order], np.int64)
         return Documents(
-            np.cumsum([0, *(span.stop - span.start for _, span in spans)], dtype=np.int32),
+            offsets,
             np.concatenate([p.epochs[span] for p, span in spans]),
             np.concatenate([p.blocks[span] for p, span in spans]),
             np.concatenate([p.documents[span] for p, span in spans]),
-            np.array([p.offsets[row] for p, row in order], np.int64),
+            starts,
+            targets_of(begins - np.repeat(starts, np.diff(offsets)), offsets, self.tokens.shape[1] - 1),
         )
 
     @property
@@ -109,6 +114,17 @@ class Batch:
         pairs = list(zip(columns.blocks.tolist(), columns.documents.tolist(), strict=True))
         cuts = columns.offsets.tolist()
         return [pairs[a:b] for a, b in pairwise(cuts)]
+
+
+def targets_of(begins: np.ndarray, offsets: np.ndarray, block_size: int) -> np.ndarray:
+    """(entries,) int32: the targets of each document in its row, in all T of every row.
+
+    `begins` (entries,): the document's first token, counted from the row's first; the row's targets are its tokens 1
+    to T. `offsets` as `Documents` has them.
+    """
+    ends = np.append(begins[1:], 0)
+    ends[offsets[1:] - 1] = block_size + 1
+    return np.asarray(ends - np.maximum(begins, 1), np.int32)
 
 
 def mean_epoch(progress: np.ndarray) -> float:

@@ -22,12 +22,13 @@ class Pieces:
     """The documents behind rows of one lane, all of them with tokens.
 
     `first[i] : last[i] + 1` are the pieces of row i, which begins `offsets[i]` tokens into the first of them; `epochs`,
-    `blocks`, `documents` name each piece.
+    `blocks`, `documents` name each piece, and `begins` are their first tokens, counted from one place.
     """
 
     epochs: np.ndarray
     blocks: np.ndarray
     documents: np.ndarray
+    begins: np.ndarray
     first: np.ndarray  # (rows,)
     last: np.ndarray  # (rows,)
     offsets: np.ndarray  # (rows,)
@@ -110,7 +111,9 @@ class LaneStream:
         none = np.zeros(0, np.int64)
         cursor = np.array([self.epoch, self.window, self._phase, self._done, self.rows])
         share = self._done / max(1, self._cuts[0].rows) if self._cuts else 0.0
-        return Taken(Pieces(none, none, none, none, none, none), np.tile(cursor, (steps, 1)), np.full(steps, share))
+        return Taken(
+            Pieces(none, none, none, none, none, none, none), np.tile(cursor, (steps, 1)), np.full(steps, share)
+        )
 
     def _fill(self, out: np.ndarray, places: np.ndarray) -> None:
         """The tokens of the next rows, each to its place in `out` (any, T + 1)."""
@@ -153,4 +156,4 @@ def _pieces(touched: list[tuple[int, _Cut]], begin: np.ndarray, block_size: int)
     first, last = (np.searchsorted(begins, place, side="right") - 1 for place in (begin, begin + block_size))
     names = [cut.names for _, cut in touched]
     epochs, blocks, documents = names[0] if len(names) == 1 else map(np.concatenate, zip(*names, strict=True))
-    return Pieces(epochs, blocks, documents, first, last, begin - begins[first])
+    return Pieces(epochs, blocks, documents, begins, first, last, begin - begins[first])

@@ -25,6 +25,7 @@ from mygpt2.data.sources.manifest import ROWS, Manifest
 from mygpt2.data.sources.mixture import manifest_from
 from mygpt2.files import read_json, replace_file
 from mygpt2.inside import names_inside, open_inside, read_inside
+from mygpt2.records import whole
 
 SCHEMA = pa.schema(
     [
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("block", pa.list_(pa.int32())),  # of each document that the row touches, in order
         ("document", pa.list_(pa.int32())),  # its number within that block
         ("offset", pa.int64()),  # tokens of the first document that come before the row; older traces have none
+        ("targets", pa.list_(pa.int32())),  # of the row that are each of its documents'; older traces have none
     ]
 )
 STEPS_PER_FILE = 200
@@ -44,7 +46,9 @@ MANIFEST_BYTES = 256 << 20  # a million row groups take 60 MB
 ROWS_PER_FILE = 200_000
 MOST_ROWS = 10 * ROWS_PER_FILE  # that wait in memory
 MANIFEST = "manifest.json"
+SINCE = "since"  # of a manifest: the first attempt whose blocks are its own
 
+_MANIFESTS = re.compile(r"manifest(-[0-9a-f]{12}(-\d+)?)?\.json")
 _NAME = re.compile(r"attempt-(\d+)-(?:rank|node)-(\d+)-step-(\d+)-(\d+)\.parquet")
 
 
@@ -63,7 +67,7 @@ class TraceWriter:
         self._steps: list[int] = []
         self._rows = 0
         if manifest is not None:
-            _save_manifest(self._folder, manifest)
+            _save_manifest(self._folder, manifest, attempt)
 
     def add(self, step: int, batch: Batch, row_losses: Sequence[float] | np.ndarray) -> None:
         """Note the rows of a step with their losses (rows,)."""
@@ -80,6 +84,7 @@ class TraceWriter:
             pa.ListArray.from_arrays(offsets, pa.array(found.blocks)),
             pa.ListArray.from_arrays(offsets, pa.array(found.documents)),
             pa.array(found.starts, pa.int64()),
+            pa.ListArray.from_arrays(offsets, pa.array(found.targets)),
         ]
         self._parts.append(pa.record_batch(columns, schema=SCHEMA))
         self._steps.append(step)
@@ -120,18 +125,22 @@ class TraceWriter:
         self._parts, self._steps, self._rows, self._mixed = [], [], 0, False
 
 
-def _save_manifest(folder: Path, manifest: Manifest) -> None:
+def _save_manifest(folder: Path, manifest: Manifest, attempt: int) -> None:
     """Write manifest.json; that of other data, from before a fork, is kept under its fingerprint.
 
-    One that is damaged, or no file of this folder, says nothing that could be kept and is replaced.
+    `since` in it is the attempt from which on the trace's blocks are its own. One that is damaged, or no file of this
+    folder, says nothing that could be kept and is replaced.
     """
     path = folder / MANIFEST
-    then = str((read_json(path, most=MANIFEST_BYTES) or {}).get("fingerprint", ""))
+    known = read_json(path, most=MANIFEST_BYTES) or {}
+    then = str(known.get("fingerprint", ""))
     if then == manifest.fingerprint:
         return
     if re.fullmatch("[0-9a-f]{12,}", then):
-        os.replace(path, folder / f"manifest-{then[:12]}.json")
-    replace_file(path, json.dumps(manifest.to_dict()).encode())
+        kept = folder / f"manifest-{then[:12]}.json"
+        again = f"-{whole(known.get(SINCE)) or 0}" if kept.exists() else ""  # the same data twice, others between
+        os.replace(path, kept.with_stem(kept.stem + again))
+    replace_file(path, json.dumps({**manifest.to_dict(), SINCE: attempt}).encode())
 
 
 @dataclass(frozen=True)
@@ -205,9 +214,35 @@ def documents_of_step(run_dir: Path, step: int) -> list[TracedRow]:
 
 def read_manifest(run_dir: Path) -> Manifest:
     """The manifest that the blocks of the newest part of the trace refer to."""
-    path = Path(run_dir) / "trace" / MANIFEST
-    content: dict[str, Any] = json.loads(read_inside(path, Path(run_dir), most=MANIFEST_BYTES))
-    return manifest_from(content)
+    return manifest_from(_manifest_json(run_dir, MANIFEST))
+
+
+def read_manifests(run_dir: Path) -> dict[int, Manifest]:
+    """The manifests of a trace, each by the first attempt whose blocks are its own, ascending.
+
+    Earlier versions did not say since when. One such manifest is of the first attempts; of several only the newest is
+    known to be of the newest attempt, and what the blocks before it are cannot be told.
+    """
+    names = [n for n in names_inside(Path(run_dir) / "trace", Path(run_dir)) if _MANIFESTS.fullmatch(n)]
+    contents = {name: _manifest_json(run_dir, name) for name in names}
+    undated = [name for name, content in contents.items() if whole(content.get(SINCE)) is None]
+    found: dict[int, Manifest] = {}
+    for name, content in contents.items():
+        since = whole(content.get(SINCE))
+        if since is None and undated == [name]:
+            since = 0
+        elif since is None and name == MANIFEST:
+            since = max((file.attempt for file in trace_files(run_dir)), default=0)
+        if since is not None:
+            found[since] = manifest_from(content)
+    return dict(sorted(found.items()))
+
+
+def _manifest_json(run_dir: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        read_inside(Path(run_dir) / "trace" / name, Path(run_dir), most=MANIFEST_BYTES)
+    )
+    return content
 
 
 def place_of(manifest: Manifest, block: int, document: int) -> tuple[str, int, int]:

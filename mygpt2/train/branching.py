@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mygpt2.checkpoint.store import candidates, newest, steps
 from mygpt2.config import RunConfig, load_config, to_toml, without_fork
 from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import settings, toml_value
+from mygpt2.config.section import Section
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write, replace_file, replace_json
 from mygpt2.run_dir.family import ANEW, EQUAL, KEPT, OTHER, Origin, began, file_of, origin_of
@@ -39,11 +41,12 @@ HARMLESS = (
 )  # fmt: skip
 # What the batches depend on beside the context, which is FIXED.
 ORDER = (
-    "data.source", "data.text_column", "data.min_score", "data.score_column", "data.language", "data.language_column",
-    "data.order", "data.seed", "data.lanes", "data.window", "data.buffer_documents",
+    "data.source", "data.mix", "data.text_column", "data.min_score", "data.score_column", "data.language",
+    "data.language_column", "data.order", "data.seed", "data.lanes", "data.window", "data.buffer_documents",
     "data.validation_fraction", "data.max_document_chars", "train.batch_tokens",
 )  # fmt: skip
-BESIDE = ("data.checksums", "blocks.checks")  # of the run folder: what the data was, so that a change does not pass
+# Of the run folder, one of each for every source of a mixture: what the data was, so that a change does not pass.
+BESIDE = ("data*.checksums", "blocks*.checks")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _draft(run: RunDir, checkpoint: Path, config: RunConfig) -> Draft:
     anew = "optimizer.name" in changes or holds_weights_alone(checkpoint)
     origin = Origin(
         run.name, at, changes, ANEW if anew else KEPT,
-        OTHER if any(name in ORDER for name in changes) else EQUAL, began(run),
+        OTHER if reordering(changes) else EQUAL, began(run),
     )  # fmt: skip
     return Draft(run, checkpoint, config, origin)
 
@@ -149,9 +152,31 @@ def changed(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str,
     """(setting, (before, now)) of those that differ; ones that are not known of before did not change."""
     for name, setting in settings().items():
         section = before.get(setting.section, {})
-        now = getattr(getattr(config, setting.section), setting.key)
-        if isinstance(section, Mapping) and setting.key in section and section[setting.key] != now:
-            yield name, (section[setting.key], now)
+        if isinstance(section, Mapping) and setting.key in section:
+            then = plain(section[setting.key])
+            if then != (now := plain(getattr(getattr(config, setting.section), setting.key))):
+                yield name, (then, now)
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as JSON has it; of tables what is set in them, whichever version wrote them."""
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Section):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: item for key, item in value.items() if item is not None}
+    return value
+
+
+def reordering(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """The changed settings that make other batches: how often a source may be read makes none."""
+
+    def kept(value: Any) -> Any:
+        return [{key: each[key] for key in each if key != "max_epochs"} for each in value]
+
+    return [name for name, (then, now) in changes.items()
+            if name in ORDER and (name != "data.mix" or kept(then) != kept(now))]  # fmt: skip
 
 
 def _check(run: RunDir, step: int, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> None:
@@ -229,8 +254,9 @@ def _fill(run: RunDir, found: Draft, files: FileSystem) -> None:
             f"mygpt2 runs verify {found.parent.name} lists which are"
         )
     files.fsync_folder(place)
-    if not any(name.startswith("data.") and name in ORDER for name in found.origin.changes):
-        for name in BESIDE:
+    if not any(name.startswith("data.") for name in reordering(found.origin.changes)):
+        there = found.parent.names(found.parent.path)
+        for name in (name for name in there if any(fnmatch(name, pattern) for pattern in BESIDE)):
             with suppress(FileNotFoundError):
                 shutil.copyfile(found.parent.path / name, run.path / name)
     replace_file(run.config_file, to_toml(found.config).encode(), durable=True)
@@ -260,7 +286,7 @@ def notes(origin: Origin) -> Iterator[str]:
             why = "another optimizer has no use for the state"
         yield f"the optimizer begins anew, as {why}: expect the loss to rise for some steps"
     if origin.batches == OTHER:
-        causes = ", ".join(name for name in origin.changes if name in ORDER)
+        causes = ", ".join(reordering(origin.changes))
         yield (
             f"from step {origin.step + 1} on the batches are no longer those of {origin.parent}, because of {causes}: "
             "its losses and these do not pair step by step"

@@ -11,8 +11,11 @@ import pytest
 from mygpt2.certify import certificate, recheck
 from mygpt2.certify.recheck import Found, Segment
 from mygpt2.config import load_config
+from mygpt2.data.sources.local.watch import watch_over
+from mygpt2.data.sources.resolve import resolve_data
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
+from tests.data.corpus import write_jsonl
 from tests.life import harness
 from tests.train.test_attempt import cache, calm, source  # noqa: F401 (fixtures)
 
@@ -125,6 +128,25 @@ def test_one_bit_of_the_text_is_named_and_the_run_is_not_written_to(
     finally:
         file.write_bytes(original)
     assert "001.parquet" in line and (run.path / "data.checksums").read_bytes() == kept
+
+
+def test_one_bit_of_a_mixture_is_named_with_its_source(run: RunDir, tmp_path: Path) -> None:
+    folders = [write_jsonl(tmp_path / name, documents=200) for name in ("edu", "code")]
+    mix = [{"name": folder.name, "source": str(folder)} for folder in folders]
+    config = load_config("tiny", None, {"data": {"mix": mix, "cache_dir": str(tmp_path / "cache")}})
+    manifest = resolve_data(config.data, cache_dir=tmp_path / "cache")
+    watch_over(manifest, tmp_path / "cache", run.path / "data.checksums", print, resumed=False).close()
+    (run.path / "blocks-edu.checks").write_bytes(b"checks")
+    known = certificate.make(run)
+    names = {"data-edu.checksums", "data-code.checksums", "blocks-edu.checks"}
+    assert names <= set(known["files"]) and recheck.other_data(run, config) == []
+    file = sorted(folders[1].iterdir())[1]
+    flip(file, 3000)
+    (line,) = recheck.other_data(run, config)
+    assert line.startswith("data.mix, source code: the data changed") and file.name in line
+    for name in sorted(names):
+        flip(run.path / name, 5)
+    assert certificate.differences(run, known) == [f"{name} is not what was certified" for name in sorted(names)]
 
 
 def test_settings_that_were_changed_on_purpose_leave_their_part_out(calm: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.data.ledger import coverage
-from mygpt2.data.trace import STEPS_PER_FILE, TraceWriter, documents_of_step, read_trace, trace_files
+from mygpt2.data.trace import (
+    STEPS_PER_FILE,
+    TraceWriter,
+    documents_of_step,
+    read_manifests,
+    read_trace,
+    trace_files,
+)
 from tests.data.corpus import EOT, Ranks, config, memory, texts, write_parquet
 
 
@@ -172,6 +179,30 @@ def test_a_row_begins_where_its_offset_says_in_its_first_document(tmp_path):
         assert batches[row["step"]][row["slot"]].tolist() == expected
 
 
+def test_the_targets_of_a_row_are_divided_among_its_documents(tmp_path):
+    source = memory()
+    with Ranks(config(), tmp_path, 2, source=source) as run:
+        write(run, tmp_path, 1, range(1, 41))
+    rows, several = read_trace(tmp_path).to_pylist(), 0
+    for row in rows:
+        documents = [source.blocks[b][i] for b, i in zip(row["block"], row["document"], strict=True)]
+        owners = [number for number, text in enumerate(documents) for _ in range(len(text.encode()) + 1)]
+        own = owners[row["offset"] + 1 : row["offset"] + 33]
+        assert row["targets"] == [own.count(number) for number in range(len(documents))]
+        several += len(documents) > 2
+    assert several and any(0 in row["targets"] for row in rows), "also where only an input is a document's"
+
+
+def test_each_attempt_of_a_trace_has_its_manifest(tmp_path):
+    one, two = memory(), memory(blocks=20)
+    for attempt, source in enumerate((one, one, two, one, two), 1):
+        TraceWriter(tmp_path / "trace", attempt, 0, source.manifest)
+    found = read_manifests(tmp_path)
+    assert {since: len(manifest) for since, manifest in found.items()} == {
+        1: len(one.manifest), 3: 20, 4: len(one.manifest), 5: 20
+    }  # fmt: skip
+
+
 def run_traced(run, writer, steps):
     """Batches by step, each noted in the trace."""
     batches = {}
@@ -186,8 +217,10 @@ def test_a_trace_from_before_offsets_were_kept_is_read_beside_a_newer_one(tmp_pa
     with Ranks(config(), tmp_path, source=memory()) as run:
         write(run, tmp_path, 1, range(1, 4))
         for file in trace_files(tmp_path):
-            pq.write_table(pq.read_table(file.path).drop_columns("offset"), file.path)
+            pq.write_table(pq.read_table(file.path).drop_columns(["offset", "targets"]), file.path)
         write(run, tmp_path, 2, range(4, 6))
+    targets = read_trace(tmp_path)["targets"].to_pylist()
+    assert targets[:24] == [None] * 24 and all(sum(each) == 32 for each in targets[24:])
     offsets = read_trace(tmp_path)["offset"].to_pylist()
     assert offsets[:24] == [None] * 24 and None not in offsets[24:]
 

@@ -8,12 +8,13 @@ import signal
 import pytest
 
 from mygpt2.checkpoint import steps
+from mygpt2.config import load_config
 from mygpt2.data.trace import read_trace
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, moves, read_events, state_of
 from mygpt2.run_dir.family import origin_of, parent_of
 from mygpt2.train import attempt, branching
-from mygpt2.train.branching import draft, make, place_of
+from mygpt2.train.branching import changed, draft, make, place_of, reordering
 from tests.life import harness
 from tests.train.test_attempt import at_step, cache, calm, source, train  # noqa: F401 (fixtures)
 
@@ -66,6 +67,17 @@ def test_with_another_rate_it_differs_from_the_branching_step_on_only(parent, go
     assert all(ours[step] != theirs[step] for step in (10, 11, 12))
     (event,) = read_events(branch.run, ["branch"])
     assert event["changes"] == {"optimizer.lr": [0.006, 0.02]} and "lr was" in event["message"]
+
+
+def test_of_a_mixture_weights_make_other_batches_and_limits_of_passes_do_not():
+    now = load_config("tiny", None, {"data": {"mix": [{"name": "a", "source": "pydocs", "weight": 2.0}]}})
+    earlier = [{"name": "a", "source": "pydocs", "weight": 2.0, "min_score": None}]  # of a version with fewer keys
+    before = now.model_dump(mode="json")
+    assert dict(changed({"data": {**before["data"], "mix": earlier}}, now)) == {}
+    for changes, batches in (({"max_epochs": 4.0}, []), ({"weight": 1.0}, ["data.mix"])):
+        found = dict(changed({"data": {"mix": [{**earlier[0], **changes}]}}, now))
+        assert list(found) == ["data.mix"] and reordering(found) == batches
+        assert json.loads(json.dumps(found))["data.mix"][1] == [{"name": "a", "source": "pydocs", "weight": 2.0}]
 
 
 def test_a_branch_that_is_killed_goes_on_to_the_same_end(parent, go_on, monkeypatch):

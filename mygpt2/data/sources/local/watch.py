@@ -246,6 +246,9 @@ def watch_over(
                 resumed=resumed and file.exists(), fork=fork, quarantine=own, sync_bytes=sync_bytes,
             )  # fmt: skip
             watches.append((part, watch))
+    except UserError as error:
+        MixtureWatch(watches).close()
+        raise type(error)(f"data.mix, source {part.name}: {error}") from error
     except BaseException:
         MixtureWatch(watches).close()
         raise
