@@ -23,6 +23,7 @@ from workbench.jobs import RESULT, Task
 from workbench.jobs.records import ID
 
 KIND = "judge"
+LABEL = "experiment "  # of the tasks of experiments, before the name
 LOOKS = 50  # of an answer, the latest
 
 
@@ -58,8 +59,7 @@ def ask(context: Context, asked: Asked) -> tuple[Task, Prepared]:
     context.changes()
     found = prepared(context, asked)
     found.cost()  # says which runs are in the way
-    label = f"{found.variant.told} against {found.base.told}"
-    return context.jobs.tasks.start(KIND, command(context, found), label=label[:200]), found
+    return context.jobs.tasks.start(KIND, command(context, found), label=LABEL + found.experiment), found
 
 
 def command(context: Context, found: Prepared) -> list[str]:

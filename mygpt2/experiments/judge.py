@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
         return _enter(folder, prepared, (), "undecided", reason)
     if reason := _diverged(ended, [variant.run for _, _, variant in prepared.pieces], "variant"):
         return _enter(folder, prepared, (), "drop", reason)
-    pairs = tuple(_measured(prepared, pair, base, variant, say) for pair, base, variant in prepared.pieces)
+    pairs = tuple(_measured(prepared, pair, arms, say, progress) for pair, *arms in prepared.pieces)
     if all(pair.base.weights == pair.variant.weights for pair in pairs):
         return _enter(folder, prepared, (), "undecided", SAME_MODELS)
     return _enter(folder, prepared, pairs, "", "")
@@ -258,16 +258,17 @@ def _diverged(ended: dict[str, Outcome], names: list[str], who: str) -> str:
     )
 
 
-def _measured(prepared: Prepared, pair: Replicate, base: Piece, variant: Piece, say: Say) -> Pair:
-    question = prepared.question
+def _measured(prepared: Prepared, pair: Replicate, arms: Sequence[Piece], say: Say, progress: Progress) -> Pair:
+    question, (base, variant) = prepared.question, arms
     protocols = [question.protocol] * 2
     texts = [[getattr(piece.config.data, key) for key in TEXT] for piece in (base, variant)]
     if question.protocol == "run" and texts[0] != texts[1]:
         protocols[1] = f"run:{base.run}"
     found = [
-        scores(question.runs, piece.run, piece.config.train.steps, protocol, say=say, device=question.device)
+        scores(question.runs, piece.run, piece.config.train.steps, protocol, say=say, device=question.device,
+               progress=progress)
         for piece, protocol in zip((base, variant), protocols, strict=True)
-    ]
+    ]  # fmt: skip
     late = training(question.runs / base.run, question.runs / variant.run, other_batches(base.config, variant.config))
     return Pair(pair, found[0], found[1], late, (base.tokens, variant.tokens))
 

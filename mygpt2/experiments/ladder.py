@@ -142,7 +142,8 @@ class Ladder:
                 self._leave_out(f"{cell.run} diverged at step {outcomes[cell.run].step:,}")
                 continue
             steps, protocol = cell.piece.config.train.steps, self.plan.file.settings.protocol
-            scored.append(Scored(rung, cell, scores(self.runs, cell.run, steps, protocol, say=self.say)))
+            measured = scores(self.runs, cell.run, steps, protocol, say=self.say, progress=self.progress)
+            scored.append(Scored(rung, cell, measured))
         return scored
 
     def _branches(self, rung: Rung) -> list[Cell]:

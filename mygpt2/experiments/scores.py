@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.running import STOPPED, Interrupted, call
 from mygpt2.files import read_json
 from mygpt2.machine import home_path
+from mygpt2.progress import Progress, silent
 from mygpt2.records import number, whole
 from mygpt2.run_dir.paths import RunDir
 
@@ -51,8 +54,9 @@ class Scores:
 
 
 def scores(
-    runs: Path, run: str, step: int, protocol: str, *, say: Callable[[str], None] = print, device: str = "auto"
-) -> Scores:
+    runs: Path, run: str, step: int, protocol: str, *, say: Callable[[str], None] = print, device: str = "auto",
+    progress: Progress = silent,
+) -> Scores:  # fmt: skip
     """Of the run's checkpoint at `step`. Measured only where no result of these very weights is there.
 
     UserError for a checkpoint that is gone, a text that cannot be had, or one of too many documents to keep apart.
@@ -66,7 +70,10 @@ def scores(
     if found is None:
         say(f"scoring {run} at step {step:,} on {protocol}")
         words = [sys.executable, "-m", "mygpt2", "eval", "--model", str(checkpoint), "--protocol", protocol]
-        code, told = call([*words, "--runs", str(runs), "--device", device], lambda: None)
+        with tempfile.TemporaryDirectory() as aside:
+            file = Path(aside) / "progress.json"
+            watch = partial(_tell, progress, f"scoring {run}", file)
+            code, told = call([*words, "--runs", str(runs), "--device", device], watch, file)
         if code in STOPPED:
             raise Interrupted(f"the scoring of {run} was stopped; the same command goes on from there")
         if code:
@@ -78,6 +85,14 @@ def scores(
             "choose a protocol of at most 40,000"
         )
     return found
+
+
+def _tell(progress: Progress, title: str, file: Path) -> None:
+    """How many of the text's targets are scored, once the command says it."""
+    told = read_json(file) or {}
+    done, total = whole(told.get("done")), whole(told.get("total"))
+    known = told.get("unit") == "targets" and done is not None and total is not None
+    progress(title, *((done, total) if known else (0, 0)), "targets")
 
 
 def check_protocol(protocol: str, config: RunConfig, runs: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from mygpt2.experiments.arms import Arm, Replicate, changes, replicates, run_name
 from mygpt2.experiments.cost import spent
 from mygpt2.experiments.estimate import Estimate
-from mygpt2.experiments.folder import ExperimentDir
+from mygpt2.experiments.folder import FOLDER, ExperimentDir
 from mygpt2.experiments.grid import Plan
 from mygpt2.experiments.optimum import FEWEST, optimum
 from mygpt2.experiments.paired import by_document, over_replicates
@@ -37,7 +37,10 @@ from mygpt2.run_dir.paths import RunDir
 from mygpt2.train.branching import draft, make
 
 KIND = "sweep"
-ENDS, DECAYED, UNDECAYED = "ends", "decayed ends", "undecayed losses"  # what a look compares
+ENDS, DECAYED, UNDECAYED = "ends", "decayed ends", "undecayed losses"  # what a look compares, as verdict.json says it
+COMPARED = {
+    ENDS: "at the end of training", DECAYED: "after a short decay of the rate", UNDECAYED: "rate not decayed yet",
+}  # fmt: skip
 Say = Callable[[str], None]
 Record = dict[str, Any]
 
@@ -103,6 +106,15 @@ def sweep(data: bytes, plan: Plan, runs: Path, *, nproc: int = 1, device: str = 
         _apply(at_work, found)
         say(look_text(found))
     return read_json(folder.verdict_file, folder.path) or {}
+
+
+def looked(plan: Plan, runs: Path) -> tuple[int, set[str]]:
+    """(how many looks there were so far, the arms that they stopped). Reads, and writes nothing."""
+    at_work = Sweep(plan, Path(runs))
+    looks = _known(ExperimentDir(Path(runs) / FOLDER / plan.name), plan)
+    for look in looks.values():
+        _apply(at_work, look)
+    return len(looks), set(at_work.stopped)
 
 
 def _known(folder: ExperimentDir, plan: Plan) -> dict[int, Record]:
@@ -195,7 +207,8 @@ def _arm_at(at_work: Sweep, arm: str, pair: Replicate, number: int, step: int) -
         piece = Piece(branch.name, config)
     if (ended := _run(at_work, piece)).diverged:
         return _words(ended)
-    return scores(at_work.runs, piece.run, step, plan.protocol, say=at_work.say, device=at_work.device)
+    return scores(at_work.runs, piece.run, step, plan.protocol, say=at_work.say, device=at_work.device,
+                  progress=at_work.progress)  # fmt: skip
 
 
 def _run(at_work: Sweep, piece: Piece) -> Outcome:
@@ -314,10 +327,14 @@ def _result(at_work: Sweep, looks: Sequence[Record]) -> Record:
     }  # fmt: skip
 
 
+def compared_in_words(look: Mapping[str, Any]) -> str:
+    """What a look compares, as it stands in brackets."""
+    return COMPARED.get(look["compares"], str(look["compares"]))
+
+
 def look_text(look: Mapping[str, Any]) -> str:
     """A look in one line."""
     lost = [f"{arm} {record['why']}" for arm, record in look["arms"].items() if record["stopped"]]
     best = f"{look['best']} leads with {look['arms'][look['best']]['loss']:.4f}" if look["best"] else "no arm is left"
-    return f"look {look['look']} of {look['of']} at step {look['step']:,} ({look['compares']}): {best}; " + (
-        "; ".join(lost) if lost else "nobody stops"
-    )
+    place = f"step {look['step']:,} ({compared_in_words(look)})"
+    return f"look {look['look']} of {look['of']} at {place}: {best}; {'; '.join(lost) or 'nobody stops'}"

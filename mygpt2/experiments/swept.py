@@ -11,6 +11,8 @@ from mygpt2.experiments.cost import cost
 from mygpt2.experiments.grid import Plan
 from mygpt2.experiments.optimum import SURE
 from mygpt2.experiments.pieces import Piece
+from mygpt2.experiments.running import missing
+from mygpt2.experiments.sweep import compared_in_words, looked
 from mygpt2.format import duration
 
 TWO_MODELS = (
@@ -20,22 +22,40 @@ TWO_MODELS = (
 
 
 def asked_text(plan: Plan, runs: Path, nproc: int = 1) -> str:
-    """Arms, looks, and the time of the full grid, which a sweep takes at most (with the branches of its looks more)."""
-    pairs = replicates(plan.base.config, plan.replicates)
-    pieces = [
-        Piece(run_name(plan.name, name, pair.number), pair.of(arm.config), arm.preset)
-        for name, arm in plan.arms.items() for pair in pairs
-    ]  # fmt: skip
+    """Arms, looks, and the time of what is left of the grid, which a sweep takes at most (with the branches of its
+    looks more). UserError for a run that has the name of one of its own."""
     axes = " x ".join(f"{axis.setting} {', '.join(f'{v:g}' for v in axis.values)}" for axis in plan.axes)
     steps = ", ".join(f"{step:,}" for step in plan.looks)
-    how = "decayed ends" if plan.decays else (
-        f"undecayed losses, as {plan.base.config.schedule.name} has no trunk to branch from: a high rate looks worse "
-        "there than it will be"
-    )  # fmt: skip
     return (
-        f"sweep {plan.name} on {plan.base.told}: {axes}; {len(plan.arms)} arms, looks at steps {steps} compare {how}\n"
-        f"the full grid: {cost(pieces, runs, nproc)}; a sweep takes about half of that where most arms lose early"
+        f"sweep {plan.name} on {plan.base.told}: {axes}; {len(plan.arms)} arms, looks at steps {steps} compare "
+        f"{compares(plan)}\n{_left(plan, runs, nproc)}"
     )
+
+
+def compares(plan: Plan) -> str:
+    """Which losses the looks before the last compare."""
+    if plan.decays:
+        return "losses after a short decay of the rate"
+    return (
+        f"losses whose rate has not decayed yet, as {plan.base.config.schedule.name} has no trunk to branch from: a "
+        "high rate looks worse there than it will be"
+    )
+
+
+def _left(plan: Plan, runs: Path, nproc: int) -> str:
+    """What is still to be trained, at most. UserError for a run that has the name and other settings."""
+    looks, lost = looked(plan, runs)
+    pieces = [
+        Piece(run_name(plan.name, name, pair.number), pair.of(arm.config), arm.preset)
+        for name, arm in plan.arms.items() if name not in lost
+        for pair in replicates(plan.base.config, plan.replicates)
+    ]  # fmt: skip
+    left = missing(pieces, runs)
+    if looks == len(plan.looks):
+        return "it is over: nothing is to be trained, and what came of it is told again"
+    if looks or len(left) < len(pieces):
+        return f"left of it: {cost(left, runs, nproc)}; less where more arms lose"
+    return f"the full grid: {cost(left, runs, nproc)}; a sweep takes about half of that where most arms lose early"
 
 
 def result_text(found: Mapping[str, Any]) -> str:
@@ -58,7 +78,11 @@ def result_text(found: Mapping[str, Any]) -> str:
 
 def _row(arm: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:
     values = ", ".join(f"{value:g}" for value in each["values"])
-    loss = "diverged" if each["loss"] is None else f"{each['loss']:.4f} at step {each['step']:,} ({each['compares']})"
+    loss = (
+        "diverged"
+        if each["loss"] is None
+        else f"{each['loss']:.4f} at step {each['step']:,} ({compared_in_words(each)})"
+    )
     return arm, values, loss, each["why"] if each["stopped"] and each["loss"] is not None else _interval(each)
 
 
@@ -85,7 +109,7 @@ def _best(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _optimum(found: Any, horizon: int) -> str:
     if not isinstance(found, dict):
         return "no optimum between the arms is told: that takes one axis and three arms that were compared at one look"
-    at = f"(at step {found['step']:,}, {found['compares']})"
+    at = f"(at step {found['step']:,}, {compared_in_words(found)})"
     if found["value"] is None and not found["outside"]:
         return (
             f"the optimum lies between {found['low']:.3g} and {found['high']:.3g} {at}: these neighbours of the best "
@@ -116,7 +140,8 @@ def _compute(spent: Mapping[str, Any]) -> str:
 
 def _caution(found: Mapping[str, Any]) -> str:
     parts = [] if found["decays"] else [
-        f"Looks compared undecayed losses ({found['schedule']}): an arm that would have decayed well may have stopped."
+        f"Looks compared losses whose rate had not decayed ({found['schedule']}): an arm that would have decayed well "
+        "may have stopped."
     ]  # fmt: skip
     parts += [] if found["replicates"] > 1 else [TWO_MODELS]
     return " ".join(parts) or f"It speaks of recipes, over {found['replicates']} pairs of seeds."

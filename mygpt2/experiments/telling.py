@@ -133,6 +133,6 @@ def _ledger(found: dict[str, Any]) -> str:
     count = part["challengers"]
     return (
         f"Ledger of {found['experiment']}: question {part['number']}{damaged}, of {count} "
-        f"challenger{'s' if count != 1 else ''} so far; {part['spent']:.2%} of the {part['budget']:.0%} chance of any "
+        f"variant{'s' if count != 1 else ''} so far; {part['spent']:.2%} of the {part['budget']:.0%} chance of any "
         "false verdict is spent."
     )

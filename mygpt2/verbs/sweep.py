@@ -31,8 +31,9 @@ and if wanted name, budget = 0.05 (the chance of stopping any arm that is not wo
 scored, as for eval), replicates = 1 (pairs of seeds; with several it speaks of recipes).
 
 All arms are trained to the first look, losers stop, the others go on. With a schedule that has a trunk (trapezoid, wsd)
-looks compare decayed ends, branched from each arm's own checkpoint. Runs lie in --runs as NAME.ARM.REPLICATE, the looks
-in --runs/_experiments/NAME/verdict.json. Ctrl-C or a kill at any moment, and the same command goes on.
+looks compare losses after a short decay of the rate, branched from each arm's own checkpoint. Runs lie in --runs as
+NAME.ARM.REPLICATE, the looks in --runs/_experiments/NAME/verdict.json. Ctrl-C or a kill at any moment, and the same
+command goes on.
 """
 
 

@@ -206,7 +206,7 @@ def forked(tmp_path, monkeypatch):
     """Commands run as forks of one process that has imported everything, which are real processes."""
     began = Commands()
 
-    def call(words, watch):
+    def call(words, watch, told=None):
         assert words[1:3] == ["-m", "mygpt2"]
         began.append([word for word in words if word.endswith(".1") or (word.startswith("/") and "step-" in word)][-1])
         meddle = KILLED if began[-1] == began.victim else ()

@@ -61,7 +61,7 @@ def test_scores_are_of_these_weights_this_text_and_this_precision_or_measured_an
     file = next((tmp_path / "base" / "evals").iterdir())
     asked = []
 
-    def failing(words, watch):
+    def failing(words, watch, told=None):
         asked.append(words)
         return 2, "no text"
 
@@ -80,11 +80,31 @@ def test_scores_are_of_these_weights_this_text_and_this_precision_or_measured_an
         scores(tmp_path, "base", 99, "run", say=NOTHING)
 
 
+def test_a_scoring_says_how_far_it_is(tmp_path, monkeypatch):
+    scored(tmp_path, "base", *text(20))
+    result = next((tmp_path / "base" / "evals").iterdir())
+    kept, seen = result.read_text(), []
+    result.unlink()
+
+    def scoring(words, watch, told):
+        watch()
+        for record in ({"unit": "", "done": 1, "total": 9}, {"unit": "targets", "done": 3, "total": 9}):
+            told.write_text(json.dumps(record))
+            watch()
+        result.write_text(kept)
+        return 0, ""
+
+    monkeypatch.setattr("mygpt2.experiments.scores.call", scoring)
+    scores(tmp_path, "base", 140, "run", say=NOTHING, progress=lambda *told: seen.append(told))
+    assert [told[1:] for told in seen] == [(0, 0, "targets"), (0, 0, "targets"), (3, 9, "targets")]
+    assert {told[0] for told in seen} == {"scoring base"}
+
+
 @pytest.mark.parametrize("code", [85, 130, -15])
 def test_a_scoring_that_was_stopped_ends_as_every_stop_and_says_how_to_go_on(tmp_path, monkeypatch, code):
     scored(tmp_path, "base", *text(20))
     next((tmp_path / "base" / "evals").iterdir()).unlink()
-    monkeypatch.setattr("mygpt2.experiments.scores.call", lambda words, watch: (code, ""))
+    monkeypatch.setattr("mygpt2.experiments.scores.call", lambda words, watch, told: (code, ""))
     with pytest.raises(Interrupted, match="the scoring of base was stopped; the same command goes on") as stopped:
         scores(tmp_path, "base", 140, "run", say=NOTHING)
     assert stopped.value.exit_code == 85

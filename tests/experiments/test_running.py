@@ -175,7 +175,7 @@ def test_a_run_that_another_command_begins_at_the_same_moment_is_waited_for_and_
     piece, said, tells = Piece("e.v.1", tiny("--train.steps", "7")), [], []
     locks = []
 
-    def call(words, watch):
+    def call(words, watch, told=None):
         run = begun(tmp_path, piece.run, piece.config)
         locks.append(RunLock(run).acquire())
         if code == 85:

@@ -52,7 +52,7 @@ def here(place, tmp_path, monkeypatch):
     """The commands of a sweep run in this process; `here.calls` has them."""
     calls = []
 
-    def call(words, watch):
+    def call(words, watch, told=None):
         calls.append(list(words))
         with harness.signals():
             return main(words[3:]), ""
@@ -94,13 +94,18 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     assert result["optimum"]["setting"] == "optimizer.lr"
     branch = RunDir(here.runs / f"s.{result['best']}-d1.1")
     assert (origin_of(branch).parent, origin_of(branch).changes) == (f"s.{result['best']}.1", {"train.steps": (30, 9)})
+    over = asked_text(read_plan(here.file(), here.runs, "s"), here.runs)
+    assert "it is over: nothing is to be trained" in over and "to train" not in over
     text = result_text(found)
     assert f"best: optimizer.lr = {result['values'][0]:g}" in text and "of the full grid's" in text
     assert "speaks of these models" in text
     told = {"setting": "optimizer.lr", "value": 2e-3, "low": 1e-3, "high": 3e-3, "outside": "", "share_outside": 0.0,
             "fitted": 3, "step": 9, "tokens": 2304, "compares": "decayed ends"}  # fmt: skip
     ended = {**found, "result": {**result, "optimum": told}}
-    assert "0.001 to 0.003, a parabola over 3 arms (at step 9, decayed ends); at the full length" in result_text(ended)
+    assert (
+        "0.001 to 0.003, a parabola over 3 arms (at step 9, after a short decay of the rate); at the full length"
+        in result_text(ended)
+    )
 
     lr = str(result["values"][0])  # the same, trained straight
     words = ["train", "--config", f"{place}/base.toml", "--runs", str(here.runs), "--optimizer.lr", lr]
@@ -189,7 +194,7 @@ def test_identical_arms_stop_nobody(here):
 def test_with_cosine_looks_compare_undecayed_losses_and_say_so(here):
     data = here.file("[0.0001, 0.01]", settings='schedule.name = "cosine"')
     plan = read_plan(data, here.runs, "c")
-    assert "undecayed losses, as cosine has no trunk" in asked_text(plan, here.runs)
+    assert "losses whose rate has not decayed yet, as cosine has no trunk" in asked_text(plan, here.runs)
     found, _ = here(data, "c")
     assert [look["compares"] for look in found["looks"]] == ["undecayed losses", "ends"]
     assert not list(here.runs.glob("c.*-d1.1")) and "may have stopped" in result_text(found)

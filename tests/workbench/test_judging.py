@@ -12,6 +12,7 @@ from tests.experiments.made import finished, shifted, text, tiny
 from workbench.context import Context
 from workbench.jobs import Jobs
 from workbench.judging import Asked, ask, command, experiments, prepared, verdict
+from workbench.tabs.experiments.found import Experiments
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_question_is_answered_by_a_task_and_its_looks_are_found_by_the_experim
     finished(context.runs, "mine", tiny(), nll, targets)
     finished(context.runs, "other", tiny("--optimizer.lr", "3e-3"), shifted(nll, targets, -0.05, 0.001, 1), targets)
     task, found = ask(context, Asked("mine", "other", replicates=1))
+    assert Experiments(context).get(found.experiment).task.id == task.id, "the page shows it, with a way to stop it"
     until = time.monotonic() + 120
     while verdict(context, task.id)["state"] == "running" and time.monotonic() < until:
         time.sleep(0.1)

@@ -24,8 +24,7 @@ def stop(context: Context, experiments: Experiments, name: str) -> str:
     one = experiments.get(name)
     if not one.at_work:
         raise UserError(f"{name} is not at work")
-    task = one.task
-    if task and task.running:
+    for task in experiments.running(name):
         context.jobs.tasks.stop(task.id)
     _stop_runs(context, one)
     threading.Thread(target=_stop_late, args=(context, experiments, name), name=f"stop {name}", daemon=True).start()
@@ -36,9 +35,8 @@ def _stop_late(context: Context, experiments: Experiments, name: str) -> None:
     """A run may have been put into the queue just as its experiment was asked to stop."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends:
-        one = experiments.get(name)
-        if not (one.task and one.task.running):
-            _stop_runs(context, one)
+        if not experiments.running(name):
+            _stop_runs(context, experiments.get(name))
             return
         time.sleep(0.5)
 

@@ -58,12 +58,6 @@ class Answer:
 TONES: Mapping[str, Tone] = {"keep": "good", "drop": "bad", "undecided": "warn"}
 
 
-def ordinal(count: int) -> str:
-    """1 -> 1st, 2 -> 2nd, 11 -> 11th."""
-    ending = "th" if 10 <= count % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
-    return f"{count:,}{ending}"
-
-
 # Is it better?
 
 
@@ -116,7 +110,8 @@ def _judged_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ledger = found["ledger"]
     number_of, challengers = whole(ledger.get("number")) or 0, whole(ledger.get("challengers"))
     asked = f"{challengers:,} different variants" if challengers and challengers > 1 else ""
-    spent = f"{words.percent(ledger['spent'], 2)} of the {words.percent(ledger['budget'], 0)} error budget is spent"
+    of = words.percent(ledger["budget"], 0)
+    spent = f"{words.percent(ledger['spent'], 2)} of the {of} chance of any false verdict is spent"
     figures = []
     if main := found["validation"]:
         low, high = main["interval95"]
@@ -124,7 +119,8 @@ def _judged_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             ("Variant less base", f"{main['mean']:+.4f}", f"nats per token, 95 %: {low:+.4f} to {high:+.4f}"),
             ("Chance of it by luck", _p(found["p"]), f"decides at or below {_p(found['level'])}"),
         ]
-    figures.append(("Challenge", ordinal(number_of) if number_of else "none", "; ".join(filter(None, (asked, spent)))))
+    told = f"{number_of:,}" if number_of else "none"
+    figures.append(("Questions about this base", told, "; ".join(filter(None, (asked, spent)))))
     cost = found["cost"]
     figures.append(
         ("Cost so far", words.seconds(cost["seconds"]), f"{cost['runs']} runs, {words.brief(cost['tokens'])} tokens")

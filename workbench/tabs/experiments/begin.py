@@ -26,8 +26,9 @@ from workbench.context import Context
 from workbench.evaluations.start import protocol_of, protocols
 from workbench.jobs import Task
 from workbench.jobs.records import HOLDING
+from workbench.judging import LABEL
 from workbench.tabs.experiments import files
-from workbench.tabs.experiments.found import KIND, KINDS, LABEL, Experiments
+from workbench.tabs.experiments.found import KIND, KINDS, Experiments
 
 RUN, PRESET = "run:", "preset:"
 MOST_CHANGES = 40  # lines of changed settings
@@ -115,6 +116,7 @@ def judge(context: Context, values: Values) -> Plan:
 def sweep(context: Context, values: Values) -> Plan:
     """Would another value of a setting be better?"""
     from mygpt2.experiments.grid import read_file
+    from mygpt2.experiments.swept import compares
 
     arm = _base_arm(context, values)
     setting, grid = _axis(arm, values)
@@ -134,13 +136,12 @@ def sweep(context: Context, values: Values) -> Plan:
         for short, each in made.arms.items() for pair in pairs
     ]  # fmt: skip
     looks = ", ".join(f"{step:,}" for step in made.looks)
-    compares = "decayed ends" if made.decays else f"undecayed losses, as {made.base.config.schedule.name} has no trunk"
     return Plan(
         "sweep", name, _command("sweep", [str(_file(context, name)), "--runs", str(context.runs)]),
         {piece.run: piece.config.train.steps for piece in pieces}, cost(missing(pieces, context.runs), context.runs),
         f"{len(grid)} values of {setting} on {arm.told}: {', '.join(f'{value:g}' for value in grid)}",
         likely_device(made.base.config.train.device),
-        (f"That is the full grid; looks at steps {looks} compare {compares}, and what loses there stops.",),
+        (f"That is the full grid; looks at steps {looks} compare {compares(made)}; what loses there stops.",),
         (_file(context, name), text),
     )  # fmt: skip
 
@@ -249,7 +250,7 @@ def start(context: Context, experiments: Experiments, made: Plan) -> Task:
     context.changes()
     check_experiment(made.name)
     tasks = context.jobs.tasks
-    if any(task.running and task.label == LABEL + made.name for task in tasks.list(KIND)):
+    if experiments.running(made.name):
         raise UserError(f"{made.name} is at work already; wait for it, or stop it first")
     record = {
         "schema": 1, "kind": made.kind, "argv": list(made.argv), "pieces": dict(made.pieces),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt2.errors import UserError
+from mygpt2.experiments.sweep import COMPARED
 from mygpt2.files import finite
 from mygpt2.records import number
 from workbench import html, words
@@ -22,9 +23,9 @@ from workbench.tabs.experiments.multiples import Curves
 
 KINDS = ("json", "csv", "html")
 COLUMNS = {
-    "judge": ("time", "kind", "verdict", "base", "variant", "told", "changes", "protocol", "speaks_of", "replicates",
+    "judge": ("time", "kind", "verdict", "base", "variant", "arm", "changes", "protocol", "speaks_of", "replicates",
               "mean", "error", "low95", "high95", "p", "level", "tokens", "headline"),
-    "sweep": ("time", "look", "step", "tokens", "compares", "protocol", "level", "arm", "told", "loss", "difference",
+    "sweep": ("time", "look", "step", "tokens", "compares", "protocol", "level", "arm", "values", "loss", "difference",
               "low", "high", "p", "stopped", "why", "run"),
     "ladder": ("part", "run", "depth", "width", "n", "n_blocks", "tokens", "steps", "loss", "stderr", "fitted"),
 }  # fmt: skip
@@ -81,10 +82,11 @@ def as_csv(one: Experiment) -> str:
 def _rows(one: Experiment) -> Iterator[dict[str, Any]]:
     if one.kind == "sweep":
         for look in one.looks:
-            head = {**{key: look.get(key) for key in COLUMNS["sweep"]}, "time": words.moment(look.get("time"))}
+            head = {key: look.get(key) for key in COLUMNS["sweep"]}
+            head |= {"time": words.moment(look.get("time")), "compares": COMPARED.get(str(look.get("compares")), "")}
             arms = look.get("arms")
             for name, arm in (arms if isinstance(arms, dict) else {}).items():
-                yield {**head, **(arm if isinstance(arm, dict) else {}), "arm": name, "told": one.arms.get(name, "")}
+                yield {**head, **(arm if isinstance(arm, dict) else {}), "arm": name, "values": one.arms.get(name, "")}
     elif one.kind == "ladder":
         for look in one.looks[-1:]:
             for part in ("cells", "next"):
@@ -102,9 +104,10 @@ def _row(kind: str, line: Mapping[str, Any]) -> dict[str, Any]:
     main = main if isinstance(main, dict) else {}
     ends = main.get("interval95")
     low, high = ends if isinstance(ends, list) and len(ends) == 2 else ("", "")
-    same = ("kind", "verdict", "base", "variant", "told", "protocol", "speaks_of", "p", "level")
+    same = ("kind", "verdict", "base", "protocol", "speaks_of", "p", "level")
     return {
         "time": words.moment(line.get("time")), **{key: line.get(key) for key in same},
+        "variant": line.get("told"), "arm": line.get("variant"),
         "changes": json.dumps(line.get("changes")), "replicates": len(pairs) if isinstance(pairs, list) else "",
         "mean": main.get("mean"), "error": main.get("error"), "low95": low, "high95": high,
         "tokens": horizon[0] if isinstance(horizon, list) and horizon and number(horizon[0]) else "",

@@ -23,12 +23,13 @@ from mygpt2.records import number, tame, whole
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.paths import NAME as RUN_NAME
+from workbench import judging
 from workbench.context import Context
 from workbench.jobs import Task
+from workbench.judging import LABEL
 from workbench.tabs.experiments.experiment import Asked, Experiment, Member
 
 KIND = "experiment"  # of its task
-LABEL = "experiment "  # and the beginning of the task's label
 KINDS = ("judge", "sweep", "ladder")
 MOST_RUNS = 400  # of one experiment that are looked at
 
@@ -68,13 +69,22 @@ class Experiments:
         return self._context.runs / ".workbench" / "experiments" / f"{name}.json"
 
     def _tasks(self) -> dict[str, Task]:
-        """The latest task of each experiment that has one."""
+        """The task of each experiment that has one: one that runs, else the latest."""
         found: dict[str, Task] = {}
-        for task in self._context.jobs.tasks.list(KIND):
+        for task in self._listed():
             name = task.label.removeprefix(LABEL)
-            if NAME.fullmatch(name):
-                found.setdefault(name, task)
+            if NAME.fullmatch(name) and (name not in found or (task.running and not found[name].running)):
+                found[name] = task
         return found
+
+    def running(self, name: str) -> list[Task]:
+        """All tasks at work for an experiment: of one baseline several questions may be asked at once."""
+        return [task for task in self._listed() if task.running and task.label == LABEL + name]
+
+    def _listed(self) -> list[Task]:
+        """Tasks of experiments, newest first, whoever began them: this page, or another program."""
+        tasks = [task for task in self._context.jobs.tasks.list() if task.kind in (KIND, judging.KIND)]
+        return [task for task in tasks if task.label.startswith(LABEL)]
 
     def _runs(self) -> dict[str, list[str]]:
         """Runs by the experiment that their names begin with."""

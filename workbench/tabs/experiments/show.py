@@ -90,7 +90,7 @@ def _head(one: Experiment, may: bool) -> Markup:
     buttons = []
     if one.runs:
         buttons.append(html.button("monitor", " ".join(one.runs[:8]), "Curves in Monitor", "Open its runs in Monitor"))
-    if may and one.at_work and one.task and one.task.running:
+    if may and one.at_work:
         buttons.append(html.button("stop", one.name, "Stop and save", f"Stop and save {one.name}"))
     elif may and not one.at_work and one.asked.argv and one.standing != "finished":
         buttons.append(html.button("go", one.name, "Continue", f"Continue {one.name}", "wb-small wb-small-primary"))
@@ -124,8 +124,8 @@ def _progress(one: Experiment) -> Markup:
     share, left = one.share, one.seconds_left
     over = sum(member.over for member in one.members)
     told = [f"{over} of {len(one.members)} runs done" if one.members else "", _doing(one)]
-    if one.task and one.task.state == "stopped":
-        left = None  # what is left is not being done
+    if (one.task and one.task.state == "stopped") or share == 1:
+        left = None  # what is left is not being done, or is no training
     elif left is None and one.asked.seconds and share is not None:
         left = (1 - share) * one.asked.seconds
     if left is not None:
@@ -245,6 +245,6 @@ def _ledger_table(one: Experiment) -> Markup:
     lost = f"{one.lost} damaged lines are counted and not shown." if one.lost else ""
     more = f"The latest {LEDGER_ROWS} of {len(one.ledger)} are shown." if len(one.ledger) > LEDGER_ROWS else ""
     said = " ".join(filter(None, (lost, more)))
-    table = html.table(("", "When", "Challenger", "Verdict", "p", "Decides at"), rows, numeric={0, 4, 5},
-                       caption="Everything asked of this baseline; all of it spends one error budget")  # fmt: skip
+    table = html.table(("", "When", "Variant", "Verdict", "p", "Decides at or below"), rows, numeric={0, 4, 5},
+                       caption="Every question about this base; all share one chance of a false verdict")  # fmt: skip
     return html.join([table, html.note(said) if said else ""])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mygpt2.experiments.sweep import look_text
+from mygpt2.experiments.sweep import compared_in_words, look_text
 from mygpt2.experiments.swept import result_text
 from mygpt2.ripples.plot import Plot, axis_of
 from workbench import words
@@ -33,7 +33,8 @@ def swept(look: Record, record: Record) -> Answer:
     else:
         return Answer(
             f"look {int(look['look'])} of {int(look['of'])}", "neutral", _leads(look, labels), figures=_running(look),
-            title=f"{TITLE}, at step {int(look['step']):,} ({look['compares']})", text=look_text(dict(look)), **drawn,
+            title=f"{TITLE}, at step {int(look['step']):,} ({compared_in_words(look)})", text=look_text(dict(look)),
+            **drawn,
         )  # fmt: skip
     lines = result_text(record).splitlines()
     best = next(line for line in lines if line.startswith(("best:", "no arm came")))
@@ -54,7 +55,7 @@ def _leads(look: Record, labels: Mapping[str, str]) -> str:
     stop = sum(bool(one["stopped"]) for one in look["arms"].values())
     lead = f"{labels.get(best, best)} leads with {look['arms'][best]['loss']:.4f}" if best else "no arm is left"
     what = f"{stop} of {len(look['arms'])} arms stop here" if stop else "nobody stops"
-    return f"At step {int(look['step']):,} ({look['compares']}) {lead}; {what}."
+    return f"At step {int(look['step']):,} ({compared_in_words(look)}) {lead}; {what}."
 
 
 def _chip(result: Record) -> str:
@@ -149,7 +150,8 @@ def _drawn(record: Record, result: Record) -> str:
         plot.vertical(float(found["value"]), "limit", "optimum, shaded its 95 % interval")
     for look, line in lines:
         drawn = f"s{int(look['look'])}"
-        plot.line([x for x, _ in line], [y for _, y in line], drawn, f"step {int(look['step']):,}, {look['compares']}")
+        told = f"step {int(look['step']):,}, {compared_in_words(look)}"
+        plot.line([x for x, _ in line], [y for _, y in line], drawn, told)
         for x, loss in line:
             plot.dot(x, loss, f"{setting} {x:g} at step {int(look['step']):,}: {loss:.4f}", look=drawn)
     desc = "; ".join(f"{x:g}: {loss:.4f} at step {int(look['step']):,}" for look, line in lines for x, loss in line)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 import time
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from workbench.changes import stamp
 from workbench.jobs import Task, TaskProgress
 from workbench.live import News
 from workbench.tabs.experiments import act, begin, export, show
-from workbench.tabs.experiments.answer import ordinal
+from workbench.tabs.experiments.found import KIND
 from workbench.tabs.experiments.look import Seen, look
 from workbench.tabs.experiments.looks import answer
 from workbench.tabs.monitor.view import NEEDS
@@ -77,7 +78,7 @@ def test_a_verdict_is_told_in_words_numbers_and_a_drawing(place, folder):
     assert found.intervals[0].low <= found.intervals[0].mean <= found.intervals[0].high < 0
     markup = card(place, folder.name)
     assert markup.count('class="wb-exp-dot"') == 5 and f"{found.intervals[0].mean:+.4f}" in markup
-    assert "<dt>Challenge</dt><dd>1st</dd>" in markup and "1 different variants" not in markup
+    assert "<dt>Questions about this base</dt><dd>1</dd>" in markup and "1 different variants" not in markup
 
 
 def test_the_named_run_is_the_base_arm_and_every_arm_has_its_cell(place, folder):
@@ -95,14 +96,13 @@ def test_what_would_decide_is_said_where_nothing_is_decided(place):
     assert "What would decide it" in card(place, folder.name)
 
 
-def test_the_second_challenge_to_a_baseline_is_counted(place, folder):
+def test_the_second_question_about_a_base_is_counted(place, folder):
     judged(place.runs, "--optimizer.lr", "2e-3")
     one = seen_of(place, folder.name)
     figures = {label: (value, below) for label, value, below in answer("judge", one.looks[-1]).figures}
-    assert figures["Challenge"][0] == "2nd" and "2 different variants" in figures["Challenge"][1]
+    asked, below = figures["Questions about this base"]
+    assert asked == "2" and "2 different variants" in below and "5 % chance of any false verdict" in below
     assert len(one.ledger) == 2 and "Ledger (2)" in card(place, folder.name)
-    ordinals = " ".join(ordinal(n) for n in (1, 2, 3, 4, 11, 22, 101, 111))
-    assert ordinals == "1st 2nd 3rd 4th 11th 22nd 101st 111th"
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,7 @@ def test_exports_hold_what_the_engine_wrote(place, folder):
     assert told["settings"] == from_toml(folder.settings_file.read_bytes())
     (row,) = csv.DictReader(io.StringIO(export.as_csv(one)))
     assert float(row["mean"]) == one.looks[0]["validation"]["mean"] and row["verdict"] == "keep"
+    assert row["variant"] == one.looks[0]["told"] and row["arm"] == one.looks[0]["variant"] and row["base"] == "tiny"
     page = export.report(one, curves, place.runs)
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "") and "<svg" in page
     assert STEPS[1] in page
@@ -288,13 +289,13 @@ def test_monitor_asks_about_a_finished_run_and_opens_the_experiment_of_an_arm(pl
     assert f'data-id="name {folder.name}"' in menu(f"{folder.name}.base.2")
 
 
-def at_work_on(place, folder, state, done, rate=0.02):
+def at_work_on(place, folder, state, done, rate=0.02, title="x.base.1"):
     """The card while a run is at work, its experiment's task in `state`."""
     one = seen_of(place, folder.name)
     first, *rest = one.members
     going = replace(first, run="x.base.1", state="running", step=done, steps=100)
     ended = None if state == "running" else 1.0
-    progress = TaskProgress("x.base.1", done, 100, "steps", rate, 60.0, 0.0) if ended is None else None
+    progress = TaskProgress(title, done, 100, "steps", rate, 60.0, 0.0) if ended is None else None
     task = Task("20260101-000000-00000000", "experiment", f"experiment {one.name}", state, ("x",), 0.0, ended,
                 progress, (), None, None, "", None)  # fmt: skip
     asked = replace(one.asked, pieces={"x.base.1": 100}, seconds=300.0)
@@ -304,6 +305,24 @@ def at_work_on(place, folder, state, done, rate=0.02):
 def test_the_first_slow_steps_do_not_say_how_long_all_will_take(place, folder):
     assert "about 4 min 57 s left in all" in at_work_on(place, folder, "running", 1)
     assert "about 1 h 15 min left in all" in at_work_on(place, folder, "running", 10)
+
+
+def test_what_follows_the_last_run_is_not_told_as_a_start_or_as_time_left(place, folder):
+    told = at_work_on(place, folder, "running", 100, title="scoring x.base.1")
+    assert "scoring x.base.1" in told and "left in all" not in told and "starting" not in told
+
+
+def test_a_question_of_another_program_and_one_of_a_terminal_can_be_stopped(place, folder, monkeypatch):
+    """A task of the API has the experiment's name; what a terminal began is stopped by its runs."""
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    others = [place.jobs.tasks.start(kind, sleeping, label=f"experiment {folder.name}") for kind in ("judge", KIND)]
+    seen = Seen(place)
+    assert f'data-act="stop" data-id="{folder.name}"' in show._head(seen.experiments.get(folder.name), True)
+    act.stop(place, seen.experiments, folder.name)
+    assert not any(place.jobs.tasks.get(task.id).running for task in others)
+    one = seen.experiments.get(folder.name)
+    going = replace(one, task=None, members=[replace(one.members[0], state="running")])
+    assert 'data-act="stop"' in show._head(going, True) and 'data-act="stop"' not in show._head(going, False)
 
 
 def test_a_stopped_experiment_whose_run_still_saves_is_not_at_work_from_a_terminal(place, folder):

@@ -57,7 +57,10 @@ def test_five_rates_around_the_bases_own_are_planned_without_a_word(place):
     assert made.told == "5 values of optimizer.muon_lr on tiny: 0.005, 0.01, 0.02, 0.04, 0.08"
     assert made.name == "sweep-tiny-muon_lr" and len(made.pieces) == 5 and made.cost.runs == 5
     assert made.argv[3:5] == ("sweep", str(place.runs / ".workbench" / "experiments" / f"{made.name}.toml"))
-    assert not Path(made.argv[4]).exists() and "looks at steps 8, 20, 40 compare decayed ends" in made.notes[0]
+    assert (
+        not Path(made.argv[4]).exists()
+        and "looks at steps 8, 20, 40 compare losses after a short decay" in made.notes[0]
+    )
     values = {"base": "preset:tiny", "axis": "optimizer.lr", "steps": "60", "replicates": "2", "looks": "2"}
     more = begin.plan(place, "sweep", values)
     assert set(more.pieces.values()) == {60} and len(more.pieces) == 10
@@ -139,3 +142,4 @@ def test_arms_of_every_look_are_rows_of_the_table(place):
     one = Seen(place).experiments.get("rates")
     rows = export.as_csv(one).splitlines()
     assert rows[0].startswith("time,look,step") and len(rows) == 1 + sum(len(look["arms"]) for look in one.looks)
+    assert "after a short decay of the rate" in rows[1] and "lr 0.008" in rows[1] and "at the end of" in rows[-1]
