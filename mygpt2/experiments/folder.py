@@ -21,7 +21,7 @@ from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write, read_json, replace_file, replace_json
 from mygpt2.inside import read_inside
-from mygpt2.records import tame
+from mygpt2.records import tame, whole
 from mygpt2.run_dir.holding import held
 from mygpt2.run_dir.lines import Follower, LineWriter, parse_lines
 
@@ -156,6 +156,24 @@ class ExperimentDir:
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(self.ledger_file, error) from None
+
+    def lost(self) -> list[dict[str, Any]]:
+        """Looks of verdict.json that the ledger has no line for, not even a damaged one, oldest first.
+
+        UserError where verdict.json has dropped older ones too, so that nobody knows how many there were.
+        """
+        known, looks = self.ledger(), self.looks()
+        times = {record.get("time") for record in known.records}
+        found = [look for look in looks if look.get("time") not in times]
+        if len(found) <= known.damaged:  # each may be one of those
+            return []
+        if left_out := whole((read_json(self.verdict_file, self.path) or {}).get("left_out")):
+            raise UserError(
+                f"{self.ledger_file} has lost questions, and {self.verdict_file} holds the latest {len(looks):,} of "
+                f"{len(looks) + left_out:,} only, so that what is left of the chance of a false verdict is not known; "
+                "bring the ledger back, or move that folder away and begin anew"
+            )
+        return found
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """What is known of the arms by their names, also of those whose runs are still under way."""

@@ -201,16 +201,16 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
     folder.note_arms(_arms(prepared, folder.arms()))
     if prepared.nothing_changed:
         reason = "nothing was changed that the weights follow from: the variant is the base, and nothing to decide"
-        return _enter(folder, prepared, (), "undecided", reason)
+        return _enter(folder, prepared, (), "undecided", reason, say)
     ended = run_missing(_unique(prepared.all_pieces), question.runs, nproc=question.nproc, say=say, progress=progress)
     if reason := _diverged(ended, [base.run for _, base, _ in prepared.pieces], "base"):
-        return _enter(folder, prepared, (), "undecided", reason)
+        return _enter(folder, prepared, (), "undecided", reason, say)
     if reason := _diverged(ended, [variant.run for _, _, variant in prepared.pieces], "variant"):
-        return _enter(folder, prepared, (), "drop", reason)
+        return _enter(folder, prepared, (), "drop", reason, say)
     pairs = tuple(_measured(prepared, pair, arms, say, progress) for pair, *arms in prepared.pieces)
     if all(pair.base.weights == pair.variant.weights for pair in pairs):
-        return _enter(folder, prepared, (), "undecided", SAME_MODELS)
-    return _enter(folder, prepared, pairs, "", "")
+        return _enter(folder, prepared, (), "undecided", SAME_MODELS, say)
+    return _enter(folder, prepared, pairs, "", "", say)
 
 
 def _arms(prepared: Prepared, known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -287,7 +287,7 @@ def _hardware(prepared: Prepared) -> list[str]:
 
 
 def _enter(
-    folder: ExperimentDir, prepared: Prepared, pairs: tuple[Pair, ...], verdict: str, reason: str
+    folder: ExperimentDir, prepared: Prepared, pairs: tuple[Pair, ...], verdict: str, reason: str, say: Say
 ) -> dict[str, Any]:
     """Makes the verdict at its turn in the ledger, and writes it there, all under one lock."""
     question = prepared.question
@@ -297,6 +297,13 @@ def _enter(
         (*prepared.notices, *(_hardware(prepared) if pairs else ())),
     )  # fmt: skip
     with folder.held():
+        if lost := folder.lost():
+            say(
+                f"{folder.ledger_file} has lost {len(lost)} of its questions; they are put back from "
+                f"{folder.verdict_file.name} and count as before"
+            )
+            for look in lost:
+                folder.append(look)
         ledger = Ledger(folder.ledger(), question.budget)
         known = ledger.asked(case.question) if pairs else None
         if known is None:

@@ -91,8 +91,9 @@ def _tell(progress: Progress, title: str, file: Path) -> None:
     """How many of the text's targets are scored, once the command says it."""
     told = read_json(file) or {}
     done, total = whole(told.get("done")), whole(told.get("total"))
-    known = told.get("unit") == "targets" and done is not None and total is not None
-    progress(title, *((done, total) if known else (0, 0)), "targets")
+    if told.get("unit") != "targets" or done is None or total is None:
+        done, total = 0, 0  # it still reads the text
+    progress(title, done, total, "targets")
 
 
 def check_protocol(protocol: str, config: RunConfig, runs: Path) -> None:

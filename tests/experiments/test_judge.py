@@ -90,6 +90,40 @@ def test_one_pair_speaks_of_two_models_and_says_what_more_text_would_find(tmp_pa
     assert "these two models" in words and "--replicates 2 or more" in words and "more held-out tokens" in words
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_ledger_that_has_lost_questions_is_put_back_from_the_looks_and_says_so(tmp_path, trained, kept):
+    """Nobody gets the whole budget once more by removing a file."""
+    asked = [question(tmp_path, Spec("tiny", ("--optimizer.lr", lr)), replicates=2) for lr in ("1e-3", "2e-3", "3e-3")]
+    for each in asked[:2]:
+        answered(trained(each))
+    (folder,) = list_experiments(tmp_path)
+    before = folder.ledger_file.read_bytes()
+    folder.ledger_file.write_bytes(b"".join(before.splitlines(keepends=True)[:kept]))
+    if not kept:
+        folder.ledger_file.unlink()
+    said = []
+    third = judge(prepare(trained(asked[2])), say=said.append)
+    assert third["ledger"]["number"] == 3 and third["level"] == level([False, False])
+    assert f"has lost {2 - kept} of its questions; they are put back from verdict.json" in said[-1]
+    records = [json.loads(line) for line in folder.ledger_file.read_text().splitlines()]
+    assert [(x["time"], x["variant"], x["p"]) for x in records[:2]] == [
+        (x["time"], x["variant"], x["p"]) for x in map(json.loads, before.splitlines())
+    ]
+    answered(asked[2])
+    assert len(folder.ledger()) == 3 and folder.lost() == []
+
+
+def test_a_ledger_whose_questions_nobody_can_count_any_more_is_refused(tmp_path, trained):
+    answered(trained(question(tmp_path, replicates=2)))
+    (folder,) = list_experiments(tmp_path)
+    folder.verdict_file.write_text(json.dumps({**json.loads(folder.verdict_file.read_text()), "left_out": 7}))
+    assert answered(question(tmp_path, replicates=2))["ledger"]["number"] == 1
+    folder.ledger_file.unlink()
+    with pytest.raises(UserError, match=r"holds the latest 1 of 8 only.*bring the ledger back"):
+        answered(question(tmp_path, replicates=2))
+    assert not folder.ledger_file.exists()
+
+
 def test_every_verdict_is_a_line_of_the_bases_ledger_and_the_same_question_is_asked_once(tmp_path, trained):
     one = answered(trained(question(tmp_path, replicates=2)))
     other = question(tmp_path, Spec("tiny", ("--optimizer.lr", "1e-3")), replicates=2)

@@ -109,6 +109,8 @@ class Experiments:
         members = [self._member(run, asked.pieces.get(run), places.get(run)) for run in names]
         members.sort(key=lambda member: member.arm != "base")
         kind = str(record.get("kind") or settings.get("kind") or _kind(settings))
+        if kind == "judge":
+            _lost(folder, problems)
         if kind not in KINDS and task and len(task.argv) > 3 and task.argv[3] in KINDS:
             kind = task.argv[3]  # its folder is about to be made
         return Experiment(
@@ -173,6 +175,18 @@ class Experiments:
         found = _seen(run, steps, place)
         self._known[name] = (stamp, found)
         return found
+
+
+def _lost(folder: ExperimentDir, problems: list[str]) -> None:
+    """Says where questions are missing in the ledger that verdict.json still has."""
+    try:
+        if lost := len(folder.lost()):
+            problems.append(
+                f"The ledger has lost {lost} of its questions; the next one puts them back from verdict.json."
+            )
+    except UserError as error:
+        if (told := f"{str(error)[:300]}.") not in problems:
+            problems.append(told)
 
 
 def settings_text(experiment: Experiment, runs: Path) -> str:

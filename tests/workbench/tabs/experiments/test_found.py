@@ -121,6 +121,12 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown(place, folder, file, text,
     assert folder.name in parts(place)["markup"]["list"]
 
 
+def test_a_ledger_that_was_removed_is_told(place, folder):
+    assert "has lost" not in card(place, folder.name)
+    folder.ledger_file.unlink()
+    assert "The ledger has lost 1 of its questions; the next one puts them back" in card(place, folder.name)
+
+
 def test_a_look_whose_values_are_damaged_breaks_nothing(place, folder):
     whole = json.loads(folder.verdict_file.read_text())
     for key in whole["looks"][0]:
