@@ -21,7 +21,7 @@ from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write, read_json, replace_file, replace_json
 from mygpt2.inside import read_inside
-from mygpt2.records import tame, whole
+from mygpt2.records import number, tame, whole
 from mygpt2.run_dir.holding import held
 from mygpt2.run_dir.lines import Follower, LineWriter, parse_lines
 
@@ -163,8 +163,8 @@ class ExperimentDir:
         UserError where verdict.json has dropped older ones too, so that nobody knows how many there were.
         """
         known, looks = self.ledger(), self.looks()
-        times = {record.get("time") for record in known.records}
-        found = [look for look in looks if look.get("time") not in times]
+        times = {None, *(number(record.get("time")) for record in known.records)}
+        found = [look for look in looks if number(look.get("time")) not in times]
         if len(found) <= known.damaged:  # each may be one of those
             return []
         if left_out := whole((read_json(self.verdict_file, self.path) or {}).get("left_out")):
