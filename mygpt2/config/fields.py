@@ -31,9 +31,10 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, Section):
-        value = value.model_dump(exclude_none=True)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+        value = value.model_dump()
+    if isinstance(value, Mapping):  # TOML has no null: what is unset is not there
+        given = (f"{key} = {toml_value(item)}" for key, item in value.items() if item is not None)
+        return "{" + ", ".join(given) + "}"
     return repr(value)
 
 

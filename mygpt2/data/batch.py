@@ -70,6 +70,7 @@ class Batch:
     cursor: np.ndarray  # (V / R, 5 S) int64: of the lanes r, r + R, ... CURSOR_FIELDS of each source
     quarantine: list[int]  # blocks left out so far, sorted
     left_out: Counter[str]  # documents of this rank in this attempt, by reason, and "met": all of them
+    left_out_of: Sequence[Counter[str]]  # the same by source
     _orders: Sequence[BlockOrder] = field(repr=False)  # by source
     _shares: np.ndarray = field(repr=False)  # (V / R, S) how much of the cursor's windows is behind each lane
     _of_lanes: Sequence[LaneRows] = field(repr=False)

@@ -56,6 +56,20 @@ def describe(
     yield from (("note", note) for note in manifest.notes)
 
 
+def estimated_tokens(
+    manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
+) -> tuple[float, str]:
+    """(tokens of a source with its end-of-texts, held-out documents among them; how they are known): counted where they
+    lie ready, else from a few blocks spread over it."""
+    if manifest.kind == "tokens":
+        count = int((manifest.blocks["stop"] - manifest.blocks["start"]).sum())
+        return float(count), f"it holds {count:,} tokens"
+    _, _, tokens, _, blocks, _ = _sampled(manifest, reader, tokenizer, config)
+    estimate = tokens / max(1, blocks) * len(manifest)
+    known = "counted" if blocks == len(manifest) else f"by {blocks} of its {len(manifest):,} blocks"
+    return estimate, f"it holds about {round(estimate):,} tokens, {known}"
+
+
 def _mixture(
     mixture: Mixture, reader: BlockReader, tokenizer: Tokenizer, config: RunConfig
 ) -> Iterator[tuple[str, str]]:

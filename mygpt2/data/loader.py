@@ -89,7 +89,7 @@ class Loader:
         self.before = earlier(state, self.fingerprint)
         self.data, self.manifest, self.lanes = data, manifest, shapes[0].lanes
         self.quarantine_reasons = dict.fromkeys(quarantine, EARLIER)  # of what the batches made so far need
-        self._left_out: Counter[str] = Counter()  # the same
+        self._left_out_of: list[Counter[str]] = [Counter() for _ in self.parts]  # the same
         self._rows = batch_sequences // self.lanes  # per lane and step
         self._block_size, self._dtype = block_size, np.dtype(tokenizer.dtype)
 
@@ -216,25 +216,26 @@ class Loader:
             steps = min(2 * steps, most)
 
     def _filled(self, lane: Lane, sources: np.ndarray) -> int:
-        """How many of the next steps a lane can give, at least 1: the next batch cannot be without the windows that it
-        needs, and more are not waited for."""
+        """How many of the next steps a lane can give, at least 1: the next batch needs its windows, and more are not
+        waited for."""
         of_steps = sources.reshape(-1, self._rows)
         steps = len(of_steps)
         for number, (stream, windows) in enumerate(lane.streams):
             needed = np.cumsum((of_steps == number).sum(axis=1))
             while (ready := stream.ready) < needed[0]:
-                self._enter(stream, next(windows))
+                self._enter(number, stream, next(windows))
             steps = min(steps, int(np.searchsorted(needed, ready, side="right")))
         return steps
 
-    def _enter(self, stream: LaneStream, window: Window) -> None:
-        """Add a window that the next batch needs. UserError when this rank alone leaves out too many blocks.
+    def _enter(self, number: int, stream: LaneStream, window: Window) -> None:
+        """Add a window of a source that the next batch needs.
 
-        What all ranks leave out, the trainer adds up.
+        UserError when this rank alone leaves out too many blocks. What all ranks leave out, the trainer adds up.
         """
         stream.append(window)
         if len(window.tokens) and self.owned.part == 0:  # those who share the lane have left out the same
-            self._left_out = self._left_out + Counter({**window.left_out, "met": window.met})
+            of_source = self._left_out_of[number] + Counter({**window.left_out, "met": window.met})
+            self._left_out_of = [*self._left_out_of[:number], of_source, *self._left_out_of[number + 1 :]]
         self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
         check_quarantine(self.manifest, self.data.max_quarantine, self.quarantine_reasons)
 
@@ -247,7 +248,8 @@ class Loader:
         shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes, S)
         sources = np.stack([t.rows.sources for t in taken], axis=1).reshape(steps, rows, lanes)
         of_lanes, by_step = [t.rows for t in taken], tokens.reshape(steps, rows, lanes, self._block_size + 1)
-        orders = [source.order for source in self._sources]
+        orders, left_out_of = [source.order for source in self._sources], self._left_out_of
+        left_out = sum(left_out_of, Counter[str]())
         for step in range(steps):
             mine = slice(self._mine.start, self._mine.stop)
             yield Batch(
@@ -257,7 +259,8 @@ class Loader:
                 sources=sources[step, mine].ravel(),
                 cursor=cursors[step],
                 quarantine=quarantine,
-                left_out=self._left_out,
+                left_out=left_out,
+                left_out_of=left_out_of,
                 _orders=orders,
                 _shares=shares[step],
                 _of_lanes=of_lanes,

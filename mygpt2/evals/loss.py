@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -88,7 +88,8 @@ class LossResult:
 
     `bits_per_byte` divides the loss of all targets, ends of documents included, by the bytes the targets stand for.
     `nll` and `targets` (documents,) are the sums that each document has: with those of another model on the same tokens
-    the error of their difference is far smaller than that of either.
+    the error of their difference is far smaller than that of either. `by_source`: of a mixture's held-out text, what
+    each source has by itself; `documents` counts them in this order.
     """
 
     loss: float
@@ -103,10 +104,14 @@ class LossResult:
     precision: str
     nll: np.ndarray | None = field(default=None, repr=False, compare=False)
     targets: np.ndarray | None = field(default=None, repr=False, compare=False)
+    by_source: Mapping[str, LossResult] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the sums by document."""
-        return {name: value for name, value in vars(self).items() if name not in ("nll", "targets")}
+        """All but the sums by document; of each source what differs from one to another."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("nll", "targets", "by_source")}
+        keys = ("loss", "stderr", "bits_per_byte", "tokens", "bytes", "documents", "token_sha256")
+        of_sources = {name: {key: getattr(one, key) for key in keys} for name, one in self.by_source.items()}
+        return {**plain, **({"by_source": of_sources} if of_sources else {})}
 
     def by_document(self) -> dict[str, Any] | None:
         """The sums by document for a result's file; None where they are too many for one."""
@@ -120,7 +125,12 @@ class LossResult:
         return (
             f"{self.loss:.4f}{error} nats per token, {by_byte}perplexity {_shown(self.perplexity)} "
             f"({self.tokens:,} targets of {self.documents:,} documents)"
+            + "".join(f"; {name} {_with_error(one)}" for name, one in self.by_source.items())
         )
+
+
+def _with_error(result: LossResult) -> str:
+    return f"{result.loss:.4f}" + ("" if result.stderr is None else f" ± {result.stderr:.4f}")
 
 
 def _shown(perplexity: float) -> str:
@@ -145,6 +155,10 @@ def evaluate(
     """
     if window > scorer.block_size:
         raise UserError(f"windows of {window} tokens do not fit the model's context of {scorer.block_size}")
+    if stream.parts:
+        more = {"window": window, "ranks": ranks, "batch": batch, "progress": progress}
+        each = {name: evaluate(scorer, part, **more) for name, part in stream.parts.items()}  # type: ignore[arg-type]
+        return _together(stream, each)
     batch = batch or max(1, TOKENS_AT_ONCE // window)
     cuts = _pieces(stream, window)
     sums = np.zeros(len(cuts))
@@ -189,6 +203,30 @@ def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, 
         precision=scorer.precision,
         nll=nll,
         targets=targets,
+    )
+
+
+def _together(stream: TokenStream, each: Mapping[str, LossResult]) -> LossResult:
+    """The loss over all sources' targets, from what each has by itself."""
+    one = next(iter(each.values()))
+    nll = np.concatenate([result.nll for result in each.values() if result.nll is not None])
+    targets = np.concatenate([result.targets for result in each.values() if result.targets is not None])
+    total = math.fsum(nll)
+    loss = total / stream.targets
+    return LossResult(
+        loss=loss,
+        stderr=clustered_error(nll, targets),
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=total / math.log(2) / stream.bytes if stream.bytes else None,
+        tokens=stream.targets,
+        bytes=stream.bytes,
+        documents=stream.documents,
+        window=one.window,
+        token_sha256=stream.sha256,
+        precision=one.precision,
+        nll=nll,
+        targets=targets,
+        by_source=each,
     )
 
 

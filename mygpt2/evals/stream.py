@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class TokenStream:
     tokens (N,) in the tokenizer's dtype; doc_starts (documents,) int64, the first token of each document's own text,
     so that an end-of-text belongs to the document it ends, wherever the layout puts it; bytes: what the targets stand
     for, end-of-text nothing; sha256: of the tokens as little-endian numbers, and of nothing else, so that anybody can
-    check it; origin: where the text came from, JSON-ready.
+    check it; origin: where the text came from, JSON-ready; parts: of several sources' text, each one's stream by its
+    name, in order. Each is measured by itself, so that its loss does not depend on which others there are.
     """
 
     tokens: np.ndarray
@@ -37,10 +38,11 @@ class TokenStream:
     bytes: int
     sha256: str
     origin: dict[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, TokenStream] = field(default_factory=dict)
 
     @property
     def targets(self) -> int:
-        return len(self.tokens) - 1
+        return sum(part.targets for part in self.parts.values()) if self.parts else len(self.tokens) - 1
 
     @property
     def documents(self) -> int:
@@ -73,7 +75,18 @@ def make_stream(
 
 def held_out_stream(held_out: ValidationSet, tokenizer: Tokenizer) -> TokenStream:
     """A run's validation set."""
+    if held_out.parts:
+        return several({name: held_out_stream(part, tokenizer) for name, part in held_out.parts.items()}, tokenizer)
     return make_stream(held_out.tokens, held_out.doc_starts, tokenizer)
+
+
+def several(parts: Mapping[str, TokenStream], tokenizer: Tokenizer) -> TokenStream:
+    """The streams of several sources, one after the other."""
+    sizes = np.cumsum([0, *(len(part.tokens) for part in parts.values())])[:-1]
+    tokens = np.concatenate([part.tokens for part in parts.values()])
+    starts = np.concatenate([part.doc_starts + size for part, size in zip(parts.values(), sizes, strict=True)])
+    whole = make_stream(tokens, starts, tokenizer)
+    return replace(whole, bytes=sum(part.bytes for part in parts.values()), parts=dict(parts))
 
 
 def joined(

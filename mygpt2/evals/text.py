@@ -28,7 +28,7 @@ from mygpt2.data.sources.resolve import open_reader, open_settled, resolve, reso
 from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW, HubProtocol, Quoted
-from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, split_at
+from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, several, split_at
 from mygpt2.machine import home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
@@ -217,11 +217,23 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: 
         finally:
             reader.close()
 
-    if own.fingerprint != tokenizer.fingerprint and (texts := _texts(made(own), own)) is not None:
-        documents = (np.asarray(ids) for ids in tokenizer.encode_batch(texts))
-        tokens, starts = joined(documents, tokenizer, before=False)
-        return make_stream(tokens, starts, tokenizer)
+    if own.fingerprint != tokenizer.fingerprint and (found := _in_other_tokens(made(own), own, tokenizer)) is not None:
+        return found
     return held_out_stream(made(tokenizer), tokenizer)
+
+
+def _in_other_tokens(found: ValidationSet, own: Tokenizer, tokenizer: Tokenizer) -> TokenStream | None:
+    """The documents of a set in another tokenizer's tokens; None where its own do not say every byte."""
+    if found.parts:
+        parts = {name: _in_other_tokens(part, own, tokenizer) for name, part in found.parts.items()}
+        known = {name: part for name, part in parts.items() if part is not None}
+        return several(known, tokenizer) if len(known) == len(parts) else None
+    texts = _texts(found, own)
+    if texts is None:
+        return None
+    documents = (np.asarray(ids) for ids in tokenizer.encode_batch(texts))
+    tokens, starts = joined(documents, tokenizer, before=False)
+    return make_stream(tokens, starts, tokenizer)
 
 
 def _texts(found: ValidationSet, own: Tokenizer) -> list[str] | None:

@@ -28,7 +28,7 @@ BYTES_PER_TOKEN = {
 ENOUGH_OF_A_PASS = 0.05  # below that share a run's count of epochs says too little about the whole
 MOST_ENTRIES = 5_000  # a folder with more is not worth the wait: somebody may be typing its name
 TEXT = (
-    "source", "tokenizer", "validation_fraction", "text_column", "min_score", "score_column", "language",
+    "source", "mix", "tokenizer", "validation_fraction", "text_column", "min_score", "score_column", "language",
     "language_column",
 )  # fmt: skip
 KNOWN = (".parquet", ".jsonl", ".txt", ".bin", ".gz", ".zst")

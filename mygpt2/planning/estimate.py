@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from mygpt2.planning.machine import Machine, free_disk, likely_precision, this_m
 from mygpt2.planning.memory import RankMemory, Shape, rank_memory
 from mygpt2.planning.notices import notices
 from mygpt2.planning.parallel import parallel_choice
-from mygpt2.planning.speed import ELSEWISE, Speed, expected_speed, fastest, observe_runs, runs_alike
+from mygpt2.planning.passes import SourcePasses, foretold
+from mygpt2.planning.speed import ELSEWISE, Observed, Speed, expected_speed, fastest, observe_runs, runs_alike
 from mygpt2.planning.trial import Measured
 
 SHOWN_PARTS = (
@@ -79,6 +80,7 @@ class _Facts:
     parameters: int
     batch: BatchPlan
     source: SourceSize
+    sources: list[SourcePasses]  # of a mixture
     memory: RankMemory
     disk: DiskUse
     disk_free: int | None
@@ -115,7 +117,7 @@ class _Facts:
             measured = recall(config, world_size=world_size, device=device, after=after)
         return cls(
             config, world_size, device, precision, why, vocab_size, parameters, batch,
-            source_size(config, vocab_size, observed, cache_folder(config.data.cache_dir)),
+            *_sizes(config, vocab_size, observed),
             rank_memory(config, vocab_size, micro_batch=batch.micro_batch, accumulation=batch.accumulation,
                         ranks=world_size, device=device, precision=precision, shards=shards),
             disk_use(config, parameters, Shape.of(m, vocab_size)),
@@ -132,6 +134,15 @@ class _Facts:
     @property
     def tokens(self) -> int:
         return self.config.train.steps * self.config.train.batch_tokens
+
+
+def _sizes(config: RunConfig, vocab_size: int, observed: Sequence[Observed]) -> tuple[SourceSize, list[SourcePasses]]:
+    """The tokens of one source, or of each of a mixture."""
+    cache = cache_folder(config.data.cache_dir)
+    each = foretold(config, lambda alone: source_size(alone, vocab_size, observed, cache))
+    if each:
+        return SourceSize(None, "a mixture: each source has its own"), each
+    return source_size(config, vocab_size, observed, cache), []
 
 
 def _size(f: _Facts) -> Iterator[Figure]:
@@ -160,14 +171,16 @@ def _length(f: _Facts) -> Iterator[Figure]:
     yield Figure("length.steps", "Steps", f.config.train.steps, "", "setting: train.steps")
     yield Figure("length.tokens", "Tokens", tokens, "", "derived: steps x tokens per step")
     yield Figure("length.source", "Tokens in the source", source.tokens, "", source.basis)
-    passes = tokens / source.tokens if source.tokens else None
-    yield Figure(
-        "length.passes",
-        "Passes over the data",
-        passes,
-        "",
-        source.basis if passes is None else "derived: tokens / source",
-    )
+    passes, basis = tokens / source.tokens if source.tokens else None, source.basis
+    basis = source.basis if passes is None else "derived: tokens / source"
+    known = [one for one in f.sources if one.passes is not None]
+    if known:
+        most = max(known, key=lambda one: one.passes or 0.0)
+        passes, basis = most.passes, f"derived: over {most.name}, which is read most often"
+    yield Figure("length.passes", "Passes over the data", passes, "", basis)
+    for one in f.sources:
+        told = f"{one.share:.3%} of the tokens, {one.wanted:,.0f}; {one.size.basis}"
+        yield Figure(f"length.passes.{one.name}", f"over {one.name}", one.passes, "", told)
     basis = "derived; Hoffmann et al. 2022 (arXiv 2203.15556): about 20 is best for a given amount of compute"
     yield Figure("length.tokens_per_parameter", "Tokens per parameter", tokens / f.parameters, "", basis)
 

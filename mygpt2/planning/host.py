@@ -72,6 +72,7 @@ def _loader(config: RunConfig, vocab_size: int, world_size: int, source_tokens: 
         window = blocks * BLOCK_TOKENS
     if source_tokens:
         window = min(window, int(source_tokens))
+    window *= max(1, len(d.mix))  # each source of a mixture has its own
     threads = d.threads or 2
     text = int(3 * threads * min(BLOCK_TOKENS, window / 64) * bytes_per_token(vocab_size))
     batches = d.prefetch_steps * config.train.batch_tokens * width // world_size

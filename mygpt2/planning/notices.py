@@ -22,7 +22,8 @@ def notices(
     value = {figure.key: figure.value for figure in figures}
     yield from _memory(value)
     yield from _disk(value)
-    yield from _data(value, next((f.basis for f in figures if f.key == "length.source"), ""))
+    yield from _sources(config, value)
+    yield from _data(config, value, next((f.basis for f in figures if f.key == "length.source"), ""))
     seconds = value.get("time.total") or value.get(f"time.{precision}")
     if seconds and device == "cpu" and seconds > LONG_S:
         text = f"{readable(seconds, 's')} on this processor; `plan --on h100 --nproc 8` says how long GPUs would take"
@@ -57,9 +58,25 @@ def _disk(value: dict[str, float | None]) -> Iterator[Notice]:
         yield Notice("warning", "disk.peak", text)
 
 
-def _data(value: dict[str, float | None], basis: str) -> Iterator[Notice]:
+def _sources(config: RunConfig, value: dict[str, float | None]) -> Iterator[Notice]:
+    """Sources of a mixture that are read more often than is allowed, or than they are worth."""
+    for source in config.data.mix:
+        key = f"length.passes.{source.name}"
+        passes, most = value.get(key), source.max_epochs
+        if passes is None or passes <= (most or MUCH_REPETITION):
+            continue
+        text = f"source {source.name} is read about {passes:.3g} times"
+        text += (
+            f", and its max_epochs allows {most:g}: the start counts its tokens and refuses that"
+            if most
+            else "; beyond about four times repeating adds little (Muennighoff et al. 2023, arXiv 2305.16264)"
+        )
+        yield Notice("warning", key, text)
+
+
+def _data(config: RunConfig, value: dict[str, float | None], basis: str) -> Iterator[Notice]:
     passes, per_parameter = value["length.passes"], value["length.tokens_per_parameter"] or 0.0
-    if passes is not None and passes > ONE_PASS:
+    if passes is not None and passes > ONE_PASS and not config.data.mix:
         much = passes > MUCH_REPETITION
         # A text of one's own is sized by its bytes, and of few documents the held-out one may be a large part.
         before = ", before held-out documents" if " bytes" in basis else ""

@@ -42,6 +42,7 @@ class LeftOut:
         self._written: dict[str, int] = {}  # of all ranks, in the newest event
         self._quarantine: dict[int, str] = {}  # of all ranks: block, reason
         self._alerted: set[str] = set()
+        self._by_source: dict[str, dict[str, int]] = {}  # of all ranks, and "met": documents of a source met so far
 
     @property
     def quarantine(self) -> tuple[int, ...]:
@@ -67,6 +68,10 @@ class LeftOut:
         if reasons:
             counts["blocks"] = len(reasons)
         of["blocks"] = len(self._loader.manifest)
+        self._by_source = {
+            name: dict(sum((Counter(part["by_source"][name]) for part in everywhere), Counter[str]()))
+            for name in everywhere[0]["by_source"]
+        }
         self._write(step, counts, of, reasons, last)
 
     def check(self) -> None:
@@ -91,7 +96,10 @@ class LeftOut:
             "log_lines": writer.lines if writer else 0,
         }
         reasons = {block: self._loader.quarantine_reasons[block] for block in (batch.quarantine if batch else ())}
-        return {"counts": {**self._told, "blocks": 0}, "of": of, "blocks": reasons}
+        names = [part.name for part in self._loader.parts] if len(self._loader.parts) > 1 else []
+        of_sources = batch.left_out_of if batch else [Counter[str]()] * len(names)
+        by_source = {name: _seen(counts) for name, counts in zip(names, of_sources, strict=False)}
+        return {"counts": {**self._told, "blocks": 0}, "of": of, "blocks": reasons, "by_source": by_source}
 
     def _write(self, step: int, counts: Counter[str], of: Counter[str], reasons: dict[int, str], last: bool) -> None:
         shares = {kind: min(1.0, n / max(1, of[_whole(kind)])) for kind, n in counts.items() if n}
@@ -102,6 +110,7 @@ class LeftOut:
             self._recorder.event(
                 "left_out", step=step, counts={kind: counts[kind] for kind in (*_WORDS, *_filtered(counts))},
                 of=dict(of), share=max(shares.values()), blocks=where,
+                **({"by_source": self._by_source} if self._by_source else {}),
             )  # fmt: skip
             self._recorder.say(f"left out of the data so far: {_sentence(counts, of)}{_places(where)}")
         for kind, share in shares.items():
@@ -113,6 +122,11 @@ class LeftOut:
                 message = f"{share:.2%} left out at step {step}: {_sentence(counts, of)}"
                 self._recorder.event("alert", level="warning", about="left_out", step=step, message=message)
                 self._recorder.say(f"alert: {message}")
+
+
+def _seen(left_out: Counter[str]) -> dict[str, int]:
+    """What was left out of a source, and how many of its documents were met."""
+    return {kind: count for kind, count in left_out.items() if kind != "held_out"}
 
 
 def _whole(kind: str) -> str:

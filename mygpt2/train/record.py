@@ -85,8 +85,12 @@ class Recorder:
         """Tokens the run has trained on after a step of this attempt."""
         return self.token_offset + step * self.config.train.batch_tokens
 
-    def step(self, step: int, result: StepResult, wait_s: float, *, lr: float, epoch: float) -> None:
-        """One line of metrics.jsonl and of the console for a step that is done."""
+    def step(
+        self, step: int, result: StepResult, wait_s: float, *, lr: float, epoch: float,
+        by_source: Mapping[str, list[float]],
+    ) -> None:  # fmt: skip
+        """One line of metrics.jsonl and of the console for a step that is done. `by_source`: of a mixture, the sum of
+        the loss and the targets of each source."""
         self.meter.add(result.seconds, wait_s)
         if self.writer is None:
             return
@@ -103,6 +107,7 @@ class Recorder:
             "data_wait_ms": 1e3 * wait_s,
             "mfu": self.flops_per_token * speed / (self.peak_flops * self.ranks) if self.peak_flops else None,
             "memory_bytes": memory_bytes(self.device),
+            **({"by_source": dict(by_source)} if by_source else {}),
         }
         self.writer.metrics(**record)
         if not result.applied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from mygpt2.train.evaluate import evaluations
 from mygpt2.train.manifest import manifest_for_all
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
+from mygpt2.train.passes import check_passes
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.saving import Saver
@@ -190,6 +192,9 @@ def _data(
     fork = data.fork or (resumed is not None and resumed.forks)
 
     manifest = manifest_for_all(data, tokenizer, world)
+    warnings = world.text_from_lead(lambda: "\n".join(check_passes(config, manifest, tokenizer, caches)))
+    for warning in warnings.splitlines():
+        _teller(attempt)(warning)
     watch = world.lead_first(lambda: _watch(manifest, caches, attempt, state, fork) if world.lead else None)
     changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))
     if state and changed:  # a fork: the order begins anew, as with any other data
@@ -219,16 +224,22 @@ def _data(
     return world.lead_first(opened)
 
 
+def _teller(attempt: Attempt) -> Callable[[str], None]:
+    """Says something about the data, on rank 0 as an alert, too."""
+
+    def tell(text: str) -> None:
+        if attempt.writer:
+            print(text, flush=True)
+            attempt.writer.event("alert", level="warning", about="data", message=text)
+
+    return tell
+
+
 def _watch(
     manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None, fork: bool
 ) -> SourceWatch | MixtureWatch:
     """UserError when the run would go on with other text than it began with."""
-
-    def tell(text: str) -> None:
-        print(text, flush=True)
-        if attempt.writer:
-            attempt.writer.event("alert", level="warning", about="data", message=text)
-
+    tell = _teller(attempt)
     quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
     return watch_over(
         manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=fork,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -62,7 +62,10 @@ class Guard:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did. `loss` is nats per valid target over all ranks; `row_losses` are this rank's rows, in order."""
+    """What a step did. `loss` is nats per valid target over all ranks; `row_losses` are this rank's rows, in order.
+
+    by_source: of a mixture, the sum of the loss and the valid targets of each source, over all ranks.
+    """
 
     loss: float
     grad_norm: float
@@ -70,6 +73,7 @@ class StepResult:
     applied: bool
     seconds: float
     forward_s: float  # of them, what this rank's device needed for the forward passes
+    by_source: tuple[tuple[float, int], ...] = ()
 
 
 def to_device(tokens: np.ndarray, device: torch.device) -> Tensor:
@@ -79,16 +83,28 @@ def to_device(tokens: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Counted(NamedTuple):
-    """Targets that count: of this rank's rows, (rows,) int64, and of the step over all ranks."""
+    """Targets that count: of this rank's rows, (rows,) int64, and of the step over all ranks.
+
+    Of a mixture also the source of each row, (rows,) int64, and the step's targets of each source over all ranks.
+    """
 
     rows: np.ndarray
     total: int
+    sources: np.ndarray | None = None
+    of_sources: Sequence[int] = ()
 
 
 def count_targets(targets: np.ndarray, world: World) -> Counted:
     """Counts (rows, T) targets on the host, and over the ranks by an exchange of its own."""
     rows = (targets != IGNORE).sum(axis=1)
     return Counted(rows, int(world.sum([int(rows.sum())], torch.int64)[0]))
+
+
+def targets_of_sources(sources: np.ndarray | None, rows: np.ndarray, count: int) -> list[int]:
+    """A rank's targets of each of `count` sources, from those of its rows (rows,) and their sources; none of one."""
+    if count == 1:
+        return []
+    return np.zeros(count, int).tolist() if sources is None else np.bincount(sources, rows, count).astype(int).tolist()
 
 
 def _nothing() -> None:
@@ -171,8 +187,10 @@ class TrainStep:
         began = time.perf_counter()
         if self.dropout:
             torch.manual_seed(step_seed(self.seed, step, self.world.rank))
-        rows, valid = counted or count_targets(targets.cpu().numpy(), self.world)
+        counted = counted or count_targets(targets.cpu().numpy(), self.world)
+        rows, valid = counted.rows, counted.total
         nll, row_nll = self._accumulate(inputs, targets, valid)
+        nll = self._with_sources(nll, row_nll, counted)
         self.world.sum_on_device(nll)
         grads = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
         if self.scaler.is_enabled():
@@ -180,7 +198,9 @@ class TrainStep:
                 self.scaler.unscale_(part)
         total_norm = gathered(torch.nn.utils.get_total_norm(grads))
         self.meanwhile()
-        nll_sum, grad_norm, *row_sums = self._on_host(nll, total_norm, row_nll)
+        numbers, several = self._on_host(nll, total_norm, row_nll), len(counted.of_sources)
+        nll_sum, of_sources, grad_norm = numbers[0], numbers[1 : 1 + several], numbers[1 + several]
+        row_sums = numbers[2 + several :]
         loss, forward_s = nll_sum / max(valid, 1), self.stopwatch.taken()
         applied = self.guard.allows(step, loss, grad_norm)
         if applied:
@@ -193,7 +213,16 @@ class TrainStep:
             self.scaler.update()
         self.optimizer.zero_grad()
         row_losses = np.asarray(row_sums, np.float32) / np.maximum(rows, 1).astype(np.float32)
-        return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began, forward_s)
+        by_source = tuple(zip(of_sources, counted.of_sources, strict=True))
+        return StepResult(loss, grad_norm, row_losses, applied, time.perf_counter() - began, forward_s, by_source)
+
+    def _with_sources(self, nll: Tensor, row_nll: Tensor, counted: Counted) -> Tensor:
+        """(1 + sources,) the loss of all rows, and of each source's: one exchange sums them all. () without sources."""
+        if counted.sources is None or not len(counted.of_sources):
+            return nll
+        sources = torch.from_numpy(counted.sources).to(nll.device, non_blocking=True)
+        of_sources = nll.new_zeros(len(counted.of_sources)).index_add_(0, sources, row_nll.to(nll.dtype))
+        return torch.cat([nll.reshape(1), of_sources])
 
     def _on_host(self, nll: Tensor, grad_norm: Tensor, row_nll: Tensor) -> list[float]:
         """The numbers of all three, by the one copy for which the host waits. float64 where `nll` is."""

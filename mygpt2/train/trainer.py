@@ -31,7 +31,7 @@ from mygpt2.train.parallel import Weights
 from mygpt2.train.record import Recorder
 from mygpt2.train.saving import Saver
 from mygpt2.train.signals import Asked, Requests
-from mygpt2.train.step import Counted, StepResult, TrainStep, to_device
+from mygpt2.train.step import Counted, StepResult, TrainStep, targets_of_sources, to_device
 from mygpt2.train.stragglers import Stragglers
 from mygpt2.train.tracing import Tracing
 
@@ -118,7 +118,8 @@ class Trainer:
             self._read_control_files()
             told = batch is not None and self.left_out.news(batch)
             rows = (batch.tokens[:, 1:] != IGNORE).sum(axis=1) if batch is not None else np.zeros(0, np.int64)
-            own = batch is not None, told, int(rows.sum()), *self.loader.places(batch).ravel().tolist()
+            of_sources = targets_of_sources(batch.sources if batch else None, rows, len(self.loader.parts))
+            own = batch is not None, told, int(rows.sum()), *of_sources, *self.loader.places(batch).ravel().tolist()
             total = partial(self.world.sum, dtype=torch.int64)
             asked, (ready, news, targets, *places) = self.requests.agree(total, *own)
             if asked.stop:
@@ -128,8 +129,9 @@ class Trainer:
                 if news:
                     self.left_out.tell(self.state.step + 1)
                     self.left_out.check()
-                cursor, epoch = self.loader.read_places(np.array(places, np.int64))
-                self._counted = Counted(rows, targets)
+                several = len(of_sources)
+                cursor, epoch = self.loader.read_places(np.array(places[several:], np.int64))
+                self._counted = Counted(rows, targets, batch.sources if batch else None, places[:several])
                 self._ahead = cursor, self.left_out.quarantine, epoch
                 return batch, waited
             if waited > POLL_S:
@@ -160,7 +162,9 @@ class Trainer:
 
     def _write_down(self, step: int, batch: Batch, result: StepResult, wait_s: float, lr: float, epoch: float) -> None:
         self.tracing.add(step, batch, result.row_losses)
-        self.recorder.step(step, result, wait_s, lr=lr, epoch=epoch)
+        names = (part.name for part in self.loader.parts)
+        by_source = dict(zip(names, map(list, result.by_source), strict=False))
+        self.recorder.step(step, result, wait_s, lr=lr, epoch=epoch, by_source=by_source)
 
     def _at_intervals(self, last: bool) -> None:
         step, c = self.state.step, self.config

@@ -1,0 +1,72 @@
+"""Whether a run would read a source of its mixture more often than was allowed: counted before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from mygpt2.config.schema import RunConfig
+from mygpt2.data.inspect import estimated_tokens
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import Mixture, Part
+from mygpt2.data.sources.resolve import open_reader
+from mygpt2.errors import UserError
+from mygpt2.planning.data import SourceSize, source_size
+from mygpt2.planning.passes import MANY, SourcePasses
+from mygpt2.tokenizer import Tokenizer
+
+PLAIN = 0.5  # of what is allowed: below that share the size of the files is enough to go by, which may be off by two
+
+
+def check_passes(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, cache_dir: Path) -> list[str]:
+    """Warnings of sources that are read more than about four times without a max_epochs that says so.
+
+    UserError where a source would be read more often than its max_epochs allows. A few blocks of a source are read to
+    tell its tokens where the size of its files does not make it plain.
+    """
+    warnings = []
+    for part in manifest.parts if isinstance(manifest, Mixture) else ():
+        found = _counted(config, part, tokenizer, cache_dir)
+        passes, most = found.passes, found.most
+        if passes is None or passes <= (most or MANY):
+            continue
+        told = f"source {part.name} would be read {passes:.3g} times ({found.size.basis})"
+        if most is not None:
+            raise UserError(f"data.mix: {told}; its max_epochs={most:g} allows no more; {_advice(config, found)}")
+        warnings.append(
+            f"{told}; beyond about four times repeating adds little (arXiv 2305.16264): set its max_epochs to refuse "
+            "or allow it"
+        )
+    return warnings
+
+
+def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Path) -> SourcePasses:
+    """By the size of its files where that makes it plain, else by what a few of its blocks hold."""
+    wanted = config.train.steps * config.train.batch_tokens * part.share
+    most = config.data.mix[part.entry].max_epochs if config.data.mix else None
+    alone = config.model_copy(update={"data": part.own(config.data)})
+    rough = source_size(alone, tokenizer.vocab_size, (), cache_dir)
+    if rough.tokens and wanted / rough.tokens <= PLAIN * (most or MANY):
+        return SourcePasses(part.name, part.share, wanted, rough, most)
+    eot_id, minutes = tokenizer.eot_id, config.data.outage_minutes
+    with closing(open_reader(part.manifest, cache_dir=cache_dir, eot_id=eot_id, outage_minutes=minutes)) as reader:
+        tokens, basis = estimated_tokens(part.manifest, reader, tokenizer, alone)
+    tokens *= 1 - alone.data.validation_fraction
+    return SourcePasses(part.name, part.share, wanted, SourceSize(tokens or None, basis), most)
+
+
+def _advice(config: RunConfig, found: SourcePasses) -> str:
+    """What would be allowed instead."""
+    assert found.most is not None and found.size.tokens
+    share = found.most * found.size.tokens / (found.wanted / found.share)
+    steps = int(config.train.steps * found.most / (found.passes or 1.0))
+    return "; ".join(_ways(config, found.name, share, steps)) + ", or raise max_epochs"
+
+
+def _ways(config: RunConfig, name: str, share: float, steps: int) -> Iterator[str]:
+    others = sum(source.weight for source in config.data.mix if source.name != name)
+    if others and 0 < share < 1:
+        yield f"give it a weight of at most {others * share / (1 - share):.3g}"
+    if steps:
+        yield f"train for at most {steps:,} steps"

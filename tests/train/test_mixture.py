@@ -1,0 +1,158 @@
+"""A run of a mixture: the loss of each source in every step and validation, kills, ranks, forks, and passes refused."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from mygpt2.config import load_config
+from mygpt2.data.trace import read_manifest, read_trace
+from mygpt2.device import choose
+from mygpt2.errors import UserError
+from mygpt2.evals.loss import GPTScorer, evaluate
+from mygpt2.evals.text import held_out
+from mygpt2.exchange.load import load_model
+from mygpt2.machine import cache_folder
+from mygpt2.model import GPT
+from mygpt2.model.loss import IGNORE
+from mygpt2.tokenizer import load_tokenizer
+from mygpt2.train.trainer import Trainer
+from tests.data.corpus import write_jsonl, write_txt
+from tests.life import harness
+from tests.life.conftest import launch  # noqa: F401
+from tests.train.test_attempt import at_step, cache, records, source, train  # noqa: F401 (fixtures)
+
+WEIGHTS = {"prose": 5, "lines": 3, "pages": 2}
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    return write_jsonl(folder / "lines", documents=1500), write_txt(folder / "pages", paragraphs=4000)
+
+
+def mixture(source, others, **more):  # noqa: F811
+    """As the form writes it; `more` by source."""
+    places = dict(zip(WEIGHTS, (source, *others), strict=True))
+    return [
+        {"name": name, "source": str(places[name]), "weight": weight, **more.get(name, {})}
+        for name, weight in WEIGHTS.items()
+    ]
+
+
+def mixed(source, others, **more):  # noqa: F811
+    return {"data__source": "pydocs", "data__mix": mixture(source, others, **more), "data__lanes": "none"}
+
+
+def by_source(folder):
+    """(steps, sources, 2), where a later attempt wins."""
+    rows = {
+        row["step"]: row["by_source"] for row in sorted(records(folder, "metrics.jsonl"), key=lambda r: r["attempt"])
+    }
+    return np.array([[rows[step][name] for name in WEIGHTS] for step in sorted(rows)])
+
+
+def test_losses_by_source_are_those_of_the_rows_and_of_a_direct_evaluation(train, source, others, monkeypatch):  # noqa: F811
+    """The rows of step 3 by the model as it was before it; the held-out documents by the model at the end."""
+    direct = {}
+    step = Trainer._step
+
+    def seen(self, batch, wait_s):
+        if self.state.step == 2:
+            tokens = torch.from_numpy(batch.tokens.astype(np.int64))
+            scorer = GPTScorer(self.weights.view, self.precision)
+            nll = scorer.nll(tokens[:, :-1], tokens[:, 1:]).numpy().sum(axis=1)
+            direct.update({name: nll[batch.sources == number].sum() for number, name in enumerate(WEIGHTS)})
+            direct["targets"] = [int((batch.tokens[batch.sources == n, 1:] != IGNORE).sum()) for n in range(3)]
+        step(self, batch, wait_s)
+
+    monkeypatch.setattr(Trainer, "_step", seen)
+    assert train(steps=6, eval__interval=0, model__dropout=0.0, **mixed(source, others)) == 0
+    folder = train.runs / "run"
+    rows = records(folder, "metrics.jsonl")
+    told = by_source(folder)
+    np.testing.assert_allclose(
+        told[:, :, 0].sum(axis=1) / told[:, :, 1].sum(axis=1), [r["loss"] for r in rows], rtol=1e-6
+    )
+    np.testing.assert_allclose(told[2, :, 0], [direct[name] for name in WEIGHTS], rtol=1e-5)
+    assert told[2, :, 1].tolist() == direct["targets"] and told[:, :, 1].sum() == 6 * 256
+    np.testing.assert_allclose(told[:, :, 1].sum(axis=0) / (6 * 256), [0.5, 0.3, 0.2], atol=0.06)
+
+    trace, manifest = read_trace(folder), read_manifest(folder)
+    for number, part in enumerate(manifest.parts):
+        own = [r["loss"] for r in trace.to_pylist() if manifest.part_of(r["block"][0]) == number]
+        assert sum(own) * 32 == pytest.approx(told[:, number, 0].sum(), rel=1e-5), part.name
+
+    event = next(e for e in records(folder, "events.jsonl") if e["kind"] == "eval")
+    config, loaded = load_config(file=folder / "config.toml"), load_model(str(folder))
+    assert isinstance(loaded.model, GPT)
+    scorer = GPTScorer(loaded.model, choose("fp32", torch.device("cpu")))
+    alone = Alone()
+    for own in config.data.mix:
+        data = config.data.of(own).model_copy(update={"validation_tokens": 1024})
+        text = held_out(data, load_tokenizer("gpt2:512"), cache_folder(config.data.cache_dir))
+        found = evaluate(scorer, text, window=32, ranks=alone)
+        assert event["by_source"][own.name]["loss"] == pytest.approx(found.loss, abs=1e-6)
+        assert event["by_source"][own.name]["documents"] == found.documents
+    whole = sum(one["loss"] * one["tokens"] for one in event["by_source"].values())
+    assert event["loss"] == pytest.approx(whole / event["tokens"], abs=1e-9)
+
+
+class Alone:
+    rank, size = 0, 1
+
+    def sum(self, values):
+        return values
+
+
+def test_a_killed_run_goes_on_to_the_bit(train, source, others, monkeypatch):  # noqa: F811
+    assert train("calm", **mixed(source, others)) == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert train(**mixed(source, others)) == 85
+    assert train(**mixed(source, others)) == 0
+    assert (by_source(train.runs / "run") == by_source(train.runs / "calm")).all()
+    assert harness.weights_hash(train.runs / "run") == harness.weights_hash(train.runs / "calm")
+
+
+def test_two_ranks_tell_what_one_tells(launch, source, others, tmp_path):  # noqa: F811
+    values = harness.settings(
+        source, tmp_path / "cache", train__steps=8, eval__interval=0, model__dropout=0.0, schedule__warmup_steps=2
+    )
+    del values["data.source"]
+    text = ", ".join(
+        "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in one.items()) + "}" for one in mixture(source, others)
+    )
+    values["data.mix"] = f"[{text}]"
+    for ranks in (1, 2):
+        process = launch(harness.command(values, tmp_path / "runs", f"on-{ranks}"), tmp_path / f"log-{ranks}", ranks)
+        assert process.wait() == 0, process.said()[-2000:]
+    one, two = (by_source(tmp_path / "runs" / f"on-{ranks}") for ranks in (1, 2))
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-6)
+    np.testing.assert_allclose(one, two, rtol=1e-3)  # the sums of gradients are rounded in another order
+    assert (one[:, :, 1] == two[:, :, 1]).all()
+
+
+def test_another_weight_goes_on_only_by_a_fork_from_the_next_step_on(train, source, others):  # noqa: F811
+    assert train(steps=4, eval__interval=0, **mixed(source, others)) == 0
+    heavier = mixed(source, others, pages={"weight": 20})
+    with pytest.raises(UserError, match=r"data order cannot go on: mix was .* --data.fork true"):
+        train(steps=8, eval__interval=0, **heavier)
+    assert train(steps=8, eval__interval=0, data__fork=True, **heavier) == 0
+    told = by_source(train.runs / "run")[:, :, 1]
+    assert told[:4, 2].sum() < 0.35 * told[:4].sum() and told[4:, 2].sum() > 0.6 * told[4:].sum()
+    newest = max((train.runs / "run" / "checkpoints").glob("step-*"))
+    before = json.loads((newest / "state.json").read_text())["data"]["before"]
+    assert [[round(share, 6) for _, share in entry["fingerprint"]["mix"]] for entry in before] == [[0.5, 0.3, 0.2]]
+
+
+def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, source, others):  # noqa: F811
+    small = mixed(source, others, lines={"max_epochs": 0.5, "weight": 200})
+    with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; give it a weight") as raised:
+        train(steps=3000, **small)
+    assert "source lines would be read" in str(raised.value) and not harness.last_step(train.runs / "run")
+    at_most = int(str(raised.value).partition("train for at most ")[2].partition(" steps")[0].replace(",", ""))
+    assert 0 < at_most < 3000
