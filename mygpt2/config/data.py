@@ -142,6 +142,11 @@ class DataConfig(Section):
         return mix_words(self.mix) if self.mix else self.source
 
     @property
+    def filtered(self) -> bool:
+        """Whether documents are chosen by what stands beside their text."""
+        return self.min_score is not None or self.language is not None
+
+    @property
     def named(self) -> list[str]:
         """The sources as they are named: of the mixture, or the one."""
         return [source.source for source in self.mix] or [self.source]

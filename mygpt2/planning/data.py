@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.summary import GPT2_IDS
-from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.hub.names import FINEWEB_EDU, parse_name
 from mygpt2.errors import UserError
 from mygpt2.planning.speed import Observed
@@ -49,7 +48,7 @@ def source_size(config: RunConfig, vocab_size: int, observed: Sequence[Observed]
         return seen
     source, training = config.data.source, 1 - config.data.validation_fraction
     held = f", less {config.data.validation_fraction:.3g} held out" if config.data.validation_fraction else ""
-    held += ", before what its filters leave out" if Filters.of(config.data) else ""
+    held += ", before what its filters leave out" if config.data.filtered else ""
     if source == "pydocs":
         return _from_pydocs(cache, vocab_size, training, held)
     path = Path(os.path.expanduser(source))
