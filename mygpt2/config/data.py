@@ -14,8 +14,8 @@ class DataConfig(Section):
     source: str = setting(
         "pydocs",
         "Text to train on. `pydocs` (built in), `fineweb-edu-10BT`, `fineweb-edu-100BT`, `fineweb-edu`, "
-        "`owner/name[:config][@revision]` on the hub, or a file or folder of parquet, Arrow, jsonl, txt (optionally "
-        ".gz/.zst) or pre-tokenized .bin.",
+        "`owner/name[:config][@revision]` on the hub, or a file or folder of parquet, Arrow, jsonl, txt, tar (these "
+        "three also .gz/.zst) or pre-tokenized .bin.",
         title="Text",
         min_length=1,
     )
@@ -27,7 +27,7 @@ class DataConfig(Section):
     )  # fmt: skip
     text_column: str = setting(
         "text",
-        "Field that holds the text. A column of parquet and Arrow, a key of jsonl.",
+        "Field that holds the text. A column of parquet and Arrow, a key of JSON.",
         title="Text column",
         min_length=1,
     )

@@ -27,7 +27,7 @@ from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.scan import BlockReader, Dependable, scan, spread
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.filters import Filtered
-from mygpt2.data.sources.manifest import COLUMNS, Manifest
+from mygpt2.data.sources.manifest import NAMED, Manifest
 from mygpt2.errors import UserError, shown
 
 RANGE = 2.0**64
@@ -213,7 +213,7 @@ def _above(value: int) -> float:
 def no_text(manifest: Manifest, reasons: Counter[str]) -> UserError:
     """What to say of a source in which nothing can be used."""
     counts = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.most_common(4)]
-    column = f" data.text_column={manifest.text_column} or" if manifest.kind in COLUMNS else ""
+    column = f" data.text_column={manifest.text_column} or" if manifest.kind in NAMED else ""
     if manifest.filters:
         column = f" {manifest.filters},{column}"
     return UserError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -94,9 +96,22 @@ def write_arrow(folder: Path, files: int = 3, documents: int = 120, batch: int =
     return folder
 
 
+def write_tar(folder: Path, files: int = 2, documents: int = 120) -> Path:
+    """Of longer texts, as a block of small ones would be many members."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for f in range(files):
+        with tarfile.open(folder / f"part-{f}.tar", "w") as tar:
+            for i, text in enumerate(40 * text for text in texts(documents, f * documents)):
+                member = tarfile.TarInfo(f"{i:06d}.txt")
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text.encode()))
+    return folder
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "parquet": write_parquet,
     "arrow": write_arrow,
+    "tar": write_tar,
     "jsonl": write_jsonl,
     "txt": write_txt,
     "tokens": write_tokens,

@@ -25,6 +25,7 @@ from tests.data.corpus import (
     write_arrow,
     write_jsonl,
     write_parquet,
+    write_tar,
     write_tokens,
     write_txt,
 )
@@ -53,6 +54,7 @@ def write_gzipped(folder):
 
 SOURCES = {
     **{f"parquet {codec}": parquet_of(codec) for codec in CODECS}, "arrow": write_arrow, "jsonl": write_jsonl,
+    "tar": write_tar,
     "txt": write_txt, "bin": write_tokens, "bin with a header": lambda folder: write_tokens(folder, header=True),
     "gz": write_gzipped,
 }  # fmt: skip

@@ -250,7 +250,7 @@ def write_bad(folder, name):
     [
         ("missing", ["does not exist", "pydocs", "check the path"]),
         ("missing file", ["texts/missing.jsonl does not exist"]),
-        ("no files", ["folder without parquet, jsonl, txt"]),
+        ("no files", ["folder without parquet, Arrow, jsonl, txt, tar"]),
         ("unknown format", ["a.csv", "allowed: parquet"]),
         ("mixed", ["mixes formats (1 jsonl, 1 parquet files)"]),
         ("no text column", ["data.text_column=text", "columns there: body, n"]),

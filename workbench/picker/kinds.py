@@ -118,12 +118,12 @@ def _named_logs(context: Context) -> Iterable[tuple[str, list[Offer]]]:
     yield "Runs", [Offer(run.name, run.name, "run of this workbench") for run in current_runs(context.runs)[:MOST_RUNS]]
 
 
-_PACKED = tuple(f"{ending}{packed}" for ending in (".txt", ".jsonl") for packed in sorted(COMPRESSION))
+_PACKED = tuple(f"{ending}{packed}" for ending in (".txt", ".jsonl", ".tar") for packed in sorted(COMPRESSION))
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("data", "Choose data", _data, None, _named_data, lambda context, text: context.source(text),
-             (".txt", ".jsonl", *_PACKED, ".parquet", ".arrow", ".feather", ".bin", ".npy"),
+             (".txt", ".jsonl", *_PACKED, ".parquet", ".arrow", ".feather", ".tar", ".bin", ".npy"),
              "save it as text (.txt), or as one JSON object a line (.jsonl)"),
         Kind("model", "Choose a model", _weights, _model_folder, _named_models,
              lambda context, text: context.model(text), (".safetensors", ".json"),

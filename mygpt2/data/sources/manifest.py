@@ -21,18 +21,19 @@ from mygpt2.errors import UserError, shown
 
 EARLIER = "in quarantine since an earlier attempt"
 
-Kind = Literal["parquet", "jsonl", "arrow", "txt", "tokens", "mixture"]
+Kind = Literal["parquet", "jsonl", "arrow", "tar", "txt", "tokens", "mixture"]
 COLUMNS: tuple[Kind, ...] = ("parquet", "jsonl", "arrow")  # kinds whose documents are a column of several, or a key
+NAMED: tuple[Kind, ...] = (*COLUMNS, "tar")  # kinds that the name of the text's column matters to
 # What a part of a file is called, and what the blocks are. Parts of parquet and Arrow are groups of rows.
 WORDS: dict[Kind, tuple[str, str]] = {
     "parquet": ("row group", "row groups"), "arrow": ("record batch", "groups of rows"),
-    "jsonl": ("part", "byte ranges"), "txt": ("part", "byte ranges"), "tokens": ("part", "token ranges"),
-    "mixture": ("part", "blocks"),
+    "jsonl": ("part", "byte ranges"), "txt": ("part", "byte ranges"), "tar": ("part", "runs of members"),
+    "tokens": ("part", "token ranges"), "mixture": ("part", "blocks"),
 }  # fmt: skip
 ROWS: tuple[Kind, ...] = ("parquet", "arrow")
 
 # One block. `part`: the row group of a parquet file, the (first) record batch of an Arrow file, else the running number
-# of the block in its file. `start`, `stop`: rows within that group (parquet, arrow), bytes (jsonl, txt), tokens
+# of the block in its file. `start`, `stop`: rows within that group (parquet, arrow), bytes (jsonl, txt, tar), tokens
 # (tokens); stop = -1: to the end.
 # `rows`: documents in the block, -1 where only reading tells.
 BLOCK = np.dtype([("file", "<i4"), ("part", "<i4"), ("start", "<i8"), ("stop", "<i8"), ("rows", "<i8")])
@@ -82,7 +83,7 @@ class Manifest:
         """SHA-256 (hex) of what identifies the data."""
         content: dict[str, Any] = {
             "kind": self.kind,
-            "text_column": self.text_column if self.kind in COLUMNS else "",
+            "text_column": self.text_column if self.kind in NAMED else "",
             "files": [[f.name, f.size, f.identity] for f in self.files],
             "blocks": hashlib.sha256(self.blocks.tobytes()).hexdigest(),
         }
@@ -119,7 +120,7 @@ class Manifest:
     def block_identity(self, block: int) -> list[Any]:
         """What a block's content depends on, JSON-ready: a key for caches."""
         row = self.blocks[block]
-        column = self.text_column if self.kind in COLUMNS else ""
+        column = self.text_column if self.kind in NAMED else ""
         files = [[f.size, f.identity] for f in self.files_of(block)]
         more = [each for each in (self.pieces, self.filters and self.filters.identity) if each]
         more += [int(row["rows"])] if self.kind == "arrow" else []  # how many record batches it is

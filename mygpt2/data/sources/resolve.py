@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader
     from mygpt2.data.sources.local.formats import LocalReader
 
-_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|arrow|feather|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
+_FILE_ENDING = re.compile(r"\.(parquet|jsonl|json|arrow|feather|tar|tgz|csv|txt|md|bin|npy|pt|gz|zst)$", re.IGNORECASE)
 
 
 def resolve(
@@ -155,10 +155,11 @@ def open_reader(
         return open_hub(manifest, cache_dir, outage_minutes=outage_minutes)
     from mygpt2.data.sources.local.arrow import ArrowReader
     from mygpt2.data.sources.local.formats import JsonlReader, ParquetReader, TextReader, TokensReader
+    from mygpt2.data.sources.local.tar import TarReader
 
     if manifest.kind == "tokens":
         return TokensReader(manifest, eot_id)
     readers: dict[Kind, type[LocalReader]] = {
-        "parquet": ParquetReader, "jsonl": JsonlReader, "arrow": ArrowReader, "txt": TextReader,
+        "parquet": ParquetReader, "jsonl": JsonlReader, "arrow": ArrowReader, "tar": TarReader, "txt": TextReader,
     }  # fmt: skip
     return readers[manifest.kind](manifest)

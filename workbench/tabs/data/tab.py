@@ -78,7 +78,7 @@ def _source_part(context: Context, page: Page, c: SimpleNamespace) -> None:
             c.picked = picker(context, "data", c.source)
             c.open = gr.Button("Open", variant="primary", elem_id="wb-data-open", elem_classes="wb-fit")
             with gr.Accordion("How to read it", open=False):
-                c.column = gr.Textbox("text", label="Text column", info="of parquet, Arrow and jsonl")
+                c.column = gr.Textbox("text", label="Text column", info="of parquet, Arrow and JSON")
                 c.ids = gr.Textbox("gpt2", label="Tokenizer", info="of pre-tokenized files only", elem_id="wb-data-ids")
                 picker(context, "tokenizer", c.ids)
 

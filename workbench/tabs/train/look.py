@@ -29,7 +29,10 @@ LENGTH = ("train.steps", "train.batch_tokens")
 MANY_PASSES, GOOD_PASSES = 8, 4  # repeated text is nearly as good as new text up to four times (arXiv 2305.16264)
 MOST_NOTES = 4
 REASONS = {"not_text": "not text", "empty": "empty", "too_long": "too long (data.max_document_chars)"}
-KINDS = {"txt": "text", "jsonl": "JSON lines", "parquet": "parquet", "arrow": "Arrow", "tokens": "pre-tokenized"}
+KINDS = {
+    "txt": "text", "jsonl": "JSON lines", "parquet": "parquet", "arrow": "Arrow", "tar": "tar",
+    "tokens": "pre-tokenized",
+}  # fmt: skip
 
 
 class View:

@@ -5,6 +5,7 @@ A block holds about as much text as a row group of FineWeb-Edu, and less in a sm
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,10 @@ import pyarrow.parquet as pq
 
 from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, read_whole
-from mygpt2.data.sources.local.formats import tokens_layout
+from mygpt2.data.sources.local.formats import read_record, tokens_layout
 from mygpt2.data.sources.local.ipc import layout_of
+from mygpt2.data.sources.local.tar import Contents, contents_of
+from mygpt2.data.sources.local.textfiles import LONGEST_LINE
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import SourceFile
 from mygpt2.data.sources.parquet import check_text_column, text_chunk
@@ -166,6 +169,84 @@ def byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Block
         "while being read"
     )
     return blocks, [note] if alone else []
+
+
+def tar_blocks(files: list[SourceFile], key: str, pool: ThreadPoolExecutor) -> tuple[Blocks, list[str]]:
+    """Runs of documents, as many bytes from the first one's head to the last one's end; a packed tar is one block."""
+    found = list(pool.map(_contents, files))
+    total = sum(int(contents.samples[:, 2].sum()) for contents in found if contents)
+    step = max(LEAST_BLOCK, min(BLOCK_BYTES, total // SMALL_SET))
+    blocks: Blocks = []
+    for number, contents in enumerate(found):
+        if contents is None:
+            blocks.append((number, 0, 0, -1, -1))
+        elif len(contents.samples):
+            starts, stops, sizes = contents.samples.T
+            runs = (np.cumsum(sizes) - sizes) // step  # which run a document's text begins in
+            first = np.flatnonzero(np.diff(runs, prepend=-1))
+            ends = np.append(first[1:], len(starts))
+            blocks += [(number, i, int(starts[a]), int(stops[b - 1]), int(b - a))
+                       for i, (a, b) in enumerate(zip(first, ends, strict=True))]  # fmt: skip
+    return blocks, [*_tar_notes(files, found), *_first_records(files, found, key)]
+
+
+def _contents(file: SourceFile) -> Contents | None:
+    """What a tar holds; None for a packed one."""
+    if compression_of(file.name):
+        return None
+    try:
+        return contents_of(file.location)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{shown(file.location)} is not a readable tar ({first_line(error)}); remove it, or write or fetch it again"
+        ) from error
+
+
+def _tar_notes(files: list[SourceFile], found: list[Contents | None]) -> list[str]:
+    passed_over = sum((contents.passed_over for contents in found if contents), Counter())
+    others = ", ".join(f"{count:,} {shown(what)}" for what, count in passed_over.most_common(6))
+    read = sum(int((contents.samples[:, 2] > 0).sum()) for contents in found if contents)
+    open_ended = [f.name for f, contents in zip(files, found, strict=True) if contents and not contents.ended]
+    notes = []
+    if alone := found.count(None):
+        notes.append(
+            f"{alone} tars that are compressed are one block each: not random-access, held in memory whole while being "
+            "read; what else than text they hold is passed over"
+        )
+    if passed_over:
+        notes.append(f"not read: {passed_over.total():,} members of tars beside {read:,} that are texts ({others})")
+    if open_ended:
+        notes.append(
+            f"{len(open_ended):,} of {len(files):,} tars do not say where they end ({listed(open_ended)}): whether "
+            "they were written to their end cannot be told"
+        )
+    return notes
+
+
+def _first_records(files: list[SourceFile], found: list[Contents | None], key: str) -> list[str]:
+    """What is told of tars whose first .json has no such key. UserError where that is the first of all."""
+    firsts = [
+        (file, contents.first) for file, contents in zip(files, found, strict=True) if contents and contents.first
+    ]
+    odd = []
+    for file, member in firsts:
+        with open(file.location, "rb") as f:
+            f.seek(member.body)
+            record = read_record(f.read(min(member.size, LONGEST_LINE)))
+        if record is not None and key in record:
+            continue
+        odd.append(file.name)
+        if len(odd) == 1 and file is firsts[0][0]:
+            there = f"keys there: {listed(record, 20)}" if record is not None else "it is not an object of JSON"
+            raise UserError(
+                f"data.text_column={key} is not a key of {shown(member.name)} in {shown(file.location)}; {there}; set "
+                "data.text_column to the one with the text"
+            )
+    note = (
+        f"{len(odd):,} of {len(firsts):,} tars begin with a .json without the key {key} ({listed(odd)}); members "
+        "without it are left out"
+    )
+    return [note] if odd else []
 
 
 def token_blocks(files: list[SourceFile]) -> tuple[Blocks, list[str]]:

@@ -86,8 +86,8 @@ def _described(f: BinaryIO, root: Path, path: Path, kind: Kind) -> Described:
         mark = mark_of(head) if judged else ""
         identity = _identity(f, status.st_size, check.add if judged and mark in ("", "utf-8-sig") else None)
     try:
-        if packed:
-            content = next(chunks(path), b"")
+        content = next(chunks(path), b"") if packed else b""
+        if content and kind in ("jsonl", "txt"):
             mark = mark_of(content)
             if mark in ("", "utf-8-sig"):
                 check.add(content, 0, len(content) < CHUNK)

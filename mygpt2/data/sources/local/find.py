@@ -21,10 +21,11 @@ from mygpt2.data.sources.manifest import Kind
 from mygpt2.errors import UserError, listed, shown
 
 KINDS: dict[str, Kind] = {
-    ".parquet": "parquet", ".jsonl": "jsonl", ".arrow": "arrow", ".feather": "arrow", ".txt": "txt", ".bin": "tokens",
-    ".npy": "tokens",
+    ".parquet": "parquet", ".jsonl": "jsonl", ".arrow": "arrow", ".feather": "arrow", ".tar": "tar", ".txt": "txt",
+    ".bin": "tokens", ".npy": "tokens",
 }  # fmt: skip
-FORMATS = "parquet, jsonl, txt (jsonl and txt also .gz or .zst), Arrow or pre-tokenized .bin or .npy"
+FORMATS = "parquet, Arrow, jsonl, txt, tar (the last three also .gz or .zst) or pre-tokenized .bin or .npy"
+PACKED: tuple[Kind, ...] = ("jsonl", "txt", "tar")  # kinds that may be compressed as a whole
 SAVED = "state.json"  # names the files of a dataset that `datasets` saved
 # Beside the built-in text, the shards that `data prepare` writes, and what `datasets` saves.
 OWN = ("made.json", "prepare.json", SAVED, "dataset_info.json", "dataset_dict.json")
@@ -40,6 +41,7 @@ _ADVICE = {
     "pt": "a checkpoint holds weights and no data; `python -m mygpt2 import` takes it",
     "json": "if it holds an object a line, let its name end in .jsonl",
     "csv": "convert it to parquet or jsonl",
+    "tgz": "let its name end in .tar.gz",
 }
 _ADVICE["pth"] = _ADVICE["ckpt"] = _ADVICE["safetensors"] = _ADVICE["pt"]
 _ADVICE["tsv"] = _ADVICE["csv"]
@@ -60,7 +62,7 @@ def kind_of(path: Path) -> Kind | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSION:
         kind = KINDS.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return kind if kind in ("jsonl", "txt") else None
+        return kind if kind in PACKED else None
     return KINDS.get(suffixes[-1]) if suffixes else None
 
 

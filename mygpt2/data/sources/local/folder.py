@@ -13,7 +13,7 @@ import numpy as np
 
 from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.filters import Filters
-from mygpt2.data.sources.local.cutting import arrow_blocks, byte_blocks, parquet_blocks, token_blocks
+from mygpt2.data.sources.local.cutting import arrow_blocks, byte_blocks, parquet_blocks, tar_blocks, token_blocks
 from mygpt2.data.sources.local.describe import Described, describe
 from mygpt2.data.sources.local.find import find
 from mygpt2.data.sources.manifest import COLUMNS, Kind, Manifest, make_blocks
@@ -38,6 +38,9 @@ def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None =
             blocks, notes = parquet_blocks(files, data.text_column, filters, pool)
         elif kind == "arrow":
             blocks, notes = arrow_blocks(files, data.text_column, filters, pool)
+        elif kind == "tar":
+            blocks, notes = tar_blocks(files, data.text_column, pool)
+            notes += _encoding_notes(described)
         elif kind == "tokens":
             blocks, notes = token_blocks(files)
         else:

@@ -114,13 +114,19 @@ class JsonlReader(LocalReader):
 
 def json_text(line: bytes, key: str, filters: Filters | None = None) -> Any:
     """The value of `key` in a line of JSON as the filters have it, or None."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # RecursionError: brackets in brackets without end
-        return None
-    if not isinstance(record, dict):
+    record = read_record(line)
+    if record is None:
         return None
     return record.get(key) if filters is None else filters.of_record(record.get(key), record)
+
+
+def read_record(content: bytes) -> dict[str, Any] | None:
+    """An object of JSON; None for what is none."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):  # RecursionError: brackets in brackets without end
+        return None
+    return record if isinstance(record, dict) else None
 
 
 class TextReader(LocalReader):
