@@ -142,7 +142,37 @@ window.workbench.picker = (() => {
   // ---- a field
 
   function mount({ element, props, server, trigger, options }) {
-    const field = { element, props, server, trigger, options, sending: null };
+    const field = dressed({ element, props, server, trigger, options });
+    const place = () => {
+      const block = document.getElementById(options.field);
+      if (!element.isConnected) return;
+      if (!block) { setTimeout(place, 100); return; }
+      stand(field, block);
+      if (options.uploads && options.drop !== options.field) block.append(el("p", { className: "wb-pick-hint", textContent: `or drop a ${options.endings[0]} here` }));
+    };
+    place();
+    accept(field, () => (document.getElementById(options.field)?.offsetParent ? document.getElementById(options.drop) : null)); // not where the field is hidden
+  }
+
+  // Browse and dropping for a field that a script made and may take away again: `block` holds its input. What is chosen
+  // goes to `take({ value, name, uploaded })`. `server`, `options`: of `served` in component.py.
+  function lend({ element, server, options }, block, take) {
+    const field = dressed({ element: block, props: {}, server, trigger() {}, options, take, near: element });
+    stand(field, block);
+    accept(field, () => block);
+  }
+
+  function stand(field, block) {
+    const { title } = field.options, named = block.dataset.named ? ` for ${block.dataset.named}` : "";
+    const browse = button("Browse", () => show(field), { className: "wb-pick", "aria-haspopup": "dialog", "aria-label": `Browse: ${title}${named}` });
+    block.classList.add("wb-has-pick");
+    block.append(browse, field.status);
+    for (const kind of ["input", "wb-quiet"]) block.addEventListener(kind, () => { if (!field.sending) field.tell(""); });
+    field.block = block;
+  }
+
+  function dressed(given) {
+    const field = { ...given, sending: null };
     const status = el("div", { className: "wb-pick-status" });
     const bar = el("progress", { max: 1, value: 0, "aria-label": "upload" });
     const words = el("span", { role: "status" });
@@ -163,19 +193,7 @@ window.workbench.picker = (() => {
       field.show(true, `${name} · ${size(done)} of ${size(job.total)}${rate}`, false);
     };
     field.show(false, "", false);
-    const browse = button("Browse", () => show(field), { className: "wb-pick", "aria-haspopup": "dialog", "aria-label": `Browse: ${options.title}` });
-    const place = () => {
-      const block = document.getElementById(options.field);
-      if (!element.isConnected) return;
-      if (!block) { setTimeout(place, 100); return; }
-      block.classList.add("wb-has-pick");
-      block.append(browse, status);
-      if (options.uploads && options.drop !== options.field) block.append(el("p", { className: "wb-pick-hint", textContent: `or drop a ${options.endings[0]} here` }));
-      for (const kind of ["input", "wb-quiet"]) block.addEventListener(kind, () => { if (!field.sending) field.tell(""); });
-      field.block = block;
-    };
-    place();
-    accept(field, () => document.getElementById(options.drop));
+    return field;
   }
 
   // Files may be dropped on `where()`; it is looked for anew each time, as Gradio may put it up again.
@@ -203,13 +221,14 @@ window.workbench.picker = (() => {
   }
 
   function forget(field, value, seen = false) {
-    const said = field.status.textContent, now = field.block?.querySelector("textarea")?.value; // Gradio sends no event
+    const said = field.status.textContent, now = field.block?.querySelector("textarea, input")?.value; // Gradio sends no event
     if (seen && now !== value) field.tell("");
     else if (field.element.isConnected) setTimeout(() => { if (field.status.textContent === said) forget(field, value, seen || now === value); }, FORGET_MS);
   }
 
   function choose(field, { value, name, uploaded = false }) {
     remember(field.options.kind, { value, name });
+    if (field.take) { field.take({ value, name, uploaded }); if (open === field) panel.close(); return; }
     field.props.value = { value, name, uploaded, nonce: Math.random() };
     if (field.block?.querySelector("textarea")?.value !== value) document.dispatchEvent(new CustomEvent("wb-picked", { detail: { field: field.options.field, value } }));
     field.trigger("picked");
@@ -249,7 +268,7 @@ window.workbench.picker = (() => {
   }
 
   function show(field) {
-    if (!panel?.isConnected) build(field.element);
+    if (!panel?.isConnected) build(field.near || field.element);
     leave(); // the field whose closing was not told yet gets back what is its own
     open = field;
     const { title, uploads, endings, most } = field.options;
@@ -346,5 +365,5 @@ window.workbench.picker = (() => {
     return made;
   }
 
-  return { mount, refusal, together, size };
+  return { mount, lend, refusal, together, size };
 })();

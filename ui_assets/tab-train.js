@@ -60,6 +60,7 @@ window.workbench.train = (() => {
     let told = {};
     try { told = JSON.parse(shown || "{}"); } catch { /* an answer that was cut off: the next one is whole */ }
     notes = told.notes || {};
+    window.workbench.mixture?.told(told);
     if (tab() && told.target) tab().dataset.target = told.target; // the style hides the fields that another engine has
     filled = told.filled || "";
     if (filled !== waiting) current();
@@ -149,7 +150,7 @@ window.workbench.train = (() => {
     const until = Date.now() + 2000;
     (function look() {
       const field = document.getElementById(`field-${slug(name)}`);
-      const input = field?.offsetParent && field.querySelector("input:not([disabled]), textarea:not([disabled])");
+      const input = field?.offsetParent && (field.querySelector("[aria-invalid=true]") || field.querySelector("input:not([disabled]), textarea:not([disabled])"));
       if (!input) { if (Date.now() < until) setTimeout(look, 50); return; }
       input.focus({ preventScroll: true });
       input.select?.();

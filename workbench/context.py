@@ -14,6 +14,7 @@ from mygpt2.config import RunConfig, load_config
 from mygpt2.data.sources.hub.client import DEFAULT_ENDPOINT
 from mygpt2.data.sources.hub.names import parse_name
 from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import Mixture
 from mygpt2.data.trace import read_manifest
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
@@ -178,11 +179,13 @@ class Context:
             raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
         if manifest is None:
             return
-        for file in manifest.files:
-            try:
-                self._stored(file.location, manifest)
-            except UserError as error:
-                raise UserError(f"the trace of run {run.name!r}: {error}") from None
+        each = [part.manifest for part in manifest.parts] if isinstance(manifest, Mixture) else [manifest]
+        for one in each:
+            for file in one.files:
+                try:
+                    self._stored(file.location, one)
+                except UserError as error:
+                    raise UserError(f"the trace of run {run.name!r}: {error}") from None
 
     def _stored(self, location: str, manifest: Manifest) -> None:
         """UserError for a file of a trace that is neither of the hub's dataset it names, nor inside the roots."""

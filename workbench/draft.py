@@ -14,7 +14,6 @@ from typing import Any
 
 from mygpt2.config import RunConfig, load_config, preset_names, to_toml
 from mygpt2.config.batch import batch_problem, lanes_problem
-from mygpt2.data.sources.local.find import find
 from mygpt2.errors import UserError
 from mygpt2.launch.asked import Asked
 from mygpt2.launch.handover import submit
@@ -29,6 +28,7 @@ from workbench.jobs import Job, JobSpec, begun_command, branch_command, config_h
 from workbench.jobs.devices import check_slots, default_nproc, device_environment
 from workbench.jobs.jobs import NPROC_LIMIT, submit_config
 from workbench.jobs.records import HOLDING
+from workbench.survey.passes import mixture_problems, unusable
 
 FIRST_PRESET = "tiny"
 TRACKERS = {"log.tensorboard": "tensorboard", "log.wandb": "wandb", "log.trackio": "trackio"}
@@ -210,7 +210,10 @@ def free_name(context: Context, stem: str) -> str:
 
 
 def stem_of(context: Context, preset: str, source: str) -> str:
-    """What a run is called after until somebody names it: a file or folder of one's own, else the preset."""
+    """What a run is called after until somebody names it: a file or folder of one's own, the names of a mixture, else
+    the preset. source: see `forms.trained_on`."""
+    if tables := forms.mixture(source):
+        return _slug("-".join(str(table.get("name") or "") for table in tables))
     try:
         path = Path(context.source(source))
     except UserError:
@@ -281,16 +284,10 @@ def _of_processes(line: str, draft: Draft) -> str:
 
 def _check_files(context: Context, config: RunConfig, tell: Tell) -> None:
     """A file or folder that training cannot read would end the run once it has come out of the queue."""
-    path = Path(config.data.source)
-    if not path.is_absolute() or not path.exists():
-        return
-    try:
-        find(path)
-    except UserError as error:
-        tell(str(error), "data.source")
-        return
-    if problem := context.surveys.problem(config.data):  # what a look into it has found out
+    if not config.data.mix and (problem := unusable(context.surveys, config.data)):
         tell(problem, "data.source")
+    for line in mixture_problems(context.surveys, config):
+        tell(line, "data.mix")
 
 
 def _check_run(context: Context, name: str, tell: Tell) -> None:

@@ -64,6 +64,28 @@ def text_of(setting: Setting, value: Any) -> str:
     return value if isinstance(value, str) and setting.kind not in LISTS else toml_value(value)
 
 
+def mixture(text: Any) -> list[dict[str, Any]]:
+    """The tables of a mixture's text, sound or not; none for a text that holds no tables."""
+    try:
+        given = read_toml(f"value = {as_text(text).strip()}".encode())
+    except ValueError:
+        return []
+    found = given["value"] if len(given) == 1 else None
+    return found if isinstance(found, list) and all(isinstance(table, dict) for table in found) else []
+
+
+def trained_on(values: Mapping[str, Any]) -> str:
+    """What a form trains on: the text of its mixture, or else of its one source."""
+    mix = as_text(values.get("data.mix"))
+    return mix if mixture(mix) else as_text(values.get("data.source"))
+
+
+def mix_place(number: int, table: Mapping[str, Any]) -> str:
+    """A source of a mixture as the schema's messages name it; `number` from 1."""
+    name = table.get("name")
+    return f"data.mix, source {number}" + (f" ({name})" if isinstance(name, str) else "")
+
+
 def named_in(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(setting, text) of what a configuration names: data, models, folders."""
     for name in NAMING:
@@ -90,6 +112,8 @@ def read(preset: str, values: Mapping[str, Any], places: Places) -> Reading:
     """
     base = preset_texts(preset)
     given = {name: as_text(values[name]) for name in base if name in values}
+    if mixture(given.get("data.mix")):  # which stands in the place of the one source
+        given["data.source"] = base["data.source"]
     problems: list[tuple[tuple[str, ...], str]] = []
     resolved = {name: _usable(name, text, places, problems) for name, text in given.items()}
     unusable = {name for fields, _ in problems for name in fields}
@@ -187,22 +211,23 @@ def _usable(name: str, text: str, places: Places, problems: list[tuple[tuple[str
         try:
             return NAMING[name](places, text)
         except UserError as error:
-            problems.append(((name,), f"{name}: {error}"))
+            lines = str(error).splitlines() if name == "data.mix" else [f"{name}: {error}"]
+            problems += [((name,), line) for line in lines]
     return text
 
 
 def _mixture(places: Places, text: str) -> str:
     """The text with the sources of a mixture resolved; what is no mixture the schema refuses."""
-    try:
-        given = read_toml(f"value = {text.strip()}".encode())["value"]
-    except (ValueError, KeyError):
-        return text
-    if not isinstance(given, list) or not all(isinstance(table, dict) for table in given):
-        return text
-    for table in given:
-        if isinstance(table.get("source"), str):
-            table["source"] = places.source(table["source"])
-    return toml_value(given)
+    given, wrong = mixture(text), []
+    for number, table in enumerate(given, 1):
+        try:
+            if isinstance(table.get("source"), str):
+                table["source"] = places.source(table["source"])
+        except UserError as error:
+            wrong.append(f"{mix_place(number, table)}: {error}")
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return toml_value(given) if given else text
 
 
 def _tokenizer(places: Places, text: str) -> str:

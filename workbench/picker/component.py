@@ -6,6 +6,7 @@ Its server functions only read. Files go to `workbench.picker.receive`; what the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -34,12 +35,24 @@ def picker(context: Context, kind: str, field: Any, *, drop: str = "") -> gr.HTM
     comes after that, its value is {"value", "name", "uploaded"}. `drop`: the elem_id of a larger place that files may
     be dropped on, the field otherwise.
     """
-    asked = kind_named(kind)
     several = bool(getattr(field, "multiselect", False))
+    options, picker_list = served(context, kind)
+    options |= {"field": field.elem_id, "drop": drop or field.elem_id}
+    made = gr.HTML({}, html_template="", js_on_load=_ON_LOAD % in_script(options),
+                   server_functions=[picker_list], label=f"picker of {field.label}", apply_default_css=False,
+                   elem_classes="wb-hidden")  # fmt: skip
+    made.picked(None, [made, field] if several else made, field, js=_ADD if several else _TAKE, **QUIET)
+    return made
+
+
+def served(context: Context, kind: str) -> tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]:
+    """(options, server function `picker_list`) of a picker: what a component needs whose own script asks
+    `window.workbench.picker.lend` for Browse beside fields that come and go."""
+    asked = kind_named(kind)
     options = {
-        "kind": kind, "title": asked.title, "field": field.elem_id, "drop": drop or field.elem_id, "address": ADDRESS,
-        "endings": asked.endings, "advice": asked.advice, "mostBytes": MOST_BYTES, "mostFiles": MOST_FILES,
-        "most": file_size(MOST_BYTES), "uploads": not context.read_only,
+        "kind": kind, "title": asked.title, "address": ADDRESS, "endings": asked.endings, "advice": asked.advice,
+        "mostBytes": MOST_BYTES, "mostFiles": MOST_FILES, "most": file_size(MOST_BYTES),
+        "uploads": not context.read_only,
     }  # fmt: skip
 
     def picker_list(request: Any) -> dict[str, Any]:
@@ -49,8 +62,9 @@ def picker(context: Context, kind: str, field: Any, *, drop: str = "") -> gr.HTM
         except UserError as error:
             return {"error": str(error)}
 
-    made = gr.HTML({}, html_template="", js_on_load=_ON_LOAD % json.dumps(options).replace("<", "\\u003c"),
-                   server_functions=[picker_list], label=f"picker of {field.label}", apply_default_css=False,
-                   elem_classes="wb-hidden")  # fmt: skip
-    made.picked(None, [made, field] if several else made, field, js=_ADD if several else _TAKE, **QUIET)
-    return made
+    return options, picker_list
+
+
+def in_script(value: Any) -> str:
+    """A value as it may stand in a script of the page."""
+    return json.dumps(value).replace("<", "\\u003c")

@@ -16,7 +16,8 @@ from mygpt2.data.inspect import shortened
 from mygpt2.data.scan import BlockReader, Stopped, spread
 from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.resolve import open_settled, resolve
+from mygpt2.data.sources.mixture import parts_of
+from mygpt2.data.sources.resolve import open_settled, resolve_data
 from mygpt2.data.tokenize import check_ids
 from mygpt2.tokenizer import Tokenizer
 
@@ -58,11 +59,11 @@ def survey(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, stop: Stop) 
         _check(stop)
 
     impatient = data.model_copy(update={"outage_minutes": PATIENCE_MINUTES})
-    manifest = resolve(data.source, impatient, cache_dir=cache_dir, progress=advance)
+    manifest = resolve_data(impatient, cache_dir=cache_dir, progress=advance)
     _check(stop)
     manifest, reader = open_settled(manifest, impatient, cache_dir=cache_dir, eot_id=tokenizer.eot_id)
     try:
-        return _surveyed(manifest, reader, tokenizer, settled(data, manifest), stop)
+        return _surveyed(manifest, reader, tokenizer, data, stop)
     finally:
         reader.close()
 
@@ -92,13 +93,15 @@ def _surveyed(manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, dat
             seen.unreadable.append(f"{manifest.describe(block)}: {fault.reason}")
             continue
         seen.share += float(sizes[block] / sizes.sum())
-        _add(seen, found, manifest, tokenizer, data, stop)
+        own = manifest.at(block)[0]  # of a folder of several kinds
+        _add(seen, found, own, tokenizer, settled(data, own), stop)
     counted = manifest.documents
     documents = counted if counted is not None else round(seen.documents / max(seen.share, 1e-9))
     usable = documents * max(0, seen.documents - sum(seen.left_out.values())) / max(1, seen.documents)
     held_out = seen.left_out.pop("held_out", 0)
     usable += documents * held_out / max(1, seen.documents)
-    texts = [file.identity.partition("+")[2] for file in manifest.files] if manifest.kind in ("txt", "jsonl") else []
+    kinds = [part.manifest for part in parts_of(manifest, data)]
+    texts = [f.identity.partition("+")[2] for each in kinds if each.kind in ("txt", "jsonl") for f in each.files]
     return Survey(
         kind=manifest.kind,
         files=len(manifest.files),
@@ -108,7 +111,7 @@ def _surveyed(manifest: Manifest, reader: BlockReader, tokenizer: Tokenizer, dat
         tokens=round(usable * seen.tokens / max(1, seen.encoded)),
         bytes_per_token=seen.text_bytes / max(1, seen.tokens - seen.encoded),
         held_out=1 if manifest.share is not None else round(documents * held_out / max(1, seen.documents)),
-        pieces=manifest.pieces,
+        pieces=sum(each.pieces for each in kinds),
         looked=seen.documents,
         left_out=dict(seen.left_out),
         unreadable=tuple(seen.unreadable),

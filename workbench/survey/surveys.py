@@ -15,13 +15,13 @@ from typing import Any
 from mygpt2.config.data import DataConfig
 from mygpt2.data.scan import Stopped
 from mygpt2.data.sources.filters import Filters
-from mygpt2.data.sources.local.find import find
+from mygpt2.data.sources.local.find import kinds_in
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder, home_path
 from mygpt2.tokenizer import load_tokenizer
 from workbench.survey.sample import Survey, survey
 
-KEPT = 24
+KEPT = 80  # a mixture's, and those of what was looked at before
 FRESH_SECONDS = 10.0  # after which it is looked whether the files are still the same
 FORGOTTEN_SECONDS = 8.0  # without a question, after which a look ends
 NICENESS = 10
@@ -97,6 +97,12 @@ class Surveys:
             found = self._looks.get(_key(data))
             return found.problem if found else ""
 
+    def found(self, data: DataConfig) -> Survey | None:
+        """What is known of a source by now; None where nothing is, or nobody can train on it."""
+        with self._lock:
+            found = self._looks.get(_key(data))
+            return found.survey if found else None
+
     def documents(self) -> dict[str, int]:
         """How many documents the sources have that were looked into and counted."""
         with self._lock:
@@ -155,8 +161,8 @@ def _identity(data: DataConfig) -> Any:
     stats = []
     try:
         path = home_path(data.source)
-        paths = find(path).paths[:MOST_STATS] if path.exists() else []
-        for each in (*paths, *_tokenizer_files(data.tokenizer)):
+        kinds = kinds_in(path).values() if path.exists() else ()
+        for each in (*[path for paths in kinds for path in paths][:MOST_STATS], *_tokenizer_files(data.tokenizer)):
             status = each.stat()
             stats.append((str(each), status.st_size, status.st_mtime_ns))
     except (OSError, UserError) as error:

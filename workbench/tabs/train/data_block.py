@@ -15,6 +15,7 @@ from workbench.picker.component import picker
 from workbench.tabs.train import look
 from workbench.tabs.train.fields import Fields, component, place
 from workbench.tabs.train.handlers import Parts
+from workbench.tabs.train.mix_editor import editor, listen
 
 NAMES = ("data.source", "data.tokenizer", "data.text_column")
 PICKED = {"data.source": "data", "data.tokenizer": "tokenizer"}  # what is chosen with a picker, and its kind
@@ -23,7 +24,7 @@ ASK = "(...values) => ({ values })"
 
 
 def data_block(context: Context, page: Page, fields: Fields, texts: Mapping[str, str]) -> None:
-    """Places the three settings and registers them in `fields`, with their pickers and the look into the source.
+    """Places the settings and registers them in `fields`, with pickers, mixture editor and the look into the source.
 
     texts: the texts of all settings, by dotted name.
     """
@@ -31,6 +32,7 @@ def data_block(context: Context, page: Page, fields: Fields, texts: Mapping[str,
         with gr.Column(elem_classes="wb-fields"):
             for name in NAMES:
                 place(fields, name, component(settings()[name], texts[name]))
+        editor(context, fields, texts["data.mix"])
         for name, kind in PICKED.items():
             drop = BLOCK if name == "data.source" else ""
             picker(context, kind, fields.inputs[name], drop=drop)
@@ -42,6 +44,7 @@ def listen_data(context: Context, page: Page, parts: Parts) -> None:
     inputs, view = parts.fields.inputs, look.View(context)
     asked = [inputs[name] for name in (*look.SOURCE, *look.LENGTH)]
     live = page.live("source", view, {"filled": parts.filled})
+    listen(parts.fields)
     gr.on([*(made.change for made in asked), parts.filled.change], None, asked, live, js=ASK, **QUIET)
 
     def act(data: dict[Any, Any], event: gr.EventData) -> Any:

@@ -25,6 +25,7 @@ class Fields:
 
     inputs: dict[str, Any] = field(default_factory=dict)
     folds: dict[str, gr.Accordion] = field(default_factory=dict)
+    editor: Any = None  # of the mixture
 
     def values(self, texts: Mapping[str, str]) -> dict[Any, Any]:
         """Updates that write these texts into the components."""

@@ -100,7 +100,8 @@ def from_request(
         return replace(loaded, values={**loaded.values, "data.tokenizer": str(request["tokenizer"])}), preset
     if "train_on" in request:
         loaded = _shown(now, preset)
-        return replace(loaded, values={**loaded.values, "data.source": str(request["train_on"])}), preset
+        one = {"data.source": str(request["train_on"]), "data.mix": "[]"}
+        return replace(loaded, values={**loaded.values, **one}), preset
     if "preset" in request:
         name = str(request["preset"])
         return from_preset(name), name

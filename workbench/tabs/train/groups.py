@@ -19,7 +19,7 @@ class Group:
 
 
 _GROUPS = (
-    Group("data", "Data", ("data.source", "data.tokenizer", "data.text_column")),
+    Group("data", "Data", ("data.source", "data.mix", "data.tokenizer", "data.text_column")),
     Group("size", "Size", ("model.n_layer", "model.n_head", "model.n_embd", "model.block_size")),
     Group("length", "Length", ("train.steps", "train.batch_tokens")),
     Group("rate", "Rate", ("optimizer.name", "optimizer.lr", "optimizer.muon_lr", "schedule.name",

@@ -107,7 +107,7 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     run = _named_after_text(context, now, str(before.get("source") or ""))
     checked = drafts.check(context, replace(now, run=run or now.run))
     plan = drafts.estimate(context, checked)
-    told = checked.config is not None and not look.cost_of(checked.config.data.source)
+    told = checked.config is not None and not any(map(look.cost_of, checked.config.data.named))
     ready = not checked.reasons
     renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
     return renamed | {
@@ -151,13 +151,13 @@ def _there(context: Context, parts: Parts, checked: Checked, plan: Plan | str) -
 def _named_after_text(context: Context, now: Draft, before: str) -> str | None:
     """The name of a run that nobody named once another text is chosen; None where the name stays.
 
-    before: the last source that could be trained on, "" when the page has just been opened or filled.
+    before: the last text that could be trained on, "" when the page has just been opened or filled.
     """
-    source = forms.as_text(now.values.get("data.source"))
+    source = forms.trained_on(now.values)
     if not before or source == before or not drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, before)):
         return None
     try:
-        context.source(source)
+        forms.NAMING["data.mix" if forms.mixture(source) else "data.source"](context, source)
     except UserError:
         return None
     return drafts.free_name(context, drafts.stem_of(context, now.preset, source))
@@ -169,8 +169,10 @@ def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: C
     notes = {name: str(text) for name in parts.fields.inputs
              if (text := show.note(name, *_told_at(checked, name, changes)))}  # fmt: skip
     now: dict[str, Any] = {"notes": notes} if notes else {}
-    source = forms.as_text(checked.draft.values.get("data.source"))
-    now["source"] = str(before.get("source") or "") if "data.source" in checked.problems else source
+    source, wrong = forms.trained_on(checked.draft.values), {"data.source", "data.mix"} & checked.problems.keys()
+    now["source"] = str(before.get("source") or "") if wrong else source
+    now["usual"] = forms.preset_texts(checked.draft.preset)["data.source"] if PRESET not in checked.problems else ""
+    now["sources"] = show.by_source(checked.problems.get("data.mix", ()))
     now["target"] = checked.draft.elsewhere.target
     now["filled"] = filled  # so that the page's script can tell an answer about the form as it was before
     now["form"] = kept_form(checked.draft, context, now["source"])
@@ -194,7 +196,7 @@ def _told_at(checked: Checked, name: str, changes: Mapping[str, Change]) -> tupl
     """What stands at a field: lines, its change, and the fields at which lines stand that name this one too."""
     first = {line: fields[0] for line, fields in checked.reasons if fields}
     lines = checked.problems.get(name, ())
-    own = [line for line in lines if first.get(line, name) == name]
+    own = [line for line in lines if first.get(line, name) == name and not show.SOURCE.match(line)]
     return own, changes.get(name), [first[line] for line in lines if first.get(line, name) != name]
 
 
@@ -226,7 +228,7 @@ def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, mess
 def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
     """Another preset: its values, and its name for a run that had no name of its own."""
     now = draft_of(parts, data)
-    source = forms.as_text(now.values.get("data.source"))
+    source = forms.trained_on(now.values)
     suggested = drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, source))
     run = drafts.free_name(context, now.preset) if suggested else None
     return filled(context, parts, fill.from_preset(now.preset), run) | {parts.fields.inputs[BRANCH]: ""}
@@ -326,7 +328,7 @@ def restore(context: Context, parts: Parts, kept: str | None) -> Updates:
     if found is None:
         return {own[RUN]: drafts.free_name(context, drafts.FIRST_PRESET), parts.filled: secrets.token_hex(4)}
     preset, values = found.loaded.preset, found.loaded.values
-    run = found.run or drafts.free_name(context, drafts.stem_of(context, preset, values["data.source"]))
+    run = found.run or drafts.free_name(context, drafts.stem_of(context, preset, forms.trained_on(values)))
     devices = [device for device in found.devices or [] if device in context.jobs.slots]
     devices = devices or drafts.first_devices(context)
     processes = found.processes or str(drafts.first_processes(preset, devices))

@@ -133,7 +133,7 @@ def estimate(plan: Plan | str, passes_told: bool = False) -> Markup:
         return Markup("")
     known = {figure.key: figure for figure in plan.figures}
     large = "".join(_figure(known[key]) for key in LARGE if key in known)
-    notices = [n for n in plan.notices if not (passes_told and n.key == "length.passes")]
+    notices = [n for n in plan.notices if not (passes_told and n.key.startswith("length.passes"))]
     warned, noted = ([n.text for n in notices if (n.level == "warning") == bad] for bad in (True, False))
     ranks = f"{plan.world_size} process{'es' if plan.world_size > 1 else ''} on {plan.device}, {plan.precision}"
     return Markup(

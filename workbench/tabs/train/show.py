@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mygpt2.config.fields import settings
@@ -13,6 +14,7 @@ from workbench.html import Markup, button, escape, join
 from workbench.tabs.train.groups import group_of
 
 LONGEST = 120  # characters of a value in a list
+SOURCE = re.compile(r"data\.mix, source (\d{1,4})(?: \([^)]*\))?: ")  # how a message on a source of a mixture begins
 # Names of what is no setting.
 NAMES = {
     PRESET: "Preset", RUN: "Name", DEVICES: "Devices", NPROC: "Processes", BRANCH: "Branch of", **LABELS,
@@ -60,6 +62,15 @@ def note(name: str, lines: Sequence[str], change: Change | None, see: Sequence[s
     return join(parts)
 
 
+def by_source(lines: Sequence[str]) -> dict[str, list[str]]:
+    """What is wrong with a mixture's sources, by number from 0, without the words that say where."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if place := SOURCE.match(line):
+            found.setdefault(str(int(place[1]) - 1), []).append(line[place.end() :])
+    return found
+
+
 def status(words: str) -> Markup:
     """One line about what just happened to the form; nothing for no words."""
     return Markup(f'<p class="wb-muted" role="status">{escape(words)}</p>' if words else "")
@@ -71,7 +82,7 @@ def _reset(change: Change) -> Markup:
 
 def _value(text: str) -> Markup:
     shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-    return Markup(f"<b>{escape(shown)}</b>" if shown else "<b>unset</b>")
+    return Markup(f"<b>{escape(shown)}</b>" if shown and shown != "[]" else "<b>unset</b>")
 
 
 def reasons(checked: Checked, button: str = "Start") -> Markup:

@@ -1,0 +1,64 @@
+"""The sources of a mixture in the form: what each says by itself, and what the run makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mygpt2.format import short
+from workbench import forms
+from workbench.html import Markup, escape, join
+from workbench.survey.passes import GOOD_PASSES, Foretold
+from workbench.survey.sample import Survey
+
+# What a source may have in place of what `[data]` says.
+OWN = ("text_column", "min_score", "score_column", "language", "language_column")
+
+
+def texts_of(table: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]:
+    """The data settings of one source, as texts of a form that trains on it alone."""
+    own = {f"data.{key}": forms.as_text(table[key]) for key in OWN if key in table}
+    return {**texts, **own, "data.mix": "", "data.source": forms.as_text(table.get("source"))}
+
+
+def tokens_of(tables: Sequence[Mapping[str, Any]], run: tuple[int, int] | None) -> list[float] | None:
+    """How many tokens of a run each source has; None while weights or lengths are no numbers."""
+    weights = [table.get("weight", 1.0) for table in tables]
+    if run is None or not all(isinstance(weight, int | float) and 0 < weight <= 1e9 for weight in weights):
+        return None
+    return [run[0] * weight / sum(weights) for weight in weights]
+
+
+def named(table: Mapping[str, Any], number: int) -> str:
+    """What a source is called; `number` from 0."""
+    return forms.as_text(table.get("name")) or f"source {number + 1}"
+
+
+def found(survey: Survey, foretold: Foretold | None, most: Any, head: str) -> Markup:
+    """What a source holds, how often the run reads it, and what is amiss. most: its `max_epochs`."""
+    about = "" if survey.counted else "about "
+    held = f"{head} · {about}{survey.documents:,} documents · about {_three(survey.tokens)} tokens"
+    lines = []
+    if survey.left_out:
+        lines.append(f"Left out: {sum(survey.left_out.values()):,} of the {survey.looked:,} documents looked at.")
+    lines += [f"Cannot be read: {line}. Repair the file, or take it out of the folder." for line in survey.unreadable]
+    lines += [f"{note[:1].upper()}{note[1:]}." for note in survey.notes if "too few documents" not in note]
+    run = ""
+    if foretold:
+        passes = foretold.passes
+        told = "" if passes is None else f", {passes:.2g} passes" if passes < 10 else f", {passes:,.0f} passes"
+        run = f'<p class="wb-mix-run"><b>{_three(foretold.tokens)}</b> tokens of this run{told}</p>'
+        if passes and passes > GOOD_PASSES and not foretold.refusal(most if isinstance(most, int | float) else None):
+            lines.insert(0, f"Beyond {GOOD_PASSES} passes repeated text teaches little: less weight, or more text.")
+    amiss: str = join(Markup(f"<li>{escape(line)}</li>") for line in lines)
+    amiss = f'<ul class="wb-look-amiss">{amiss}</ul>' if lines else ""
+    texts = join(Markup(f"<li>{escape(text)}</li>") for text in survey.beginnings)
+    return Markup(
+        f'<p class="wb-look-head">{escape(held)}</p>{run}{amiss}'
+        f'<details class="wb-mix-texts"><summary>How its documents begin</summary><ol>{texts}</ol></details>'
+    )
+
+
+def _three(count: float) -> str:
+    """A count to three digits."""
+    return short(float(f"{count:.3g}"))
