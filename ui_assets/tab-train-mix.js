@@ -24,7 +24,8 @@ window.workbench.shares = (() => {
     const total = sum(weights), pair = weights[at] + weights[at + 1];
     const least = Math.min(LEAST * total, pair / 2);
     const wanted = Math.round(((weights[at] / total) + by) * 100) / 100 * total;
-    const left = by === 0 ? weights[at] : tidy(Math.min(Math.max(wanted, least), pair - least));
+    if (by === 0) return weights;
+    const left = tidy(Math.min(Math.max(wanted, least), pair - least));
     return weights.map((weight, i) => (i === at ? left : i === at + 1 ? tidy(pair - left) : weight));
   }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
+from mygpt2.data.sources.mixture import Mixture, Part
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
 from tests.workbench.conftest import make_run
@@ -78,11 +79,17 @@ def test_a_watching_workbench_changes_nothing(context: Context) -> None:
         Context(context.runs, (), jobs=None, read_only=True).changes()  # type: ignore[arg-type]
 
 
-def traced(context: Context, name: str, source: str, location: str, revision: str | None = None) -> RunDir:
-    """A run whose trace says that its data is one file at `location`."""
+def traced(
+    context: Context, name: str, source: str, location: str, revision: str | None = None, mixed: bool = False
+) -> RunDir:
+    """A run whose trace says that its data is one file at `location`, alone or as the second source of a mixture."""
     run = RunDir(make_run(context.runs, name, 2))
     files = (SourceFile("a.txt", 4, "id", location),)
     manifest = Manifest(source, "txt", revision, "text", files, make_blocks([0], [0], [0], [4], [1]))
+    if mixed:
+        inside = (SourceFile("b.txt", 4, "id", str(context.data_roots[0] / "text.txt")),)
+        sound = Manifest("text.txt", "txt", None, "text", inside, make_blocks([0], [0], [0], [4], [1]))
+        manifest = Mixture.of("a mixture", [Part("one", 0.5, sound), Part("two", 0.5, manifest, 1)])
     run.trace_dir.mkdir(exist_ok=True)
     (run.trace_dir / "manifest.json").write_text(json.dumps(manifest.to_dict()))
     return run
@@ -95,13 +102,14 @@ FORGED = [("x", "/etc/passwd", None), ("x", "OUTSIDE", None), ("pydocs", "/etc/p
           ("owner/name", "https://huggingface.co.evil.com/datasets/owner/name/resolve/abc/a", "abc")]  # fmt: skip
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("source, location, revision", FORGED)
 def test_a_forged_manifest_names_nothing_that_nobody_may_type(
-    context: Context, tmp_path: Path, source: str, location: str, revision: str | None
+    context: Context, tmp_path: Path, source: str, location: str, revision: str | None, mixed: bool
 ) -> None:
     (tmp_path / "data" / "link.txt").symlink_to(tmp_path / "outside" / "secret.txt")
     places = {"OUTSIDE": tmp_path / "outside" / "secret.txt", "LINK": tmp_path / "data" / "link.txt"}
-    run = traced(context, "one", source, str(places.get(location, location)), revision)
+    run = traced(context, "one", source, str(places.get(location, location)), revision, mixed)
     with pytest.raises(UserError, match="the trace of run 'one'"):
         context.traced_files(run)
 
@@ -112,6 +120,7 @@ def test_a_trace_of_data_inside_the_roots_of_the_hub_or_of_another_machine_is_le
     context.traced_files(traced(context, "one", "text.txt", str(tmp_path / "data" / "text.txt")))
     context.traced_files(traced(context, "two", "owner/name:config", HUB, "abc"))
     context.traced_files(traced(context, "three", "x", "/not/on/this/machine.txt"))
+    context.traced_files(traced(context, "four", "owner/name:config", HUB, "abc", mixed=True))
 
 
 @pytest.mark.parametrize("damage", ["manifest", "part", "folder"])

@@ -335,9 +335,7 @@ def test_a_bad_path_is_not_said_to_follow_from_other_settings(context: Context) 
     assert not change.follows and "becomes" not in show.note("data.source", (), change)
 
 
-@pytest.mark.parametrize(
-    ("names", "words"), [((), "without"), (("a.csv",), "without"), (("a.pt", "b.csv"), "without")]
-)
+@pytest.mark.parametrize(("names", "words"), [((), "without"), (("a.csv",), "without"), (("a.pt", "b.csv"), "without")])
 def test_a_folder_that_cannot_be_trained_on_keeps_start_off(
     context: Context, names: tuple[str, ...], words: str
 ) -> None:
