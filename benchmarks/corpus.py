@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def make_corpus(folder: Path, files: int, groups: int) -> None:
-    """FineWeb-like parquet: documents of log-normal length, 4.6 kB on average, joined from built-in ones."""
+def make_corpus(folder: Path, files: int, groups: int, rows: int = 1000) -> None:
+    """FineWeb-like parquet: documents of log-normal length, 4.6 kB on average, joined from built-in ones, `groups` row
+    groups of `rows` documents in each file."""
     from mygpt2.data.sources.pydocs.corpus import harvest
 
     source = harvest(Path(os.environ.get("MYGPT2_CACHE", Path.home() / ".cache" / "mygpt2")))
@@ -20,7 +21,7 @@ def make_corpus(folder: Path, files: int, groups: int) -> None:
     dice = np.random.default_rng(0)
     for number in range(files):
         texts = []
-        for length in dice.lognormal(np.log(4600) - 0.5, 1.0, groups * 1000):
+        for length in dice.lognormal(np.log(4600) - 0.5, 1.0, groups * rows):
             text: list[str] = []
             while sum(map(len, text)) < length:
                 text.append(pieces[dice.integers(len(pieces))])
@@ -28,6 +29,6 @@ def make_corpus(folder: Path, files: int, groups: int) -> None:
         pq.write_table(
             pa.table({"text": texts, "id": [str(i) for i in range(len(texts))]}),
             folder / f"{number:03d}.parquet",
-            row_group_size=1000,
+            row_group_size=rows,
             use_dictionary=False,
         )

@@ -40,8 +40,7 @@ from mygpt2.data.sources.resolve import open_reader, resolve_data
 from mygpt2.data.tokenize import TokenizerLike
 from mygpt2.machine import available_cores
 
-ROWS_AT_ONCE = 64  # per lane: cutting rows for several steps together makes the cost per row negligible,
-STEPS_AT_ONCE = 64
+ROWS_AT_ONCE = 64  # per lane and source: cutting rows for several steps together makes the cost per row negligible,
 BYTES_AT_ONCE = 16_000_000  # and this bounds what lies ready in that way
 
 
@@ -204,7 +203,8 @@ class Loader:
     def _batches(self) -> Iterator[Batch]:
         """The first batch as soon as may be, then more and more cut at once."""
         step_bytes = self._rows * len(self._lanes) * (self._block_size + 1) * self._dtype.itemsize
-        most = max(1, min(STEPS_AT_ONCE, ROWS_AT_ONCE // self._rows, BYTES_AT_ONCE // step_bytes))
+        rows_at_once = ROWS_AT_ONCE * len(self.parts)  # as many of each source
+        most = max(1, min(rows_at_once // self._rows, BYTES_AT_ONCE // step_bytes))
         steps = 1
         while True:
             ready = steps
