@@ -13,6 +13,7 @@ import gradio as gr
 from mygpt2.config import from_toml as read_toml
 from mygpt2.config.earlier import notices, renewed, renewed_names
 from mygpt2.errors import UserError
+from mygpt2.experiments.losses import losses
 from mygpt2.experiments.step import report, spikes_of
 from mygpt2.inside import SMALL_BYTES, read_inside
 from mygpt2.records import tame
@@ -27,9 +28,10 @@ from workbench.context import Context
 from workbench.paging import metrics_page
 
 PUBLIC = (
-    "list_runs", "metrics", "configuration", "samples", "spikes", "step", "experiments", "verdict",
-    "launch", "branch", "judge", "stop",
+    "list_runs", "metrics", "configuration", "samples", "spikes", "step", "losses", "experiments",
+    "verdict", "launch", "branch", "judge", "stop",
 )  # fmt: skip
+MOST_GROUPS = 1000  # that `losses` tells one by one
 
 
 def publish(context: Context) -> None:
@@ -62,6 +64,11 @@ def publish(context: Context) -> None:
     def step(run: str, step: int) -> dict[str, Any]:
         """Why a step's loss stands out, or that it does not: a sentence, causes, rows worst first with documents."""
         return _told(lambda: _step(context, run, step))
+
+    def losses(run: str, by: str = "source", first: int = 0, last: int | None = None) -> dict[str, Any]:
+        """The loss of the rows a run was trained on in the steps first to last, by `source`, `domain`, or a column of
+        their documents: tokens, share, loss, distance from all rows of the same steps with its error, change."""
+        return _told(lambda: _losses(context, run, by, first, last))
 
     def launch(password: str, preset: str, run: str, settings: dict[str, Any], nproc: int = 1,
                request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
@@ -101,7 +108,7 @@ def publish(context: Context) -> None:
         return _told(lambda: _branch(context, password, place, run, settings, nproc, _from(request)))
 
     functions = (
-        runs, metrics, configuration, samples, spikes, step, experiments, verdict, launch, branch, judge, stop,
+        runs, metrics, configuration, samples, spikes, step, losses, experiments, verdict, launch, branch, judge, stop,
     )  # fmt: skip
     for name, function in zip(PUBLIC, functions, strict=True):
         gr.api(function, api_name=name, api_visibility="public", concurrency_limit=4)
@@ -165,6 +172,11 @@ def _spikes(context: Context, run: str) -> list[dict[str, Any]]:
 
 def _step(context: Context, run: str, step: int) -> dict[str, Any]:
     return dict(_plain(tame(report(context.run(run), _whole("step", step)).to_json())))
+
+
+def _losses(context: Context, run: str, by: str, first: int, last: int | None) -> dict[str, Any]:
+    end = None if last is None else _whole("last", last)
+    return dict(_plain(tame(losses(context.run(run), str(by), _whole("first", first), end, top=MOST_GROUPS).to_json())))
 
 
 def _whole(name: str, value: Any) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +179,26 @@ def read_trace(run_dir: Path, first: int = 0, last: int | None = None) -> pa.Tab
 
     Columns of SCHEMA, sorted by step and slot; empty where nothing was written.
     """
+    return _read(trace_files(run_dir), Path(run_dir), first, last)
+
+
+def trace_pieces(run_dir: Path, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int, pa.Table]]:
+    """(first step, last step, rows as `read_trace` has them) of some hundred steps at a time, ascending."""
+    files = trace_files(run_dir)
+    end = max((file.until for file in files), default=-1)
+    end = end if last is None else min(end, last)
+    begins = sorted({max(first, file.first) for file in files if max(first, file.first) <= min(file.until, end)})
+    for begin, stop in pairwise([*begins, end + 1]):
+        yield begin, stop - 1, _read(files, Path(run_dir), begin, stop - 1)
+
+
+def _read(files: Sequence[TraceFile], run_dir: Path, first: int, last: int | None) -> pa.Table:
     tables = [SCHEMA.empty_table()]
-    for file in trace_files(run_dir):
+    for file in files:
         stop = file.until if last is None else min(file.until, last)
         if max(first, file.first) <= stop:
             limits = [("step", ">=", first), ("step", "<=", stop)]
-            with open_inside(file.path, Path(run_dir)) as content:
+            with open_inside(file.path, run_dir) as content:
                 tables.append(pq.read_table(content, filters=limits, partitioning=None))
     return pa.concat_tables(tables, promote_options="default").sort_by([("step", "ascending"), ("slot", "ascending")])
 

@@ -18,10 +18,10 @@ from mygpt2.run_dir.family import origin_of, parent_of
 from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
-from mygpt2.verbs import runs_branch, runs_handed, runs_import, runs_moves
+from mygpt2.verbs import runs_branch, runs_handed, runs_import, runs_losses, runs_moves
 from mygpt2.verbs.runs_cells import COLUMNS, cells_of, print_table
 
-ACTIONS = ("list", "show", "step", "import", "stop", "verify", "branch", *runs_moves.ACTIONS)
+ACTIONS = ("list", "show", "step", "losses", "import", "stop", "verify", "branch", *runs_moves.ACTIONS)
 PIECE_BYTES = 16 << 20
 TAKES_SETTINGS = ("branch",)
 MOST_CHARACTERS = 2000  # of a line
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of the runs (default: ./runs)")
     parser.add_argument(
-        "--json", action="store_true", help="list, show, step, trash and branch: print JSON instead of text"
+        "--json", action="store_true", help="list, show, step, losses, trash and branch: print JSON instead of text"
     )
     parser.add_argument("--all", action="store_true", help="list: also archived runs")
     parser.add_argument("--empty", action="store_true", help="trash: remove what lies there for good")
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--grace", type=float, default=60.0, metavar="S", help="stop --now: seconds for a last checkpoint (default: 60)"
     )
     runs_import.add_arguments(parser)
+    runs_losses.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         from mygpt2.verbs import runs_step
 
         return runs_step.run(args)
+    if args.action == "losses":
+        return runs_losses.run(args)
     if len(args.names) > 1:
         raise UserError(f"runs {args.action} takes one name, and {len(args.names)} are given: {', '.join(args.names)}")
     name = args.names[0] if args.names else None

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mygpt2.data.trace import TraceWriter
+from tests.data.corpus import Ranks, config, memory
 from tests.workbench.conftest import RunningServer, Start, make_run
 from workbench.api import PUBLIC
 from workbench.jobs import Tasks
@@ -175,3 +177,17 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     assert names.get(f"{found['experiment']}.base.1") == "queued"
     Tasks(runs / ".workbench" / "tasks").stop(found["task"])
     assert PASSWORD not in server.log
+
+
+def test_losses_are_told_by_source_and_what_cannot_be_is_a_sentence(client: Any, runs: Path, tmp_path: Path) -> None:
+    assert "has no trace" in refused(lambda: client.predict("one", api_name="/losses"))
+    with Ranks(config(), tmp_path, source=memory()) as ranks:
+        writer = TraceWriter(runs / "one" / "trace", 1, 0, ranks.loaders[0].manifest)
+        for step in range(1, 11):
+            ranks.step()
+            writer.add(step, ranks.last[0], [float(step)] * 8)
+        writer.flush()
+    found = client.predict("one", "source", 3, None, api_name="/losses")
+    (group,) = found["groups"]
+    assert (found["first"], found["last"], group["value"], group["loss"]) == (3, 10, "memory", 6.5)
+    assert "cannot be read any more" in refused(lambda: client.predict("one", "dump", api_name="/losses"))
