@@ -23,6 +23,7 @@ TEXT = "\n".join(
 )
 LINES = [line.strip() for line in TEXT.splitlines() if line.startswith("    ")]
 SPANS = [span for line in TEXT.splitlines() if not line.startswith("    ") for span in re.findall(r"`([^`]+)`", line)]
+FILE = re.compile(r"    # (\w+\.toml)")
 PROGRAMS = ("python -m mygpt2 ", "./launch_train.sh", "./launch_workbench.sh")
 COMMANDS = sorted({line for line in (*LINES, *SPANS) if any(program in line for program in PROGRAMS)} - set(PROGRAMS))
 SCRIPTS = sorted({span for span in SPANS if re.match(r"(python )?(benchmarks|scripts)/\w+\.py", span)})
@@ -51,12 +52,12 @@ def check(words):
 
 @pytest.fixture
 def parsed_only(monkeypatch, tmp_path):
-    """Verbs that resolve their arguments and do no more, in a folder that holds the README's own mine.toml."""
+    """Verbs that resolve their arguments and do no more, in a folder that holds the README's own TOML files."""
     monkeypatch.chdir(tmp_path)
     lines = TEXT.splitlines()
-    start = lines.index("    # mine.toml")
-    stop = next(i for i in range(start, len(lines)) if not lines[i].startswith("    "))
-    (tmp_path / "mine.toml").write_text("\n".join(line.strip() for line in lines[start:stop]))
+    for start, name in ((i, found[1]) for i, line in enumerate(lines) if (found := FILE.fullmatch(line))):
+        stop = next(i for i in range(start, len(lines)) if not lines[i].startswith("    "))
+        (tmp_path / name).write_text("\n".join(line.strip() for line in lines[start:stop]))
     resolved = {"train": resolve, "data": data._config, "tokenizer": tokenizer._data}
     for name in VERBS:
         verb = importlib.import_module(f"mygpt2.verbs.{name}{'_' * keyword.iskeyword(name)}")
