@@ -12,6 +12,7 @@ from mygpt2.files import WAIT_AND_SEE, cannot_write
 
 UNSAVED = ": ended without saving"
 NONFINITE = "non-finite: "  # how the reason of a run begins that ended for its loss or gradient
+NO_LOSS = "the model's losses are not finite"  # how `eval` begins to say that its weights are damaged
 MOST = 500  # characters of what an exception says that nobody wrote for a person
 
 

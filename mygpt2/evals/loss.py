@@ -17,6 +17,7 @@ from mygpt2.errors import UserError
 from mygpt2.evals.clustered import clustered_error
 from mygpt2.evals.protocols import Quoted
 from mygpt2.evals.stream import TokenStream
+from mygpt2.failures import NO_LOSS
 from mygpt2.model import GPT, linear_cross_entropy
 from mygpt2.model.loss import IGNORE
 
@@ -185,7 +186,7 @@ def _pieces(stream: TokenStream, window: int) -> np.ndarray:
 def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, sums: np.ndarray) -> LossResult:
     total = math.fsum(sums)
     if not math.isfinite(total):
-        raise UserError("the model's losses are not finite, its weights are damaged; use an earlier checkpoint")
+        raise UserError(f"{NO_LOSS}, its weights are damaged; use an earlier checkpoint")
     owners = np.maximum(np.searchsorted(stream.doc_starts, cuts + 1, side="right") - 1, 0)
     lengths = np.diff(np.append(cuts, stream.targets))
     loss = total / stream.targets

@@ -34,7 +34,7 @@ from mygpt2.experiments.ledger import Ledger
 from mygpt2.experiments.paired import training
 from mygpt2.experiments.pieces import Outcome, Piece
 from mygpt2.experiments.running import missing, run_missing
-from mygpt2.experiments.scores import check_held_out, check_protocol, scores
+from mygpt2.experiments.scores import NoLoss, check_held_out, check_protocol, scores
 from mygpt2.experiments.spending import BUDGET
 from mygpt2.experiments.verdict import WORTH, Case, Pair, again, decide, without_test
 from mygpt2.progress import Progress, silent
@@ -207,7 +207,12 @@ def judge(prepared: Prepared, *, say: Say = print, progress: Progress = silent) 
         return _enter(folder, prepared, (), "undecided", reason, say)
     if reason := _diverged(ended, [variant.run for _, _, variant in prepared.pieces], "variant"):
         return _enter(folder, prepared, (), "drop", reason, say)
-    pairs = tuple(_measured(prepared, pair, arms, say, progress) for pair, *arms in prepared.pieces)
+    try:
+        pairs = tuple(_measured(prepared, pair, arms, say, progress) for pair, *arms in prepared.pieces)
+    except NoLoss as problem:
+        base = problem.run in [base.run for _, base, _ in prepared.pieces]
+        reason = f"the {'base' if base else 'variant'} {problem}"
+        return _enter(folder, prepared, (), "undecided" if base else "drop", reason, say)
     if all(pair.base.weights == pair.variant.weights for pair in pairs):
         return _enter(folder, prepared, (), "undecided", SAME_MODELS, say)
     return _enter(folder, prepared, pairs, "", "", say)

@@ -29,7 +29,7 @@ from mygpt2.experiments.ladder_report import Found, Scored, find
 from mygpt2.experiments.pieces import Piece, outcome
 from mygpt2.experiments.rungs import Cell, Plan, Rung
 from mygpt2.experiments.running import missing, run_missing
-from mygpt2.experiments.scores import check_protocol, scores
+from mygpt2.experiments.scores import NoLoss, check_protocol, scores
 from mygpt2.files import encode_json
 from mygpt2.format import short
 from mygpt2.machine import cache_folder
@@ -142,7 +142,11 @@ class Ladder:
                 self._leave_out(f"{cell.run} diverged at step {outcomes[cell.run].step:,}")
                 continue
             steps, protocol = cell.piece.config.train.steps, self.plan.file.settings.protocol
-            measured = scores(self.runs, cell.run, steps, protocol, say=self.say, progress=self.progress)
+            try:
+                measured = scores(self.runs, cell.run, steps, protocol, say=self.say, progress=self.progress)
+            except NoLoss as problem:
+                self._leave_out(str(problem))
+                continue
             scored.append(Scored(rung, cell, measured))
         return scored
 

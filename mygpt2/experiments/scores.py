@@ -18,6 +18,7 @@ from mygpt2.config import RunConfig, load_config
 from mygpt2.errors import UserError, word
 from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.running import STOPPED, Interrupted, call
+from mygpt2.failures import NO_LOSS
 from mygpt2.files import read_json
 from mygpt2.machine import home_path
 from mygpt2.progress import Progress, silent
@@ -26,6 +27,15 @@ from mygpt2.run_dir.paths import RunDir
 
 PRECISION = "fp32"  # of `eval` where nobody says; one precision for every arm
 Floats = np.ndarray
+
+
+class NoLoss(UserError):
+    """A run came to its end with weights that give no finite loss: it diverged at its last step, where no later loss
+    told."""
+
+    def __init__(self, run: str, step: int) -> None:
+        super().__init__(f"{run} diverged: its weights after step {step:,} give no finite loss")
+        self.run = run
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,8 @@ def scores(
             code, told = call([*words, "--runs", str(runs), "--device", device], watch, file)
         if code in STOPPED:
             raise Interrupted(f"the scoring of {run} was stopped; the same command goes on from there")
+        if told.startswith(NO_LOSS):
+            raise NoLoss(run, step)
         if code:
             raise UserError(f"{run} cannot be scored on {protocol}: {told or f'eval ended with code {code}'}")
         found = _find(folder, step, protocol, weights)

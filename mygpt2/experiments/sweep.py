@@ -26,7 +26,7 @@ from mygpt2.experiments.optimum import FEWEST, optimum
 from mygpt2.experiments.paired import by_document, over_replicates
 from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.running import run_missing
-from mygpt2.experiments.scores import Scores, scores
+from mygpt2.experiments.scores import NoLoss, Scores, scores
 from mygpt2.experiments.spending import planned
 from mygpt2.failures import NONFINITE
 from mygpt2.files import read_json
@@ -207,8 +207,11 @@ def _arm_at(at_work: Sweep, arm: str, pair: Replicate, number: int, step: int) -
         piece = Piece(branch.name, config)
     if (ended := _run(at_work, piece)).diverged:
         return _words(ended)
-    return scores(at_work.runs, piece.run, step, plan.protocol, say=at_work.say, device=at_work.device,
-                  progress=at_work.progress)  # fmt: skip
+    try:
+        return scores(at_work.runs, piece.run, step, plan.protocol, say=at_work.say, device=at_work.device,
+                      progress=at_work.progress)  # fmt: skip
+    except NoLoss as problem:
+        return str(problem).removeprefix(f"{piece.run} ")
 
 
 def _run(at_work: Sweep, piece: Piece) -> Outcome:

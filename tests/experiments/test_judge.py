@@ -274,6 +274,19 @@ def test_a_run_that_diverged_is_an_answer_and_no_error(tmp_path, trained, who, v
     json.loads(encode_json(found))
 
 
+@pytest.mark.parametrize(("who", "verdict"), [("variant", "drop"), ("base", "undecided")])
+def test_an_arm_whose_last_weights_give_no_loss_is_an_answer_and_no_error(tmp_path, trained, monkeypatch, who, verdict):
+    asked = trained(question(tmp_path, replicates=2))
+    _, base, variant = prepare(asked).pieces[1]
+    run = variant if who == "variant" else base
+    next((tmp_path / run.run / "evals").iterdir()).unlink()
+    told = "the model's losses are not finite, its weights are damaged; use an earlier checkpoint"
+    monkeypatch.setattr("mygpt2.experiments.scores.call", lambda *_: (2, told))
+    found = answered(asked)
+    assert found["verdict"] == verdict and found["p"] is None
+    assert f"the {who} {run.run} diverged: its weights after step 140 give no finite loss" in verdict_text(found)
+
+
 def test_runs_that_are_named_are_used_as_they_are(tmp_path):
     nll, targets = text()
     finished(tmp_path, "mine", tiny(), nll, targets)

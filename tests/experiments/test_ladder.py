@@ -139,6 +139,18 @@ def test_a_cell_that_diverged_is_left_out_and_told(tmp_path, made):
     assert look["left_out"] == [f"{gone} diverged at step 4"] and gone in ladder_text(look)
 
 
+def test_a_cell_whose_last_weights_give_no_loss_is_left_out_and_told(tmp_path, made, monkeypatch):
+    found = ladder(tmp_path)
+    made([*found.plan.rungs, found.plan.next])
+    gone = found.plan.rungs[1].cells[0]
+    next((found.runs / gone.run / "evals").iterdir()).unlink()
+    monkeypatch.setattr(scores, "call", lambda *_: (2, "the model's losses are not finite, its weights are damaged"))
+    look = found.run()
+    assert gone.run not in {cell["run"] for cell in look["cells"]} and len(look["cells"]) == 11
+    (why,) = look["left_out"]
+    assert why.startswith(f"{gone.run} diverged: its weights after step") and why.endswith("give no finite loss")
+
+
 def test_cells_of_other_texts_are_not_fitted_together(tmp_path, made):
     found = ladder(tmp_path)
     made([*found.plan.rungs, found.plan.next])

@@ -184,6 +184,19 @@ def test_the_same_sweep_twice_at_once_has_every_look_once(here, monkeypatch):
     assert len(ExperimentDir(here.runs / "_experiments" / "s").ledger()) == 2
 
 
+def test_an_arm_whose_weights_give_no_loss_is_a_loser(here, monkeypatch):
+    real = scoring.call
+
+    def call(words, watch, told=None):
+        gone = any("lr2e-2" in word for word in words)
+        return (2, "the model's losses are not finite, its weights are damaged") if gone else real(words, watch, told)
+
+    monkeypatch.setattr(scoring, "call", call)
+    found, _ = here(here.file("[0.003, 0.02]", "margin = 5.0"))
+    assert found["result"]["best"] == "lr3e-3"
+    assert found["looks"][0]["arms"]["lr2e-2"]["why"] == "diverged: its weights after step 9 give no finite loss"
+
+
 def test_identical_arms_stop_nobody(here):
     data = here.file("[0.01, 0.02]").replace(b"optimizer.lr", b"optimizer.muon_lr")  # which adamw has no use for
     found, _ = here(data)
