@@ -32,7 +32,7 @@ class DataConfig(Section):
         min_length=1,
     )
     min_score: float | None = setting(
-        None, "Documents with a lower score are left out, and counted. So are those without one. Unset: all are read.",
+        None, "Documents with a lower score are left out, and counted. So are those without one.",
         title="Lowest score",
     )  # fmt: skip
     score_column: str = setting(
@@ -40,8 +40,8 @@ class DataConfig(Section):
         title="Score column", min_length=1,
     )  # fmt: skip
     language: str | None = setting(
-        None, "Documents of another language are left out, and counted. As the column spells it: `en`. Unset: all are "
-        "read.", title="Language", min_length=1,
+        None, "Documents of another language are left out, and counted. As the column spells it: `en`.",
+        title="Language", min_length=1,
     )  # fmt: skip
     language_column: str = setting(
         "language", "Column of the language that data.language asks for.", title="Language column", min_length=1

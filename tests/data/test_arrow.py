@@ -98,14 +98,15 @@ def test_dictionaries_that_change_on_the_way_are_those_of_their_batch(each, delt
     assert len(manifest) > 3 and found == long
 
 
-def test_small_batches_share_a_block_and_large_ones_are_read_in_parts(tmp_path):
+def test_small_batches_share_a_block_and_large_ones_are_read_in_parts(tmp_path, monkeypatch):
     small = written(tmp_path / "small.arrow", batches(each=1, count=4000))
     manifest, found = read(small, tmp_path)
     assert 2 <= len(manifest) < 20 and manifest.notes == () and found == texts(4000)
     long = [f"{i} " + "y" * 900 for i in range(4000)]
+    monkeypatch.setattr("mygpt2.data.sources.local.cutting.BLOCK_BYTES", 500_000)
     large = written(tmp_path / "large.feather", [pa.record_batch({"text": long})], "file")
     manifest, found = read(large, tmp_path)
-    assert len(manifest) >= 8 and "reads its batch whole" in manifest.notes[0] and found == long
+    assert len(manifest) >= 8 and "1 record batches have up to 3 MB" in manifest.notes[0] and found == long
 
 
 def test_batches_without_rows_are_nobodys_block(tmp_path):

@@ -39,8 +39,8 @@ def parquet_blocks(
     groups = list(pool.map(lambda file: _row_groups(file, column, filters), files))
     blocks, divided = _row_blocks(groups)
     note = (
-        f"{divided} row groups are large for this set and are read in parts, each of which decodes its row group up to "
-        "its place; files with row groups of about 1,000 documents are read faster"
+        f"{len(divided)} row groups are large for this set and are read in parts, each of which decodes its row group "
+        "up to its place; files with row groups of about 1,000 documents are read faster"
     )
     return blocks, [note] if divided else []
 
@@ -51,34 +51,35 @@ def arrow_blocks(
     """Record batches: small ones together in a block, several blocks for a large one."""
     found = list(pool.map(lambda file: _record_batches(file, column, filters), files))
     blocks, divided = _row_blocks([batches for batches, _ in found], together=True)
-    large = (
-        f"{divided} record batches are large for this set and are read in parts, each of which reads its batch whole; "
-        "files with batches of about 1,000 documents are read faster"
+    large = [size for size in divided if size > 4 * BLOCK_BYTES]  # others only are large for a small set
+    slow = (
+        f"{len(large)} record batches have up to {max(large, default=0) >> 20} MB and are read in parts, each of which "
+        "reads its batch whole; files with batches of about 1,000 documents are read faster"
     )
     open_ended = [file.name for file, (_, ended) in zip(files, found, strict=True) if not ended]
     cut = (
         f"{len(open_ended):,} of {len(files):,} streams do not say where they end ({listed(open_ended)}): whether they "
         "were written to their end cannot be told"
     )
-    return blocks, [large] * (divided > 0) + [cut] * bool(open_ended)
+    return blocks, [slow] * bool(large) + [cut] * bool(open_ended)
 
 
-def _row_blocks(files: list[list[tuple[int, int]]], together: bool = False) -> tuple[Blocks, int]:
-    """Blocks of groups of rows, each given by (rows, bytes), and how many groups are divided.
+def _row_blocks(files: list[list[tuple[int, int]]], together: bool = False) -> tuple[Blocks, list[int]]:
+    """Blocks of groups of rows, each given by (rows, bytes), and the bytes of those groups that are divided.
 
     `together`: small groups that follow one another share a block, which is named by the first.
     """
     total = sum(size for groups in files for _, size in groups)
     part_bytes = max(LEAST_BLOCK * 4, min(2 * BLOCK_BYTES, total // (SMALL_SET // 2)))
     blocks: Blocks = []
-    divided = 0
+    divided: list[int] = []
     for number, groups in enumerate(files):
         room = 0  # bytes that the last block may still take
         for part, (rows, size) in enumerate(groups):
             if rows == 0:
                 continue
             if size > 2 * part_bytes and rows > 1:
-                divided += 1
+                divided.append(size)
                 step = -(-rows // -(-size // part_bytes))
                 cuts = range(0, rows, step)
                 blocks.extend((number, part, at, min(at + step, rows), min(step, rows - at)) for at in cuts)
