@@ -21,6 +21,9 @@ from mygpt2.model.loss import IGNORE
 from mygpt2.tokenizer import load_tokenizer
 from mygpt2.train.trainer import Trainer
 from tests.data.corpus import write_jsonl, write_txt
+from tests.data.hub_data import REPO, SOURCE, fineweb_edu
+from tests.data.test_pydocs import package  # noqa: F401
+from tests.fake_hub import FakeHub
 from tests.life import harness
 from tests.life.conftest import launch  # noqa: F401
 from tests.train.test_attempt import at_step, cache, records, source, train  # noqa: F401 (fixtures)
@@ -156,3 +159,27 @@ def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, so
     assert "source lines would be read" in str(raised.value) and not harness.last_step(train.runs / "run")
     at_most = int(str(raised.value).partition("train for at most ")[2].partition(" steps")[0].replace(",", ""))
     assert 0 < at_most < 3000
+
+
+def test_the_built_in_text_a_folder_and_a_hub_dataset_go_on_after_a_kill(train, others, package, monkeypatch):  # noqa: F811
+    """The three kinds of sources there are, each read by its own means."""
+    with FakeHub({REPO: fineweb_edu()}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        mix = [
+            {"name": "built-in", "source": "pydocs", "weight": 2.0},
+            {"name": "lines", "source": str(others[0]), "weight": 1.0},
+            {"name": "edu", "source": SOURCE, "weight": 1.0, "min_score": 3.0},
+        ]
+        settings = {"data__source": "pydocs", "data__mix": mix, "data__lanes": "none", "eval__interval": 0}
+        assert train("calm", steps=8, **settings) == 0
+        with monkeypatch.context() as patch:
+            at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            assert train(steps=8, **settings) == 85
+        assert train(steps=8, **settings) == 0
+    rows = {name: records(train.runs / name, "metrics.jsonl") for name in ("calm", "run")}
+    assert [r["by_source"] for r in rows["run"]] == [r["by_source"] for r in rows["calm"]]
+    assert list(rows["run"][0]["by_source"]) == ["built-in", "lines", "edu"]
+    assert harness.weights_hash(train.runs / "run") == harness.weights_hash(train.runs / "calm")
+    manifest = read_manifest(train.runs / "run")
+    assert [part.manifest.revision is not None for part in manifest.parts] == [False, False, True]
