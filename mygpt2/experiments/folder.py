@@ -23,7 +23,7 @@ from mygpt2.files import cannot_write, read_json, replace_file, replace_json
 from mygpt2.inside import read_inside
 from mygpt2.records import number, tame, whole
 from mygpt2.run_dir.holding import held
-from mygpt2.run_dir.lines import Follower, LineWriter, parse_lines
+from mygpt2.run_dir.lines import Follower, append_durably, parse_lines
 
 FOLDER = "_experiments"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -146,14 +146,7 @@ class ExperimentDir:
     def append(self, record: Mapping[str, Any]) -> None:
         """A line more in the ledger, on the disk when this returns. Hold the folder. UserError if it cannot be."""
         try:
-            writer = LineWriter(self.ledger_file)
-            writer.append({"schema": SCHEMA, "time": time.time(), **record})
-            problem = writer.problem
-            writer.close()
-            if problem:
-                raise OSError(problem)
-            with open(self.ledger_file, "rb") as file:
-                os.fsync(file.fileno())
+            append_durably(self.ledger_file, {"schema": SCHEMA, "time": time.time(), **record})
         except OSError as error:
             raise cannot_write(self.ledger_file, error) from None
 

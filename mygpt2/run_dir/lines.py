@@ -45,11 +45,7 @@ class LineWriter:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a line. Non-finite numbers become null and mark the line with "nonfinite": true."""
-        try:
-            text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-        except ValueError:
-            text = json.dumps({**finite(record), "nonfinite": True}, allow_nan=False, separators=(",", ":"))
-        line = text.encode() + b"\n"
+        line = _line(record)
         with self._lock:
             self.lines += 1
             if len(self._pending) + len(line) > MAX_PENDING_BYTES:
@@ -74,6 +70,33 @@ class LineWriter:
                 self._flush()
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps({**finite(record), "nonfinite": True}, allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def append_durably(path: Path, record: Mapping[str, Any]) -> None:
+    """A line more, on the disk when this returns; or OSError, and nothing of it is left. For files in which every line
+    counts, also one that was torn by a full disk."""
+    descriptor = append_inside(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+        left = b"\n" * bool(torn) + _line(record)
+        try:
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 class Follower:

@@ -1,8 +1,11 @@
 """An experiment's folder: settings that never change, a ledger that only grows, looks that are always whole."""
 
+import errno
+import os
+
 import pytest
 
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 from mygpt2.experiments.folder import ExperimentDir, check_experiment, list_experiments
 from mygpt2.run_dir import list_runs
 
@@ -38,6 +41,24 @@ def test_a_line_that_a_killed_process_left_half_counts_as_a_verdict_and_swallows
     found = made.ledger()
     assert [record["verdict"] for record in found.records] == ["keep", "undecided"]
     assert found.damaged == 1 and found.records[1]["d"] is None
+
+
+def test_a_full_disk_leaves_nothing_of_a_line_as_half_a_line_would_count_as_a_verdict(made, monkeypatch):
+    made.append({"verdict": "keep"})
+    before, real, room = made.ledger_file.read_bytes(), os.write, [40]
+
+    def write(descriptor, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr("os.write", write)
+    with pytest.raises(TryAgain, match="No space left on device; free some space"):
+        made.append({"verdict": "drop", "told": "x" * 200})
+    monkeypatch.setattr("os.write", real)
+    assert made.ledger_file.read_bytes() == before and made.ledger().damaged == 0
 
 
 def test_looks_are_appended_and_the_oldest_give_way_counted(made, monkeypatch):
