@@ -35,10 +35,12 @@ from mygpt2.inside import read_inside
 from mygpt2.schedule import decay_begins
 from mygpt2.train.branching import FIXED
 
-KEYS = ("name", "base", "looks", "margin", "crossing", "budget", "protocol", "replicates", "settings", "axis")
+KEYS = ("name", "base", "looks", "margin", "crossing", "early", "budget", "protocol", "replicates", "settings", "axis")
 AXIS_KEYS = ("setting", "values", "from", "to", "arms")
 MARGIN = 0.002  # nats
 CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look and still overtake it
+EARLY = 0.3  # nats by which a lower rate may be behind before half of the run and still come out ahead
+RATES = ("optimizer.lr", "optimizer.muon_lr")
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
 SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
@@ -69,6 +71,7 @@ class Plan:
     looks: tuple[int, ...]
     margin: float
     crossing: float
+    early: float
     budget: float
     protocol: str
     replicates: int
@@ -91,6 +94,23 @@ class Plan:
             above = [arm for arm in line if self.places[arm][axis] > here[axis]]
             found |= {max(below, key=lambda arm: self.places[arm][axis])} if below else set()
             found |= {min(above, key=lambda arm: self.places[arm][axis])} if above else set()
+        return found
+
+    def margins(self, step: int, best: str | None, arms: Iterable[str]) -> dict[str, float]:
+        """Nats by which each arm has to be worse than the best at a look to be stopped.
+
+        What lies next to the best may overtake it. High rates lead early and lose late, also where looks decay them:
+        before half of the run a lower rate than the best's is given more room still.
+        """
+        arms = list(arms)
+        if best is None:
+            return dict.fromkeys(arms, self.margin)
+        near = self.beside(best, arms)
+        found = {arm: max(self.margin, self.crossing) if arm in near else self.margin for arm in arms}
+        rates = [axis for axis, each in enumerate(self.axes) if each.setting in RATES]
+        for arm in arms if 2 * step < self.steps else ():
+            if any(self.places[arm][axis] < self.places[best][axis] for axis in rates):
+                found[arm] = max(found[arm], self.early)
         return found
 
     def trunk(self, look: int) -> int:
@@ -127,12 +147,14 @@ def read_plan(data: bytes, runs: Path, name: str) -> Plan:
         raise UserError("two values of the axis are the same to three digits; space them further")
     plan = Plan(
         check_experiment(str(found.get("name", name))), base, axes, arms, places, (), _number(found, "margin", MARGIN),
-        _number(found, "crossing", CROSSING),
+        _number(found, "crossing", CROSSING), _number(found, "early", EARLY),
         _number(found, "budget", BUDGET), str(found.get("protocol", "run")),
         _whole(found, "replicates", 1, MOST_REPLICATES),
     )  # fmt: skip
-    if not 0 < plan.budget < 1 or plan.margin < 0 or plan.crossing < 0:
-        raise UserError("budget is a chance between 0 and 1, margin and crossing are differences in nats from 0 up")
+    if not 0 < plan.budget < 1 or min(plan.margin, plan.crossing, plan.early) < 0:
+        raise UserError(
+            "budget is a chance between 0 and 1; margin, crossing and early are differences in nats from 0 up"
+        )
     check_protocol(plan.protocol, base.config, runs)
     return Plan(**{**vars(plan), "looks": _looks(found.get("looks", 3), plan)})
 

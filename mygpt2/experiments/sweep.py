@@ -180,8 +180,7 @@ def _look(at_work: Sweep, number: int, step: int) -> Record:
         else:
             scored[arm] = [each for each in found if isinstance(each, Scores)]
     best = min(scored, key=lambda arm: _loss(scored[arm]), default=None)
-    near = plan.beside(best, scored) if best else set()
-    margins = {arm: max(plan.margin, plan.crossing) if arm in near else plan.margin for arm in scored}
+    margins = plan.margins(step, best, scored)
     return {
         "kind": KIND, "look": number, "of": len(plan.looks), "step": step,
         "tokens": step * plan.base.config.train.batch_tokens, "level": level, "time": time.time(),
@@ -303,7 +302,7 @@ def _head(at_work: Sweep) -> Record:
     return {
         "name": plan.name, "base": plan.base.told,
         "axes": [{"setting": axis.setting, "values": list(axis.values)} for axis in plan.axes],
-        "look_steps": list(plan.looks), "margin": plan.margin, "crossing": plan.crossing,
+        "look_steps": list(plan.looks), "margin": plan.margin, "crossing": plan.crossing, "early": plan.early,
         "budget": plan.budget, "protocol": plan.protocol,
         "replicates": plan.replicates, "decays": plan.decays, "schedule": schedule,
         "horizon_tokens": plan.steps * plan.base.config.train.batch_tokens,

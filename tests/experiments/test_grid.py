@@ -163,3 +163,20 @@ def test_a_loss_that_is_no_parabola_gets_a_wider_interval():
         optimum(values, [[scored(loss, i, noise=0.01)] for i, loss in enumerate(losses)]) for losses in (steep, round_)
     )
     assert np.log(wide.high / wide.low) > 2 * np.log(narrow.high / narrow.low)
+
+
+def test_before_half_of_the_run_a_lower_rate_is_given_room_as_high_ones_lead_early(tmp_path):
+    plan = read_plan(
+        b'base = "tiny"\nlooks = [20, 60, 100]\n[settings]\ntrain.steps = 100\n[[axis]]\nsetting = "optimizer.lr"\n'
+        b"values = [1e-4, 1e-3, 1e-2, 1e-1]\n",
+        tmp_path, "sweep",
+    )  # fmt: skip
+    low, lower, best, high = plan.arms
+    assert plan.margins(20, best, plan.arms) == {low: 0.3, lower: 0.3, best: 0.002, high: 0.05}
+    assert plan.margins(60, best, plan.arms) == {low: 0.002, lower: 0.05, best: 0.002, high: 0.05}
+    assert plan.margins(20, None, [low, high]) == {low: 0.002, high: 0.002}
+    other = read_plan(
+        b'base = "tiny"\n[[axis]]\nsetting = "optimizer.weight_decay"\nvalues = [0.01, 0.1, 1.0]\n', tmp_path, "decay"
+    )
+    first, _, last = other.arms
+    assert other.margins(1, last, other.arms)[first] == 0.002, "of another axis nobody knows which end leads early"
