@@ -24,9 +24,9 @@ export function unitWords(state, id) {
 }
 
 // What a column's values are multiplied by; null where a run's loss is not known in bits per byte.
-function scaleOf(state, series, id) {
+function scaleOf(state, series, id, source = null) {
   const { loss, scale } = state.options.panels[id];
-  return loss ? (unitOf(state) === "bits" ? series.perByte() : 1) : scale || 1;
+  return loss ? (unitOf(state) === "bits" ? series.perByte(source) : 1) : scale || 1;
 }
 
 // The width of smoothing in steps: 0 for none. "auto" goes by the longest stretch of a run in sight.
@@ -48,16 +48,48 @@ export function curves(state, id) {
   const found = [];
   for (const series of state.shown) {
     if (base && series === base) continue;
-    const curve = curveOf(state, series, id);
-    if (!curve || !curve.x.length) continue;
-    found.push(base ? difference(state, id, curve, base) : curve);
+    for (const curve of state.options.panels[id].sources ? sourceCurves(state, series, id) : [curveOf(state, series, id)]) {
+      if (curve?.x.length) found.push(base ? difference(state, id, curve, base) : curve);
+    }
   }
   return found;
 }
 
+// The sources of all shown mixtures, each name once, in their order: {name, promised}.
+export function sourcesOf(state) {
+  const found = new Map();
+  for (const series of state.series.values()) for (const source of series.sources) if (!found.has(source.name)) found.set(source.name, source);
+  return [...found.values()];
+}
+
+// One curve for each source of a run's mixture, with `source`, its name, and `place`, its place among all of them.
+function sourceCurves(state, series, id) {
+  const names = sourcesOf(state).map(({ name }) => name);
+  return names.flatMap((source, place) => {
+    const curve = columnCurve(state, series, id, `loss.${source}`, source);
+    return curve ? [{ ...curve, source, place }] : [];
+  });
+}
+
+// What a curve is called: its run, its source, or both.
+export function labelOf(state, { series, source }) {
+  if (source === undefined) return series.run;
+  return state.shown.length > 1 ? `${series.run}: ${source}` : source;
+}
+
 // The validation points that lie in a panel beside the losses of every step.
 export function pointsIn(state, id) {
+  if (state.options.panels[id].sources) return state.view.minus ? [] : state.shown.flatMap((series) => sourcePoints(state, series));
   return state.options.panels[id].points ? curves(state, state.options.panels[id].points) : [];
+}
+
+function sourcePoints(state, series) {
+  return sourcesOf(state).flatMap(({ name }, place) => {
+    const at = unitOf(state) === "bits" ? 1 : 0;
+    const evals = series.validation().filter((mark) => Number.isFinite(mark.sources?.[name]?.[at]));
+    return evals.length ? [{ series, source: name, place, points: true, smooth: null, scale: 1, steps: evals.map((mark) => mark.step),
+      x: Float64Array.from(evals, (mark) => series.xOfStep(mark.step, state.view.x)), raw: Float64Array.from(evals, (mark) => mark.sources[name][at]) }] : [];
+  });
 }
 
 // What is known of the machine while the run was at work.
@@ -73,9 +105,9 @@ function curveOf(state, series, id) {
   return state.options.panels[id].column ? columnCurve(state, series, id) : validationCurve(state, series);
 }
 
-function columnCurve(state, series, id) {
-  const { column, smooth } = state.options.panels[id];
-  const scale = scaleOf(state, series, id);
+function columnCurve(state, series, id, column = state.options.panels[id].column, source = null) {
+  const { smooth } = state.options.panels[id];
+  const scale = scaleOf(state, series, id, source);
   if (!series.columns[column] || scale === null) return null;
   const width = smooth ? smoothingWidth(state) : 0;
   const made = width > 1 ? series.smooth(column, width) : null;
@@ -100,10 +132,11 @@ function validationCurve(state, series) {
 function difference(state, id, curve, base) {
   const { series } = curve;
   const width = smoothingWidth(state);
-  const key = `minus ${base.run} ${base.version} ${id} ${state.view.x} ${width} ${unitOf(state)}`;
-  for (const other of series.made.keys()) if (other.startsWith("minus ") && other.includes(` ${id} `) && other !== key) series.made.delete(other);
+  const part = curve.source === undefined ? id : `${id}.${curve.source}`;
+  const key = `minus ${base.run} ${base.version} ${part} ${state.view.x} ${width} ${unitOf(state)}`;
+  for (const other of series.made.keys()) if (other.startsWith("minus ") && other.includes(` ${part} `) && other !== key) series.made.delete(other);
   return series.remember(key, () => {
-    const from = curveOf(state, base, id);
+    const from = curve.source === undefined ? curveOf(state, base, id) : sourceCurves(state, base, id).find(({ source }) => source === curve.source);
     const there = from ? interpolate(from.x, from.raw, curve.x) : new Float64Array(curve.x.length).fill(NaN);
     const raw = curve.raw.constructor === Float32Array ? Float64Array.from(curve.raw) : curve.raw.slice();
     for (let i = 0; i < raw.length; i++) raw[i] -= there[i];

@@ -5,7 +5,7 @@ const version = new URL(import.meta.url).search;
 const { envelope } = await import(`./chart-series.js${version}`);
 const { faint, lowerBound } = await import(`./chart-smooth.js${version}`);
 const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
-const { ACTIVE, MARGIN, colourOf, dashOf, escape, number } = await import(`./chart-look.js${version}`);
+const { ACTIVE, MARGIN, colourOf, colourOfCurve, dashOfCurve, escape, number } = await import(`./chart-look.js${version}`);
 const { areas, bandsIn } = await import(`./chart-bands.js${version}`);
 const { curves, interpolateAt, marksOf, pointsIn, referenceOf, unitOf } = await import(`./chart-curves.js${version}`);
 
@@ -74,17 +74,18 @@ function line({ state, columns, extent, logy, data }, x, y, look, more = {}) {
 }
 
 // Every step, at full strength: it is what was measured. Before it, dotted, what a resume has overwritten.
-function rawLine(drawing, { series, x, raw, smooth, points, scale }, count) {
+function rawLine(drawing, curve, count) {
   const { state, id } = drawing;
-  const { column } = state.options.panels[id];
-  const colour = colourOf(state, series.run);
-  if (points) return pointsLine(drawing, { series, x, raw });
+  const { series, x, raw, smooth, points, scale, source } = curve;
+  const column = source === undefined ? state.options.panels[id].column : `loss.${source}`;
+  const colour = colourOfCurve(state, curve);
+  if (points) return pointsLine(drawing, curve);
   for (const piece of state.view.minus ? [] : series.old) {
     const values = piece.columns[column];
     if (values) line(drawing, series.xOfOld(piece, state.view.x), scale === 1 ? values : values.map((v) => v * scale), { color: colour, width: 1, dash: "dot" }, { opacity: 0.45 });
   }
   return line(drawing, x, raw, (all) => {
-    if (!smooth) return { color: colour, width: 1.3, dash: dashOf(state, series.run) };
+    if (!smooth) return { color: colour, width: 1.3, dash: dashOfCurve(state, curve) };
     return all && count <= FEW ? { color: colour, width: 1 } : { color: faint(colour, state.theme.panel), width: 0.8 }; // a band of noise is no line
   });
 }
@@ -104,23 +105,25 @@ function cutAt({ state, id, logy, extent }, shown, { loss }) {
 
 // The smoothed line with a rim of the background's colour, which tells it from the raw one below it. The end of a run at
 // work changes with the steps to come, and is drawn as open.
-function smoothLine(drawing, { series, x, smooth, settled }) {
+function smoothLine(drawing, curve) {
   const { state } = drawing;
+  const { series, x, smooth, settled } = curve;
   const open = ACTIVE.includes(series.state) ? settled : smooth.length;
-  const color = colourOf(state, series.run);
+  const color = colourOfCurve(state, curve);
   line(drawing, x, smooth, { color: state.theme.panel, width: 3.8 }, { least: 2 });
-  for (const [from, to, dash] of [[0, open + 1, dashOf(state, series.run)], [open, smooth.length, "2px,2px"]]) {
+  for (const [from, to, dash] of [[0, open + 1, dashOfCurve(state, curve)], [open, smooth.length, "2px,2px"]]) {
     line(drawing, x.subarray(from, to), smooth.subarray(from, to), { color, width: 2, dash }, { least: 2 });
   }
 }
 
-function pointsLine(drawing, { series, x, raw }) {
+function pointsLine(drawing, curve) {
   const { state } = drawing;
-  const color = colourOf(state, series.run);
+  const { x, raw } = curve;
+  const color = colourOfCurve(state, curve);
   const [a, b] = state.range;
   const count = x.reduce((sum, value) => sum + (value >= a && value <= b), 0);
   const size = Math.min(MARKER[1], Math.max(MARKER[0], drawing.columns / (4 * count || 1)));
-  line(drawing, x, raw, { color, width: 1.2, dash: dashOf(state, series.run) }, { mode: "lines+markers",
+  line(drawing, x, raw, { color, width: 1.2, dash: dashOfCurve(state, curve) }, { mode: "lines+markers",
     marker: { color, size, symbol: "circle", line: { color: state.theme.panel, width: size > 5 ? 1.2 : 0.6 } } });
 }
 

@@ -51,9 +51,10 @@ export class Feed {
   // The loss, and what the x axis is made of.
   firstColumns() { return ["loss", ...(this.chart.options.axes[this.chart.view.x].columns || [])]; }
 
-  wantedColumns() {
+  wantedColumns(series = null) {
     const { view, options } = this.chart;
-    return [...new Set([...this.firstColumns(), ...view.panels.map((id) => options.panels[id].column).filter(Boolean)])];
+    const every = view.panels.flatMap((id) => (options.panels[id].sources ? (series?.sources || []).map(({ name }) => `loss.${name}`) : [options.panels[id].column]));
+    return [...new Set([...this.firstColumns(), ...every.filter(Boolean)])];
   }
 
   // New runs one by one with their loss first, so that curves are there early; then what is new of all; then other columns.
@@ -139,7 +140,7 @@ export class Feed {
   }
 
   async fetchColumns(series) {
-    const missing = this.wantedColumns().filter((name) => !series.columns[name]);
+    const missing = this.wantedColumns(series).filter((name) => !series.columns[name]);
     if (!series.cursor?.metrics || !series.n || !missing.length) return;
     const until = series.cursor.metrics.at;
     const beside = new Series(series.run);

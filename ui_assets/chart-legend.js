@@ -2,8 +2,8 @@
 
 const version = new URL(import.meta.url).search;
 const { duration } = await import(`./chart-axes.js${version}`);
-const { marksOf, unitOf, unitWords } = await import(`./chart-curves.js${version}`);
-const { colourOf, dashOf, number } = await import(`./chart-look.js${version}`);
+const { labelOf, marksOf, sourcesOf, unitOf, unitWords } = await import(`./chart-curves.js${version}`);
+const { colourOf, colourOfCurve, dashOf, dashOfCurve, number, sourceColour } = await import(`./chart-look.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
 const { make } = await import(`./chart-tools.js${version}`);
 
@@ -15,8 +15,7 @@ export function legend(state) {
     const without = state.view.x === "flops" && series?.flops === null ? "FLOPs n/a: its configuration or tokenizer cannot be read" : null;
     const status = series?.ghost ? `imported log, ${series.ghost}` : series?.state;
     const words = series?.problem || without || (series?.cursor ? `${status} · ${last}` : "loading");
-    const swatch = swatchOf(state, name);
-    return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatch, make("strong", {}, name), ` ${words}`);
+    return make("li", { class: series?.problem ? "wb-chart-problem" : null }, swatchOf(state, name), make("strong", {}, name), ` ${words}`);
   });
 }
 
@@ -29,9 +28,25 @@ function lossWords(state, series) {
 }
 
 function swatchOf(state, run) {
-  const swatch = make("span", { class: `wb-chart-swatch${dashOf(state, run) === "solid" ? "" : " wb-chart-dashed"}`, "aria-hidden": "true" });
-  if (state.colours.get(run)) swatch.style.setProperty("--wb-chart-colour", colourOf(state, run));
-  return swatch;
+  return swatch(state.colours.get(run) ? colourOf(state, run) : null, dashOf(state, run));
+}
+
+function swatch(colour, dash = "solid") {
+  const made = make("span", { class: `wb-chart-swatch${dash === "solid" ? "" : " wb-chart-dashed"}`, "aria-hidden": "true" });
+  if (colour) made.style.setProperty("--wb-chart-colour", colour);
+  return made;
+}
+
+const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 3 })} %`;
+
+// The sources of mixtures in their colours, with the share of the tokens that each was promised and, of every run, has had.
+export function sourceLegend(state) {
+  return sourcesOf(state).map(({ name, promised }, place) => {
+    const had = state.shown.map((series) => [series.run, series.share(name)]).filter(([, share]) => share !== null);
+    const shares = had.map(([run, share]) => `${percent(share)} had${state.shown.length > 1 ? ` in ${run}` : ""}`);
+    const words = [promised === null ? "" : `${percent(promised)} promised`, ...shares].filter(Boolean).join(", ");
+    return make("li", { title: "share of the targets; steps that a resume repeated count each time" }, swatch(sourceColour(state, place)), make("strong", {}, name), ` ${words}`);
+  });
 }
 
 // Of runs with Muon the learning rate that is drawn is that of AdamW's part; Muon's is a fixed number of times it.
@@ -49,10 +64,11 @@ export function rates(state, id) {
 export function spoken(state, id, shown) {
   const { title } = state.options.panels[id];
   const unit = unitWords(state, id);
-  const values = shown.map(({ series, raw }) => {
+  const values = shown.map((curve) => {
+    const { raw } = curve;
     let at = raw.length - 1;
     while (at > 0 && !Number.isFinite(raw[at])) at--;
-    return `${series.run} ${number(raw[at])}`;
+    return `${labelOf(state, curve)} ${number(raw[at])}`;
   });
   return `${title}${unit ? ` in ${unit}` : ""}: ${values.length ? values.join("; ") : "no values yet"}`;
 }
@@ -67,15 +83,16 @@ export function xWords(kind, value) {
 // validation points beside it.
 export function reading(state, shown, x, near, beside = []) {
   const rows = [];
-  for (const { series, x: xs, steps, raw, smooth } of shown) {
+  for (const curve of shown) {
+    const { series, x: xs, steps, raw, smooth } = curve;
     const at = nearest(xs, x);
     if (at < 0) continue;
     const place = xWords(state.view.x, xs[at]);
-    rows.push({ series, at, step: steps[at], place, value: raw[at], words: number(raw[at]) + (smooth ? ` (${number(smooth[at])})` : "") });
+    rows.push({ curve, series, at, step: steps[at], place, value: raw[at], words: number(raw[at]) + (smooth ? ` (${number(smooth[at])})` : "") });
   }
-  const points = beside.flatMap(({ series, x: xs, steps, raw }) => {
-    const at = nearest(xs, x);
-    return at >= 0 && Math.abs(xs[at] - x) <= near ? [`${series.run}: validation ${number(raw[at])} at step ${steps[at].toLocaleString("en")}`] : [];
+  const points = beside.flatMap((curve) => {
+    const { x: xs, steps, raw } = curve, at = nearest(xs, x);
+    return at >= 0 && Math.abs(xs[at] - x) <= near ? [`${labelOf(state, curve)}: validation ${number(raw[at])} at step ${steps[at].toLocaleString("en")}`] : [];
   });
   const marks = state.shown.flatMap((series) => marksOf(state, series).filter((mark) => Math.abs(mark.x - x) <= near)
     .slice(0, 3).map((mark) => `${series.run}: ${mark.kind === "alert" ? "alert: " : ""}${mark.text} at step ${mark.step.toLocaleString("en")}`));
@@ -88,8 +105,8 @@ export function tip(state, { rows, marks }, picked = null) {
   return [
     make("p", {}, rows.length ? `${rows[0].place}${rows.some((row) => row.words.includes("(")) ? ": value (smoothed)" : ""}` : ""),
     ...rows.map((row) => {
-      const swatch = swatchOf(state, row.series.run);
-      return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, swatch, `${row.series.run} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
+      const mark = swatch(colourOfCurve(state, row.curve), dashOfCurve(state, row.curve));
+      return make("p", { class: rows.length > 1 && row === picked ? "wb-chart-picked" : null }, mark, `${labelOf(state, row.curve)} `, make("b", {}, row.words), same ? "" : ` at ${row.place}`);
     }),
     ...marks.map((text) => make("p", { class: "wb-chart-mark" }, text)),
     ...(picked && state.options.url ? [make("p", { class: "wb-chart-hint" }, `Click: the text of ${rows.length > 1 ? `${picked.series.run}'s ` : ""}step ${picked.step.toLocaleString("en")}`)] : []),

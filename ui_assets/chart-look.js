@@ -27,6 +27,11 @@ export function colourOf(state, run) {
   return state.theme.runs[(state.colours.get(run) || 1) - 1];
 }
 
+// A source of a mixture has the colour of its place in it, on every page.
+export function sourceColour(state, place) {
+  return state.theme.runs[place % state.theme.runs.length];
+}
+
 const DASHES = ["solid", "7px,3px", "2px,3px"];
 const GHOST = "1px,4px"; // an imported log
 
@@ -36,6 +41,16 @@ export function dashOf(state, run) {
   if (state.series?.get(run)?.ghost) return GHOST;
   const same = runs.slice(0, runs.indexOf(run)).filter((other) => state.colours.get(other) === state.colours.get(run));
   return DASHES[Math.min(same.length, DASHES.length - 1)];
+}
+
+// A curve's colour and dash: the run's, or of a source's curve that source's, dashed by its run where several are shown.
+export function colourOfCurve(state, { series, place }) {
+  return place === undefined ? colourOf(state, series.run) : sourceColour(state, place);
+}
+
+export function dashOfCurve(state, { series, place }) {
+  if (place === undefined) return dashOf(state, series.run);
+  return DASHES[Math.min(state.view.runs.indexOf(series.run), DASHES.length - 1)];
 }
 
 // Plotly reads a little HTML in its texts.

@@ -104,6 +104,8 @@ export class Series {
     this.old = []; // {step, tokens, columns, after}: `after` rows of this series came before it
     this.attempts = []; // {attempt, step, last}: its first step and, once another followed, its last
     this.marks = [];
+    this.sources = []; // of a mixture: {name, promised}, the share of the tokens
+    this.had = {}; // targets by source, of the columns that were fetched
     this.version = (this.version || 0) + 1;
     this.made = new Map(); // curves made of the columns, by what they are
   }
@@ -118,6 +120,8 @@ export class Series {
     this.hosts = reply.hosts || this.hosts; // what is known of the machine; in the first reply
     this.cursor = reply.cursor;
     if (reply.marks) this.marks.push(...reply.marks);
+    for (const source of reply.sources || []) if (!this.sources.some(({ name }) => name === source.name)) this.sources.push(source);
+    for (const [name, count] of Object.entries(reply.had || {})) this.had[name] = (this.had[name] || 0) + count;
     if (reply.rows) this.append(reply);
     if (reply.rows || reply.marks || reply.replaced) this.version++;
     return Boolean(reply.rows || reply.marks || reply.replaced);
@@ -183,6 +187,7 @@ export class Series {
       this.columns[name] = column;
       this.old.forEach((piece, i) => { if (other.old[i]) piece.columns[name] = other.old[i].columns[name]; });
     }
+    Object.assign(this.had, other.had);
     this.made.clear();
     this.version++;
   }
@@ -213,10 +218,17 @@ export class Series {
   }
 
   // What a loss in nats per token is multiplied by to be in bits per byte: by its held-out text's bytes per token, as the
-  // last validation counted them. null before that.
-  perByte() {
-    const mark = this.validation().filter((one) => one.bits > 0 && one.value > 0).pop();
-    return mark ? mark.bits / mark.value : null;
+  // last validation counted them. null before that. `source`: of that one's held-out text.
+  perByte(source = null) {
+    const of = (mark) => (source === null ? [mark.value, mark.bits] : mark.sources?.[source] || []);
+    const found = this.validation().map(of).filter(([value, bits]) => bits > 0 && value > 0).pop();
+    return found ? found[1] / found[0] : null;
+  }
+
+  // The share of the targets that a source of a mixture has had, null before that is known.
+  share(source) {
+    const all = Object.values(this.had).reduce((sum, count) => sum + count, 0);
+    return all > 0 && source in this.had ? this.had[source] / all : null;
   }
 
   // A column smoothed over `width` steps: {y, settled}, of which more points cannot change the first `settled` values.

@@ -1,7 +1,7 @@
 // The chart's own controls: one line, and a menu for what is rarely used. Plain HTML with labels; no round trip.
 
 const version = new URL(import.meta.url).search;
-const { unitOf, UNITS } = await import(`./chart-curves.js${version}`);
+const { sourcesOf, unitOf, UNITS } = await import(`./chart-curves.js${version}`);
 const { number } = await import(`./chart-look.js${version}`);
 const { WIDTHS } = await import(`./chart-smooth.js${version}`);
 
@@ -84,7 +84,10 @@ export function toolbar(options, change, act) {
     smoothText.textContent = smoothWords(view.smooth, width).replace(/^auto \((.*)\)$/, "$1");
     for (const [name, control] of Object.entries(flags)) control.input.checked = view[name];
     flags.band.element.hidden = !state.shown.some((series) => series.band);
-    for (const panel of panels) panel.input.checked = view.panels.includes(panel.input.value);
+    for (const panel of panels) {
+      panel.input.checked = view.panels.includes(panel.input.value);
+      panel.element.hidden = Boolean(options.panels[panel.input.value].sources) && !sourcesOf(state).length;
+    }
     unit.dataset.auto = unitOf({ ...state, shown: state.shown, series: state.series, view: { ...view, unit: "auto" } });
     unit.value = unitOf(state);
     const names = ["", ...view.runs];

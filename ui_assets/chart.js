@@ -9,7 +9,7 @@ const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wh
 const { alike, copied, figure, markKey } = await import(`./chart-draw.js${version}`);
 const { ACTIVE, number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
-const { legend, rates, spoken } = await import(`./chart-legend.js${version}`);
+const { legend, rates, sourceLegend, spoken } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
 const { Spikes } = await import(`./chart-spikes.js${version}`);
 const { Bands } = await import(`./chart-bands.js${version}`);
@@ -89,16 +89,17 @@ class Chart {
   }
 
   buildPanel(id) {
-    const { title, height, points } = this.options.panels[id];
+    const { title, height, points, sources } = this.options.panels[id];
     const plot = make("div", { class: "wb-chart-plot" });
     const line = make("div", { class: "wb-chart-line", hidden: true });
     const box = make("div", { class: "wb-chart-tip", hidden: true });
     const none = make("p", { class: "wb-chart-none" }, "Loading …");
     const [minus, unit, key] = [make("span"), make("span"), make("span", { class: "wb-chart-key" })];
+    const named = sources ? [make("ul", { class: "wb-chart-runs wb-chart-sources", "aria-label": "Sources" })] : [];
     const figureElement = make("figure", { class: `wb-chart-panel wb-chart-panel-${id}`, tabindex: 0, role: "group" },
-      make("figcaption", {}, title, minus, unit, key, ...(points ? [this.spikes.element, this.yardstick.element] : [])), make("div", { class: "wb-chart-stage" }, plot, none, line, box));
+      make("figcaption", {}, title, minus, unit, key, ...(points ? [this.spikes.element, this.yardstick.element] : [])), ...named, make("div", { class: "wb-chart-stage" }, plot, none, line, box));
     plot.style.height = `${height || HEIGHT}px`;
-    const panel = { id, plot, none, minus, absent: `No ${title.toLowerCase()} yet.`, unit, key, line, box, element: figureElement, drawn: null };
+    const panel = { id, plot, none, minus, absent: `No ${title.toLowerCase()} yet.`, unit, key, line, box, named: named[0], element: figureElement, drawn: null };
     this.cursor.watch(panel);
     this.panels.set(id, panel);
     this.grid.append(figureElement);
@@ -236,14 +237,16 @@ class Chart {
 
   // Whether a run's first points are still on their way; columns come after the loss, and the machine's last.
   loading(id) {
-    const { column, host } = this.options.panels[id];
+    const { column, host, sources } = this.options.panels[id];
+    const missing = (series) => (sources ? series.sources.some(({ name }) => !series.columns[`loss.${name}`]) : column && !series.columns[column]);
     return this.expecting || [...this.series.values()].some((series) => !series.problem
-      && (!series.cursor || (column && series.n > 0 && !series.columns[column]) || (host && series.n > 0 && series.hostOf === undefined)));
+      && (!series.cursor || (series.n > 0 && missing(series)) || (host && series.n > 0 && series.hostOf === undefined)));
   }
 
   // Whether a panel of the machine is shown: known before its values are, so that nothing below it moves when they come.
   hosted(id) {
-    const { host } = this.options.panels[id];
+    const { host, sources } = this.options.panels[id];
+    if (sources) return [...this.series.values()].some((series) => series.sources.length > 0);
     const expected = (series) => (series.cursor && !ACTIVE.includes(series.state) ? series.hosts : this.options.hosts)?.includes(host);
     return !host || (this.expecting && this.options.hosts.includes(host)) || [...this.series.values()].some(expected) || curves(this, id).length > 0;
   }
@@ -271,14 +274,15 @@ class Chart {
     const { asked } = this;
     for (const panel of this.panels.values()) {
       if (this.asked !== asked) return; // another view is wanted: from the first panel on, and not after the last
-      const { host } = this.options.panels[panel.id];
-      if (host) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.hosted(panel.id);
+      const { host, sources } = this.options.panels[panel.id];
+      if (host || sources) panel.element.hidden = !this.view.panels.includes(panel.id) || !this.hosted(panel.id);
       if (panel.element.hidden || !this.view.runs.length) continue;
       if (this.cursor.held) { this.stale = true; return; }
       const { data, layout, cut } = figure(this, panel.id, panel.plot.clientWidth, panel.plot.clientHeight);
       panel.none.hidden = data.length > 0;
       panel.none.textContent = this.loading(panel.id) ? "Loading …" : panel.absent;
       this.caption(panel, width, cut);
+      panel.named?.replaceChildren(...sourceLegend(this));
       if (!data.length && !panel.drawn) continue;
       if (panel.drawn && alike(panel.drawn, { data, layout })) continue;
       const seen = copied({ data, layout }); // plotly writes into what it is given
@@ -295,11 +299,11 @@ class Chart {
 
   // What a panel shows: its unit, and of what its lines and points are.
   caption(panel, width, cut) {
-    const { points, smooth } = this.options.panels[panel.id];
+    const { points, smooth, sources } = this.options.panels[panel.id];
     panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
     panel.unit.textContent = unitWords(this, panel.id);
-    if (!points) { panel.key.title = panel.key.textContent = rates(this, panel.id); return; }
-    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...markKey(this),
+    if (!points && !sources) { panel.key.title = panel.key.textContent = rates(this, panel.id); return; }
+    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...(points ? markKey(this) : []),
       cut ? "the first steps lie above" : ""];
     panel.key.textContent = parts.filter(Boolean).join(" · ");
   }

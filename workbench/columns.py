@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ from mygpt2.run_dir import RunDir, list_runs
 from mygpt2.run_dir.lines import HEAD_BYTES, Cursor, news
 from mygpt2.run_dir.metrics import Rows, parse_rows, parse_text
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without the losses by source
 DIRECT_BYTES = 4 << 20  # a rest of this size is parsed at every look: 14,000 steps, some 20 ms
 AHEAD_BYTES = 16 << 20  # a file that has grown by so much is looked after before anybody asks
 PIECE_BYTES = 64 << 20  # parsed at once
@@ -264,7 +265,7 @@ def _grown(stored: Stored, run: RunDir) -> Stored:
 
 
 def _is_plain(name: str) -> bool:
-    return name.replace("_", "").isalnum() and name.isascii() and len(name) <= 64
+    return re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,95}", name, re.ASCII) is not None
 
 
 def _append(path: Path, before: int, values: NDArray[Any], kind: str) -> None:

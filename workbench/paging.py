@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from mygpt2.inside import open_inside
 from mygpt2.records import checked, tame
-from mygpt2.run_dir import RunDir
+from mygpt2.run_dir import RunDir, by_source
+from mygpt2.run_dir.by_source import BY_SOURCE
 from mygpt2.run_dir.metrics import is_row
 from mygpt2.run_dir.writer import METRIC_KEYS
 
@@ -169,4 +170,5 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row with every quantity, null where nobody wrote it or what stands there is no number."""
     known = checked(tame(row))
     numbers = {key: value for key, value in known.items() if value is None or isinstance(value, int | float | str)}
-    return dict.fromkeys((*METRIC_KEYS, "time")) | numbers
+    of_sources = by_source.plain(known.get(BY_SOURCE))
+    return dict.fromkeys((*METRIC_KEYS, "time")) | numbers | ({BY_SOURCE: of_sources} if of_sources else {})

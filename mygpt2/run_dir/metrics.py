@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mygpt2.records import MOST_EXACT, is_number, whole
+from mygpt2.run_dir import by_source
+from mygpt2.run_dir.by_source import BY_SOURCE, arrow_type, source_of
 from mygpt2.run_dir.lines import parse_lines, portions, read_records
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.run_dir.writer import METRIC_KEYS
@@ -119,7 +121,9 @@ def _parse_block(data: bytes, lines: int, columns: Sequence[str] | None) -> Rows
     from pyarrow import json
 
     known = VALUES if columns is None else columns
-    schema = pa.schema([("step", pa.int64()), ("attempt", pa.int64()), *((name, pa.float64()) for name in known)])
+    plain = [(name, pa.float64()) for name in known if source_of(name) is None]
+    nested = [] if len(plain) == len(known) else [(BY_SOURCE, arrow_type(known))]
+    schema = pa.schema([("step", pa.int64()), ("attempt", pa.int64()), *plain, *nested])
     try:
         table = json.read_json(
             pa.BufferReader(data),
@@ -130,8 +134,14 @@ def _parse_block(data: bytes, lines: int, columns: Sequence[str] | None) -> Rows
         )
         if len(table) != lines or table["step"].null_count or table["attempt"].null_count:
             return None
-        names = [name for name in table.column_names if name not in ("step", "attempt")][:MOST_COLUMNS]
+        names = [name for name in table.column_names if name not in ("step", "attempt", BY_SOURCE)][:MOST_COLUMNS]
         values = {name: _of_arrow(table[name], pa) for name in names}
+        if BY_SOURCE in table.column_names:
+            of_sources = by_source.of_arrow(table[BY_SOURCE])
+            if of_sources is None:
+                return None
+            wanted = list(of_sources)[: MOST_COLUMNS - len(values)] if columns is None else columns
+            values |= {name: of_sources[name] for name in wanted if name in of_sources}
     except pa.ArrowException:
         return None
     step, attempt = table["step"].to_numpy(), table["attempt"].to_numpy()
@@ -154,10 +164,12 @@ def _of_arrow(column: Any, pa: Any) -> NDArray[np.float64]:
 def _parse_each(lines: Sequence[bytes], columns: Sequence[str] | None) -> Rows:
     records = [row for row in parse_lines(list(lines))[0] if is_row(row)]
     if columns is None:
-        found = dict.fromkeys(VALUES) | {key: None for row in records for key in row}
-        columns = [key for key in found if key not in ("step", "attempt")][:MOST_COLUMNS]
+        found = dict.fromkeys(VALUES) | {key: None for row in records for key in row} | by_source.names_in(records)
+        columns = [key for key in found if key not in ("step", "attempt", BY_SOURCE)][:MOST_COLUMNS]
     step, attempt = (np.array([row[key] for row in records], dtype=np.int64) for key in ("step", "attempt"))
-    values = {name: _floats([row.get(name) for row in records]) for name in columns}
+    nested = [name for name in columns if source_of(name) is not None]
+    values = {name: _floats([row.get(name) for row in records]) for name in columns if name not in nested}
+    values |= by_source.columns_of(nested, records)
     return Rows(step, attempt, values, len(lines) - len(records))
 
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
-const { cautions, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
+const { cautions, curves, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
 const { alike, copied, figure, markKey } = await import("../../ui_assets/chart-draw.js");
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
@@ -186,4 +186,53 @@ test("a band lies behind the curves of the losses, can be turned off, and goes w
   assert.equal(area({ x: "tokens" })[0].x[3], 140 * 512, "also where the run has not come to yet");
   assert.equal(area({ unit: "bits" }).length, 0, "without a validation there are no bits per byte");
   assert.match(markKey(chart([one])).join(), /99% band of 5 runs/);
+});
+
+// A mixture's losses by source.
+
+const MIXED = { ...options, panels: { ...options.panels, sources: { title: "Loss by source", loss: true, log: true, smooth: true, sources: true } } };
+
+function mixed(name, losses, sources = Object.keys(losses)) {
+  const series = run(name, falling(10));
+  const columns = Object.fromEntries(Object.entries(losses).map(([source, values]) => [`loss.${source}`, base64(values)]));
+  const beside = new Series(name);
+  beside.take({ run: name, state: "finished", rows: 10, steps: [[1, 10, 1]], tokens: [[512, 10, 512]], attempts: [[0, 1]], resets: [], columns, cursor: {},
+    had: Object.fromEntries(Object.keys(losses).map((source, i) => [source, [300, 100][i]])), marks: [
+      { kind: "eval", step: 5, attempt: 1, value: 3, bits: 1.5, sources: { docs: [2, 0.5], code: [4, null] } }] });
+  series.take({ rows: 0, cursor: {}, sources: sources.map((source) => ({ name: source, promised: 0.5 })), marks: beside.marks });
+  series.adopt(beside);
+  return series;
+}
+
+const many = (shown, view) => ({ ...chart(shown, view), options: MIXED, get range() { return this.view.range || wholeRange(this); } });
+
+test("each source of a mixture is a curve in the colour of its place, with its validation points", () => {
+  const state = many([mixed("a", { docs: falling(10), code: Array(10).fill(1) }), run("plain", falling(10))]);
+  const found = curves(state, "sources");
+  assert.deepEqual(found.map(({ series, source, place }) => [series.run, source, place]), [["a", "docs", 0], ["a", "code", 1]]);
+  const { data } = figure(state, "sources", 800, 300);
+  const lines = data.filter(({ mode }) => mode === "lines"), points = data.filter(({ mode }) => mode === "lines+markers");
+  assert.deepEqual(lines.map(({ line }) => line.color), LOOKS[0].runs.slice(0, 2));
+  assert.deepEqual(points.map(({ y, marker }) => [y[0], marker.color]), [[2, LOOKS[0].runs[0]], [4, LOOKS[0].runs[1]]]);
+  assert.equal(curves(many([run("plain", falling(10))]), "sources").length, 0);
+});
+
+test("a source has one colour in all runs, which differ in their dashes", () => {
+  const state = many([mixed("a", { docs: falling(10), code: falling(10) }), mixed("b", { code: falling(10), web: falling(10) })]);
+  const lines = figure(state, "sources", 800, 300).data.filter(({ mode }) => mode === "lines");
+  const [first, second, third] = LOOKS[0].runs;
+  assert.deepEqual(lines.map(({ line }) => [line.color, line.dash]), [[first, "solid"], [second, "solid"], [second, "7px,3px"], [third, "7px,3px"]]);
+});
+
+test("a source's loss in bits goes by that source's own bytes, and its share by the targets it had", () => {
+  const series = mixed("a", { docs: Array(10).fill(8), code: Array(10).fill(4) });
+  const [docs, ...rest] = curves(many([series], { unit: "bits" }), "sources");
+  assert.equal(docs.raw[0], 2); // 0.5 / 2 bits a nat
+  assert.equal(rest.length, 0, "of code no bits are known");
+  assert.deepEqual([series.share("docs"), series.share("code"), series.share("web")], [0.75, 0.25, null]);
+});
+
+test("A minus B compares source with source", () => {
+  const state = many([mixed("a", { docs: Array(10).fill(5), code: Array(10).fill(3) }), mixed("b", { code: Array(10).fill(1), docs: Array(10).fill(4) })], { minus: "b" });
+  assert.deepEqual(curves(state, "sources").map(({ source, raw }) => [source, raw[3]]), [["docs", 1], ["code", 2]]);
 });

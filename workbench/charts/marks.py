@@ -20,8 +20,8 @@ def marks(lines: list[bytes]) -> list[dict[str, Any]]:
     """Marks from complete lines of events.jsonl.
 
     Each has kind (eval, passed, save, alert), attempt and step; a step of None is the attempt's newest. eval: value in
-    nats per token, bits per byte, the number of documents, text the hash of the tokens, and yardstick {of, loss} where
-    the run knows the other model's loss on the same tokens.
+    nats per token, bits per byte, the number of documents, text the hash of the tokens, yardstick {of, loss} where the
+    run knows the other model's loss on the same tokens, and of a mixture sources {name: [nats per token, bits]}.
     """
     found = [_mark(record) for record in parse_lines(lines)[0]]
     return [mark for mark in found if mark]
@@ -50,7 +50,9 @@ def _mark(record: dict[str, Any]) -> dict[str, Any] | None:
         yardstick = _yardstick(record.get("yardstick"))
         text = str(record.get("token_sha256") or "")[:12]
         measured = {"value": record["loss"], "bits": _bits(record), "documents": _step(record.get("documents"))}
-        return {**mark, **measured, "text": text, **({"yardstick": yardstick} if yardstick else {})}
+        sources = _sources(record.get("by_source"))
+        more = {"yardstick": yardstick} if yardstick else {}
+        return {**mark, **measured, "text": text, **more, **({"sources": sources} if sources else {})}
     if kind == "save":
         return mark
     if kind == "alert":
@@ -66,6 +68,12 @@ def _yardstick(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not _is_loss(value.get("loss")):
         return None
     return {"of": str(value.get("of") or "yardstick")[:80], "loss": value["loss"]}
+
+
+def _sources(value: Any) -> dict[str, list[float | None]]:
+    found = value.items() if isinstance(value, dict) else ()
+    each = {str(name): one for name, one in found if isinstance(one, dict) and _is_loss(one.get("loss"))}
+    return {name: [one["loss"], _bits(one)] for name, one in each.items()}
 
 
 def _bits(record: dict[str, Any]) -> float | None:

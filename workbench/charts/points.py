@@ -10,13 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mygpt2.config.mix import MOST_SOURCES
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, state_of
+from mygpt2.run_dir.by_source import TARGETS
 from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import resets
 from workbench.charts.host import hosts_of
 from workbench.charts.marks import alert_marks, marks
+from workbench.charts.sources import column_source, had, sources_of
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
 from workbench.columns import fresh
@@ -57,6 +60,9 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     attempts            [[row, attempt]] where another attempt begins
     resets              [[row, step]]: before this row, forget (or dim) the rows from this step on
     columns             float32 as base64 by name, None for nothing but nulls
+    sources             where another attempt begins, the sources of a mixture, see `sources.sources_of`; their columns
+                        are loss.NAME
+    had                 targets by source of these rows, where such columns are asked for
     marks               see `marks.marks`
     hosts               in the first reply: what is known of the machine at that time, see `host.hosts_of`
     replaced            true when the file is another one: forget everything
@@ -65,7 +71,9 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     """
     request = request if isinstance(request, Mapping) else {}
     wants, names = request.get("wants"), request.get("columns")
-    columns = [name for name in COLUMNS if isinstance(names, list) and name in names]
+    names = names if isinstance(names, list) else []
+    columns = [name for name in COLUMNS if name in names]
+    columns += [name for name in dict.fromkeys(map(str, names)) if column_source(name) is not None][:MOST_SOURCES]
     wants = [want for want in wants if isinstance(want, Mapping)] if isinstance(wants, list) else []
     return [_reply(context, want, columns) for want in wants[:MAX_RUNS]]
 
@@ -97,7 +105,8 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
     cursor = want.get("cursor")
     cursor = cursor if isinstance(cursor, Mapping) else {}
     until = want.get("until") if type(want.get("until")) is int else None
-    metrics = fresh(run, Cursor.of(cursor.get("metrics")), [*columns, "tokens"], until=until)
+    targets = [f"{TARGETS}{source}" for source in map(column_source, columns) if source is not None]
+    metrics = fresh(run, Cursor.of(cursor.get("metrics")), [*columns, *targets, "tokens"], until=until)
     before = {} if metrics.replaced or not cursor else cursor
     rows = metrics.rows
     last = {
@@ -118,6 +127,10 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
             "resets": resets(rows.step, _int(before.get("step"))),
             "columns": {name: packed(rows.values[name]) for name in columns},
         }
+        if targets:
+            reply["had"] = had(rows)
+        if reply["attempts"]:
+            reply["sources"] = sources_of(run)
     if until is None:
         _add_marks(reply, context, run, before)
     if not cursor:

@@ -13,10 +13,12 @@ UNITS = ("auto", "nats", "bits")  # of losses: auto is bits per byte where the r
 LOSS = {"loss": True, "log": True}
 # What a chart can show; the browser is given these tables. A panel of the column of a metric needs no more than a line.
 # points: the panel whose points lie in this one too. scale: what values are multiplied by. host: of the machine
-# and not of the run, see host.py; not shown where nothing is known. more: not shown at first.
+# and not of the run, see host.py; not shown where nothing is known. sources: a curve for each source of a mixture, not
+# shown without one, see sources.py. more: not shown at first.
 PANELS: Mapping[str, Mapping[str, Any]] = {
     "loss": {**LOSS, "title": "Loss", "column": "loss", "smooth": True, "marks": True, "points": "validation",
              "height": 340},
+    "sources": {**LOSS, "title": "Loss by source", "sources": True, "smooth": True, "height": 300},
     "validation": {**LOSS, "title": "Validation loss", "more": True},
     "lr": {"title": "Learning rate", "column": "lr", "exponent": "e"},
     "grad_norm": {"title": "Gradient norm", "column": "grad_norm", "smooth": True, "log": True},
