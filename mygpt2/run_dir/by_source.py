@@ -79,7 +79,7 @@ def _mean(total: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[n
 
 
 def _cell(value: Any, column: str) -> float:
-    pair = value.get(source_of(column)) if isinstance(value, Mapping) else None
+    pair: Any = value.get(source_of(column)) if isinstance(value, Mapping) else None
     if not _is_pair(pair):
         return np.nan
     total, targets = pair
