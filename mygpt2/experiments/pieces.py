@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt2.config import RunConfig
+from mygpt2.errors import EXIT_TRY_AGAIN
 from mygpt2.failures import NONFINITE
 from mygpt2.launch.request import DEFAULT_PRESET
 from mygpt2.run_dir.liveness import state_of
@@ -31,17 +32,19 @@ class Piece:
 
     def done(self, found: Outcome) -> bool:
         """Whether running it again would change nothing."""
-        return found.over or (found.state == "stopped" and found.step >= self.steps)
+        return found.over or (found.state == "stopped" and found.step >= self.steps and not found.unsaved)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands: `state` as `run_dir.liveness` says it, or `missing`."""
+    """How a run stands: `state` as `run_dir.liveness` says it, or `missing`; `unsaved` where it ended for a disk that
+    did not take its last step."""
 
     run: str
     state: str
     step: int = 0
     reason: str = ""
+    unsaved: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -61,4 +64,5 @@ def outcome(runs: Path, name: str) -> Outcome:
         return Outcome(name, "missing")
     state = state_of(run)
     step = (state.exit or {}).get("step") or state.status.get("step") or 0
-    return Outcome(name, state.state, step, state.reason or str(state.status.get("message") or ""))
+    unsaved = (state.exit or {}).get("code") == EXIT_TRY_AGAIN
+    return Outcome(name, state.state, step, state.reason or str(state.status.get("message") or ""), unsaved)

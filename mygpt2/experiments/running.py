@@ -21,7 +21,7 @@ from typing import Any
 from mygpt2.cli import EXIT_INTERRUPTED
 from mygpt2.config import load_config, without_fork
 from mygpt2.config.words import words_of
-from mygpt2.errors import EXIT_STOPPED, UserError, word
+from mygpt2.errors import EXIT_STOPPED, TryAgain, UserError, word
 from mygpt2.experiments.arms import changes, changes_words, seeds_of
 from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
@@ -84,7 +84,7 @@ def run_missing(
         if found.diverged and each:
             say(f"{piece.run} diverged after step {found.step}: {found.reason.removeprefix(NONFINITE)}")
         if not piece.done(found):
-            raise UserError(_why(found, runs))
+            raise (TryAgain if found.unsaved else UserError)(_why(found, runs))
     return {piece.run: outcome(runs, piece.run) for piece in pieces}
 
 

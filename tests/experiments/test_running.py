@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mygpt2.config import load_config, to_toml
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 from mygpt2.experiments.cost import beside_steps, cost, spent
 from mygpt2.experiments.pieces import Outcome, Piece, outcome
 from mygpt2.experiments.queueing import in_queue, owned, put
@@ -133,6 +133,21 @@ def test_a_piece_until_a_step_is_done_there_and_asks_for_no_more(tmp_path):
         (12, "lost", False),
     ):
         assert piece.done(Outcome("e.v.1", state, step)) == done
+
+
+def test_a_last_step_that_a_full_disk_did_not_take_is_trained_again_once_there_is_room(tmp_path, monkeypatch):
+    piece, asked = Piece("e.v.1", tiny("--train.steps", "7")), []
+    full = "the checkpoint of step 7 could not be saved (not enough space on the disk)"
+    begun(tmp_path, piece.run, piece.config, state="stopped", code=75, reason=full)
+
+    def call(words, watch):
+        asked.append(words)
+        return 75, full
+
+    monkeypatch.setattr("mygpt2.experiments.running.call", call)
+    with pytest.raises(TryAgain, match="stopped at step 7: the checkpoint of step 7 could not be saved"):
+        run_missing([piece], tmp_path, say=lambda _: None)
+    assert len(asked) == 1 and "train" in asked[0]
 
 
 def test_a_run_in_a_queue_that_nobody_serves_is_told_and_not_waited_for(tmp_path, monkeypatch):
