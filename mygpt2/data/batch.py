@@ -138,12 +138,20 @@ def mean_epoch(progress: np.ndarray) -> float:
 
 
 def loader_state(
-    fingerprint: dict[str, Any], cursor: np.ndarray, quarantine: Sequence[int], before: Sequence[Any] = ()
+    fingerprint: dict[str, Any],
+    cursor: np.ndarray,
+    quarantine: Sequence[int],
+    before: Sequence[Any] = (),
+    epochs: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks. `cursor` is that of all lanes,
-    `before` what was read in other mixtures, each a state of its own."""
+    """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks.
+
+    `cursor` is that of all lanes, `before` what was read in other mixtures, each a state of its own, `epochs` how often
+    each source was gone through.
+    """
     return {
         **({"before": list(before)} if before else {}),
+        **({"epochs": list(epochs)} if len(epochs) > 1 else {}),
         "schema": SCHEMA,
         "fingerprint": dict(fingerprint),
         "cursor": np.asarray(cursor, np.int64).tolist(),

@@ -27,13 +27,8 @@ class OfSource:
     promised: float  # share of the tokens in the present order
     had: float  # share of all tokens trained on
     tokens: int  # targets
+    epochs: float  # passes over the source
     read: Coverage | None
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the source."""
-        epochs = self.read.lane_epochs if self.read else []
-        return harmonic_mean(epochs) if epochs and min(epochs) > 0 else 0.0
 
     @property
     def unique_tokens(self) -> int:
@@ -141,8 +136,11 @@ def _of_mixture(state: Mapping[str, Any], mixture: Mixture) -> Coverage:
             "quarantine": [block - part.first for block in state["quarantine"] if block in blocks],
         }
         count = tokens.pop(part.name, 0)
-        found.append(OfSource(part.name, part.share, count / total, count, coverage(own, part.manifest)))
-    found += [OfSource(name, 0.0, count / total, count, None) for name, count in sorted(tokens.items())]
+        read = coverage(own, part.manifest)
+        known = state.get("epochs", ())
+        epochs = known[number] if number < len(known) else harmonic_mean(read.lane_epochs or [0.0])
+        found.append(OfSource(part.name, part.share, count / total, count, epochs, read))
+    found += [OfSource(name, 0.0, count / total, count, 0.0, None) for name, count in sorted(tokens.items())]
     parts = [source.read for source in found if source.read]
     unique, repeated = ([getattr(p, key) for p in parts] for key in ("unique_documents", "repeated_documents"))
     return Coverage(

@@ -15,14 +15,23 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mygpt2.config.data import DataConfig
-from mygpt2.data.batch import CURSOR, EPOCH_UNITS, Batch, earlier, fingerprint_of, mean_epoch, starting_point
+from mygpt2.data.batch import (
+    CURSOR,
+    EPOCH_UNITS,
+    Batch,
+    earlier,
+    fingerprint_of,
+    loader_state,
+    mean_epoch,
+    starting_point,
+)
 from mygpt2.data.blocks import BlockPool
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks
@@ -161,13 +170,21 @@ class Loader:
             own[:, :cut], own[:, cut:] = batch.cursor, batch.progress * EPOCH_UNITS
         return full
 
-    def read_places(self, places: np.ndarray) -> tuple[np.ndarray, float]:
-        """(the cursor (V, 5 S) of all lanes, how often what is trained on was gone through), from the sum of all ranks'
-        `places`. Of a mixture that is the mean of its sources' epochs by their shares."""
+    def read_places(self, places: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        """(the cursor (V, 5 S) of all lanes, how often each source was gone through), from the sum of all ranks'
+        `places`."""
         cut = len(self.parts) * CURSOR
         found = places.reshape(self.lanes, -1)
-        epochs = [mean_epoch(progress / EPOCH_UNITS) for progress in found[:, cut:].T]
-        return found[:, :cut], sum(part.share * epoch for part, epoch in zip(self.parts, epochs, strict=True))
+        return found[:, :cut], [mean_epoch(progress / EPOCH_UNITS) for progress in found[:, cut:].T]
+
+    def epoch(self, epochs: Sequence[float]) -> float:
+        """How often what is trained on was gone through: of a mixture, the mean of its sources' epochs by their
+        shares."""
+        return sum(part.share * epoch for part, epoch in zip(self.parts, epochs, strict=True))
+
+    def state(self, cursor: np.ndarray, quarantine: Sequence[int], epochs: Sequence[float]) -> dict[str, Any]:
+        """`loader_state` of a place that `read_places` gave."""
+        return loader_state(self.fingerprint, cursor, quarantine, self.before, epochs)
 
     def close(self) -> None:
         """Stop the threads. Safe to call twice, and while blocks are being read."""

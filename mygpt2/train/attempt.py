@@ -62,6 +62,12 @@ class Attempt:
     run: RunDir
     writer: RunWriter | None
 
+    def warn(self, text: str) -> None:
+        """Says something about the data, as an alert too, on rank 0 alone."""
+        if self.writer:
+            print(text, flush=True)
+            self.writer.event("alert", level="warning", about="data", message=text)
+
 
 def main(
     config: RunConfig, run_name: str, runs_dir: Path, resume: str, argv: list[str], until: int | None = None

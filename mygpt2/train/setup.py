@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -194,7 +193,7 @@ def _data(
     manifest = manifest_for_all(data, tokenizer, world)
     warnings = world.text_from_lead(lambda: "\n".join(check_passes(config, manifest, tokenizer, caches)))
     for warning in warnings.splitlines():
-        _teller(attempt)(warning)
+        attempt.warn(warning)
     watch = world.lead_first(lambda: _watch(manifest, caches, attempt, state, fork) if world.lead else None)
     changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))
     if state and changed:  # a fork: the order begins anew, as with any other data
@@ -224,25 +223,13 @@ def _data(
     return world.lead_first(opened)
 
 
-def _teller(attempt: Attempt) -> Callable[[str], None]:
-    """Says something about the data, on rank 0 as an alert, too."""
-
-    def tell(text: str) -> None:
-        if attempt.writer:
-            print(text, flush=True)
-            attempt.writer.event("alert", level="warning", about="data", message=text)
-
-    return tell
-
-
 def _watch(
     manifest: Manifest, caches: Path, attempt: Attempt, state: dict[str, Any] | None, fork: bool
 ) -> SourceWatch | MixtureWatch:
     """UserError when the run would go on with other text than it began with."""
-    tell = _teller(attempt)
     quarantine = tuple(int(block) for block in state["quarantine"]) if state else ()
     return watch_over(
-        manifest, caches, attempt.run.path / "data.checksums", tell, resumed=state is not None, fork=fork,
+        manifest, caches, attempt.run.path / "data.checksums", attempt.warn, resumed=state is not None, fork=fork,
         quarantine=quarantine,
     )  # fmt: skip
 
@@ -288,7 +275,8 @@ def _restore(
     step.guard.skips = int(state["skips"])
     data = state["data"]
     cursor = np.array(data["cursor"], dtype=np.int64)
-    return TrainState(checkpoint.step, state["best"]["step"], state["best"]["loss"], cursor, tuple(data["quarantine"]))
+    best, epochs = state["best"], tuple(data.get("epochs", ()))
+    return TrainState(checkpoint.step, best["step"], best["loss"], cursor, tuple(data["quarantine"]), epochs)
 
 
 def _trace(config: RunConfig, attempt: Attempt, world: World, loader: Loader) -> TraceWriter | None:

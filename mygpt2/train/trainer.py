@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ import torch
 from mygpt2.checkpoint import step_of
 from mygpt2.checkpoint.store import on_grid
 from mygpt2.config.schema import RunConfig
-from mygpt2.data.batch import Batch, loader_state
+from mygpt2.data.batch import Batch
 from mygpt2.data.loader import Loader
 from mygpt2.device import Precision
 from mygpt2.distributed import World
@@ -48,6 +48,7 @@ class TrainState:
     best_loss: float | None = None
     cursor: np.ndarray | None = None
     quarantine: tuple[int, ...] = ()
+    epochs: Sequence[float] = ()  # by source
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._counted: Counted | None = None  # the targets of the next batch
-        self._ahead: tuple[np.ndarray, tuple[int, ...], float] | None = None  # where all are after the next batch
+        self._ahead: tuple[np.ndarray, tuple[int, ...], list[float]] | None = None  # where all are after the next batch
         self._unnoted: Callable[[], None] | None = None  # what the last step left to be written
         self._notes_late = self.world.device.type == "cuda"
         self.train_step.meanwhile = self._note
@@ -130,9 +131,9 @@ class Trainer:
                     self.left_out.tell(self.state.step + 1)
                     self.left_out.check()
                 several = len(of_sources)
-                cursor, epoch = self.loader.read_places(np.array(places[several:], np.int64))
                 self._counted = Counted(rows, targets, batch.sources if batch else None, places[:several])
-                self._ahead = cursor, self.left_out.quarantine, epoch
+                cursor, epochs = self.loader.read_places(np.array(places[several:], np.int64))
+                self._ahead = cursor, self.left_out.quarantine, epochs
                 return batch, waited
             if waited > POLL_S:
                 self._note()
@@ -144,11 +145,12 @@ class Trainer:
         share = self.schedule.lr_scale(step)
         result = self.train_step(step, tokens[:, :-1], tokens[:, 1:], share, self._counted)
         assert self._ahead is not None
-        self.state.cursor, self.state.quarantine, epoch = self._ahead
+        self.state.cursor, self.state.quarantine, self.state.epochs = self._ahead
         self.state.step += 1
         self.train_step.unfinished = False  # from here on the weights and the position belong together again
         self.schedule.observe(result.loss)
         self.stragglers.step(self.state.step, result.forward_s, wait_s)
+        epoch = self.loader.epoch(self.state.epochs)
         self._unnoted = partial(self._write_down, self.state.step, batch, result, wait_s, self.optimizer.lr, epoch)
         if not self._notes_late:
             self._note()
@@ -162,8 +164,7 @@ class Trainer:
 
     def _write_down(self, step: int, batch: Batch, result: StepResult, wait_s: float, lr: float, epoch: float) -> None:
         self.tracing.add(step, batch, result.row_losses)
-        names = (part.name for part in self.loader.parts)
-        by_source = dict(zip(names, map(list, result.by_source), strict=False))
+        by_source = {part.name: [*one] for part, one in zip(self.loader.parts, result.by_source, strict=False)}
         self.recorder.step(step, result, wait_s, lr=lr, epoch=epoch, by_source=by_source)
 
     def _at_intervals(self, last: bool) -> None:
@@ -268,7 +269,7 @@ class Trainer:
             "attempt": self.attempt,
             "config": self.config.model_dump(mode="json"),
             "tokenizer": {"spec": self.config.data.tokenizer, "fingerprint": self.tokenizer.fingerprint},
-            "data": loader_state(self.loader.fingerprint, self.state.cursor, self.state.quarantine, self.loader.before),
+            "data": self.loader.state(self.state.cursor, self.state.quarantine, self.state.epochs),
             "schedule": self.schedule.state_dict(),
             "scaler": self.train_step.scaler.state_dict(),
             "precision": self.precision.name,

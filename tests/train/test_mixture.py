@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mygpt2.config import load_config
+from mygpt2.data.ledger import coverage
 from mygpt2.data.trace import read_manifest, read_trace
 from mygpt2.device import choose
 from mygpt2.errors import UserError
@@ -183,3 +184,16 @@ def test_the_built_in_text_a_folder_and_a_hub_dataset_go_on_after_a_kill(train, 
     assert harness.weights_hash(train.runs / "run") == harness.weights_hash(train.runs / "calm")
     manifest = read_manifest(train.runs / "run")
     assert [part.manifest.revision is not None for part in manifest.parts] == [False, False, True]
+
+
+def test_the_ledger_tells_what_was_promised_had_and_gone_through(train, source, others):  # noqa: F811
+    assert train(steps=10, eval__interval=0, **mixed(source, others)) == 0
+    newest = max((train.runs / "run" / "checkpoints").glob("step-*"))
+    told = coverage(json.loads((newest / "state.json").read_text())["data"], read_manifest(train.runs / "run"))
+    assert [one.name for one in told.sources] == list(WEIGHTS) and told.tokens == 10 * 256
+    assert [one.promised for one in told.sources] == [0.5, 0.3, 0.2]
+    assert [one.had for one in told.sources] == pytest.approx([0.5, 0.3, 0.2], abs=0.04)
+    row = records(train.runs / "run", "metrics.jsonl")[-1]
+    assert sum(one.promised * one.epochs for one in told.sources) == pytest.approx(row["epoch"])
+    assert all(0 < one.epochs < 1 and one.unique_tokens == one.tokens for one in told.sources)
+    assert "50.00% promised" in str(told.sources[0]) and "passes" in str(told.sources[0])
