@@ -239,11 +239,12 @@ def test_fetch_of_the_text_alone_gives_the_same_documents(hub, tmp_path, capsys)
         assert file.read()["text"].to_pylist() == [document(f, g, r) for g in range(GROUPS) for r in range(ROWS)]
 
 
-def test_fetch_takes_formats_that_are_not_read_from_the_hub(tmp_path, capsys, monkeypatch):
-    with FakeHub({"o/n": {"train.jsonl.gz": b"compressed", "README.md": b"no card"}}) as hub:
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "train/0.arrow", "train-0.tar", "train-0.tar.zst"])
+def test_fetch_takes_formats_that_are_not_read_from_the_hub(name, tmp_path, capsys, monkeypatch):
+    with FakeHub({"o/n": {name: b"compressed", "README.md": b"no card"}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         assert run(capsys, "fetch", "--source", "o/n", "--out", tmp_path / "copy")[0] == 0
-    assert (tmp_path / "copy/train.jsonl.gz").read_bytes() == b"compressed"
+    assert (tmp_path / "copy" / name).read_bytes() == b"compressed"
 
 
 @pytest.mark.parametrize("name", ["../x.jsonl", "a/../../x.jsonl", "/x.jsonl", "a//x.jsonl", "..\\x.jsonl"])

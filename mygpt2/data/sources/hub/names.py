@@ -23,8 +23,8 @@ ALLOWED = (
     "pydocs, fineweb-edu-10BT, fineweb-edu-100BT, fineweb-edu, owner/name[:config][@revision] on the hub, "
     "or the path of a file or folder"
 )
-KINDS = (".parquet", ".jsonl", ".txt")
-"""What is read at random from the hub, in the order of preference."""
+KINDS = (".parquet", ".jsonl", ".txt", ".arrow", ".feather", ".tar")
+"""Endings of files of text. Parquet is read from the hub; the others are once they are fetched."""
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?P<repo>{_PART}/{_PART})(?::(?P<config>[\w.=+-]{{1,128}}))?(?:@(?P<revision>[\w./-]{{1,128}}))?")

@@ -105,8 +105,9 @@ class SourceWatch:
         now, then = Seal(name, 0, (), {"tokens": sha256}), self._then.get(name)
         if then is not None and then.differences(now) and not self._fork:
             raise UserError(
-                "the held-out documents are others than when this run began, so its losses would not compare: a file "
-                "could not be read then or cannot now; restore it, or go on all the same with --data.fork true"
+                "the held-out documents are others than when this run began, so its losses would not compare: a "
+                "setting that chooses documents was changed (data.text_column, data.min_score, data.language), or a file could "
+                "not be read then or cannot now; restore what was, or go on all the same with --data.fork true"
             )
         self._keep(now)
 
