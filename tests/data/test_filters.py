@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +46,12 @@ def jsonl(folder):
     lines = [{key: value for key, value in line.items() if value is not None} for line in lines]
     (folder / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_login(monkeypatch):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 KINDS = {"parquet": parquet, "jsonl": jsonl}
@@ -210,9 +218,7 @@ def test_a_score_that_changes_changes_the_seal_of_its_row_group(tmp_path):
     assert before.differences(seal(manifest, 0))[0] == "row group 2"
 
 
-def test_on_the_hub_only_the_columns_that_are_needed_are_fetched(tmp_path, monkeypatch):
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
+def test_on_the_hub_only_the_columns_that_are_needed_are_fetched(tmp_path):
     with FakeHub({REPO: fineweb_edu()}) as hub:
         client = HubClient(hub.endpoint, clock=FastClock())
 
@@ -230,6 +236,22 @@ def test_on_the_hub_only_the_columns_that_are_needed_are_fetched(tmp_path, monke
         assert open_hub(high, tmp_path, client=client).read(0) == [Filtered("score below 4")] * 8
         with pytest.raises(UserError, match=r"data.language_column=language is not in sample/10BT/000_00000\.parquet"):
             manifest_of(language="en")
+
+
+def test_what_lies_between_the_columns_on_the_hub_is_not_fetched(tmp_path):
+    out = io.BytesIO()
+    other = [random.Random(i).randbytes(20_000) for i in range(20)]
+    table = pa.table({"before": other, "text": texts(20), "between": other, "score": [float(i) for i in range(20)]})
+    pq.write_table(table, out, row_group_size=10)
+    with FakeHub({"o/n": {"train.parquet": out.getvalue()}}) as hub:
+        client = HubClient(hub.endpoint, clock=FastClock())
+        data = DataConfig(source="o/n", min_score=15.0, outage_minutes=2)
+        manifest = HubSource("o/n", data, tmp_path, client=client, clock=FastClock()).manifest()
+        before = len(hub.requests)
+        assert open_hub(manifest, tmp_path, client=client).read(1) == [Filtered("score below 15")] * 5 + texts(5, 15)
+        ranges = [r.range.removeprefix("bytes=").split("-") for r in hub.requests[before:] if r.range]
+    assert len({tuple(each) for each in ranges}) == 2
+    assert sum(int(last) - int(first) for first, last in map(tuple, {tuple(each) for each in ranges})) < 5000
 
 
 def test_columns_that_are_far_apart_are_requests_of_their_own():

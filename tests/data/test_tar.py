@@ -184,6 +184,21 @@ def test_what_is_no_whole_tar_is_refused_in_one_line(name, tmp_path):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_head_whose_checksum_does_not_hold_is_no_head(tmp_path):
+    path = write(tmp_path / "a.tar", shard(20))
+    content = bytearray(path.read_bytes())
+    content[3 * 1024 + 2] ^= 1  # a letter of a name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="no head of a tar's member at byte 3,072"):
+        read(path, tmp_path)
+    signed = write(tmp_path / "b.tar", [("é.txt".encode().decode("latin-1"), b"text")])
+    head = bytearray(signed.read_bytes())
+    total = sum(head[:148]) + 8 * 32 + sum(head[156:512])
+    head[148:156] = b"%06o\0 " % (total - 256 * sum(byte >= 128 for byte in head[:512]))  # as some old tars sum
+    signed.write_bytes(head)
+    assert read(signed, tmp_path)[1] == ["text"]
+
+
 @pytest.mark.parametrize("records", [b"30 path=x\n", b"nothing", b"12 size=abc\n", b"99999999 path=a\n"])
 def test_an_extended_head_that_lies_is_refused(records, tmp_path):
     extended = special("pax", tarfile.XHDTYPE)

@@ -29,7 +29,8 @@ def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None =
     if filters and kind not in COLUMNS:
         raise UserError(
             f"{filters} cannot be asked of data.source={shown(source)}: its {kind} files have no columns; allowed: "
-            f"sources of {', '.join(COLUMNS)}; unset it, or give one of these"
+            f"sources of {', '.join(COLUMNS)}; unset it (in a mixture, set it for the sources that have columns), or "
+            "give one of these"
         )
     with ThreadPoolExecutor(min(READERS, len(found.paths))) as pool:
         described = list(pool.map(lambda p: describe(found.root, p, kind), found.paths))

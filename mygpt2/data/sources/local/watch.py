@@ -106,8 +106,9 @@ class SourceWatch:
         if then is not None and then.differences(now) and not self._fork:
             raise UserError(
                 "the held-out documents are others than when this run began, so its losses would not compare: a "
-                "setting that chooses documents was changed (data.text_column, data.min_score, data.language), or a file could "
-                "not be read then or cannot now; restore what was, or go on all the same with --data.fork true"
+                "setting that chooses documents was changed (data.min_score, data.language, data.text_column), or a "
+                "file could not be read then or cannot now; restore what was, or go on all the same with "
+                "--data.fork true"
             )
         self._keep(now)
 
