@@ -54,6 +54,12 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "inspect" and args.step is not None:
         return _inspect_step(args)
     config = _config(args)
+    if config.data.mix and (args.action != "inspect" or args.forecast):
+        what = "inspect --forecast" if args.forecast else args.action
+        raise UserError(
+            f"data {what} works on one source, and data.mix has {len(config.data.mix)} ({config.data.text}); give one "
+            f"of them: python -m mygpt2 data {what} {shlex.quote(config.data.mix[0].source)}"
+        )
     return {"inspect": _inspect, "fetch": _fetch, "prepare": _prepare}[args.action](args, config)
 
 

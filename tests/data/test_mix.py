@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mygpt2.__main__ import main
 from mygpt2.config.data import DataConfig
 from mygpt2.config.mix import MixSource
 from mygpt2.data.ledger import coverage
@@ -205,6 +206,7 @@ def test_a_folder_of_several_kinds_is_a_mixture_by_size(tmp_path) -> None:
     assert list(sizes) == ["jsonl", "parquet"]
     for part in manifest.parts:
         assert part.share == pytest.approx(sizes[part.name] / sum(sizes.values()))
+    assert not [note for note in manifest.notes if "alone" in note], "the others are here as well"
     with going(config(folder), tmp_path) as run:
         run.steps(10)
     inside = config(
@@ -239,6 +241,13 @@ def test_errors_name_the_source(tmp_path) -> None:
         resolve_data(data.model_copy(update={"mix": [data.mix[0], gone]}), cache_dir=tmp_path)
     with pytest.raises(UserError, match=r"data.lanes=256 is more than the \d+ blocks of source . in data.mix"):
         going(data.model_copy(update={"lanes": 256}), tmp_path, batch_sequences=256)
+
+
+@pytest.mark.parametrize("action", [["prepare", "--out", "x"], ["fetch"], ["inspect", "--forecast"]])
+def test_a_verb_of_one_source_refuses_a_mixture(action, capsys) -> None:
+    mix = '[{name = "a", source = "pydocs"}, {name = "b", source = "/nowhere"}]'
+    assert main(["data", *action, "--data.mix", mix]) == 2
+    assert "works on one source, and data.mix has 2 (a 50 %, b 50 %); give one of them" in capsys.readouterr().err
 
 
 def test_each_source_may_leave_out_its_share_of_blocks_and_no_more(tmp_path) -> None:

@@ -130,7 +130,10 @@ def joined(data: DataConfig, found: Sequence[Manifest]) -> Manifest:
 def by_size(source: str, found: dict[str, Manifest]) -> Mixture:
     """A folder of several kinds: each has the share of the bytes that its files have."""
     total = sum(manifest.size for manifest in found.values())
-    return Mixture.of(source, [Part(kind, manifest.size / total, manifest) for kind, manifest in found.items()])
+    parts = []
+    for kind, manifest in found.items():  # the first note says that there are others, which are here as well
+        parts.append(Part(kind, manifest.size / total, replace(manifest, notes=manifest.notes[1:])))
+    return Mixture.of(source, parts)
 
 
 class MixedReader:
