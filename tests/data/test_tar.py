@@ -14,6 +14,7 @@ import pytest
 from mygpt2.data.heldout import chosen
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.filters import Filtered
+from mygpt2.data.sources.local import tar
 from mygpt2.data.sources.local.tar import NO_TEXT, contents_of
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
@@ -268,6 +269,27 @@ def test_any_damaged_byte_is_read_as_text_or_told(form, tmp_path):
             assert "\n" not in str(error)
             refused += 1
     assert 0 < refused < 120
+
+
+def test_what_a_large_tar_holds_is_kept_in_the_cache_and_read_again_when_the_tar_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar, "MANY", 50)
+    members = [*shard(60), ("a.json", b'{"text": "of json"}'), special("link", tarfile.SYMTYPE, "a")]
+    path = write(tmp_path / "a.tar", members)
+    first, found = read(path, tmp_path)
+    [kept] = (tmp_path / "cache" / "tars").iterdir()
+    monkeypatch.setattr(tar, "members", None)  # which would be needed to look again
+    again = resolve(str(path), config(path), cache_dir=tmp_path / "cache")
+    assert again == first and (again.blocks == first.blocks).all() and again.notes == first.notes
+    monkeypatch.undo()
+    monkeypatch.setattr(tar, "MANY", 50)
+    kept.write_bytes(kept.read_bytes()[:-3])  # damaged: made anew
+    assert read(path, tmp_path)[1] == found
+    write(path, [*shard(60, 100), ("a.json", b'{"text": "of JSON"}'), special("link", tarfile.SYMTYPE, "b")])
+    assert read(path, tmp_path)[1] == [*texts(60, 100), "of JSON", NO_TEXT]
+    write(tmp_path / "small.tar", shard(20))
+    before = len(list((tmp_path / "cache" / "tars").iterdir()))
+    read(tmp_path / "small.tar", tmp_path)
+    assert len(list((tmp_path / "cache" / "tars").iterdir())) == before
 
 
 def test_members_are_found_as_the_standard_library_finds_them(tmp_path):

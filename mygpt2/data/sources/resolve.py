@@ -47,7 +47,7 @@ def resolve(
         return resolve_local(source, harvest(cache_dir, progress), data)
     path = home_path(source)
     if path.exists():
-        return resolve_local(source, path, data, only)
+        return resolve_local(source, path, data, only, cache_dir)
     if source.startswith(("/", ".", "~")) or source.partition("@")[0].count("/") > 1 or _FILE_ENDING.search(source):
         raise UserError(f"data.source={shown(source)} does not exist; allowed: {ALLOWED}; check the path")
     from mygpt2.data.sources.hub.dataset import HubSource

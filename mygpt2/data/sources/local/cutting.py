@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.local.describe import ONE_DOCUMENT, read_whole
 from mygpt2.data.sources.local.formats import read_record, tokens_layout
 from mygpt2.data.sources.local.ipc import layout_of
-from mygpt2.data.sources.local.tar import Contents, contents_of
+from mygpt2.data.sources.local.tar import Contents, kept_contents
 from mygpt2.data.sources.local.textfiles import LONGEST_LINE
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import SourceFile
@@ -172,9 +173,11 @@ def byte_blocks(files: list[SourceFile], whole_small_files: bool) -> tuple[Block
     return blocks, [note] if alone else []
 
 
-def tar_blocks(files: list[SourceFile], key: str, pool: ThreadPoolExecutor) -> tuple[Blocks, list[str]]:
-    """Runs of documents, as many bytes from the first one's head to the last one's end; a packed tar is one block."""
-    found = list(pool.map(_contents, files))
+def tar_blocks(
+    files: list[SourceFile], key: str, pool: ThreadPoolExecutor, cache_dir: Path | None
+) -> tuple[Blocks, list[str]]:
+    """Runs of documents, from the first one's head to the last one's end; a packed tar is one block."""
+    found = list(pool.map(lambda file: _contents(file, cache_dir), files))
     total = sum(int(contents.samples[:, 2].sum()) for contents in found if contents)
     step = max(LEAST_BLOCK, min(BLOCK_BYTES, total // SMALL_SET))
     blocks: Blocks = []
@@ -191,12 +194,12 @@ def tar_blocks(files: list[SourceFile], key: str, pool: ThreadPoolExecutor) -> t
     return blocks, [*_tar_notes(files, found), *_first_records(files, found, key)]
 
 
-def _contents(file: SourceFile) -> Contents | None:
+def _contents(file: SourceFile, cache_dir: Path | None) -> Contents | None:
     """What a tar holds; None for a packed one."""
     if compression_of(file.name):
         return None
     try:
-        return contents_of(file.location)
+        return kept_contents(file, cache_dir)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{shown(file.location)} is not a readable tar ({first_line(error)}); remove it, or write or fetch it again"

@@ -22,8 +22,13 @@ from mygpt2.errors import UserError, listed, shown
 READERS = 16
 
 
-def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None = None) -> Manifest:
-    """The manifest of a file or folder, or of its files of one kind. UserError when it cannot be used."""
+def resolve_local(
+    source: str, path: Path, data: DataConfig, only: Kind | None = None, cache_dir: Path | None = None
+) -> Manifest:
+    """The manifest of a file or folder, or of its files of one kind. UserError when it cannot be used.
+
+    `cache_dir`: where what takes long to find is kept.
+    """
     found = find(path, only)
     kind, filters = found.kind, Filters.of(data)
     if filters and kind not in COLUMNS:
@@ -40,7 +45,7 @@ def resolve_local(source: str, path: Path, data: DataConfig, only: Kind | None =
         elif kind == "arrow":
             blocks, notes = arrow_blocks(files, data.text_column, filters, pool)
         elif kind == "tar":
-            blocks, notes = tar_blocks(files, data.text_column, pool)
+            blocks, notes = tar_blocks(files, data.text_column, pool, cache_dir)
             notes += _encoding_notes(described)
         elif kind == "tokens":
             blocks, notes = token_blocks(files)

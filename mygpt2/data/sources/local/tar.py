@@ -8,23 +8,31 @@ devices and sparse files are nothing to read. Source of the layout: POSIX.1-2024
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mygpt2.data.checked import keep_checked, load_checked
 from mygpt2.data.sources.filters import Filtered
 from mygpt2.data.sources.local.encoding import as_utf8, text_of
 from mygpt2.data.sources.local.formats import LocalReader, json_text
 from mygpt2.data.sources.local.textfiles import LONGEST_LINE
 from mygpt2.data.sources.local.unpack import CHUNK, Damaged, whole
+from mygpt2.data.sources.manifest import SourceFile
 
+INDEX = 1  # part of the cache's key: a change of how members become documents raises it
+MANY = 5_000  # documents, from where on a tenth of a second is saved
 RECORD = 512  # bytes: of a head, and of what bodies are filled up to
 TEXTS = (".txt", ".json")  # endings of members with text, the first one wins
 LONGEST_ENDING = 12  # characters behind a dot that tell a format
@@ -74,6 +82,35 @@ class Contents:
     passed_over: Counter[str]
     first: Member | None
     ended: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; `from_json` gives equal contents back."""
+        packed = zlib.compress(np.diff(self.samples, axis=0, prepend=0).astype("<i8").tobytes(), 1)
+        return {
+            "samples": base64.b85encode(packed).decode(), "passed_over": dict(self.passed_over),
+            "first": self.first, "ended": self.ended,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, d: dict[str, Any]) -> Contents:
+        steps = np.frombuffer(zlib.decompress(base64.b85decode(d["samples"])), "<i8").reshape(-1, 3)
+        first = Member(*d["first"]) if d["first"] else None
+        return cls(np.cumsum(steps, axis=0), Counter(d["passed_over"]), first, d["ended"])
+
+
+def kept_contents(file: SourceFile, cache_dir: Path | None) -> Contents:
+    """`contents_of` a file, read once and then from the cache where it has many members."""
+    if cache_dir is None:
+        return contents_of(file.location)
+    what = repr((INDEX, file.size, file.identity, file.mtime_ns))
+    path = cache_dir / "tars" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+    known = load_checked(path)
+    if known is not None:
+        return Contents.from_json(known)
+    found = contents_of(file.location)
+    if len(found.samples) >= MANY:
+        keep_checked(path, found.to_json(), cache_dir)
+    return found
 
 
 def contents_of(path: str) -> Contents:
