@@ -6,6 +6,7 @@ window.workbench.step = (() => {
   const LOST = "The server did not answer; choose the step again.";
   let host = null, server = null, send = null; // send: asks another tab for a step
   let shown = null; // {run, step} of the card that is open
+  let order = ""; // of its rows: "" highest loss first, "*" source by source, or the one source that is shown
   let waiting = null; // what was asked for before the card was there
   let from = null; // what had the focus before
   let asked = 0; // counts questions, so that a late answer does not replace a newer one
@@ -34,6 +35,7 @@ window.workbench.step = (() => {
     if (button.dataset.step === "close") close();
     else if (button.dataset.step === "before" || button.dataset.step === "after") { if (button.dataset.to) load(shown.run, Number(button.dataset.to)); }
     else if (button.dataset.step === "more") more();
+    else if (button.dataset.step === "order") reorder(button.dataset.order);
     else if (button.dataset.step === "data") send({ run: shown.run, step: shown.step });
     else if (button.dataset.step === "branch") send({ run: shown.run, step: shown.step, to: "train" });
   }
@@ -45,7 +47,20 @@ window.workbench.step = (() => {
     load(run, step, true);
   }
 
+  // The rows of a source of the mixture alone, or source by source; pressed again, as before.
+  async function reorder(wanted) {
+    order = order === wanted ? "" : wanted;
+    const { run, step } = shown, mine = ++asked;
+    const answer = await ask({ run, step, order });
+    if (mine !== asked) return;
+    if (answer.problem) { say(find("note"), answer.problem); return; }
+    find("rows").innerHTML = answer.rows;
+    left(answer.more);
+    [...find("rows").querySelectorAll("[data-order]")].find((one) => one.dataset.order === wanted)?.focus();
+  }
+
   async function load(run, step, focus = false) {
+    if (run !== shown?.run) order = "";
     shown = { run, step };
     told();
     const mine = ++asked;
@@ -57,7 +72,7 @@ window.workbench.step = (() => {
     card().setAttribute("aria-label", `Step ${step} of ${run}`);
     if (focus) find("title").focus({ preventScroll: true });
     window.workbench.url({ run, step });
-    const answer = await ask({ run, step });
+    const answer = await ask({ run, step, order });
     if (mine !== asked) return;
     card().removeAttribute("aria-busy");
     find("head").innerHTML = answer.head || "";
@@ -87,7 +102,7 @@ window.workbench.step = (() => {
     const { run, step } = shown, mine = asked;
     const list = find("rows").querySelector(".wb-step-rows");
     const before = list.children.length;
-    const answer = await ask({ run, step, from: before });
+    const answer = await ask({ run, step, from: before, order });
     if (mine !== asked || list.children.length !== before) return;
     if (answer.problem) { say(find("note"), answer.problem); return; }
     list.insertAdjacentHTML("beforeend", answer.rows);

@@ -109,6 +109,12 @@ def menu(label: Any, items: Iterable[Markup], *, name: str = "", primary: bool =
     )
 
 
+def dot(place: int, name: str = "") -> Markup:
+    """The colour that a source of a mixture has on every page. `name`: what it is called, where no word says it."""
+    said = f' role="img" aria-label="{escape(name)}" title="{escape(name)}"' if name else ' aria-hidden="true"'
+    return Markup(f'<span class="wb-dot" style="background:var(--wb-run-{place % 12 + 1})"{said}></span> ')
+
+
 def chip(text: Any, tone: Tone = "neutral", title: str = "") -> Markup:
     """A state or an alert in a word or two. The title says more, and is a word for it rather than the only one."""
     more = f' title="{escape(title)}"' if title else ""

@@ -13,10 +13,14 @@ Fields = Sequence[tuple[str, str]]
 DOT = " \u00b7 "
 
 
-def rows(found: Sequence[Row], tokenizer: Tokenizer, unit: str, beside: Sequence[Sequence[Fields]] = ()) -> html.Markup:
-    """Rows of a batch as text, document after document. `unit`: see `step.Batch`. `beside`: of each row, see `text`."""
-    pairs = zip_longest(found, beside, fillvalue=())
-    return html.join(_row(row, tokenizer, unit, more) for row, more in pairs if isinstance(row, Row))
+def rows(
+    found: Sequence[Row], tokenizer: Tokenizer, lines: Sequence[Line], beside: Sequence[Sequence[Fields]] = ()
+) -> html.Markup:
+    """Rows of a batch as text, document after document. `lines`: the same rows. `beside`: of each row, see `text`."""
+    each = zip_longest(found, lines, beside, fillvalue=())
+    return html.join(
+        _row(row, tokenizer, line, more) for row, line, more in each if isinstance(row, Row) and isinstance(line, Line)
+    )
 
 
 def place(of: Place, unit: str) -> str:
@@ -44,11 +48,12 @@ def text(row: Row, tokenizer: Tokenizer, unit: str, beside: Sequence[Fields] = (
     )
 
 
-def _row(row: Row, tokenizer: Tokenizer, unit: str, beside: Sequence[Fields]) -> html.Markup:
-    head = DOT.join((f"loss {row.loss:.4f}", figures(row), f"{len(row.ids):,} tokens"))
+def _row(row: Row, tokenizer: Tokenizer, line: Line, beside: Sequence[Fields]) -> html.Markup:
+    own = (line.source,) if line.source else ()
+    head = DOT.join((f"loss {row.loss:.4f}", *own, figures(row), f"{len(row.ids):,} tokens"))
     return html.Markup(
         f'<section class="wb-row" aria-label="{html.escape(head)}"><h3>{html.escape(head)}</h3>'
-        f"{text(row, tokenizer, unit, beside)}</section>"
+        f"{text(row, tokenizer, line.unit, beside)}</section>"
     )
 
 

@@ -8,6 +8,7 @@ that are shown are read, so the millionth step costs what the first one costs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from mygpt2.checkpoint import step_of
 from mygpt2.config import RunConfig, load_config
 from mygpt2.data.sources.manifest import WORDS, Manifest
-from mygpt2.data.sources.mixture import parts_of
+from mygpt2.data.sources.mixture import Mixture, parts_of
 from mygpt2.data.sources.resolve import resolve_data
 from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
 from mygpt2.errors import UserError
@@ -30,6 +31,7 @@ from workbench.corpus.pages import Page, page_of
 from workbench.tokenizers import Tokenizers
 
 PAGE = 4  # rows; each may touch blocks of its own
+BY_SOURCE = "*"  # an order of rows; no source is called so
 
 
 Place = tuple[str, int, int]  # file, row group or part, document in it
@@ -45,11 +47,24 @@ class Line:
     loss: float
     places: tuple[Place, ...]
     record: dict[str, Any]
+    source: str = ""  # of a mixture the one that the row is of
+    unit: str = ""  # what the parts of its files are called
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """A source of a mixture in a step. `loss`: the mean of its rows, None without any. `place`: in the mixture."""
+
+    name: str
+    place: int
+    rows: int
+    loss: float | None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of a step, worst first. `loss`: their mean. `first`, `last`: the steps that the trace holds."""
+    """The rows of a step, worst first. `loss`: their mean. `first`, `last`: the steps that the trace holds. `sources`:
+    of a mixture, in its order."""
 
     step: int
     first: int
@@ -59,6 +74,21 @@ class Batch:
     lines: tuple[Line, ...]
     source: str
     unit: str  # what the parts of a file are called
+    sources: tuple[SourceRows, ...] = ()
+
+    def rows(self, order: str = "") -> tuple[Line, ...]:
+        """The rows in an order: worst first, with BY_SOURCE source by source, with a source's name its own alone.
+
+        UserError for a name that is none of the sources.
+        """
+        if not order:
+            return self.lines
+        places = {source.name: source.place for source in self.sources}
+        if order == BY_SOURCE:
+            return tuple(sorted(self.lines, key=lambda line: places.get(line.source, 0)))
+        if order not in places:
+            raise UserError(f"{order[:64]!r} is not a source of this run; allowed: {', '.join(places) or 'none'}")
+        return tuple(line for line in self.lines if line.source == order)
 
 
 @dataclass(frozen=True)
@@ -121,7 +151,16 @@ def batch_of(run: RunDir, step: int) -> Batch:
     documents = {place for record in records for place in zip(record["block"], record["document"], strict=True)}
     loss = float(np.mean([line.loss for line in lines]))
     unit = WORDS[manifest.kind][0]
-    return Batch(step, first, last, loss, len(documents), tuple(lines), manifest.source, unit)
+    sources = _by_source(manifest, lines)
+    return Batch(step, first, last, loss, len(documents), tuple(lines), manifest.source, unit, sources)
+
+
+def _by_source(manifest: Manifest, lines: Sequence[Line]) -> tuple[SourceRows, ...]:
+    found = []
+    for place, part in enumerate(manifest.parts if isinstance(manifest, Mixture) else ()):
+        losses = [line.loss for line in lines if line.source == part.name]
+        found.append(SourceRows(part.name, place, len(losses), float(np.mean(losses)) if losses else None))
+    return tuple(found)
 
 
 def _line(manifest: Manifest, record: dict[str, Any]) -> Line:
@@ -133,7 +172,11 @@ def _line(manifest: Manifest, record: dict[str, Any]) -> Line:
             "the trace names blocks that its manifest does not have; it was written with other data than this"
         ) from None
     loss = float("nan") if record["loss"] is None else float(record["loss"])
-    return Line(record["slot"], record["lane"], record["epoch"], loss, places, record)
+    own, source = manifest, ""
+    if isinstance(manifest, Mixture) and record["block"]:
+        part = manifest.parts[manifest.part_of(record["block"][0])]
+        own, source = part.manifest, part.name
+    return Line(record["slot"], record["lane"], record["epoch"], loss, places, record, source, WORDS[own.kind][0])
 
 
 def _worst_first(line: Line) -> tuple[float, int]:
@@ -164,11 +207,14 @@ def traced(run: RunDir, library: Library, tokenizers: Tokenizers) -> Traced:
     return Traced(run, config, tokenizer, opened, _warning(run, manifest, tokenizer))
 
 
-def rows_of_step(of: Traced, step: int, page: Any = 1, size: int = PAGE) -> tuple[Page, Batch, list[Row]]:
-    """(page, the whole batch, the page's rows, worst first). UserError for a step without a trace."""
+def rows_of_step(
+    of: Traced, step: int, page: Any = 1, size: int = PAGE, order: str = ""
+) -> tuple[Page, Batch, list[Row]]:
+    """(page, the whole batch, the page's rows in an order of `Batch.rows`). UserError for a step without a trace."""
     batch = batch_of(of.run, step)
-    shown = page_of(len(batch.lines), page, size)
-    return shown, batch, [row_of(of, line.record) for line in batch.lines[shown.start : shown.stop]]
+    lines = batch.rows(order)
+    shown = page_of(len(lines), page, size)
+    return shown, batch, [row_of(of, line.record) for line in lines[shown.start : shown.stop]]
 
 
 def row_of(of: Traced, record: dict[str, Any]) -> Row:

@@ -13,6 +13,7 @@ from mygpt2.data.inspect import shortened
 from mygpt2.data.sources.filters import Filtered
 from mygpt2.data.sources.local.unpack import compression_of
 from mygpt2.data.sources.manifest import ROWS, WORDS, Manifest
+from mygpt2.data.sources.mixture import Mixture, Part
 from mygpt2.errors import UserError
 from mygpt2.format import file_size
 from workbench.corpus.library import Opened
@@ -61,6 +62,9 @@ def blocks_of_file(manifest: Manifest, file: int) -> np.ndarray:
     """Indices of the blocks that hold something of a file."""
     if not 0 <= file < len(manifest.files):
         raise UserError(f"file {file} is outside 0 .. {len(manifest.files) - 1} of {manifest.source}")
+    if isinstance(manifest, Mixture):
+        part, within = _part_of_file(manifest, file)
+        return part.first + blocks_of_file(part.manifest, within)
     found = np.flatnonzero(manifest.blocks["file"] == file)
     if len(found) or manifest.kind != "txt":
         return found
@@ -73,8 +77,18 @@ def blocks_of_file(manifest: Manifest, file: int) -> np.ndarray:
     )
 
 
+def _part_of_file(mixture: Mixture, file: int) -> tuple[Part, int]:
+    """The source that a file of a mixture is of, and the file's number there."""
+    for part in mixture.parts:
+        if file < len(part.manifest.files):
+            break
+        file -= len(part.manifest.files)
+    return part, file
+
+
 def block_label(manifest: Manifest, block: int) -> str:
     """A block for a person: which part of its file, and how much it holds."""
+    manifest, block = manifest.at(block)
     row = manifest.blocks[block]
     word = WORDS[manifest.kind][0]
     held = f"{int(row['rows']):,} documents" if row["rows"] >= 0 else ""
@@ -93,7 +107,7 @@ def documents_page(opened: Opened, block: int, page: Any, data: DataConfig) -> t
         raise UserError(f"block {block} is outside 0 .. {len(opened.manifest) - 1} of {opened.manifest.source}")
     found = opened.read(block)
     shown = page_of(len(found), page, PAGE)
-    data = settled(data, opened.manifest)
+    data = settled(data, opened.manifest.at(block)[0])
     return shown, [line_of(opened, n, found[n], data) for n in range(shown.start, shown.stop)]
 
 

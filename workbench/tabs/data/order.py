@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.data.heldout import settled
 from mygpt2.data.inspect import shortened
 from mygpt2.data.lane import arrange
 from mygpt2.data.order import WHOLE, BlockOrder
-from mygpt2.data.shape import block_order, choose_shape
+from mygpt2.data.shape import block_order, choose_shapes
+from mygpt2.data.sources.mixture import parts_of
 from mygpt2.data.tokenize import TokenBlock
 from mygpt2.data.trace import place_of
 from mygpt2.errors import UserError
@@ -61,8 +63,11 @@ class WindowPage:
     following: tuple[int, int]
 
 
-def plan_of(opened: Opened, config: RunConfig) -> Plan:
-    """UserError when the configuration's shape does not fit the source."""
+def plan_of(opened: Opened, config: RunConfig, source: str = "") -> Plan:
+    """The order of a source; of a mixture that of the source named, else of its first.
+
+    UserError when the configuration's shape does not fit the source.
+    """
     sequences = config.train.batch_tokens // config.model.block_size
     if sequences < 1:
         raise UserError(f"train.batch_tokens={config.train.batch_tokens} is less than one sequence")
@@ -71,8 +76,13 @@ def plan_of(opened: Opened, config: RunConfig) -> Plan:
             "data.order=buffer has a memory, so its order cannot be told from a window alone; "
             "look at the steps of a run instead"
         )
-    shape = choose_shape(config.data, opened.manifest, sequences, 1)
-    return Plan(opened, config, block_order(config.data, opened.manifest, shape, config.data.seed))
+    parts = parts_of(opened.manifest, config.data)
+    number = next((n for n, part in enumerate(parts) if part.name == source), 0)
+    part, shape = parts[number], choose_shapes(config.data, parts, sequences, 1)[number]
+    own = opened.at(part.first)[0] if len(parts) > 1 else opened
+    data = settled(part.own(config.data), own.manifest)
+    settings = config.model_copy(update={"data": data})
+    return Plan(own, settings, block_order(data, own.manifest, shape, config.data.seed))
 
 
 def window_page(plan: Plan, lane: int, epoch: int, window: int, page: Any) -> WindowPage:

@@ -13,7 +13,7 @@ from workbench import html
 from workbench.context import Context
 from workbench.corpus.library import Opened, opening
 from workbench.corpus.reading import Reading
-from workbench.tabs.data import columns, documents, handlers, show
+from workbench.tabs.data import columns, documents, handlers, mixture, show
 from workbench.tokenizers import tokenizer_of
 
 
@@ -30,7 +30,7 @@ def open_source(context: Context, reading: Reading, source: str, column: str, id
                 yield (
                     "",
                     *_beside(True),
-                    show.source(found.manifest, documents.facts(found)),
+                    html.join([show.source(found.manifest, documents.facts(found)), mixture.parts(found.manifest)]),
                     *shown(found, data, 1, 0, 0, 1),
                 )
             else:
@@ -90,6 +90,6 @@ def shown(
     label = documents.block_label(manifest, block)
     where = f"{label}; {number + 1} of {len(blocks)} in this file; documents, page {at.page} of {at.pages}"
     radio = gr.Radio([(show.document_label(line), line.number) for line in found], value=None)
-    plots = show.histograms(columns.figures_of(opened, block), f"lengths and scores of {label}")
+    plots = show.histograms(columns.figures_of(*opened.at(block)), f"lengths and scores of {label}")
     return (*head, gr.Number(number, visible=len(blocks) > 1, maximum=len(blocks) - 1), html.note(where), radio,
             gr.Row(visible=at.pages > 1), at.page, plots, html.note("Choose a document to read it."))  # fmt: skip

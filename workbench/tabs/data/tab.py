@@ -119,6 +119,8 @@ def _order_part(context: Context, c: SimpleNamespace) -> None:
             c.of = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
                                info="or none, and a preset over a source")  # fmt: skip
             c.preset = gr.Dropdown(preset_names(), value="tiny", label="Preset", info="where no run is chosen")
+            c.order_part = gr.Dropdown([], value=None, label="Source of the mixture", visible=False,
+                                       allow_custom_value=True, elem_id="wb-order-part")  # fmt: skip
             c.order_source = gr.Textbox("pydocs", label="Source", info="where no run is chosen",
                                         elem_id="wb-order-source")  # fmt: skip
             picker(context, "data", c.order_source)
@@ -147,6 +149,8 @@ def _step_part(context: Context, c: SimpleNamespace) -> None:
             c.run = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
                                 elem_id="wb-step-run")  # fmt: skip
             c.step = gr.Number(1, label="Step", precision=0, minimum=1, elem_id="wb-step-step")
+            c.rows_of = gr.Dropdown([("Highest loss first", "")], value="", label="Rows", visible=False,
+                                    allow_custom_value=True, elem_id="wb-step-rows-of")  # fmt: skip
             with gr.Row(elem_classes="wb-actions"):
                 c.show_step = gr.Button("Show", variant="primary", elem_id="wb-step-show", elem_classes="wb-fit")
                 c.step_back = gr.Button("Step before", elem_classes="wb-fit")
@@ -215,18 +219,19 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
         show_progress="minimal", **PRIVATE,
     ).then(
         page.friendly(partial(_answer_step, context, reading, page)), [page.port("data"), c.run, c.step],
-        [c.batch, c.rows, c.row_page, c.step], show_progress="minimal", **PRIVATE,
+        [c.batch, c.rows, c.row_page, c.step, c.rows_of], show_progress="minimal", **PRIVATE,
     )  # fmt: skip
 
 
 def _listen_order(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    inputs = [c.of, c.preset, c.order_source, c.lane, c.epoch, c.window, c.order_page]
-    outputs = [c.shape, c.order, c.epoch, c.window, c.order_page]
+    inputs = [c.of, c.preset, c.order_source, c.lane, c.epoch, c.window, c.order_page, c.order_part]
+    outputs = [c.shape, c.order, c.epoch, c.window, c.order_page, c.order_part]
 
     def turn(by: int, following: bool = False, first: bool = False) -> Callable[..., Any]:
         return page.friendly(partial(_window, context, reading, by, following, first))
 
     c.show_order.click(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
+    c.order_part.input(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
     c.next_window.click(turn(0, following=True), inputs, outputs, show_progress="minimal", **PRIVATE)
     for number in (c.lane, c.epoch, c.window):
         number.submit(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
@@ -234,7 +239,8 @@ def _listen_order(context: Context, page: Page, reading: Reading, c: SimpleNames
 
 
 def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    inputs, outputs = [c.run, c.step, c.row_page], [c.batch, c.rows, c.row_page, c.step]
+    inputs = [c.run, c.step, c.row_page, c.rows_of]
+    outputs = [c.batch, c.rows, c.row_page, c.step, c.rows_of]
 
     def turn(by: int, steps: int = 0, first: bool = False) -> Callable[..., Any]:
         return page.friendly(partial(_batch, context, reading, by, steps, first))
@@ -243,6 +249,7 @@ def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamesp
         [c.show_step.click, c.step.submit], turn(0, first=True), inputs, outputs, show_progress="minimal", js=LINK_STEP,
         **PRIVATE,
     )  # fmt: skip
+    c.rows_of.input(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
     newest = page.friendly(partial(_newest, context, reading))
     c.run.input(newest, c.run, outputs, show_progress="minimal", **PRIVATE).then(
         None, [c.run, c.step], None, js=LINK_NEWEST, **QUIET
@@ -260,7 +267,7 @@ def _window(*given: Any) -> tuple[Any, ...]:
     try:
         return handlers.window(*given)
     except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 3
+        return html.problem(str(error)), "", *[gr.skip()] * 4
 
 
 def _batch(*given: Any) -> tuple[Any, ...]:
@@ -268,17 +275,17 @@ def _batch(*given: Any) -> tuple[Any, ...]:
     try:
         return handlers.batch(*given)
     except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 2
+        return html.problem(str(error)), "", *[gr.skip()] * 3
 
 
 def _newest(context: Context, reading: Reading, run: str | None) -> tuple[Any, ...]:
     """The last step that a run's trace holds, shown as soon as the run is chosen."""
     if not run:
-        return tuple(gr.skip() for _ in range(4))
+        return tuple(gr.skip() for _ in range(5))
     try:
         last = step_range(context.run(run))[1]
     except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 2
+        return html.problem(str(error)), "", *[gr.skip()] * 3
     return _batch(context, reading, 0, 0, True, run, last, 1)
 
 

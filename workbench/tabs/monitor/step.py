@@ -15,7 +15,7 @@ from workbench import html, words
 from workbench.context import Context
 from workbench.corpus import show
 from workbench.corpus.reading import Reading
-from workbench.corpus.step import Batch, Line, batch_of, row_of
+from workbench.corpus.step import BY_SOURCE, Batch, Line, batch_of, row_of
 from workbench.jobs import Alert
 from workbench.jobs.reading import TAIL_BYTES, muon_times
 from workbench.paging import row_at
@@ -73,7 +73,8 @@ def _answered(answer: Callable[[Mapping[str, Any]], dict[str, Any]], request: An
 
 
 def card(monitor: Monitor, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """{"run", "step", "head", "rows", "more", "before", "after"}, of `asked` run, step and the row to begin `from`.
+    """{"run", "step", "head", "rows", "more", "before", "after"}, of `asked` run, step, the row to begin `from`, and
+    the `order` of the rows, see `Batch.rows`.
 
     more: how many rows follow. before, after: the steps beside it, or None. UserError without such a run or step.
     """
@@ -83,11 +84,13 @@ def card(monitor: Monitor, asked: Mapping[str, Any]) -> dict[str, Any]:
     batch, missing = _batch(monitor.context, run, step)
     newest = max(last, batch.last if batch else 0)
     head = _head(monitor, run, step, batch) if start == 0 else html.Markup("")
-    lines = batch.lines[start : start + AT_ONCE] if batch else ()
-    rows = _rows(batch, lines, start) if batch else html.note(missing)
+    order = str(asked.get("order") or "")
+    every = batch.rows(order if batch.sources else "") if batch else ()
+    lines = every[start : start + AT_ONCE]
+    rows = _rows(batch, lines, start, order) if batch else html.note(missing)
     return {
         "run": run.name, "step": step, "head": head, "rows": rows,
-        "more": len(batch.lines) - start - len(lines) if batch else 0,
+        "more": len(every) - start - len(lines),
         "before": step - 1 if step > 1 else None, "after": step + 1 if step < newest else None,
     }  # fmt: skip
 
@@ -186,31 +189,57 @@ def _events(histories: Histories, run: RunDir, step: int, alerts: Sequence[Alert
     return found
 
 
-def _rows(batch: Batch, lines: Sequence[Line], start: int) -> html.Markup:
+def _rows(batch: Batch, lines: Sequence[Line], start: int, order: str) -> html.Markup:
     """A line for each row, to be unfolded; before the first of all, what they are."""
+    places = {source.name: source.place for source in batch.sources}
     known = [line.loss for line in batch.lines if math.isfinite(line.loss)] or [0.0]
-    items = html.join(_line(line, batch.unit, min(known), max(known)) for line in lines)
+    items = html.join(_line(line, places, min(known), max(known)) for line in lines)
     if start:
         return items
     rows, documents = _counted(len(batch.lines), "row"), _counted(batch.documents, "document")
     told = f"{rows} from {documents} of {batch.source}, highest loss first"
-    return html.Markup(f'<h4 class="wb-step-told">{html.escape(told)}</h4><div class="wb-step-rows">{items}</div>')
+    return html.Markup(
+        f'<h4 class="wb-step-told">{html.escape(told)}</h4>{_sources(batch, order)}'
+        f'<div class="wb-step-rows">{items}</div>'
+    )
+
+
+def _sources(batch: Batch, order: str) -> html.Markup:
+    """Of a mixture: each source's rows and their mean loss, as buttons that show its rows alone, and one that sorts."""
+    if not batch.sources:
+        return html.Markup("")
+
+    def press(of: str, inside: html.Markup) -> html.Markup:
+        return html.Markup(
+            f'<button type="button" class="wb-small" data-step="order" data-order="{html.escape(of)}" '
+            f'aria-pressed="{"true" if of == order else "false"}">{inside}</button>'
+        )
+
+    found = []
+    for source in batch.sources:
+        told = f"{_counted(source.rows, 'row')}, mean {words.fixed(source.loss, 3)}" if source.rows else "no row"
+        found.append(press(source.name, html.join([html.dot(source.place), html.Markup(
+            f"<b>{html.escape(source.name)}</b> "), told])))  # fmt: skip
+    found.append(press(BY_SOURCE, html.escape("Sort by source")))
+    group = html.join(found)
+    return html.Markup(f'<div class="wb-step-sources" role="group" aria-label="Sources of the rows">{group}</div>')
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _line(line: Line, unit: str, lowest: float, highest: float) -> html.Markup:
+def _line(line: Line, sources: Mapping[str, int], lowest: float, highest: float) -> html.Markup:
     others = len(line.places) - 1
     more = f" and {others:,} more" if others > 0 else ""
-    where = (show.place(line.places[0], unit) if line.places else "no document") + more
+    where = (show.place(line.places[0], line.unit) if line.places else "no document") + more
+    dot = html.dot(sources[line.source], line.source) if line.source in sources else ""
     share = (line.loss - lowest) / (highest - lowest) if math.isfinite(line.loss) and highest > lowest else 1.0
     return html.Markup(
         f'<details class="wb-step-row" data-slot="{line.slot}"><summary>'
         f'<span class="wb-step-loss">{html.escape(words.fixed(line.loss, 3))}</span>'
         f'<span class="wb-step-bar" aria-hidden="true"><i style="width:{5 + 95 * share:.1f}%"></i></span>'
-        f'<span class="wb-step-where">{html.escape(where)}</span></summary>'
+        f'<span class="wb-step-where">{dot}{html.escape(where)}</span></summary>'
         f'<div class="wb-row wb-step-text"><p class="wb-muted" role="status">Reading the text …</p></div></details>'
     )
 
@@ -227,8 +256,8 @@ def row(monitor: Monitor, reading: Reading, asked: Mapping[str, Any]) -> html.Ma
     beside = fields_of_row(traced.opened, line.record)
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
     told = html.note(f"{show.figures(found)}{show.DOT}{len(found.ids):,} tokens")
-    before = _before(run, step, line, batch.unit)
-    return html.join([warning, told, before, show.text(found, traced.tokenizer, batch.unit, beside)])
+    before = _before(run, step, line, line.unit)
+    return html.join([warning, told, before, show.text(found, traced.tokenizer, line.unit, beside)])
 
 
 def _before(run: RunDir, step: int, line: Line, unit: str) -> html.Markup:

@@ -217,11 +217,11 @@ def test_the_tabs_handlers_over_a_run(tmp_path, monkeypatch):
     config = small_config(parquet_folder(context.data_roots[0] / "d"))
     traced_run(context.runs, "first", config, tmp_path / "cache")
     assert tab._runs(context) == ["first"]
-    facts, rows, page, at = handlers.batch(context, reading, 1, 0, False, "first", 2, 1)
+    facts, rows, page, at, _ = handlers.batch(context, reading, 1, 0, False, "first", 2, 1)
     assert "Step 2 of first" in facts and "page 2 of 2" in facts and page == 2 and at == 2
     assert rows.count('class="wb-row"') == 4
-    assert handlers.batch(context, reading, 0, 1, True, "first", 2, 2)[2:] == (1, 3)
-    note, table, epoch, window, page = handlers.window(context, reading, 0, True, False, "first", "", "", 0, 0, 0, 1)
+    assert handlers.batch(context, reading, 0, 1, True, "first", 2, 2)[2:4] == (1, 3)
+    note, table, epoch, window, page, _ = handlers.window(context, reading, 0, True, False, "first", "", "", 0, 0, 0, 1)
     assert (epoch, window, page) == (1, 0, 1) and "2 lanes" in note and "part-" in table
     with pytest.raises(UserError, match="not allowed"):
         handlers.batch(context, reading, 0, 0, True, "../first", 2, 1)

@@ -161,7 +161,7 @@ def test_a_document_that_is_markup_shows_as_text_and_its_ids_stand_beside_it(tmp
     config = small_config(parquet_folder(tmp_path / "data", files=1, groups=4, rows=1))
     traced = opened(traced_run(tmp_path / "runs", "r", config, tmp_path / "cache"), tmp_path / "cache")
     rows = [row for page in (1, 2) for row in step.rows_of_step(traced, 1, page)[2]]
-    shown = show.rows(rows, traced.tokenizer, "row group")
+    shown = show.rows(rows, traced.tokenizer, step.batch_of(traced.run, 1).rows())
     assert "<img" not in shown and ("&lt;img" in shown or "onerror" in shown)
     assert " ".join(map(str, rows[0].ids.tolist())) in shown
     assert HOSTILE.startswith("<img")
