@@ -112,7 +112,7 @@ def menu(label: Any, items: Iterable[Markup], *, name: str = "", primary: bool =
 def dot(place: int, name: str = "") -> Markup:
     """The colour that a source of a mixture has on every page. `name`: what it is called, where no word says it."""
     said = f' role="img" aria-label="{escape(name)}" title="{escape(name)}"' if name else ' aria-hidden="true"'
-    return Markup(f'<span class="wb-dot" style="background:var(--wb-run-{place % 12 + 1})"{said}></span> ')
+    return Markup(f'<span class="wb-source-dot" style="background:var(--wb-run-{place % 12 + 1})"{said}></span> ')
 
 
 def chip(text: Any, tone: Tone = "neutral", title: str = "") -> Markup:

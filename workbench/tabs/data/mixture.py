@@ -53,7 +53,7 @@ def of_run(context: Context, run: RunDir, manifest: Manifest) -> html.Markup:
 
 def _row(source: OfSource, places: Mapping[str, int], left_out: Mapping[str, int] | None) -> tuple[Any, ...]:
     name = html.join([html.dot(places[source.name]), source.name]) if source.name in places else source.name
-    passes = f"{source.epochs:.3g}" if source.read else words.NA
+    passes = words.NA if not source.read else f"{source.epochs:.3g}" if source.epochs else "less than 1"
     promised = f"{source.promised:.2%}" if source.read else "not any more"
     different = f"about {source.unique_tokens:,}"
     return name, promised, f"{source.had:.2%}", f"{source.tokens:,}", different, passes, _reasons(left_out)

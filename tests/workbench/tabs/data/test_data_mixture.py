@@ -124,9 +124,8 @@ def test_the_ledger_of_the_newest_checkpoint_says_what_was_promised_and_had(made
 
 
 def test_an_order_is_that_of_one_source_at_a_time(made) -> None:
-    _, table, *_, parts = handlers.window(
-        made.context, made.reading, 0, False, True, "mixed", "", "", 0, 0, 0, 1, "web"
-    )
+    at = (0, False, True, "mixed", "", "", 0, 0, 0, 1)
+    _, table, *_, parts = handlers.window(made.context, made.reading, *at, "web")
     assert parts.visible and parts.value == "web" and [name for name, _ in parts.choices] == names(made.config)
     assert ".jsonl" in table and "part-0.parquet" not in table
     first = handlers.window(made.context, made.reading, *at, "?")
