@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Loss:
     window: int
     quoted: tuple[Mapping[str, Any], ...] = ()
     documents: Documents | None = field(default=None, repr=False, compare=False)
+    sources: Mapping[str, Loss] = field(default_factory=dict)  # of a mixture's held-out text, each source by itself
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def loss_of(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | Non
     if loss is None or not isinstance(record.get("protocol"), str):
         return None
     quoted = record["quoted"] if isinstance(record.get("quoted"), list) else []
-    return Loss(
+    whole = Loss(
         protocol=record["protocol"],
         text=_text(record),
         token_sha256=str(numbers.get("token_sha256", "")),
@@ -141,6 +142,25 @@ def loss_of(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> Loss | Non
             q for q in (quoted if isinstance(quoted, list) else []) if number(_dict(q).get("figure")) is not None
         ),
     )
+    return replace(whole, sources=_sources(whole, _dict(numbers.get("by_source"))))
+
+
+def _sources(whole: Loss, found: Mapping[str, Any]) -> dict[str, Loss]:
+    """The losses by source; the sums by document are those of the whole, source after source."""
+    counts = [_whole(_dict(one).get("documents")) or 0 for one in found.values()]
+    known = whole.documents if whole.documents and sum(counts) == len(whole.documents.nll) else None
+    made, start = dict[str, Loss](), 0
+    for (name, given), count in zip(found.items(), counts, strict=True):
+        one, stop = _dict(given), start + count
+        documents = Documents(known.nll[start:stop], known.targets[start:stop]) if known and count > 1 else None
+        start = stop
+        if (loss := number(one.get("loss"))) is not None:
+            made[name] = replace(
+                whole, token_sha256=str(one.get("token_sha256", "")), loss=loss, stderr=number(one.get("stderr")),
+                perplexity=None, bits_per_byte=number(one.get("bits_per_byte")), tokens=_whole(one.get("tokens")) or 0,
+                bytes=_whole(one.get("bytes")) or 0, quoted=(), documents=documents,
+            )  # fmt: skip
+    return made
 
 
 def _documents(found: Any) -> Documents | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def answer(chosen: Set) -> Answer:
                       "A text of several documents has an error to judge by.")  # fmt: skip
     doubtful = [bar for bar in measured[1:] if not resolved(bar, best)]
     if not doubtful:
-        times = f"{by / error:,.0f}" if by >= 10 * error else f"{by / error:.1f}"
+        ratio = by / error if error else math.inf  # 0: every document differs by the same
+        times = "many" if ratio > 1e6 else f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
         return Answer(
             "good", "Clear", f"{name(best.label)} is the best of {len(measured)} with {of}: {unit.text(by)} ahead of "
             f"{name(second.label)}, {times} times the standard error of that difference ({unit.text(error)}).",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from workbench import html
 from workbench.evaluations.results import Result
 from workbench.html import Markup, escape
+from workbench.tabs.compare import by_source
 from workbench.tabs.compare.answer import Names, answer
 from workbench.tabs.compare.groups import CHANCE, METRICS, SCORINGS, Bar, Set, accuracy_bars, against_best, bars
 from workbench.words import fixed
@@ -53,7 +54,7 @@ def _text_view(chosen: Set) -> Markup:
     shown = bars(chosen)
     unit = "nats per token" if chosen.unit == "loss" else "bits per byte"
     title = f"Loss in {unit}, lower is better" if chosen.unit == "loss" else "Bits per byte, lower is better"
-    return html.join([dots(title, shown, Names(chosen)), _loss_table(chosen, shown)])
+    return html.join([dots(title, shown, Names(chosen)), _loss_table(chosen, shown), by_source.view(chosen, shown)])
 
 
 def _loss_table(chosen: Set, shown: Sequence[Bar]) -> Markup:

@@ -92,7 +92,7 @@ def prompt_for(context: Context, library: Library, model: str) -> str:
     """The first words of the text a run was trained on, where it lies on this machine; else one of its own samples'."""
     try:
         config = context.configuration(context.run(model.partition("/")[0]))
-        prompts = [_beginning(library.open(config.data).read(0))] if _lies_here(config.data.source) else []
+        prompts = [_beginning(library.open(config.data).read(0))] if all(map(_lies_here, config.data.named)) else []
         return next(filter(None, [*prompts, *config.sample.prompts[-1:]]), ANY_PROMPT)
     except (UserError, LookupError):
         return ANY_PROMPT
