@@ -30,15 +30,17 @@ def test_the_kinds_of_a_folder_are_told_with_their_files(mixed):
 
 
 def test_each_kind_resolves_by_itself_and_together_they_hold_everything(mixed, tmp_path):
-    documents = []
+    documents, notes = [], []
     for kind in kinds_in(mixed):
         manifest = resolve(str(mixed), config(mixed), cache_dir=tmp_path, only=kind)
         assert (
             manifest.kind == kind and f"its {kind} files alone, of 2 jsonl, 3 parquet, 41 txt files" in manifest.notes
         )
+        notes += manifest.notes[1:]
         reader = open_reader(manifest, cache_dir=tmp_path, eot_id=EOT)
         documents += [text for block in range(len(manifest)) for text in reader.read(block)]
     assert {"\n\n".join(texts(20)), *texts(40, 20), *texts(360), *texts(60)} == set(documents)
+    assert notes == ["not read: 1 of other formats (1 .md): notes.md"]  # once
     alone = resolve(str(mixed / "b"), config(mixed), cache_dir=tmp_path)
     assert alone.notes == () and len(alone.files) == 2
 

@@ -67,7 +67,10 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def find(path: Path, only: Kind | None = None) -> Found:
-    """The files that a path means, or of these the ones of a kind. UserError where there is none, or several kinds."""
+    """The files that a path means, or of these the ones of a kind. UserError where there is none, or several kinds.
+
+    What is told of a folder with several kinds is told with the first of them.
+    """
     held, notes = _held(path)
     if only is not None and only not in held:
         raise UserError(
@@ -80,7 +83,7 @@ def find(path: Path, only: Kind | None = None) -> Found:
         )
     kind = next(iter(held)) if only is None else only
     if len(held) > 1:
-        notes = [f"its {kind} files alone, of {_counted(held)} files", *notes]
+        notes = [f"its {kind} files alone, of {_counted(held)} files", *(notes if kind == next(iter(held)) else [])]
     return Found(path.parent if path.is_file() else path, kind, held[kind], notes)
 
 
