@@ -26,6 +26,7 @@ from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
 from workbench.tabs.monitor import family
 from workbench.tabs.monitor.facts import brief, facts, group_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
+from workbench.tabs.monitor.mixed import mixed_as_text
 
 log = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int, int], ...]
@@ -226,6 +227,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
 
 def spread(known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings of all runs by what they share, see `RunIndex.settings`; lists and long texts as short ones."""
+    known = {name: mixed_as_text(settings) for name, settings in known.items()}
     keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
     same: dict[str, Any] = {}
     differ: dict[str, list[Any]] = {}
