@@ -82,7 +82,7 @@ def _folder(context: Context, kind: Kind, folder: Path, page: Any) -> dict[str, 
     if _choosable(context, kind, folder):
         tally = tally_of(context, kind, folder)
         what = kind.whole(folder) if kind.whole else ""
-        if what or (kind.whole is None and tally.count and not tally.mixed):
+        if what or (kind.whole is None and tally.count):
             here = {"value": spelled(context, kind, folder), "detail": _sized(tally, what)}
     return {"folder": str(folder), "crumbs": crumbs(context, folder), "groups": [], "entries": entries, "notes": notes,
             "here": here, **_pages(shown, len(known) + len(files))}  # fmt: skip
@@ -241,7 +241,7 @@ def _entry(context: Context, kind: Kind, path: Path, what: str | None, starts: l
 
 
 def _folder_entry(context: Context, kind: Kind, folder: Path, what: str, tally: Tally) -> dict[str, Any]:
-    usable = bool(what) or (kind.whole is None and bool(tally.count) and not tally.mixed)
+    usable = bool(what) or (kind.whole is None and bool(tally.count))
     return {"name": folder.name, "value": spelled(context, kind, folder) if usable else "", "folder": str(folder),
             "detail": what or tally.words(), "size": file_size(tally.size) if tally.size else "",
             "choose": usable and _choosable(context, kind, folder)}  # fmt: skip

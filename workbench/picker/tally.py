@@ -30,11 +30,6 @@ class Tally:
     def count(self) -> int:
         return sum(self.files.values())
 
-    @property
-    def mixed(self) -> bool:
-        """Whether no source can be made of all of it; arrays beside text are passed over."""
-        return len(self.files.keys() - {"tokens"}) > 1
-
     def words(self) -> str:
         """`12 parquet files`, `3,000+ text files`."""
         more = "" if self.whole else "+"

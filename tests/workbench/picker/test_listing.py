@@ -66,11 +66,12 @@ def test_a_folder_has_its_files_with_sizes_and_folders_with_counts_in_natural_or
     assert [step["name"] for step in ask(context, folder=str(root / "deep" / "er"))["crumbs"]] == ["root", "deep", "er"]
 
 
-def test_a_folder_of_several_formats_cannot_be_taken_as_a_whole(context: Context) -> None:
+def test_a_folder_of_several_formats_is_a_source_too(context: Context) -> None:
     write(context.data_roots[0], "mixed/a.txt", "mixed/b.jsonl")
     (entry,) = ask(context, folder=str(context.data_roots[0]))["entries"]
-    assert not entry["choose"] and entry["detail"] == "1 jsonl, 1 text files"
-    assert ask(context, folder=str(context.data_roots[0] / "mixed"))["here"] is None
+    assert entry["choose"] and entry["detail"] == "1 jsonl, 1 text files"
+    here = ask(context, folder=str(context.data_roots[0] / "mixed"))["here"]
+    assert here["value"] == "mixed" and here["detail"].startswith("1 jsonl, 1 text files")
 
 
 @pytest.mark.parametrize("folder", ["/etc", "../..", "~", "/", "\0", "root/../../elsewhere", "out", "x" * 9999])
