@@ -159,7 +159,11 @@ def test_a_part_of_a_saved_dataset_is_refused(tmp_path):
     (folder / "state.json").write_text(json.dumps({**state, "_indices_data_files": [{"filename": "indices.arrow"}]}))
     with pytest.raises(UserError, match="is a selection of rows of a dataset, which an old version"):
         read(folder, tmp_path)
-    (folder / "state.json").write_text("[1]")  # of another program
+    for content in ("[1]", "no JSON", '{"_data_files": [3]}'):  # of another program
+        (folder / "state.json").write_text(content)
+        assert len(read(folder, tmp_path)[0].files) == 2
+    (folder / "state.json").unlink()
+    os.mkfifo(folder / "state.json")  # which nobody opens
     assert len(read(folder, tmp_path)[0].files) == 2
 
 

@@ -113,9 +113,7 @@ def documents(
 def check_is_text(manifest: Manifest) -> None:
     """UserError for a pre-tokenized source."""
     if manifest.kind == "tokens":
-        raise UserError(
-            f"data.source={manifest.source} holds ids, not text; a tokenizer is learnt from parquet, jsonl or txt"
-        )
+        raise UserError(f"data.source={manifest.source} holds ids, not text; a tokenizer is learnt from text")
 
 
 def _usable(

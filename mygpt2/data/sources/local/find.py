@@ -26,6 +26,7 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 FORMATS = "parquet, Arrow, jsonl, txt, tar (the last three also .gz or .zst) or pre-tokenized .bin or .npy"
 PACKED: tuple[Kind, ...] = ("jsonl", "txt", "tar")  # kinds that may be compressed as a whole
+LARGEST_STATE = 64 << 20  # bytes; a file takes some 60
 SAVED = "state.json"  # names the files of a dataset that `datasets` saved
 # Beside the built-in text, the shards that `data prepare` writes, and what `datasets` saves.
 OWN = ("made.json", "prepare.json", SAVED, "dataset_info.json", "dataset_dict.json")
@@ -237,10 +238,12 @@ def _is_beside(name: str, saved: set[str] | None) -> bool:
 
 def _saved(folder: Path, names: set[str]) -> set[str] | None:
     """The files of a dataset that `datasets` saved in a folder; None where it saved none. UserError for one in part."""
-    if SAVED not in names:
+    path = folder / SAVED
+    if SAVED not in names or not path.is_file():
         return None
     try:
-        state = json.loads((folder / SAVED).read_bytes())
+        with path.open("rb") as f:
+            state = json.loads(f.read(LARGEST_STATE))
         files = {str(each["filename"]) for each in state["_data_files"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # of another program
         return None
