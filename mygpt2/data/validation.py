@@ -109,6 +109,11 @@ def _of_parts(
             found[part.name] = validation_set(part.manifest, own, tokenizer, settings, cache_dir, told, clock, anew)
         except UserError as error:
             raise UserError(f"data.mix, source {part.name}: {error}") from error
+    return together(found)
+
+
+def together(found: Mapping[str, ValidationSet]) -> ValidationSet:
+    """The sets of several sources as the parts of one."""
     sizes = np.cumsum([0, *(len(one.tokens) for one in found.values())])[:-1]
     tokens = np.concatenate([one.tokens for one in found.values()])
     starts = np.concatenate([one.doc_starts + size for one, size in zip(found.values(), sizes, strict=True)])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from mygpt2.data.validation import ValidationSet, validation_set
 from mygpt2.errors import UserError
 from mygpt2.evals.protocols import PROTOCOLS, WINDOW, HubProtocol, Quoted
 from mygpt2.evals.stream import TokenStream, cached, held_out_stream, joined, make_stream, several, split_at
+from mygpt2.evals.union import held_out_of
 from mygpt2.machine import home_path
 from mygpt2.run_dir import RunDir
 from mygpt2.tokenizer import Tokenizer, load_tokenizer
 
+SEVERAL = "runs:"  # before the names of runs, parted by commas
 THREADS = 4  # that read and tokenize
 CHUNK = 8 << 20  # bytes of a range request
 
@@ -69,7 +72,8 @@ def open_text(
     text_column: str = "text",
     progress: Progress | None = None,
 ) -> Text:
-    """The text of a protocol's name, of `run` (the held-out set of the run that `model` is of), `run:NAME`, or a path.
+    """The text of a protocol's name, of `run` (the held-out set of the run that `model` is of), `run:NAME`, of
+    `runs:NAME,NAME` (the held-out documents of every source that one of them trains on), or a path.
 
     UserError for anything else, and for a text that cannot be had; TryAgain when the hub stays out of reach.
     """
@@ -78,6 +82,9 @@ def open_text(
     if name == "run" or name.startswith("run:"):
         config = run_config(name.partition(":")[2] or model, runs)
         return Text(name, held_out(config.data, tokenizer, cache_dir, progress))
+    if name.startswith(SEVERAL):
+        data = {each: run_config(each, runs).data for each in name.removeprefix(SEVERAL).split(",")}
+        return Text(name, held_out_of_several(data, tokenizer, cache_dir, progress))
     if not home_path(name).exists():
         near = difflib.get_close_matches(name, [*PROTOCOLS, "run"], n=1)
         raise UserError(
@@ -220,6 +227,24 @@ def held_out(data: DataConfig, tokenizer: Tokenizer, cache_dir: Path, progress: 
     if own.fingerprint != tokenizer.fingerprint and (found := _in_other_tokens(made(own), own, tokenizer)) is not None:
         return found
     return held_out_stream(made(tokenizer), tokenizer)
+
+
+def held_out_of_several(
+    runs: Mapping[str, DataConfig], tokenizer: Tokenizer, cache_dir: Path, progress: Progress | None = None
+) -> TokenStream:
+    """The held-out documents of the sources of several runs; how much goes by the tokenizer of the first, as of one.
+
+    `origin` says which runs train on each source.
+    """
+    own = tokenizer
+    with suppress(UserError):
+        own = load_tokenizer(next(iter(runs.values())).tokenizer)
+    found, of = held_out_of(runs, own, cache_dir, progress)
+    stream = held_out_stream(found, tokenizer) if own.fingerprint == tokenizer.fingerprint else None
+    stream = stream or _in_other_tokens(found, own, tokenizer)
+    if stream is None:
+        stream = held_out_stream(held_out_of(runs, tokenizer, cache_dir, progress)[0], tokenizer)
+    return replace(stream, origin={"sources": of})
 
 
 def _in_other_tokens(found: ValidationSet, own: Tokenizer, tokenizer: Tokenizer) -> TokenStream | None:

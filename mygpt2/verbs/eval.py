@@ -32,6 +32,7 @@ protocols (texts):
   edu-bn        first 10,485,760 targets of FineWeb-Edu sample-10BT, end-of-text prepended
   fineweb-10m   first 10,485,760 targets of the published FineWeb validation shard
   run           the held-out set of the run that --model is of; run:NAME, of another run
+  runs:A,B      the held-out documents of every source that run A or run B trains on, each source for itself
   PATH          a file or folder of parquet, jsonl, txt, or tokens in .bin files
 
 Under torchrun the work is shared among the ranks; the result is the same.
