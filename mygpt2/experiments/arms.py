@@ -21,9 +21,11 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.folder import check_experiment
 from mygpt2.launch.request import DEFAULT_PRESET
 from mygpt2.machine import home_path
+from mygpt2.records import number
 from mygpt2.ripples.compare import FREE, SAME_ORDER
 from mygpt2.run_dir.ghost import check_weights
 from mygpt2.run_dir.paths import RunDir, check_name, list_runs
+from mygpt2.train.branching import plain
 
 SEEDS = ("data.seed", "model.seed")
 LARGEST_SEED = 2**31 - 1
@@ -106,6 +108,8 @@ def _preset_arm(preset: str, spec: Spec, name: str) -> Arm:
 
 def _told(name: str, words: Sequence[str]) -> str:
     """The name and what is changed, of many changes the first few."""
+    if any(word.startswith("--data.mix") for word in words):
+        return f"{name} with another data.mix" + (" and more" if len(words) > 2 else "")
     text = " ".join(word.removeprefix("--") if word.startswith("--") else word for word in words)
     given = text.replace("=", " ").split()
     if len(given) > 2 * MOST_TOLD:
@@ -139,10 +143,16 @@ def replicates(config: RunConfig, count: int) -> list[Replicate]:
 
 def recipe(config: RunConfig) -> dict[str, Any]:
     """The settings that the trained weights follow from, by dotted name, without the seeds."""
-    values = config.model_dump(mode="json")
-    flat = {f"{section}.{key}": value for section, rest in values.items() for key, value in rest.items()}
+    flat = _flat(config)
     left = {*NO_RECIPE, *SEEDS}
     return {name: value for name, value in flat.items() if name not in left and name.partition(".")[0] not in left}
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """All settings by dotted name; of a mixture what its batches follow from, which limits of passes do not."""
+    values = config.model_dump(mode="json", exclude={"data": {"mix": {"__all__": {"max_epochs"}}}})
+    flat = {f"{section}.{key}": plain(value) for section, rest in values.items() for key, value in rest.items()}
+    return {**flat, **({"data.source": None} if config.data.mix else {})}
 
 
 def recipe_hash(config: RunConfig) -> str:
@@ -167,13 +177,25 @@ def changes_words(found: dict[str, tuple[Any, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list) and (not value or isinstance(value[0], dict)):
+        return _mixture(value) or "none"
     return "unset" if value is None else value if isinstance(value, str) else toml_value(value)
+
+
+def _mixture(value: list[dict[str, Any]]) -> str:
+    """`docs 50 %, code 50 % (min_score 3.0)`: shares, and what is set of a source beside its name and text."""
+    total = sum(number(each.get("weight")) or 0.0 for each in value) or 1.0
+    told = []
+    for each in value:
+        rest = ", ".join(f"{k} {_value(v)}" for k, v in each.items() if k not in ("name", "source", "weight"))
+        share = 100 * (number(each.get("weight")) or 0.0) / total
+        told.append(f"{each.get('name')} {share:.3g} %" + (f" ({rest})" if rest else ""))
+    return ", ".join(told)
 
 
 def other_batches(one: RunConfig, two: RunConfig) -> list[str]:
     """The settings that give two configurations other batches, with both values; empty where all batches are equal."""
-    values = [{s: v for s, v in c.model_dump(mode="json").items()} for c in (one, two)]
-    flat = [{f"{s}.{k}": v for s, rest in each.items() for k, v in rest.items()} for each in values]
+    flat = [_flat(config) for config in (one, two)]
     free = {f"data.{key}" for key in FREE} | {"data.validation_tokens", "data.max_quarantine"}
     names = [n for n in settings() if n.startswith(("data.", *SAME_ORDER[1:])) and n not in free]
     return [f"{n}: {_value(flat[0][n])} and {_value(flat[1][n])}" for n in names if flat[0][n] != flat[1][n]]

@@ -31,6 +31,7 @@ from mygpt2.experiments.arms import (
 from mygpt2.experiments.cost import Cost, cost, spent
 from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.experiments.ledger import Ledger
+from mygpt2.experiments.mixtures import by_sources, check_sources, sentences, text_of
 from mygpt2.experiments.paired import training
 from mygpt2.experiments.pieces import Outcome, Piece
 from mygpt2.experiments.running import missing, run_missing
@@ -42,10 +43,6 @@ from mygpt2.run_dir.liveness import rank_states
 from mygpt2.run_dir.paths import RunDir
 
 KIND = "judge"
-TEXT = (
-    "source", "text_column", "min_score", "score_column", "language", "language_column", "tokenizer",
-    "validation_fraction", "validation_tokens", "max_document_chars",
-)  # fmt: skip
 SAME_MODELS = "both came to the same weights to the bit: what was changed has no effect here, and nothing is to decide"
 Say = Callable[[str], None]
 
@@ -53,7 +50,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Question:
     """What is asked. `budget` is the chance of any false verdict on this base, `worth` a difference worth finding in
-    nats, `nproc` the processes that train together."""
+    nats, `nproc` the processes that train together. `source`: the verdict is on the held-out documents of this source
+    of a mixture alone."""
 
     base: Spec
     variant: Spec
@@ -64,6 +62,7 @@ class Question:
     worth: float = WORTH
     nproc: int = 1
     device: str = "auto"
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,9 @@ def _check(question: Question, base: RunConfig, variant: RunConfig) -> None:
             "per token of different tokenizers do not compare; give both the same, or compare bits per byte with eval"
         )
     check_protocol(question.protocol, base, question.runs)
-    if question.protocol == "run":
+    if by_sources(question.protocol, question.source, base, variant):
+        check_sources(question.source, base, variant)
+    elif question.protocol == "run":
         check_held_out(base, variant, "the base")
     else:
         check_protocol(question.protocol, variant, question.runs)
@@ -172,7 +173,9 @@ def _notices(base: Arm, variant: Arm, question: Question) -> tuple[str, ...]:
             f"The base reads {one.model.block_size} tokens at once and the variant {two.model.block_size}, also where "
             "they are scored: a longer context is part of the difference."
         )
-    if one.data.source != two.data.source:
+    if by_sources(question.protocol, question.source, one, two):
+        found += sentences(one, two)
+    elif one.data.text != two.data.text:
         text = "the base's held-out text" if protocol == "run" else f"the protocol {protocol}"
         found.append(
             f"The arms were trained on different data; both are scored on {text}. One that was trained on that text "
@@ -266,9 +269,9 @@ def _diverged(ended: dict[str, Outcome], names: list[str], who: str) -> str:
 def _measured(prepared: Prepared, pair: Replicate, arms: Sequence[Piece], say: Say, progress: Progress) -> Pair:
     question, (base, variant) = prepared.question, arms
     protocols = [question.protocol] * 2
-    texts = [[getattr(piece.config.data, key) for key in TEXT] for piece in (base, variant)]
-    if question.protocol == "run" and texts[0] != texts[1]:
-        protocols[1] = f"run:{base.run}"
+    if question.protocol == "run" and text_of(base.config) != text_of(variant.config):
+        union = by_sources("run", question.source, base.config, variant.config)
+        protocols = [f"runs:{base.run},{variant.run}"] * 2 if union else ["run", f"run:{base.run}"]
     found = [
         scores(question.runs, piece.run, piece.config.train.steps, protocol, say=say, device=question.device,
                progress=progress)
@@ -299,7 +302,8 @@ def _enter(
     taken = spent([piece.run for piece in prepared.all_pieces], question.runs)
     case = Case(
         prepared.experiment, prepared.base, prepared.variant, question.protocol, pairs, taken, question.worth,
-        (*prepared.notices, *(_hardware(prepared) if pairs else ())),
+        (*prepared.notices, *(_hardware(prepared) if pairs else ())), question.source,
+        by_sources(question.protocol, question.source, prepared.base.config, prepared.variant.config),
     )  # fmt: skip
     with folder.held():
         if lost := folder.lost():

@@ -27,7 +27,7 @@ class Ledger:
 
     @property
     def decided(self) -> list[bool]:
-        return [False] * self.lines.damaged + [line.get("verdict") in DECIDED for line in self.tests]
+        return [False] * self.lines.damaged + [_hands_on(line) for line in self.tests]
 
     @property
     def next_number(self) -> int:
@@ -50,6 +50,13 @@ class Ledger:
         """The line of this very question: the same weights on the same text. Asking it again tells nothing new."""
         same = (line for line in reversed(self.lines.records) if line.get("question") == question)
         return next((line for line in same if _sound(line)), None)
+
+
+def _hands_on(line: dict[str, Any]) -> bool:
+    """Whether a test's level passes to the next one: it decided, and so did whatever else was tested with it."""
+    sources = line.get("by_source")
+    others = sources.values() if isinstance(sources, dict) else ()
+    return line.get("verdict") in DECIDED and all(isinstance(each, dict) and each.get("better") for each in others)
 
 
 def _sound(line: dict[str, Any]) -> bool:

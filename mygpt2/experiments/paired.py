@@ -30,10 +30,12 @@ def by_document(base: Scores, variant: Scores) -> Estimate:
 
     The freedom is Kish's effective number of documents, less one: a few long ones may hold most of the tokens (Carter,
     Schnepel and Steigerwald, Asymptotic behavior of a t-test robust to cluster heterogeneity, Review of Economics and
-    Statistics 99, 2017, where errors within a document go together). UserError where the texts are not the same.
+    Statistics 99, 2017, where errors within a document go together). Of a mixture's text each source is a stratum: how
+    much there is of it was chosen, so that what sets the sources apart is no error of the whole. UserError where the
+    texts are not the same.
     """
     check_same_text(base, variant)
-    return _clustered(variant.nll - base.nll, base.targets)
+    return _of_text(variant.nll - base.nll, base)
 
 
 def over_documents(pairs: Sequence[tuple[Scores, Scores]]) -> Estimate:
@@ -42,7 +44,7 @@ def over_documents(pairs: Sequence[tuple[Scores, Scores]]) -> Estimate:
     for base, variant in pairs:
         check_same_text(pairs[0][0], base)
         check_same_text(base, variant)
-    return _clustered(np.mean([v.nll - b.nll for b, v in pairs], axis=0), pairs[0][0].targets)
+    return _of_text(np.mean([v.nll - b.nll for b, v in pairs], axis=0), pairs[0][0])
 
 
 def over_replicates(differences: Sequence[float]) -> Estimate:
@@ -61,6 +63,24 @@ def check_same_text(one: Scores, two: Scores) -> None:
             f"{two.protocol} {two.token_sha256[:12]}), and losses of different texts do not compare; give both the "
             "same tokenizer, and a --protocol that is the same text for both"
         )
+
+
+def _of_text(nll: np.ndarray, of: Scores) -> Estimate:
+    """`nll` (documents,) of a text: clustered by document, within each source where there are several.
+
+    The freedom of the whole is Welch's and Satterthwaite's. A source of too few documents leaves the strata aside.
+    """
+    try:
+        parts = [(_clustered(nll[s.first : s.stop], of.targets[s.first : s.stop]), s) for s in of.sources]
+    except UserError:
+        parts = []
+    if len(parts) < 2:
+        return _clustered(nll, of.targets)
+    variances = [(each.error * of.targets[s.first : s.stop].sum() / of.targets.sum()) ** 2 for each, s in parts]
+    variance = sum(variances)
+    rest = sum(v**2 / each.freedom for v, (each, _) in zip(variances, parts, strict=True))
+    freedom = variance**2 / rest if rest else math.inf
+    return Estimate(float(nll.sum() / of.targets.sum()), math.sqrt(variance), float(freedom))
 
 
 def _clustered(nll: np.ndarray, targets: np.ndarray) -> Estimate:

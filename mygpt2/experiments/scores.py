@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from mygpt2.checkpoint.format import load, weights_sha256
 from mygpt2.checkpoint.parts import count_parts
 from mygpt2.config import RunConfig, load_config
+from mygpt2.config.data import DataConfig
 from mygpt2.errors import UserError, word
 from mygpt2.evals.protocols import PROTOCOLS
 from mygpt2.experiments.running import STOPPED, Interrupted, call
@@ -39,9 +40,20 @@ class NoLoss(UserError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """A source of a held-out text: the documents [first, stop), and the runs that the text says train on it."""
+
+    name: str
+    first: int
+    stop: int
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Scores:
     """`nll` in nats and `targets`, both (documents,): sums over each document's own tokens. `protocol` fixes the text,
-    `window` its windows in tokens, `token_sha256` its tokens; `weights` is the digest of what was scored."""
+    `window` its windows in tokens, `token_sha256` its tokens; `weights` is the digest of what was scored. `sources`: of
+    a mixture's text, in the order of the documents."""
 
     run: str
     step: int
@@ -52,6 +64,16 @@ class Scores:
     weights: str
     nll: Floats
     targets: Floats
+    sources: tuple[Source, ...] = ()
+
+    def of(self, source: str) -> Scores:
+        """Of one source alone. UserError for one that the text does not have."""
+        found = next((each for each in self.sources if each.name == source), None)
+        if found is None:
+            known = ", ".join(each.name for each in self.sources) or "it is of one source"
+            raise UserError(f"the text that {self.run} was scored on has no source {source}; there are: {known}")
+        own = slice(found.first, found.stop)
+        return replace(self, nll=self.nll[own], targets=self.targets[own], sources=())
 
     @property
     def tokens(self) -> int:
@@ -130,13 +152,20 @@ def check_held_out(holder: RunConfig, trained: RunConfig, name: str) -> None:
 
     Which documents are held out is a hash's share of them, so that those of a smaller share are among a larger one's.
     """
-    same = holder.data.source == trained.data.source
-    if same and trained.data.validation_fraction < holder.data.validation_fraction:
+    if (
+        sources_of(holder.data) & sources_of(trained.data)
+        and trained.data.validation_fraction < holder.data.validation_fraction
+    ):
         raise UserError(
             f"a model of data.validation_fraction = {trained.data.validation_fraction:g} was trained on documents that "
             f"{name} holds out ({holder.data.validation_fraction:g}) and would look better on them than it is; give "
             "both the same share, or a --protocol that is a text of neither"
         )
+
+
+def sources_of(data: DataConfig) -> set[str]:
+    """What is trained on, as a person wrote it."""
+    return {source.source for source in data.mix} or {data.source}
 
 
 def weights_of(run: RunDir, step: int) -> str:
@@ -190,5 +219,21 @@ def _scores(record: dict[str, Any], run: str, step: int) -> Scores | None:
         return None
     protocol, sha, precision = map(str, texts)
     return Scores(
-        run, step, protocol, window, sha, precision, str(weights), np.array(nll, float), np.array(targets, float)
-    )
+        run, step, protocol, window, sha, precision, str(weights), np.array(nll, float), np.array(targets, float),
+        _sources(record, len(nll)),
+    )  # fmt: skip
+
+
+def _sources(record: dict[str, Any], documents: int) -> tuple[Source, ...]:
+    """Where each source's documents are; none of a text of one, or of a record that does not add up."""
+    by, text = record.get("by_source"), record.get("text")
+    runs = text.get("sources") if isinstance(text, dict) else None
+    runs = runs if isinstance(runs, dict) else {}
+    found: list[Source] = []
+    for name, part in by.items() if isinstance(by, dict) else ():
+        count = whole(part.get("documents")) if isinstance(part, dict) else None
+        first = found[-1].stop if found else 0
+        of = runs.get(name)
+        found.append(Source(name, first, first + (count or 0), tuple(map(str, of)) if isinstance(of, list) else ()))
+    sound = found and found[-1].stop == documents and all(each.first < each.stop for each in found)
+    return tuple(found) if sound else ()

@@ -14,7 +14,7 @@ def verdict_text(found: dict[str, Any]) -> str:
     """The whole verdict in lines."""
     lines = [f"{TITLES[found['verdict']]}: {headline(found)}"]
     if found["validation"]:
-        lines += [_held_out(found), _training(found), _excluded(found), *_deciding(found)]
+        lines += [_held_out(found), *_sources(found), _training(found), _excluded(found), *_deciding(found)]
     lines += [f"Note: {notice}" for notice in found["notices"]]
     lines += [_cost(found), _ledger(found)]
     return "\n".join(line for line in lines if line)
@@ -50,6 +50,40 @@ def _held_out(found: dict[str, Any]) -> str:
             f"the standard error is {v['within']:.4f}."
         )
     return f"{text}, over documents. One pair of runs speaks of these two models; more replicates speak of the recipes."
+
+
+def _sources(found: dict[str, Any]) -> list[str]:
+    """Each source of a mixture's text: which arm is better on it, or that it is not resolved."""
+    sources = found.get("by_source") or {}
+    if not sources:
+        return []
+    level = next((part["level"] for part in sources.values() if "level" in part), None)
+    of = "none has enough documents"
+    if level:
+        of = f"Holm over {len(sources)} at {level:.3%}, half of this question's share, the other half is the verdict's"
+    return [f"The verdict is on {_objective(found)}. By source ({of}):",
+            *(f"  {name}: {_source(found, part)}" for name, part in sources.items())]  # fmt: skip
+
+
+def _objective(found: dict[str, Any]) -> str:
+    objective = found["objective"]
+    if objective in found["by_source"]:
+        return f"the source {objective} alone"
+    shares = ", ".join(f"{name} {part['share']:.0%}" for name, part in found["by_source"].items())
+    return f"{objective} ({shares})"
+
+
+def _source(found: dict[str, Any], part: dict[str, Any]) -> str:
+    size = f"{part['documents']:,} documents, {part['tokens']:,} tokens"
+    only = "" if len(part["trained_by"]) != 1 else f"; only the {part['trained_by'][0]} was trained on it"
+    if "unresolved" in part:
+        return f"{part['mean']:+.4f} nats, not tested, as {part['unresolved']} ({size}{only})"
+    low, high = part["interval95"]
+    word = f"the {part['better']} is better" if part["better"] else "not resolved"
+    return (
+        f"{word}: {part['mean']:+.4f} nats, 95 % interval [{low:+.4f}, {high:+.4f}], adjusted p "
+        f"{part['p_adjusted']:.2g} ({size}{only})"
+    )
 
 
 def _interval(part: dict[str, Any]) -> str:

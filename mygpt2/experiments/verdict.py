@@ -6,10 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mygpt2.experiments.arms import Arm, Replicate, changes
+from mygpt2.experiments.by_source import by_source, part_of_level
 from mygpt2.experiments.cost import Spent
 from mygpt2.experiments.estimate import Estimate
 from mygpt2.experiments.ledger import Ledger
@@ -17,6 +18,7 @@ from mygpt2.experiments.paired import Training, by_document, over_documents, ove
 from mygpt2.experiments.power import POWER, effect_found, replicates_needed, tokens_needed
 from mygpt2.experiments.scores import Scores
 
+ALL = "all sources together, weighted by their tokens"
 WORTH = 0.003  # nats: what is looked for where nobody says, about a seed's noise at 124 M parameters
 SCHEMA = 1
 
@@ -35,10 +37,15 @@ class Pair:
     def difference(self) -> Estimate:
         return by_document(self.base, self.variant)
 
+    def on(self, source: str) -> Pair:
+        """The pair on the documents of one source."""
+        return replace(self, base=self.base.of(source), variant=self.variant.of(source))
+
 
 @dataclass(frozen=True)
 class Case:
-    """All that a verdict rests on. `notices` are sentences on what of the two arms does not compare as it is."""
+    """All that a verdict rests on. `notices` are sentences on what of the two arms does not compare as it is.
+    `sources`: whether those of the text are looked at one by one as well."""
 
     experiment: str
     base: Arm
@@ -48,6 +55,8 @@ class Case:
     spent: Spent
     worth: float = WORTH
     notices: tuple[str, ...] = field(default=())
+    source: str = ""  # the objective, where it is not all of the held-out text
+    sources: bool = False
 
     @property
     def recipes(self) -> bool:
@@ -55,19 +64,30 @@ class Case:
         return len(self.pairs) > 1
 
     @property
+    def part(self) -> float:
+        """The part of the question's level that its verdict has; its sources have the rest."""
+        return part_of_level(self.pairs) if self.sources else 1.0
+
+    @property
     def question(self) -> str:
         """A digest of what was compared on what: the same question has the same answer, and spends nothing."""
-        what = [
+        what: list[Any] = [
             [p.base.weights, p.variant.weights, p.base.token_sha256, p.base.window, p.variant.window]
             for p in self.pairs
         ]
+        what += [self.source] if self.source else []
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
+    @property
+    def judged(self) -> Sequence[Pair]:
+        """The pairs on the text of the objective."""
+        return [pair.on(self.source) for pair in self.pairs] if self.source else self.pairs
+
     def estimate(self) -> Estimate:
-        """On the held-out text: over replicates, or of one pair over documents."""
+        """On the text of the objective: over replicates, or of one pair over documents."""
         if self.recipes:
-            return over_replicates([pair.difference.mean for pair in self.pairs])
-        return self.pairs[0].difference
+            return over_replicates([pair.difference.mean for pair in self.judged])
+        return self.judged[0].difference
 
 
 def answer(estimate: Estimate, level: float) -> str:
@@ -79,21 +99,24 @@ def answer(estimate: Estimate, level: float) -> str:
 
 def decide(case: Case, ledger: Ledger) -> dict[str, Any]:
     """The verdict on a case, at the level that is its turn in the ledger."""
-    level, estimate = ledger.level(), case.estimate()
+    part, estimate = case.part, case.estimate()
+    level = part * ledger.level()
     verdict = answer(estimate, level)
     low, high = estimate.interval(level)
-    first = case.pairs[0]
-    after = ledger.level((verdict != "undecided",))
+    judged, sources = case.judged, by_source(case.pairs, ledger.level()) if case.sources else {}
+    first = judged[0]
+    after = part * ledger.level((verdict != "undecided" and all(each["better"] for each in sources.values()),))
     return {
         **_head(case, verdict, ""),
         "p": estimate.p, "level": level,
         "validation": {
             **estimate.to_json(level),
             "over": "replicates" if case.recipes else "documents",
-            "within": over_documents([(p.base, p.variant) for p in case.pairs]).error,
+            "within": over_documents([(p.base, p.variant) for p in judged]).error,
             "documents": int((first.base.targets > 0).sum()), "tokens": first.base.tokens,
             "token_sha256": first.base.token_sha256, "windows": [first.base.window, first.variant.window],
         },
+        **({"objective": case.source or ALL, "by_source": sources} if sources else {}),
         **_training(case, level),
         "excluded": {"better_by_more_than": max(0.0, -low), "worse_by_more_than": max(0.0, high)},
         "decide": _decide(case, estimate, after),
@@ -107,7 +130,7 @@ def decide(case: Case, ledger: Ledger) -> dict[str, Any]:
 def again(known: dict[str, Any], case: Case, ledger: Ledger) -> dict[str, Any]:
     """The verdict that a question has had, with what would decide as of now: what is worth finding may be another, and
     the ledger has gone on. It spends nothing."""
-    level = ledger.level()
+    level = case.part * ledger.level()
     return {
         **known, "decide": _decide(case, case.estimate(), level), "cost": case.spent.to_json(),
         "ledger": {**known["ledger"], "next_level": level},
@@ -133,7 +156,7 @@ def _head(case: Case, verdict: str, reason: str) -> dict[str, Any]:
         "base": case.base.told, "variant": case.variant.name, "told": case.variant.told,
         "changes": {name: list(values) for name, values in found.items()},
         "protocol": case.protocol, "horizon_tokens": list(case.pairs[0].horizon) if case.pairs else None,
-        "replicates": [_replicate(pair) for pair in case.pairs],
+        "replicates": [_replicate(pair) for pair in case.judged],
         "cost": case.spent.to_json(), "notices": list(case.notices),
     }  # fmt: skip
 
@@ -186,7 +209,7 @@ def _size(what: str, nats: float, case: Case, estimate: Estimate, level: float) 
         tokens = None if further is None else further * horizon
         return {"what": what, "nats": nats, "replicates": needed, "further_replicates": further,
                 "further_tokens": tokens, "seconds": seconds}  # fmt: skip
-    have = case.pairs[0].base.tokens
+    have = case.judged[0].base.tokens
     text = tokens_needed(nats, estimate.error, have, estimate.freedom, level)
     return {"what": what, "nats": nats, "text_tokens": text,
             "further_text_tokens": None if text is None else max(0, text - have)}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from mygpt2.errors import EXIT_OK, UserError
@@ -24,6 +25,9 @@ exist. What is changed stands behind it; without VARIANT it is the base with its
   python -m mygpt2 judge tiny --base.train.steps 60 --variant.train.steps 60 --variant.optimizer.lr 3e-3
 
 A change of the base does not change a VARIANT that is named; one that is not named begins from the changed base.
+
+Two mixtures (data.mix), or a mixture and one source, are scored on the held-out documents of every source that either
+trains on, source by source; a --source NAME makes one of them the objective.
 
 A replicate is a pair of seeds under which base and variant are each trained once; a replicate more keeps those there
 are. Runs that are missing are trained one after the other, or queued where a workbench owns the folder; Ctrl-C and the
@@ -50,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="chance of any false verdict on this base, however often it is asked (0.05)")  # fmt: skip
     parser.add_argument("--worth", metavar="NATS", type=float, default=0.003,
                         help="a difference worth finding, whose cost is told (0.003)")  # fmt: skip
+    parser.add_argument(
+        "--source", metavar="NAME", default="",
+        help="of mixtures: the verdict is on this source alone (all together, by their tokens)",
+    )  # fmt: skip
     parser.add_argument("--nproc", metavar="N", type=int, default=1, help="processes that train together (1)")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the verdict to this file")
@@ -75,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     base = Spec(args.base, tuple(base_words))
     words = variant_words if args.variant else [*base_words, *variant_words]
     variant = Spec(args.variant or args.base, tuple(words))
-    prepared = prepare(
-        Question(base, variant, args.runs, args.replicates, args.protocol, args.budget, args.worth, args.nproc)
-    )
+    question = Question(base, variant, args.runs, args.replicates, args.protocol, source=args.source)
+    question = replace(question, budget=args.budget, worth=args.worth, nproc=args.nproc)
+    prepared = prepare(question)
     print(f"{prepared.variant.told} against {prepared.base.told}: {prepared.cost()}", flush=True)
     if args.dry_run:
         return EXIT_OK
