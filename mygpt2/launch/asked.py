@@ -93,15 +93,16 @@ def spec_of(asked: Asked, config: RunConfig, preset: str, run: str, runs: Path) 
 
 
 def _absolute(config: RunConfig) -> RunConfig:
-    """A source and a tokenizer that are files here, by their whole path: a node starts elsewhere."""
+    """Sources and a tokenizer that are files here, by their whole path: a node starts elsewhere."""
     data = config.data
-    named = {"source": data.source, "tokenizer": data.tokenizer}
-    whole = {
-        key: str(Path(value).expanduser().absolute())
-        for key, value in named.items()
-        if value != "pydocs" and Path(value).expanduser().exists()
-    }
+    mix = [source.model_copy(update={"source": _whole(source.source)}) for source in data.mix]
+    whole = {"source": _whole(data.source), "tokenizer": _whole(data.tokenizer), "mix": mix}
     return config.model_copy(update={"data": data.model_copy(update=whole)})
+
+
+def _whole(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name != "pydocs" and path.exists() else name
 
 
 def _combination(target: str, texts: Texts) -> list[Problem]:

@@ -81,20 +81,20 @@ def measure(config: RunConfig, *, world_size: int, device: str, say: Say) -> Mea
 
 def shortened(config: RunConfig, world_size: int, device: str) -> tuple[RunConfig, str]:
     """The configuration whose steps are measured, and how it differs, in words."""
-    m, t, source = config.model, config.train, config.data.source
+    m, t, named = config.model, config.train, {"source": config.data.source, "mix": config.data.mix}
     gpu = list_gpus()[0].memory_bytes if device == "cuda" and list_gpus() else None
     whole = plan_batch(
         t.batch_tokens, m.block_size, t.micro_batch, world_size, config.data.lanes, fast_micro_batch(m, gpu)
     )
     passes = min(FORWARD_PASSES, whole.accumulation)
     notes = f", {passes} instead of {whole.accumulation} forward passes" if passes < whole.accumulation else ""
-    if source != "pydocs" and not os.path.exists(os.path.expanduser(source)):
-        source, notes = "pydocs", f"{notes}, on the built-in text"
+    if any(source != "pydocs" and not os.path.exists(os.path.expanduser(source)) for source in config.data.named):
+        named, notes = {"source": "pydocs", "mix": []}, f"{notes}, on the built-in text"
     changes: dict[str, dict[str, Any]] = {
         "train": {"steps": WARM_UP + MOST, "compile": _compile(config, device), "device": device,
                   "micro_batch": whole.micro_batch,
                   "batch_tokens": world_size * passes * whole.micro_batch * m.block_size},
-        "data": {"source": source, "lanes": None, "window": None, "validation_fraction": 0.0, "token_cache": False},
+        "data": {**named, "lanes": None, "window": None, "validation_fraction": 0.0, "token_cache": False},
         "schedule": {"warmup_steps": 0},
         "eval": {"interval": 0, "yardstick": "off", "measure_yardstick": False, "hellaswag": None},
         "sample": {"interval": 0, "prompts": []},

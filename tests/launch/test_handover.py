@@ -214,3 +214,13 @@ def test_an_engine_that_is_not_there_or_refuses_is_one_sentence(tmp_path: Path) 
     assert done.returncode == 75 and "sbatch refused: sbatch: error: invalid partition" in done.stderr
     assert not (tmp_path / "runs" / "_launch" / "r.json").exists(), "nothing was submitted"
     assert not (tmp_path / "runs" / "r").exists(), "and there is no run that waits"
+
+
+def test_every_source_of_a_mixture_is_named_by_its_whole_path(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    mix = '[{name = "code", source = "code"}, {name = "docs", source = "pydocs"}]'
+    made = shown(capsys, "slurm", *COMMON, *WORDS["slurm"], "--data.mix", mix)
+    assert f'source = "{tmp_path / "code"}"' in made and 'source = "pydocs"' in made

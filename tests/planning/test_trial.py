@@ -77,3 +77,13 @@ def test_a_local_source_is_measured_itself(tmp_path: Path):
     (tmp_path / "text.txt").write_text("text")
     short, notes = shortened(config_of(**{"data.source": str(tmp_path)}), 1, "cpu")
     assert short.data.source == str(tmp_path) and "built-in" not in notes
+
+
+def test_a_mixture_is_measured_itself_where_all_of_it_lies_here(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("text")
+    mix = [{"name": "a", "source": str(tmp_path)}, {"name": "b", "source": "pydocs"}]
+    short, notes = shortened(config_of(**{"data.mix": mix}), 1, "cpu")
+    assert [source.source for source in short.data.mix] == [str(tmp_path), "pydocs"] and "built-in" not in notes
+    mix[1]["source"] = "fineweb-edu-10BT"
+    short, notes = shortened(config_of(**{"data.mix": mix}), 1, "cpu")
+    assert not short.data.mix and short.data.source == "pydocs" and notes.endswith("on the built-in text")
