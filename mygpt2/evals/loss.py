@@ -189,8 +189,24 @@ def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, 
         raise UserError(f"{NO_LOSS}, its weights are damaged; use an earlier checkpoint")
     owners = np.maximum(np.searchsorted(stream.doc_starts, cuts + 1, side="right") - 1, 0)
     lengths = np.diff(np.append(cuts, stream.targets))
-    loss = total / stream.targets
     nll, targets = np.bincount(owners, sums), np.bincount(owners, lengths)
+    return _of_documents(stream, total, nll, targets, window, scorer.precision, {})
+
+
+def _together(stream: TokenStream, each: Mapping[str, LossResult]) -> LossResult:
+    """The loss over all sources' targets, from what each has by itself."""
+    one = next(iter(each.values()))
+    nll = np.concatenate([result.nll for result in each.values() if result.nll is not None])
+    targets = np.concatenate([result.targets for result in each.values() if result.targets is not None])
+    return _of_documents(stream, math.fsum(nll), nll, targets, one.window, one.precision, each)
+
+
+def _of_documents(
+    stream: TokenStream, total: float, nll: np.ndarray, targets: np.ndarray, window: int, precision: str,
+    by_source: Mapping[str, LossResult],
+) -> LossResult:  # fmt: skip
+    """The result from the sum over all targets, and those of each document (documents,)."""
+    loss = total / stream.targets
     return LossResult(
         loss=loss,
         stderr=clustered_error(nll, targets),
@@ -201,33 +217,10 @@ def _result(scorer: Scorer, stream: TokenStream, window: int, cuts: np.ndarray, 
         documents=stream.documents,
         window=window,
         token_sha256=stream.sha256,
-        precision=scorer.precision,
+        precision=precision,
         nll=nll,
         targets=targets,
-    )
-
-
-def _together(stream: TokenStream, each: Mapping[str, LossResult]) -> LossResult:
-    """The loss over all sources' targets, from what each has by itself."""
-    one = next(iter(each.values()))
-    nll = np.concatenate([result.nll for result in each.values() if result.nll is not None])
-    targets = np.concatenate([result.targets for result in each.values() if result.targets is not None])
-    total = math.fsum(nll)
-    loss = total / stream.targets
-    return LossResult(
-        loss=loss,
-        stderr=clustered_error(nll, targets),
-        perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=total / math.log(2) / stream.bytes if stream.bytes else None,
-        tokens=stream.targets,
-        bytes=stream.bytes,
-        documents=stream.documents,
-        window=one.window,
-        token_sha256=stream.sha256,
-        precision=one.precision,
-        nll=nll,
-        targets=targets,
-        by_source=each,
+        by_source=by_source,
     )
 
 
