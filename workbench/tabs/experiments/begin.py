@@ -271,7 +271,7 @@ def go_on(context: Context, experiments: Experiments, name: str) -> Task:
     """Starts an experiment that was stopped by the command it was begun with."""
     context.changes()
     one = experiments.get(name)
-    words = one.asked.argv
+    words = one.argv
     if one.at_work:
         raise UserError(f"{name} is at work already")
     if len(words) < 4 or words[1:3] != ("-m", "mygpt2") or words[3] not in KINDS:

@@ -82,6 +82,16 @@ class Experiment:
         return [member.run for member in self.members if member.state != "missing"]
 
     @property
+    def argv(self) -> tuple[str, ...]:
+        """The command it goes on with: what this page was asked for, else what another program was, whose own place for
+        the answer is left out."""
+        words = self.task.argv if self.task else ()
+        if self.asked.argv or words[1:3] != ("-m", "mygpt2"):
+            return self.asked.argv
+        at = words.index("--json") if "--json" in words else len(words)
+        return (*words[:at], *words[at + 2 :])
+
+    @property
     def at_work(self) -> bool:
         return bool(self.task and self.task.running) or any(member.at_work for member in self.members)
 

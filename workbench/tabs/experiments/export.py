@@ -57,7 +57,7 @@ def export(one: Experiment, what: str, curves: Curves, runs: Path) -> dict[str, 
 def as_json(one: Experiment) -> str:
     """What was asked, every look and every line of the ledger as the engine wrote it, and how its runs stand."""
     record = {
-        "experiment": one.name, "kind": one.kind, "settings": one.settings, "command": list(one.asked.argv),
+        "experiment": one.name, "kind": one.kind, "settings": one.settings, "command": list(one.argv),
         "runs": [asdict(member) for member in one.members], "looks": list(one.looks), "looks_left_out": one.left_out,
         "ledger": list(one.ledger), "ledger_damaged_lines": one.lost, "problems": list(one.problems),
     }  # fmt: skip

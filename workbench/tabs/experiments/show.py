@@ -92,7 +92,7 @@ def _head(one: Experiment, may: bool) -> Markup:
         buttons.append(html.button("monitor", " ".join(one.runs[:8]), "Curves in Monitor", "Open its runs in Monitor"))
     if may and one.at_work:
         buttons.append(html.button("stop", one.name, "Stop and save", f"Stop and save {one.name}"))
-    elif may and not one.at_work and one.asked.argv and one.standing != "finished":
+    elif may and not one.at_work and one.argv and one.standing != "finished":
         buttons.append(html.button("go", one.name, "Continue", f"Continue {one.name}", "wb-small wb-small-primary"))
     return Markup(
         f'<div class="wb-exp-head"><h3>{escape(one.name)}</h3>{_badge(one)}<span class="wb-muted">{escape(kind)}</span>'
@@ -186,7 +186,7 @@ def _behind(one: Experiment, runs: Path) -> list[Markup]:
         _fold("Runs", _runs_table(one)) if one.members else Markup(""),
         _fold(f"Looks ({len(one.looks)})", _looks_table(one)) if one.looks else Markup(""),
         _fold(f"Ledger ({len(one.ledger) + one.lost})", _ledger_table(one)) if one.ledger or one.lost else Markup(""),
-        _pre("The command", shlex.join(("python", *one.asked.argv[1:]))) if one.asked.argv else Markup(""),
+        _pre("The command", shlex.join(("python", *one.argv[1:]))) if one.argv else Markup(""),
         _fold("experiment.toml", _toml(one, runs)),
         _pre("What it said", "\n".join(one.task.log)) if one.task and one.task.log else Markup(""),
     ]

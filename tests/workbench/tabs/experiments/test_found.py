@@ -327,6 +327,10 @@ def test_a_question_of_another_program_and_one_of_a_terminal_can_be_stopped(plac
     act.stop(place, seen.experiments, folder.name)
     assert not any(place.jobs.tasks.get(task.id).running for task in others)
     one = seen.experiments.get(folder.name)
+    words = (sys.executable, "-m", "mygpt2", "judge", "run:tiny", "--replicates", "1")
+    stopped = replace(one.task, argv=(*words, "--json", "result.json"), ended=time.time())
+    later = replace(one, task=stopped)
+    assert later.argv == words and 'data-act="go"' in show._head(later, True)
     going = replace(one, task=None, members=[replace(one.members[0], state="running")])
     assert 'data-act="stop"' in show._head(going, True) and 'data-act="stop"' not in show._head(going, False)
 
