@@ -251,12 +251,23 @@ window.workbench.mixture = (() => {
     if (editor?.sources.length) tell();
   }
 
+  // Which field of a source a message is about: the one that it begins with, or its text.
+  function keyOf(line) {
+    const key = line.includes("max_epochs") ? "max_epochs" : /^([a-z_]+) (?:=|is missing)/.exec(line)?.[1];
+    return editor.options.fields.some((field) => field.key === key) || ["name", "weight"].includes(key) ? key : "source";
+  }
+
   function tell() {
     editor.sources.forEach((source, number) => {
       const place = rowOf(number).querySelector(".wb-mix-problems"), lines = problems[number] || [];
       if (place.textContent !== lines.join("")) place.replaceChildren(...lines.map((line) => el("p", { textContent: line })));
       rowOf(number).classList.toggle("wb-mix-wrong", lines.length > 0);
-      rowOf(number).querySelector("[data-key=source]").setAttribute("aria-invalid", String(lines.length > 0));
+      const wrong = lines.map(keyOf);
+      for (const input of rowOf(number).querySelectorAll("input[data-key]")) {
+        const is = wrong.includes(input.dataset.key);
+        if (is) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
+        if (is && input.closest("details")) input.closest("details").open = true;
+      }
     });
   }
 

@@ -46,7 +46,8 @@ def found(survey: Survey, foretold: Foretold | None, most: Any, head: str) -> Ma
     run = ""
     if foretold:
         passes = foretold.passes
-        told = "" if passes is None else f", {passes:.2g} passes" if passes < 10 else f", {passes:,.0f} passes"
+        told = "" if passes is None else f"{passes:.2g}" if passes < 10 else f"{passes:,.0f}"
+        told = f", {told} pass{'' if told == '1' else 'es'}" if told else ""
         run = f'<p class="wb-mix-run"><b>{_three(foretold.tokens)}</b> tokens of this run{told}</p>'
         if passes and passes > GOOD_PASSES and not foretold.refusal(most if isinstance(most, int | float) else None):
             lines.insert(0, f"Beyond {GOOD_PASSES} passes repeated text teaches little: less weight, or more text.")
