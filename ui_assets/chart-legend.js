@@ -41,10 +41,12 @@ const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignif
 
 // The sources of mixtures in their colours, with the share of the tokens that each was promised and, of every run, has had.
 export function sourceLegend(state) {
-  return sourcesOf(state).map(({ name, promised }, place) => {
-    const had = state.shown.map((series) => [series.run, series.share(name)]).filter(([, share]) => share !== null);
-    const shares = had.map(([run, share]) => `${percent(share)} had${state.shown.length > 1 ? ` in ${run}` : ""}`);
-    const words = [promised === null ? "" : `${percent(promised)} promised`, ...shares].filter(Boolean).join(", ");
+  return sourcesOf(state).map(({ name }, place) => {
+    const words = state.shown.filter((series) => series.sources.some((source) => source.name === name)).map((series) => {
+      const { promised } = series.sources.find((source) => source.name === name), had = series.share(name);
+      const told = [promised === null ? "" : `${percent(promised)} promised`, had === null ? "" : `${percent(had)} had`].filter(Boolean);
+      return `${state.shown.length > 1 ? `${series.run}: ` : ""}${told.join(", ")}`;
+    }).join("; ");
     return make("li", { title: "share of the targets; steps that a resume repeated count each time" }, swatch(sourceColour(state, place)), make("strong", {}, name), ` ${words}`);
   });
 }

@@ -78,11 +78,15 @@ class View:
             news.busy = news.busy or (look is not None and look.going)
             if look is not None and not look.going:
                 known.append((data.source, look.problem))
-            made = Markup("")
-            if look is not None and look.survey:
-                foretold = Foretold.of(look.survey, tokens[number]) if tokens else None
-                made = mixtures.found(look.survey, foretold, table.get("max_epochs"), found_head(look.survey))
-            news.show(f"look-{number}", made or shown(look, str(number), costs, texts, mixtures.named(table, number)))
+            survey = look.survey if look else None
+            foretold = Foretold.of(survey, data, tokens[number]) if tokens else None
+            most = table.get("max_epochs")
+            if survey:
+                made = mixtures.found(survey, foretold, most, found_head(survey))
+            else:
+                unseen = shown(look, str(number), costs, texts, mixtures.named(table, number))
+                made = html.join([unseen, mixtures.reads(foretold, most)])
+            news.show(f"look-{number}", made)
         if known:  # the form is looked at once more: what is read too often keeps Start off
             news.set("filled", tuple(known), value=secrets.token_hex(4))
 

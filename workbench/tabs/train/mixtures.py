@@ -43,21 +43,30 @@ def found(survey: Survey, foretold: Foretold | None, most: Any, head: str) -> Ma
         lines.append(f"Left out: {sum(survey.left_out.values()):,} of the {survey.looked:,} documents looked at.")
     lines += [f"Cannot be read: {line}. Repair the file, or take it out of the folder." for line in survey.unreadable]
     lines += [f"{note[:1].upper()}{note[1:]}." for note in survey.notes if "too few documents" not in note]
-    run = ""
-    if foretold:
-        passes = foretold.passes
-        told = "" if passes is None else f"{passes:.2g}" if passes < 10 else f"{passes:,.0f}"
-        told = f", {told} pass{'' if told == '1' else 'es'}" if told else ""
-        run = f'<p class="wb-mix-run"><b>{_three(foretold.tokens)}</b> tokens of this run{told}</p>'
-        if passes and passes > GOOD_PASSES and not foretold.refusal(most if isinstance(most, int | float) else None):
-            lines.insert(0, f"Beyond {GOOD_PASSES} passes repeated text teaches little: less weight, or more text.")
     amiss: str = join(Markup(f"<li>{escape(line)}</li>") for line in lines)
     amiss = f'<ul class="wb-look-amiss">{amiss}</ul>' if lines else ""
     texts = join(Markup(f"<li>{escape(text)}</li>") for text in survey.beginnings)
     return Markup(
-        f'<p class="wb-look-head">{escape(held)}</p>{run}{amiss}'
+        f'<p class="wb-look-head">{escape(held)}</p>{reads(foretold, most)}{amiss}'
         f'<details class="wb-mix-texts"><summary>How its documents begin</summary><ol>{texts}</ol></details>'
     )
+
+
+def reads(foretold: Foretold | None, most: Any) -> Markup:
+    """What the run reads of a source, and whether that is more than is good. most: its `max_epochs`."""
+    if foretold is None:
+        return Markup("")
+    passes = foretold.passes
+    told = "" if passes is None else f"{passes:.2g}" if passes < 10 else f"{passes:,.0f}"
+    told = "less than 0.01" if passes and passes < 0.01 else told
+    told = f", {told} pass{'' if told == '1' else 'es'}" if told else ""
+    known = f' title="{escape(foretold.basis)}"' if foretold.basis else ""
+    run = f'<p class="wb-mix-run"{known}><b>{_three(foretold.tokens)}</b> tokens of this run{told}</p>'
+    allowed = most if isinstance(most, int | float) else None
+    if not passes or passes <= (allowed or GOOD_PASSES) or foretold.refusal(allowed):
+        return Markup(run)
+    words = f"Beyond {GOOD_PASSES} passes repeated text teaches little: less weight, or more text."
+    return Markup(f'{run}<ul class="wb-look-amiss"><li>{escape(words)}</li></ul>')
 
 
 def _three(count: float) -> str:

@@ -136,4 +136,16 @@ def test_a_source_that_would_be_read_too_often_keeps_start_off(
         drafts.launch(context, draft(**limits), at_once=True)
     config = load_config("tiny", None, {"data.mix": limits["data__mix"], "train.steps": "8"})
     assert not mixture_problems(context.surveys, config)
-    assert Foretold.of(replace(HELD, tokens=0), 100.0).passes is None
+    assert Foretold.of(replace(HELD, tokens=0), config.data, 100.0).passes is None
+
+
+def test_of_a_source_that_nobody_looked_into_its_card_tells_the_passes(context: Context) -> None:
+    hub = {"name": "web", "source": "fineweb-edu-10BT", "max_epochs": 0.00001}
+    texts = {**forms.texts(load_config("tiny")), "data.mix": mix({**EDU, "source": "pydocs"}, hub)}
+    news = News()
+    look.View(context)({"values": [texts[name] for name in (*look.SOURCE, *look.LENGTH)]}, news)
+    shown = news.changed["markup"]["look-1"]
+    assert "Look into it" in shown and "tokens of this run, less than 0.01 passes" in shown and "the card of" in shown
+    checked = drafts.check(context, draft(data__mix=mix({**EDU, "source": "pydocs"}, hub)))
+    (line,) = show.by_source(checked.problems["data.mix"])["1"]
+    assert "times (quoted: the card of" in line
