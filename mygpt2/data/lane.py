@@ -91,7 +91,7 @@ def windows(
             if before and (maker.all_empty or found.epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
                 raise UserError(
                     f"{f'source {name} of data.mix' if name else 'data.source'} has no training document for lane "
-                    f"{lane}: each is empty, not text, too long, "
+                    f"{lane}: each is empty, not text, too long, filtered, "
                     "held out or unreadable; give another data.source, fewer data.lanes or a lower "
                     "data.validation_fraction"
                 )
