@@ -14,6 +14,7 @@ from mygpt2.experiments.pieces import Piece
 from mygpt2.experiments.running import missing
 from mygpt2.experiments.sweep import compared_in_words, looked
 from mygpt2.format import duration
+from mygpt2.run_dir.paths import RunDir
 
 TWO_MODELS = (
     "One pair of seeds speaks of these models; with replicates = 3 in the file it would speak of recipes, at three "
@@ -53,7 +54,8 @@ def _left(plan: Plan, runs: Path, nproc: int) -> str:
     left = missing(pieces, runs)
     if looks == len(plan.looks):
         return "it is over: nothing is to be trained, and what came of it is told again"
-    if looks or len(left) < len(pieces):
+    begun = any(RunDir(Path(runs) / piece.run).exists() for piece in pieces)
+    if looks or begun:
         return f"left of it: {cost(left, runs, nproc)}; less where more arms lose"
     return f"the full grid: {cost(left, runs, nproc)}; a sweep takes about half of that where most arms lose early"
 
