@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mygpt2.checkpoint import Checkpoint, candidates, load, load_newest
 from mygpt2.checkpoint.format import MANIFEST, MODEL, STATE, verify, weights_sha256
+from mygpt2.config.mix import MixSource, mix_words
 from mygpt2.errors import UserError
 from mygpt2.exchange.hub import GPT2_NAMES, Snapshot, fetch_model, hub_model
 from mygpt2.exchange.huggingface import CONFIG, INDEX, WEIGHTS, build, is_huggingface, load_huggingface, weight_files
@@ -137,10 +139,18 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Loaded:
         "run": str(run.path) if run.exists() else None,
         "step": checkpoint.step,
         "tokens": state.get("tokens"),
-        "source": state["config"].get("data", {}).get("source"),
+        "source": _trained_on(state["config"].get("data", {})),
         "weights_sha256": weights_sha256(checkpoint),
     }
     return described(model, tokenizer, name, "checkpoint", path, **more)
+
+
+def _trained_on(data: Mapping[str, Any]) -> str | None:
+    """The text of a run for a person: its source, or the mixture with the shares."""
+    mix = data.get("mix") or []
+    if not mix:
+        return data.get("source")
+    return mix_words([MixSource.model_construct(name=each["name"], weight=each["weight"]) for each in mix])
 
 
 def _from_hub(snapshot: Snapshot) -> Loaded:

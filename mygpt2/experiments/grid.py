@@ -17,16 +17,17 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mygpt2.config import RunConfig, from_toml
-from mygpt2.config.fields import nearest, nearest_setting, settings
+from mygpt2.config.fields import nearest, nearest_setting, settings, toml_value
+from mygpt2.config.mix import MixSource
 from mygpt2.config.toml import MAX_BYTES
 from mygpt2.config.words import text_of
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, listed, shown
 from mygpt2.experiments.arms import MOST_REPLICATES, SEEDS, Arm, Spec, read_arm, recipe
 from mygpt2.experiments.folder import check_experiment
 from mygpt2.experiments.scores import check_protocol
@@ -41,6 +42,7 @@ MARGIN = 0.002  # nats
 CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look and still overtake it
 EARLY = 0.3  # nats by which a lower rate may be behind before half of the run and still come out ahead
 RATES = ("optimizer.lr", "optimizer.muon_lr")
+WEIGHT = re.compile(r"data\.mix\.(.+)\.weight")  # of a source of the base's mixture
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
 SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
@@ -133,15 +135,15 @@ def read_plan(data: bytes, runs: Path, name: str) -> Plan:
     if not isinstance(what, str):
         raise UserError(f"base = {what!r} is no name; give a run, a preset or a TOML file")
     base = read_arm(Spec(what, tuple(words)), runs)
-    axes = _axes(found.get("axis"))
+    axes = _axes(found.get("axis"), base.config.data.mix)
     grid = list(itertools.product(*(axis.values for axis in axes)))
     if not FEWEST <= len(grid) <= MOST:
         raise UserError(f"{len(grid)} arms are asked for; use {FEWEST} to {MOST}, of which 5 to 9 show an optimum")
     arms, places = {}, {}
     for number, place in enumerate(grid, 1):
         arm = _name(axes[0], place[0]) if len(axes) == 1 else f"a{number}"
-        more = [f"--{axis.setting}={value!r}" for axis, value in zip(axes, place, strict=True)]
-        arms[arm] = read_arm(Spec(what, (*words, *more)), runs, arm)
+        more = _changed(words, base.config, {axis.setting: value for axis, value in zip(axes, place, strict=True)})
+        arms[arm] = read_arm(Spec(what, tuple(more)), runs, arm)
         places[arm] = place
     if len(arms) < len(grid):
         raise UserError("two values of the axis are the same to three digits; space them further")
@@ -169,11 +171,21 @@ def read_file(file: Path, runs: Path) -> tuple[bytes, Plan]:
     return data, read_plan(data, runs, stem)
 
 
+def _changed(words: list[str], base: RunConfig, values: dict[str, float]) -> list[str]:
+    """The words of an arm: a mixture with other weights is given as a whole."""
+    weights = {found[1]: value for name, value in values.items() if (found := WEIGHT.fullmatch(name))}
+    rest = [f"--{name}={value!r}" for name, value in values.items() if not WEIGHT.fullmatch(name)]
+    if not weights:
+        return [*words, *rest]
+    mix = [source.model_copy(update={"weight": weights.get(source.name, source.weight)}) for source in base.data.mix]
+    return [*(word for word in words if not word.startswith("--data.mix=")), *rest, f"--data.mix={toml_value(mix)}"]
+
+
 def _rest(place: tuple[float, ...], axis: int) -> tuple[float, ...]:
     return place[:axis] + place[axis + 1 :]
 
 
-def _axes(found: Any) -> tuple[Axis, ...]:
+def _axes(found: Any, mix: Sequence[MixSource]) -> tuple[Axis, ...]:
     axes: list[Axis] = []
     listed = found if isinstance(found, list) else [found]
     if not 1 <= len(listed) <= 2 or not all(isinstance(each, dict) for each in listed):
@@ -181,8 +193,8 @@ def _axes(found: Any) -> tuple[Axis, ...]:
     for each in listed:
         _known(each, AXIS_KEYS, "[[axis]] ")
         name = each.get("setting")
-        setting = settings().get(name) if isinstance(name, str) else None
-        if setting is None or setting.kind not in ("int", "float"):
+        kind = _kind(name, mix) if isinstance(name, str) else None
+        if kind is None:
             close = nearest_setting(str(name))
             hint = f"; did you mean {close}?" if close else ""
             raise UserError(f"[[axis]] setting = {name!r} is no setting with a number{hint}")
@@ -194,7 +206,7 @@ def _axes(found: Any) -> tuple[Axis, ...]:
             raise UserError(
                 f"{name} is no axis of a sweep: every arm is trained under the same seeds; replicates = 3 adds pairs"
             )
-        if name not in recipe(RunConfig()):
+        if name not in recipe(RunConfig()) and not WEIGHT.fullmatch(name):
             raise UserError(f"{name} is no axis of a sweep: it changes no weight, so that all arms would be one model")
         if any(axis.setting == name for axis in axes):
             raise UserError(f"{name} is the setting of two [[axis]]; give each its own")
@@ -203,14 +215,29 @@ def _axes(found: Any) -> tuple[Axis, ...]:
         values = each["values"] if "values" in each else _log_grid(each)
         if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
             raise UserError(f"[[axis]] {name}: values is a list of numbers, for example [0.001, 0.003, 0.01]")
-        made = [setting_value(v, setting.kind) for v in values]
+        made = [setting_value(v, kind) for v in values]
         if "values" in each and (len(set(made)) < len(made) or made != values):
             raise UserError(
                 f"[[axis]] {name}: values = {values} has one twice, or a fraction of what is a whole number; write "
                 f"{sorted(set(made))}"
             )
-        axes.append(Axis(setting.name, tuple(sorted(set(made)))))
+        axes.append(Axis(name, tuple(sorted(set(made)))))
     return tuple(axes)
+
+
+def _kind(name: str, mix: Sequence[MixSource]) -> str | None:
+    """int or float; None for what is no number. UserError for the weight of a source that the base does not have."""
+    weight, known = WEIGHT.fullmatch(name), listed((source.name for source in mix), 9)
+    if name == "data.mix" or (weight and weight[1] not in {source.name for source in mix}):
+        there = f"one of {known}" if mix else "the base has no mixture, so that there is none to sweep"
+        raise UserError(
+            f'[[axis]] setting = "{shown(name)}": a mixture is swept by the weight of one of its sources, '
+            f'setting = "data.mix.NAME.weight"; {there}'
+        )
+    if weight:
+        return "float"
+    setting = settings().get(name)
+    return setting.kind if setting is not None and setting.kind in ("int", "float") else None
 
 
 def setting_value(value: float, kind: str) -> float:
@@ -237,7 +264,9 @@ def _name(axis: Axis, value: float) -> str:
     whole, _, rest = digits.partition(".")
     rest = rest.rstrip("0")
     number = f"{whole}{rest}e{int(power) - len(rest)}"
-    return f"{axis.setting.rpartition('.')[2].replace('_', '')[:6]}{number}"
+    weight = WEIGHT.fullmatch(axis.setting)
+    word = re.sub(r"[^A-Za-z0-9]", "", weight[1] if weight else axis.setting.rpartition(".")[2])
+    return f"{word[:6]}{number}"
 
 
 def _looks(found: Any, plan: Plan) -> tuple[int, ...]:

@@ -239,7 +239,7 @@ class Ladder:
             return []
         times = f"{tokens / size:,.0f}" if tokens > 10 * size else f"{tokens / size:.2g}"
         return [
-            f"{times} passes over {base.data.source}, which holds {short(size)} tokens: the law is of text that is "
+            f"{times} passes over {base.data.text}, which holds {short(size)} tokens: the law is of text that is "
             "read once, and repeats give less"
         ]
 

@@ -78,7 +78,7 @@ class Found:
         return {
             "name": one.protocol, "token_sha256": one.token_sha256, "window": one.window, "precision": one.precision,
             "tokens": one.tokens, "documents": len(one.targets), "tokenizer": self.plan.file.base.data.tokenizer,
-            "source": self.plan.file.base.data.source,
+            "source": self.plan.file.base.data.text,
         }  # fmt: skip
 
     def law_json(self, count: str) -> dict[str, Any]:

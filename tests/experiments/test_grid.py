@@ -43,6 +43,34 @@ def test_a_file_is_arms_on_a_log_grid_and_looks_whose_ends_decay(tmp_path):
     assert not read_plan(FILE.replace(b"[settings]", b'[settings]\nschedule.name = "cosine"'), tmp_path, "x").decays
 
 
+MIXED = b"""
+base = "tiny"
+[settings]
+train.steps = 140
+data.mix = [{name = "docs", source = "pydocs", weight = 3}, {name = "my-code", source = "/c"}]
+[[axis]]
+setting = "data.mix.my-code.weight"
+values = [1, 3.5]
+"""
+
+
+def test_the_weight_of_a_source_is_an_axis_and_the_others_stay(tmp_path):
+    plan = read_plan(MIXED, tmp_path, "mixtures")
+    assert list(plan.arms) == ["mycode1e0", "mycode35e-1"]
+    mixes = [[(each.name, each.source, each.weight) for each in arm.config.data.mix] for arm in plan.arms.values()]
+    assert mixes == [[("docs", "pydocs", 3.0), ("my-code", "/c", weight)] for weight in (1.0, 3.5)]
+    both = MIXED + b'[[axis]]\nsetting = "data.mix.docs.weight"\nvalues = [1, 2]\n'
+    weights = [[each.weight for each in arm.config.data.mix] for arm in read_plan(both, tmp_path, "x").arms.values()]
+    assert sorted(weights) == [[1.0, 1.0], [1.0, 3.5], [2.0, 1.0], [2.0, 3.5]]
+    for name in (b"data.mix.web.weight", b"data.mix"):
+        with pytest.raises(UserError, match=r"by the weight of one of its sources.*; one of docs, my-code$"):
+            read_plan(MIXED.replace(b"data.mix.my-code.weight", name), tmp_path, "x")
+    with pytest.raises(UserError, match="the base has no mixture"):
+        read_plan(FILE.replace(b"optimizer.lr", b"data.mix.a.weight"), tmp_path, "x")
+    with pytest.raises(UserError, match="expected a number above 0"):
+        read_plan(MIXED.replace(b"[1, 3.5]", b"[0, 1]"), tmp_path, "x")
+
+
 def test_two_axes_are_all_pairs(tmp_path):
     more = b'[[axis]]\nsetting = "optimizer.weight_decay"\nvalues = [0.1, 0.0]\n'
     plan = read_plan(FILE.replace(b"arms = 5", b"arms = 3") + more, tmp_path, "two")

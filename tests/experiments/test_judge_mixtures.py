@@ -13,6 +13,7 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.config import load_config
 from mygpt2.errors import UserError
+from mygpt2.exchange.load import load_model
 from mygpt2.experiments.arms import Arm, Replicate, Spec, changes_words, other_batches, recipe_hash
 from mygpt2.experiments.by_source import VERDICT_PART, by_source
 from mygpt2.experiments.cost import Spent
@@ -188,6 +189,7 @@ def test_two_mixtures_that_were_trained_are_told_apart_source_by_source(train, t
     for name, (lines, pages) in arms.items():
         both = mix(tmp_path, lines=lines, pages=pages)
         assert train(name, steps=10, data__mix=both, optimizer__lr=3e-3, **shape) == 0
+    assert load_model("a", train.runs).details["source"] == "lines 90 %, pages 10 %", "as a card has it"
     for name in arms:
         checkpoint = str(train.runs / name / "checkpoints" / "step-00000010")
         words = ["--protocol", "runs:a,b", "--runs", str(train.runs), "--device", "cpu"]
