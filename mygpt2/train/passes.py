@@ -9,7 +9,7 @@ from pathlib import Path
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.inspect import estimated_tokens
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.mixture import Mixture, Part
+from mygpt2.data.sources.mixture import Mixture, Part, parts_of
 from mygpt2.data.sources.resolve import open_reader
 from mygpt2.errors import UserError
 from mygpt2.planning.data import SourceSize, source_size
@@ -26,7 +26,7 @@ def check_passes(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, ca
     tell its tokens where the size of its files does not make it plain.
     """
     warnings = []
-    for part in manifest.parts if isinstance(manifest, Mixture) else ():
+    for part in parts_of(manifest, config.data) if config.data.mix or isinstance(manifest, Mixture) else ():
         found = _counted(config, part, tokenizer, cache_dir)
         passes, most = found.passes, found.most
         if passes is None or passes <= (most or MANY):

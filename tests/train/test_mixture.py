@@ -158,6 +158,9 @@ def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, so
     with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; give it a weight") as raised:
         train(steps=3000, **small)
     assert "source lines would be read" in str(raised.value) and not harness.last_step(train.runs / "run")
+    one = [{"name": "lines", "source": str(others[0]), "max_epochs": 0.5}]
+    with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; train for at most"):
+        train("alone", steps=3000, data__source="pydocs", data__mix=one, data__lanes="none")
     at_most = int(str(raised.value).partition("train for at most ")[2].partition(" steps")[0].replace(",", ""))
     assert 0 < at_most < 3000
 
