@@ -9,7 +9,7 @@ from mygpt2.data.sources.faults import Outage, Unreadable
 from mygpt2.data.sources.hub.client import HubClient
 from mygpt2.data.sources.hub.dataset import HubSource
 from mygpt2.data.sources.resolve import open_reader, resolve
-from tests.data.corpus import EOT, WRITERS, config
+from tests.data.corpus import EOT, WRITERS, config, write_parquet
 from tests.data.hub_data import GROUPS, REPO, ROWS, SOURCE, FastClock, fineweb_edu
 from tests.fake_hub import FakeHub
 
@@ -30,6 +30,15 @@ def test_every_document_has_the_value_of_its_own_row(tmp_path, kind):
         numbers = [int(text[1:6]) for text in documents]  # as `texts` counts them over all files
         assert values == [number % each[kind] for number in numbers]
     columns.close()
+
+
+def test_of_a_row_group_that_makes_several_blocks_each_has_its_own_rows(tmp_path):
+    folder = write_parquet(tmp_path / "data", files=1, documents=60_000, row_group=60_000)
+    manifest = resolve(str(folder), config(folder), cache_dir=tmp_path)
+    assert (manifest.blocks["stop"] >= 0).all() and len(manifest) > 1
+    reader, columns = open_reader(manifest, cache_dir=tmp_path, eot_id=EOT), Columns(manifest, tmp_path)
+    for block in (0, 1, len(manifest) - 1):
+        assert columns.values(block, "id") == [int(text[1:6]) for text in reader.read(block)]
 
 
 def test_a_file_that_is_another_or_gone_is_unreadable(tmp_path):
