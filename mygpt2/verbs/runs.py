@@ -237,8 +237,10 @@ def _details(each: RunDir, state: Any, command: dict[str, Any]) -> list[tuple[st
     details = [("folder", str(each.path)), ("attempt", str(state.status.get("attempt", "")))]
     if origin := origin_of(each):
         gone = "" if parent_of(each.path.parent, origin) else ", which is no longer here"
-        changes = ", ".join(f"{name} {pair[0]} -> {pair[1]}" for name, pair in origin.changes.items())
-        details.append(("branch of", f"{origin.parent}{gone}, at step {origin.step}; {changes or 'nothing changed'}"))
+        from mygpt2.experiments.arms import changes_words
+
+        changes = changes_words(origin.changes)
+        details.append(("branch of", f"{origin.parent}{gone}, at step {origin.step}; {changes} changed"))
     for rank in state.ranks:
         alive = {True: "runs", False: "is gone", None: "is on another machine"}[rank.alive]
         pid = f"pid {rank.process.pid} on {rank.process.host}" if rank.process else "unreadable record"
