@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mygpt2.data.sources.hub.client import DEFAULT_ENDPOINT
 from mygpt2.data.sources.hub.names import parse_name
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture
-from mygpt2.data.trace import read_manifest
+from mygpt2.data.trace import read_manifests
 from mygpt2.errors import UserError
 from mygpt2.inside import SMALL_BYTES, names_inside, open_inside, read_inside
 from mygpt2.machine import cache_folder, home_path
@@ -172,15 +173,13 @@ class Context:
             names = names_inside(run.trace_dir, run.path)
             for name in names:
                 open_inside(run.trace_dir / name, run.path).close()
-            manifest = read_manifest(run.path) if names else None
+            manifests = list(read_manifests(run.path).values()) if names else []
         except OSError as error:
             raise UserError(f"the trace of run {run.name!r} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, LookupError, RecursionError) as error:
             raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
-        if manifest is None:
-            return
-        each = [part.manifest for part in manifest.parts] if isinstance(manifest, Mixture) else [manifest]
-        for one in each:
+        parts = ([part.manifest for part in m.parts] if isinstance(m, Mixture) else [m] for m in manifests)
+        for one in chain.from_iterable(parts):
             for file in one.files:
                 try:
                     self._stored(file.location, one)

@@ -16,8 +16,9 @@ class Reading:
         self.library = Library()
         self.tokenizers = Tokenizers()
 
-    def traced(self, context: Context, run: RunDir) -> Traced:
-        """A run's data and tokenizer, once all that its folder names is allowed here. UserError where one is not."""
+    def traced(self, context: Context, run: RunDir, step: int | None = None) -> Traced:
+        """A run's data, of a step or of the newest one, and its tokenizer, once all that its folder names is allowed
+        here. UserError where one is not."""
         context.traced_files(run)
         context.configuration(run)
-        return traced(run, self.library, self.tokenizers)
+        return traced(run, self.library, self.tokenizers, step)

@@ -21,7 +21,7 @@ from mygpt2.config import RunConfig, load_config
 from mygpt2.data.sources.manifest import WORDS, Manifest
 from mygpt2.data.sources.mixture import Mixture, parts_of
 from mygpt2.data.sources.resolve import resolve_data
-from mygpt2.data.trace import place_of, read_manifest, read_trace, trace_files
+from mygpt2.data.trace import place_of, read_manifests, read_trace, trace_files
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.run_dir import RunDir
@@ -146,7 +146,7 @@ def batch_of(run: RunDir, step: int) -> Batch:
     records = read_trace(run.path, step, step).to_pylist()
     if not records:
         raise UserError(f"step {step} is not in the trace of run {run.name!r}, which holds {first} to {last}")
-    manifest = _manifest(run)
+    manifest, _ = _manifest(run, step)
     lines = sorted((_line(manifest, record) for record in records), key=_worst_first)
     documents = {place for record in records for place in zip(record["block"], record["document"], strict=True)}
     loss = float(np.mean([line.loss for line in lines]))
@@ -183,28 +183,40 @@ def _worst_first(line: Line) -> tuple[float, int]:
     return (-math.inf if math.isnan(line.loss) else -line.loss), line.slot
 
 
-def _manifest(run: RunDir) -> Manifest:
-    """The trace's manifest, read once per version of the file. UserError where it cannot be read."""
+def _manifest(run: RunDir, step: int | None = None) -> tuple[Manifest, bool]:
+    """(what the blocks of a step refer to, whether that is the newest data), or of the newest step. A fork may have
+    gone on with other data. Read once per version of the files. UserError where it cannot be read.
+    """
     try:
-        found = (run.trace_dir / "manifest.json").stat()
-        return _read_manifest(run.path, found.st_mtime_ns, found.st_ino)
+        files = [(path.name, path.stat()) for path in sorted(run.trace_dir.glob("manifest*.json"))]
+        found = _read_manifests(run.path, tuple((name, file.st_mtime_ns, file.st_ino) for name, file in files))
+        newest = max(found)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+    attempts = [file.attempt for file in trace_files(run.path) if step is None or file.first <= step <= file.until]
+    fitting = [since for since in found if since <= max(attempts, default=newest)]
+    if not fitting:
+        raise UserError(
+            f"step {step} was trained on data that the trace does not describe; it keeps that of the steps from "
+            f"attempt {min(found)} on"
+        )
+    return found[max(fitting)], max(fitting) == newest
 
 
 @lru_cache(maxsize=4)
-def _read_manifest(path: Path, changed: int, inode: int) -> Manifest:
-    return read_manifest(path)
+def _read_manifests(path: Path, files: tuple[tuple[str, int, int], ...]) -> dict[int, Manifest]:
+    return read_manifests(path)
 
 
-def traced(run: RunDir, library: Library, tokenizers: Tokenizers) -> Traced:
-    """The run's data and tokenizer as they were. UserError where they are not there any more."""
+def traced(run: RunDir, library: Library, tokenizers: Tokenizers, step: int | None = None) -> Traced:
+    """The run's data, of a step or of the newest one, and its tokenizer as they were. UserError where they are not
+    there any more."""
     step_range(run)
     config = load_config(None, run.config_file)
     tokenizer = tokenizers.get(config.data.tokenizer)
-    manifest = _manifest(run)
+    manifest, newest = _manifest(run, step)
     opened = library.of_manifest(_found(manifest, config, library), tokenizer)
-    return Traced(run, config, tokenizer, opened, _warning(run, manifest, tokenizer))
+    return Traced(run, config, tokenizer, opened, _warning(run, manifest if newest else None, tokenizer))
 
 
 def rows_of_step(
@@ -261,7 +273,7 @@ def _found(manifest: Manifest, config: RunConfig, library: Library) -> Manifest:
     return here
 
 
-def _warning(run: RunDir, manifest: Manifest, tokenizer: Tokenizer) -> str:
+def _warning(run: RunDir, manifest: Manifest | None, tokenizer: Tokenizer) -> str:
     """What the newest checkpoint says against the data or the tokenizer that is here now; empty where all is well."""
     names = [name for name in run.names(run.checkpoints_dir) if step_of(name) is not None]
     state = read_json(run.checkpoints_dir / names[-1] / "state.json", run.path) if names else None
@@ -269,9 +281,8 @@ def _warning(run: RunDir, manifest: Manifest, tokenizer: Tokenizer) -> str:
     for key in ("data", "fingerprint"):
         then = then.get(key)
         then = then if isinstance(then, dict) else {}
+    known = {"data": manifest.fingerprint} if manifest else {}  # that of before a fork need not be
     changed = [
-        name
-        for name, now in (("data", manifest.fingerprint), ("tokenizer", tokenizer.fingerprint))
-        if then.get(name, now) != now
+        name for name, now in {**known, "tokenizer": tokenizer.fingerprint}.items() if then.get(name, now) != now
     ]
     return f"not those of the newest checkpoint: {', '.join(changed)}" if changed else ""

@@ -72,8 +72,8 @@ def batch(
     if not run:
         raise UserError("no run is chosen; choose one, then a step")
     chosen = context.run(run)
-    traced = reading.traced(context, chosen)
     at = max(1, whole(number, 1) + steps)
+    traced = reading.traced(context, chosen, at)
     page = 1 if first else whole(page, 1) + by
     manifest = traced.opened.manifest
     sources = [part.name for part in manifest.parts] if isinstance(manifest, Mixture) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,4 +105,10 @@ class _Kept:
 @lru_cache(maxsize=8)
 def _coverage(path: Path, changed: int, fingerprint: str, kept: _Kept) -> Coverage:
     """Walks over all that was read, so it is kept: a page turns through the rows of a step."""
-    return coverage(read_state(path)["data"], kept.manifest)
+    state = read_state(path)["data"]
+    found, promised = (
+        coverage(state, kept.manifest),
+        dict(state["fingerprint"]["mix"]),
+    )  # another weight is the same data
+    own = (replace(source, promised=promised.get(source.name, source.promised)) for source in found.sources)
+    return replace(found, sources=tuple(own))

@@ -247,7 +247,7 @@ def _line(line: Line, sources: Mapping[str, int], lowest: float, highest: float)
 def row(monitor: Monitor, reading: Reading, asked: Mapping[str, Any]) -> html.Markup:
     """The text of the row of a slot, with what stands beside each document. UserError where it cannot be read."""
     run, step, slot = monitor.context.run(str(asked.get("run", ""))), _step(asked), whole(asked.get("slot"))
-    traced = reading.traced(monitor.context, run)
+    traced = reading.traced(monitor.context, run, step)
     batch = batch_of(run, step)
     line = next((line for line in batch.lines if line.slot == slot), None)
     if line is None:

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mygpt2.config import RunConfig
+from mygpt2.config import RunConfig, to_toml
 from mygpt2.data.batch import loader_state
 from mygpt2.data.sources.mixture import Mixture
+from mygpt2.data.trace import TraceWriter
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunWriter
 from tests.data.corpus import write_jsonl, write_txt
@@ -155,3 +156,31 @@ def test_a_folder_of_several_kinds_is_browsed_file_by_file(tmp_path: Path) -> No
         assert line.name.partition("/")[2] in text
     shown = source.browse(context, reading, {"file": True}, str(folder), "text", "gpt2", 1, 1, 0, 1)
     assert len(shown) == 10
+
+
+def test_steps_from_before_a_fork_are_those_of_the_data_of_then(made) -> None:
+    folder = made.context.data_roots[0]
+    write_txt(folder / "d", paragraphs=3000)
+    own = [source.model_dump(exclude_none=True) for source in made.config.data.mix]
+    forked = small_config("pydocs", mix=[{"name": "more", "source": str(folder / "d")}, *own[1:]])
+    with loader_of(forked, made.cache) as loader:
+        trace = TraceWriter(made.run.trace_dir, 2, 0, loader.manifest)
+        after = [loader.poll(30.0) for _ in range(3)]
+        for number, batch in enumerate(after, 7):
+            assert batch is not None
+            trace.add(number, batch, np.ones(len(batch.slots)))
+        trace.flush()
+    made.run.config_file.write_text(to_toml(forked))
+    assert {line.source for line in step.batch_of(made.run, 6).lines} == {"books", "web", "code"}
+    assert "more" in {line.source for number in (7, 8, 9) for line in step.batch_of(made.run, number).lines}
+    for number, tokens in ((6, batches_of(made.config, made.cache, 6)[-1]), (7, after[0].tokens)):
+        traced = made.reading.traced(made.context, made.run, number)
+        rows = {row.slot: row for page in (1, 2) for row in step.rows_of_step(traced, number, page)[2]}
+        assert np.array_equal(np.stack([rows[slot].ids for slot in sorted(rows)]), tokens) and not traced.warning
+    manifest = next(path for path in made.run.trace_dir.glob("manifest-*.json"))
+    text = manifest.read_text()
+    secret = made.context.runs.parent / "secret.txt"
+    secret.write_text("x")
+    manifest.write_text(text.replace(str(folder / "a" / "part-0.parquet"), str(secret)))
+    with pytest.raises(UserError, match="outside the folders"):
+        made.context.traced_files(made.run)
