@@ -49,8 +49,9 @@ def test_each_source_has_both_losses_and_their_difference_document_by_document(p
     assert [row[0] for row in rows] == ["docs", "code"]
     best, other = bars(place.sets()[0])
     assert best.result and best.result.loss and other.result and other.result.loss
-    own = best.result.loss.sources["docs"].documents
-    assert own is not None and np.array_equal(own.targets, TARGETS[:3]), "its own documents' sums"
+    for source, targets in (("docs", TARGETS[:3]), ("code", TARGETS[3:])):
+        own = best.result.loss.sources[source].documents
+        assert own is not None and np.array_equal(own.targets, targets), "its own documents' sums"
     assert rows[0][4] == "+0.2000 ± 0.0000", "the same on every document: far below the error of either, 0.2"
     assert rows[1][4].startswith("-0.39") and "± 0.0" in rows[1][4], "and the other is better on code"
 
