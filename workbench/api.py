@@ -175,8 +175,10 @@ def _step(context: Context, run: str, step: int) -> dict[str, Any]:
 
 
 def _losses(context: Context, run: str, by: str, first: int, last: int | None) -> dict[str, Any]:
-    end = None if last is None else _whole("last", last)
-    return dict(_plain(tame(losses(context.run(run), str(by), _whole("first", first), end, top=MOST_GROUPS).to_json())))
+    end, chosen = None if last is None else _whole("last", last), context.run(run)
+    if by != "source":  # files are read that the run's folder names
+        context.traced_files(chosen)
+    return dict(_plain(tame(losses(chosen, str(by), _whole("first", first), end, top=MOST_GROUPS).to_json())))
 
 
 def _whole(name: str, value: Any) -> int:

@@ -199,10 +199,10 @@ class ByColumn:
         self._reasons[where] = reason
 
     def _check(self, run: str) -> None:
-        """By the first block of each source."""
+        """By the first block of each source, and some more where each line may have other keys."""
         names: dict[str, None] = {}
         problems = []
-        places = [(opened, first) for opened in self._opened for first in _firsts(opened.manifest)]
+        places = [(opened, block) for opened in self._opened for block in _looked_at(opened.manifest)]
         for opened, first in places:
             try:
                 names |= dict.fromkeys(opened.names(first))
@@ -231,6 +231,16 @@ class ByColumn:
 def _firsts(manifest: Manifest) -> list[int]:
     """The first block of each source."""
     return [part.first for part in manifest.parts] if isinstance(manifest, Mixture) else [0]
+
+
+def _looked_at(manifest: Manifest) -> list[int]:
+    firsts = _firsts(manifest)
+    ends = [*(first - 1 for first in firsts[1:]), len(manifest) - 1]
+    some = [
+        [first, (first + end) // 2, end] if manifest.at(first)[0].kind == "jsonl" else [first]
+        for first, end in zip(firsts, ends, strict=True)
+    ]
+    return [block for of_source in some for block in dict.fromkeys(of_source)]
 
 
 def _host(address: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -190,4 +191,13 @@ def test_losses_are_told_by_source_and_what_cannot_be_is_a_sentence(client: Any,
     found = client.predict("one", "source", 3, None, api_name="/losses")
     (group,) = found["groups"]
     assert (found["first"], found["last"], group["value"], group["loss"]) == (3, 10, "memory", 6.5)
+    manifest, secret = runs / "one" / "trace" / "manifest.json", tmp_path / "secret.jsonl"
+    content = json.loads(manifest.read_text())
+    content["files"][0][3] = str(tmp_path / "gone.parquet")
+    manifest.write_text(json.dumps(content))
     assert "cannot be read any more" in refused(lambda: client.predict("one", "dump", api_name="/losses"))
+    secret.write_text('{"text": "x", "dump": "secret"}\n')
+    content["files"][0][3] = str(secret)
+    manifest.with_name("manifest-0123456789ab.json").write_text(json.dumps({**content, "since": 0}))
+    said = refused(lambda: client.predict("one", "dump", api_name="/losses"))
+    assert "the trace of run 'one'" in said and "secret.jsonl" in said, "what nobody may type here is not read"
