@@ -205,7 +205,7 @@ def earlier(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]) -> 
     changed = set(differences(then, fingerprint))
     if changed.isdisjoint(_ROWS) or not ("sources" in then or "sources" in fingerprint):
         return before
-    return [*before, {key: state[key] for key in ("fingerprint", "cursor", "quarantine")}]
+    return [*before, {key: state[key] for key in ("fingerprint", "cursor", "quarantine", "epochs") if key in state}]
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -241,7 +241,8 @@ def starting_point(
     if set(changed).isdisjoint(_ROWS):
         cursor = saved.copy()
     else:
-        _go_on(cursor, saved, _sources(fingerprint), _sources(then), set(changed))
+        for order in (*state.get("before", ()), state):  # one that comes back, too: its newest place counts
+            _go_on(cursor, fingerprint, order)
     same = _sources(fingerprint) == _sources(then) or "data" not in changed
     return cursor, sorted(int(block) for block in state["quarantine"]) if same else []
 
@@ -253,10 +254,12 @@ def _sources(fingerprint: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return list(zip(fingerprint["sources"], *(fingerprint[key] for key in _BY_SOURCE), strict=True))
 
 
-def _go_on(
-    cursor: np.ndarray, saved: np.ndarray, now: list[tuple[Any, ...]], then: list[tuple[Any, ...]], changed: set[str]
-) -> None:
-    """Set the cursor of another order: where a source is read as it was, its place; else an epoch that is new to it."""
+def _go_on(cursor: np.ndarray, fingerprint: Mapping[str, Any], order: Mapping[str, Any]) -> None:
+    """Set the cursor of another order: where a source is read as it was in `order`, its place there; else an epoch that
+    is new to it."""
+    saved = np.asarray(order["cursor"], np.int64)
+    now, then = _sources(fingerprint), _sources(order["fingerprint"])
+    changed = set(differences(order["fingerprint"], fingerprint))
     as_before = changed.isdisjoint({"tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars"})
     mixed = len(now) > 1 or len(then) > 1
     data = [source[0] for source in then]

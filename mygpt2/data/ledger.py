@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean
 from typing import Any
@@ -13,7 +12,9 @@ import numpy as np
 from mygpt2.data.batch import CURSOR
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.sources.mixture import Mixture
+from mygpt2.data.sources.mixture import Mixture, Part
+
+_ONE = "(one source)"  # which has no name of its own
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,14 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
     if fingerprint["data"] != manifest.fingerprint:
         raise ValueError("the state belongs to other data than the manifest")
     if isinstance(manifest, Mixture):
-        return _of_mixture(state, manifest)
+        return _of_mixture(state, manifest.parts)
+    if state.get("before"):  # it was one before
+        return _of_mixture(state, (Part(_ONE, 1.0, manifest),))
+    return _of_one(state, manifest)
+
+
+def _of_one(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
+    fingerprint = state["fingerprint"]
     shuffled = fingerprint["order"] == "lanes"
     order = BlockOrder(
         len(manifest), fingerprint["lanes"], fingerprint["window"], fingerprint["seed"], shuffled, fingerprint["first"],
@@ -117,30 +125,29 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
     )
 
 
-def _of_mixture(state: Mapping[str, Any], mixture: Mixture) -> Coverage:
-    """The sources one by one, and what they make together."""
-    fingerprint, tokens = state["fingerprint"], Counter[str]()
-    for order in (*state.get("before", ()), state):
-        tokens += _tokens(order)
-    total = max(1, tokens.total())
+def _of_mixture(state: Mapping[str, Any], sources: Sequence[Part]) -> Coverage:
+    """The sources one by one, and what they make together. In another order a source is the same where its data are,
+    whatever it was called there."""
+    orders = [_orders_of(order) for order in (*state.get("before", ()), state)]
+    had: dict[str, list[_Had]] = {}
+    for each in (one for order in orders for one in order):
+        had.setdefault(each.data, []).append(each)
+    total = max(1, sum(each.tokens for same in had.values() for each in same))
     found: list[OfSource] = []
-    for number, part in enumerate(mixture.parts):
+    for now, part in zip(orders[-1], sources, strict=True):
+        same = had.pop(part.manifest.fingerprint, [])
+        count = sum(each.tokens for each in same)
         blocks = range(part.first, part.first + len(part.manifest))
-        own = {
-            "fingerprint": {
-                **fingerprint,
-                "data": part.manifest.fingerprint,
-                **{key: fingerprint[key][number] for key in ("window", "first", "share")},
-            },
-            "cursor": [row[number * CURSOR : (number + 1) * CURSOR] for row in state["cursor"]],
-            "quarantine": [block - part.first for block in state["quarantine"] if block in blocks],
-        }
-        count = tokens.pop(part.name, 0)
-        read = coverage(own, part.manifest)
-        known = state.get("epochs", ())
-        epochs = known[number] if number < len(known) else harmonic_mean(read.lane_epochs or [0.0])
+        quarantine = [block - part.first for block in state["quarantine"] if block in blocks]
+        own = {"fingerprint": now.fingerprint, "cursor": now.cursor, "quarantine": quarantine}
+        read = _of_one(own, part.manifest)
+        epochs = harmonic_mean(read.lane_epochs or [0.0]) if now.epochs is None else now.epochs
         found.append(OfSource(part.name, part.share, count / total, count, epochs, read))
-    found += [OfSource(name, 0.0, count / total, count, 0.0, None) for name, count in sorted(tokens.items())]
+    for same in had.values():
+        count, last = sum(each.tokens for each in same), same[-1]
+        begun = [epoch for epoch, *_ in last.cursor]
+        epochs = sum(begun) / len(begun) if last.epochs is None else last.epochs
+        found.append(OfSource(last.name, 0.0, count / total, count, epochs, None))
     parts = [source.read for source in found if source.read]
     unique, repeated = ([getattr(p, key) for p in parts] for key in ("unique_documents", "repeated_documents"))
     return Coverage(
@@ -153,12 +160,32 @@ def _of_mixture(state: Mapping[str, Any], mixture: Mixture) -> Coverage:
     )
 
 
-def _tokens(order: Mapping[str, Any]) -> Counter[str]:
-    """Targets by source of one order of a run; of one that was no mixture, under the name of none."""
-    fingerprint = order["fingerprint"]
-    names = [name for name, _ in fingerprint.get("mix", [["(one source)", 1.0]])]
-    rows = np.asarray(order["cursor"], np.int64).reshape(-1, len(names), CURSOR)[:, :, -1].sum(axis=0)
-    return Counter(dict(zip(names, (rows * fingerprint["block_size"]).tolist(), strict=True)))
+@dataclass(frozen=True)
+class _Had:
+    """One source in one order of a run. `epochs`: None where that was not kept."""
+
+    name: str
+    data: str
+    tokens: int  # targets
+    epochs: float | None
+    fingerprint: dict[str, Any]  # of the order, as if it had this source alone
+    cursor: list[list[int]]
+
+
+def _orders_of(order: Mapping[str, Any]) -> list[_Had]:
+    """What one order of a run had of each of its sources; of one that was no mixture, of its one."""
+    fingerprint, known = order["fingerprint"], order.get("epochs", ())
+    several = "sources" in fingerprint
+    data = fingerprint["sources"] if several else [fingerprint["data"]]
+    names = [name for name, _ in fingerprint["mix"]] if several else [_ONE]
+    found = []
+    for number, (name, own) in enumerate(zip(names, data, strict=True)):
+        cursor = [row[number * CURSOR : (number + 1) * CURSOR] for row in order["cursor"]]
+        alone = {key: fingerprint[key][number] for key in ("window", "first", "share")} if several else {}
+        tokens = sum(row[-1] for row in cursor) * fingerprint["block_size"]
+        epochs = known[number] if number < len(known) else None
+        found.append(_Had(name, own, tokens, epochs, {**fingerprint, "data": own, **alone}, cursor))
+    return found
 
 
 def _count(times: np.ndarray, order: BlockOrder, lane: int, epoch: int, positions: int) -> None:

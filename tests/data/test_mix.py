@@ -180,6 +180,26 @@ def test_a_source_that_is_added_leaves_the_others_where_they_are(tmp_path) -> No
         assert (now[:, 3] + 100 * now[:, 1] >= np.array(state["cursor"])[:, 3]).all()
 
 
+def test_a_source_that_comes_back_goes_on_and_the_ledger_knows_it_by_its_data(tmp_path) -> None:
+    """From one source to a mixture, to one again and back, under other names: counted once, read on, passes kept."""
+    both = three(tmp_path / "data", (1, 1))
+    called = both.model_copy(update={"mix": [both.mix[1].model_copy(update={"name": "z"}), both.mix[0]]})
+    alone = config(tmp_path / "data" / "a", lanes=4)
+    state, places = None, []
+    for data in (alone, both, alone, called):
+        with going(data, tmp_path, state=state, fork=True) as run:
+            run.steps(20)
+            state, found = run.state, coverage(run.state, run.loaders[0].manifest)
+            places.append(np.array(state["cursor"])[:, 3::5].sum(axis=0).tolist())
+    assert places == [[160], [240, 80], [400], [160, 480]], "each goes on, also one that was not there in between"
+    assert {source.name: source.tokens // (8 * 32) for source in found.sources} == {"z": 20, "a": 60}
+    with going(alone, tmp_path, state={**state, "epochs": [1.5, 0.25]}, fork=True) as run:
+        run.steps(1)
+        had = {source.name: source for source in coverage(run.state, run.loaders[0].manifest).sources}
+    assert had["z"].read is None and had["z"].epochs == 1.5 and had["z"].tokens == 20 * 8 * 32
+    assert had["(one source)"].tokens == 61 * 8 * 32
+
+
 # Held-out documents, manifests, errors
 
 
@@ -241,6 +261,31 @@ def test_errors_name_the_source(tmp_path) -> None:
         resolve_data(data.model_copy(update={"mix": [data.mix[0], gone]}), cache_dir=tmp_path)
     with pytest.raises(UserError, match=r"data.lanes=256 is more than the \d+ blocks of source . in data.mix"):
         going(data.model_copy(update={"lanes": 256}), tmp_path, batch_sequences=256)
+    (tmp_path / "short.jsonl").write_text('{"text": "short"}\n')
+    short = data.model_copy(
+        update={"mix": [data.mix[0], gone.model_copy(update={"source": str(tmp_path / "short.jsonl")})]}
+    )
+    with pytest.raises(UserError, match=r"data.mix, source b: .* holds 5 characters of text"):
+        open_settled(resolve_data(short, cache_dir=tmp_path), short, cache_dir=tmp_path, eot_id=EOT)
+
+
+def test_sources_that_cannot_be_told_apart_are_refused(tmp_path) -> None:
+    data = three(tmp_path / "data", (1, 1))
+    filtered = [data.mix[0], data.mix[0].model_copy(update={"name": "of-it", "min_score": 3.0, "score_column": "id"})]
+    of_one_folder = data.model_copy(update={"mix": filtered})
+    parts = parts_of(resolve_data(of_one_folder, cache_dir=tmp_path), of_one_folder)
+    assert [part.name for part in parts] == ["a", "of-it"], "another filter makes other data"
+    write_jsonl(tmp_path / "data" / "a", documents=400)
+    for name, source, said in (
+        ("x.jsonl", "b", "two sources are called x.jsonl"),
+        ("y", "a", "x.jsonl and y.jsonl are the same"),
+    ):
+        mix = [
+            MixSource(name="x", source=str(tmp_path / "data" / "a")),
+            MixSource(name=name, source=str(tmp_path / "data" / source)),
+        ]
+        with pytest.raises(UserError, match=said):
+            resolve_data(data.model_copy(update={"mix": mix}), cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("action", [["prepare", "--out", "x"], ["fetch"], ["inspect", "--forecast"]])

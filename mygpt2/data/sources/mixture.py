@@ -15,6 +15,7 @@ from mygpt2.config.data import DataConfig
 from mygpt2.config.mix import shares
 from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import Manifest, SourceFile
+from mygpt2.errors import UserError
 
 if TYPE_CHECKING:
     from mygpt2.data.scan import BlockReader
@@ -124,7 +125,24 @@ def joined(data: DataConfig, found: Sequence[Manifest]) -> Manifest:
             ]
         else:
             parts.append(Part(entry.name, share, manifest, number))
+    if (problem := _clash(parts)) is not None:
+        raise UserError(f"data.mix: {problem}")
     return Mixture.of(data.text, parts)
+
+
+def _clash(parts: Sequence[Part]) -> str | None:
+    """Why sources cannot be told apart, or would be one text that is read in equal order by each."""
+    names: set[str] = set()
+    data: dict[str, str] = {}
+    for part in parts:
+        if part.name in names:
+            return (
+                f"two sources are called {part.name}, a kind of files of one folder among them; give one another name"
+            )
+        names.add(part.name)
+        if (other := data.setdefault(part.manifest.fingerprint, part.name)) != part.name:
+            return f"{other} and {part.name} are the same text; give it once, with the sum of their weights"
+    return None
 
 
 def by_size(source: str, found: dict[str, Manifest]) -> Mixture:

@@ -65,12 +65,19 @@ def resolve_data(data: DataConfig, *, cache_dir: Path, progress: Callable[[int, 
         return _whole(data, cache_dir, progress)
     found = []
     for source in data.mix:
-        try:
+        with _named(source.name):
             found.append(_whole(data.of(source), cache_dir, progress))
-        except UserError as error:
-            again = isinstance(error, TryAgain)
-            raise (TryAgain if again else UserError)(f"data.mix, source {source.name}: {error}") from error
     return joined(data, found)
+
+
+@contextmanager
+def _named(name: str, mixed: bool = True) -> Iterator[None]:
+    """What goes wrong with a source of a mixture says of which; `mixed`: whether data.mix names it."""
+    try:
+        yield
+    except UserError as error:
+        kind = TryAgain if isinstance(error, TryAgain) else UserError
+        raise kind(f"data.mix, source {name}: {error}" if mixed else f"{name}: {error}") from error
 
 
 def _whole(data: DataConfig, cache_dir: Path, progress: Callable[[int, int], None] | None) -> Manifest:
@@ -122,7 +129,9 @@ def _settled_parts(mixture: Mixture, data: DataConfig, cache_dir: Path, eot_id: 
     parts, readers = [], []
     try:
         for part in mixture.parts:
-            settled, reader = open_settled(part.manifest, part.own(data), cache_dir=cache_dir, eot_id=eot_id)
+            own = part.own(data)
+            with _named(part.name, bool(data.mix)):
+                settled, reader = open_settled(part.manifest, own, cache_dir=cache_dir, eot_id=eot_id)
             parts.append(replace(part, manifest=settled))
             readers.append(reader)
     except BaseException:
