@@ -83,12 +83,12 @@ window.workbench.runRows = (() => {
     if (KNOWN.has(key)) return KNOWN.get(key);
     if (!/^[a-z]+\.[a-z0-9_]+$/.test(key)) return null;
     const [title, help] = titles[key] || [key, ""];
-    return { key, title, help, setting: true, kind: "setting", width: key === "optimizer.lr" ? 196 : 124 };
+    return { key, title, help, setting: true, kind: "setting", width: ["optimizer.lr", "data.source", "data.mix"].includes(key) ? 196 : 124 };
   }
 
   // The settings that are worth a column: those that differ, first those that change what is learned.
   function proposed(differing) {
-    const aside = (key) => (ASIDE.test(key) ? 2 : SEEDS.includes(key) ? 1 : 0);
+    const aside = (key) => (key === "data.source" ? -1 : ASIDE.test(key) ? 2 : SEEDS.includes(key) || key === "data.mix" ? 1 : 0);
     return [...differing].sort((a, b) => aside(a) - aside(b));
   }
 

@@ -83,3 +83,7 @@ test("a first click puts the good ones first, a second one the others", () => {
 test("figures are short", () => {
   assert.deepEqual([table.short(124439808), table.bytes(77658200), table.span(3725), table.span(81), table.span(0.4)], ["124M", "77.7 MB", "1 h 2 min", "1 min 21 s", "0 s"]);
 });
+
+test("the text comes first of the settings that differ, and what of a mixture it does not say comes last", () => {
+  assert.deepEqual(json(table.proposed(["data.mix", "optimizer.lr", "data.seed", "data.source"])), ["data.source", "optimizer.lr", "data.mix", "data.seed"]);
+});
