@@ -4,17 +4,7 @@ window.workbench.picker = (() => {
   const MOST_RECENT = 6, SEARCH_MS = 250, FORGET_MS = 250;
   let panel = null, parts = {}, open = null, asked = 0, timer = 0; // open: the field that the panel serves
 
-  const el = (tag, properties = {}, ...children) => {
-    const made = Object.assign(document.createElement(tag), properties);
-    for (const [name, value] of Object.entries(properties)) if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  };
-  const button = (text, act, properties = {}) => {
-    const made = el("button", { type: "button", textContent: text, ...properties });
-    made.addEventListener("click", act);
-    return made;
-  };
+  const { el, button } = window.workbench.elements;
 
   // ---- what was chosen lately, by kind
 

@@ -1,4 +1,22 @@
-// The pieces of html.py that need a script: menus and times.
+// The pieces of html.py that need a script: menus and times; and elements that scripts make.
+
+// Elements made by scripts: el(tag, properties, ...children), of which those with a dash and the role are attributes, and
+// button(text, what a click does, properties).
+window.workbench.elements = (() => {
+  "use strict";
+  const el = (tag, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(tag), properties);
+    for (const [name, value] of Object.entries(properties)) if (name.includes("-") || name === "role") made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+  const button = (text, act, properties = {}) => {
+    const made = el("button", { type: "button", textContent: text, ...properties });
+    made.addEventListener("click", act);
+    return made;
+  };
+  return { el, button };
+})();
 
 // What floats below its button goes along when the page scrolls, which it may have begun before the click; it closes
 // when the button has left what can be seen. floats: the open <details>; place, close: of one of them.

@@ -7,17 +7,7 @@ window.workbench.mixture = (() => {
   let editor = null; // there is one form
   let problems = {}, usual = ""; // by number of the source; the preset's own source
 
-  const el = (tag, properties = {}, ...children) => {
-    const made = Object.assign(document.createElement(tag), properties);
-    for (const [name, value] of Object.entries(properties)) if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  };
-  const button = (text, act, properties = {}) => {
-    const made = el("button", { type: "button", textContent: text, ...properties });
-    made.addEventListener("click", act);
-    return made;
-  };
+  const { el, button } = window.workbench.elements;
   const colour = (number) => `var(--wb-run-${(number % 12) + 1})`;
 
   function mount({ element, props, server, watch, trigger, options }) {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import vm from "node:vm";
 
 const source = readFileSync(new URL("../../ui_assets/picker.js", import.meta.url), "utf8");
-const window = { workbench: {} };
+const window = { workbench: { elements: {} } };
 vm.runInNewContext(source, { window, document: { addEventListener() {} } });
 const { refusal, together, size } = window.workbench.picker;
 
