@@ -223,9 +223,8 @@ def starting_point(
     that another weight reads nothing twice. Otherwise it begins anew; with the same data, in an epoch that was not
     begun yet, so that it is another permutation of it.
     """
-    cursor = np.zeros((int(fingerprint["lanes"]), len(_sources(fingerprint)) * CURSOR), np.int64)
     if state is None:
-        return cursor, []
+        return begun_at(fingerprint, ()), []
     then = state["fingerprint"]
     changed = [key for key in {**fingerprint, **then} if then.get(key) != fingerprint.get(key)]
     if changed and not fork:
@@ -237,14 +236,21 @@ def starting_point(
             f"the checkpoint's data order cannot go on: {why} start a new order from this checkpoint with "
             "--data.fork true"
         )
-    saved = np.asarray(state["cursor"], np.int64)
     if set(changed).isdisjoint(_ROWS):
-        cursor = saved.copy()
+        cursor = np.array(state["cursor"], np.int64)
     else:
-        for order in (*state.get("before", ()), state):  # one that comes back, too: its newest place counts
-            _go_on(cursor, fingerprint, order)
+        cursor = begun_at(fingerprint, (*state.get("before", ()), state))
     same = _sources(fingerprint) == _sources(then) or "data" not in changed
     return cursor, sorted(int(block) for block in state["quarantine"]) if same else []
+
+
+def begun_at(fingerprint: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(V, 5 S) the cursor with which an order begins after others, loader states with the oldest first. A source that
+    comes back goes on from its newest place."""
+    cursor = np.zeros((int(fingerprint["lanes"]), len(_sources(fingerprint)) * CURSOR), np.int64)
+    for order in before:
+        _go_on(cursor, fingerprint, order)
+    return cursor
 
 
 def _sources(fingerprint: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 
-from mygpt2.data.batch import CURSOR
+from mygpt2.data.batch import CURSOR, begun_at
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture, Part
@@ -88,28 +88,23 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
         return _of_mixture(state, manifest.parts)
     if state.get("before"):  # it was one before
         return _of_mixture(state, (Part(_ONE, 1.0, manifest),))
-    return _of_one(state, manifest)
+    (alone,) = _orders_of(state, ())
+    return _of_one([alone], manifest, state["quarantine"])
 
 
-def _of_one(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
-    fingerprint = state["fingerprint"]
-    shuffled = fingerprint["order"] == "lanes"
-    order = BlockOrder(
-        len(manifest), fingerprint["lanes"], fingerprint["window"], fingerprint["seed"], shuffled, fingerprint["first"],
-        fingerprint["share"],
-    )  # fmt: skip
+def _of_one(parts: Sequence[_Had], manifest: Manifest, quarantine: Sequence[int]) -> Coverage:
+    """Of what was read of one source, piece by piece, each from its beginning on; the last is where it is now."""
     times = np.zeros(len(manifest), np.int64)
-    in_part, tokens = 0, 0
-    lane_epochs = []
-    for lane, (epoch, window, _, _, rows) in enumerate(state["cursor"]):
-        start, stop = order.window_range(lane, epoch, window)
-        for past in range(epoch):
-            _count(times, order, lane, past, order.lane_blocks(lane))
-        _count(times, order, lane, epoch, start)
-        in_part += stop - start
-        tokens += rows * fingerprint["block_size"]
-        lane_epochs.append(order.progress(lane, epoch, window, 0.0))
-    bad = np.array(state["quarantine"], np.int64)
+    for had in parts:
+        order, in_part, lane_epochs = had.order(manifest), 0, []
+        for lane, ((begun, *_), (epoch, window, *_)) in enumerate(zip(had.begun, had.cursor, strict=True)):
+            start, stop = order.window_range(lane, epoch, window)
+            for past in range(begun, epoch):
+                _count(times, order, lane, past, order.lane_blocks(lane))
+            _count(times, order, lane, epoch, start)
+            in_part += stop - start
+            lane_epochs.append(order.progress(lane, epoch, window, 0.0) - begun)
+    bad = np.array(quarantine, np.int64)
     times[bad] = 0
     documents = manifest.blocks["rows"] if manifest.documents is not None else None
     return Coverage(
@@ -120,7 +115,7 @@ def _of_one(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
         quarantined=len(bad),
         unique_documents=None if documents is None else int(documents[times > 0].sum()),
         repeated_documents=None if documents is None else int((documents * np.maximum(times - 1, 0)).sum()),
-        tokens=tokens,
+        tokens=sum(had.tokens for had in parts),
         lane_epochs=lane_epochs,
     )
 
@@ -128,26 +123,25 @@ def _of_one(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
 def _of_mixture(state: Mapping[str, Any], sources: Sequence[Part]) -> Coverage:
     """The sources one by one, and what they make together. In another order a source is the same where its data are,
     whatever it was called there."""
-    orders = [_orders_of(order) for order in (*state.get("before", ()), state)]
+    states = (*state.get("before", ()), state)
+    orders = [_orders_of(order, states[:number]) for number, order in enumerate(states)]
     had: dict[str, list[_Had]] = {}
     for each in (one for order in orders for one in order):
         had.setdefault(each.data, []).append(each)
     total = max(1, sum(each.tokens for same in had.values() for each in same))
     found: list[OfSource] = []
-    for now, part in zip(orders[-1], sources, strict=True):
+    for part in sources:
         same = had.pop(part.manifest.fingerprint, [])
         count = sum(each.tokens for each in same)
         blocks = range(part.first, part.first + len(part.manifest))
         quarantine = [block - part.first for block in state["quarantine"] if block in blocks]
-        own = {"fingerprint": now.fingerprint, "cursor": now.cursor, "quarantine": quarantine}
-        read = _of_one(own, part.manifest)
-        epochs = harmonic_mean(read.lane_epochs or [0.0]) if now.epochs is None else now.epochs
+        pieces = _pieces(same)
+        read = _of_one(pieces, part.manifest, quarantine)
+        epochs = sum(piece.passes(part.manifest) for piece in pieces)
         found.append(OfSource(part.name, part.share, count / total, count, epochs, read))
     for same in had.values():
-        count, last = sum(each.tokens for each in same), same[-1]
-        begun = [epoch for epoch, *_ in last.cursor]
-        epochs = sum(begun) / len(begun) if last.epochs is None else last.epochs
-        found.append(OfSource(last.name, 0.0, count / total, count, epochs, None))
+        count, epochs = sum(each.tokens for each in same), sum(piece.passes() for piece in _pieces(same))
+        found.append(OfSource(same[-1].name, 0.0, count / total, count, epochs, None))
     parts = [source.read for source in found if source.read]
     unique, repeated = ([getattr(p, key) for p in parts] for key in ("unique_documents", "repeated_documents"))
     return Coverage(
@@ -169,22 +163,54 @@ class _Had:
     tokens: int  # targets
     epochs: float | None
     fingerprint: dict[str, Any]  # of the order, as if it had this source alone
+    begun: list[list[int]]  # its cursor when the order began, by lane
     cursor: list[list[int]]
 
+    def order(self, manifest: Manifest) -> BlockOrder:
+        lanes, window, seed, first, share = (
+            self.fingerprint[key] for key in ("lanes", "window", "seed", "first", "share")
+        )
+        return BlockOrder(len(manifest), lanes, window, seed, self.fingerprint["order"] == "lanes", first, share)
 
-def _orders_of(order: Mapping[str, Any]) -> list[_Had]:
+    def passes(self, manifest: Manifest | None = None) -> float:
+        """Over the source, from where it began; without the manifest whole ones where they were not kept."""
+        begun = min(epoch for epoch, *_ in self.begun)  # an order that begins anew begins in an epoch of its own
+        if self.epochs is not None:
+            return self.epochs - begun
+        if manifest is None:
+            return sum(epoch - begun for epoch, *_ in self.cursor) / len(self.cursor)
+        order = self.order(manifest)
+        own = [order.progress(lane, epoch, window, 0.0) - begun for lane, (epoch, window, *_) in enumerate(self.cursor)]
+        return harmonic_mean(own) if own else 0.0
+
+
+def _pieces(same: Sequence[_Had]) -> list[_Had]:
+    """What was read of a source, without a break in its order each: where one goes on from another they are one."""
+    found: list[_Had] = []
+    for had in same:
+        place = [row[:-1] for row in had.begun]
+        last = next((n for n, piece in enumerate(found) if [row[:-1] for row in piece.cursor] == place), None)
+        if last is None:
+            found.append(had)
+        else:
+            piece = found.pop(last)
+            found.append(replace(had, begun=piece.begun, tokens=piece.tokens + had.tokens))
+    return found
+
+
+def _orders_of(order: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> list[_Had]:
     """What one order of a run had of each of its sources; of one that was no mixture, of its one."""
     fingerprint, known = order["fingerprint"], order.get("epochs", ())
-    several = "sources" in fingerprint
+    several, begun = "sources" in fingerprint, begun_at(fingerprint, before).tolist()
     data = fingerprint["sources"] if several else [fingerprint["data"]]
     names = [name for name, _ in fingerprint["mix"]] if several else [_ONE]
     found = []
     for number, (name, own) in enumerate(zip(names, data, strict=True)):
-        cursor = [row[number * CURSOR : (number + 1) * CURSOR] for row in order["cursor"]]
+        begins, cursor = ([row[number * CURSOR : (number + 1) * CURSOR] for row in c] for c in (begun, order["cursor"]))
         alone = {key: fingerprint[key][number] for key in ("window", "first", "share")} if several else {}
         tokens = sum(row[-1] for row in cursor) * fingerprint["block_size"]
         epochs = known[number] if number < len(known) else None
-        found.append(_Had(name, own, tokens, epochs, {**fingerprint, "data": own, **alone}, cursor))
+        found.append(_Had(name, own, tokens, epochs, {**fingerprint, "data": own, **alone}, begins, cursor))
     return found
 
 

@@ -200,6 +200,24 @@ def test_a_source_that_comes_back_goes_on_and_the_ledger_knows_it_by_its_data(tm
     assert had["(one source)"].tokens == 61 * 8 * 32
 
 
+def test_an_order_that_begins_anew_passes_over_nothing_that_it_did_not_read(tmp_path) -> None:
+    """Other lanes begin in an epoch of their own; the one that was left before its end is no pass."""
+    both = three(tmp_path / "data", (1, 1), window=1)
+    alone = config(tmp_path / "data" / "a", lanes=2, window=1)
+    with going(alone, tmp_path) as run:
+        run.steps(60)
+        state, manifest = run.state, run.loaders[0].manifest
+    first = coverage(state, manifest)
+    with going(both, tmp_path, state=state, fork=True) as run:
+        run.steps(1)
+        assert {row[0] for row in run.state["cursor"]} == {1}
+        found = coverage({**run.state, "epochs": [1.125, 0.25]}, run.loaders[0].manifest).sources[0]
+    assert first.unique == first.reads == found.read.unique == found.read.reads > 0
+    assert (
+        found.epochs == pytest.approx(min(first.lane_epochs) + 0.125, abs=0.1) and found.unique_tokens == found.tokens
+    )
+
+
 # Held-out documents, manifests, errors
 
 

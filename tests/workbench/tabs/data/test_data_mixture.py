@@ -160,7 +160,7 @@ def test_a_folder_of_several_kinds_is_browsed_file_by_file(tmp_path: Path) -> No
 
 def test_steps_from_before_a_fork_are_those_of_the_data_of_then(made) -> None:
     folder = made.context.data_roots[0]
-    write_txt(folder / "d", paragraphs=3000)
+    write_txt(folder / "d", paragraphs=2900)
     own = [source.model_dump(exclude_none=True) for source in made.config.data.mix]
     forked = small_config("pydocs", mix=[{"name": "more", "source": str(folder / "d")}, *own[1:]])
     with loader_of(forked, made.cache) as loader:
