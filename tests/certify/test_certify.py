@@ -131,7 +131,7 @@ def test_one_bit_of_the_text_is_named_and_the_run_is_not_written_to(
 
 
 def test_one_bit_of_a_mixture_is_named_with_its_source(run: RunDir, tmp_path: Path) -> None:
-    folders = [write_jsonl(tmp_path / name, documents=200) for name in ("edu", "code")]
+    folders = [write_jsonl(tmp_path / name, documents=count) for name, count in (("edu", 200), ("code", 210))]
     mix = [{"name": folder.name, "source": str(folder)} for folder in folders]
     config = load_config("tiny", None, {"data": {"mix": mix, "cache_dir": str(tmp_path / "cache")}})
     manifest = resolve_data(config.data, cache_dir=tmp_path / "cache")
