@@ -27,6 +27,7 @@ CURSOR_FIELDS = ("epoch", "window", "phase", "done", "rows")
 EPOCH_UNITS = 1e12  # of progress, which ranks exchange in whole numbers
 CURSOR = len(CURSOR_FIELDS)  # numbers for each source of a lane; those of a mixture stand side by side
 # What a lane's rows depend on. The batch only says how many of them make a step.
+LANES_READ = ("tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars")  # of all sources
 _BY_SOURCE = ("window", "first", "share", "validation")  # what a mixture has for each of its sources
 _ROWS = ("data", "tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars", "mix", *_BY_SOURCE)
 
@@ -253,6 +254,15 @@ def begun_at(fingerprint: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
     return cursor
 
 
+def begins_anew(state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> list[int]:
+    """The sources of a fork that were read before and do not go on from their places, but in an epoch of their own."""
+    if set(differences(state["fingerprint"], fingerprint)).isdisjoint(_ROWS):
+        return []
+    begun = begun_at(fingerprint, (*state.get("before", ()), state))
+    places = begun.reshape(len(begun), -1, CURSOR)
+    return [n for n in range(places.shape[1]) if (places[:, n, 0] > 0).all() and not places[:, n, 1:].any()]
+
+
 def _sources(fingerprint: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """What tells one source of a loader from another: its data, and how they are read."""
     if "sources" not in fingerprint:
@@ -266,7 +276,7 @@ def _go_on(cursor: np.ndarray, fingerprint: Mapping[str, Any], order: Mapping[st
     saved = np.asarray(order["cursor"], np.int64)
     now, then = _sources(fingerprint), _sources(order["fingerprint"])
     changed = set(differences(order["fingerprint"], fingerprint))
-    as_before = changed.isdisjoint({"tokenizer", "lanes", "block_size", "seed", "order", "max_document_chars"})
+    as_before = changed.isdisjoint(LANES_READ)
     mixed = len(now) > 1 or len(then) > 1
     data = [source[0] for source in then]
     for number, source in enumerate(now):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from mygpt2.config.schema import RunConfig
+from mygpt2.data.batch import LANES_READ, begins_anew
 from mygpt2.data.inspect import estimated_tokens
+from mygpt2.data.loader import Loader
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture, Part, parts_of
 from mygpt2.data.sources.resolve import open_reader
@@ -39,6 +42,22 @@ def check_passes(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, ca
             "or allow it"
         )
     return warnings
+
+
+def read_again(loader: Loader, state: dict[str, Any]) -> str | None:
+    """That a fork does not go on from the places of a mixture's sources, and what would."""
+    again = [loader.parts[n].name or "the text" for n in begins_anew(state, loader.fingerprint)]
+    if not again or not ("sources" in state["fingerprint"] or len(loader.parts) > 1):
+        return None
+    was, fewest = state["fingerprint"]["lanes"], min(len(part.manifest) for part in loader.parts)
+    changed = [key for key in LANES_READ if state["fingerprint"][key] != loader.fingerprint[key]]
+    why = (
+        f"data.lanes was {was} and is {loader.lanes}"
+        if "lanes" in changed
+        else f"{', '.join(changed) or 'its window or what is held out'} changed"
+    )
+    way = f"; --data.lanes {was} goes on from there" if changed == ["lanes"] and was <= fewest else ""
+    return f"{', '.join(again)}: read from the beginning in a new order, because {why}{way}"
 
 
 def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Path) -> SourcePasses:

@@ -151,6 +151,14 @@ def test_another_weight_goes_on_only_by_a_fork_from_the_next_step_on(train, sour
     newest = max((train.runs / "run" / "checkpoints").glob("step-*"))
     before = json.loads((newest / "state.json").read_text())["data"]["before"]
     assert [[round(share, 6) for _, share in entry["fingerprint"]["mix"]] for entry in before] == [[0.5, 0.3, 0.2]]
+    alerts = [e["message"] for e in records(train.runs / "run", "events.jsonl") if e["kind"] == "alert"]
+    assert not [message for message in alerts if "read from the beginning" in message]
+    assert train(steps=10, eval__interval=0, data__fork=True, **{**heavier, "data__lanes": 2}) == 0
+    alerts = [e["message"] for e in records(train.runs / "run", "events.jsonl") if e["kind"] == "alert"]
+    assert alerts[-1] == (
+        f"{', '.join(WEIGHTS)}: read from the beginning in a new order, because data.lanes was 4 and is 2; "
+        "--data.lanes 4 goes on from there"
+    )
 
 
 def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, source, others):  # noqa: F811
