@@ -75,6 +75,8 @@ def entry_problem(value: Any, where: Sequence[int | str], expected: str) -> str:
     key = str(where[2])
     if key not in MixSource.model_fields:
         return f"{place}: {key[:64]} is not a setting of a source; allowed: {', '.join(MixSource.model_fields)}"
+    if key == "name":
+        expected = "1 to 32 letters without accents, digits, dots, - or _, the first a letter or a digit"
     if key not in entry:
         return f"{place}: {key} is missing; expected {expected}"
     return f"{place}: {key} = {str(entry[key])[:80]!r}: expected {expected}"
