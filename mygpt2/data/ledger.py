@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import harmonic_mean
@@ -90,6 +91,16 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
         return _of_mixture(state, (Part(_ONE, 1.0, manifest),))
     (alone,) = _orders_of(state, ())
     return _of_one([alone], manifest, state["quarantine"])
+
+
+def tokens_had(state: Mapping[str, Any] | None) -> Counter[str]:
+    """Targets by the fingerprint of the source's data, of a loader state and all orders before it."""
+    orders = (*state.get("before", ()), state) if state else ()
+    had: Counter[str] = Counter()
+    for number, order in enumerate(orders):
+        for each in _orders_of(order, orders[:number]):
+            had[each.data] += each.tokens
+    return had
 
 
 def _of_one(parts: Sequence[_Had], manifest: Manifest, quarantine: Sequence[int]) -> Coverage:

@@ -10,6 +10,7 @@ from typing import Any
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import LANES_READ, begins_anew
 from mygpt2.data.inspect import estimated_tokens
+from mygpt2.data.ledger import tokens_had
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture, Part, parts_of
@@ -22,21 +23,32 @@ from mygpt2.tokenizer import Tokenizer
 PLAIN = 0.5  # of what is allowed: below that share the size of the files is enough to go by, which may be off by two
 
 
-def check_passes(config: RunConfig, manifest: Manifest, tokenizer: Tokenizer, cache_dir: Path) -> list[str]:
+def check_passes(
+    config: RunConfig,
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    state: dict[str, Any] | None = None,
+    step: int = 0,
+) -> list[str]:
     """Warnings of sources that are read more than about four times without a max_epochs that says so.
 
     UserError where a source would be read more often than its max_epochs allows. A few blocks of a source are read to
-    tell its tokens where the size of its files does not make it plain.
+    tell its tokens where the size of its files does not make it plain. `state`: of the loader at `step`, where the run
+    goes on: what was read until then, in other shares perhaps, counts as it was.
     """
-    warnings = []
+    warnings, all_had = [], tokens_had(state)
     for part in parts_of(manifest, config.data) if config.data.mix or isinstance(manifest, Mixture) else ():
-        found = _counted(config, part, tokenizer, cache_dir)
+        had = all_had[part.manifest.fingerprint]
+        found = _counted(config, part, tokenizer, cache_dir, had, config.train.steps - step)
         passes, most = found.passes, found.most
         if passes is None or passes <= (most or MANY):
             continue
         told = f"source {part.name} would be read {passes:.3g} times ({found.size.basis})"
         if most is not None:
-            raise UserError(f"data.mix: {told}; its max_epochs={most:g} allows no more; {_advice(config, found)}")
+            raise UserError(
+                f"data.mix: {told}; its max_epochs={most:g} allows no more; {_advice(config, found, had, step)}"
+            )
         warnings.append(
             f"{told}; beyond about four times repeating adds little (arXiv 2305.16264): set its max_epochs to refuse "
             "or allow it"
@@ -60,9 +72,10 @@ def read_again(loader: Loader, state: dict[str, Any]) -> str | None:
     return f"{', '.join(again)}: read from the beginning in a new order, because {why}{way}"
 
 
-def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Path) -> SourcePasses:
-    """By the size of its files where that makes it plain, else by what a few of its blocks hold."""
-    wanted = config.train.steps * config.train.batch_tokens * part.share
+def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Path, had: int, left: int) -> SourcePasses:
+    """By the size of its files where that makes it plain, else by what a few of its blocks hold. `had`: tokens of it
+    that were trained on; `left`: steps."""
+    wanted = had + left * config.train.batch_tokens * part.share
     most = config.data.mix[part.entry].max_epochs if config.data.mix else None
     alone = config.model_copy(update={"data": part.own(config.data)})
     rough = source_size(alone, tokenizer.vocab_size, (), cache_dir)
@@ -75,11 +88,12 @@ def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Pat
     return SourcePasses(part.name, part.share, wanted, SourceSize(tokens or None, basis), most)
 
 
-def _advice(config: RunConfig, found: SourcePasses) -> str:
+def _advice(config: RunConfig, found: SourcePasses, had: int, step: int) -> str:
     """What would be allowed instead."""
     assert found.most is not None and found.size.tokens
-    share = found.most * found.size.tokens / (found.wanted / found.share)
-    steps = int(config.train.steps * found.most / (found.passes or 1.0))
+    room = max(0.0, found.most * found.size.tokens - had)
+    share = room * found.share / (found.wanted - had) if found.wanted > had else 0.0
+    steps = step + int(room / (config.train.batch_tokens * found.share))
     return "; ".join(_ways(config, found.name, share, steps)) + ", or raise max_epochs"
 
 

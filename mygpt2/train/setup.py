@@ -191,8 +191,9 @@ def _data(
     fork = data.fork or (resumed is not None and resumed.forks)
 
     manifest = manifest_for_all(data, tokenizer, world)
-    warnings = world.text_from_lead(lambda: "\n".join(check_passes(config, manifest, tokenizer, caches)))
-    for warning in warnings.splitlines():
+    step = resumed.checkpoint.step if resumed else 0
+    found = world.text_from_lead(lambda: "\n".join(check_passes(config, manifest, tokenizer, caches, state, step)))
+    for warning in found.splitlines():
         attempt.warn(warning)
     watch = world.lead_first(lambda: _watch(manifest, caches, attempt, state, fork) if world.lead else None)
     changed = bool(world.from_lead(lambda: int(watch is not None and bool(watch.changed))))

@@ -166,6 +166,14 @@ def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, so
     with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; give it a weight") as raised:
         train(steps=3000, **small)
     assert "source lines would be read" in str(raised.value) and not harness.last_step(train.runs / "run")
+    assert train("forked", steps=8, eval__interval=0, **mixed(source, others, lines={"weight": 200})) == 0
+    had = by_source(train.runs / "forked")[:, list(WEIGHTS).index("lines"), 1].sum()
+    light = mixed(source, others, lines={"weight": 0.01, "max_epochs": 0.001})
+    with pytest.raises(UserError, match=r"its max_epochs=0\.001 allows no more; train|or raise max_epochs") as raised:
+        train("forked", steps=9, eval__interval=0, data__fork=True, **light)
+    passes = float(str(raised.value).partition("would be read ")[2].split()[0])
+    tokens = int(str(raised.value).partition("holds about ")[2].split()[0].replace(",", ""))
+    assert had / tokens < passes * 1.01 and passes > 0.001, "what was read before the fork counts as it was"
     one = [{"name": "lines", "source": str(others[0]), "max_epochs": 0.5}]
     with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; train for at most"):
         train("alone", steps=3000, data__source="pydocs", data__mix=one, data__lanes="none")
