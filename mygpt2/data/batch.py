@@ -229,7 +229,7 @@ def starting_point(
     then = state["fingerprint"]
     changed = [key for key in {**fingerprint, **then} if then.get(key) != fingerprint.get(key)]
     if changed and not fork:
-        why = "; ".join(f"{key} was {_short(then.get(key))}, is {_short(fingerprint.get(key))}" for key in changed)
+        why = "; ".join(f"{key} was {_told(key, then)}, is {_told(key, fingerprint)}" for key in changed)
         why += "; give the former data and settings, or"
         if state["schema"] != SCHEMA:
             why = "it is of an earlier version, which had another;"
@@ -289,6 +289,10 @@ def _go_on(cursor: np.ndarray, fingerprint: Mapping[str, Any], order: Mapping[st
             cursor[:, own.start] = saved[:, data.index(source[0]) * CURSOR].max() + 1
 
 
-def _short(value: Any) -> str:
+def _told(key: str, fingerprint: Mapping[str, Any]) -> str:
+    """A value for a sentence; of a mixture the whole list of shares, since any of them may have changed."""
+    value = fingerprint.get(key)
+    if key == "mix":
+        return ", ".join(f"{name} {100 * share:.3g} %" for name, share in value) if value else "one source"
     text = str(value)
     return text if len(text) <= 24 else text[:12] + "..."

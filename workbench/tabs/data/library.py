@@ -61,20 +61,20 @@ class Used:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._read: dict[tuple[str, float], str] = {}
+        self._read: dict[tuple[str, float], tuple[str, ...]] = {}
         self._lock = threading.Lock()
 
     def sources(self) -> dict[str, tuple[str, ...]]:
         """Source to the runs that name it, those of the newest run first."""
         found: dict[str, list[tuple[float, str]]] = {}
-        now: dict[tuple[str, float], str] = {}
+        now: dict[tuple[str, float], tuple[str, ...]] = {}
         for run in list_runs(self._context.runs)[:MOST_RUNS]:
             try:
                 time = run.config_file.stat().st_mtime
             except OSError:
                 continue  # queued, or damaged: it has no source yet
-            source = now[run.name, time] = self._read.get((run.name, time)) or _source_of(run)
-            if source:
+            named = now[run.name, time] = self._read.get((run.name, time)) or _sources_of(run)
+            for source in named:
                 found.setdefault(source, []).append((time, run.name))
         with self._lock:
             self._read = now
@@ -82,14 +82,17 @@ class Used:
         return {source: tuple(name for _, name in sorted(found[source], reverse=True)) for source in newest}
 
 
-def _source_of(run: RunDir) -> str:
-    """The source in a run's settings; "" where they cannot be read. The folder may be somebody else's."""
+def _sources_of(run: RunDir) -> tuple[str, ...]:
+    """The source in a run's settings, or those of its mixture, each once; none where they cannot be read. The folder
+    may be somebody else's."""
     try:
         data = from_toml(read_inside(run.config_file, run.path, most=SMALL_BYTES)).get("data")
     except (OSError, ValueError, RecursionError):
-        return ""
-    source = data.get("source") if isinstance(data, dict) else None
-    return source if isinstance(source, str) else ""
+        return ()
+    own = data if isinstance(data, dict) else {}
+    entries = own.get("mix") or [own]  # a mixture stands in for the one source
+    sources = [entry.get("source") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return tuple(dict.fromkeys(source for source in sources if isinstance(source, str) and source))
 
 
 def known(context: Context, used: dict[str, tuple[str, ...]]) -> list[Known]:

@@ -111,11 +111,12 @@ def _memory(plan: Plan) -> Markup:
 
 
 def length(plan: Plan | str, passes_told: bool = False) -> Markup:
-    """Beside steps and batch: tokens in all, and how often the text is read unless the look into it tells."""
+    """Beside steps and batch: tokens in all, and how often the text is read, unless the look into it or into each
+    source of a mixture tells."""
     if isinstance(plan, str):
         return Markup("")
     tokens, passes = plan["length.tokens"], plan["length.passes"]
-    if passes_told:
+    if passes_told or any(figure.key.startswith("length.passes.") for figure in plan.figures):
         return Markup(f'<p class="wb-length"><b>{escape(tokens.text)}</b> tokens in all</p>')
     read = "size of the text not known" if passes.value is None else f"{passes.text} passes over the text"
     return Markup(

@@ -46,6 +46,19 @@ def test_what_runs_use_stands_first_with_their_names_newest_first(context: Conte
         assert context.source(each.value) == each.place, "what is shown can be opened"
 
 
+def test_a_run_of_a_mixture_uses_each_of_its_sources_and_an_upload_among_them_stays(context: Context) -> None:
+    mine, docs = context.runs / ".workbench" / "uploads" / "mine.txt", context.data_roots[0] / "docs"
+    mix = [f'{{name = "s{n}", source = "{s}", weight = 1.0}}' for n, s in enumerate((mine, docs, "pydocs", docs))]
+    run = make_run(context.runs, "mixed", 2, settings=(f"--data.mix=[{', '.join(mix)}]",))
+    assert Used(context).sources() == dict.fromkeys((str(mine), str(docs), "pydocs"), ("mixed",))
+    with pytest.raises(UserError, match="run 'mixed' was trained on"):
+        library.delete(context, str(mine))
+    assert mine.exists()
+    for odd in ("mix = 3", "mix = [3]", 'mix = [{source = 3}, {name = "x"}]'):
+        (run / "config.toml").write_text(f"[data]\n{odd}\n")
+        assert Used(context).sources() == {}
+
+
 def test_a_source_outside_the_roots_or_gone_is_not_offered(context: Context, tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     run_on(context, "foreign", str(tmp_path / "secret"))
@@ -66,8 +79,8 @@ def test_damaged_runs_hide_themselves_only(context: Context) -> None:
 def test_settings_are_read_again_only_when_they_change(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     run_on(context, "first", "pydocs")
     read: list[str] = []
-    inner = library._source_of
-    monkeypatch.setattr(library, "_source_of", lambda run: read.append(run.name) or inner(run))
+    inner = library._sources_of
+    monkeypatch.setattr(library, "_sources_of", lambda run: read.append(run.name) or inner(run))
     used = Used(context)
     assert used.sources() == used.sources() == {"pydocs": ("first",)} and read == ["first"]
     run_on(context, "second", "pydocs", age=9)

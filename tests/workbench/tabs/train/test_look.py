@@ -56,6 +56,11 @@ def test_how_often_the_text_is_read_is_said_once_by_whoever_knows_it_best(tmp_pa
     made = plan(config, world_size=1, runs=tmp_path, device="cpu")
     assert "passes over the text" in outlook.length(made) and "the data is read" in outlook.estimate(made)
     assert "passes" not in outlook.length(made, True) and "the data is read" not in outlook.estimate(made, True)
+    mix = [{"name": name, "source": str(tmp_path / "a.txt"), "weight": 1.0} for name in ("one", "two")]
+    mixed = plan(load_config("tiny", None, {"data.mix": mix}), world_size=1, runs=tmp_path, device="cpu")
+    assert "tokens in all" in outlook.length(mixed) and "passes" not in outlook.length(mixed), (
+        "each source tells its own"
+    )
 
 
 @pytest.mark.parametrize("steps", ["", "x", "-1", "0", "9" * 40, "1e3"])
