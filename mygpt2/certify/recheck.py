@@ -31,9 +31,10 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.running import call
 from mygpt2.format import file_size
 from mygpt2.progress import Progress, silent
+from mygpt2.records import whole
 from mygpt2.run_dir.command import versions
 from mygpt2.run_dir.control import ControlFiles
-from mygpt2.run_dir.metrics import read_metrics
+from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.train.branching import HARMLESS, LEARNING, draft, make
 
@@ -72,8 +73,16 @@ def segments(run: RunDir, certificate: Mapping[str, Any]) -> tuple[list[Segment]
     kept = sorted(int(step) for step in certificate["checkpoints"])
     found: tuple[list[Segment], list[Segment]] = ([], [])
     for begin, end in zip([0, *kept], kept, strict=False):
-        found[begin > 0 and _rules(run, begin) != _rules(run, end)].append(Segment(begin, end))
+        other = _rules(run, begin) != _rules(run, end) if begin else _changed_before(run, end)
+        found[other].append(Segment(begin, end))
     return found
+
+
+def _changed_before(run: RunDir, step: int) -> bool:
+    """Whether the run went on with other settings before a step: the first part has no checkpoint to compare with."""
+    resumes = [event for event in read_events(run, ("resume",)) if (whole(event.get("step")) or 0) < step]
+    names = [name for event in resumes for name in event.get("changes") or ()]
+    return any(name.partition(".")[0] in LEARNING and name not in HARMLESS for name in names)
 
 
 def chosen(some: Sequence[Segment], count: int, seed: int | None = None) -> list[Segment]:

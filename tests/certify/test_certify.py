@@ -157,6 +157,10 @@ def test_settings_that_were_changed_on_purpose_leave_their_part_out(calm: Path, 
     state["config"]["optimizer"]["lr"] = 0.5
     path.write_text(json.dumps(state))
     assert recheck.segments(run, known) == ([Segment(0, 8)], [Segment(8, 12)])
+    for changes, first in (({"train.micro_batch": [4, 2]}, 0), ({"data.mix": [[], [1]]}, 1)):
+        with run.events_file.open("a") as events:
+            events.write(json.dumps({"kind": "resume", "attempt": 2, "step": 3, "changes": changes}) + "\n")
+        assert Segment(0, 8) in recheck.segments(run, known)[first], "a change before the first kept checkpoint"
 
 
 @pytest.mark.parametrize("same", [True, False])
