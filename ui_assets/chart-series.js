@@ -3,6 +3,7 @@
 
 const { Smoother, lowerBound } = await import(`./chart-smooth.js${new URL(import.meta.url).search}`);
 
+const TARGETS = "targets."; // columns of how many targets a source of a mixture had, as mygpt2/run_dir/by_source.py names them
 const NUMBER = { f4: Float32Array, f8: Float64Array };
 
 // Little-endian numbers from base64.
@@ -105,7 +106,6 @@ export class Series {
     this.attempts = []; // {attempt, step, last}: its first step and, once another followed, its last
     this.marks = [];
     this.sources = []; // of a mixture: {name, promised}, the share of the tokens
-    this.had = {}; // targets by source, of the columns that were fetched
     this.version = (this.version || 0) + 1;
     this.made = new Map(); // curves made of the columns, by what they are
   }
@@ -121,7 +121,6 @@ export class Series {
     this.cursor = reply.cursor;
     if (reply.marks) this.marks.push(...reply.marks);
     for (const source of reply.sources || []) if (!this.sources.some(({ name }) => name === source.name)) this.sources.push(source);
-    for (const [name, count] of Object.entries(reply.had || {})) this.had[name] = (this.had[name] || 0) + count;
     if (reply.rows) this.append(reply);
     if (reply.rows || reply.marks || reply.replaced) this.version++;
     return Boolean(reply.rows || reply.marks || reply.replaced);
@@ -187,7 +186,6 @@ export class Series {
       this.columns[name] = column;
       this.old.forEach((piece, i) => { if (other.old[i]) piece.columns[name] = other.old[i].columns[name]; });
     }
-    Object.assign(this.had, other.had);
     this.made.clear();
     this.version++;
   }
@@ -225,10 +223,12 @@ export class Series {
     return found ? found[1] / found[0] : null;
   }
 
-  // The share of the targets that a source of a mixture has had, null before that is known.
+  // The share of the targets that a source of a mixture has had, null before that is known. Steps taken again count once.
   share(source) {
-    const all = Object.values(this.had).reduce((sum, count) => sum + count, 0);
-    return all > 0 && source in this.had ? this.had[source] / all : null;
+    const had = this.remember("had", () => Object.fromEntries(Object.keys(this.columns).filter((name) => name.startsWith(TARGETS))
+      .map((name) => [name.slice(TARGETS.length), this.values(name).reduce((sum, count) => sum + (count || 0), 0)])));
+    const all = Object.values(had).reduce((sum, count) => sum + count, 0);
+    return all > 0 && source in had ? had[source] / all : null;
   }
 
   // A column smoothed over `width` steps: {y, settled}, of which more points cannot change the first `settled` values.

@@ -194,10 +194,11 @@ const MIXED = { ...options, panels: { ...options.panels, sources: { title: "Loss
 
 function mixed(name, losses, sources = Object.keys(losses)) {
   const series = run(name, falling(10));
-  const columns = Object.fromEntries(Object.entries(losses).map(([source, values]) => [`loss.${source}`, base64(values)]));
+  const columns = Object.fromEntries(Object.entries(losses).flatMap(([source, values], i) => [
+    [`loss.${source}`, base64(values)], [`targets.${source}`, base64(Array(10).fill([30, 10][i]))]]));
   const beside = new Series(name);
   beside.take({ run: name, state: "finished", rows: 10, steps: [[1, 10, 1]], tokens: [[512, 10, 512]], attempts: [[0, 1]], resets: [], columns, cursor: {},
-    had: Object.fromEntries(Object.keys(losses).map((source, i) => [source, [300, 100][i]])), marks: [
+    marks: [
       { kind: "eval", step: 5, attempt: 1, value: 3, bits: 1.5, sources: { docs: [2, 0.5], code: [4, null] } }] });
   series.take({ rows: 0, cursor: {}, sources: sources.map((source) => ({ name: source, promised: 0.5 })), marks: beside.marks });
   series.adopt(beside);
@@ -230,6 +231,13 @@ test("a source's loss in bits goes by that source's own bytes, and its share by 
   assert.equal(docs.raw[0], 2); // 0.5 / 2 bits a nat
   assert.equal(rest.length, 0, "of code no bits are known");
   assert.deepEqual([series.share("docs"), series.share("code"), series.share("web")], [0.75, 0.25, null]);
+});
+
+test("steps that are taken again after a kill count once in the share that a source had", () => {
+  const series = mixed("a", { docs: falling(10), code: falling(10) });
+  const columns = { loss: base64([1, 1, 1, 1, 1]), "targets.docs": base64([0, 0, 0, 0, NaN]), "targets.code": base64([40, 40, 40, 40, NaN]) };
+  series.take({ rows: 5, steps: [[6, 5, 1]], tokens: [[3072, 5, 512]], attempts: [[0, 2]], resets: [[0, 6]], columns, cursor: {} });
+  assert.deepEqual([series.n, series.share("docs"), series.share("code")], [10, 150 / 360, 210 / 360]);
 });
 
 test("A minus B compares source with source", () => {

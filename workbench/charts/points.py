@@ -19,7 +19,7 @@ from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import resets
 from workbench.charts.host import hosts_of
 from workbench.charts.marks import alert_marks, marks
-from workbench.charts.sources import column_source, had, sources_of
+from workbench.charts.sources import column_source, sources_of
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
 from workbench.columns import fresh
@@ -61,8 +61,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     resets              [[row, step]]: before this row, forget (or dim) the rows from this step on
     columns             float32 as base64 by name, None for nothing but nulls
     sources             where another attempt begins, the sources of a mixture, see `sources.sources_of`; their columns
-                        are loss.NAME
-    had                 targets by source of these rows, where such columns are asked for
+                        are loss.NAME, with which comes targets.NAME, how many targets a row had of it
     marks               see `marks.marks`
     hosts               in the first reply: what is known of the machine at that time, see `host.hosts_of`
     replaced            true when the file is another one: forget everything
@@ -125,10 +124,8 @@ def _rows_and_marks(context: Runs, run: RunDir, want: Mapping[str, Any], columns
             "tokens": progression(rows.values["tokens"]),
             "attempts": changes(rows.attempt, _int(before.get("attempt"))),
             "resets": resets(rows.step, _int(before.get("step"))),
-            "columns": {name: packed(rows.values[name]) for name in columns},
+            "columns": {name: packed(rows.values[name]) for name in [*columns, *targets]},
         }
-        if targets:
-            reply["had"] = had(rows)
         if reply["attempts"]:
             reply["sources"] = sources_of(run)
     if until is None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from mygpt2.config import load_config
 from mygpt2.config.mix import MOST_SOURCES, shares
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir
-from mygpt2.run_dir.by_source import BY_SOURCE, LOSS, TARGETS, plain
+from mygpt2.run_dir.by_source import BY_SOURCE, LOSS, plain
 from mygpt2.run_dir.lines import first_record, last_record
-from mygpt2.run_dir.metrics import Rows
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -34,12 +31,6 @@ def sources_of(run: RunDir) -> list[dict[str, Any]]:
     known = [name for name in names if NAME.fullmatch(name)][:MOST_SOURCES]
     promised = _promised(run) if known else {}
     return [{"name": name, "promised": promised.get(name)} for name in known]
-
-
-def had(rows: Rows) -> dict[str, int]:
-    """How many targets of each source rows have, of the columns that they hold."""
-    found = {name.removeprefix(TARGETS): v for name, v in rows.values.items() if name.startswith(TARGETS)}
-    return {name: int(np.nansum(values)) for name, values in found.items()}
 
 
 def _promised(run: RunDir) -> dict[str, float]:

@@ -52,7 +52,8 @@ def test_a_mixtures_sources_come_with_its_first_points_and_their_losses_as_colum
     assert reply["sources"] == [{"name": "docs", "promised": 0.75}, {"name": "code", "promised": 0.25}]
     assert numbers(reply["columns"]["loss.docs"]) == [4.0] * 20
     assert numbers(reply["columns"]["loss.code"]) == [float(step) for step in range(1, 21)]
-    assert reply["had"] == {"docs": 1500, "code": 500}
+    assert numbers(reply["columns"]["targets.docs"]) == [75.0] * 20, "so that a page leaves out steps taken again"
+    assert numbers(reply["columns"]["targets.code"]) == [25.0] * 20
     assert "sources" not in ask(context, reply["cursor"]), "told once for each attempt"
     (first, *_), csv = metrics_page(run, 0, 5)["rows"], points_csv(run).splitlines()
     assert first["by_source"]["code"] == [25.0, 25]
@@ -68,7 +69,8 @@ def test_the_columns_of_a_long_run_come_from_the_cache(tmp_path: Path, monkeypat
     ask(context)
     monkeypatch.setattr(columns, "_plain", lambda *_: columns.Fresh(columns._joined([]), None))
     again = ask(context)
-    assert again["rows"] == 20 and numbers(again["columns"]["loss.code"])[-1] == 20.0 and again["had"]["docs"] == 1500
+    assert again["rows"] == 20 and numbers(again["columns"]["loss.code"])[-1] == 20.0
+    assert numbers(again["columns"]["targets.docs"]) == [75.0] * 20
     assert list(tmp_path.glob("cache/metrics/*/loss.docs.bin"))
 
 
@@ -76,7 +78,7 @@ def test_a_run_without_a_mixture_has_no_sources_and_names_that_are_none_no_colum
     context = context_of(tmp_path)
     make_run(context.runs, "mixed", 3)
     reply = ask(context, names=("loss.../../x", "loss.<b>", "loss.", "targets.a"))
-    assert reply["sources"] == [] and set(reply["columns"]) == {"loss"} and "had" not in reply
+    assert reply["sources"] == [] and set(reply["columns"]) == {"loss"}
 
 
 def test_a_validation_has_the_loss_of_each_source() -> None:
