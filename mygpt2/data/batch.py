@@ -175,7 +175,7 @@ def fingerprint_of(
         "window": [shape.window for shape in shapes],
         "first": [shape.first for shape in shapes],
         "share": [shape.share for shape in shapes],
-        "validation": [part.own(data).validation_fraction for part in parts],
+        "validation": [_held_out(part, data) for part in parts],
     }
     mixture = {
         "sources": [part.manifest.fingerprint for part in parts],
@@ -194,6 +194,12 @@ def fingerprint_of(
         **(mixture if several else {}),
         **{key: values if several else values[0] for key, values in each.items()},
     }
+
+
+def _held_out(part: Part, data: DataConfig) -> Any:
+    """The share that is held out of a source, and those of others by which documents are, that it may hold as well."""
+    own = part.own(data).validation_fraction
+    return [own, *part.elsewhere] if part.elsewhere else own
 
 
 def earlier(state: Mapping[str, Any] | None, fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:

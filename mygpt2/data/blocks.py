@@ -128,7 +128,7 @@ class BlockMaker:
 
     def _key(self, block: int, encoder: str) -> str:
         data, tokenizer = self._data, self._tokenizer.tokenizer
-        rules = [data.validation_fraction, data.max_document_chars]
+        rules = [data.validation_fraction, data.max_document_chars, *self._tokenizer.elsewhere]
         return TokenCache.key(self._manifest.block_identity(block), tokenizer.fingerprint, encoder, rules)
 
     def _checked(self, block: int) -> ReadBlock:

@@ -65,10 +65,13 @@ def hashes_of(documents: Sequence[Any]) -> list[int | None]:
     return hashes
 
 
-def reason_against(document: Any, data: DataConfig, known: int | None = None) -> str | None:
+def reason_against(
+    document: Any, data: DataConfig, known: int | None = None, elsewhere: Sequence[float] = ()
+) -> str | None:
     """Why training leaves a document out: it is filtered, not text, empty, too long or held out; None for none.
 
-    `known`: its hash, where that was taken before.
+    `known`: its hash, where that was taken before. `elsewhere`: the shares of small sources beside its own, each of
+    which holds out the one document whose hash is next below it; a copy of that is not trained on.
     """
     if isinstance(document, Filtered):
         return document.reason
@@ -81,17 +84,19 @@ def reason_against(document: Any, data: DataConfig, known: int | None = None) ->
     hashed = hashes_of([document])[0] if known is None else known
     if hashed is None:
         return "not_text"
-    return "held_out" if hashed < data.validation_fraction * RANGE else None
+    copy = any(math.nextafter(share, 0.0) * RANGE <= hashed < share * RANGE for share in elsewhere)
+    return "held_out" if copy or hashed < data.validation_fraction * RANGE else None
 
 
 def chosen(
-    documents: Sequence[Any], data: DataConfig, hashes: Sequence[int | None] | None = None, held_out: bool = False
-) -> tuple[list[int], Counter[str]]:
+    documents: Sequence[Any], data: DataConfig, hashes: Sequence[int | None] | None = None, held_out: bool = False,
+    elsewhere: Sequence[float] = (),
+) -> tuple[list[int], Counter[str]]:  # fmt: skip
     """(numbers of the documents that training takes, how many others by reason); or of the held-out ones instead."""
     kept: list[int] = []
     left_out: Counter[str] = Counter()
     for number, (document, known) in enumerate(zip(documents, hashes or [None] * len(documents), strict=True)):
-        reason = reason_against(document, data, known)
+        reason = reason_against(document, data, known, elsewhere)
         if held_out:
             reason = {"held_out": None, None: "not_held_out"}.get(reason, reason)
         if reason is None:

@@ -48,7 +48,7 @@ class Source:
         self._part, self._data, self._pool = part, data, pool
         self._quarantine = self._within(quarantine)
         self.order = block_order(data, part.manifest, shape, seed)
-        self.tokenizer = BlockTokenizer(tokenizer, data)
+        self.tokenizer = BlockTokenizer(tokenizer, data, part.elsewhere)
         self.maker = BlockMaker(
             part.manifest, reader, self.tokenizer, data, cache, checks, clock, stop, self._quarantine
         )

@@ -74,8 +74,9 @@ class TokenizerLike(Protocol):
 class BlockTokenizer:
     """Tokenizes blocks from several threads; picks the encoder when the first text is there to compare on."""
 
-    def __init__(self, tokenizer: TokenizerLike, data: DataConfig) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: TokenizerLike, data: DataConfig, elsewhere: tuple[float, ...] = ()) -> None:
+        """`elsewhere`: see `heldout.reason_against`."""
+        self.tokenizer, self.elsewhere = tokenizer, elsewhere
         self._data = data
         self._encoder: Any = tokenizer if data.encoder == "tiktoken" else None
         self._lock = threading.Lock()
@@ -98,7 +99,7 @@ class BlockTokenizer:
         What is not text, empty, too long or, by its hash, held out is left out. UserError for an id outside the
         vocabulary.
         """
-        numbers, left_out = chosen(documents, self._data, hashes)
+        numbers, left_out = chosen(documents, self._data, hashes, elsewhere=self.elsewhere)
         kept = [documents[number] for number in numbers]
         name = REFERENCE
         if len(documents) and isinstance(documents[0], np.ndarray):

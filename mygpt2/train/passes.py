@@ -20,6 +20,7 @@ from mygpt2.planning.data import SourceSize, source_size
 from mygpt2.planning.passes import MANY, SourcePasses
 from mygpt2.tokenizer import Tokenizer
 
+FEW_LANES = 8  # below which a batch is made of few places of the text
 PLAIN = 0.5  # of what is allowed: below that share the size of the files is enough to go by, which may be off by two
 
 
@@ -54,6 +55,21 @@ def check_passes(
             "or allow it"
         )
     return warnings
+
+
+def few_lanes(loader: Loader) -> str | None:
+    """That a small source takes lanes, and with them mixing, from all others: each lane reads of every source."""
+    if len(loader.parts) < 2 or loader.data.lanes or loader.lanes >= FEW_LANES:
+        return None
+    small, *others = sorted(loader.parts, key=lambda part: len(part.manifest))
+    blocks, beside = len(small.manifest), min(len(part.manifest) for part in others)
+    if beside < 2 * blocks:
+        return None
+    return (
+        f"source {small.name} has {blocks} block{'s' * (blocks > 1)}, so that all sources are read in {loader.lanes} "
+        f"lane{'s' * (loader.lanes > 1)} and a batch mixes fewer documents; the others alone would allow up to "
+        f"{beside}: join it with another source where that matters"
+    )
 
 
 def read_again(loader: Loader, state: dict[str, Any]) -> str | None:

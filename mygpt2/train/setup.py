@@ -38,7 +38,7 @@ from mygpt2.train.evaluate import evaluations
 from mygpt2.train.manifest import manifest_for_all
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
-from mygpt2.train.passes import check_passes, read_again
+from mygpt2.train.passes import check_passes, few_lanes, read_again
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.saving import Saver
@@ -219,7 +219,7 @@ def _data(
         except BaseException:
             reader.close()  # threads that wait for a hub would keep the process
             raise
-        if state and (told := read_again(loader, state)):
+        if told := read_again(loader, state) if state else few_lanes(loader):
             attempt.warn(told)
         return loader, held_out
 

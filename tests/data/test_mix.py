@@ -12,13 +12,14 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.config.data import DataConfig
 from mygpt2.config.mix import MixSource
+from mygpt2.data.heldout import content_hash
 from mygpt2.data.ledger import coverage
 from mygpt2.data.mix import MixOrder
 from mygpt2.data.sources.mixture import Mixture, manifest_from, parts_of
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve_data
 from mygpt2.data.validation import validation_set
 from mygpt2.errors import UserError
-from tests.data.corpus import EOT, Bytes, Ranks, config, memory, sha256, write_jsonl, write_parquet, write_txt
+from tests.data.corpus import EOT, Bytes, Ranks, config, memory, sha256, texts, write_jsonl, write_parquet, write_txt
 
 GOLDEN = "2c3e617034cfb6a0892d6ec829b7c814a28e0271888ad665c10a684091b4e41d"  # the first 30 batches of `three`
 SHARES = [0.5, 0.3, 0.2]
@@ -323,3 +324,29 @@ def test_each_source_may_leave_out_its_share_of_blocks_and_no_more(tmp_path) -> 
     check_quarantine(mixture, 0.01, {0: "damaged", 1: "damaged"})
     with pytest.raises(UserError, match="1 of 4 blocks"):
         check_quarantine(mixture, 0.01, {401: "damaged"})
+
+
+def test_what_a_small_source_holds_out_is_not_trained_on_from_another_that_holds_it_too(tmp_path) -> None:
+    """The one document that a source of thirty holds out by a raised share is one of three thousand of the other."""
+    documents = texts(3000)
+    small = min(
+        (documents[first : first + 30] for first in range(0, 600, 30)), key=lambda few: -min(map(content_hash, few))
+    )
+    held = min(small, key=content_hash)
+    for name, some in (("small", small), ("large", documents)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
+    mix = [MixSource(name=name, source=str(tmp_path / name)) for name in ("small", "large")]
+    data = config(source="pydocs", mix=mix, validation_fraction=0.01, token_cache=True)
+    manifest, reader = open_settled(resolve_data(data, cache_dir=tmp_path), data, cache_dir=tmp_path, eot_id=EOT)
+    assert isinstance(manifest, Mixture) and content_hash(held) > 0.01 * 2**64
+    assert [len(part.elsewhere) for part in manifest.parts] == [0, 1]
+    sets = validation_set(manifest, reader, Decoding(), data, tmp_path)
+    assert held.encode() in Decoding().decode_bytes(sets.parts["small"].tokens)
+    blocks = {block: reader.read(block) for block in range(len(manifest))}
+    with going(data, tmp_path, manifest=manifest, reader=reader) as run:
+        seen = set()
+        while run.last == [] or run.last[0].progress.min() < 1.1:
+            run.step()
+            seen |= {blocks[block][document] for row in run.last[0].provenance for block, document in row}
+    assert held not in seen and len(seen) > 2900

@@ -216,3 +216,11 @@ def test_the_ledger_tells_what_was_promised_had_and_gone_through(train, source, 
     assert sum(one.promised * one.epochs for one in told.sources) == pytest.approx(row["epoch"])
     assert all(0 < one.epochs < 1 and one.unique_tokens == one.tokens for one in told.sources)
     assert "50.00% promised" in str(told.sources[0]) and "passes" in str(told.sources[0])
+
+
+def test_a_small_source_that_takes_the_lanes_of_all_is_told(train, source, tmp_path):  # noqa: F811
+    (tmp_path / "one.txt").write_text("Once upon a time there was a very small file. " * 200)
+    mix = [{"name": "prose", "source": str(source)}, {"name": "one", "source": str(tmp_path / "one.txt")}]
+    assert train(steps=3, eval__interval=0, data__source="pydocs", data__mix=mix, data__lanes="none") == 0
+    told = [e["message"] for e in records(train.runs / "run", "events.jsonl") if e["kind"] == "alert"]
+    assert any("source one has 1 block, so that all sources are read in 1 lane" in text for text in told)

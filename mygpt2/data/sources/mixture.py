@@ -30,6 +30,7 @@ class Part:
     manifest: Manifest
     entry: int = 0
     first: int = 0  # its block 0 in the mixture's numbering
+    elsewhere: tuple[float, ...] = ()  # shares by which small sources beside it hold out one document each
 
     def own(self, data: DataConfig) -> DataConfig:
         """The settings of the source: its own, and the share that is held out of it where it is small."""
@@ -51,8 +52,10 @@ class Mixture(Manifest):
         tables: list[np.ndarray] = []
         placed: list[Part] = []
         blocks = 0
-        for part in parts:
-            placed.append(replace(part, first=blocks))
+        small = [part.manifest.share for part in parts]
+        for number, part in enumerate(parts):
+            others = {share for other, share in enumerate(small) if share is not None and other != number}
+            placed.append(replace(part, first=blocks, elsewhere=tuple(sorted(others))))
             table = part.manifest.blocks.copy()
             table["file"] += len(files)
             tables.append(table)
