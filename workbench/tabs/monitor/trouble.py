@@ -20,8 +20,11 @@ ENDS = ("failed", "lost")
 TOLD = ("crash", "failed", "outage")  # kinds of alerts that say the same
 
 
-def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may_resume: bool) -> html.Markup:
-    """Nothing for a run that is well. `launcher`: the log of the one that started it, if it is known."""
+def trouble(
+    seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may_resume: bool, waits: bool = False
+) -> html.Markup:
+    """Nothing for a run that is well. `launcher`: the log of the one that started it, if it is known. `waits`: the
+    queue starts it again by itself."""
     if seen.nothing:
         then = "The curve shows where it turned; open it in Train and take a lower learning rate."
         return _section(f"Diverged: {seen.nothing}.", then, [])
@@ -32,7 +35,7 @@ def trouble(seen: Glance, alerts: Sequence[Alert], launcher: Path | None, *, may
     why = reason_of(seen.state).removeprefix(NONFINITE).strip().rstrip(".")
     sentence = f"{word}{at}: {why}." if why else f"{word}{at}, and did not say why."
     lines = last_lines(seen.run, alerts, launcher)
-    return _section(sentence, advice(seen, may_resume=may_resume), lines, bare=seen.untouched)
+    return _section(sentence, advice(seen, may_resume=may_resume, waits=waits), lines, bare=seen.untouched)
 
 
 def waiting(state: RunState) -> html.Markup:
@@ -48,11 +51,14 @@ def reason_of(state: RunState) -> str:
     return f"rank {rank}: {reason}" if rank and not reason.startswith(f"rank {rank}") else reason
 
 
-def advice(seen: Glance, *, may_resume: bool) -> str:
+def advice(seen: Glance, *, may_resume: bool, waits: bool = False) -> str:
     """What to do about it, in a sentence or two."""
     code, reason = whole((seen.state.exit or {}).get("code")), reason_of(seen.state)
     go_on = f"Resume goes on from the checkpoint of step {seen.checkpoints[-1]:,}" if seen.checkpoints else ""
     go_on = go_on or "It has no checkpoint, so starting it again begins at step 0"
+    if waits:
+        at = f"from the checkpoint of step {seen.checkpoints[-1]:,}" if seen.checkpoints else "from step 0"
+        go_on = f"The queue starts it again by itself, {at}; Cancel leaves it as it is"
     if NONFINITE.strip() in reason:
         return f"Open it in Train with a lower learning rate or a stronger clipping of the gradient. {go_on}."
     if code == EXIT_USAGE:
@@ -63,7 +69,7 @@ def advice(seen: Glance, *, may_resume: bool) -> str:
         return "It was handed to a cluster and never began. Cancel settles that; Open in Train hands it over anew."
     if seen.state.state == "lost":
         often = "Something outside the run ended it, most often the system for lack of memory (dmesg shows it)"
-        return f"{often}; a smaller micro batch needs less. {go_on}." if may_resume else f"{often}."
+        return f"{often}; a smaller micro batch needs less. {go_on}." if may_resume or waits else f"{often}."
     return f"The end of its log says where. {go_on}."
 
 

@@ -137,7 +137,7 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
         seen = glance(run, state, monitor.histories.events(run))
         news.show("head", head.head(seen, _place(context, ask, seen, may, alerts, ghost, told)))
         launcher = _launcher(context, run, told)
-        wrong = trouble(seen, alerts, launcher, may_resume=may["resume"])
+        wrong = trouble(seen, alerts, launcher, may_resume=may["resume"], waits=job in WAITING)
         news.show("trouble", waiting(state) if waits(told, state.state) else wrong)
         _note(run, context.read_only, news)
         _pane(monitor, ask, seen, alerts, news)

@@ -275,6 +275,8 @@ def test_a_failed_run_shows_what_to_do_and_the_end_of_its_log(tmp_path):
     (run.checkpoints_dir / "step-00000002").mkdir()
     (run.checkpoints_dir / "step-00000002" / "MANIFEST.json").write_text("{}")
     assert "Resume goes on from the checkpoint of step 2" in what_went_wrong(run)
+    queued = trouble(glance(run, state_of(run), []), [], None, may_resume=False, waits=True)
+    assert "starts it again by itself, from the checkpoint of step 2; Cancel" in queued and "Resume" not in queued
     for state in ("finished", "stopped", "queued"):
         assert what_went_wrong(run_folder(tmp_path, state, state=state)) == ""
 
