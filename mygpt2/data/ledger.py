@@ -31,6 +31,7 @@ class OfSource:
     tokens: int  # targets
     epochs: float  # passes over the source
     read: Coverage | None
+    forked: bool = False  # whether there was another order before, of which `had` is as well
 
     @property
     def unique_tokens(self) -> int:
@@ -39,9 +40,10 @@ class OfSource:
 
     def __str__(self) -> str:
         left = "" if self.read else ", not in the mixture any more"
+        when = " now" if self.forked and self.read else ""
         return (
-            f"{self.name}: {self.had:.2%} of the tokens ({self.promised:.2%} promised{left}), {self.tokens:,} tokens, "
-            f"about {self.unique_tokens:,} of them different, {self.epochs:.2f} passes"
+            f"{self.name}: {self.had:.2%} of the tokens ({self.promised:.2%} promised{when}{left}), {self.tokens:,} "
+            f"tokens, about {self.unique_tokens:,} of them different, {self.epochs:.2f} passes"
         )
 
 
@@ -149,7 +151,7 @@ def _of_mixture(state: Mapping[str, Any], sources: Sequence[Part]) -> Coverage:
         pieces = _pieces(same)
         read = _of_one(pieces, part.manifest, quarantine)
         epochs = sum(piece.passes(part.manifest) for piece in pieces)
-        found.append(OfSource(part.name, part.share, count / total, count, epochs, read))
+        found.append(OfSource(part.name, part.share, count / total, count, epochs, read, bool(state.get("before"))))
     for same in had.values():
         count, epochs = sum(each.tokens for each in same), sum(piece.passes() for piece in _pieces(same))
         found.append(OfSource(same[-1].name, 0.0, count / total, count, epochs, None))
