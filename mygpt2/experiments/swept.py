@@ -101,7 +101,7 @@ def _best(found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         f"{axis['setting']} = {value:g}" for axis, value in zip(found["axes"], result["values"], strict=True)
     )
     near = [
-        arm for arm, each in result["arms"].items()
+        " and ".join(f"{value:g}" for value in each["values"]) for each in result["arms"].values()
         if not each["stopped"] and each["p"] is not None and each["low"] <= found["margin"]
     ]  # fmt: skip
     beside = f"; {', '.join(near)} {'is' if len(near) == 1 else 'are'} not told apart from it" if near else ""

@@ -16,6 +16,7 @@ from mygpt2.experiments.cost import Cost
 from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.run_dir import RunDir, state_of
 from tests.workbench.tabs.experiments.made import STEPS, a_base, a_place, judged
+from tests.workbench.tabs.experiments.test_experiments_page import until
 from workbench.changes import stamp
 from workbench.jobs import Task, TaskProgress
 from workbench.live import News
@@ -325,7 +326,7 @@ def test_a_question_of_another_program_and_one_of_a_terminal_can_be_stopped(plac
     seen = Seen(place)
     assert f'data-act="stop" data-id="{folder.name}"' in show._head(seen.experiments.get(folder.name), True)
     act.stop(place, seen.experiments, folder.name)
-    assert not any(place.jobs.tasks.get(task.id).running for task in others)
+    until(lambda: not any(place.jobs.tasks.get(task.id).running for task in others))  # a stop waits for nobody
     one = seen.experiments.get(folder.name)
     words = (sys.executable, "-m", "mygpt2", "judge", "run:tiny", "--replicates", "1")
     stopped = replace(one.task, argv=(*words, "--json", "result.json"), ended=time.time())
