@@ -239,3 +239,14 @@ def sha256(batches: list[np.ndarray]) -> str:
 def config(source: Path | str = "memory", **settings: Any) -> DataConfig:
     """The reference encoder and no token cache unless a test asks for them."""
     return DataConfig(**{"source": str(source), "encoder": "tiktoken", "token_cache": False, **settings})
+
+
+def check_ranks(path: Path, folder: Path) -> None:
+    """A source gives one rank without a cache what two ranks with one give, stopped and gone on with on four."""
+    with Ranks(config(path), folder / "cache", 1) as run:
+        expected = run.steps(30)
+    with Ranks(config(path, token_cache=True), folder / "other", 2) as run:
+        found, state = run.steps(12), run.state
+    with Ranks(config(path, token_cache=True), folder / "other", 4, state=state) as run:
+        found += run.steps(18)
+    assert sha256(found) == sha256(expected)

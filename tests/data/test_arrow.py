@@ -19,7 +19,7 @@ from mygpt2.data.sources.local.ipc import layout_of
 from mygpt2.data.sources.local.seals import label_of, seal
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
-from tests.data.corpus import EOT, Ranks, config, sha256, texts
+from tests.data.corpus import EOT, check_ranks, config, texts
 
 COUNT = 240
 LAYOUTS = {"stream": pa.ipc.new_stream, "file": pa.ipc.new_file}
@@ -198,13 +198,7 @@ def test_filters_look_at_the_columns_beside_the_text(tmp_path):
 
 def test_training_on_arrow_gives_the_batches_of_any_rank_count_and_goes_on_where_it_stopped(tmp_path):
     path = written(tmp_path / "a.arrow", batches(each=20))
-    with Ranks(config(path), tmp_path / "cache", 1) as run:
-        expected = run.steps(30)
-    with Ranks(config(path, token_cache=True), tmp_path / "other", 2) as run:
-        found, state = run.steps(12), run.state
-    with Ranks(config(path, token_cache=True), tmp_path / "other", 4, state=state) as run:
-        found += run.steps(18)
-    assert sha256(found) == sha256(expected)
+    check_ranks(path, tmp_path)
 
 
 def test_how_many_batches_a_block_has_is_part_of_its_identity(tmp_path):

@@ -18,7 +18,7 @@ from mygpt2.data.sources.local import tar
 from mygpt2.data.sources.local.tar import NO_TEXT, contents_of
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.errors import UserError
-from tests.data.corpus import EOT, Ranks, config, sha256, texts
+from tests.data.corpus import EOT, check_ranks, config, texts
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT}
 
@@ -243,13 +243,7 @@ def test_filters_are_refused_for_a_tar(tmp_path):
 
 def test_training_on_tars_gives_the_batches_of_any_rank_count_and_goes_on_where_it_stopped(tmp_path):
     path = write(tmp_path / "a.tar", shard(2000))
-    with Ranks(config(path), tmp_path / "cache", 1) as run:
-        expected = run.steps(30)
-    with Ranks(config(path, token_cache=True), tmp_path / "other", 2) as run:
-        found, state = run.steps(12), run.state
-    with Ranks(config(path, token_cache=True), tmp_path / "other", 4, state=state) as run:
-        found += run.steps(18)
-    assert sha256(found) == sha256(expected)
+    check_ranks(path, tmp_path)
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
