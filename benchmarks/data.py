@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from corpus import make_corpus
-from paired import Engine, peak_rss, serve
+from paired import Timed, peak_rss, serve
 
 from mygpt2.config.data import DataConfig
 from mygpt2.data.batch import loader_state
@@ -205,22 +205,6 @@ def resume(args: argparse.Namespace) -> dict[str, float]:
     return {
         "s": seconds, "equal": equal, "lost": len(lost), "repeated": len(repeated), "cursor_bytes": len(state),
     }  # fmt: skip
-
-
-class Timed(Engine):
-    """An engine whose unit of work says how many tokens it was and what processor time they took."""
-
-    def start(self) -> None:
-        self.by_clock: list[float] = []
-        self.by_cpu: list[float] = []
-        super().start()
-
-    def go(self) -> None:
-        self._tell("go")
-        answer = self._read()
-        self.by_clock.append(answer["value"]["tokens"] / answer["s"] / 1e6)
-        self.by_cpu.append(answer["value"]["tokens"] / answer["value"]["cpu"] / 1e6)
-        self.other.append(answer["other"])
 
 
 def metered(work: Callable[[], int]) -> Callable[[], dict[str, float]]:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from corpus import make_corpus
-from paired import Engine, serve
+from paired import Timed, serve
 
 from mygpt2.config.data import DataConfig
 from mygpt2.config.mix import MixSource
@@ -88,22 +88,6 @@ def work(args: argparse.Namespace) -> Callable[[], dict[str, float]]:
     return run
 
 
-class Timed(Engine):
-    """An engine whose unit of work says how many tokens it was and what processor time they took."""
-
-    def start(self) -> None:
-        self.clock: list[float] = []
-        self.cpu: list[float] = []
-        super().start()
-
-    def go(self) -> None:
-        self._tell("go")
-        answer = self._read()
-        self.clock.append(answer["value"]["tokens"] / answer["s"] / 1e6)
-        self.cpu.append(answer["value"]["tokens"] / answer["value"]["cpu"] / 1e6)
-        self.other.append(answer["other"])
-
-
 def compare(args: argparse.Namespace, kind: str) -> dict[str, Timed]:
     """Both loaders with their million tokens per second, by round."""
     mine = [sys.executable, __file__, "--folder", str(args.folder), "--threads", str(args.threads)]
@@ -114,7 +98,7 @@ def compare(args: argparse.Namespace, kind: str) -> dict[str, Timed]:
     for number in range(args.rounds):
         for engine in engines if number % 2 == 0 else engines[::-1]:
             engine.go()
-        told = ", ".join(f"{engine.name} {engine.clock[-1]:.2f}" for engine in engines)
+        told = ", ".join(f"{engine.name} {engine.by_clock[-1]:.2f}" for engine in engines)
         print(f"{kind}, round {number + 1}/{args.rounds}, Mtok/s: {told}", flush=True)
     for engine in engines:
         engine.end()
@@ -149,7 +133,7 @@ def main() -> None:
         found = {kind: compare(args, kind) for kind in ("reference", "cold", "warm")}
     told = {}
     for kind, engines in found.items():
-        told[kind] = {by: ratio(engines, by) for by in ("clock", "cpu")}
+        told[kind] = {by: ratio(engines, f"by_{by}") for by in ("clock", "cpu")}
         other = statistics.median(share for engine in engines.values() for share in engine.other)
         clock, cpu = told[kind]["clock"], told[kind]["cpu"]
         print(f"{kind}: three sources / one {clock:.3f} by the clock, {cpu:.3f} by processor time; others {other:.0%}")

@@ -105,6 +105,22 @@ class Engine:
         raise SystemExit(f"{self.name} ended with code {self.process.wait()}: {' '.join(self.command)}")
 
 
+class Timed(Engine):
+    """An engine whose unit of work says its `tokens` and what processor time (`cpu`, s) they took: million tokens/s."""
+
+    def start(self) -> None:
+        self.by_clock: list[float] = []
+        self.by_cpu: list[float] = []
+        super().start()
+
+    def go(self) -> None:
+        self._tell("go")
+        answer = self._read()
+        self.by_clock.append(answer["value"]["tokens"] / answer["s"] / 1e6)
+        self.by_cpu.append(answer["value"]["tokens"] / answer["value"]["cpu"] / 1e6)
+        self.other.append(answer["other"])
+
+
 def compare(engines: list[Engine], rounds: int) -> dict[str, Any]:
     """Alternates the engines for `rounds`; the first is the base of all ratios (> 1: faster than the base)."""
     for engine in engines:
