@@ -144,7 +144,7 @@ def _assets(suffix: str) -> list[Path]:
     """workbench.* first: the others build on its colours and functions. chart.js is loaded by the chart itself."""
     styles, scripts = (
         ["workbench.css", "pieces.css", "bar.css", "chart.css", "picker.css"],
-        ["workbench.js", "early.js", "pieces.js", "tablist.js", "changes.js", "live.js", "picker.js"],
+        ["workbench.js", "early.js", "pieces.js", "tablist.js", "changes.js", "live.js", "turns.js", "picker.js"],
     )
     shared = styles if suffix == ".css" else scripts
     return [*(ASSETS / name for name in shared), *sorted(ASSETS.glob(f"tab-*{suffix}"))]

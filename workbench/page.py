@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -35,6 +35,7 @@ DOWNLOAD = """(file) => {
   if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
   return [];
 }"""  # takes what is JSON of a file's name and text
+_TURNS = "window.workbench.turns.mount({ name: '%s', trigger, events: ['due'] });"
 _LIVE = "window.workbench.live.mount({ name: '%s', element, props, server, watch, trigger, events: ['apply', 'act'] });"
 
 log = logging.getLogger("workbench")
@@ -123,6 +124,25 @@ class Page:
         """Arguments of an event that has the tab's live view ask anew."""
         ask = f"() => {{ window.workbench.live.ask('{tab}'); return []; }}"
         return {"fn": None, "inputs": None, "outputs": None, "js": ask, **QUIET}
+
+    def follow(self, name: str, changes: Sequence[Any], handler: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
+        """Answers changes with `handler`: one call at a time, and one more after it if something changed meanwhile, so
+        that the last answer is about what the page holds. Returns that event, for its `then`.
+
+        name: unique in the page. changes: listeners, such as `box.change`.
+        """
+        turns = gr.HTML("", js_on_load=_TURNS % name, label=f"turns of {name}", apply_default_css=False,
+                        elem_id=f"wb-turns-{name}", elem_classes="wb-hidden")  # fmt: skip
+        gr.on(list(changes), **self._turn("due", name))
+        called = turns.due(self.friendly(handler), inputs, outputs, trigger_mode="multiple", **QUIET)
+        called.then(**self._turn("done", name))
+        called.failure(**self._turn("done", name))
+        return called
+
+    @staticmethod
+    def _turn(what: str, name: str) -> dict[str, Any]:
+        script = f"() => {{ window.workbench.turns.{what}('{name}'); return []; }}"
+        return {"fn": None, "inputs": None, "outputs": None, "js": script, "trigger_mode": "multiple", **QUIET}
 
     def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any, js: str | None = None) -> None:
         """Calls a handler whenever `tab` is selected, by a person, a link or as the first one; not before.

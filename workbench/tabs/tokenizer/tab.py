@@ -131,12 +131,9 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
     chosen = [c.tokenizer, c.beside]
     look = partial(answers.look, context, bench)
     compare = partial(answers.compared, context, bench)
-    listed = page.friendly(lambda spec: {"tokenizer": str(spec or "")})
-    gr.on([c.text.change, c.tokenizer.change, c.beside.change], page.friendly(look), [*chosen, c.text], c.tokens,
-          trigger_mode="always_last", **QUIET)  # fmt: skip
-    gr.on([c.tokenizer.change, c.beside.change], page.friendly(compare), chosen, c.table,
-          trigger_mode="always_last", **QUIET)  # fmt: skip
-    c.tokenizer.change(listed, c.tokenizer, c.list, trigger_mode="always_last", **QUIET)
+    page.follow("tokens", [c.text.change, c.tokenizer.change, c.beside.change], look, [*chosen, c.text], c.tokens)
+    page.follow("compared", [c.tokenizer.change, c.beside.change], compare, chosen, c.table)
+    page.follow("vocabulary", [c.tokenizer.change], lambda spec: {"tokenizer": str(spec or "")}, c.tokenizer, c.list)
     c.offered = gr.Textbox(BEGIN[0], visible="hidden", label="tokenizer chosen for the person", container=False)
     c.address = gr.Textbox(visible="hidden", label="address", container=False)
     begin_with = partial(of_monitor, context)
@@ -153,8 +150,8 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
     c.use.click(use, c.tokenizer, page.outputs("train"), **PRIVATE)
     begin = page.friendly(partial(answers.replay, context, bench, 0))
     gr.on([c.replay.click, c.word.submit], begin, [c.tokenizer, c.word], [c.story, c.merge], **PRIVATE)
-    at = page.friendly(partial(answers.replay_at, context, bench, 0))
-    c.merge.input(at, [c.tokenizer, c.word, c.merge], [c.story, c.merge], trigger_mode="always_last", **QUIET)
+    at = partial(answers.replay_at, context, bench, 0)
+    page.follow("merge", [c.merge.input], at, [c.tokenizer, c.word, c.merge], [c.story, c.merge])
     for button, by in ((c.back, -1), (c.forward, 1)):
         step = page.friendly(partial(answers.replay_at, context, bench, by))
         button.click(step, [c.tokenizer, c.word, c.merge], [c.story, c.merge], **QUIET)
@@ -174,11 +171,8 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
             return {c.tokenizer: done}
         return dict(zip(page.outputs("train"), page.go("train", **done), strict=True)) if done else gr.skip()
 
-    gr.on(
-        [getattr(c, name).change for name in FORM],
-        page.friendly(lambda values: training.check(context, order(values))),
-        form, c.said, trigger_mode="always_last", **QUIET,
-    )  # fmt: skip
+    changes = [getattr(c, name).change for name in FORM]
+    page.follow("training", changes, lambda values: training.check(context, order(values)), form, c.said)
     c.start.click(page.friendly(lambda values: start(context, order(values))), form, c.said, **PRIVATE).then(**now)
     live.act(page.friendly(pressed), None, [c.tokenizer, *page.outputs("train")], **PRIVATE).then(**now)
 

@@ -64,8 +64,8 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     # A Textbox has no `input` event for what is pasted or dictated.
     typed = [made.change for key, made in inputs.items() if key != PRESET]
     known = parts.form | {parts.shown, parts.filled}
-    refreshed = gr.on([*typed, parts.filled.change, made["measurement"].change], page.friendly(refresh),
-                      known, parts.refreshed, trigger_mode="always_last", **QUIET)  # fmt: skip
+    changes = [*typed, parts.filled.change, made["measurement"].change]
+    refreshed = page.follow("form", changes, refresh, known, parts.refreshed)
     refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)

@@ -156,6 +156,35 @@ def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path
     note(page, "optimizer.beta2").get_by_text("from 0, below 1").wait_for()
 
 
+def test_changes_of_the_form_are_answered_one_at_a_time_and_the_last_answer_is_of_the_last_change(page: Any) -> None:
+    asked, answered, most = [], 0, 0
+
+    def is_check(url: str, sent: str | None) -> bool:
+        return url.split("?")[0].endswith("/run/predict") and len(json.loads(sent or "{}").get("data", ())) > 60
+
+    def sent(request: Any) -> None:
+        nonlocal most
+        if is_check(request.url, request.post_data):
+            asked.append(request)
+            most = max(most, len(asked) - answered)
+
+    def came(request: Any) -> None:
+        nonlocal answered
+        answered += request in asked
+
+    page.on("request", sent)
+    page.on("requestfinished", came)
+    page.locator("#field-preset input[value=small]").check()
+    wait_command(page, "--preset small")
+    assert 1 <= len(asked) <= 3, "twenty fields that changed at once are one question"
+    for steps in range(101, 131):  # as fast as a script can type
+        box(page, "train.steps").fill(str(steps))
+    wait_command(page, "--train.steps 130")
+    box(page, "train.steps").fill("0")
+    note(page, "train.steps").get_by_text("expected a whole number from 1").wait_for()
+    assert most == 1
+
+
 def test_two_clicks_from_an_empty_folder_to_a_run(page: Any, folder: Path, browser_page: Any) -> None:
     assert not [path for path in folder.iterdir() if not path.name.startswith(".")], "nothing ran before"
     assert page.locator("#field-preset input[value=tiny]").is_checked() and page.locator("#train-first").is_visible()
