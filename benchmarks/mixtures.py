@@ -1,6 +1,6 @@
 """The loader with three sources against the loader with one, on the same files, in alternating rounds.
 
-    python benchmarks/mixtures.py [--rounds 7] [--threads 2] [--json OUT]
+    python benchmarks/mixtures.py [--rounds 7] [--threads 2] [--kinds reference cold warm] [--json OUT]
 
 Twelve parquet files of the built-in corpus, once as one folder and once as three of four files with equal weights, each
 of so many row groups (256) that none is cut into parts and a lane's windows are whole, as those of large sources are.
@@ -36,6 +36,7 @@ from mygpt2.tokenizer import load_tokenizer
 from mygpt2.tokenizer.fast import fast_encoder
 
 T, BATCH, SEED, MARK = 1024, 16, 1, 0.95
+KINDS = ("reference", "cold", "warm")
 
 
 def settings(args: argparse.Namespace) -> DataConfig:
@@ -115,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
@@ -130,7 +132,7 @@ def main() -> None:
             part = args.folder / f"part-{number % 3}"
             part.mkdir(exist_ok=True)
             path.rename(part / path.name)
-        found = {kind: compare(args, kind) for kind in ("reference", "cold", "warm")}
+        found = {kind: compare(args, kind) for kind in args.kinds}
     told = {}
     for kind, engines in found.items():
         told[kind] = {by: ratio(engines, f"by_{by}") for by in ("clock", "cpu")}

@@ -38,66 +38,91 @@ class Window:
     row_key: tuple[int | str, ...] | None = None  # of the order of its rows; None: as they come
 
 
-def windows(
-    order: BlockOrder,
-    lane: int,
-    cursor: Sequence[int] | np.ndarray,
-    maker: BlockMaker,
-    pool: BlockPool,
-    buffer: Buffer | None = None,
-    name: str = "",
-) -> Iterator[Window]:
-    """The windows of a lane from the cursor's on, endlessly; the next one is made while one is used.
+class Windows(Iterator[Window]):
+    """The windows of a lane from a cursor on, endlessly; the next one is made while one is used.
 
-    One without tokens comes out as well, and what was left out of it once more with the first that has some. UserError
-    when no block of the source, which a mixture calls `name`, has a training document: the lane would look for one for
-    ever.
+    One without tokens comes out as well, and what was left out of it once more with the first that has some.
     """
-    epoch, window = int(cursor[0]), int(cursor[1])
-    first: dict[int, FirstBlock] = {}
 
-    def ask(epoch: int, window: int) -> tuple[int, int, list[Future[TokenBlock]]]:
-        blocks = order.window_blocks(lane, epoch, window)
-        if order.part_of(epoch, window) is None:
-            first.clear()
-            return epoch, window, [pool.submit(maker.make, block) for block in blocks]
+    def __init__(
+        self,
+        order: BlockOrder,
+        lane: int,
+        cursor: Sequence[int] | np.ndarray,
+        maker: BlockMaker,
+        pool: BlockPool,
+        buffer: Buffer | None = None,
+        *,
+        name: str = "",
+        first: int = 0,
+    ) -> None:
+        """Asks for the first blocks at once. `name` is what a mixture calls the source, `first` the number that its
+        block 0 has there."""
+        self._order, self._lane, self._maker, self._pool, self._buffer = order, lane, maker, pool, buffer
+        self._name, self._first = name, first
+        self._parted: dict[int, FirstBlock] = {}
+        begin = int(cursor[0]), int(cursor[1])
+        self._asked = deque([self._ask(*begin)])
+        self._restore = begin if buffer is not None else None  # the place at which the buffer is to be as it was
+        self._empty: Window | None = None  # the windows before the next one, where they had no tokens
+        self._fruitful = begin[0]  # the last epoch with tokens
+
+    @property
+    def at_hand(self) -> bool:
+        """The next window has tokens and nobody would wait for it. Always False for a buffer, which is filled first."""
+        futures = self._asked[0][2]
+        if self._buffer is not None or not all(future.done() for future in futures):
+            return False
+        return not any(f.exception() for f in futures) and any(len(f.result().ids) for f in futures)
+
+    def __next__(self) -> Window:
+        """UserError when no block of the source has a training document: the lane would look for one for ever."""
+        if self._buffer is not None and self._restore is not None:
+            place, self._restore = self._restore, None
+            self._buffer.restore(*place, lambda blocks: [self._pool.submit(self._maker.make, b) for b in blocks])
+        self._asked.append(self._ask(*self._order.following(self._lane, *self._asked[-1][:2])))
+        found = self._arranged(*self._asked.popleft())  # the blocks that it was made of are forgotten here
+        if self._empty is not None:
+            found = replace(
+                found,
+                left_out=Counter(self._empty.left_out) + Counter(found.left_out),
+                quarantined={**self._empty.quarantined, **found.quarantined},
+                met=self._empty.met + found.met,
+            )
+        if len(found.tokens):
+            self._empty, self._fruitful = None, found.epoch
+            return found
+        self._empty = found
+        fruitless = found.epoch - self._fruitful > (FRUITLESS_EPOCHS if self._order.shuffled else 1)
+        if fruitless or self._maker.all_empty:
+            raise UserError(
+                f"{f'source {self._name} of data.mix' if self._name else 'data.source'} has no training document for "
+                f"lane {self._lane}: each is empty, not text, too long, filtered, "
+                "held out or unreadable; give another data.source, fewer data.lanes or a lower "
+                "data.validation_fraction"
+            )
+        return found
+
+    def _ask(self, epoch: int, window: int) -> tuple[int, int, list[Future[TokenBlock]]]:
+        blocks = self._order.window_blocks(self._lane, epoch, window)
+        if self._order.part_of(epoch, window) is None:
+            self._parted.clear()
+            return epoch, window, [self._pool.submit(self._maker.make, block) for block in blocks]
         for block in blocks:
-            first.setdefault(block, FirstBlock(maker, block, order.parts))
-        return epoch, window, [pool.submit(first[block].part, window) for block in blocks]
+            self._parted.setdefault(block, FirstBlock(self._maker, block, self._order.parts))
+        return epoch, window, [self._pool.submit(self._parted[block].part, window) for block in blocks]
 
-    def arranged(epoch: int, window: int, futures: list[Future[TokenBlock]]) -> Window:
+    def _arranged(self, epoch: int, window: int, futures: list[Future[TokenBlock]]) -> Window:
         parts = [future.result() for future in futures]
-        if buffer is not None:
-            return buffer.arrange(epoch, window, parts)
-        return arrange(epoch, window, parts, (order.seed, epoch, lane, window) if order.shuffled else None)
-
-    asked = deque([ask(epoch, window)])
-
-    def endless() -> Iterator[Window]:
-        if buffer is not None:
-            buffer.restore(epoch, window, lambda blocks: [pool.submit(maker.make, block) for block in blocks])
-        before, fruitful = None, epoch
-        while True:
-            asked.append(ask(*order.following(lane, *asked[-1][:2])))
-            found = arranged(*asked.popleft())  # the blocks that it was made of are forgotten here
-            if before is not None:
-                found = replace(
-                    found,
-                    left_out=Counter(before.left_out) + Counter(found.left_out),
-                    quarantined={**before.quarantined, **found.quarantined},
-                    met=before.met + found.met,
-                )
-            before, fruitful = (None, found.epoch) if len(found.tokens) else (found, fruitful)
-            if before and (maker.all_empty or found.epoch - fruitful > (FRUITLESS_EPOCHS if order.shuffled else 1)):
-                raise UserError(
-                    f"{f'source {name} of data.mix' if name else 'data.source'} has no training document for lane "
-                    f"{lane}: each is empty, not text, too long, filtered, "
-                    "held out or unreadable; give another data.source, fewer data.lanes or a lower "
-                    "data.validation_fraction"
-                )
-            yield found
-
-    return endless()
+        if self._buffer is not None:
+            found = self._buffer.arrange(epoch, window, parts)
+        else:
+            order = self._order
+            found = arrange(epoch, window, parts, (order.seed, epoch, self._lane, window) if order.shuffled else None)
+        if not self._first:
+            return found
+        bad = {block + self._first: why for block, why in found.quarantined.items()}
+        return replace(found, blocks=found.blocks + np.int32(self._first), quarantined=bad)
 
 
 def arrange(epoch: int, window: int, parts: Sequence[TokenBlock], key: tuple[int | str, ...] | None) -> Window:

@@ -14,8 +14,8 @@ import contextlib
 import os
 import queue
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ from mygpt2.data.batch import (
 from mygpt2.data.blocks import BlockPool
 from mygpt2.data.cache import TokenCache
 from mygpt2.data.checked import BlockChecks
-from mygpt2.data.lane import Window
 from mygpt2.data.mix import MixOrder
 from mygpt2.data.packing import LaneStream
 from mygpt2.data.scan import BlockReader, Stopped
 from mygpt2.data.shape import choose_shapes, owned
-from mygpt2.data.source import Lane, Source, checks_of
+from mygpt2.data.source import Entered, Lane, Source, checks_of
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.local.watch import MixtureWatch, SourceWatch
 from mygpt2.data.sources.manifest import EARLIER, Manifest, check_quarantine
@@ -203,8 +202,9 @@ class Loader:
         row = int(cursor[:, -1].sum())
         if self._mix.before(lane, row) != cursor[:, -1].tolist():
             raise ValueError(f"lane {lane} has {cursor[:, -1].tolist()} rows of its sources, which its order never has")
-        each = zip(self._sources, cursor, strict=True)
-        return Lane(lane, row, [(LaneStream(at, self._block_size), source.windows(lane, at)) for source, at in each])
+        streams = [LaneStream(at, self._block_size) for at in cursor]
+        windows = [source.windows(lane, at) for source, at in zip(self._sources, cursor, strict=True)]
+        return Lane(lane, row, streams, windows, self._quarantined)
 
     def _run(self) -> None:
         try:
@@ -226,48 +226,43 @@ class Loader:
         while True:
             ready = steps
             for lane in self._lanes:
-                sources = self._mix.sources(lane.number, lane.row, steps * self._rows)
-                ready = min(ready, self._filled(lane, sources))
-                lane.coming = sources
+                ready = lane.fill(self._mix, ready, self._rows)
             yield from self._cut(ready)
             steps = min(2 * steps, most)
 
-    def _filled(self, lane: Lane, sources: np.ndarray) -> int:
-        """How many of the next steps a lane can give, at least 1: the next batch needs its windows, and more are not
-        waited for."""
-        of_steps = sources.reshape(-1, self._rows)
-        steps = len(of_steps)
-        for number, (stream, windows) in enumerate(lane.streams):
-            needed = np.cumsum((of_steps == number).sum(axis=1))
-            while (ready := stream.ready) < needed[0]:
-                self._enter(number, stream, next(windows))
-            steps = min(steps, int(np.searchsorted(needed, ready, side="right")))
-        return steps
+    def _quarantined(self, met: Mapping[int, str]) -> None:
+        """Blocks that the next batch would have needed; UserError when this rank alone leaves out too many of them.
 
-    def _enter(self, number: int, stream: LaneStream, window: Window) -> None:
-        """Add a window of a source that the next batch needs.
-
-        UserError when this rank alone leaves out too many blocks. What all ranks leave out, the trainer adds up.
+        What all ranks leave out, the trainer adds up.
         """
-        stream.append(window)
-        if len(window.tokens) and self.owned.part == 0:  # those who share the lane have left out the same
-            of_source = self._left_out_of[number] + Counter({**window.left_out, "met": window.met})
-            self._left_out_of = [*self._left_out_of[:number], of_source, *self._left_out_of[number + 1 :]]
-        self.quarantine_reasons = {**window.quarantined, **self.quarantine_reasons}
+        self.quarantine_reasons = {**met, **self.quarantine_reasons}
         check_quarantine(self.manifest, self.data.max_quarantine, self.quarantine_reasons)
+
+    def _left_out(self, source: int, met: Counter[str]) -> None:
+        """Documents that the next batch's windows left out. Those who share a lane have left out the same."""
+        if self.owned.part == 0:
+            of_source = self._left_out_of[source] + met
+            self._left_out_of = [*self._left_out_of[:source], of_source, *self._left_out_of[source + 1 :]]
 
     def _cut(self, steps: int) -> Iterator[Batch]:
         """The next `steps` batches, from tokens that are loaded."""
-        rows, lanes, quarantine = self._rows, len(self._lanes), sorted(self.quarantine_reasons)
+        rows, lanes = self._rows, len(self._lanes)
         tokens = np.empty((steps * rows, lanes, self._block_size + 1), self._dtype)
         taken = [lane.take(steps, rows, tokens[:, i]) for i, lane in enumerate(self._lanes)]
         cursors = np.stack([t.cursors for t in taken], axis=1)  # (steps, lanes, 5 S)
         shares = np.stack([t.shares for t in taken], axis=1)  # (steps, lanes, S)
         sources = np.stack([t.rows.sources for t in taken], axis=1).reshape(steps, rows, lanes)
         of_lanes, by_step = [t.rows for t in taken], tokens.reshape(steps, rows, lanes, self._block_size + 1)
-        orders, left_out_of = [source.order for source in self._sources], self._left_out_of
-        left_out = sum(left_out_of, Counter[str]())
+        orders, entered = [source.order for source in self._sources], defaultdict[int, list[Entered]](list)
+        for step, each in (found for t in taken for found in t.entered):
+            entered[step].append(each)
+        quarantine, left_out = sorted(self.quarantine_reasons), sum(self._left_out_of, Counter[str]())
         for step in range(steps):
+            for each in entered[step]:
+                self._left_out(each.source, each.left_out)
+                self._quarantined(each.quarantined)
+            if entered[step]:
+                quarantine, left_out = sorted(self.quarantine_reasons), sum(self._left_out_of, Counter[str]())
             mine = slice(self._mine.start, self._mine.stop)
             yield Batch(
                 tokens=by_step[step, mine].reshape(-1, self._block_size + 1),
@@ -277,7 +272,7 @@ class Loader:
                 cursor=cursors[step],
                 quarantine=quarantine,
                 left_out=left_out,
-                left_out_of=left_out_of,
+                left_out_of=self._left_out_of,
                 _orders=orders,
                 _shares=shares[step],
                 _of_lanes=of_lanes,

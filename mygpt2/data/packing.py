@@ -75,6 +75,11 @@ class LaneStream:
         loaded = sum(len(cut.tokens) for cut in self._cuts)
         return max(0, (loaded - self._phase - 1) // self._block_size - self._done)
 
+    @property
+    def unopened(self) -> bool:
+        """The window that a resumed stream was in is not here yet: how far it is behind cannot be told without."""
+        return self._done > 0 and not self._cuts
+
     def append(self, window: Window) -> None:
         """Add the next window. The first one after a resume is entered at the cursor's row."""
         if not len(window.tokens):
