@@ -148,11 +148,11 @@ def loader_state(
     """What a checkpoint stores: JSON-ready, a few kB, good for any number of ranks.
 
     `cursor` is that of all lanes, `before` what was read in other mixtures, each a state of its own, `epochs` how often
-    each source was gone through.
+    each source was gone through; states of earlier versions have them of mixtures alone.
     """
     return {
         **({"before": list(before)} if before else {}),
-        **({"epochs": list(epochs)} if len(epochs) > 1 else {}),
+        **({"epochs": list(epochs)} if len(epochs) else {}),
         "schema": SCHEMA,
         "fingerprint": dict(fingerprint),
         "cursor": np.asarray(cursor, np.int64).tolist(),

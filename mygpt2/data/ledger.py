@@ -14,8 +14,9 @@ from mygpt2.data.batch import CURSOR, begun_at
 from mygpt2.data.order import BlockOrder
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture, Part
+from mygpt2.errors import shown
 
-_ONE = "(one source)"  # which has no name of its own
+_ONE = "(one source)"  # of before, which had no name of its own
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class OfSource:
     promised: float  # share of the tokens in the present order
     had: float  # share of all tokens trained on
     tokens: int  # targets
-    epochs: float  # passes over the source
+    epochs: float  # passes over the source; `at_least` as many, where an earlier version did not keep them
     read: Coverage | None
     forked: bool = False  # whether there was another order before, of which `had` is as well
+    at_least: bool = False
 
     @property
     def unique_tokens(self) -> int:
@@ -41,9 +43,10 @@ class OfSource:
     def __str__(self) -> str:
         left = "" if self.read else ", not in the mixture any more"
         when = " now" if self.forked and self.read else ""
+        least = "at least " if self.at_least else ""
         return (
             f"{self.name}: {self.had:.2%} of the tokens ({self.promised:.2%} promised{when}{left}), {self.tokens:,} "
-            f"tokens, about {self.unique_tokens:,} of them different, {self.epochs:.2f} passes"
+            f"tokens, about {self.unique_tokens:,} of them different, {least}{self.epochs:.2f} passes"
         )
 
 
@@ -90,7 +93,7 @@ def coverage(state: Mapping[str, Any], manifest: Manifest) -> Coverage:
     if isinstance(manifest, Mixture):
         return _of_mixture(state, manifest.parts)
     if state.get("before"):  # it was one before
-        return _of_mixture(state, (Part(_ONE, 1.0, manifest),))
+        return _of_mixture(state, (Part(shown(manifest.source), 1.0, manifest),))
     (alone,) = _orders_of(state, ())
     return _of_one([alone], manifest, state["quarantine"])
 
@@ -143,6 +146,7 @@ def _of_mixture(state: Mapping[str, Any], sources: Sequence[Part]) -> Coverage:
         had.setdefault(each.data, []).append(each)
     total = max(1, sum(each.tokens for same in had.values() for each in same))
     found: list[OfSource] = []
+    forked = bool(state.get("before"))
     for part in sources:
         same = had.pop(part.manifest.fingerprint, [])
         count = sum(each.tokens for each in same)
@@ -150,11 +154,12 @@ def _of_mixture(state: Mapping[str, Any], sources: Sequence[Part]) -> Coverage:
         quarantine = [block - part.first for block in state["quarantine"] if block in blocks]
         pieces = _pieces(same)
         read = _of_one(pieces, part.manifest, quarantine)
-        epochs = sum(piece.passes(part.manifest) for piece in pieces)
-        found.append(OfSource(part.name, part.share, count / total, count, epochs, read, bool(state.get("before"))))
+        epochs, least = sum(piece.passes(part.manifest) for piece in pieces), any(p.epochs is None for p in pieces)
+        found.append(OfSource(part.name, part.share, count / total, count, epochs, read, forked, least))
     for same in had.values():
-        count, epochs = sum(each.tokens for each in same), sum(piece.passes() for piece in _pieces(same))
-        found.append(OfSource(same[-1].name, 0.0, count / total, count, epochs, None))
+        count, pieces = sum(each.tokens for each in same), _pieces(same)
+        epochs, least = sum(piece.passes() for piece in pieces), any(piece.epochs is None for piece in pieces)
+        found.append(OfSource(same[-1].name, 0.0, count / total, count, epochs, None, forked, least))
     parts = [source.read for source in found if source.read]
     unique, repeated = ([getattr(p, key) for p in parts] for key in ("unique_documents", "repeated_documents"))
     return Coverage(

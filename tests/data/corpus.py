@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mygpt2.config.data import DataConfig
-from mygpt2.data.batch import Batch, loader_state
+from mygpt2.data.batch import Batch
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.manifest import Manifest, SourceFile, make_blocks
@@ -206,12 +206,10 @@ class Ranks:
     @property
     def state(self) -> dict[str, Any]:
         """As a checkpoint after the last batch would hold it: through JSON."""
-        cursor = np.empty((self.loaders[0].lanes, self.last[0].cursor.shape[1]), np.int64)
-        for loader, part in zip(self.loaders, self.last, strict=True):
-            cursor[list(loader.owned.lanes)] = part.cursor
+        places = sum(loader.places(part) for loader, part in zip(self.loaders, self.last, strict=True))
+        cursor, epochs = self.loaders[0].read_places(np.asarray(places))
         bad = {block for part in self.last for block in part.quarantine}
-        state = loader_state(self.loaders[0].fingerprint, cursor, sorted(bad), self.loaders[0].before)
-        return json.loads(json.dumps(state))
+        return json.loads(json.dumps(self.loaders[0].state(cursor, sorted(bad), epochs)))
 
     def rows(self) -> list[tuple[int, int, list[tuple[int, int]]]]:
         """(slot, lane, documents) of every row of the last batch, by slot."""

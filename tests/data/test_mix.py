@@ -12,8 +12,9 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.config.data import DataConfig
 from mygpt2.config.mix import MixSource
+from mygpt2.data.batch import mean_epoch
 from mygpt2.data.heldout import content_hash
-from mygpt2.data.ledger import coverage
+from mygpt2.data.ledger import coverage, tokens_had
 from mygpt2.data.mix import MixOrder
 from mygpt2.data.sources.mixture import Mixture, manifest_from, parts_of
 from mygpt2.data.sources.resolve import open_reader, open_settled, resolve_data
@@ -199,7 +200,7 @@ def test_a_source_that_comes_back_goes_on_and_the_ledger_knows_it_by_its_data(tm
         run.steps(1)
         had = {source.name: source for source in coverage(run.state, run.loaders[0].manifest).sources}
     assert had["z"].read is None and had["z"].epochs == 1.5 and had["z"].tokens == 20 * 8 * 32
-    assert had["(one source)"].tokens == 61 * 8 * 32
+    assert had[str(tmp_path / "data" / "a")].tokens == 61 * 8 * 32
 
 
 def test_an_order_that_begins_anew_passes_over_nothing_that_it_did_not_read(tmp_path) -> None:
@@ -208,16 +209,43 @@ def test_an_order_that_begins_anew_passes_over_nothing_that_it_did_not_read(tmp_
     alone = config(tmp_path / "data" / "a", lanes=2, window=1)
     with going(alone, tmp_path) as run:
         run.steps(60)
-        state, manifest = run.state, run.loaders[0].manifest
+        state, manifest, progress = run.state, run.loaders[0].manifest, run.last[0].progress
     first = coverage(state, manifest)
     with going(both, tmp_path, state=state, fork=True) as run:
         run.steps(1)
         assert {row[0] for row in run.state["cursor"]} == {1}
-        found = coverage({**run.state, "epochs": [1.125, 0.25]}, run.loaders[0].manifest).sources[0]
+        now = {**run.state, "epochs": [1.125, 0.25]}
+        found = coverage(now, run.loaders[0].manifest).sources[0]
+        earlier = {**now, "before": [{key: value for key, value in now["before"][0].items() if key != "epochs"}]}
+        (of_then, _), had_of_then = coverage(earlier, run.loaders[0].manifest).sources, tokens_had(earlier)
     assert first.unique == first.reads == found.read.unique == found.read.reads > 0
-    assert (
-        found.epochs == pytest.approx(min(first.lane_epochs) + 0.125, abs=0.1) and found.unique_tokens == found.tokens
-    )
+    assert found.epochs == pytest.approx(state["epochs"][0] + 0.125) and found.unique_tokens == found.tokens
+    assert state["epochs"][0] == pytest.approx(mean_epoch(progress[:, 0])) and not found.at_least
+    assert of_then.epochs == pytest.approx(min(first.lane_epochs) + 0.125, abs=0.1), "of a state that kept no epochs"
+    assert of_then.at_least and 0.125 < of_then.epochs < found.epochs and "at least" in str(of_then)
+    assert of_then.tokens == found.tokens == had_of_then[manifest.fingerprint]
+
+
+def test_a_source_that_was_alone_and_left_keeps_its_passes(tmp_path) -> None:
+    """What kept none, as runs of earlier versions, tells the whole ones, and says that there may be more."""
+    three(tmp_path / "data")
+    first = config(tmp_path / "data" / "a", lanes=4)
+    with going(first, tmp_path) as run:
+        run.steps(40)
+        state = run.state
+    with going(config(tmp_path / "data" / "b", lanes=4), tmp_path, state=state, fork=True) as run:
+        run.steps(1)
+        assert "before" not in run.state, "a run that never was a mixture has no ledger by source"
+    with going(three(tmp_path / "data").model_copy(update={"mix": three(tmp_path / "data").mix[1:]}), tmp_path,
+               state=state, fork=True) as run:  # fmt: skip
+        run.steps(1)
+        now, manifest = run.state, run.loaders[0].manifest
+    *_, left = coverage(now, manifest).sources
+    assert left.read is None and left.epochs == state["epochs"][0] > 0 and not left.at_least
+    assert left.tokens == 40 * 8 * 32 and left.unique_tokens == left.tokens
+    kept_none = {**now, "before": [{key: value for key, value in now["before"][0].items() if key != "epochs"}]}
+    *_, left = coverage(kept_none, manifest).sources
+    assert left.epochs == 0.0 and left.at_least and "at least 0.00 passes" in str(left)
 
 
 # Held-out documents, manifests, errors

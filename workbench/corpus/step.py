@@ -185,14 +185,10 @@ def _worst_first(line: Line) -> tuple[float, int]:
 
 def _manifest(run: RunDir, step: int | None = None) -> tuple[Manifest, bool]:
     """(what the blocks of a step refer to, whether that is the newest data), or of the newest step. A fork may have
-    gone on with other data. Read once per version of the files. UserError where it cannot be read.
+    gone on with other data. UserError where it cannot be read.
     """
-    try:
-        files = [(path.name, path.stat()) for path in sorted(run.trace_dir.glob("manifest*.json"))]
-        found = _read_manifests(run.path, tuple((name, file.st_mtime_ns, file.st_ino) for name, file in files))
-        newest = max(found)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+    found = _manifests(run)
+    newest = max(found)
     attempts = [file.attempt for file in trace_files(run.path) if step is None or file.first <= step <= file.until]
     fitting = [since for since in found if since <= max(attempts, default=newest)]
     if not fitting:
@@ -201,6 +197,24 @@ def _manifest(run: RunDir, step: int | None = None) -> tuple[Manifest, bool]:
             f"attempt {min(found)} on"
         )
     return found[max(fitting)], max(fitting) == newest
+
+
+def newest_manifest(run: RunDir) -> Manifest:
+    """What a run trains on since its last fork, whether or not the trace has a step of that yet. UserError where it
+    cannot be read."""
+    found = _manifests(run)
+    return found[max(found)]
+
+
+def _manifests(run: RunDir) -> dict[int, Manifest]:
+    """`read_manifests`, one or more; read once per version of the files. UserError where none can be read."""
+    try:
+        files = [(path.name, path.stat()) for path in sorted(run.trace_dir.glob("manifest*.json"))]
+        found = _read_manifests(run.path, tuple((name, file.st_mtime_ns, file.st_ino) for name, file in files))
+        max(found)  # of none a ValueError
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+    return found
 
 
 @lru_cache(maxsize=4)

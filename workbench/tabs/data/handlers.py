@@ -94,7 +94,7 @@ def batch(
         ],
     )
     warning = html.problem(traced.warning) if traced.warning else html.Markup("")
-    had = mixture.of_run(context, chosen, manifest)
+    had = mixture.of_run(context, chosen, step.newest_manifest(chosen))  # whichever step is looked at
     lines = lines[shown.start : shown.stop]
     beside = [fields_of_row(traced.opened, line.record) for line in lines]
     rows = rows_shown(found, traced.tokenizer, lines, beside)

@@ -18,7 +18,7 @@ from mygpt2.format import file_size
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir
 from mygpt2.run_dir.metrics import read_events
-from workbench import html, words
+from workbench import html
 from workbench.context import Context
 
 MET = "met"  # of what was left out: how many documents were met
@@ -38,15 +38,16 @@ def parts(manifest: Manifest) -> html.Markup:
 
 
 def of_run(context: Context, run: RunDir, manifest: Manifest) -> html.Markup:
-    """What a run has had of each source, as its newest checkpoint says; nothing of a run without a mixture."""
-    if not isinstance(manifest, Mixture):
-        return html.Markup("")
+    """What a run has had of each source, as its newest checkpoint says; nothing of a run that never was a mixture."""
+    mixed = isinstance(manifest, Mixture)
     found = _covered(context, run, manifest)
-    if found is None:
+    if found is None and mixed:
         return html.note("What this run has had of each source is known from its first checkpoint on.")
+    if found is None or not found[0].sources:
+        return html.Markup("")
     covered, checkpoint = found
-    left_out = _left_out(run)
-    places = {part.name: place for place, part in enumerate(manifest.parts)}
+    left_out = _left_out(run, "" if mixed else covered.sources[0].name)
+    places = {part.name: place for place, part in enumerate(manifest.parts)} if isinstance(manifest, Mixture) else {}
     rows = [_row(source, places, left_out.get(source.name)) for source in covered.sources]
     headers = ["source", "promised", "had", "tokens", "different tokens", "passes", "documents left out"]
     return html.table(headers, rows, {1, 2, 3, 4, 5}, f"what the run has had of each source, at {checkpoint}")
@@ -54,10 +55,15 @@ def of_run(context: Context, run: RunDir, manifest: Manifest) -> html.Markup:
 
 def _row(source: OfSource, places: Mapping[str, int], left_out: Mapping[str, int] | None) -> tuple[Any, ...]:
     name = html.join([html.dot(places[source.name]), source.name]) if source.name in places else source.name
-    passes = words.NA if not source.read else f"{source.epochs:.3g}" if source.epochs else "less than 1"
     promised = f"{source.promised:.2%}" if source.read else "not any more"
     different = f"about {source.unique_tokens:,}"
-    return name, promised, f"{source.had:.2%}", f"{source.tokens:,}", different, passes, _reasons(left_out)
+    return name, promised, f"{source.had:.2%}", f"{source.tokens:,}", different, _passes(source), _reasons(left_out)
+
+
+def _passes(source: OfSource) -> str:
+    if not source.epochs:
+        return "less than 1"
+    return f"{'at least ' if source.at_least else ''}{source.epochs:.3g}"
 
 
 def _reasons(left_out: Mapping[str, int] | None) -> str:
@@ -69,20 +75,33 @@ def _reasons(left_out: Mapping[str, int] | None) -> str:
     return f"{', '.join(told)}{met}" if told else f"none{met}"
 
 
-def _left_out(run: RunDir) -> dict[str, dict[str, int]]:
-    """By source and reason, as the newest event counts them."""
+def _left_out(run: RunDir, alone: str) -> dict[str, dict[str, int]]:
+    """By source and reason, as the newest event counts them. `alone`: whose its counts are where it has no sources."""
     events = read_events(run, ("left_out",))
-    given = events[-1].get("by_source") if events else None
+    newest = events[-1] if events else {}
+    given = newest.get("by_source", {alone: _of_documents(newest)})
     found = given.items() if isinstance(given, dict) else ()
     return {str(name): {str(key): n for key, value in counts.items() if (n := whole(value)) is not None}
             for name, counts in found if isinstance(counts, dict)}  # fmt: skip
 
 
-def _covered(context: Context, run: RunDir, manifest: Mixture) -> tuple[Coverage, str] | None:
+def _of_documents(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an event of a run of one source counts of its documents, and how many were met; None without an event."""
+    counts, of = event.get("counts"), event.get("of")
+    if not isinstance(counts, dict) or not isinstance(of, dict):
+        return None
+    own = {reason: count for reason, count in counts.items() if reason not in of}  # which has blocks and log lines
+    return {**own, MET: of.get("documents")}
+
+
+def _covered(context: Context, run: RunDir, manifest: Manifest) -> tuple[Coverage, str] | None:
     """The ledger of the newest checkpoint that can be read, and its name."""
     for path in candidates(run.checkpoints_dir):
         try:
             context.checkpoint(path)
+            state = read_state(path)["data"]
+            if not isinstance(manifest, Mixture) and not state.get("before"):
+                return None
             return _coverage(path, path.stat().st_mtime_ns, manifest.fingerprint, _Kept(manifest)), path.name
         except (OSError, LookupError, TypeError, ValueError, UserError):  # damaged, deleted meanwhile, or of other data
             continue
@@ -92,7 +111,7 @@ def _covered(context: Context, run: RunDir, manifest: Mixture) -> tuple[Coverage
 class _Kept:
     """A manifest that does not count as an argument of what is kept; its fingerprint does."""
 
-    def __init__(self, manifest: Mixture) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
 
     def __eq__(self, other: object) -> bool:
@@ -106,9 +125,7 @@ class _Kept:
 def _coverage(path: Path, changed: int, fingerprint: str, kept: _Kept) -> Coverage:
     """Walks over all that was read, so it is kept: a page turns through the rows of a step."""
     state = read_state(path)["data"]
-    found, promised = (
-        coverage(state, kept.manifest),
-        dict(state["fingerprint"]["mix"]),
-    )  # another weight is the same data
+    promised = dict(state["fingerprint"].get("mix", ()))  # the manifest may have other weights, which are no other data
+    found = coverage(state, kept.manifest)
     own = (replace(source, promised=promised.get(source.name, source.promised)) for source in found.sources)
     return replace(found, sources=tuple(own))

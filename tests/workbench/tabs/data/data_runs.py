@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,10 +63,12 @@ def small_config(source: Path | str, **settings: object) -> RunConfig:
     })  # fmt: skip
 
 
-def loader_of(config: RunConfig, cache: Path) -> Loader:
+def loader_of(config: RunConfig, cache: Path, state: dict[str, Any] | None = None) -> Loader:
+    """From the beginning, or forked from a state."""
     return Loader(
         config.data, tokenizer=load_tokenizer(config.data.tokenizer), block_size=config.model.block_size,
         batch_sequences=config.train.batch_tokens // config.model.block_size, seed=config.data.seed, cache_dir=cache,
+        state=state, fork=state is not None,
     )  # fmt: skip
 
 

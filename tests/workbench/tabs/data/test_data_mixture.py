@@ -6,16 +6,18 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mygpt2.config import RunConfig, to_toml
-from mygpt2.data.batch import loader_state
+from mygpt2.data.batch import Batch, loader_state
+from mygpt2.data.loader import Loader
 from mygpt2.data.sources.mixture import Mixture
 from mygpt2.data.trace import TraceWriter
 from mygpt2.errors import UserError
-from mygpt2.run_dir import RunWriter
+from mygpt2.run_dir import RunDir, RunWriter
 from tests.data.corpus import write_jsonl, write_txt
 from tests.workbench.tabs.data.data_runs import (
     batches_of,
@@ -52,6 +54,26 @@ def made(tmp_path: Path) -> SimpleNamespace:
     config = mixed(context.data_roots[0])
     run = traced_run(context.runs, "mixed", config, tmp_path / "cache")
     return SimpleNamespace(context=context, reading=reading, config=config, run=run, cache=tmp_path / "cache")
+
+
+def put_checkpoint(run: RunDir, step: int, data: dict[str, Any]) -> None:
+    """What a ledger is read from."""
+    folder = run.checkpoints_dir / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"data": data, "tokenizer": {"spec": "gpt2:300"}}))
+
+
+def cells_of(shown: str) -> list[list[str]]:
+    """The rows of its tables, as text."""
+    rows = re.findall(r"<tr>(<td.*?)</tr>", shown)
+    return [[re.sub("<.*?>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+
+
+def _read(loader: Loader, batch: Batch | None) -> tuple[Any, list[int], list[float]]:
+    """What `Loader.state` takes, after a batch."""
+    assert batch is not None
+    cursor, epochs = loader.read_places(loader.places(batch))
+    return cursor, batch.quarantine, epochs
 
 
 def names(config: RunConfig) -> list[str]:
@@ -108,20 +130,54 @@ def test_the_ledger_of_the_newest_checkpoint_says_what_was_promised_and_had(made
     with loader_of(made.config, made.cache) as loader:
         batch = [loader.poll(30.0) for _ in range(8)][-1]
         assert batch is not None
-        state = {"data": loader_state(loader.fingerprint, batch.cursor, batch.quarantine)}
-    state["tokenizer"] = {"spec": "gpt2:300"}
-    for name, content in (("step-00000008", json.dumps(state)), ("step-00000009", "damaged")):
-        (made.run.checkpoints_dir / name).mkdir(parents=True)
-        (made.run.checkpoints_dir / name / "state.json").write_text(content)
+        state = loader_state(loader.fingerprint, batch.cursor, batch.quarantine)
+    put_checkpoint(made.run, 8, state)
+    (made.run.checkpoints_dir / "step-00000009").mkdir()
+    (made.run.checkpoints_dir / "step-00000009" / "state.json").write_text("damaged")
     manifest = made.reading.traced(made.context, made.run).opened.manifest
     shown = mixture.of_run(made.context, made.run, manifest)
     assert "at step-00000008" in shown, "the newest that can be read"
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", shown)]
-    assert [re.sub("<.*?>", "", row[0]).strip() for row in cells] == names(made.config)
+    cells = cells_of(shown)
+    assert [row[0] for row in cells] == names(made.config)
     assert [row[1] for row in cells] == ["50.00%", "25.00%", "25.00%"]
     tokens = [int(row[3].replace(",", "")) for row in cells]
     assert sum(tokens) == 8 * 256 and abs(tokens[0] - 1024) <= 64
     assert [row[6] for row in cells] == ["3 empty of 40", "none of 9", "none counted"]
+
+
+def test_a_source_that_left_keeps_its_passes_and_a_mixture_that_became_one_source_its_ledger(made) -> None:
+    """Whichever step is looked at: the ledger is the newest checkpoint's."""
+    folder, state, tables = made.context.data_roots[0], None, []
+    rest = [source.model_dump(exclude_none=True) for source in made.config.data.mix[1:]]
+    for number, data in enumerate((made.config, small_config("pydocs", mix=rest), small_config(folder / "c")), 1):
+        with loader_of(data, made.cache, state) as loader:
+            batch = [loader.poll(30.0) for _ in range(8)][-1]
+            assert batch is not None
+            state = loader.state(*_read(loader, batch))
+            TraceWriter(made.run.trace_dir, number, 0, loader.manifest)
+        put_checkpoint(made.run, 8 * number, state)
+        facts = handlers.batch(made.context, made.reading, 0, 0, True, "mixed", 2, 1)[0]
+        assert f"at step-{8 * number:08d}" in facts
+        tables.append({row[0]: row[1:] for row in cells_of(facts)})
+    first, second, third = tables
+    assert float(first["books"][4]) > 0 and second["books"][4] == third["books"][4] == first["books"][4]
+    assert second["books"][0] == third["web"][0] == "not any more" and third["web"][4] == second["web"][4]
+    alone = third[str(folder / "c")]
+    assert list(third) == [str(folder / "c"), "books", "web"] and alone[0] == "100.00%"
+    assert float(alone[4]) > float(second["code"][4]) > 0
+    assert sum(int(row[2].replace(",", "")) for row in third.values()) == 3 * 8 * 256
+    with RunWriter(made.run, 3) as writer:
+        writer.event("left_out", step=24, counts={"empty": 2, "blocks": 1}, of={"documents": 70, "blocks": 9})
+    facts = handlers.batch(made.context, made.reading, 0, 0, True, "mixed", 2, 1)[0]
+    assert [row[-1] for row in cells_of(facts)] == ["2 empty of 70", "none counted", "none counted"]
+
+
+def test_a_run_of_one_source_has_no_table_of_sources(made) -> None:
+    run = traced_run(made.context.runs, "alone", config := small_config(made.context.data_roots[0] / "c"), made.cache)
+    with loader_of(config, made.cache) as loader:
+        put_checkpoint(run, 8, loader.state(*_read(loader, loader.poll(30.0))))
+    facts = handlers.batch(made.context, made.reading, 0, 0, True, "alone", 2, 1)[0]
+    assert "has had" not in facts and "checkpoint" not in facts
 
 
 def test_an_order_is_that_of_one_source_at_a_time(made) -> None:
