@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.workbench.conftest import make_run
@@ -293,6 +297,22 @@ def test_a_server_answers_once_it_has_started_however_long_that_takes() -> None:
     started.set()
     asking.join(60)
     assert answers == ["here"]
+
+
+def test_no_answer_waits_until_its_head_was_acknowledged() -> None:
+    found: list[int] = []
+
+    def told(request: Request) -> PlainTextResponse:
+        ends = request.scope["server"], request.scope["client"]
+        ours = [each.fd for each in psutil.Process().net_connections("tcp") if (each.laddr, each.raddr) == ends]
+        with socket.socket(fileno=os.dup(ours[0])) as connection:
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return PlainTextResponse("here")
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    with running(Starlette(routes=[Route("/", told)]), listening):
+        httpx.get(f"http://127.0.0.1:{listening.getsockname()[1]}/", trust_env=False)
+    assert len(found) == 1 and found[0] != 0
 
 
 def test_a_server_that_cannot_start_says_so() -> None:
