@@ -2,7 +2,7 @@
 
 const version = new URL(import.meta.url).search;
 const { duration } = await import(`./chart-axes.js${version}`);
-const { labelOf, marksOf, sourcesOf, unitOf, unitWords } = await import(`./chart-curves.js${version}`);
+const { labelOf, marksOf, pointsIn, sourcesOf, unitOf, unitWords } = await import(`./chart-curves.js${version}`);
 const { colourOf, colourOfCurve, dashOf, dashOfCurve, number, sourceColour } = await import(`./chart-look.js${version}`);
 const { nearest } = await import(`./chart-series.js${version}`);
 const { make } = await import(`./chart-tools.js${version}`);
@@ -60,6 +60,15 @@ export function rates(state, id) {
   const times = [...new Set(found.map((series) => number(series.muon)))];
   const whose = found.length === state.shown.length ? "" : `${found.map((series) => series.run).join(", ")}: `;
   return `${whose}AdamW; Muon ${times.join(" or ")} × it`;
+}
+
+// What the validation points of a panel are. Of a mixture as a whole they may lie far from the curve, whose rows have the
+// shares of the mixture: what is held out has not.
+export function validationKey(state, id) {
+  const found = pointsIn(state, id);
+  if (!found.length) return "";
+  const whole = found.some(({ series, source }) => source === undefined && series.sources.length > 1);
+  return whole ? "● validation (sources weighted by held-out tokens, in the curve by share)" : "● validation";
 }
 
 // What a screen reader hears of a panel: the newest value of every run.

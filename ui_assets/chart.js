@@ -5,11 +5,11 @@ const { Series } = await import(`./chart-series.js${version}`);
 const { Feed } = await import(`./chart-feed.js${version}`);
 const { Cursor } = await import(`./chart-cursor.js${version}`);
 const { onAxis } = await import(`./chart-axes.js${version}`);
-const { cautions, curves, interpolateAt, pointsIn, smoothingWidth, unitWords, wholeRange } = await import(`./chart-curves.js${version}`);
+const { cautions, curves, interpolateAt, smoothingWidth, unitWords, wholeRange } = await import(`./chart-curves.js${version}`);
 const { alike, copied, figure, markKey } = await import(`./chart-draw.js${version}`);
 const { ACTIVE, number, theme } = await import(`./chart-look.js${version}`);
 const { make, toolbar } = await import(`./chart-tools.js${version}`);
-const { legend, rates, sourceLegend, spoken } = await import(`./chart-legend.js${version}`);
+const { legend, rates, sourceLegend, spoken, validationKey } = await import(`./chart-legend.js${version}`);
 const { Yardstick } = await import(`./chart-yardstick.js${version}`);
 const { Spikes } = await import(`./chart-spikes.js${version}`);
 const { Bands } = await import(`./chart-bands.js${version}`);
@@ -303,7 +303,7 @@ class Chart {
     panel.minus.textContent = this.view.minus ? `minus ${this.view.minus}` : "";
     panel.unit.textContent = unitWords(this, panel.id);
     if (!points && !sources) { panel.key.title = panel.key.textContent = rates(this, panel.id); return; }
-    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", pointsIn(this, panel.id).length ? "● validation" : "", ...(points ? markKey(this) : []),
+    const parts = [width > 1 && smooth ? `bold: over ${number(width)} steps` : "", validationKey(this, panel.id), ...(points ? markKey(this) : []),
       cut ? "the first steps lie above" : ""];
     panel.key.textContent = parts.filter(Boolean).join(" · ");
   }

@@ -5,11 +5,13 @@ import { test } from "node:test";
 const { logTicks } = await import("../../ui_assets/chart-axes.js");
 const { cautions, curves, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
 const { alike, copied, figure, markKey } = await import("../../ui_assets/chart-draw.js");
+const { validationKey } = await import("../../ui_assets/chart-legend.js");
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
 
 const options = { axes: { step: { title: "step" }, tokens: { title: "tokens" } }, panels: {
   loss: { title: "Loss", column: "loss", loss: true, smooth: true, log: true, marks: true, points: "validation" }, validation: { title: "Validation", loss: true } } };
+const withSources = { ...options, panels: { ...options.panels, sources: { title: "Loss by source", sources: true, loss: true } } };
 const base64 = (values) => Buffer.from(Float32Array.from(values).buffer).toString("base64");
 
 function run(name, losses, state = "finished") {
@@ -243,4 +245,15 @@ test("steps that are taken again after a kill count once in the share that a sou
 test("A minus B compares source with source", () => {
   const state = many([mixed("a", { docs: Array(10).fill(5), code: Array(10).fill(3) }), mixed("b", { code: Array(10).fill(1), docs: Array(10).fill(4) })], { minus: "b" });
   assert.deepEqual(curves(state, "sources").map(({ source, raw }) => [source, raw[3]]), [["docs", 1], ["code", 2]]);
+});
+
+test("only a mixture's validation as a whole says that held-out tokens weigh its sources, and shares its curve", () => {
+  const alone = validated("a", falling(60), "gpt2", [[60, 3.6, 1.8]]), mixed = validated("m", falling(60), "gpt2", [[60, 3.1, 1.6]]);
+  mixed.sources = [{ name: "books", promised: 0.7 }, { name: "web", promised: 0.3 }];
+  mixed.validation()[0].sources = { books: [3, 1.5], web: [3.3, 1.7] };
+  const key = (id, ...shown) => { const one = chart(shown); one.options = withSources; return validationKey(one, id); };
+  assert.equal(key("loss", alone), "● validation");
+  for (const shown of [[mixed], [alone, mixed]]) assert.equal(key("loss", ...shown), "● validation (sources weighted by held-out tokens, in the curve by share)");
+  assert.equal(key("sources", mixed), "● validation", "there each source stands for itself");
+  assert.equal(key("loss", run("early", falling(60))), "");
 });
