@@ -5,17 +5,20 @@
 
 DIR holds runs that were trained; nothing is made up here. The first RUN is the one that is opened. Each picture is
 taken in the light and the dark theme: all tabs, and Monitor and Train at 390 pixels. --tour takes those of the tour
-instead, one for each thing that is seen nowhere else.
+instead, one for each thing that is seen nowhere else; for that of mixtures it trains a short run of two sources in DIR,
+where there is none yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +29,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, NARROW = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 PROMPT = "Returns a new list"
+MIXTURE = "docs-and-code"
+MIXTURE_STEPS = 60  # of the 140 that `tiny` has
 
 
 @contextmanager
@@ -45,6 +50,20 @@ def serving(runs: Path, roots: Sequence[Path]) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+def train_mixture(runs: Path) -> None:
+    """`tiny`, shortened, over the built-in text and the modules of Python's library; a run that is there goes on."""
+    folder = runs / "_code"  # which is no name of a run
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py"))
+    lines = [json.dumps({"text": module.read_text(encoding="utf-8", errors="replace")}) for module in modules]
+    (folder / "modules.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    mix = f'[{{name = "docs", source = "pydocs", weight = 0.7}}, {{name = "code", source = "{folder}", weight = 0.3}}]'
+    settings = {"data.mix": mix, "train.steps": MIXTURE_STEPS, "eval.interval": 10, "sample.interval": 0}
+    words = [sys.executable, "-m", "mygpt2", "train", "--preset", "tiny", "--runs", str(runs), "--run", MIXTURE]
+    words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    subprocess.run(words, check=True, cwd=ROOT)
 
 
 SETTLE_MS = 1500  # what is drawn after what was waited for
@@ -124,9 +143,16 @@ def tour(names: Sequence[str]) -> dict[str, Picture]:
             f"tab=monitor&runs={one}", ".wb-chart .js-plotly-plot", needs=".wb-chart-yardstick:not([hidden])"
         ),
         "tour-compare": all_tabs["compare"],
+        "tour-mixture": Picture(f"tab=monitor&runs={MIXTURE}", ".wb-chart-panel-sources .js-plotly-plot", by_source),
         "tour-merges": Picture("tab=tokenizer", "#wb-tok-view .wb-tok", replay),
         "tour-vocabulary": Picture("tab=tokenizer", "#wb-vocab tbody tr, #wb-vocab .wb-row", vocabulary),
     }
+
+
+def by_source(page: Any) -> None:
+    """The curves of the sources fill the picture."""
+    page.wait_for_function(DRAWN)
+    page.locator(".wb-chart-panel-sources").evaluate("(panel) => panel.scrollIntoView({block: 'end'})")
 
 
 def settle(page: Any) -> None:
@@ -174,6 +200,8 @@ def main() -> None:
     if unknown := set(args.only or ()) - set(every):
         parser.error(f"{', '.join(unknown)}: allowed are {', '.join(every)}")
     args.to.mkdir(parents=True, exist_ok=True)
+    if "tour-mixture" in (args.only or every):
+        train_mixture(args.runs.resolve())
 
     from playwright.sync_api import Error, sync_playwright
 

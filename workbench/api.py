@@ -84,13 +84,14 @@ def publish(context: Context) -> None:
         return _told(lambda: _plain(judging.verdict(context, str(name))))
 
     def judge(password: str, base: str, variant: str, settings: dict[str, Any], base_settings: dict[str, Any],
-              replicates: int = 3, protocol: str = "run",
+              replicates: int = 3, protocol: str = "run", source: str = "",
               request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]  # fmt: skip
         """Asks whether a variant is better: names of runs or presets, with settings such as {"optimizer.lr": 3e-3}.
 
-        An empty variant is the base with its settings. Missing runs are queued. Needs the server's password.
+        An empty variant is the base with its settings. Of mixtures the verdict is on `source` alone, if one is named.
+        Missing runs are queued. Needs the server's password.
         """
-        asked = judging.Asked(base, variant, base_settings, settings, replicates, protocol)
+        asked = judging.Asked(base, variant, base_settings, settings, replicates, protocol, source)
         return _told(lambda: _judge(context, password, asked, _from(request)))
 
     def stop(

@@ -29,7 +29,8 @@ LOOKS = 50  # of an answer, the latest
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as it came: names of runs or presets, and settings by dotted name. Nothing in it is believed."""
+    """A question as it came: names of runs or presets, settings by dotted name, and of mixtures the source that the
+    verdict is on. Nothing in it is believed."""
 
     base: str
     variant: str = ""
@@ -37,6 +38,7 @@ class Asked:
     variant_settings: Mapping[str, Any] = field(default_factory=dict)
     replicates: int = 3
     protocol: str = "run"
+    source: str = ""
 
 
 def prepared(context: Context, asked: Asked) -> Prepared:
@@ -51,7 +53,7 @@ def prepared(context: Context, asked: Asked) -> Prepared:
     if type(asked.replicates) is not int:
         raise UserError(f"replicates={str(asked.replicates)[:40]!r} is not a whole number; give 1 or more")
     protocol = _protocol(context, str(asked.protocol))
-    return prepare(Question(base, variant, context.runs, asked.replicates, protocol))
+    return prepare(Question(base, variant, context.runs, asked.replicates, protocol, source=source_name(asked.source)))
 
 
 def ask(context: Context, asked: Asked) -> tuple[Task, Prepared]:
@@ -68,8 +70,18 @@ def command(context: Context, found: Prepared) -> list[str]:
     words = [sys.executable, "-m", "mygpt2", "judge", question.base.what, question.variant.what]
     for head, spec in (("--base.", question.base), ("--variant.", question.variant)):
         words += [f"{head}{word.removeprefix('--')}" for word in spec.words]
+    words += ["--source", question.source] if question.source else []
     return [*words, "--replicates", str(question.replicates), "--protocol", question.protocol,
             "--runs", str(context.runs), "--json", RESULT]  # fmt: skip
+
+
+def source_name(given: Any) -> str:
+    """A name as one of a mixture's sources may have it; whether the arms do have it, the question checks."""
+    if not isinstance(given, str) or len(given) > forms.MAX_TEXT or not given.isprintable() or given.startswith("-"):
+        raise UserError(
+            f"source={str(given)[:40]!r} is no name of a source; give one of the mixtures', or none for all"
+        )
+    return given.strip()
 
 
 def verdict(context: Context, name: str) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def test_with_a_password_it_opens_page_and_launch(workbench_server: Start, tmp_p
     asked = (PASSWORD, "tiny", "", {"optimizer.lrr": 3e-3}, {})
     assert "did you mean optimizer.lr" in refused(lambda: client.predict(*asked, api_name="/judge"))
     asked = (PASSWORD, "tiny", "", {"optimizer.lr": 3e-3}, {"train.steps": 5}, 1)
+    assert "is for mixtures" in refused(lambda: client.predict(*asked, "run", "code", api_name="/judge"))
     found = client.predict(*asked, api_name="/judge")
     assert found["cost"].startswith("2 runs to train, 81,920 tokens") and found["command"][3] == "judge"
     assert client.predict(found["task"], api_name="/verdict")["state"] == "running"

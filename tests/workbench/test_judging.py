@@ -2,12 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.experiments.judge import Question, prepare
 from mygpt2.verbs.judge import split_words
+from tests.data.corpus import write_jsonl
 from tests.experiments.made import finished, shifted, text, tiny
 from workbench.context import Context
 from workbench.jobs import Jobs
@@ -32,6 +34,19 @@ def test_a_question_becomes_the_command_that_a_person_would_type(context):
     assert variant == ["--train.steps=60", "--optimizer.lr=0.003", "--data.lanes=none"]
 
 
+def test_of_mixtures_the_verdict_may_be_on_one_source(context):
+    folders = [write_jsonl(context.data_roots[0] / name, documents=20) for name in ("docs", "code")]
+    mixes = [[{"name": each.name, "source": str(each), "weight": float(weight)}
+              for each, weight in zip(folders, weights, strict=True)] for weights in ((3, 1), (1, 1))]  # fmt: skip
+    asked = Asked("tiny", "tiny", {"data.mix": mixes[0]}, {"data.mix": mixes[1]}, 1, source="code")
+    words = command(context, prepared(context, asked))
+    assert words[words.index("--source") + 1] == "code"
+    assert "--source" not in command(context, prepared(context, replace(asked, source="")))
+    with pytest.raises(UserError, match="--source web is no source of either mixture; there are: docs, code"):
+        ask(context, replace(asked, source="web"))
+    assert context.jobs.tasks.list() == []
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [(Asked("nope", "tiny"), "no run 'nope'"), (Asked("../x", "tiny"), "neither a run nor a preset"),
@@ -43,7 +58,10 @@ def test_a_question_becomes_the_command_that_a_person_would_type(context):
      (Asked("tiny", "small"), "different tokenizers"), (Asked("tiny", "tiny", {}, {}, 0), "0 replicates"),
      (Asked("tiny", "tiny", {}, {}, "3"), "not a whole number"),
      (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, 3, "/etc/hosts"), "protocol '/etc/hosts' is not known"),
-     (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, 3, "run:nope"), "no run 'nope'")],
+     (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, 3, "run:nope"), "no run 'nope'"),
+     (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, source="code"), "is for mixtures"),
+     (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, source=3), "source='3' is no name of a source"),
+     (Asked("tiny", "", {}, {"optimizer.lr": 1e-3}, source="--json=/etc/x"), "is no name of a source")],
 )  # fmt: skip
 def test_what_may_not_be_asked_starts_nothing(context, asked, said):
     with pytest.raises(UserError) as told:

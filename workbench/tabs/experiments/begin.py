@@ -26,7 +26,7 @@ from workbench.context import Context
 from workbench.evaluations.start import protocol_of, protocols
 from workbench.jobs import Task
 from workbench.jobs.records import HOLDING
-from workbench.judging import LABEL
+from workbench.judging import LABEL, source_name
 from workbench.tabs.experiments import files
 from workbench.tabs.experiments.found import KIND, KINDS, Experiments
 
@@ -99,11 +99,12 @@ def judge(context: Context, values: Values) -> Plan:
     variant_spec = Spec(_what(context, named or base), (*common, *changed))
     protocol = protocol_of(context, values.get("protocol") or "run")
     count = _whole(values.get("replicates"), "Pairs of seeds", 3)
-    prepared = prepare(Question(base_spec, variant_spec, context.runs, count, protocol))
+    source = source_name(values.get("source") or "")
+    prepared = prepare(Question(base_spec, variant_spec, context.runs, count, protocol, source=source))
     for arm in (prepared.base, prepared.variant):
         _check_files(context, arm)
     argv = [base_spec.what, *([variant_spec.what] if named else []), "--replicates", str(count), "--protocol", protocol]
-    argv += ["--runs", str(context.runs), *_prefixed("base", common)]
+    argv += [*(["--source", source] if source else []), "--runs", str(context.runs), *_prefixed("base", common)]
     argv += _prefixed("variant", [*(common if named else []), *changed])
     return Plan(
         "judge", prepared.experiment, _command("judge", argv),

@@ -69,7 +69,8 @@ QUESTIONS: dict[str, Question] = {
             BASE, Field("variant", "Against", "a run, a preset, or the base changed", "choice", choices=[SAME]),
             Field("changes", "Changed settings", "one on a line", "lines", placeholder="optimizer.lr = 0.003"),
             Field("replicates", "Pairs of seeds", "1 speaks of two models, more of the recipes", "number", "3"),
-            PROTOCOL, Field("steps", "Steps of each run", "empty: as the base has them", "number", more=True),
+            PROTOCOL, Field("source", "Source", "of mixtures; empty: all of them together", more=True),
+            Field("steps", "Steps of each run", "empty: as the base has them", "number", more=True),
         ),
     ),
     "ladder": Question(

@@ -15,6 +15,7 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.cost import Cost
 from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.run_dir import RunDir, state_of
+from tests.data.corpus import write_jsonl
 from tests.workbench.tabs.experiments.made import STEPS, a_base, a_place, judged
 from tests.workbench.tabs.experiments.test_experiments_page import until
 from workbench.changes import stamp
@@ -217,12 +218,21 @@ def test_a_question_is_planned_with_its_cost_and_the_command_that_asks_it(place)
         ({"base": "run:tiny", "changes": "data.tokenizer = gpt2:999"}, "data.tokenizer"),
         ({"base": "run:tiny", "changes": "optimizer.lr = 1", "replicates": 1000}, "from 1 to 100"),
         ({"base": "run:tiny", "changes": "optimizer.lr = 1", "protocol": "/etc/passwd"}, "outside the folders"),
+        ({"base": "run:tiny", "changes": "optimizer.lr = 1", "source": "code"}, "is for mixtures"),
+        ({"base": "run:tiny", "changes": "optimizer.lr = 1", "source": "--x"}, "is no name of a source"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence(place, values, told):
     with pytest.raises(UserError, match=told):
         begin.plan(place, "judge", values)
     assert not values["base"] or "disabled>Start" in parts(place, form=values, open="judge")["markup"]["cost-judge"]
+
+
+def test_of_mixtures_the_form_can_ask_for_one_source(place):
+    folders = [write_jsonl(place.data_roots[0] / name, documents=20) for name in ("docs", "code")]
+    mix = "[" + ", ".join(f'{{name = "{each.name}", source = "{each}"}}' for each in folders) + "]"
+    made = begin.plan(place, "judge", {"base": "preset:tiny", "changes": f"data.mix = {mix}", "source": "code"})
+    assert made.argv[made.argv.index("--source") + 1] == "code"
 
 
 def test_the_form_begins_with_the_latest_run_that_is_no_arm(place, folder):
