@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Iterable
 
@@ -10,6 +11,8 @@ EXIT_USAGE = 2
 EXIT_DEFECT = 70
 EXIT_TRY_AGAIN = 75
 EXIT_STOPPED = 85
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on most systems
+TOO_LONG = f"allowed: names of {LONGEST_NAME} bytes in a path of {LONGEST_PATH:,}; give a shorter one"
 
 
 class UserError(Exception):
@@ -28,6 +31,14 @@ def shown(path: object) -> str:
     """A path or name for a message: in quotes and escaped where it would break the line or cannot be printed."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+def too_long(error: BaseException) -> UserError | None:
+    """What to say where the system refused a path for its length, whatever was to be done with it; else None."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    path = str(error.filename)
+    return UserError(f"{shown(path[:80])}{'...' if len(path) > 80 else ''} is too long; {TOO_LONG}")
 
 
 def word(path: object) -> str:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, too_long
 from mygpt2.files import WAIT_AND_SEE, cannot_write
 
 UNSAVED = ": ended without saving"
@@ -78,6 +78,8 @@ def _meaning(problem: BaseException) -> tuple[int, str]:
     if isinstance(problem, OSError) and problem.errno in WAIT_AND_SEE:
         error = cannot_write(Path(str(problem.filename or "a file")), problem)
         return error.exit_code, str(error)
+    if refused := too_long(problem):
+        return refused.exit_code, str(refused)
     if code := _code(problem):
         return code, str(problem)
     return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}" if words else type(problem).__name__

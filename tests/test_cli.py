@@ -188,6 +188,19 @@ def test_every_way_to_end_has_its_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_path_that_is_too_long_is_said_by_every_verb(mygpt2: Callable, tmp_path: Path) -> None:
+    long = str(tmp_path / ("x" * 300))
+    for argv in (
+        ["train", "--preset", "tiny", "--runs", long],
+        ["export", "--model", long, "--to", str(tmp_path / "out")],
+        ["ripples", long],
+        ["data", "inspect", "--data.source", long],
+    ):
+        ended = mygpt2(*argv)
+        assert ended.code == 2 and "is too long; allowed: names of 255 bytes" in ended.err, ended.err
+        assert len(ended.err.splitlines()) == 1
+
+
 def python(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=60, **kwargs)  # type: ignore[call-overload,no-any-return]
 

@@ -79,6 +79,11 @@ class Setting:
             words += f" ({self.unit})"
         return f"{words}, or none" if self.optional else words
 
+    @property
+    def expected(self) -> str:
+        """What may be given, and an example where there is one beside "none"."""
+        return self.allowed if self.example == "none" else f"{self.allowed}, for example {self.example}"
+
 
 def sections() -> dict[str, type[Section]]:
     """Name and model of each section, in the order of the schema."""

@@ -25,7 +25,7 @@ from mygpt2.config.mix import MixSource, entry_problem
 from mygpt2.config.rules import Problem, broken_rules
 from mygpt2.config.schema import RunConfig
 from mygpt2.config.section import Section
-from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml
+from mygpt2.config.toml import LARGEST, MAX_BYTES, from_toml, unwritable
 from mygpt2.errors import UserError
 from mygpt2.terminal import printable
 
@@ -202,7 +202,7 @@ def _from_words(words: list[str], problems: list[str]) -> dict[str, Given]:
         elif setting is None:
             problems.append(_unknown(name, "--"))
         elif text is None:
-            problems.append(f"--{name} has no value; expected {setting.allowed}, for example {setting.example}")
+            problems.append(f"--{name} has no value; expected {setting.expected}")
         else:
             _take(given, name, Given(_from_text(setting, text), "override", f"--{name} {_word(text)}"))
     return given
@@ -259,7 +259,7 @@ def _validate_section(
     for name, g in given.items():
         if name.startswith(f"{section}."):
             values[name.partition(".")[2]] = _bounded(g.value)
-            if settings()[name].kind == "str" and isinstance(g.value, str) and (reason := _unwritable(g.value)):
+            if reason := unwritable(settings()[name].kind, g.value):
                 problems.append(Problem(f"{g.place}: {reason}", (name,)))
                 bad.add(name)
                 del values[name.partition(".")[2]]
@@ -269,7 +269,7 @@ def _validate_section(
         for key in dict.fromkeys(str(detail["loc"][0]) for detail in error.errors()):
             name = f"{section}.{key}"
             setting = settings()[name]
-            text = f"{given[name].place} ({setting.title}): expected {setting.allowed}, for example {setting.example}"
+            text = f"{given[name].place} ({setting.title}): expected {setting.expected}"
             texts = _mix_problems(given[name], error) if setting.kind == "tables" else [text]
             problems += [Problem(text, (name,)) for text in texts]
             bad.add(name)
@@ -279,22 +279,11 @@ def _validate_section(
 
 def _mix_problems(given: Given, error: ValidationError) -> list[str]:
     """A line for each thing that is wrong within a mixture."""
-    known = {setting.key: f"{setting.allowed}, for example {setting.example}" for setting in settings_of("", MixSource)}
+    known = {setting.key: setting.expected for setting in settings_of("", MixSource)}
     places = dict.fromkeys(detail["loc"] for detail in error.errors() if detail["loc"][0] == "mix")
     return list(dict.fromkeys(
         entry_problem(given.value, place, known.get(str(place[2]) if len(place) > 2 else "", "")) for place in places
     ))  # fmt: skip
-
-
-def _unwritable(text: str) -> str | None:
-    """Why a text can be no name, path or word of a configuration."""
-    if "\0" in text:
-        return "it holds a NUL character, which no name or path does; take it out"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "it is not UTF-8 text, which config.toml could not hold; rename it"
-    return None
 
 
 def _fit_warmup(config: RunConfig, given: dict[str, Given]) -> RunConfig:

@@ -11,6 +11,7 @@ from typing import Any
 from mygpt2.config.fields import sections, settings, toml_value
 from mygpt2.config.mix import MixSource, table_values
 from mygpt2.config.schema import RunConfig
+from mygpt2.errors import LONGEST_NAME, LONGEST_PATH, TOO_LONG
 
 
 def to_toml(config: RunConfig, comments: bool = True) -> str:
@@ -82,3 +83,33 @@ def _depth(text: str) -> int:
         depth = max(0, depth + (1 if bracket in "[{" else -1))
         deepest = max(deepest, depth)
     return deepest
+
+
+def unwritable(kind: str, value: Any) -> str | None:
+    """Why a setting's text, or one within its tables, can be no name, path or word of a configuration."""
+    if isinstance(value, str):
+        return _unwritable(value) if kind == "str" else _undecoded(value) if kind == "tables" else None
+    for number, entry in enumerate(value if kind == "tables" and isinstance(value, list) else (), 1):
+        for key, text in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(text, str) and (reason := _unwritable(text)):
+                return f"source {number}, {key[:64]}: {reason}"
+    return None
+
+
+def _unwritable(text: str) -> str | None:
+    if "\0" in text:
+        return "it holds a NUL character, which no name or path does; take it out"
+    if reason := _undecoded(text):
+        return reason
+    content = text.encode()
+    if len(content) > LONGEST_PATH or max(map(len, content.split(b"/"))) > LONGEST_NAME:
+        return f"it is too long; {TOO_LONG}"
+    return None
+
+
+def _undecoded(text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it is not UTF-8 text, which config.toml could not hold; rename it"
+    return None

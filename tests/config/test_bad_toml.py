@@ -44,6 +44,7 @@ BAD = {
     "lists within a list": (b'[sample]\nprompts = [["a"]]\n', "expected a list"),
     "a preset of lists": (b"preset = [1, [2]]\n", "there is no preset"),
     "NUL in a path": (b'[data]\nsource = "a\\u0000b"\n', "it holds a NUL character"),
+    "a long path": (b'[data]\nsource = "' + b"long/" * 1000 + b'"\n', "it is too long; allowed: names of 255 bytes"),
     "a number for a section": (b"train = 5\n", "is a section, not a setting"),
 }
 
