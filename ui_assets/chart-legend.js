@@ -68,7 +68,7 @@ export function validationKey(state, id) {
   const found = pointsIn(state, id);
   if (!found.length) return "";
   const whole = found.some(({ series, source }) => source === undefined && series.sources.length > 1);
-  return whole ? "● validation (sources weighted by held-out tokens, in the curve by share)" : "● validation";
+  return whole ? "● validation, weighted by held-out tokens, not by share" : "● validation";
 }
 
 // What a screen reader hears of a panel: the newest value of every run.

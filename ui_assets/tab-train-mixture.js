@@ -51,7 +51,7 @@ window.workbench.mixture = (() => {
   function begin() {
     const source = document.getElementById(editor.options.source)?.querySelector("textarea, input")?.value.trim() || usual;
     const name = nameOf(source);
-    editor.sources = [{ name, source, weight: "0.5" }, { name: nameOf("", [name]), source: "", weight: "0.5" }];
+    editor.sources = [{ name, source, weight: "0.5" }, { name: nameOf("", [name]), source: "", weight: "0.5", fresh: true }];
     write(true, { usual: usual || source });
     draw(1, "source");
   }
@@ -68,7 +68,7 @@ window.workbench.mixture = (() => {
   function add() {
     const weights = weightsOf(editor.sources.map((source) => source.weight));
     const name = nameOf("", editor.sources.map((source) => source.name));
-    editor.sources.push({ name, source: "", weight: String(another(weights)) });
+    editor.sources.push({ name, source: "", weight: String(another(weights)), fresh: true });
     write(true);
     draw(editor.sources.length - 1, "source");
   }
@@ -82,6 +82,7 @@ window.workbench.mixture = (() => {
   function take(number, source) { // typed, chosen or dropped
     const one = editor.sources[number];
     one.source = source;
+    one.fresh = false;
     if (!one.own) {
       one.name = nameOf(source, editor.sources.filter((other) => other !== one).map((other) => other.name));
       rowOf(number).querySelector("[data-key=name]").value = one.name;
@@ -149,6 +150,10 @@ window.workbench.mixture = (() => {
     const set = options.fields.some(({ key }) => sources[number][key]);
     made.append(look, el("details", { className: "wb-mix-more", open: set }, el("summary", { textContent: "More" }),
       el("div", { className: "wb-mix-fields" }, ...options.fields.map(({ key, title, help, empty }) => field(number, key, title, { placeholder: empty, title: help })))));
+    source.querySelector("input").addEventListener("focusout", (event) => {
+      if (source.contains(event.relatedTarget)) return; // the button to browse
+      queueMicrotask(() => missed(sources[number])); // after a drawing that takes the field away
+    });
     window.workbench.picker.lend(editor, source, ({ value }) => {
       source.querySelector("input").value = value;
       take(number, value);
@@ -247,12 +252,24 @@ window.workbench.mixture = (() => {
     return editor.options.fields.some((field) => field.key === key) || ["name", "weight"].includes(key) ? key : "source";
   }
 
+  // A new source has no text yet: until its field was left, or Start was tried, that is no mistake, and what is said a hint.
+  function missed(...sources) {
+    const fresh = sources.filter((source) => source?.fresh);
+    for (const source of fresh) source.fresh = false;
+    if (fresh.length) tell();
+  }
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (editor && target.closest?.("#train-start, #train-queue-up, #train-reasons")) missed(...editor.sources);
+  });
+
   function tell() {
     editor.sources.forEach((source, number) => {
       const place = rowOf(number).querySelector(".wb-mix-problems"), lines = problems[number] || [];
+      const hint = (line) => source.fresh && keyOf(line) === "source";
       if (place.textContent !== lines.join("")) place.replaceChildren(...lines.map((line) => el("p", { textContent: line })));
-      rowOf(number).classList.toggle("wb-mix-wrong", lines.length > 0);
-      const wrong = lines.map(keyOf);
+      [...place.children].forEach((line, i) => line.classList.toggle("wb-mix-hint", Boolean(hint(lines[i]))));
+      const wrong = lines.filter((line) => !hint(line)).map(keyOf);
+      rowOf(number).classList.toggle("wb-mix-wrong", wrong.length > 0);
       for (const input of rowOf(number).querySelectorAll("input[data-key]")) {
         const is = wrong.includes(input.dataset.key);
         if (is) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");

@@ -20,6 +20,7 @@ from mygpt2.inside import open_inside
 
 LISTS = ("list", "tables")  # kinds of settings that a field shows in TOML's notation
 MAX_TEXT = 32_768  # characters of one field: 32 prompts of a kilobyte
+EMPTY_SOURCE = "choose its text: pydocs, the name of a set on the hub, or a file or folder"
 MAX_FILE = 256 * 1024  # bytes of a TOML file; one with every comment has 9 kB
 
 
@@ -221,8 +222,10 @@ def _mixture(places: Places, text: str) -> str:
     given, wrong = mixture(text), []
     for number, table in enumerate(given, 1):
         try:
-            if isinstance(table.get("source"), str):
-                table["source"] = places.source(table["source"])
+            if isinstance(source := table.get("source"), str):
+                if not source.strip():
+                    raise UserError(EMPTY_SOURCE)
+                table["source"] = places.source(source)
         except UserError as error:
             wrong.append(f"{mix_place(number, table)}: {error}")
     if wrong:

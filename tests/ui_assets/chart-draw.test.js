@@ -253,7 +253,7 @@ test("only a mixture's validation as a whole says that held-out tokens weigh its
   mixed.validation()[0].sources = { books: [3, 1.5], web: [3.3, 1.7] };
   const key = (id, ...shown) => { const one = chart(shown); one.options = withSources; return validationKey(one, id); };
   assert.equal(key("loss", alone), "● validation");
-  for (const shown of [[mixed], [alone, mixed]]) assert.equal(key("loss", ...shown), "● validation (sources weighted by held-out tokens, in the curve by share)");
+  for (const shown of [[mixed], [alone, mixed]]) assert.equal(key("loss", ...shown), "● validation, weighted by held-out tokens, not by share");
   assert.equal(key("sources", mixed), "● validation", "there each source stands for itself");
   assert.equal(key("loss", run("early", falling(60))), "");
 });

@@ -48,7 +48,12 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     page.wait_for_function("document.querySelector('#train-command pre')?.textContent.includes('gpt2:512')")
 
     page.click(".wb-mix-begin")
-    page.keyboard.type("web")  # the second source's field has the focus
+    page.wait_for_selector(".wb-mix-hint >> text=choose its text")
+    assert page.locator(".wb-mix-wrong, .wb-mix input[aria-invalid]").count() == 0 and violations(page) == []
+    page.keyboard.press("Shift+Tab")
+    page.wait_for_selector(".wb-mix-wrong >> text=choose its text")
+    page.keyboard.press("Tab")
+    page.keyboard.type("web")  # the second source's field had the focus
     page.locator("#field-processes input").fill("1")
     sources = page.locator("[data-key=source]")
     sources.first.fill("books")

@@ -90,6 +90,9 @@ def test_what_is_wrong_stands_at_its_source(tmp_path: Path) -> None:
     form["data.mix"] = mix({**EDU, "source": "pydocs"}, {**EDU, "source": "pydocs"})
     told = json.loads(form.refresh()[form.parts.shown])
     assert "names edu more than once" in told["notes"]["data.mix"] and not told["sources"]
+    form["data.mix"] = mix({**EDU, "source": "pydocs"}, {**CODE, "source": " "})
+    told = json.loads(form.refresh()[form.parts.shown])
+    assert told["sources"] == {"1": [forms.EMPTY_SOURCE]}
 
 
 def test_a_run_is_called_after_its_mixture_until_somebody_names_it(tmp_path: Path) -> None:
