@@ -192,7 +192,8 @@ def estimate(context: Context, checked: Checked) -> Plan | str:
         kind = "cpu" if checked.config.train.device == "cpu" else device_kind(checked.draft.devices)
         if checked.draft.elsewhere.is_cluster:
             kind = "cuda" if checked.asked and checked.asked.gpus else "cpu"
-        return plan(checked.config, world_size=checked.processes or 1, runs=context.runs, device=kind)
+        begun = checked.branch.origin.step if checked.branch else 0
+        return plan(checked.config, world_size=checked.processes or 1, runs=context.runs, device=kind, begun=begun)
     except UserError as error:
         return str(error)
     except OverflowError:

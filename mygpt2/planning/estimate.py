@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mygpt2.config.batch import BatchPlan, plan_batch
@@ -46,16 +46,18 @@ def plan(
     device: str = "cpu",
     measured: Measured | None = None,
     machine: Machine | None = None,
+    begun: int = 0,
 ) -> Plan:
     """What this run will take on `world_size` ranks of `device` (cpu, cuda, mps), without torch and in milliseconds.
 
     `runs` is looked through for speeds of earlier runs and asked for its free space; None: neither. `measured` wins,
-    then what was measured of this shape after the fastest run of it. `machine` stands in for this one. UserError for a
-    batch that the ranks cannot share, or a tokenizer whose size cannot be told.
+    then what was measured of this shape after the fastest run of it. `machine` stands in for this one. `begun`: steps
+    that are done already, as of a branch; arithmetic and time are of the others. UserError for a batch that the ranks
+    cannot share, or a tokenizer whose size cannot be told.
     """
     if world_size < 1:
         raise UserError(f"{world_size} ranks cannot train; use 1 or more")
-    facts = _Facts.gather(config, world_size, runs, device, measured, machine or this_machine())
+    facts = replace(_Facts.gather(config, world_size, runs, device, measured, machine or this_machine()), begun=begun)
     figures = tuple(f for part in (_size, _batch, _length, _flops, _memory, _disk, _time) for f in part(facts))
     return Plan(
         world_size,
@@ -89,6 +91,7 @@ class _Facts:
     machine: Machine
     compiled: tuple[bool, str]  # whether, and why
     shards: int  # ranks that share a model
+    begun: int = 0  # steps that are done already
 
     @classmethod
     def gather(
@@ -135,6 +138,11 @@ class _Facts:
     def tokens(self) -> int:
         return self.config.train.steps * self.config.train.batch_tokens
 
+    @property
+    def left(self) -> int:
+        """Tokens of the steps that are not done yet."""
+        return max(0, self.config.train.steps - self.begun) * self.config.train.batch_tokens
+
 
 def _sizes(config: RunConfig, vocab_size: int, observed: Sequence[Observed]) -> tuple[SourceSize, list[SourcePasses]]:
     """The tokens of one source, or of each of a mixture."""
@@ -170,6 +178,8 @@ def _length(f: _Facts) -> Iterator[Figure]:
     tokens, source = f.tokens, f.source
     yield Figure("length.steps", "Steps", f.config.train.steps, "", "setting: train.steps")
     yield Figure("length.tokens", "Tokens", tokens, "", "derived: steps x tokens per step")
+    if f.begun:
+        yield Figure("length.left", "Tokens to train", f.left, "", f"derived: of the steps after step {f.begun:,}")
     yield Figure("length.source", "Tokens in the source", source.tokens, "", source.basis)
     passes, basis = tokens / source.tokens if source.tokens else None, source.basis
     basis = source.basis if passes is None else "derived: tokens / source"
@@ -189,8 +199,8 @@ def _flops(f: _Facts) -> Iterator[Figure]:
     each = training_flops(f.config, f.vocab_size)
     basis = "derived: 6 N + 12 L H Q T, N without positions (PaLM, arXiv 2204.02311, appendix B)"
     yield Figure("flops.per_token", "Arithmetic per token", each, "FLOP", basis)
-    yield Figure("flops.total", "Arithmetic in all", each * f.tokens, "FLOP", "derived: per token x tokens")
-    yield Figure("flops.simple", "by the rule of thumb", 6.0 * f.parameters * f.tokens, "FLOP",
+    yield Figure("flops.total", "Arithmetic in all", each * f.left, "FLOP", "derived: per token x tokens")
+    yield Figure("flops.simple", "by the rule of thumb", 6.0 * f.parameters * f.left, "FLOP",
                  "derived: 6 N D, all N parameters and D tokens, without attention")  # fmt: skip
 
 
@@ -254,13 +264,14 @@ def _time(f: _Facts) -> Iterator[Figure]:
         if f.device == "cpu":  # beside a time that a run of this machine tells, others would only confuse
             yield from _kinds_of_cpu(f)
     else:
-        basis, low, high = "derived: tokens / speed; evaluations, samples and saves come on top", s.low, s.high
-        yield Figure("time.total", "Time to finish", f.tokens / s.value, "s", basis, f.tokens / high, f.tokens / low)
+        of = f" of the steps after step {f.begun:,}" if f.begun else ""
+        basis, low, high = f"derived: tokens{of} / speed; evaluations, samples and saves come on top", s.low, s.high
+        yield Figure("time.total", "Time to finish", f.left / s.value, "s", basis, f.left / high, f.left / low)
 
 
 def _kinds_of_cpu(f: _Facts) -> Iterator[Figure]:
     """The time on as many cores of a processor with bfloat16 units and of one without, whichever this one is."""
-    total, cores = training_flops(f.config, f.vocab_size) * f.tokens, available_cores()
+    total, cores = training_flops(f.config, f.vocab_size) * f.left, available_cores()
     for precision, label in (("bf16", "with bfloat16 units"), ("fp32", "without them")):
         here = ", as here" if precision == f.precision else ""
         seconds = total / (CPU_SPEED[precision] * cores)

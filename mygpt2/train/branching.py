@@ -24,6 +24,7 @@ from mygpt2.checkpoint.store import candidates, newest, steps
 from mygpt2.config import RunConfig, load_config, to_toml, without_fork
 from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import settings, toml_value
+from mygpt2.config.load import LATER
 from mygpt2.config.section import Section
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write, replace_file, replace_json
@@ -149,11 +150,14 @@ def settings_at(checkpoint: Path) -> dict[str, Any]:
 
 
 def changed(before: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """(setting, (before, now)) of those that differ; ones that are not known of before did not change."""
+    """(setting, (before, now)) of those that differ; ones that are not known of before did not change.
+
+    Of those that came later it is known: a run from before them had what is their default today.
+    """
     for name, setting in settings().items():
-        section = before.get(setting.section, {})
-        if isinstance(section, Mapping) and setting.key in section:
-            then = plain(section[setting.key])
+        section = before.get(setting.section)
+        if isinstance(section, Mapping) and (setting.key in section or (setting.section, setting.key) in LATER):
+            then = plain(section.get(setting.key, setting.default))
             if then != (now := plain(getattr(getattr(config, setting.section), setting.key))):
                 yield name, (then, now)
 

@@ -13,6 +13,7 @@ from mygpt2.errors import UserError
 from mygpt2.model import GPT, GPTConfig
 from mygpt2.planning import Machine, Plan, plan, speed
 from mygpt2.planning.machine import Gpu
+from mygpt2.planning.trial import Measured
 from mygpt2.schedule import lr_scale
 from mygpt2.tokenizer import load_tokenizer
 from tests.planning.conftest import config_of
@@ -49,6 +50,16 @@ def test_the_batch_is_divided_as_training_divides_it(cache, machine):
 def test_a_batch_that_the_ranks_cannot_share_is_refused_with_the_nearest(cache, machine):
     with pytest.raises(UserError, match=r"batch_tokens=512 .* 3 ranks x 32 = 96; nearest: 480, 576"):
         make(config_of(), machine, world_size=3)
+
+
+def test_a_branch_takes_the_time_of_the_steps_that_are_left(cache, machine):
+    config = config_of(**{"train.steps": 140, "train.batch_tokens": 4096})
+    told = Measured(speed.Speed(1000.0, 900.0, 1100.0, "measured"), None, None, 8, "measured")
+    whole, left = (make(config, machine, measured=told, begun=begun) for begun in (0, 100))
+    assert (left["time.total"].value, left["length.left"].value) == (40 * 4096 / 1000, 40 * 4096)
+    assert left["length.tokens"].value == whole["length.tokens"].value == 140 * 4096
+    assert left["flops.total"].value == pytest.approx((whole["flops.total"].value or 0.0) * 40 / 140)
+    assert "after step 100" in left["time.total"].basis and all(f.key != "length.left" for f in whole.figures)
 
 
 def test_flops_are_6n_and_attention_beside_6nd(cache, machine):

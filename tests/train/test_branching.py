@@ -80,6 +80,15 @@ def test_of_a_mixture_weights_make_other_batches_and_limits_of_passes_do_not():
         assert json.loads(json.dumps(found))["data.mix"][1] == [{"name": "a", "source": "pydocs", "weight": 2.0}]
 
 
+def test_a_setting_that_came_after_the_parents_version_is_a_change_of_its_default():
+    mixed = load_config("tiny", None, {"data": {"mix": [{"name": "a", "source": "pydocs", "weight": 2.0}]}})
+    before = load_config("tiny").model_dump(mode="json")
+    del before["data"]["mix"], before["train"]["parallel"], before["data"]["seed"]
+    found = dict(changed(before, mixed))
+    assert list(found) == ["data.mix"] and found["data.mix"][0] == [] and reordering(found) == ["data.mix"]
+    assert dict(changed(before, load_config("tiny"))) == {} == dict(changed({}, mixed))
+
+
 def test_a_branch_that_is_killed_goes_on_to_the_same_end(parent, go_on, monkeypatch):
     calm_branch = branch_of(parent, "calm", train__steps=14)
     assert go_on(calm_branch) == 0

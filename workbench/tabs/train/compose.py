@@ -66,7 +66,7 @@ def _side(context: Context, page: Page, fields: form.Fields, parts: Parts) -> di
                               elem_id="field-devices", **own)  # fmt: skip
     processes = gr.Textbox(str(drafts.first_processes(FIRST_PRESET, devices)), label="Processes", max_lines=1,
                            max_length=20, elem_id="field-processes", **own)  # fmt: skip
-    branch = gr.Textbox("", label="Branch of", placeholder="NAME@STEP; empty for a run that begins by itself",
+    branch = gr.Textbox("", label="Branch of", placeholder="NAME@STEP; empty: a new run",
                         elem_id="field-branch", max_length=100, max_lines=1, **own)  # fmt: skip
     with gr.Column(elem_classes=["wb-card", "wb-launch"]):
         form.place(fields, RUN, run)

@@ -118,9 +118,20 @@ def place(context: Context, request: Mapping[str, Any]) -> tuple[str, int]:
     kept = steps(run.checkpoints_dir)
     if not kept:
         raise UserError(f"run {run.name!r} has no checkpoint to branch from; wait for its first one")
-    at = str(request.get("at") or "")
-    until = int(at) if at.isascii() and at.isdecimal() and len(at) < 12 else kept[-1]
+    asked = _step(str(request.get("at") or ""))
+    until = kept[-1] if asked is None else asked
     return run.name, max((each for each in kept if each <= until), default=kept[0])
+
+
+def _step(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
+
+
+def branch_said(branch: tuple[str, int], at: str) -> str:
+    """What is told of a branch at (run, step). at: the step that was asked for, "" for none."""
+    asked = _step(at)
+    elsewhere = f", as no checkpoint of step {asked:,} is kept" if asked not in (None, branch[1]) else ""
+    return f"A branch of {branch[0]} at step {branch[1]:,}{elsewhere}: what you change here changes from there on."
 
 
 def _shown(now: dict[str, Any], preset: str) -> Loaded:

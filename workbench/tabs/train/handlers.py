@@ -249,7 +249,8 @@ def reset(context: Context, parts: Parts, name: str, data: Data) -> Updates:
         if name not in texts:
             raise UserError(f"{name!r} is not a setting")
         texts = {name: texts[name]}
-    return {**parts.fields.values(texts), parts.filled: secrets.token_hex(4)}
+    own: Updates = {parts.fields.inputs[BRANCH]: ""} if name == "*" else {}  # a branch has its parent's settings
+    return {**parts.fields.values(texts), **own, parts.filled: secrets.token_hex(4)}
 
 
 def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Updates:
@@ -276,7 +277,7 @@ def answer_request(context: Context, parts: Parts, text: str, data: Data) -> Upd
     machine |= {own[NPROC]: str(processes)} if processes else {}
     branch = fill.place(context, request) if "branch" in request else None
     if branch:
-        message = f"A branch of {stem} at step {branch[1]:,}: what you change here changes from there on."
+        message = fill.branch_said(branch, str(request.get("at") or ""))
     names_run = {"from_run", "from_job", "preset"} & request.keys()
     own_branch = {own[BRANCH]: f"{branch[0]}@{branch[1]}" if branch else ""} if branch or names_run else {}
     return filled(context, parts, loaded, run, message) | machine | own_branch

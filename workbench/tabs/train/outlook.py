@@ -12,8 +12,8 @@ from mygpt2.planning.figures import SECTIONS
 from workbench import words
 from workbench.html import Markup, chip, escape, table
 
-LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.passes", "flops.total", "memory.process",
-         "memory.processes", "disk.peak", "time.speed", "time.total")  # fmt: skip
+LARGE = ("parameters.total", "batch.tokens", "length.tokens", "length.left", "length.passes", "flops.total",
+         "memory.process", "memory.processes", "disk.peak", "time.speed", "time.total")  # fmt: skip
 REASONED = ("length.passes", "time.total")  # these say at once where they come from, or why they are unknown
 WIDTH, HEIGHT = 320, 84  # of the preview, in its own units
 
@@ -77,7 +77,8 @@ def line(plan: Plan | str) -> Markup:
     if isinstance(plan, str):
         return Markup(f'<p class="wb-muted">{escape(plan)}</p>')
     time = takes(plan)
-    parts = [f"{_three(plan['parameters.total'].value)} parameters", f"{_three(plan['length.tokens'].value)} tokens"]
+    tokens = _figure_of(plan, "length.left") or plan["length.tokens"]  # of a branch those that it trains itself
+    parts = [f"{_three(plan['parameters.total'].value)} parameters", f"{_three(tokens.value)} tokens"]
     told = chip(time.known, "good" if time.known == "measured" else "neutral", time.basis) if time.known else ""
     between = f" ({time.range})" if time.range else ""
     return Markup(

@@ -65,6 +65,22 @@ def test_what_a_branch_cannot_change_is_told_at_its_field_and_other_batches_are_
     assert "nobody" in form.note(form.refresh(), BRANCH)
 
 
+def test_the_form_says_where_a_step_was_not_kept_and_what_the_steps_that_are_left_take(form: Form) -> None:
+    said = asked(form, branch="old", at="7")
+    assert "step 4, as no checkpoint of step 7 is kept: what" in said[form.parts.message]
+    whole = 20 * load_config("tiny").train.batch_tokens
+    assert f"{whole * 16 // 20 // 1000}k tokens" in said[form.parts.line], "16 of 20 steps are left"
+    assert "step 8: what" in asked(form, branch="old", at="8")[form.parts.message]
+
+
+def test_all_settings_as_in_the_preset_are_no_branch_any_more(form: Form) -> None:
+    asked(form, branch="old@4")
+    form.apply(handlers.reset(form.context, form.parts, "optimizer.lr", form.data))
+    assert form[BRANCH] == "old@4"
+    form.apply(handlers.reset(form.context, form.parts, "*", form.data))
+    assert form[BRANCH] == ""
+
+
 def test_start_makes_the_branch_and_queues_it_and_the_form_is_a_run_of_its_own_again(form: Form) -> None:
     asked(form, branch="old@4")
     form["optimizer.lr"] = "0.001"
