@@ -1,4 +1,4 @@
-"""A mixture from its first click to its shares: mixed by mouse and keyboard, trained, seen by source."""
+"""A mixture from its first click to its shares: mixed by mouse and keyboard, trained through a kill, seen by source."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from urllib.parse import quote
 
 from mygpt2.config import load_config
 from mygpt2.run_dir import RunDir, state_of
+from tests import forks
+from tests.life import harness
 from tests.workbench.accessible import violations
 from tests.workbench.conftest import Start
-from tests.workbench.test_life_browser import wait_for
+from tests.workbench.test_life_browser import processes_of, wait_for
 
-SMALL = ("train.steps=6 train.batch_tokens=2048 train.micro_batch=16 model.n_layer=1 model.n_head=2 model.n_embd=32 "
-         "model.block_size=64 data.tokenizer=gpt2:512 eval.interval=3 data.lanes=2 train.compile=false")  # fmt: skip
+STEPS = 120
+SMALL = (f"train.steps={STEPS} train.batch_tokens=2048 train.micro_batch=16 model.n_layer=1 model.n_head=2 "
+         "model.n_embd=32 model.block_size=64 data.tokenizer=gpt2:512 eval.interval=60 data.lanes=2 "
+         "train.compile=false checkpoint.interval=10")  # fmt: skip
 CURVES = """() => { const plot = document.querySelector('.wb-chart-panel-sources .js-plotly-plot');
     return plot ? new Set(plot.data.filter((one) => one.mode === 'lines').map((one) => one.line.color)).size : 0; }"""
 
@@ -28,6 +32,12 @@ def write_sources(folder: Path) -> None:
             texts = (" ".join(dice.choices(["tree", "river", name, "light", "and"], k=60)) for _ in range(120))
             lines = "".join(json.dumps({"text": f"{name} {number} {text}"}) + "\n" for number, text in enumerate(texts))
             (folder / name / f"{file}.jsonl").write_text(lines)
+
+
+def losses(run: RunDir) -> dict[int, dict[str, list[float]]]:
+    """By step and source, where a later attempt wins."""
+    rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    return {row["step"]: row["by_source"] for row in sorted(rows, key=lambda row: row["attempt"])}
 
 
 def mixture(page: Any) -> list[tuple[str, float]]:
@@ -85,7 +95,24 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
 
     page.click("#train-start")
     run = RunDir(Path(wait_for(lambda: next(runs.glob("books-web-code-1/config.toml"), None), "the run")).parent)
+    wait_for(lambda: list(run.checkpoints_dir.glob("step-*/MANIFEST.json")), "a checkpoint")
+    paused = runs / ".workbench" / "paused"  # else the next server starts it again by itself
+    paused.touch()
+    server.kill()
+    for process in processes_of(run):
+        process.kill()
+    assert harness.last_step(run.path) < STEPS and not (run.checkpoints_dir / f"step-{STEPS:08d}").exists()
+    server = workbench_server(runs, "--slots", "cpu", "--data-root", str(tmp_path / "data"))
+    page.goto(f"{server.url}?tab=monitor&runs={run.name}")
+    page.get_by_role("button", name="Cancel").click()
+    resume = page.get_by_role("button", name="Resume")
+    resume.wait_for()
+    paused.unlink()
+    resume.click()
     wait_for(lambda: state_of(run).state == "finished", "its end")
+    words = ["train", "--config", str(run.config_file), "--runs", str(tmp_path / "calm"), "--run", "calm"]
+    assert forks.launch(words, tmp_path / "calm-log").wait() == 0
+    assert losses(run) == losses(RunDir(tmp_path / "calm" / "calm")), "as if nothing had happened"
     mix = load_config(None, run.config_file).data.mix
     assert [(source.name, source.weight) for source in mix] == list(zip(["books", "web", "code"], weights, strict=True))
     page.wait_for_function(f"({CURVES})() === 3")
@@ -93,9 +120,9 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     assert "books 44 % promised" in legend.replace("\n", " ") and legend.count("had") == 3
     assert violations(page) == []
 
-    page.goto(f"{server.url}?tab=data&run={run.name}&step=6")
+    page.goto(f"{server.url}?tab=data&run={run.name}&step={STEPS}")
     table = page.locator("#wb-step-facts table")
     table.wait_for()
     cells = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
     assert [cell[0].strip() for cell in cells] == ["books", "web", "code"] and cells[0][1] == "44.00%"
-    assert sum(int(cell[3].replace(",", "")) for cell in cells) == 6 * 2048
+    assert sum(int(cell[3].replace(",", "")) for cell in cells) == STEPS * 2048
