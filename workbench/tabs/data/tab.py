@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +131,8 @@ def _order_part(context: Context, c: SimpleNamespace) -> None:
             with gr.Row(elem_classes="wb-actions"):
                 c.show_order = gr.Button("Show", variant="primary", elem_id="wb-order-show", elem_classes="wb-fit")
                 c.next_window = gr.Button("Next window", elem_classes="wb-fit")
+    c.order_asked = [c.of, c.preset, c.order_source, c.lane, c.epoch, c.window, c.order_page, c.order_part]
+    c.order_shown = [c.shape, c.order, c.epoch, c.window, c.order_page, c.order_part]
 
 
 def _step_part(context: Context, c: SimpleNamespace) -> None:
@@ -212,7 +214,7 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
     read = page.friendly(partial(handlers.document, context, reading))
     c.document.input(read, [*fields, c.file, c.part, c.document], c.text, show_progress="minimal", **PRIVATE)
     asked = page.port("data").change(
-        page.friendly(partial(_asked, page)), page.port("data"), [c.parts, c.source, c.run, c.step], **QUIET
+        page.friendly(partial(_asked, page)), page.port("data"), [c.parts, c.source, c.run, c.step, c.of], **QUIET
     )
     asked.then(
         page.friendly(partial(_answer_source, context, reading, page)), [page.port("data"), *fields], whole,
@@ -220,12 +222,14 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
     ).then(
         page.friendly(partial(_answer_step, context, reading, page)), [page.port("data"), c.run, c.step],
         [c.batch, c.rows, c.row_page, c.step, c.rows_of], show_progress="minimal", **PRIVATE,
+    ).then(
+        page.friendly(partial(_answer_order, context, reading, page)), [page.port("data"), *c.order_asked],
+        c.order_shown, show_progress="minimal", **PRIVATE,
     )  # fmt: skip
 
 
 def _listen_order(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    inputs = [c.of, c.preset, c.order_source, c.lane, c.epoch, c.window, c.order_page, c.order_part]
-    outputs = [c.shape, c.order, c.epoch, c.window, c.order_page, c.order_part]
+    inputs, outputs = c.order_asked, c.order_shown
 
     def turn(by: int, following: bool = False, first: bool = False) -> Callable[..., Any]:
         return page.friendly(partial(_window, context, reading, by, following, first))
@@ -293,10 +297,18 @@ def _asked(page: Page, port: str) -> Any:
     """What another tab or the address asked for is put into the form; what follows shows it."""
     request = page.request(port)
     if "source" in request:
-        return gr.Tabs(selected="source"), str(request["source"]), gr.skip(), gr.skip()
+        return gr.Tabs(selected="source"), str(request["source"]), *[gr.skip()] * 3
     if "run" in request:
-        return gr.Tabs(selected="step"), gr.skip(), str(request["run"]), handlers.whole(request.get("step"), 1)
+        shown = str(request["run"]), handlers.whole(request.get("step"), 1)
+        return gr.Tabs(selected="step"), gr.skip(), *shown, gr.skip()
+    if first := _first_run(request):
+        return gr.Tabs(selected="order"), *[gr.skip()] * 3, first
     return gr.skip()
+
+
+def _first_run(request: Mapping[str, Any]) -> str:
+    """Of a link that names the runs which Monitor shows, and nothing of this tab."""
+    return "" if {"source", "run"} & request.keys() else str(request.get("runs", "")).split(",")[0].strip()
 
 
 def _answer_source(context: Context, reading: Reading, page: Page, port: str, *fields: str) -> Iterator[Any]:
@@ -315,6 +327,15 @@ def _answer_step(context: Context, reading: Reading, page: Page, port: str, run:
     if "run" not in request or "source" in request:
         return gr.skip()
     return _batch(context, reading, 0, 0, True, run, number, 1)
+
+
+def _answer_order(context: Context, reading: Reading, page: Page, port: str, *fields: Any) -> Any:
+    request = page.request(port)
+    if not _first_run(request):
+        return gr.skip()
+    if request.get("link"):  # the run's data may lie on the hub
+        return html.note("Another site's link asks for this run's order; press Show to read it."), *[gr.skip()] * 5
+    return _window(context, reading, 0, False, True, *fields)
 
 
 def refresh(context: Context, seen: list[str]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -30,7 +31,8 @@ from tests.workbench.tabs.data.data_runs import (
 from workbench.corpus import step
 from workbench.corpus.library import Library
 from workbench.corpus.reading import Reading
-from workbench.tabs.data import documents, handlers, mixture, order, source
+from workbench.page import Page
+from workbench.tabs.data import documents, handlers, mixture, order, source, tab
 from workbench.tabs.monitor import step as card
 from workbench.tabs.monitor.view import Monitor
 
@@ -192,6 +194,17 @@ def test_an_order_is_that_of_one_source_at_a_time(made) -> None:
         orders = [own.order for own in loader._sources]
     for name, own in zip(names(made.config), orders, strict=True):
         assert order.plan_of(opened, made.config, name).order == own, "as the loader has it"
+
+
+def test_a_link_with_monitors_runs_shows_the_order_of_the_first_and_waits_if_it_is_another_sites(made) -> None:
+    fields = ("mixed", "", "", 0, 0, 0, 1, "web")
+    shown = tab._answer_order(made.context, made.reading, Page, Page.ask(runs="mixed,other"), *fields)
+    assert "source web" in shown[0] and ".jsonl" in shown[1]
+    waits = tab._answer_order(made.context, made.reading, Page, Page.ask(runs="mixed", link=True), *fields)
+    assert "press Show" in waits[0] and len(waits) == len(shown)
+    assert tab._asked(Page, Page.ask(runs=" mixed ,other"))[-1] == "mixed"
+    for other in ({"runs": "mixed", "run": "mixed"}, {"runs": "mixed", "source": "pydocs"}, {}):
+        assert tab._answer_order(made.context, made.reading, Page, Page.ask(**other), *fields) == gr.skip()
 
 
 def test_a_folder_of_several_kinds_is_browsed_file_by_file(tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_p
         page.wait_for_function("bad => document.querySelector('#wb-data-message .wb-problem')?.innerText.includes(bad)",
                                arg=bad)  # fmt: skip
 
+    page.goto(f"{server.url}?tab=data&runs=prepared,other")
+    page.wait_for_selector("#wb-order table")
+    assert page.inner_text("#wb-order-shape").startswith("2 lanes") and "part-0.parquet" in page.inner_text("#wb-order")
+
+    page.goto(f"{server.url}?tab=data")
     part(page, "Training order")
     field(page, "wb-order-source").fill("docs")
     page.click("#wb-order-show")
