@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mygpt2.checkpoint.background import LOSSES as validation_losses
 from mygpt2.checkpoint.files import step_of
 from mygpt2.checkpoint.format import MANIFEST, encode_json, read_state, verify
+from mygpt2.checkpoint.rounding import rounded
 from mygpt2.checkpoint.store import candidates
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
@@ -28,8 +30,10 @@ from mygpt2.run_dir.paths import RunDir
 SCHEMA, KIND = 1, "certificate of a mygpt2 run"
 NAME = "certificate.json"
 LINES = 1000  # of metrics.jsonl under one digest, so that a change is found within as many steps
-# Files of the run folder under one digest each; of a mixture, each source has checksums and checks of its own.
+# Files of the run folder under one digest each, beside the trace's; of a mixture, each source has checksums and checks
+# of its own.
 WHOLE = re.compile(r"config\.toml|data(-.+)?\.checksums|blocks(-.+)?\.checks")
+LOSSES = f"checkpoints/{validation_losses}"  # by which the best checkpoint was kept
 CHUNK = 1 << 20  # bytes read at once
 
 
@@ -54,12 +58,9 @@ def make(run: RunDir) -> dict[str, Any]:
         "with": {"versions": versions(), "machine": machine()},
         "trained_with": (read_json(run.command_file, run.path) or {}).get("versions"),
         "data": state["data"]["fingerprint"], "tokenizer": state["tokenizer"],
-        "files": {
-            name: digest
-            for name in run.names(run.path)
-            if WHOLE.fullmatch(name) and (digest := file_digest(run, name))
-        },
+        "files": {name: digest for name in _covered(run) if (digest := file_digest(run, name))},
         "metrics": list(metrics_digests(run)),
+        "events": events_digest(run),
         "checkpoints": {str(step_of(path.name)): checkpoint_facts(path) for path in found},
     }  # fmt: skip
     return {**body, "self": _digest(encode_json(body))}
@@ -83,8 +84,15 @@ def differences(run: RunDir, certificate: Mapping[str, Any]) -> list[str]:
     return [
         *_other_files(run, certificate["files"]),
         *_other_metrics(run, certificate["metrics"]),
+        *_other_events(run, certificate.get("events")),
         *_other_checkpoints(run, certificate["checkpoints"]),
     ]
+
+
+def _covered(run: RunDir) -> list[str]:
+    """Files of the run folder that are certified as a whole, where they are there."""
+    trace = [f"{run.trace_dir.name}/{name}" for name in run.names(run.trace_dir)]
+    return [*(name for name in run.names(run.path) if WHOLE.fullmatch(name)), LOSSES, *trace]
 
 
 def machine() -> dict[str, str]:
@@ -93,25 +101,34 @@ def machine() -> dict[str, str]:
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """Digests of a checkpoint that was verified, and under which precision and on how many ranks it was trained."""
+    """Digests of a checkpoint that was verified, and how it was trained as far as its numbers depend on that."""
     state, files = read_state(path), json.loads((path / MANIFEST).read_bytes())["files"]
     return {
         "manifest": _digest((path / MANIFEST).read_bytes()),
         "files": {name: entry["sha256"] for name, entry in files.items()},
         "precision": state["precision"], "ranks": state["ranks"],
+        **({"rounding": known} if (known := rounded(state)) else {}),
     }  # fmt: skip
 
 
-def file_digest(run: RunDir, name: str) -> str | None:
-    """SHA-256 of a file of the run folder, or None where there is none."""
+def file_digest(run: RunDir, name: str, most: int | None = None) -> str | None:
+    """SHA-256 of a file of the run folder, or of its first `most` bytes, or None where there is none."""
+    left = most
     try:
         with open_inside(run.path / name, run.path) as file:
             digest = hashlib.sha256()
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(CHUNK if left is None else min(CHUNK, left)):
                 digest.update(chunk)
+                left = left if left is None else left - len(chunk)
     except OSError:
         return None
     return digest.hexdigest()
+
+
+def events_digest(run: RunDir) -> dict[str, Any]:
+    """{"bytes", "sha256"} of events.jsonl, validations among them, as far as it goes: more may be written later."""
+    size = run.events_file.stat().st_size if run.events_file.is_file() else 0
+    return {"bytes": size, "sha256": file_digest(run, run.events_file.name, size)}
 
 
 def metrics_digests(run: RunDir) -> Iterator[dict[str, Any]]:
@@ -162,6 +179,11 @@ def _other_metrics(run: RunDir, known: list[dict[str, Any]]) -> Iterator[str]:
         at += part["lines"]
     if sum(part["lines"] for part in now) > at:
         yield f"metrics.jsonl has lines after its line {at:,}, where it ended"
+
+
+def _other_events(run: RunDir, known: Mapping[str, Any] | None) -> Iterator[str]:
+    if known and file_digest(run, run.events_file.name, known["bytes"]) != known["sha256"]:
+        yield f"events.jsonl is not what was certified in its first {known['bytes']:,} bytes"
 
 
 def _other_checkpoints(run: RunDir, known: Mapping[str, Any]) -> Iterator[str]:

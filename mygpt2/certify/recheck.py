@@ -23,6 +23,7 @@ from mygpt2.certify.certificate import machine
 from mygpt2.checkpoint.files import step_name
 from mygpt2.checkpoint.format import MANIFEST, MODEL, OPTIMIZER, read_model, read_state, verify
 from mygpt2.checkpoint.parts import whole_name
+from mygpt2.checkpoint.rounding import one_way
 from mygpt2.config import RunConfig, load_config, to_toml
 from mygpt2.config.earlier import renewed
 from mygpt2.data.sources.local.watch import watch_over
@@ -57,12 +58,14 @@ class Segment:
 @dataclass(frozen=True)
 class Found:
     """A segment that was trained again. `loss` is the largest difference of a step's loss in nats, `weights` that of a
-    weight, `bits`: whether every loss, weight and number of the optimizer is equal to the bit."""
+    weight, `bits`: whether every loss, weight and number of the optimizer is equal to the bit. `as_trained`: whether it
+    was trained on as many ranks and threads, and otherwise as all of it was."""
 
     segment: Segment
     loss: float
     weights: float
     bits: bool
+    as_trained: bool = True
 
 
 def segments(run: RunDir, certificate: Mapping[str, Any]) -> tuple[list[Segment], list[Segment]]:
@@ -137,7 +140,9 @@ def again(
     """Trains a segment again, in a folder of runs of its own, and compares. UserError where that cannot be done."""
     facts = certificate["checkpoints"][str(segment.end)]
     name, end = f"steps-{segment.begin}-{segment.end}", run.checkpoints_dir / step_name(segment.end)
-    words = [*_begin(run, segment, facts, scratch, name), "--runs", str(scratch), "--run", name]
+    how = one_way(facts.get("rounding", ()), segment.begin)
+    words = [*_begin(run, segment, {**facts, **(how or {})}, scratch, name), "--runs", str(scratch), "--run", name]
+    given = {"OMP_NUM_THREADS": str(how["threads"])} if how else {}
     made = RunDir(scratch / name)
     place = made.checkpoints_dir / step_name(segment.end)
 
@@ -146,10 +151,10 @@ def again(
         if (place / MANIFEST).is_file() and made.control_dir.is_dir():
             ControlFiles(made).request("stop")
 
-    code, said = call([*_launcher(facts["ranks"]), *words], watch)
+    code, said = call([*_launcher(facts["ranks"]), *words], watch, given=given)
     if verify(place):
         raise UserError(f"{segment} could not be trained again: {said or f'exit code {code}'}")
-    return Found(segment, *_compared(run, made, segment, end, place))
+    return Found(segment, *_compared(run, made, segment, end, place), as_trained=how is not None)
 
 
 @contextmanager
@@ -169,17 +174,23 @@ def scratch_runs(needed: int, folder: Path | None = None) -> Iterator[Path]:
 
 
 def judged(found: Sequence[Found], same: bool, tolerance: float) -> list[str]:
-    """What does not hold, a line each: bits on the same kind of machine, the tolerance elsewhere."""
-    if same:
-        return [f"{each.segment} came out otherwise: {differs(each)}" for each in found if not each.bits]
-    wrong = [each for each in found if not each.loss <= tolerance]
-    return [f"{each.segment} came out otherwise: {differs(each)}, more than {tolerance:g}" for each in wrong]
+    """What does not hold, a line each: bits on the same kind of machine, the tolerance elsewhere, and where a segment
+    could not be trained as it was."""
+    told = []
+    for each in found:
+        if same and each.as_trained and not each.bits:
+            told.append(f"{each.segment} came out otherwise: {differs(each)}")
+        elif not each.loss <= tolerance:
+            told.append(f"{each.segment} came out otherwise: {differs(each)}, more than {tolerance:g}")
+    return told
 
 
 def differs(found: Found) -> str:
     """How far a segment is from what is kept, in words."""
     if found.bits:
         return "equal to the bit"
+    if found.loss == found.weights == 0:
+        return "losses and weights are equal, but not the optimizer's numbers"
     return f"losses differ by at most {found.loss:.3g} nats and weights by {found.weights:.3g}"
 
 
@@ -188,6 +199,8 @@ def _begin(run: RunDir, segment: Segment, facts: Mapping[str, Any], scratch: Pat
     over = {
         "checkpoint.interval": segment.end,  # its first multiple after the beginning is the end
         "train.precision": facts["precision"],
+        **({"train.micro_batch": facts["micro_batch"]} if "micro_batch" in facts else {}),
+        **({"train.compile": str(facts["compiled"]).lower()} if "compiled" in facts else {}),
         **{f"log.{tracker}": False for tracker in ("tensorboard", "wandb", "trackio")},
     }
     if segment.begin:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,15 +174,17 @@ def _at_work(runs: Path, name: str) -> bool:
     return state_of(run).alive or holder(run)[0]
 
 
-def call(words: Sequence[str], watch: Callable[[], None], told: Path | None = None) -> tuple[int, str]:
+def call(
+    words: Sequence[str], watch: Callable[[], None], told: Path | None = None, given: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Runs a command of ours to its end: its exit code and the last line it said on standard error. `told`: where it
-    writes how far it is (see mygpt2.progress).
+    writes how far it is (see mygpt2.progress). `given`: variables of its environment, beside ours.
 
     `watch` is called twice a second. Ctrl-C and SIGTERM are passed on once, and its last words waited for; a second
     one kills it. Interrupted then, however it ended.
     """
     environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
-    environment |= {VARIABLE: str(told)} if told else {}
+    environment |= {**({VARIABLE: str(told)} if told else {}), **(given or {})}
     with tempfile.TemporaryFile() as errors:
         # A session of its own: Ctrl-C on the terminal reaches us alone, and it gets one signal instead of two.
         child = subprocess.Popen(

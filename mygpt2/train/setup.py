@@ -14,6 +14,7 @@ from torch import nn
 
 from mygpt2.checkpoint import Checkpoint, Checkpointer, Follower, read_model
 from mygpt2.checkpoint.format import MODEL, OPTIMIZER, tensor_files
+from mygpt2.checkpoint.rounding import rounding
 from mygpt2.config.batch import plan_batch
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.loader import Loader
@@ -87,6 +88,10 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
     if resumed:
         state = _restore(resumed, config, weights, optimizer, schedule, step, precision)
         _tell(resumed, attempt, say)
+    state.rounding = rounding(
+        checkpoint.state if checkpoint else {}, state.step, ranks=world.size, threads=torch.get_num_threads(),
+        precision=precision.name, micro_batch=plan.micro_batch, compiled=compiled,
+    )  # fmt: skip
     say(
         f"{model.num_parameters():,} parameters on {world.size} x {world.device}, {precision.name} "
         f"({precision.reason}); {plan.sequences} sequences per step = {world.size} ranks x {plan.accumulation} x "

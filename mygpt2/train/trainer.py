@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,7 @@ class TrainState:
     cursor: np.ndarray | None = None
     quarantine: tuple[int, ...] = ()
     epochs: Sequence[float] = ()  # by source
+    rounding: Mapping[str, Any] = field(default_factory=dict)  # `checkpoint.rounding`
 
 
 @dataclass
@@ -80,8 +81,7 @@ class Trainer:
         self._unnoted: Callable[[], None] | None = None  # what the last step left to be written
         self._notes_late = self.world.device.type == "cuda"
         self.train_step.meanwhile = self._note
-        self._saved: int | None = self.state.step or None
-        self._began = self.state.step  # before which this attempt has nothing of its own to save
+        self._began, self._saved = self.state.step, self.state.step or None  # the first: nothing of its own to save
         self._gave_up = False  # the last save failed, and was said to have failed
         self._validated: tuple[int, float] | None = None
         self._control = ControlFiles(self.run)
@@ -276,7 +276,7 @@ class Trainer:
             "rng": {"kind": "by step and rank", "seed": self.config.model.seed},
             "best": {"step": self.state.best_step, "loss": self.state.best_loss},
             "skips": self.train_step.guard.skips,
-            "ranks": self.world.size,
+            **self.state.rounding,
         }
 
     # Endings

@@ -82,8 +82,14 @@ def _recheck(run: RunDir, known: dict[str, Any], args: argparse.Namespace) -> in
     try:
         with interruptible(), recheck.scratch_runs(needed, args.scratch) as scratch, closing(Bars()) as bars:
             for segment in recheck.chosen(some, args.recheck, args.seed):
-                results.append(recheck.again(run, segment, known, scratch, bars))
-                print(f"{segment}: {recheck.differs(results[-1])}", flush=True)
+                found = recheck.again(run, segment, known, scratch, bars)
+                results.append(found)
+                print(f"{segment}: {recheck.differs(found)}", flush=True)
+                if not (found.as_trained or found.bits):
+                    print(
+                        f"{segment}: on how many ranks and threads all of it was trained is not known, or was changed "
+                        f"within: losses may differ by {args.tolerance:g} nats", flush=True,
+                    )  # fmt: skip
     except Interrupted as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

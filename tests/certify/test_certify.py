@@ -40,7 +40,9 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def test_the_whole_way_from_a_certificate_to_parts_trained_again(mygpt2, run: RunDir) -> None:
+def test_the_whole_way_from_a_certificate_to_parts_trained_again(mygpt2, run: RunDir, monkeypatch) -> None:
+    """On as many threads as the run had, whatever the environment says now."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     runs = ("--runs", str(run.path.parent))
     made = mygpt2("certify", "run", *runs)
     assert made.code == 0 and "the checkpoints of steps 8, 12 of run" in made.out, made.err
@@ -76,6 +78,9 @@ def test_a_loss_that_was_made_up_does_not_come_out_again(mygpt2, run: RunDir) ->
         ("data.checksums", "data.checksums is not what was certified"),
         ("blocks.checks", "blocks.checks is not what was certified"),
         ("metrics.jsonl", "metrics.jsonl is not what was certified in its lines 1 to 12, steps 1 to 12"),
+        ("events.jsonl", "events.jsonl is not what was certified in its first"),
+        ("checkpoints/validation.json", "checkpoints/validation.json is not what was certified"),
+        ("trace/manifest.json", "trace/manifest.json is not what was certified"),
         ("checkpoints/step-00000008/model.safetensors", "step 8 is not whole: model.safetensors"),
         ("checkpoints/step-00000012/optimizer.safetensors", "step 12 is not whole: optimizer.safetensors"),
         ("checkpoints/step-00000012/state.json", "step 12 is not whole: state.json"),
@@ -88,6 +93,21 @@ def test_one_bit_of_the_run_is_named(run: RunDir, name: str, said: str) -> None:
     flip(path, path.stat().st_size // 2)
     (line,) = certificate.differences(run, known)
     assert said in line
+
+
+def test_the_trace_and_the_validations_are_certified_and_what_comes_after_them_is_no_change(run: RunDir) -> None:
+    known = certificate.make(run)
+    with run.events_file.open("a") as events:
+        events.write('{"kind": "alert"}\n')
+    assert certificate.differences(run, known) == []
+    some, *_ = sorted(run.trace_dir.glob("*.parquet"))
+    flip(some, some.stat().st_size // 2)
+    assert certificate.differences(run, known) == [f"trace/{some.name} is not what was certified"]
+    some.unlink()
+    assert certificate.differences(run, known) == [f"trace/{some.name} is gone"]
+    earlier = {key: value for key, value in known.items() if key != "events"}
+    earlier["files"] = {name: digest for name, digest in known["files"].items() if "/" not in name}
+    assert certificate.differences(run, earlier) == [], "one that an earlier version made"
 
 
 def test_lines_of_the_losses_are_told_apart(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +189,11 @@ def test_bits_on_the_same_machine_and_a_tolerance_elsewhere(same: bool) -> None:
     equal = Found(Segment(0, 8), 0.0, 0.0, True)
     assert recheck.judged([equal], same, 0.01) == []
     assert len(recheck.judged([near, far], same, 0.01)) == (2 if same else 1)
+    unknown = Found(Segment(0, 8), 0.004, 1e-3, False, as_trained=False)
+    assert recheck.judged([unknown], same, 0.01) == [], "nobody knows on how many threads it was trained"
+    assert len(recheck.judged([unknown], same, 0.001)) == 1
+    optimizer = Found(Segment(0, 8), 0.0, 0.0, False)
+    assert "but not the optimizer's numbers" in recheck.differs(optimizer)
     known = {"with": {"versions": {"torch": "0"}, "machine": certificate.machine() | {"processor": "another"}}}
     assert [line.split()[0] for line in recheck.same_machine(known)] == ["processor", "torch", "numpy"]
 
