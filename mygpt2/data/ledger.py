@@ -53,7 +53,7 @@ class OfSource:
 @dataclass(frozen=True)
 class Coverage:
     """How much of a source, or of a mixture, a run has read. Blocks of windows that are begun but not finished count as
-    `in_part`."""
+    `in_part`, whether or not an earlier pass read them."""
 
     blocks: int  # of the source
     reads: int  # blocks read to their end, repeats included
@@ -72,13 +72,14 @@ class Coverage:
         return self.unique / self.blocks
 
     def __str__(self) -> str:
-        documents = "" if self.unique_documents is None else f", {self.unique_documents:,} documents"
+        documents = "" if self.unique_documents is None else f" ({self.unique_documents:,} documents)"
         again = "" if self.repeated_documents is None else f" ({self.repeated_documents:,} documents)"
-        epochs = f"{min(self.lane_epochs):.2f} to {max(self.lane_epochs):.2f}"
+        lanes = f"{min(self.lane_epochs):.2f} to {max(self.lane_epochs):.2f}"
+        passes = "" if self.sources else f"; each lane has gone {lanes} times through its share of the blocks"
         return (
-            f"{self.tokens:,} tokens; {self.unique:,} of {self.blocks:,} blocks ({self.share:.0%}){documents}, "
-            f"{self.in_part:,} in part, {self.reads - self.unique:,} read again{again}, {self.quarantined:,} in "
-            f"quarantine; epochs of the lanes {epochs}"
+            f"{self.tokens:,} tokens; of {self.blocks:,} blocks {self.unique:,} ({self.share:.0%}) were read to their "
+            f"end{documents}, with {self.reads - self.unique:,} repeats{again}; {self.in_part:,} are open, as each "
+            f"lane mixes several at a time{passes}; {self.quarantined:,} left out as unreadable"
         )
 
 

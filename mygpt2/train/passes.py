@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from mygpt2.config.mix import MixSource, shares
 from mygpt2.config.schema import RunConfig
 from mygpt2.data.batch import LANES_READ, begins_anew
 from mygpt2.data.inspect import estimated_tokens
@@ -38,7 +39,7 @@ def check_passes(
     tell its tokens where the size of its files does not make it plain. `state`: of the loader at `step`, where the run
     goes on: what was read until then, in other shares perhaps, counts as it was.
     """
-    warnings, all_had = [], tokens_had(state)
+    all_had, warnings, refused = tokens_had(state), list[str](), dict[float, str]()
     for part in parts_of(manifest, config.data) if config.data.mix or isinstance(manifest, Mixture) else ():
         had = all_had[part.manifest.fingerprint]
         found = _counted(config, part, tokenizer, cache_dir, had, config.train.steps - step)
@@ -47,13 +48,14 @@ def check_passes(
             continue
         told = f"source {part.name} would be read {passes:.3g} times ({found.size.basis})"
         if most is not None:
-            raise UserError(
-                f"data.mix: {told}; its max_epochs={most:g} allows no more; {_advice(config, found, had, step)}"
-            )
+            advice = f"its max_epochs={most:g} allows no more; {_advice(config, part, found, had, step)}"
+            refused[passes / most] = f"data.mix: {told}; {advice}"
+            continue
         warnings.append(
-            f"{told}; beyond about four times repeating adds little (arXiv 2305.16264): set its max_epochs to refuse "
-            "or allow it"
+            f"{told}; beyond about four times repeating adds little (arXiv 2305.16264): {_choice(config, part)}"
         )
+    if refused:
+        raise UserError(refused[max(refused)])  # what is advised for it is enough for other kinds of the same folder
     return warnings
 
 
@@ -104,18 +106,40 @@ def _counted(config: RunConfig, part: Part, tokenizer: Tokenizer, cache_dir: Pat
     return SourcePasses(part.name, part.share, wanted, SourceSize(tokens or None, basis), most)
 
 
-def _advice(config: RunConfig, found: SourcePasses, had: int, step: int) -> str:
-    """What would be allowed instead."""
+def _advice(config: RunConfig, part: Part, found: SourcePasses, had: int, step: int) -> str:
+    """What would be allowed instead, in settings that there are: a part may be one kind of the files of a source."""
     assert found.most is not None and found.size.tokens
     room = max(0.0, found.most * found.size.tokens - had)
     share = room * found.share / (found.wanted - had) if found.wanted > had else 0.0
     steps = step + int(room / (config.train.batch_tokens * found.share))
-    return "; ".join(_ways(config, found.name, share, steps)) + ", or raise max_epochs"
+    own, of = config.data.mix[part.entry], shares(config.data.mix)[part.entry]
+    whose = f" of {own.name}" if part.name != own.name else ""
+    ways = "; ".join(_ways(config, own, share * of / part.share, steps))
+    return f"{ways}{', or ' if ways else ''}raise max_epochs{whose}{_apart(part) if whose else ''}"
 
 
-def _ways(config: RunConfig, name: str, share: float, steps: int) -> Iterator[str]:
-    others = sum(source.weight for source in config.data.mix if source.name != name)
+def _ways(config: RunConfig, own: MixSource, share: float, steps: int) -> Iterator[str]:
+    """`share`: the most that the source may have."""
+    others = sum(source.weight for source in config.data.mix if source is not own)
     if others and 0 < share < 1:
-        yield f"give it a weight of at most {others * share / (1 - share):.3g}"
+        yield f"give {own.name} a weight of at most {others * share / (1 - share):.3g}"
     if steps:
         yield f"train for at most {steps:,} steps"
+
+
+def _choice(config: RunConfig, part: Part) -> str:
+    """How to say that many passes are meant, or to have fewer."""
+    if not config.data.mix:  # a folder of several kinds, each with the share of its size
+        return f"train for fewer steps{_apart(part)}"
+    own = config.data.mix[part.entry].name
+    if part.name == own:
+        return f"set max_epochs of {own} to refuse or allow it"
+    return f"set max_epochs of {own} to refuse or allow it{_apart(part)}"
+
+
+def _apart(part: Part) -> str:
+    """Of one kind of a folder's files: how they get a weight by themselves."""
+    return (
+        f", or put the {part.manifest.kind} files into a folder of their own, as a source in data.mix with its own "
+        "weight and max_epochs"
+    )

@@ -10,6 +10,7 @@ import torch
 
 from mygpt2.config import load_config
 from mygpt2.data.ledger import coverage
+from mygpt2.data.sources.resolve import resolve_data
 from mygpt2.data.trace import read_manifest, read_trace
 from mygpt2.device import choose
 from mygpt2.errors import UserError
@@ -20,8 +21,9 @@ from mygpt2.machine import cache_folder
 from mygpt2.model import GPT
 from mygpt2.model.loss import IGNORE
 from mygpt2.tokenizer import load_tokenizer
+from mygpt2.train.passes import check_passes
 from mygpt2.train.trainer import Trainer
-from tests.data.corpus import write_jsonl, write_txt
+from tests.data.corpus import Bytes, write_jsonl, write_parquet, write_txt
 from tests.data.hub_data import REPO, SOURCE, fineweb_edu
 from tests.data.test_pydocs import package  # noqa: F401
 from tests.fake_hub import FakeHub
@@ -163,7 +165,7 @@ def test_another_weight_goes_on_only_by_a_fork_from_the_next_step_on(train, sour
 
 def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, source, others):  # noqa: F811
     small = mixed(source, others, lines={"max_epochs": 0.5, "weight": 200})
-    with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; give it a weight") as raised:
+    with pytest.raises(UserError, match=r"its max_epochs=0\.5 allows no more; give lines a weight") as raised:
         train(steps=3000, **small)
     assert "source lines would be read" in str(raised.value) and not harness.last_step(train.runs / "run")
     assert train("forked", steps=8, eval__interval=0, **mixed(source, others, lines={"weight": 200})) == 0
@@ -179,6 +181,35 @@ def test_a_source_that_would_be_read_too_often_is_refused_or_warned_of(train, so
         train("alone", steps=3000, data__source="pydocs", data__mix=one, data__lanes="none")
     at_most = int(str(raised.value).partition("train for at most ")[2].partition(" steps")[0].replace(",", ""))
     assert 0 < at_most < 3000
+
+
+def test_what_is_advised_for_a_kind_of_a_folders_files_can_be_set(others, tmp_path):
+    """The folder has one weight and one max_epochs; its kinds have the share of their size."""
+    folder = write_jsonl(write_parquet(tmp_path / "both", files=2), documents=200)
+    mix = [{"name": "both", "source": str(folder), "max_epochs": 2.0}, {"name": "pages", "source": str(others[1])}]
+
+    def config(steps, **data):
+        values = {"data": {"token_cache": False, **data}, "train": {"steps": steps, "batch_tokens": 2048}}
+        return load_config("tiny", None, {**values, "model": {"block_size": 64}})
+
+    def checked(found):
+        manifest = resolve_data(found.data, cache_dir=tmp_path)
+        return check_passes(found, manifest, Bytes(), tmp_path)
+
+    with pytest.raises(UserError, match=r"source both\.\w+ would be read .* max_epochs=2 allows no more") as raised:
+        checked(config(200, mix=mix))
+    told = str(raised.value)
+    weight = float(told.partition("give both a weight of at most ")[2].split(";")[0])
+    steps = int(told.partition("train for at most ")[2].split()[0])
+    assert "or raise max_epochs of both, or put the " in told and "into a folder of their own" in told
+    assert checked(config(steps, mix=mix)) == []
+    assert checked(config(200, mix=[{**mix[0], "weight": weight * 0.99}, mix[1]])) == [], "what it advises is allowed"
+    with pytest.raises(UserError, match="allows no more"):
+        checked(config(200, mix=[{**mix[0], "weight": weight * 1.02}, mix[1]]))
+    (warned, *_) = checked(config(2000, mix=[{**mix[0], "max_epochs": None}, mix[1]]))
+    assert "set max_epochs of both to refuse or allow it, or put" in warned
+    (warned, *_) = checked(config(2000, source=str(folder)))
+    assert "train for fewer steps, or put the" in warned and "set max_epochs" not in warned
 
 
 def test_the_built_in_text_a_folder_and_a_hub_dataset_go_on_after_a_kill(train, others, package, monkeypatch):  # noqa: F811
