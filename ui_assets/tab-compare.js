@@ -8,8 +8,8 @@ window.workbench.compare = (() => {
     return { ...asked, ...given, filled: null };
   }
 
-  // What is measured from here on is shown when it is there.
-  function begun(asked, values) { return { ...chosen(asked, values), set: null, since: Date.now() / 1000 }; }
+  // What is measured from here on is shown when it is there; until then what is shown stays.
+  function begun(asked, values) { return { ...chosen(asked, values), since: Date.now() / 1000 }; }
 
   function ticked() {
     const { focus, chosen: all } = window.workbench.monitor || {};

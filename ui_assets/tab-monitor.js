@@ -29,8 +29,8 @@ window.workbench.monitor = (() => {
 
   function fromAddress() { // from the first question on, so that no other run is shown before the one that was named
     const asked = window.workbench.params();
-    const here = !asked.tab || asked.tab === "monitor";
-    const named = names((here && (asked.runs || asked.run)) || "");
+    const here = !asked.tab || asked.tab === "monitor"; // `run` is another tab's there, `runs` are the ticked ones in all
+    const named = names(asked.runs || (here && asked.run) || "");
     return { runs: named, chosen: named.length && NAME.test(asked.focus || "") ? asked.focus : named[0] || "" };
   }
 

@@ -194,14 +194,14 @@ def _said(one: Set) -> str:
 
 
 def pick(found: Sequence[Set], asked: Asked, at_hand: Sequence[str]) -> Set | None:
-    """The set that was asked for; else one measured since a measurement was begun here; else one of several models
-    rather than of one, with most of the runs at hand, the newest."""
+    """One measured since a measurement was begun here; until then the set that was asked for; else one of several
+    models rather than of one, with most of the runs at hand, the newest."""
+    since = asked.get("since")
+    if found and isinstance(since, int | float) and max(result.time for result in found[0].results) >= since:
+        return found[0]
     named = next((one for one in found if one.key == asked.get("set")), None)
     if named or not found:
         return named
-    since = asked.get("since")
-    if isinstance(since, int | float) and max(result.time for result in found[0].results) >= since:
-        return found[0]
 
     def worth(one: Set) -> tuple[bool, int]:
         models = {result.model for result in one.results}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from workbench import html
@@ -37,7 +38,7 @@ def _answer_view(chosen: Set, missing: Sequence[str]) -> Markup:
         first, second = found.pair
         more.append(html.button("pair", f"{first} {second}", "Compare step against step",
                                 f"Compare {first} and {second} step against step"))  # fmt: skip
-    lines = [Markup(f'<p class="wb-muted">{html.join(more)}</p>')] if found.more else []
+    lines = [Markup(f'<p class="wb-muted">{Markup(" ").join(more)}</p>')] if found.more else []
     if missing:
         one = "it" if len(missing) == 1 else "them"
         measure = html.button("measure", " ".join(missing), f"Measure {one} here", f"Measure {', '.join(missing)} here")
@@ -125,8 +126,20 @@ def dots(title: str, shown: Sequence[Bar], name: Callable[[str], str] = str) -> 
     high = max(bar.interval[1] for bar in near)
     room = (high - low) * 0.08 or 0.05 * abs(high) or 1.0
     low, high = low - room, high + room
-    ticks = [f"{low + (high - low) * part / 4:.4g}" for part in range(5)]
+    steps = [low + (high - low) * part / 4 for part in range(5)]
+    places = _places(steps)
+    ticks = [f"{step:.{places}f}" for step in steps]
     return _chart(title, shown, low, high, ticks, False, name)
+
+
+def _places(steps: Sequence[float]) -> int:
+    """Decimals of all labels of an axis: four digits of the largest, and two of what lies between them."""
+    largest, between = max(map(abs, steps)), abs(steps[1] - steps[0])
+    return max(0, 3 - _decade(largest), 1 - _decade(between))
+
+
+def _decade(value: float) -> int:
+    return math.floor(math.log10(value)) if value > 0 else 0
 
 
 def columns(title: str, shown: Sequence[Bar], name: Callable[[str], str] = str) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,8 @@ def test_the_set_that_is_shown_first(tmp_path: Path) -> None:
     alone, both = found
     assert pick(found, {}, ["words"]) is both, "several models tell more than one"
     assert pick(found, {"set": alone.key}, ["tiny"]) is alone
+    assert pick(found, {"set": both.key, "since": 8000.0}, []) is alone, "what is new is shown in its place"
+    assert pick(found, {"set": alone.key, "since": 9999.0}, []) is alone, "what was chosen stays until then"
     assert pick(found, {"since": 8000.0}, ["tiny"]) is alone, "what was measured since one pressed Measure"
     assert pick(found, {"since": 9999.0}, ["tiny"]) is both and pick([], {}, ["tiny"]) is None
 
@@ -144,3 +147,12 @@ def test_a_run_far_off_does_not_press_the_others_together() -> None:
     )
     left = [float(part.split("%")[0]) for part in chart.split('wb-dot" style="left:')[1:]]
     assert left[1] - left[0] > 50 and left[2] == 100
+
+
+def test_the_labels_of_an_axis_have_as_many_decimals_and_differ() -> None:
+    def ticks(*bars: Bar) -> list[str]:
+        return re.findall(r"<span>([-\d.]+)</span>", str(dots("Loss", bars)).partition("wb-ticks")[2])
+
+    assert ticks(Bar("a", 3.9206, 0.0555), Bar("b", 6.0034, 0.0328)) == ["3.631", "4.286", "4.940", "5.594", "6.248"]
+    close = ticks(Bar("a", 3.92061, 0.00001), Bar("b", 3.92064, 0.00001))
+    assert len(set(close)) == 5 and len({len(tick) for tick in close}) == 1

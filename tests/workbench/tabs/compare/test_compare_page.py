@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.locator("#wb-compare-view").bounding_box()["y"] < page.locator("#wb-compare-models").bounding_box()["y"]
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.evaluate("""const view = document.querySelector(".wb-compare"), section = document.createElement("section");
+        section.append(view.querySelector(".wb-scroll").cloneNode(true)); view.append(section)""")  # as by source
+    right = page.evaluate("document.querySelector('.wb-verdict').getBoundingClientRect().right")
+    assert right <= 390, "a wide table scrolls in its own box, and the answer is not cut off"
+
+
+def test_the_ticked_runs_of_an_address_are_those_a_tab_begins_with(
+    workbench_server: Start, new_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    runs, _ = small_place(tmp_path)
+    for name in ("second", "third"):
+        shutil.copytree(runs / "first", runs / name)
+    page = new_page()
+    page.goto(f"{workbench_server(runs).url}?tab=compare&runs=second,first")
+    page.wait_for_function("""['second', 'first'].every((name) =>
+        document.querySelector('#wb-compare-models')?.innerText.includes(name))""")
+    assert "third" not in page.inner_text("#wb-compare-models")
 
 
 def test_a_wrong_text_is_a_word_and_starts_nothing(server: RunningServer, browser_page: Any, place: Path) -> None:
