@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shelf(folder: Path) -> Shelf:
-    return Shelf(folder / "assets", {CHART: folder / "chart.js"}, [folder / "chart.js"])
+    return Shelf(folder / "assets", {CHART: folder / "chart.js"}, {folder / "chart.js": bytes.upper})
 
 
 def browser(shelf: Shelf, early: Any = lambda query: "") -> TestClient:
@@ -57,8 +57,8 @@ def test_a_file_arrives_whole_under_every_encoding(shelf: Shelf, folder: Path, a
     assert answer.headers["content-type"].startswith("text/javascript")
 
 
-def test_what_runs_as_a_whole_says_so_first_and_is_otherwise_unchanged(shelf: Shelf, folder: Path) -> None:
-    assert browser(shelf).get(CHART).content == EAGER + (folder / "chart.js").read_bytes()
+def test_what_runs_as_a_whole_says_so_first_and_only_what_is_needed_of_it_is_sent(shelf: Shelf, folder: Path) -> None:
+    assert browser(shelf).get(CHART).content == EAGER + (folder / "chart.js").read_bytes().upper()
 
 
 @pytest.mark.parametrize("address, kept", [("/assets/index-abc.css", True), (f"{CHART}?v=1", True), (CHART, False)])

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from workbench.charts import bundle
 from workbench.charts.bands import bands_of
 from workbench.charts.host import host_history, hosts
 from workbench.charts.points import Runs, flops_per_token, points, table
@@ -148,9 +149,10 @@ def plotly() -> Path:
 
 
 def _addresses() -> list[str]:
-    """The chart's scripts, then plotly.js, as the page asks for them: new names when they change."""
+    """The chart's scripts, then plotly.js, as the page asks for them: new names when they change, or what is sent."""
     scripts = [ASSETS / name for name in SCRIPTS]
-    return [f"{path}?v={_version(scripts)}" for path in scripts] + [f"{plotly()}?v={_version([plotly()])}"]
+    library = f"{plotly()}?v={_version([plotly(), Path(bundle.__file__)])}"
+    return [*(f"{path}?v={_version(scripts)}" for path in scripts), library]
 
 
 def _version(files: Sequence[Path]) -> str:

@@ -31,7 +31,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     from workbench import look
     from workbench.charts import LiveChart
     from workbench.downloads import Downloads
+    from workbench.shelf import Served, front
 
+    kept, _ = front(root_path="")  # plotly.js as the workbench sends it
     folder = Folder(tmp_path_factory.mktemp("charts") / "runs")
     measured: dict[str, Any] = {}  # GPT-2's results by run, as `evaluations.yardstick` would find them
 
@@ -55,7 +57,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     blocks.launch(
         prevent_thread_lock=True, quiet=True, share=False, run_history=False, ssr_mode=False,
         css=look.css(), head=look.head(), theme=look.theme(),
-        app_kwargs={"middleware": [Middleware(Downloads, run=folder.run)]},
+        app_kwargs={"middleware": [Middleware(Downloads, run=folder.run), Middleware(Served, shelf=kept, early=None)]},
     )  # fmt: skip
     yield SimpleNamespace(url=blocks.local_url, folder=folder, measured=measured)
     blocks.close(verbose=False)

@@ -153,3 +153,8 @@ def test_the_smoothing_follows_the_zoom_and_the_cursor_reads_both_curves(app, sh
     values = f"[{series}.values('loss')[1199], {series}.smooth('loss', 10).y[1199]]"
     raw, smooth = page.evaluate(f"{values}.map((v) => v.toPrecision(5))")
     assert f"{raw} ({smooth})" in words
+
+
+def test_plotly_makes_no_kind_of_trace_ready_but_the_one_that_is_drawn(app, show):
+    short_run(app, "kinds")
+    assert show("runs=kinds").evaluate("Object.keys(Plotly.PlotSchema.get().traces)") == ["scatter"]
