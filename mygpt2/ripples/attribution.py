@@ -2,7 +2,9 @@
 
 The rows' losses above the trend are regressed on the means over each row's documents. A property's partial R squared
 is what it adds to all others together. Rows of a row group are alike for reasons that are in no column, so that errors
-are clustered by row group (Liang & Zeger 1986). Only columns of local parquet files are read.
+are clustered by row group (Liang & Zeger 1986). Only columns of local parquet files are read. Of a mixture the source
+of a row is a property by itself, and the others count where they are known: elsewhere as their mean, beside which the
+source tells what there is to tell.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import special
 
+from mygpt2.data.sources.mixture import Mixture
 from mygpt2.progress import Progress, silent
 from mygpt2.ripples.log import Floats, Log
 from mygpt2.ripples.runs import Rows, Trace
@@ -98,12 +101,20 @@ def _table(trace: Trace, log: Log, trend: Floats, progress: Progress) -> Table |
         return None
     parts = [source.means(rows) for rows, _ in pieces]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    if isinstance(trace.manifest, Mixture):
+        columns = {_where_known(name, values): values for name, values in columns.items()}
     columns = {name: _varying(values) for name, values in columns.items() if _varying(values).shape[1]}
     step = np.concatenate([rows.step for rows, _ in pieces])
     loss = np.concatenate([rows.loss for rows, _ in pieces])
     above = loss - trend[np.concatenate([index for _, index in pieces])]
     group = np.concatenate([rows.blocks[rows.offsets[:-1]] for rows, _ in pieces])
     return Table(above, group, step, columns)
+
+
+def _where_known(name: str, values: Floats) -> str:
+    """A property's name, with the share of the rows of which it is known."""
+    known = float(np.isfinite(values).all(1).mean())
+    return name if known == 1 else f"{name}, known of {known:.0%} of the rows"
 
 
 def _varying(values: Floats) -> Floats:
@@ -137,18 +148,24 @@ def _chosen(rows: Rows, places: np.ndarray) -> Rows:
 
 
 class _Columns:
-    """The properties of every document of some blocks."""
+    """The properties of every document of some blocks. Of a mixture those that cannot be read here are NaN, like those
+    that a source does not have; of one source a property is left out then."""
 
     def __init__(self, trace: Trace, blocks: np.ndarray, progress: Progress) -> None:
         manifest = trace.manifest
+        self._firsts = [part.first for part in manifest.parts] if isinstance(manifest, Mixture) else []
         self._first: dict[int, int] = {}
         parts: dict[str, list[np.ndarray]] = {}
+        known: dict[str, list[np.ndarray]] = {}  # the documents that `parts` are of
         at = 0
         opened: tuple[str, pq.ParquetFile | None] = ("", None)
-        for number, block in enumerate(blocks.tolist() if manifest.kind == "parquet" else []):
+        for number, block in enumerate(blocks.tolist()):
             progress("documents' properties", number, len(blocks), "row groups")
             row, path = manifest.blocks[block], manifest.file_of(block).location
-            if not Path(path).is_file():
+            here = Path(path).is_file()
+            if manifest.at(block)[0].kind != "parquet" or (self._firsts and not here):
+                continue
+            if not here:
                 raise OSError(f"{path} is not on this machine")
             if opened[0] != path:
                 opened = (path, pq.ParquetFile(path))
@@ -159,19 +176,29 @@ class _Columns:
             if row["stop"] >= 0:
                 table = table.slice(int(row["start"]), int(row["stop"] - row["start"]))
             self._first[block] = at
-            at += len(table)
             for name in names:
-                parts.setdefault(name, []).append(table[name].to_numpy(zero_copy_only=False))
-        whole = {name: np.concatenate(found) for name, found in parts.items() if sum(map(len, found)) == at}
-        self._values = {name: _numbers(name, whole[column]) for name, column in COLUMNS.items() if column in whole}
+                values = table[name].to_numpy(zero_copy_only=False)
+                parts.setdefault(name, []).append(values.astype(object) if self._firsts else values)
+                known.setdefault(name, []).append(np.arange(at, at + len(table)))
+            at += len(table)
+        self._values: dict[str, Floats] = {}
+        for name, column in COLUMNS.items():
+            if column in parts and (self._firsts or sum(map(len, parts[column])) == at):
+                numbers = _numbers(name, np.concatenate(parts[column]))
+                self._values[name] = np.full((at, numbers.shape[1]), np.nan)
+                self._values[name][np.concatenate(known[column])] = numbers
 
     def means(self, rows: Rows) -> dict[str, Floats]:
         """(rows, k) of each property: the mean over each row's documents."""
         first = np.array([self._first.get(int(b), -1) for b in rows.blocks]) if self._values else np.zeros(0)
         counts = np.diff(rows.offsets)
         found = {}
+        if self._firsts:  # a row holds one source; the last one is the base
+            source = np.searchsorted(self._firsts, rows.blocks[rows.offsets[:-1]], side="right") - 1
+            found["source"] = (source[:, None] == np.arange(len(self._firsts) - 1)).astype(np.float64)
         for name, values in self._values.items():
             entries = values[np.minimum(first + rows.documents, len(values) - 1)]
+            entries[first < 0] = np.nan
             found[name] = np.add.reduceat(entries, rows.offsets[:-1], axis=0) / counts[:, None]
         return found
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mygpt2.data.sources.manifest import Manifest
+from mygpt2.data.sources.mixture import Mixture, Part
+from mygpt2.data.trace import read_manifest
 from mygpt2.ripples import analyse, read_log
 from tests.ripples.made import run_folder
 
@@ -61,6 +67,42 @@ def test_what_the_documents_explain_is_told_by_property(report) -> None:
     assert all(item["partial_r2"] < best["partial_r2"] / 10 for item in others)
     assert {item["name"] for item in others} == {"dump", "length"}
     assert found["ripple_left"] == pytest.approx(1, abs=0.1)  # the planted cycle is not the score's
+
+
+def as_mixture(path: Path, kinds: tuple[str, str] = ("parquet", "parquet")) -> Path:
+    """The first two files as one source and the others as another, whose rows have a loss that is higher by 0.2."""
+    whole = read_manifest(path)
+    parts = []
+    for number, kind in enumerate(kinds):
+        table = whole.blocks[60 * number : 60 * number + 60].copy()
+        table["file"] -= 2 * number
+        files = whole.files[2 * number : 2 * number + 2]
+        parts.append(Part("ab"[number], 0.5, Manifest("made", kind, None, "text", files, table)))
+    (path / "trace" / "manifest.json").write_text(json.dumps(Mixture.of("made", parts).to_dict()))
+    (file,) = (path / "trace").glob("*.parquet")
+    rows = pq.read_table(file)
+    other = np.array([blocks[0] >= 60 for blocks in rows["block"].to_pylist()])
+    loss = pa.array(rows["loss"].to_numpy() + 0.2 * other, pa.float32())
+    pq.write_table(rows.set_column(rows.schema.get_field_index("loss"), "loss", loss), file)
+    return path
+
+
+def test_of_a_mixture_the_source_explains_and_columns_count_where_they_are_known(tmp_path: Path) -> None:
+    made = {kinds: as_mixture(run_folder(tmp_path / kinds, shuffled=True), ("parquet", kinds))
+            for kinds in ("parquet", "jsonl")}  # fmt: skip
+    found = {kinds: analyse(read_log(path)).attribution for kinds, path in made.items()}
+    source, score, *rest = found["parquet"]["properties"]
+    assert (source["name"], score["name"]) == ("source", "score") and source["p_value"] < 1e-6 > score["p_value"]
+    assert {item["name"] for item in rest} == {"dump", "length"} and found["parquet"]["row_groups"] == 120
+    half = {item["name"].partition(", known of ")[0]: item for item in found["jsonl"]["properties"]}
+    known = re.fullmatch(r"score, known of (\d+)% of the rows", half["score"]["name"])
+    assert known and abs(int(known[1]) - 50) <= 5 and half["source"]["name"] == "source"
+    assert half["source"]["partial_r2"] == pytest.approx(source["partial_r2"], rel=0.1)
+    assert 0.3 < half["score"]["partial_r2"] / score["partial_r2"] < 0.7 and half["score"]["p_value"] < 1e-6
+    for file in (tmp_path / "parquet-data").glob("[23].parquet"):
+        file.unlink()
+    gone = analyse(read_log(made["parquet"])).attribution
+    assert gone["rows"] == found["jsonl"]["rows"] and gone["properties"] == found["jsonl"]["properties"]
 
 
 def test_a_run_without_a_trace_is_tested_on_time(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ UNKNOWN = (
     "and measure again."
 )
 NO_TRACE = (
-    "Which documents raise the loss can be told of a run with a trace (log.trace) over parquet files on this machine "
-    "that have dump, score, length or language score as columns."
+    "Which documents raise the loss can be told of a run with a trace (log.trace): of a mixture by source, and of "
+    "parquet files on this machine that have dump, score, length or language score as columns."
 )
 
 
