@@ -23,6 +23,7 @@ from mygpt2.checkpoint.store import candidates
 from mygpt2.errors import UserError
 from mygpt2.files import read_json
 from mygpt2.inside import open_inside
+from mygpt2.records import whole
 from mygpt2.run_dir.command import versions
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.paths import RunDir
@@ -47,6 +48,8 @@ def make(run: RunDir) -> dict[str, Any]:
     found = candidates(run.checkpoints_dir)
     if not found:
         raise UserError(f"run {run.name!r} has no checkpoint; there is nothing to train again from")
+    if gone := [path.name for path in (run.config_file, run.metrics_file) if not path.is_file()]:
+        raise UserError(f"run {run.name!r} has no {' and no '.join(gone)}, which a certificate is of; restore it")
     for path in found:
         if problems := verify(path):
             raise UserError(
@@ -76,7 +79,28 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not as it was written, or no certificate; take another copy of it")
     if found["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {found['schema']}, and this version reads {SCHEMA}; use a newer version")
+    if not _sound(found):
+        raise UserError(f"{path} is no certificate that this program made: parts of it are missing or of another kind")
     return found
+
+
+def _sound(found: Mapping[str, Any]) -> bool:
+    """Whether all that is read of a certificate has its kind: somebody else may have written it."""
+    kinds = {"files": dict, "metrics": list, "checkpoints": dict, "with": dict}
+    if not found["checkpoints"] or any(not isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        return False
+    events, made = found.get("events", {"bytes": 0, "sha256": None}), found["with"]
+    tables = [made.get("machine"), made.get("versions"), events, *found["checkpoints"].values(), *found["metrics"]]
+    return (
+        all(isinstance(table, dict) for table in tables)
+        and isinstance(whole(events.get("bytes")), int)
+        and all(isinstance(whole(part.get("lines")), int) and "sha256" in part for part in found["metrics"])
+        and all(step.isdecimal() and step.isascii() for step in found["checkpoints"])
+        and all(
+            isinstance(whole(facts.get("ranks")), int) and isinstance(facts.get("precision"), str)
+            for facts in found["checkpoints"].values()
+        )
+    )
 
 
 def differences(run: RunDir, certificate: Mapping[str, Any]) -> list[str]:

@@ -170,7 +170,10 @@ def scratch_runs(needed: int, folder: Path | None = None) -> Iterator[Path]:
                 )
             yield Path(path)
     except OSError as error:
-        raise UserError(f"cannot work in {folder or tempfile.gettempdir()}: {error.strerror or error}") from None
+        place = folder or tempfile.gettempdir()
+        raise UserError(
+            f"cannot work in {place}: {error.strerror or error}; give another folder with --scratch DIR"
+        ) from None
 
 
 def judged(found: Sequence[Found], same: bool, tolerance: float) -> list[str]:

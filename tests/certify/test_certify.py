@@ -206,6 +206,27 @@ def test_parts_are_chosen_by_a_seed_and_in_their_order() -> None:
         recheck.chosen(some, 0)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"checkpoints": 5}, {"checkpoints": {}}, {"checkpoints": {"x": {}}}, {"checkpoints": {"8": {"ranks": "two"}}},
+        {"files": [1]}, {"metrics": "x"}, {"metrics": [{}]}, {"events": 7}, {"events": {}}, {"with": 3}, {"with": {}},
+    ],
+)  # fmt: skip
+def test_a_certificate_that_somebody_made_up_is_refused_in_a_sentence(run: RunDir, odd: dict[str, object]) -> None:
+    body = {key: value for key, value in certificate.make(run).items() if key != "self"} | odd
+    file = run.path / "odd.json"
+    file.write_text(json.dumps({**body, "self": certificate._digest(certificate.encode_json(body))}))
+    with pytest.raises(UserError, match="no certificate that this program made"):
+        certificate.read(file)
+
+
+def test_a_run_without_its_losses_or_settings_is_not_certified(run: RunDir) -> None:
+    run.metrics_file.unlink()
+    with pytest.raises(UserError, match=r"has no metrics.jsonl, which a certificate is of; restore it"):
+        certificate.make(run)
+
+
 def test_what_is_no_certificate_is_said(mygpt2, run: RunDir, tmp_path: Path) -> None:
     runs = ("--runs", str(run.path.parent))
     ended = mygpt2("certify", "run", *runs, "--recheck", "1")
