@@ -12,7 +12,8 @@ window.workbench.runRows = (() => {
   const SEEDS = ["data.seed", "model.seed"]; // replicates of one recipe
 
   const count = (value) => Math.round(value).toLocaleString("en-US");
-  const fixed = (digits) => (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toFixed(digits));
+  const decade = (value) => Math.floor(Math.log10(Math.abs(value) || 1)); // the server tells six digits: no more are shown
+  const fixed = (digits) => (value) => (Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toFixed(Math.max(0, Math.min(digits, 5 - decade(value)))));
   const plain = (value) => String(Number(value.toPrecision(6)));
 
   function short(value) {

@@ -87,3 +87,8 @@ test("figures are short", () => {
 test("the text comes first of the settings that differ, and what of a mixture it does not say comes last", () => {
   assert.deepEqual(json(table.proposed(["data.mix", "optimizer.lr", "data.seed", "data.source"])), ["data.source", "optimizer.lr", "data.mix", "data.seed"]);
 });
+
+test("no digit is shown that the server did not tell", () => {
+  const loss = table.column("val").text;
+  assert.deepEqual([3.92061, 288.49, 289.419, 12345.6, 0.0421, 0, 1186].map(loss), ["3.9206", "288.490", "289.419", "12345.6", "0.0421", "0.0000", "1186.00"]);
+});

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from mygpt2.config.earlier import renewed
+from mygpt2.config.fields import settings
+from mygpt2.config.load import LATER
 from mygpt2.config.summary import vocabulary_size
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.records import number, whole
@@ -20,6 +22,7 @@ from mygpt2.run_dir.lines import tail_lines
 TAIL_BYTES = 8192  # of metrics.jsonl; one line has some 300
 WORSE = 1.2  # times the loss of guessing every token alike: only a broken model gets there
 WORSE_THAN_START = (1.5, 1.0)  # a run that began below that, from weights of another: times its first loss, and more
+LAST = 10  # steps that are its end
 AT_THE_END = 1.1  # at the end less is enough: nobody trains for a loss that guessing has
 
 
@@ -97,7 +100,13 @@ def _settings_in(run: RunDir, changed: int, size: int) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     sections = {name: table for name, table in renewed(tables).items() if isinstance(table, dict)}
-    return {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
+    later = {f"{section}.{key}": _default(section, key) for section, key in LATER if section in sections}
+    before = {name: value for name, value in later.items() if value is not None}  # what a run from before them had
+    return before | {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
+
+
+def _default(section: str, key: str) -> Any:
+    return settings()[f"{section}.{key}"].default
 
 
 def _plain(data: bytes) -> dict[str, dict[str, Any]] | None:
@@ -150,11 +159,12 @@ def came_to_nothing(run: RunDir) -> str:
     rows = parse_lines(tail_lines(run.metrics_file, TAIL_BYTES)[0])[0]
     attempt = max((whole(row.get("attempt")) or 0 for row in rows), default=0)
     losses = [number(row.get("loss")) for row in rows if (whole(row.get("attempt")) or 0) == attempt]
-    known = [loss for loss in losses[-10:] if loss is not None]
+    known = [loss for loss in losses[-LAST:] if loss is not None]
     if not known:
         return ""
     start, vocabulary = number(first[0].get("loss")) if first else None, vocabulary_of(run)
     loss, guess = statistics.median(known), math.log(vocabulary) if vocabulary and vocabulary > 1 else None
     if not (guess and loss > AT_THE_END * guess) and not (start is not None and loss > 1.05 * start + 0.1):
         return ""
-    return f"its loss at the end, {loss:.4g}, is no result: {beside(start, vocabulary)}"
+    of = f" as the median of its last {len(known)} steps" if len(known) > 1 else ""
+    return f"its loss at the end, {loss:.4g}{of}, is no result: {beside(start, vocabulary)}"

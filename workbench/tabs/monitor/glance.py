@@ -21,7 +21,8 @@ class Glance:
     run: RunDir
     state: RunState
     last: dict[str, Any]  # the last line of metrics.jsonl, of the present attempt
-    mean: float | None  # training loss of the last AVERAGED steps, nats per token
+    mean: float | None  # training loss of the last steps of this attempt, at most AVERAGED, in nats per token
+    averaged: int  # how many these are
     step: int | None
     validation: dict[str, Any]  # the last eval event
     left_out: dict[str, Any]  # the last event that counts it
@@ -62,7 +63,7 @@ def glance(run: RunDir, state: RunState, events: Iterable[dict[str, Any]]) -> Gl
     newest = {event.get("kind"): event for event in events if isinstance(event.get("kind"), str)}
     nothing = "" if state.alive or state.state in ("queued", "failed") else came_to_nothing(run)
     return Glance(
-        run, state, last, sum(known) / len(known) if len(known) > 1 else None,
+        run, state, last, sum(known) / len(known) if len(known) > 1 else None, len(known),
         reached(run, state.status, rows[-1] if rows else None), newest.get("eval", {}), newest.get("left_out", {}),
         steps(run.checkpoints_dir), nothing,
     )  # fmt: skip

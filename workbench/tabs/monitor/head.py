@@ -15,7 +15,7 @@ from mygpt2.run_dir.marks import is_archived
 from workbench import html, words
 from workbench.jobs.reading import launching
 from workbench.tabs.monitor import chips
-from workbench.tabs.monitor.glance import AVERAGED, Glance
+from workbench.tabs.monitor.glance import Glance
 from workbench.tabs.monitor.index import eta_seconds
 
 STOPPING = "Stopping …"
@@ -201,7 +201,7 @@ def _experiments(seen: Glance, place: Place) -> list[html.Markup]:
 def figures(seen: Glance, place: Place) -> list[tuple[Any, Any, Any]]:
     """Four figures that a person wants of a run in this state: label, value, a small line below."""
     last = seen.last
-    mean = f"mean of {AVERAGED} steps {words.fixed(seen.mean)}" if seen.mean is not None else ""
+    mean = f"mean of {seen.averaged} steps {words.fixed(seen.mean)}" if seen.mean is not None else ""
     found: list[tuple[Any, Any, Any]] = [
         ("Training loss", words.fixed(last.get("loss")), mean),
         ("Validation loss", words.fixed(seen.validation.get("loss")), _bits(seen.validation)),

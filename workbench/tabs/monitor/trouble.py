@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mygpt2.errors import EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.failures import NONFINITE
-from mygpt2.records import whole
+from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, RunState
 from workbench import html
 from workbench.jobs import Alert
+from workbench.jobs.reading import settings_of
 from workbench.tabs.monitor import logs
 from workbench.tabs.monitor.glance import Glance
 
@@ -26,7 +27,9 @@ def trouble(
     """Nothing for a run that is well. `launcher`: the log of the one that started it, if it is known. `waits`: the
     queue starts it again by itself."""
     if seen.nothing:
-        then = "The curve shows where it turned; open it in Train and take a lower learning rate."
+        rate = number(settings_of(seen.run).get("optimizer.lr"))
+        had = f" than its {rate:g}" if rate is not None else ""
+        then = f"The curve shows where it turned; open it in Train and take a lower learning rate{had}."
         return _section(f"Diverged: {seen.nothing}.", then, [])
     if seen.state.state not in ENDS:
         return html.Markup("")

@@ -49,6 +49,14 @@ def test_duration_adds_up_all_attempts(tmp_path):
     assert duration(run, state_of(run)) is None
 
 
+def test_what_came_after_a_runs_version_it_had_as_by_default(tmp_path):
+    old = run_folder(tmp_path, "old", toml='[data]\nsource = "pydocs"\n')
+    now = run_folder(tmp_path, "now", toml=to_toml(load_config("tiny")))
+    for name in ("data.mix", "data.score_column", "data.language_column", "data.min_score"):
+        assert settings_of(old).get(name) == settings_of(now).get(name), "no column of the table for these"
+    assert settings_of(old)["data.score_column"] == "score" and "train.parallel" not in settings_of(old)
+
+
 def weights(run, head, name="model.safetensors"):
     folder = run.checkpoints_dir / "step-00000003"
     folder.mkdir(exist_ok=True)
@@ -115,7 +123,7 @@ def test_sizes_are_measured_in_the_time_there_is_and_settings_are_told_once_per_
     assert all(row["bytes"] > 5000 for row in second["rows"]) and index.measuring == 0 and len(second["rows"]) == 2
     digest = index.settings()[0]
     assert index.changes(second["mark"])["rows"] == [] and index.settings()[0] == digest
-    run_folder(tmp_path, "c", toml="[train]\nsteps = 3\n")
+    run_folder(tmp_path, "c", toml="[schedule]\nwarmup_steps = 3\n")
     index.changes()
     assert index.settings()[0] != digest and index.settings()[1]["differ"] == {}
-    assert index.settings()[1]["same"] == {"train.steps": 3}
+    assert index.settings()[1]["same"] == {"schedule.warmup_steps": 3}

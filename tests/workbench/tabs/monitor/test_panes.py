@@ -150,7 +150,7 @@ def test_the_head_says_how_far_how_fast_and_the_details_what_is_not_known(tmp_pa
         shown = shown_head(run, [event])
         table = details.details(glance(run, state, []), [])
     assert 'aria-valuenow="30"' in shown and "step 3 of 10, 30 %" in shown
-    assert "4.4444" in shown and "1.5000 bits per byte · gpt2 3.2000" in shown and "mean of 20 steps 4.8000" in shown
+    assert "4.4444" in shown and "1.5000 bits per byte · gpt2 3.2000" in shown and "mean of 3 steps 4.8000" in shown
     text = re.sub("<[^>]+>", " ", table)
     assert re.search(r"Data wait\s+10\.0 %", text) and re.search(r"MFU\s+n/a", text)
     assert str(process.pid) in table and "runs" in table
@@ -297,7 +297,7 @@ def test_what_is_left_out_is_counted_on_the_page(tmp_path):
 
 
 def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
-    toml = '[data]\ntokenizer = "gpt2:8192"\n'
+    toml = '[data]\ntokenizer = "gpt2:8192"\n[optimizer]\nlr = 1.5\n'
     sound, broken = (run_folder(tmp_path, name, toml=toml, steps=30) for name in ("sound", "broken"))
     with broken.metrics_file.open("a") as file:
         file.writelines(json.dumps({"attempt": 1, "step": n, "loss": 1186.0}) + "\n" for n in range(31, 61))
@@ -306,7 +306,8 @@ def test_a_finished_run_that_diverged_is_not_simply_finished(tmp_path):
         assert ("diverged" in shown_head(run)) == ("is no result" in shown) == diverged
         assert primary(shown_head(run)) == ("Open in Train" if diverged else "Sample it")
         assert row_of(run, state_of(run))["diverged"] == diverged
-    assert "1186, is no result: guessing every token alike costs 9.01, and this run began at 4.9" in shown
+    words = "1186 as the median of its last 10 steps, is no result: guessing every token alike costs 9.01, and this run"
+    assert f"{words} began at 4.9" in shown and "a lower learning rate than its 1.5." in shown
 
 
 def test_a_diverged_models_perplexity_fills_no_table():

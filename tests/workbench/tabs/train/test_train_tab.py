@@ -391,7 +391,9 @@ def test_a_finished_run_that_diverged_is_not_simply_finished_in_the_queue(contex
     run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with context.jobs.store.locked():
         context.jobs.store.change(job.id, ("queued",), state="finished")
-    assert "diverged: its loss at the end, 1186, is no result" in queue.queue(context)
+    assert "diverged: its loss at the end, 1186 as the median of its last 10 steps, is no result" in queue.queue(
+        context
+    )
 
 
 def test_the_head_says_the_range_the_run_it_comes_from_and_the_memory_of_all_processes(context: Context) -> None:
