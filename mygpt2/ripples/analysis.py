@@ -53,7 +53,7 @@ def analyse(
     if isinstance(done, str):
         return Report(name=log.name, notes=list(log.notes), layout=asdict(log.layout), verdict=done)
     trace = _trace(done)
-    traced, damage = _traced(trace, done, progress)
+    traced, told = _traced(trace, done, progress)
     line, whole = done.fitted.line, done.significant and done.whole
     rest = np.where(done.grid.weight > 0, done.y - (line.at(np.arange(len(done.y))) if whole else 0.0), 0.0)
     candidates, again = _candidates(done, traced), _repetition(done, rest)
@@ -63,10 +63,10 @@ def analyse(
     share, part = place_in_file(known, numbers["period_tokens"] if done.significant else None)
     forecasts, larger, left = _forecast(done, known) if period else ([], None, {})
     explained = None
-    if attribution and trace is not None and not damage:
+    if attribution and trace is not None and traced is not None:
         explained = attribute(trace, done.kept, done.trend, period, progress)
     found = numbers | {
-        "notes": _notes(log, done) + damage, "candidates": [vars(c) for c in candidates],
+        "notes": _notes(log, done) + told, "candidates": [vars(c) for c in candidates],
         "repetition": _repetition_json(done, again, known), "pulses": _pulses(done, candidates),
         "share_of_file": share, "part_of_file": part, "layout": asdict(known), "attribution": explained,
         "validation": _validation(done) if done.significant else None,
@@ -154,9 +154,15 @@ def _trace(done: Study) -> Trace | None:
 
 
 def _traced(trace: Trace | None, done: Study, progress: Progress) -> tuple[Traced | None, list[str]]:
-    """What the trace adds, and in words why it adds nothing where it is damaged."""
+    """What the trace adds, and in words what of it adds nothing: what is damaged, or was read before a fork."""
+    if trace is None:
+        return None, []
     try:
-        return (None if trace is None else gather(trace, done.kept, done.trend, progress)), []
+        before = trace.left_out
+        told = (
+            [f"where rows lie in the data is told since step {before + 1:,}, when the data changed"] if before else []
+        )
+        return gather(trace, done.kept, done.trend, progress), told
     except DAMAGED as error:
         return None, [f"its trace cannot be read and is left out ({type(error).__name__})"]
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mygpt2.config.earlier import renewed
 from mygpt2.config.toml import MAX_BYTES, from_toml
 from mygpt2.data.sources.manifest import Manifest
-from mygpt2.data.trace import read_manifest, trace_files
+from mygpt2.data.trace import read_manifests, trace_files
 from mygpt2.errors import UserError
 from mygpt2.inside import open_inside
 from mygpt2.progress import Progress, silent
@@ -125,7 +125,10 @@ def _usual(run: RunDir, kind: str) -> int | None:
 def open_trace(run: Path, block_size: int) -> Trace | None:
     """The trace of a run; None where none was kept or it cannot be read."""
     try:
-        return Trace(run, read_manifest(run), block_size) if trace_files(run) else None
+        if not trace_files(run):
+            return None
+        manifests = read_manifests(run)
+        return Trace(run, manifests[max(manifests)], block_size, max(manifests))
     except DAMAGED:
         return None
 
@@ -144,15 +147,21 @@ class Rows:
 
 @dataclass(frozen=True)
 class Trace:
-    """The trace of a run, read a file at a time."""
+    """The trace of a run, read a file at a time, since its last fork to other data: blocks from before are others."""
 
     run: Path
     manifest: Manifest
     block_size: int
+    since: int = 0  # the first attempt with this manifest
+
+    @property
+    def left_out(self) -> int:
+        """The last step of those before, 0 without any."""
+        return max((file.until for file in trace_files(self.run) if file.attempt < self.since), default=0)
 
     def pieces(self, progress: Progress = silent) -> Iterator[Rows]:
         """The rows that count, some hundred steps at a time, in the order of the files."""
-        files = trace_files(self.run)
+        files = [file for file in trace_files(self.run) if file.attempt >= self.since]
         for number, file in enumerate(files):
             progress("trace", number, len(files), "files")
             with open_inside(file.path, self.run) as content:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from mygpt2.data.sources.manifest import Manifest
 from mygpt2.data.sources.mixture import Mixture, Part
-from mygpt2.data.trace import read_manifest
+from mygpt2.data.trace import TraceWriter, read_manifest
 from mygpt2.ripples import analyse, read_log
 from tests.ripples.made import run_folder
 
@@ -103,6 +104,22 @@ def test_of_a_mixture_the_source_explains_and_columns_count_where_they_are_known
         file.unlink()
     gone = analyse(read_log(made["parquet"])).attribution
     assert gone["rows"] == found["jsonl"]["rows"] and gone["properties"] == found["jsonl"]["properties"]
+
+
+def test_rows_from_before_a_fork_to_other_data_are_not_taken_for_those_of_now(tmp_path: Path) -> None:
+    """The other data have blocks of the same numbers, so that nothing but the attempts tells them apart."""
+    path, later = run_folder(tmp_path / "one", steps=200), as_mixture(run_folder(tmp_path / "mixed", seed=6))
+    (file,) = (later / "trace").glob("*.parquet")
+    rows = pq.read_table(file, partitioning=None).filter(pc.field("step") > 200)
+    TraceWriter(path / "trace", 2, 0, read_manifest(later))
+    (path / "metrics.jsonl").write_bytes((later / "metrics.jsonl").read_bytes())
+    nothing_yet = analyse(read_log(path))
+    assert nothing_yet.attribution is None and "by_place_in_file" not in nothing_yet.figures
+    pq.write_table(rows, path / "trace" / "attempt-0002-rank-0000-step-00000201-00000400.parquet")
+    report = analyse(read_log(path))
+    assert report.attribution["rows"] == 200 * 8 and report.attribution["properties"][0]["name"] == "source"
+    for notes in (nothing_yet.notes, report.notes):
+        assert any("is told since step 201, when the data changed" in note for note in notes)
 
 
 def test_a_run_without_a_trace_is_tested_on_time(tmp_path: Path) -> None:
