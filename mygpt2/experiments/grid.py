@@ -40,11 +40,13 @@ KEYS = ("name", "base", "looks", "margin", "crossing", "early", "budget", "proto
 AXIS_KEYS = ("setting", "values", "from", "to", "arms")
 MARGIN = 0.002  # nats
 CROSSING = 0.05  # nats by which a neighbour of the best may be behind at a look and still overtake it
-EARLY = 0.3  # nats by which a lower rate may be behind before half of the run and still come out ahead
+EARLY = 0.3  # nats by which a lower rate may be behind early in the run and still come out ahead
 RATES = ("optimizer.lr", "optimizer.muon_lr")
 WEIGHT = re.compile(r"data\.mix\.(.+)\.weight")  # of a source of the base's mixture
 FEWEST, MOST = 2, 9  # arms; five to nine say where an optimum is
-SHARES = {2: (0.3, 1.0), 3: (0.2, 0.5, 1.0)}  # of the run, at which a sweep of so many looks looks
+SHARES = {2: (0.3, 1.0), 3: (0.2, 0.45, 1.0)}  # of the run, at which a sweep of so many looks looks
+EARLY_SHARE = 0.4  # of the run, before which high rates may lead that lose
+LOOK_DECAY = 0.2  # of a look's steps: enough to end where long decays do, nearly (Hägele et al. 2024, arXiv 2405.18392)
 DECAYING = ("trapezoid", "wsd")  # schedules with a trunk at one rate, from whose steps a short branch decays
 TEXT = (  # that losses are of
     "data.validation_fraction", "data.validation_tokens", "data.max_document_chars",
@@ -102,7 +104,7 @@ class Plan:
         """Nats by which each arm has to be worse than the best at a look to be stopped.
 
         What lies next to the best may overtake it. High rates lead early and lose late, also where looks decay them:
-        before half of the run a lower rate than the best's is given more room still.
+        before two fifths of the run a lower rate than the best's is given more room still.
         """
         arms = list(arms)
         if best is None:
@@ -110,14 +112,21 @@ class Plan:
         near = self.beside(best, arms)
         found = {arm: max(self.margin, self.crossing) if arm in near else self.margin for arm in arms}
         rates = [axis for axis, each in enumerate(self.axes) if each.setting in RATES]
-        for arm in arms if 2 * step < self.steps else ():
+        for arm in arms if step < EARLY_SHARE * self.steps else ():
             if any(self.places[arm][axis] < self.places[best][axis] for axis in rates):
                 found[arm] = max(found[arm], self.early)
         return found
 
+    def at_look(self, config: RunConfig, look: int) -> RunConfig:
+        """The branch that decays to a look: a run of so many steps, of which a fifth decays, or less where all does."""
+        share = min(LOOK_DECAY, config.schedule.decay_share)
+        schedule = config.schedule.model_copy(update={"decay_share": share})
+        train = config.train.model_copy(update={"steps": look})
+        return config.model_copy(update={"schedule": schedule, "train": train})
+
     def trunk(self, look: int) -> int:
-        """The steps at the peak rate of a run of `look` steps: where the branch that decays to its end begins."""
-        return decay_begins(self.base.config.schedule, look) + 1
+        """The steps at the peak rate before a look: where the branch that decays to it begins."""
+        return decay_begins(self.at_look(self.base.config, look).schedule, look) + 1
 
 
 def read_plan(data: bytes, runs: Path, name: str) -> Plan:

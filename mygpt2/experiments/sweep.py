@@ -2,7 +2,8 @@
 
 High rates lead early and lose late, and a loss at an undecayed rate misleads. With a trunk (trapezoid, wsd) a look
 therefore compares decayed ends: from the arm's own checkpoint a branch decays to the look's last step, as a run of that
-length would; the arm itself goes on at its rate. Without a trunk (cosine and others) looks compare undecayed losses.
+length with a short decay would; the arm itself goes on at its rate. Without a trunk (cosine and others) looks compare
+undecayed losses.
 
 All of it is ordinary runs, `<name>.<arm>.<replicate>` and their branches, and a look is written down before the next
 begins: a killed sweep goes on with the same command.
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mygpt2.config import load_config
 from mygpt2.experiments.arms import Arm, Replicate, changes, replicates, run_name
 from mygpt2.experiments.cost import spent
 from mygpt2.experiments.estimate import Estimate
@@ -34,7 +36,7 @@ from mygpt2.progress import Progress, silent
 from mygpt2.records import number as finite
 from mygpt2.run_dir.family import origin_of
 from mygpt2.run_dir.paths import RunDir
-from mygpt2.train.branching import draft, make
+from mygpt2.train.branching import draft_as, make
 
 KIND = "sweep"
 ENDS, DECAYED, UNDECAYED = "ends", "decayed ends", "undecayed losses"  # what a look compares, as verdict.json says it
@@ -201,9 +203,9 @@ def _arm_at(at_work: Sweep, arm: str, pair: Replicate, number: int, step: int) -
         if not branch.exists():
             if (ended := _run(at_work, trunk)).diverged:
                 return _words(ended)
-            make(at_work.runs, draft(at_work.runs, trunk.run, plan.trunk(step), {"train.steps": step}), branch.name)
-        config = trunk.config.model_copy(update={"train": trunk.config.train.model_copy(update={"steps": step})})
-        piece = Piece(branch.name, config)
+            config = plan.at_look(trunk.config, step)
+            make(at_work.runs, draft_as(at_work.runs, trunk.run, plan.trunk(step), config), branch.name)
+        piece = Piece(branch.name, load_config(None, branch.config_file))  # also of a sweep begun with longer decays
     if (ended := _run(at_work, piece)).diverged:
         return _words(ended)
     try:

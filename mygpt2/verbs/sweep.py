@@ -16,10 +16,10 @@ EXAMPLE = """
 FILE.toml, for example:
 
   base = "tiny"              # a run, a preset or a TOML file
-  looks = 3                  # two or three, or the steps themselves: [30, 70, 140]
+  looks = 3                  # two or three, or the steps themselves: [30, 65, 140]
   margin = 0.002             # nats: an arm stops when it is worse than the best by more than this, beyond doubt;
   crossing = 0.05            # the arms next to the best only by more than this, as they may still overtake it
-  early = 0.3                # before half of the run a lower rate than the best's only by more than this
+  early = 0.3                # before two fifths of the run a lower rate than the best's only by more
   [settings]                 # of every arm
   train.steps = 140
   [[axis]]                   # one or two, two to nine arms in all

@@ -38,8 +38,8 @@ def test_a_file_is_arms_on_a_log_grid_and_looks_whose_ends_decay(tmp_path):
     plan = read_plan(FILE, tmp_path, "rates")
     assert list(plan.arms) == ["lr1e-3", "lr234e-5", "lr548e-5", "lr128e-4", "lr3e-2"]
     assert [arm.config.optimizer.lr for arm in plan.arms.values()] == [0.001, 0.00234, 0.00548, 0.0128, 0.03]
-    assert (plan.name, plan.looks, plan.decays, plan.margin) == ("rates", (28, 70, 140), True, 0.002)
-    assert [plan.trunk(look) for look in plan.looks] == [17, 42, 84]
+    assert (plan.name, plan.looks, plan.decays, plan.margin) == ("rates", (28, 63, 140), True, 0.002)
+    assert [plan.trunk(look) for look in plan.looks] == [22, 50, 112]
     assert not read_plan(FILE.replace(b"[settings]", b'[settings]\nschedule.name = "cosine"'), tmp_path, "x").decays
 
 
@@ -98,7 +98,7 @@ def test_two_axes_are_all_pairs(tmp_path):
         ((b"[[axis]]", b"[[axes]]"), "did you mean axis?"),
         ((b"base = ", b"base = ["), "not TOML"),
         ((b'"tiny"', b'"tinny"'), "did you mean tiny?"),
-        ((b"[settings]", b"looks = 5\n[settings]"), "for example [28, 70, 140]"),
+        ((b"[settings]", b"looks = 5\n[settings]"), "for example [28, 63, 140]"),
         ((b"optimizer.lr", b"model.seed"), "trained under the same seeds; replicates = 3"),
         ((b"optimizer.lr", b"checkpoint.interval"), "changes no weight"),
         ((b"optimizer.lr", b"data.validation_fraction"), "would not compare at equal compute on one text"),
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_parabola_gets_a_wider_interval():
     assert np.log(wide.high / wide.low) > 2 * np.log(narrow.high / narrow.low)
 
 
-def test_before_half_of_the_run_a_lower_rate_is_given_room_as_high_ones_lead_early(tmp_path):
+def test_early_in_the_run_a_lower_rate_is_given_room_as_high_ones_lead_then(tmp_path):
     plan = read_plan(
         b'base = "tiny"\nlooks = [20, 60, 100]\n[settings]\ntrain.steps = 100\n[[axis]]\nsetting = "optimizer.lr"\n'
         b"values = [1e-4, 1e-3, 1e-2, 1e-1]\n",
@@ -201,6 +201,7 @@ def test_before_half_of_the_run_a_lower_rate_is_given_room_as_high_ones_lead_ear
     )  # fmt: skip
     low, lower, best, high = plan.arms
     assert plan.margins(20, best, plan.arms) == {low: 0.3, lower: 0.3, best: 0.002, high: 0.05}
+    assert [plan.margins(step, best, plan.arms)[low] for step in (39, 40)] == [0.3, 0.002]
     assert plan.margins(60, best, plan.arms) == {low: 0.002, lower: 0.05, best: 0.002, high: 0.05}
     assert plan.margins(20, None, [low, high]) == {low: 0.002, high: 0.002}
     other = read_plan(

@@ -93,7 +93,8 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     assert result["best"] in ("lr3e-3", "lr2e-2") and result["spent"]["share"] < 0.8
     assert result["optimum"]["setting"] == "optimizer.lr"
     branch = RunDir(here.runs / f"s.{result['best']}-d1.1")
-    assert (origin_of(branch).parent, origin_of(branch).changes) == (f"s.{result['best']}.1", {"train.steps": (30, 9)})
+    changes = {"schedule.decay_share": (0.4, 0.2), "train.steps": (30, 9)}
+    assert (origin_of(branch).parent, origin_of(branch).changes) == (f"s.{result['best']}.1", changes)
     over = asked_text(read_plan(here.file(), here.runs, "s"), here.runs)
     assert "it is over: nothing is to be trained" in over and "to train" not in over
     text = result_text(found)
@@ -111,7 +112,7 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     words = ["train", "--config", f"{place}/base.toml", "--runs", str(here.runs), "--optimizer.lr", lr]
     with harness.signals():
         assert main([*words, "--run", "straight"]) == 0
-        assert main([*words, "--run", "short", "--train.steps", "9"]) == 0
+        assert main([*words, "--run", "short", "--train.steps", "9", "--schedule.decay_share", "0.2"]) == 0
     assert harness.weights_hash(here.runs / "straight") == harness.weights_hash(here.runs / f"s.{result['best']}.1")
     assert harness.weights_hash(here.runs / "short") == harness.weights_hash(branch.path), (
         "a decayed end is a run's end"
@@ -124,6 +125,17 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     anew, _ = here()
     assert len(here.calls) == before and anew["result"]["best"] == result["best"], "the runs say it all again"
     assert anew["looks"][0]["arms"] == found["looks"][0]["arms"]
+
+
+def test_a_sweep_that_was_begun_with_longer_decays_goes_on_with_them(here, monkeypatch):
+    data = here.file("[0.003, 0.02]", "margin = 5.0")
+    with monkeypatch.context() as before:
+        before.setattr("mygpt2.experiments.grid.LOOK_DECAY", 1.0)
+        then, _ = here(data)
+    shutil.rmtree(here.runs / "_experiments")
+    trained = len(here.calls)
+    now, _ = here(data)
+    assert len(here.calls) == trained and now["looks"][0]["arms"] == then["looks"][0]["arms"]
 
 
 @pytest.mark.parametrize("at", [2, 6], ids=["in a branch", "in the last end"])
