@@ -69,8 +69,9 @@ def _attribution(report: Report) -> Iterator[str]:
     if not found:
         return
     yield f"{found['rows']:,} rows, {found['row_groups']:,} row groups; together R2 = {found['r2']:.3f}"
+    width = max((16, *(len(item["name"]) for item in found["properties"])))
     for item in found["properties"]:
-        yield f"{item['name']:<16} partial R2 = {item['partial_r2']:.4f}  {chance(item['p_value'])}"
+        yield f"{item['name']:<{width}} partial R2 = {item['partial_r2']:.4f}  {chance(item['p_value'])}"
     if found["ripple_left"] is not None:
         yield f"without them {100 * found['ripple_left']:.0f} % of the ripple are left"
 
