@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mygpt2.errors import EXIT_DEFECT, EXIT_OK, UserError, too_long
+from mygpt2.errors import EXIT_DEFECT, EXIT_OK, UserError
+from mygpt2.files import refused
 from mygpt2.steady import steady_console
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program ended by Ctrl-C
@@ -49,7 +50,7 @@ def _guarded(command: Callable[[], int | None]) -> int:
             raise
         return end.code or EXIT_OK
     except Exception as error:
-        if problem := too_long(error):
+        if problem := refused(error):
             print(f"error: {problem}", file=sys.stderr)
             return problem.exit_code
         traceback.print_exc()

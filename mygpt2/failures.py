@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, too_long
-from mygpt2.files import WAIT_AND_SEE, cannot_write
+from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
+from mygpt2.files import refused
 
 UNSAVED = ": ended without saving"
 NONFINITE = "non-finite: "  # how the reason of a run begins that ended for its loss or gradient
@@ -75,11 +74,8 @@ def _meaning(problem: BaseException) -> tuple[int, str]:
     if _out_of_memory(problem):
         detail = f" ({words[:200]})" if words else ""
         return EXIT_USAGE, f"out of memory: lower train.micro_batch or model.block_size{detail}"
-    if isinstance(problem, OSError) and problem.errno in WAIT_AND_SEE:
-        error = cannot_write(Path(str(problem.filename or "a file")), problem)
+    if error := refused(problem):
         return error.exit_code, str(error)
-    if refused := too_long(problem):
-        return refused.exit_code, str(refused)
     if code := _code(problem):
         return code, str(problem)
     return EXIT_DEFECT, f"{type(problem).__name__}: {words[:MOST]}" if words else type(problem).__name__

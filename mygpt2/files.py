@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, too_long
 from mygpt2.inside import DOCUMENT_BYTES, read_inside
 from mygpt2.records import tame
 
@@ -58,6 +58,16 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     if error.errno in AWAY:
         return TryAgain(f"{what}; run the same command when the file system answers again")
     return UserError(f"{what}; check who owns the folder, or choose another one")
+
+
+def refused(error: BaseException) -> UserError | None:
+    """What to say of a problem that is the system's and not the program's: a path that is too long, a disk that is full
+    or away; else None."""
+    if problem := too_long(error):
+        return problem
+    if isinstance(error, OSError) and error.errno in WAIT_AND_SEE:
+        return cannot_write(Path(str(error.filename or "a file")), error)
+    return None
 
 
 def check_output(option: str, path: Path | None) -> None:

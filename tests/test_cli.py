@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,6 +186,10 @@ def test_every_way_to_end_has_its_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert guarded(fail(KeyboardInterrupt())) == 130
     assert guarded(fail(TryAgain("the hub is out"))) == EXIT_TRY_AGAIN
     assert capsys.readouterr() == ("", "error: the hub is out\n")
+    assert guarded(fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"))) == EXIT_TRY_AGAIN
+    assert capsys.readouterr().err == (
+        "error: cannot write runs/a: No space left on device; free some space, then run the same command\n"
+    )
     assert guarded(fail(ZeroDivisionError("a defect"))) == EXIT_DEFECT
     assert "Traceback" in capsys.readouterr().err
 

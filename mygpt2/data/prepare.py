@@ -26,7 +26,8 @@ from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKEN
 from mygpt2.data.sources.manifest import Manifest, check_quarantine
 from mygpt2.data.tokenize import BlockTokenizer, TokenBlock, TokenizerLike
 from mygpt2.errors import UserError, shown
-from mygpt2.files import read_json, replace_json
+from mygpt2.files import cannot_write, read_json, replace_json
+from mygpt2.records import whole
 
 Progress = Callable[[int, int], None]
 """Called with (blocks done, tokens written)."""
@@ -129,6 +130,8 @@ def prepare(
         raise UserError(
             f"--out {out} is being prepared by another process; wait for it or give another folder"
         ) from error
+    except OSError as error:
+        raise cannot_write(out, error) from error
     return state
 
 
@@ -167,16 +170,32 @@ def _opened(out: Path, identity: dict[str, Any]) -> Prepared:
         if held:
             raise UserError(f"--out {out} is not empty (it holds {held[0]}); give a new or empty folder")
         return Prepared(identity)
-    theirs = found.get("identity", {})
+    theirs, listed = found.get("identity"), found.get("shards")
+    if not isinstance(theirs, dict) or not isinstance(listed, list):
+        raise UserError(f"{out / STATE} is not what a preparation writes; give a new or empty folder")
     changed = [k for k, v in identity.items() if theirs.get(k) != v]
     if changed:
         what = ", ".join(f"{k} {theirs.get(k)} there, {identity[k]} now" for k in changed[:2])
         raise UserError(f"--out {out} holds another preparation ({what}); give a new folder, or the same as before")
-    shards = [Shard(**s) for s in found["shards"]]
-    whole = 0
-    while whole < len(shards) and _size(out / shards[whole].name) == TOKENS_HEADER + 2 * shards[whole].tokens:
-        whole += 1
-    return Prepared(identity, shards[:whole])
+    shards: list[Shard] = []
+    for told in listed:
+        shard = _shard(told, len(shards))
+        if shard is None or _size(out / shard.name) != TOKENS_HEADER + 2 * shard.tokens:
+            break
+        shards.append(shard)
+    return Prepared(identity, shards)
+
+
+def _shard(told: Any, number: int) -> Shard | None:
+    """A shard as it was written down; None for what nobody wrote down like that."""
+    try:
+        shard = Shard(**told)
+        counts = whole(shard.tokens), whole(shard.documents), whole(shard.first_block), whole(shard.next_block)
+        sound = shard.name == SHARD.format(number) and None not in counts
+        tables = all(isinstance(table, dict) for table in (shard.left_out, shard.unreadable))
+    except TypeError:
+        return None
+    return shard if sound and tables else None
 
 
 def _size(path: Path) -> int:

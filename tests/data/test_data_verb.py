@@ -22,7 +22,7 @@ from mygpt2.data.prepare import prepare
 from mygpt2.data.sources.local.formats import TOKENS_HEADER
 from mygpt2.data.sources.resolve import open_reader, resolve
 from mygpt2.data.validation import validation_set
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 from tests.data.hub_data import FILES, GROUPS, REPO, ROWS, SOURCE, Bytes, document, fineweb_edu
 from tests.fake_hub import FakeHub, Fault
 
@@ -138,6 +138,33 @@ def test_a_lost_or_short_shard_is_made_again(folder, tmp_path):
     assert digests(out) != whole
     prepared(folder, out, tmp_path / "c")
     assert digests(out) == whole
+
+
+def test_a_disk_that_fills_up_costs_no_shard_and_the_same_command_goes_on(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".shard-00001.bin.part").symlink_to("/dev/full")
+    with pytest.raises(TryAgain, match="No space left on device; free some space, then run the same command"):
+        prepared(folder, out, tmp_path / "c")
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["prepare.json", "shard-00000.bin"]
+    (out / ".shard-00001.bin.part").unlink()
+    prepared(folder, out, tmp_path / "c")
+    prepared(folder, tmp_path / "whole", tmp_path / "c")
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shards", [[7], [{}], [{"name": "../x"}], "x", None])
+def test_a_list_of_shards_that_is_none_is_made_anew_or_refused(folder, tmp_path, shards):
+    out = tmp_path / "out"
+    prepared(folder, out, tmp_path / "c")
+    kept, state = digests(out), json.loads((out / "prepare.json").read_text())
+    (out / "prepare.json").write_text(json.dumps({**state, "shards": shards}))
+    if isinstance(shards, list):
+        prepared(folder, out, tmp_path / "c")
+        assert digests(out) == kept
+    else:
+        with pytest.raises(UserError, match="is not what a preparation writes"):
+            prepared(folder, out, tmp_path / "c")
 
 
 def test_documents_left_out_are_counted(tmp_path):
