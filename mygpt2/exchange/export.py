@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from glob import escape
 from pathlib import Path
 
 from mygpt2.checkpoint import FileSystem
@@ -35,10 +37,8 @@ def export_folder(loaded: Loaded, to: Path) -> Path:
     check_target(to)
     to = to.resolve()
     files, tensors = FileSystem(), to_huggingface(loaded.model)
-    _check_room(files, to, tensor_bytes(tensors) + OTHER_BYTES)
-    for entry in to.parent.glob(f".{to.name}.tmp-*"):
-        if is_leftover(entry.name.removeprefix(f".{to.name}")):
-            discard(files, entry)
+    check_room(files, "--to", to, tensor_bytes(tensors) + OTHER_BYTES)
+    sweep_beside(files, to)
     scratch = to.with_name(f".{to.name}{scratch_name('tmp')}")
     try:
         scratch.mkdir()
@@ -71,12 +71,25 @@ def _write_rest(loaded: Loaded, folder: Path) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
-def _check_room(files: FileSystem, to: Path, needed: int) -> None:
+def check_room(files: FileSystem, option: str, to: Path, needed: int) -> None:
+    """UserError where the disk has no room for `needed` bytes beside `to`."""
     free = files.free_bytes(to.parent)
     if needed > free:
         raise UserError(
-            f"--to {to}: {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB to come; choose another disk or make room"
+            f"{option} {to}: {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB to come; choose another disk or make "
+            "room"
         )
+
+
+def sweep_beside(files: FileSystem, to: Path) -> None:
+    """Removes what exports to the same place left when they were killed."""
+    for entry in to.parent.glob(f".{escape(to.name)}.tmp-*"):
+        if is_leftover(entry.name.removeprefix(f".{to.name}")):
+            if entry.is_dir():
+                discard(files, entry)
+            else:
+                with contextlib.suppress(OSError):  # of another user; the next sweep tries again
+                    files.unlink(entry)
 
 
 def _sync(files: FileSystem, folder: Path) -> None:

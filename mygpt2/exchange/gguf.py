@@ -6,9 +6,12 @@ src/llama-vocab.cpp, where "gpt-2" cuts by GPT-2's pattern and "dbrx" by GPT-4's
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mygpt2.checkpoint import FileSystem
 from mygpt2.checkpoint.files import scratch_name
-from mygpt2.errors import UserError
+from mygpt2.errors import UserError, shown
+from mygpt2.exchange.export import OTHER_BYTES, check_room, sweep_beside
 from mygpt2.exchange.huggingface import TRANSPOSED, to_huggingface
 from mygpt2.exchange.load import Loaded
 from mygpt2.tokenizer import Tokenizer
@@ -29,6 +34,7 @@ from mygpt2.tokenizer.patterns import GPT2, SHARED, tiktoken_pattern
 DTYPES = ("float32", "float16", "bfloat16")
 INSTALL = 'python -m pip install "mygpt2[gguf]"'
 KEPT_WHOLE = ("position_embd.weight",)  # in float32 as vectors are: llama.cpp adds them and does not multiply by them
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # exFAT, some network shares
 # By the pattern: llama.cpp's name for it where whole pieces are merged like any other, and where they are taken whole.
 PRE_TOKENIZERS = {GPT2: ("gpt-2", None), **dict.fromkeys(SHARED, ("dbrx", "llama-bpe"))}
 
@@ -47,8 +53,10 @@ def check_gguf_target(to: Path) -> None:
     """UserError unless the file and its Modelfile can be made, and the package that writes it is there."""
     if to.suffix != ".gguf":
         raise UserError(f"--to-gguf {to}: give the name of a file that ends in .gguf")
+    if not to.name.isprintable():
+        raise UserError(f"--to-gguf {shown(to)}: a Modelfile cannot name it; give a name without line breaks and tabs")
     for path in (to, modelfile_of(to)):
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not _left_over(path, to):
             raise UserError(f"--to-gguf {to}: {path} is there already and nothing is overwritten; give another name")
     if not to.resolve().parent.is_dir():
         raise UserError(f"--to-gguf {to}: there is no folder {to.resolve().parent}; make it or choose another")
@@ -73,22 +81,54 @@ def export_gguf(loaded: Loaded, to: Path, dtype: str = "float32") -> Path:
             "with --to, which transformers reads exactly"
         )
     words = vocabulary(loaded.tokenizer, config.vocab_size)
-    to, rest = to.resolve(), modelfile_of(to.resolve())
-    scratch = to.with_name(f".{to.name}{scratch_name('tmp')}")
+    to = to.resolve()
+    rest, files = modelfile_of(to), FileSystem()
+    check_room(files, "--to-gguf", to, loaded.details["parameters"] * (4 if dtype == "float32" else 2) + OTHER_BYTES)
+    scratch, beside = (path.with_name(f".{path.name}{scratch_name('tmp')}") for path in (to, rest))
+    made: list[Path] = []  # of the two, so far
     try:
+        for path in (to, rest):
+            sweep_beside(files, path)
         _write(loaded, words, scratch, dtype)
         with open(scratch, "rb") as file:
             os.fsync(file.fileno())
-        with open(rest, "x", encoding="utf-8", newline="\n") as file:
+        with open(beside, "x", encoding="utf-8", newline="\n") as file:
             file.write(modelfile(to.name, config.block_size, words.tokens[loaded.tokenizer.eot_id]))
-        os.link(scratch, to)  # unlike a rename, never over what somebody else has made meanwhile
+        if _left_over(rest, to):
+            rest.unlink()
+        for aside, path in ((beside, rest), (scratch, to)):
+            _place(aside, path)
+            made.append(path)
     except OSError as error:
-        raise UserError(f"cannot write --to-gguf {to}: {error.strerror or error}; choose another folder") from error
+        reason = error.strerror or f"only a part could be written, {error}"
+        raise UserError(f"cannot write --to-gguf {to}: {reason}; choose another folder") from error
     finally:
-        scratch.unlink(missing_ok=True)
-        if not to.exists():
-            rest.unlink(missing_ok=True)
+        for path in (scratch, beside, *(made if len(made) == 1 else ())):
+            with contextlib.suppress(OSError):
+                path.unlink()
     return to
+
+
+def _left_over(path: Path, to: Path) -> bool:
+    """Whether a file is the Modelfile of an export that was killed before its model was there, as it was written."""
+    if path != modelfile_of(to) or os.path.lexists(to) or path.is_symlink() or not path.is_file():
+        return False
+    try:
+        found = path.read_text("utf-8")
+        context, end = re.findall(r'^PARAMETER num_ctx (\d+)\nPARAMETER stop (".*")\n\Z', found, re.MULTILINE)[0]
+        return found == modelfile(to.name, int(context), json.loads(end))
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _place(aside: Path, path: Path) -> None:
+    """Unlike a rename, never over what somebody else has made meanwhile; file systems without links are looked at."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS or os.path.lexists(path):
+            raise
+        os.rename(aside, path)
 
 
 def modelfile(name: str, context: int, end: str) -> str:

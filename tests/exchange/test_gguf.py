@@ -120,6 +120,40 @@ def test_what_cannot_be_written_is_said_before_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_an_export_that_was_killed_is_made_again_and_what_it_left_goes(mygpt2: Call, tmp_path: Path) -> None:
+    """Killed before its model had its name: the Modelfile is there, and both of the files that were built aside."""
+    saved_run(Path("runs"))
+    asked = ("export", "--model", "first", "--to-gguf", "x.gguf")
+    assert mygpt2(*asked).code == 0
+    kept = {name: Path(name).read_bytes() for name in ("x.gguf", "x.Modelfile")}
+    for name in (".x.gguf.tmp-999999-0-abc", ".x.Modelfile.tmp-999999-0-abc"):
+        Path(name).write_text("half")
+    Path("x.gguf").unlink()
+    assert mygpt2(*asked).code == 0
+    assert {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()} == kept
+    Path("x.gguf").unlink()
+    Path("x.Modelfile").write_text(Path("x.Modelfile").read_text() + "PARAMETER temperature 1\n")
+    ended = mygpt2(*asked)
+    assert ended.code == 2 and "x.Modelfile is there already" in ended.err, "somebody has written to it"
+
+
+def test_a_disk_without_room_or_links_and_a_name_that_a_modelfile_cannot_hold(
+    mygpt2: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    saved_run(Path("runs"))
+    asked = ("export", "--model", "first", "--to-gguf")
+    ended = mygpt2(*asked, "a\nb.gguf")
+    assert ended.code == 2 and r"'a\nb.gguf': a Modelfile cannot name it" in ended.err
+    with monkeypatch.context() as patch:
+        patch.setattr("mygpt2.checkpoint.files.FileSystem.free_bytes", lambda *_: 1000)
+        ended = mygpt2(*asked, "x.gguf")
+        assert ended.code == 2 and "to come; choose another disk or make room" in ended.err
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
+    assert mygpt2(*asked, "x.gguf").code == 0
+    assert sorted(path.name for path in Path().iterdir() if path.is_file()) == ["x.Modelfile", "x.gguf"]
+    assert mygpt2("export", "--model", "first", "--to", "**").code == 0
+
+
 def test_another_gelu_is_refused(mygpt2: Call) -> None:
     reference(activation_function="gelu", vocab_size=50257, n_embd=16).save_pretrained("in")
     ended = mygpt2("export", "--model", "in", "--to-gguf", "x.gguf")
