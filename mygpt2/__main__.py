@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from mygpt2 import __version__
-from mygpt2.cli import Parser, guarded
+from mygpt2.cli import Help, Parser, guarded
 from mygpt2.early import interrupt_by_exception
 from mygpt2.errors import EXIT_OK, EXIT_USAGE, UserError
 
@@ -78,7 +78,7 @@ def _run_verb(name: str, argv: list[str]) -> int:
     parser = Parser(
         prog=f"python -m mygpt2 {name}",
         description=f"{VERBS[name][0].upper()}{VERBS[name][1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     verb.add_arguments(parser)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mygpt2 import __main__ as cli
-from mygpt2.cli import guarded
+from mygpt2.cli import Help, Parser, guarded
 from mygpt2.errors import EXIT_DEFECT, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ BAD_CONFIGURATIONS = {
     "a run name with a path": ("--run ../x", "../x", "A-Z", "for example"),
     "a run name that is empty": ("--run=", "''", "A-Z", "letter or digit"),
     "a run that is not there": ("--run absent --resume must", "absent", "an existing run", "--resume auto"),
-    "an unknown way to resume": ("--resume perhaps", "perhaps", "'auto', 'never', 'must'", "--help"),
+    "an unknown way to resume": ("--resume perhaps", "perhaps", "auto, never, must", "--help"),
     "an option without its value": ("--preset", "--preset", "expected one argument", "--help"),
 }
 
@@ -234,3 +234,40 @@ def test_a_closed_pipe_is_no_error() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs", "lst"], "there is no action 'lst'; allowed: list, show, step,"),
+        (["runs", "lst"], "did you mean list?; see python -m mygpt2 runs --help"),
+        (
+            ["launch", "--to", "slrm", "--print"],
+            "--to 'slrm' is not known; allowed: slurm, skypilot, kubernetes, kubeflow",
+        ),
+        (["certify", "x", "--recheck", "two"], "--recheck 'two': expected a whole number; see"),
+        (["certify", "x", "--tolerance", "low"], "--tolerance 'low': expected a number; see"),
+    ],
+)
+def test_a_word_that_argparse_refuses_is_told_as_any_other(words, said, capsys):
+    assert cli.main(words) == EXIT_USAGE
+    assert said in capsys.readouterr().err
+
+
+TEXT = """One two three four five six seven eight nine ten.
+And more of it.
+
+  python -m mygpt2 judge tiny --variant.optimizer.lr 3e-3      an example
+        A setting's help in words of its own, and some more of them.
+        Its second line."""
+
+
+def test_help_is_as_wide_as_the_terminal_and_examples_stay_as_they_are(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "42")
+    told = Parser(prog="x", epilog=TEXT, formatter_class=Help).format_help().partition("One")
+    lines = (told[1] + told[2]).splitlines()
+    assert lines[:2] == ["One two three four five six seven eight", "nine ten. And more of it."]
+    assert lines[3] == "  python -m mygpt2 judge tiny --variant.optimizer.lr 3e-3      an example"
+    assert all(len(line) <= 42 and line.startswith(" " * 8) for line in lines[4:]) and len(lines) == 7
+    monkeypatch.setenv("COLUMNS", "120")
+    assert Parser(prog="x", epilog=TEXT, formatter_class=Help).format_help().endswith(f"{TEXT}\n")

@@ -35,7 +35,8 @@ class Cost:
             return "nothing is to be trained"
         what = f"{self.runs} run{'s' if self.runs > 1 else ''} to train, {self.tokens:,} tokens"
         if self.seconds is None or self.low is None or self.high is None:
-            return f"{what}; how long it takes is not known ({self.basis})"
+            why = self.basis.removeprefix("unknown: ").replace("--measure does", "python -m mygpt2 plan --measure does")
+            return f"{what}; how long it takes is not known: {why}"
         return f"{what}, about {duration(self.seconds)} ({duration(self.low)} to {duration(self.high)}; {self.basis})"
 
 

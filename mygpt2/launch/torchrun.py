@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from mygpt2.cli import Parser, guarded
+from mygpt2.cli import Help, Parser, guarded
 from mygpt2.config.batch import plan_batch
 from mygpt2.errors import EXIT_DEFECT, EXIT_OK, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE, TryAgain
 from mygpt2.failures import NONFINITE
@@ -90,7 +90,7 @@ def _launch_parser(add_help: bool) -> argparse.ArgumentParser:
     parser = Parser(
         prog="launch_train.sh",
         description="Train with one process per device under torchrun; goes on with the run if there is one.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
         add_help=add_help,
     )

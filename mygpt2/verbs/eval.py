@@ -81,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
                 raise
             return problem.exit_code  # rank 0 says why
         except KeyboardInterrupt:
-            print("\nstopped; HellaSwag items scored so far are kept, the same command goes on from there", flush=True)
+            kept = (
+                "; HellaSwag items scored so far are kept, the same command goes on from there"
+                if args.hellaswag
+                else ""
+            )
+            print(f"\nstopped{kept}", flush=True)
             return EXIT_STOPPED
         finally:
             session.close()

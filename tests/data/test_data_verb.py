@@ -342,7 +342,7 @@ def test_inspect_tells_what_it_leaves_out(tmp_path, capsys):
         (["prepare"], "needs --out"),
         (["prepare", "--out", "x", "--shard-tokens", "0"], "give 1 or more"),
         (["prepare", "--tokenizer", "gpt5", "--out", "x"], "gpt5"),
-        (["burn"], "invalid choice"),
+        (["burn"], "there is no action 'burn'; allowed: inspect"),
     ],
 )
 def test_nonsense_is_one_line_and_leaves_nothing(words, said, tmp_path, capsys, monkeypatch):

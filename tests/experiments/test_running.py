@@ -67,7 +67,7 @@ def test_the_command_is_what_a_person_would_type_and_goes_on_from_the_runs_own_s
 def test_the_cost_is_of_what_is_missing_and_unknown_where_nothing_tells(tmp_path):
     assert str(cost([], tmp_path)) == "nothing is to be trained"
     told = str(cost([Piece("a.b.1", tiny()), Piece("a.b.2", tiny())], tmp_path))
-    assert told.startswith("2 runs to train, 2,293,760 tokens; how long it takes is not known (")
+    assert told.startswith("2 runs to train, 2,293,760 tokens; how long it takes is not known: no earlier run")
 
 
 def test_the_cost_holds_the_start_of_each_run_and_only_what_is_left_of_one_that_has_begun(tmp_path, monkeypatch):

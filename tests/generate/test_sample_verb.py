@@ -80,7 +80,7 @@ def test_a_hugging_face_folder_is_mapped_by_name(tmp_path: Path) -> None:
         (["--model", "first", "--temperature", "-1"], "temperature=-1.0 is not allowed"),
         (["--model", "first", "--top-p", "2"], "top_p=2.0 is not allowed"),
         (["--model", "first", "--max-new-tokens", "0"], "max_new_tokens=0 is not allowed"),
-        (["--model", "first", "--max-new-tokens", "many"], "invalid int value"),
+        (["--model", "first", "--max-new-tokens", "many"], "--max-new-tokens 'many': expected a whole number"),
         (["--model", "first", "--json", "/no/such/folder/x.json"], "there is no folder"),
         (["--model", "other"], "not the one .* was trained with"),
         ([], "either --model NAME or --compare A B"),

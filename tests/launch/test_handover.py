@@ -92,7 +92,7 @@ def test_skypilot_takes_the_task_and_refuses_a_broken_one(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--to", "cluster", "--print"], "invalid choice"),
+        (["--to", "cluster", "--print"], "--to 'cluster' is not known; allowed: slurm"),
         (["--to", "slurm"], "one of the arguments --print --submit is required"),
         (["--to", "slurm", "--print", "--image", "x"], "--image does not go with SLURM"),
         (["--to", "skypilot", "--print", "--time", "2h"], "--time does not go with SkyPilot"),

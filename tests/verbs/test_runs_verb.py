@@ -132,7 +132,7 @@ def test_verify_names_each_problem_and_exits_2_when_nothing_is_whole(runs, capsy
         (["show", "dome"], "no run 'dome' in .*nearest: done"),
         (["show", "../x"], "run name '../x' is not allowed"),
         (["stop"], "runs stop needs the name of a run"),
-        (["dance"], "invalid choice: 'dance'"),
+        (["dance"], "there is no action 'dance'; allowed: list"),
         ([], "required: action"),
         (["list", "--ruins", "x"], "'--ruins' is not an option here; did you mean --runs"),
     ],

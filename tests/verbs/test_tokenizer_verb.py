@@ -138,7 +138,7 @@ TRAIN = ("train", "--source", "text", "--out", "new", "--vocab-size")
     [
         ((*TRAIN, "256"), "outside 257"),
         ((*TRAIN, "200000"), ".. 100277"),
-        ((*TRAIN, "x"), "invalid int"),
+        ((*TRAIN, "x"), "expected a whole number"),
         ((*TRAIN, "50000"), "make --vocab-size smaller"),
         ((*TRAIN, "300", "--pattern", "gpt5"), "allowed: gpt4, gpt2"),
         ((*TRAIN, "300", "--documents", "0"), "give 1 or more"),
@@ -169,7 +169,7 @@ TRAIN = ("train", "--source", "text", "--out", "new", "--vocab-size")
         (("inspect", "a", "--merges", "--tokenizer", "unigram.json"), "no merges to show"),
         (("compare",), "needs --tokenizer"),
         (("compare", "--tokenizer", "there/tokenizer.json"), "is not JSON"),
-        (("burn",), "invalid choice"),
+        (("burn",), "there is no action 'burn'; allowed: train"),
     ],
 )
 def test_nonsense_is_one_line_and_leaves_nothing(words: tuple[str, ...], said: str, mygpt2: Run, folder: Path) -> None:
