@@ -15,6 +15,11 @@ export function timeTicks({ view, range }) {
   return { tickmode: "array", tickvals: values, ticktext: values.map(duration) };
 }
 
+// No more ticks than there are steps between the ends: there is no step 1.5.
+export function stepTicks({ view, range }) {
+  return view.x === "step" && !view.logx && range[1] - range[0] < 20 ? { nticks: Math.max(1, Math.floor(range[1] - range[0])) } : {};
+}
+
 // Ticks of a logarithmic axis from a to b, at most so many that their labels stay apart; plotly's own overlap.
 export function logTicks([a, b], most) {
   const decades = Math.log10(b / a);

@@ -4,7 +4,7 @@
 const version = new URL(import.meta.url).search;
 const { envelope } = await import(`./chart-series.js${version}`);
 const { faint, lowerBound } = await import(`./chart-smooth.js${version}`);
-const { logTicks, onAxis, timeTicks } = await import(`./chart-axes.js${version}`);
+const { logTicks, onAxis, stepTicks, timeTicks } = await import(`./chart-axes.js${version}`);
 const { ACTIVE, MARGIN, colourOf, colourOfCurve, dashOfCurve, escape, number } = await import(`./chart-look.js${version}`);
 const { areas, bandsIn } = await import(`./chart-bands.js${version}`);
 const { curves, interpolateAt, marksOf, pointsIn, referenceOf, unitOf } = await import(`./chart-curves.js${version}`);
@@ -158,7 +158,7 @@ function frame(state, id, width, height, logy) {
     width, height, margin: MARGIN, showlegend: false, hovermode: false, dragmode: state.cursor.touch ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: [], annotations: [],
     font: { family: look.font, size: 12, color: look.muted },
-    xaxis: { ...axis, ticklabeloverflow: view.x === "time" ? "hide past div" : "allow", ...timeTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
+    xaxis: { ...axis, ticklabeloverflow: view.x === "time" ? "hide past div" : "allow", ...timeTicks(state), ...stepTicks(state), ...(view.logx ? logTicks(state.range, (width - MARGIN.l - MARGIN.r) / 56) : {}), type: view.logx ? "log" : "linear",
       range: onAxis(state.range, view.logx), title: { text: state.options.axes[view.x].title, standoff: 6 }, exponentformat: view.x === "flops" ? "power" : "B" },
     yaxis: { ...axis, type: logy ? "log" : "linear", exponentformat: state.options.panels[id].exponent || "B", nticks: 7 },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },

@@ -1,8 +1,8 @@
 // What is on screen as a picture with its title and settings, and every raw point as a table.
 
 const version = new URL(import.meta.url).search;
-const { smoothingWidth, unitWords } = await import(`./chart-curves.js${version}`);
-const { MARGIN, colourOf, escape } = await import(`./chart-look.js${version}`);
+const { smoothingWidth, sourcesOf, unitWords } = await import(`./chart-curves.js${version}`);
+const { MARGIN, colourOf, escape, sourceColour } = await import(`./chart-look.js${version}`);
 const { xWords } = await import(`./chart-legend.js${version}`);
 const { smoothWords } = await import(`./chart-tools.js${version}`);
 
@@ -27,14 +27,23 @@ export async function save(chart, kind) {
     link.click();
     return;
   }
-  const nodes = [...chart.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot]);
+  const nodes = [...chart.panels.values()].filter((panel) => panel.drawn && !panel.element.hidden).map((panel) => [panel.id, panel.plot, panel.key?.textContent || ""]);
   if (!nodes.length) return;
   const made = await picture(await chart.library(), chart, nodes, chart.grid, chart.options.label);
   if (kind === "SVG") window.workbench.download(`${name}.svg`, made.svg, "image/svg+xml");
   else window.workbench.download(`${name}.png`, await png(made), "image/png");
 }
 
-// One SVG of all panels, where they are on screen. `nodes`: [[id, plotly node], ...]; `grid` is what they lie in.
+// What stands beside a panel's title, [words, colour] each: the sources of mixtures in their colours, and what its signs
+// mean, as far as they have room for so many letters; the next panel begins behind.
+export function keyOf(state, id, signs, room) {
+  const sources = state.options.panels[id].sources ? sourcesOf(state) : [];
+  const key = [...sources.map(({ name }, place) => [`■ ${name}`, sourceColour(state, place)]), ...(signs ? [[signs, state.theme.muted]] : [])];
+  let used = 0;
+  return key.filter(([words]) => (used += words.length + 2) <= room);
+}
+
+// One SVG of all panels, where they are on screen. `nodes`: [[id, plotly node, what its signs mean], ...]; `grid` is what they lie in.
 export async function picture(Plotly, state, nodes, grid, title) {
   const { theme } = state;
   const [width, frame] = [grid.clientWidth, grid.getBoundingClientRect()];
@@ -51,14 +60,15 @@ export async function picture(Plotly, state, nodes, grid, title) {
     x += needed + 8;
   }
   y += 14;
-  for (const [id, node] of nodes) {
+  for (const [id, node, signs] of nodes) {
     const [wide, high, place] = [node.clientWidth, node.clientHeight, node.getBoundingClientRect()];
     const [left, top] = [place.left - frame.left, y + place.top - frame.top];
     const address = await Plotly.toImage(node, { format: "svg", width: wide, height: high });
     const inner = decodeURIComponent(address.slice(address.indexOf(",") + 1)).replace(/^[^]*?(?=<svg)/, "").replace("<svg ", `<svg x="${left}" y="${top}" `);
     const { title: words } = state.options.panels[id];
-    const unit = unitWords(state, id);
-    parts.push(text(left + 12, top - 8, `${words}${unit ? ` (${unit})` : ""}`, theme.ink, 13, 600), inner);
+    const unit = unitWords(state, id), said = `${words}${unit ? ` (${unit})` : ""}`;
+    const key = keyOf(state, id, signs, (wide - 12 - 8 * said.length) / 6.6).map(([word, colour]) => `<tspan dx="14" fill="${colour}" font-size="12" font-weight="400">${escape(word)}</tspan>`);
+    parts.push(text(left + 12, top - 8, said, theme.ink, 13, 600).replace("</text>", `${key.join("")}</text>`), inner);
   }
   y += grid.clientHeight + 6;
   return { width, height: y, svg: `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="${width}" height="${y}" viewBox="0 0 ${width} ${y}">`

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-const { logTicks } = await import("../../ui_assets/chart-axes.js");
+const { logTicks, stepTicks } = await import("../../ui_assets/chart-axes.js");
 const { cautions, curves, referenceOf, smoothingWidth, unitOf, wholeRange } = await import("../../ui_assets/chart-curves.js");
 const { alike, copied, figure, markKey } = await import("../../ui_assets/chart-draw.js");
+const { keyOf } = await import("../../ui_assets/chart-export.js");
 const { validationKey } = await import("../../ui_assets/chart-legend.js");
 const { LOOKS, dashOf } = await import("../../ui_assets/chart-look.js");
 const { Series } = await import("../../ui_assets/chart-series.js");
@@ -256,4 +257,19 @@ test("only a mixture's validation as a whole says that held-out tokens weigh its
   for (const shown of [[mixed], [alone, mixed]]) assert.equal(key("loss", ...shown), "● validation, weighted by held-out tokens, not by share");
   assert.equal(key("sources", mixed), "● validation", "there each source stands for itself");
   assert.equal(key("loss", run("early", falling(60))), "");
+});
+
+test("between two steps there is no tick", () => {
+  const at = (range, view = {}) => stepTicks({ view: { x: "step", logx: false, ...view }, range }).nticks;
+  assert.deepEqual([at([1, 5]), at([1, 1.5]), at([3.2, 9.9]), at([0, 500])], [4, 1, 6, undefined]);
+  assert.deepEqual([at([1, 5], { x: "tokens" }), at([1, 5], { logx: true })], [undefined, undefined]);
+});
+
+test("a saved picture says which source has which colour and what the signs of the loss mean", () => {
+  const state = { ...many([mixed("m", { docs: falling(10), code: falling(10) })]), options: MIXED };
+  assert.deepEqual(keyOf(state, "sources", "● validation", 80).map(([words]) => words), ["■ docs", "■ code", "● validation"]);
+  assert.equal(new Set(keyOf(state, "sources", "", 80).map(([, colour]) => colour)).size, 2);
+  assert.deepEqual(keyOf(state, "loss", "|  saved", 80), [["|  saved", state.theme.muted]]);
+  assert.deepEqual(keyOf(state, "loss", "", 80), []);
+  assert.deepEqual(keyOf(state, "sources", "● validation", 17).map(([words]) => words), ["■ docs", "■ code"], "it would lie over the next panel's title");
 });
