@@ -110,12 +110,15 @@ def content_check(hashes: Sequence[int | None]) -> int:
 class BlockChecks:
     """What is known of the blocks of one source (its `fingerprint`), kept in files. Thread-safe."""
 
-    def __init__(self, fingerprint: str, cache_dir: Path | None = None, run_file: Path | None = None) -> None:
+    def __init__(
+        self, fingerprint: str, cache_dir: Path | None = None, run_file: Path | None = None, read_as: str = ""
+    ) -> None:
+        """`read_as`: what the documents depend on beside the source, where all runs share what is kept of it."""
         self._seed = int(fingerprint[:8], 16)
         self._lock = threading.Lock()
         self._known: dict[int, int] = {}
         self._cache_dir = cache_dir
-        in_cache = cache_dir / "checks" / f"{fingerprint[:32]}.checks" if cache_dir else None
+        in_cache = cache_dir / "checks" / f"{fingerprint[:32]}{read_as}.checks" if cache_dir else None
         self._kept: dict[Path, set[int]] = {path: set() for path in (run_file, in_cache) if path}
         for path, kept in self._kept.items():
             for block, check in self._load(path):

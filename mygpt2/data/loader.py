@@ -34,12 +34,11 @@ from mygpt2.data.batch import (
 )
 from mygpt2.data.blocks import BlockPool
 from mygpt2.data.cache import TokenCache
-from mygpt2.data.checked import BlockChecks
 from mygpt2.data.mix import MixOrder
 from mygpt2.data.packing import LaneStream
 from mygpt2.data.scan import BlockReader, Stopped
 from mygpt2.data.shape import choose_shapes, owned
-from mygpt2.data.source import Entered, Lane, Source, checks_of
+from mygpt2.data.source import Entered, Lane, Source, block_checks
 from mygpt2.data.sources.faults import Clock
 from mygpt2.data.sources.local.watch import MixtureWatch, SourceWatch
 from mygpt2.data.sources.manifest import EARLIER, Manifest, check_quarantine
@@ -104,9 +103,7 @@ class Loader:
         self._stop, self._reader, self._watch = threading.Event(), reader, watch
         self._pool = BlockPool(data.threads or default_threads())
         changed, readers = watch.blocks() if watch else [], getattr(reader, "readers", (reader,))
-        all_checks = [
-            BlockChecks(part.manifest.fingerprint, cache_dir, checks_of(checks_file, part)) for part in self.parts
-        ]
+        all_checks = [block_checks(part, cache_dir, checks_file, tokenizer) for part in self.parts]
         for checks in all_checks if fork or changed else ():
             checks.forget(files=rank == 0)
         self._sources = [

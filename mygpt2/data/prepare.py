@@ -22,6 +22,7 @@ from mygpt2.config.data import DataConfig
 from mygpt2.data.heldout import no_text
 from mygpt2.data.scan import BlockReader, scan
 from mygpt2.data.sources.faults import Clock, Unreadable
+from mygpt2.data.sources.local.find import PREPARED
 from mygpt2.data.sources.local.formats import TOKENS_HEADER, TOKENS_MAGIC, TOKENS_VERSION
 from mygpt2.data.sources.manifest import Manifest, check_quarantine
 from mygpt2.data.tokenize import BlockTokenizer, TokenBlock, TokenizerLike
@@ -32,7 +33,7 @@ from mygpt2.records import whole
 Progress = Callable[[int, int], None]
 """Called with (blocks done, tokens written)."""
 
-STATE = "prepare.json"
+STATE = PREPARED
 SHARD = "shard-{:05d}.bin"
 
 

@@ -69,6 +69,13 @@ class Source:
         return [block - first for block in blocks if first <= block < first + len(self._part.manifest)]
 
 
+def block_checks(part: Part, cache_dir: Path, run_file: Path | None, tokenizer: TokenizerLike) -> BlockChecks:
+    """What is known of a source's blocks. Pre-tokenized ones are cut into documents by the end-of-text id: what was
+    read with another tokenizer, to look at it say, tells nothing of what this one reads."""
+    cut = f"-{tokenizer.eot_id}" if part.manifest.kind == "tokens" else ""
+    return BlockChecks(part.manifest.fingerprint, cache_dir, checks_of(run_file, part), cut)
+
+
 def checks_of(run_file: Path | None, part: Part) -> Path | None:
     """Where a run keeps the checksums of a source's blocks: of a mixture, each source has a file of its own."""
     return run_file.with_stem(f"{run_file.stem}-{part.name}") if run_file and part.name else run_file

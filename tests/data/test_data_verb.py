@@ -105,6 +105,37 @@ def test_prepared_shards_hold_every_document_and_are_read_by_the_loader(folder, 
     assert texts == [text for file in TEXTS for group in file for text in group]
 
 
+def test_another_tokenizer_than_it_was_prepared_with_is_refused_and_an_unfinished_one_is_told(folder, tmp_path):
+    out, wrong = tmp_path / "out", DataConfig(source=str(tmp_path / "out"), tokenizer="gpt2:512")
+    done = prepared(folder, out, tmp_path / "c")
+    for source in (out, out / done.shards[0].name):
+        with pytest.raises(UserError, match=r"prepared with data.tokenizer=gpt2, and gpt2:512 would read other text"):
+            resolve(str(source), wrong, cache_dir=tmp_path / "c")
+    state = json.loads((out / "prepare.json").read_text())
+    assert not resolve(str(out), DataConfig(), cache_dir=tmp_path / "c").notes
+    (out / done.shards[-1].name).unlink()
+    (out / "prepare.json").write_text(json.dumps({**state, "shards": state["shards"][:-1]}))
+    (note,) = resolve(str(out), DataConfig(), cache_dir=tmp_path / "c").notes
+    assert f"{done.shards[-1].first_block} of 12 blocks are there; the same command goes on" in note
+    for odd in ([], {"identity": 7}, {"identity": {"tokenizer": "gpt2"}, "shards": [7]}):
+        (out / "prepare.json").write_text(json.dumps(odd))
+        assert resolve(str(out), DataConfig(), cache_dir=tmp_path / "c").notes == ()
+
+
+def test_what_was_read_with_another_tokenizer_is_no_change_of_the_file(tmp_path):
+    """Its end-of-text cuts a file of tokens into other documents."""
+
+    class Other(Bytes):
+        eot_id, fingerprint = 97, "0" * 64
+
+    (tmp_path / "a.bin").write_bytes(np.array([*b"banana and more" * 4000, 256] * 3, "<u2").tobytes())
+    for tokenizer in (Other(), Bytes()):
+        data = DataConfig(source=str(tmp_path / "a.bin"), token_cache=False, validation_fraction=0.0)
+        given = {"block_size": 32, "batch_sequences": 2, "seed": 1, "cache_dir": tmp_path / "c"}
+        with Loader(data, tokenizer=tokenizer, **given) as loader:
+            assert loader.poll(20.0).quarantine == []
+
+
 def test_a_killed_preparation_goes_on_and_ends_with_identical_files(folder, tmp_path):
     prepared(folder, tmp_path / "whole", tmp_path / "c")
     script = (

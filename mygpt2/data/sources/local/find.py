@@ -29,7 +29,8 @@ PACKED: tuple[Kind, ...] = ("jsonl", "txt", "tar")  # kinds that may be compress
 LARGEST_STATE = 64 << 20  # bytes; a file takes some 60
 SAVED = "state.json"  # names the files of a dataset that `datasets` saved
 # Beside the built-in text, the shards that `data prepare` writes, and what `datasets` saves.
-OWN = ("made.json", "prepare.json", SAVED, "dataset_info.json", "dataset_dict.json")
+PREPARED = "prepare.json"  # what `data prepare` writes of its shards
+OWN = ("made.json", PREPARED, SAVED, "dataset_info.json", "dataset_dict.json")
 
 _CACHED = re.compile(r"(?:cache-[0-9a-f]{8,}(?:_\d+_of_\d+)?|indices)\.arrow")  # what `datasets` computed from the rest
 _SEPARATED = r"(?:^|[/_. 0-9-])(?:{})(?:set|split|data)?(?:[/_. 0-9-]|$)"

@@ -15,9 +15,12 @@ from mygpt2.config.data import DataConfig
 from mygpt2.data.sources.filters import Filters
 from mygpt2.data.sources.local.cutting import arrow_blocks, byte_blocks, parquet_blocks, tar_blocks, token_blocks
 from mygpt2.data.sources.local.describe import Described, describe
-from mygpt2.data.sources.local.find import find
+from mygpt2.data.sources.local.find import PREPARED, find
 from mygpt2.data.sources.manifest import COLUMNS, Kind, Manifest, make_blocks
-from mygpt2.errors import UserError, listed, shown
+from mygpt2.errors import UserError, listed, shown, word
+from mygpt2.files import read_json
+from mygpt2.records import whole
+from mygpt2.tokenizer import load_tokenizer
 
 READERS = 16
 
@@ -49,6 +52,7 @@ def resolve_local(
             notes += _encoding_notes(described)
         elif kind == "tokens":
             blocks, notes = token_blocks(files)
+            notes += _prepared(source, found.root, data, all_of_it=path.is_dir())
         else:
             notes = _encoding_notes(described)
             if kind == "jsonl":
@@ -62,6 +66,29 @@ def resolve_local(
     table = make_blocks(*np.array(blocks, dtype=np.int64).T)
     notes = [*found.notes, *notes]
     return Manifest(source, kind, None, data.text_column, tuple(files), table, tuple(notes), filters=filters)
+
+
+def _prepared(source: str, folder: Path, data: DataConfig, all_of_it: bool) -> list[str]:
+    """What is told of a folder that `data prepare` did not finish. UserError for another tokenizer than it was made
+    with, whose ids would be read as other text."""
+    found = read_json(folder / PREPARED) or {}
+    identity, shards = found.get("identity"), found.get("shards")
+    if not isinstance(identity, dict):
+        return []
+    made_with = identity.get("tokenizer")
+    if made_with != data.tokenizer and load_tokenizer(data.tokenizer).fingerprint != identity.get(
+        "tokenizer_fingerprint"
+    ):
+        raise UserError(
+            f"data.source={shown(source)} was prepared with data.tokenizer={shown(made_with)}, and "
+            f"{shown(data.tokenizer)} would read other text out of it; give --data.tokenizer {word(made_with)}, or "
+            "prepare the text again"
+        )
+    last = shards[-1] if isinstance(shards, list) and shards else None
+    done, blocks = whole(last.get("next_block")) if isinstance(last, dict) else 0, whole(identity.get("blocks"))
+    if all_of_it and done is not None and blocks and done < blocks:
+        return [f"data prepare was not finished: {done:,} of {blocks:,} blocks are there; the same command goes on"]
+    return []
 
 
 def _encoding_notes(described: list[Described]) -> list[str]:
