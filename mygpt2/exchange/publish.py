@@ -23,12 +23,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import disable_progress_bars
 
 from mygpt2.checkpoint.files import step_name
-from mygpt2.errors import TryAgain, UserError
+from mygpt2.errors import TryAgain, UserError, listed
 from mygpt2.exchange.export import export_folder
 from mygpt2.exchange.load import Loaded
 from mygpt2.files import encode_json
 
 PREFIX, MANIFEST = "hub:", "manifest.json"
+HUBS_OWN = {"README.md", ".gitattributes"}  # what a repository that was just made on its page may have
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TRANSPORT: type[BaseException] = HfHubHTTPError.__bases__[0]  # the HTTP library's, whichever it is
 
@@ -84,8 +85,16 @@ class Hub:
     def _upload(self, folder: Path, loaded: Loaded) -> str:
         names = sorted(path.name for path in folder.iterdir())
         with self._answers():
-            there = set(self._api.list_repo_files(self.repo)) - {".gitattributes"}
-            gone = [CommitOperationDelete(name) for name in sorted(there - set(names))]  # of the checkpoint before
+            there = set(self._api.list_repo_files(self.repo))
+        ours = self._manifest("main").get("files")
+        before = there & (set(ours) | {MANIFEST} if isinstance(ours, dict) else set())  # of the checkpoint before
+        if foreign := sorted((there - before) & set(names) - HUBS_OWN):
+            raise UserError(
+                f"{self.repo} holds files of the same names that are not of this program ({listed(foreign)}), and "
+                "nothing of others is overwritten; choose another repository"
+            )
+        with self._answers():
+            gone = [CommitOperationDelete(name) for name in sorted(before - set(names))]
             add = [CommitOperationAdd(name, folder / name) for name in names]
             return self._api.create_commit(self.repo, [*gone, *add], commit_message=f"{loaded.name}").oid
 

@@ -88,6 +88,24 @@ def test_a_revision_of_other_weights_is_never_replaced(mygpt2: Call, hub: Writte
     assert hub.repos["me/small"]["tags"] == kept
 
 
+def test_what_others_have_put_into_a_repository_is_neither_deleted_nor_overwritten(
+    mygpt2: Call, hub: WrittenHub, two: Any
+) -> None:
+    def holds(**files: bytes) -> None:
+        known = {"private": True, "commits": {"1" * 40: {k.replace("_", "."): v for k, v in files.items()}}, "tags": {}}
+        hub.repos["me/small"] = {**known, "main": "1" * 40}
+
+    holds(README_md=b"# made on the page", LICENSE=b"MIT", notes_txt=b"mine")
+    assert mygpt2("export", "--model", "first", *TO).code == 0
+    for tag in hub.repos["me/small"]["tags"]:
+        files = hub.files("me/small", tag)
+        assert files["LICENSE"] == b"MIT" and files["notes.txt"] == b"mine" and "model.safetensors" in files
+    holds(config_json=b"{}", model_safetensors=b"theirs")
+    ended = mygpt2("export", "--model", "first", *TO)
+    assert ended.code == 2 and "not of this program (config.json, model.safetensors)" in ended.err
+    assert hub.files("me/small", "main") == {"config.json": b"{}", "model.safetensors": b"theirs"}
+
+
 def test_a_model_without_steps_and_a_damaged_checkpoint(mygpt2: Call, hub: WrittenHub, two: Any) -> None:
     run = two[0]
     damaged = run.checkpoints_dir / "step-00000009" / "model.safetensors"
