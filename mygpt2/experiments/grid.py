@@ -303,7 +303,7 @@ def _looks(found: Any, plan: Plan) -> tuple[int, ...]:
         }
         raise UserError(
             f"the first look, at step {looks[0]}, is too early: {why} the warm-up of {schedule.warmup_steps} steps; "
-            f"the earliest is {earliest}; make the run {enough[3]} steps or longer ({enough[2]} with looks = 2), "
+            f"the earliest is {earliest}; make the run {enough[3]} steps or longer ({enough[2]} with 2 looks), "
             "or warm up for less"
         )
     return looks

@@ -179,10 +179,10 @@ def _show(each: RunDir, *, as_json: bool) -> int:
         )
     )
     cells = dict(zip(COLUMNS, cells_of(row), strict=True))
-    print_table([(f"  {label}", text) for label, text in cells.items() if label not in ("run", "state") and text])
+    figures = [(label, text) for label, text in cells.items() if label not in ("run", "state") and text]
     imported = [("imported", f"a log without weights and settings, {row['imported']}")] if row["imported"] else []
     details = [*imported, *_details(each, state, command), *_left_out(left_out), *_unreadable(each)]
-    print_table([(f"  {label}", _line(text)) for label, text in details])
+    print_table([(f"  {label}", _line(text)) for label, text in [*figures, *details]])
     for event in events[-8:]:
         print(f"  {_event_line(event)}")
     return EXIT_OK
@@ -258,11 +258,16 @@ def _event_line(event: dict[str, Any]) -> str:
     moment = event.get("time")
     clock = "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
     hidden = ("schema", "kind", "time", "attempt", "message")
-    rest = [f"{key}={_brief(value)}" for key, value in event.items() if key not in hidden]
+    known = {key: value for key, value in event.items() if value not in (None, [], {})}
+    rest = [f"{key}={_brief(value)}" for key, value in known.items() if key not in hidden]
     return _line(f"{clock}  {event.get('kind', '?')}  {', '.join([*rest, event.get('message') or ''])}".rstrip(", "))
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, dict) and all(isinstance(each, dict) and "loss" in each for each in value.values()):
+        value = {name: each["loss"] for name, each in value.items()}  # of the sources of a mixture, or a yardstick
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_brief(each)}' for name, each in value.items())})"
     text = f"{value:.5g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

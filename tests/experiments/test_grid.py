@@ -127,7 +127,7 @@ def test_a_run_too_short_for_its_looks_is_told_the_least_length_that_is_enough(t
 
     with pytest.raises(UserError) as told:
         read_plan(file(20), tmp_path, "x")
-    three, two = re.search(r"(\d+) steps or longer \((\d+) with looks = 2\)", str(told.value)).groups()
+    three, two = re.search(r"(\d+) steps or longer \((\d+) with 2 looks\)", str(told.value)).groups()
     least = int(three if looks == 3 else two)
     assert read_plan(file(least), tmp_path, "x").steps == least
     with pytest.raises(UserError, match="too early"):

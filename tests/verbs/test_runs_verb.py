@@ -11,6 +11,7 @@ import pytest
 from mygpt2.__main__ import main
 from mygpt2.checkpoint import write
 from mygpt2.run_dir import RunDir, RunWriter
+from mygpt2.verbs import runs as module
 from tests.run_dir.processes import POLITE, record_rank, running
 
 POLITE_HOLDER = """
@@ -86,9 +87,19 @@ def test_show_tells_the_whole_story(runs, capsys):
         "loss=1.25",
     ):
         assert part in text
+    columns = {line.index(word) for line in text.splitlines()
+               for label, word in (("  step ", "10/10"), ("  folder ", str(runs)), ("  exit code", "0"))
+               if line.startswith(label)}  # fmt: skip
+    assert len(columns) == 1, "one table"
     assert runs_verb("show", "done", "--runs", runs, "--json") == 0
     full = json.loads(capsys.readouterr().out)
     assert full["exit"]["code"] == 0 and full["events"][0]["kind"] == "eval" and full["command"]["argv"][0] == "train"
+
+
+def test_an_event_tells_the_losses_by_source_and_nothing_that_is_not_there():
+    sources = {"docs": {"loss": 5.1264, "tokens": 3}, "own": {"loss": 4.26251, "tokens": 2}}
+    event = {"kind": "eval", "step": 30, "yardstick": None, "deleted": [], "by_source": sources, "counts": {"empty": 3}}
+    assert module._event_line(event) == "  eval  step=30, by_source=(docs 5.1264, own 4.2625), counts=(empty 3)"
 
 
 def test_stop_waits_with_progress_and_reports_each_process(runs, capsys):

@@ -129,6 +129,8 @@ def _progress(one: Experiment) -> Markup:
     elif left is None and one.asked.seconds and share is not None:
         left = (1 - share) * one.asked.seconds
     if left is not None:
+        own = one.task.progress.seconds_left if one.task and one.task.progress else None
+        left = max(left, own or 0.0)  # all of it takes no less than the run that is at work
         told.append(f"about {words.seconds(left)} left in all")
     bar = tasklist.bar(share, f"progress of {one.name}")
     words_of = escape(" · ".join(part for part in told if part))

@@ -306,13 +306,13 @@ def test_monitor_asks_about_a_finished_run_and_opens_the_experiment_of_an_arm(pl
     assert f'data-id="name {folder.name}"' in menu(f"{folder.name}.base.2")
 
 
-def at_work_on(place, folder, state, done, rate=0.02, title="x.base.1"):
+def at_work_on(place, folder, state, done, rate=0.02, title="x.base.1", run_left=60.0):
     """The card while a run is at work, its experiment's task in `state`."""
     one = seen_of(place, folder.name)
     first, *rest = one.members
     going = replace(first, run="x.base.1", state="running", step=done, steps=100)
     ended = None if state == "running" else 1.0
-    progress = TaskProgress(title, done, 100, "steps", rate, 60.0, 0.0) if ended is None else None
+    progress = TaskProgress(title, done, 100, "steps", rate, run_left, 0.0) if ended is None else None
     task = Task("20260101-000000-00000000", "experiment", f"experiment {one.name}", state, ("x",), 0.0, ended,
                 progress, (), None, None, "", None)  # fmt: skip
     asked = replace(one.asked, pieces={"x.base.1": 100}, seconds=300.0)
@@ -322,6 +322,7 @@ def at_work_on(place, folder, state, done, rate=0.02, title="x.base.1"):
 def test_the_first_slow_steps_do_not_say_how_long_all_will_take(place, folder):
     assert "about 4 min 57 s left in all" in at_work_on(place, folder, "running", 1)
     assert "about 1 h 15 min left in all" in at_work_on(place, folder, "running", 10)
+    assert "10 min left · about 10 min left in all" in at_work_on(place, folder, "running", 1, run_left=600.0)
 
 
 def test_what_follows_the_last_run_is_not_told_as_a_start_or_as_time_left(place, folder):
