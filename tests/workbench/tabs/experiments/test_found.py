@@ -322,7 +322,7 @@ def at_work_on(place, folder, state, done, rate=0.02, title="x.base.1", run_left
 def test_the_first_slow_steps_do_not_say_how_long_all_will_take(place, folder):
     assert "about 4 min 57 s left in all" in at_work_on(place, folder, "running", 1)
     assert "about 1 h 15 min left in all" in at_work_on(place, folder, "running", 10)
-    assert "10 min left · about 10 min left in all" in at_work_on(place, folder, "running", 1, run_left=600.0)
+    assert "10 min 0 s left · about 10 min 0 s left in all" in at_work_on(place, folder, "running", 1, run_left=600.0)
 
 
 def test_what_follows_the_last_run_is_not_told_as_a_start_or_as_time_left(place, folder):
