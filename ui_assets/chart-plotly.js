@@ -19,6 +19,11 @@ export async function firstDrawing(Plotly, plot, data, layout) {
   anchorClips(plot);
 }
 
+// Whatever waits for the page's thread has its turn, and if `seen` what was drawn is first seen.
+export function turn(seen) {
+  return new Promise((next) => { if (seen) requestAnimationFrame(() => setTimeout(next, 0)); else setTimeout(next, 0); });
+}
+
 // Beside a <base>, Plotly writes the page's whole address into its clip paths; they would be lost when the address changes.
 function anchorClips(plot) {
   plot._context._baseUrl = "";

@@ -8,10 +8,16 @@ const NUMBER = { f4: Float32Array, f8: Float64Array };
 
 // Little-endian numbers from base64.
 export function decode(text, kind = "f4") {
+  return new NUMBER[kind](bytesOf(text).buffer);
+}
+
+// By the browser itself where it can: a tenth of the time.
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   const letters = atob(text);
   const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
-  return new NUMBER[kind](bytes.buffer);
+  return bytes;
 }
 
 // [[first, count, difference], ...] or base64 of float64, as rows.progression writes them.
@@ -185,9 +191,9 @@ export class Series {
       column.set(values.subarray(0, Math.min(other.n, this.n)));
       this.columns[name] = column;
       this.old.forEach((piece, i) => { if (other.old[i]) piece.columns[name] = other.old[i].columns[name]; });
+      for (const key of this.made.keys()) if (key.startsWith(`smooth ${name} `)) this.made.delete(key);
     }
-    this.made.clear();
-    this.version++;
+    this.version++; // of all that is made but what is smoothed, which is of one column and stays
   }
 
   // x of every point: steps, tokens, training seconds (steps and waiting, pauses left out) or FLOPs.

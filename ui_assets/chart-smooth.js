@@ -40,6 +40,7 @@ export class Smoother {
 
   // values and steps (ascending) hold at least n points, and the first `this.n` are those of the last call. NaN is a gap.
   extend(values, steps, n) {
+    if (n === this.n) return this.out.subarray(0, n); // again, the open end would come out otherwise rounded, and be drawn anew
     if (this.out.length < n) {
       this.once = grown(this.once, values.length);
       this.out = grown(this.out, values.length);

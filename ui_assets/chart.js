@@ -14,7 +14,7 @@ const { Yardstick } = await import(`./chart-yardstick.js${version}`);
 const { Spikes } = await import(`./chart-spikes.js${version}`);
 const { Bands } = await import(`./chart-bands.js${version}`);
 const { save } = await import(`./chart-export.js${version}`);
-const { firstDrawing, loadPlotly } = await import(`./chart-plotly.js${version}`);
+const { firstDrawing, loadPlotly, turn } = await import(`./chart-plotly.js${version}`);
 
 const DEFAULTS = { runs: [], x: "step", logx: false, logy: false, smooth: "auto", unit: "auto", minus: "", panels: [], range: null, follow: false, band: true, shade: null };
 const IN_ADDRESS = ["x", "logx", "logy", "smooth", "unit", "minus", "panels", "range", "follow", "band"];
@@ -272,6 +272,7 @@ class Chart {
     const Plotly = this.view.runs.length ? await this.library() : window.Plotly;
     if (!this.root.offsetParent) return;
     const { asked } = this;
+    let first = true;
     for (const panel of this.panels.values()) {
       if (this.asked !== asked) return; // another view is wanted: from the first panel on, and not after the last
       const { host, sources } = this.options.panels[panel.id];
@@ -291,7 +292,8 @@ class Chart {
       else await this.first(Plotly, panel, data, layout);
       panel.drawn = seen;
       panel.element.setAttribute("aria-label", spoken(this, panel.id, curves(this, panel.id)));
-      await new Promise((next) => setTimeout(next, 0)); // the page stays responsive between panels
+      await turn(first); // the page stays responsive between panels
+      first = false;
     }
     this.draws++;
     this.root.dataset.draws = this.draws;

@@ -158,3 +158,30 @@ def test_the_smoothing_follows_the_zoom_and_the_cursor_reads_both_curves(app, sh
 def test_plotly_makes_no_kind_of_trace_ready_but_the_one_that_is_drawn(app, show):
     short_run(app, "kinds")
     assert show("runs=kinds").evaluate("Object.keys(Plotly.PlotSchema.get().traces)") == ["scatter"]
+
+
+def test_what_is_drawn_first_is_seen_before_the_next_panel_is_begun(app, show):
+    short_run(app, "seen")
+    page = show("runs=seen")
+    page.wait_for_function(f"""() => {{
+      const chart = {CHART};
+      if (chart.drawing || chart.stale || chart.feed.fetching) return false;
+      const [react, frame] = [Plotly.react, window.requestAnimationFrame];
+      Object.assign(window, {{ reacted: [], frames: [], requestAnimationFrame: (act) => frames.push(act) }});
+      Plotly.react = (plot, ...more) => {{ reacted.push(plot.closest("figure")); return react(plot, ...more); }};
+      window.again = () => {{ Object.assign(window, {{ requestAnimationFrame: frame }}); Plotly.react = react;
+        for (const act of frames) act(); }};
+      chart.zoom(0.5);
+      return true;
+    }}""")
+    page.evaluate("""async () => {
+      for (const act of frames.splice(0)) act();
+      for (let turn = 0; turn < 20; turn++) await new Promise((next) => setTimeout(next, 0));
+    }""")
+    assert page.evaluate(f"[reacted.length, reacted[0] === {CHART}.panels.get('loss').element]") == [1, True]
+    page.evaluate("again()")
+    settled(page)
+    ranges = (
+        f"[...{CHART}.panels.values()].filter((panel) => panel.drawn).map((panel) => panel.layout.xaxis.range + '')"
+    )
+    assert page.evaluate(f"[{ranges}.length > 1, new Set({ranges}).size]") == [True, 1]
