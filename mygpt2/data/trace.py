@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from mygpt2.data.batch import Batch
 from mygpt2.data.sources.manifest import ROWS, Manifest
 from mygpt2.data.sources.mixture import manifest_from
+from mygpt2.errors import first_line
 from mygpt2.files import read_json, replace_file
 from mygpt2.inside import names_inside, open_inside, read_inside
 from mygpt2.records import whole
@@ -199,7 +200,10 @@ def _read(files: Sequence[TraceFile], run_dir: Path, first: int, last: int | Non
         if max(first, file.first) <= stop:
             limits = [("step", ">=", first), ("step", "<=", stop)]
             with open_inside(file.path, run_dir) as content:
-                tables.append(pq.read_table(content, filters=limits, partitioning=None))
+                try:
+                    tables.append(pq.read_table(content, filters=limits, partitioning=None))
+                except (pa.ArrowException, OSError) as error:
+                    raise ValueError(f"{file.path.name} is damaged: {first_line(error)}") from error
     return pa.concat_tables(tables, promote_options="default").sort_by([("step", "ascending"), ("slot", "ascending")])
 
 
@@ -254,9 +258,9 @@ def read_manifests(run_dir: Path) -> dict[int, Manifest]:
 
 
 def _manifest_json(run_dir: Path, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        read_inside(Path(run_dir) / "trace" / name, Path(run_dir), most=MANIFEST_BYTES)
-    )
+    content = json.loads(read_inside(Path(run_dir) / "trace" / name, Path(run_dir), most=MANIFEST_BYTES))
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} holds no manifest")
     return content
 
 

@@ -99,11 +99,16 @@ def losses(
     """
     _check(by, first, last, top, width)
     begin, end = _range(run, first, last)
+    tokens = load_config(None, run.config_file).model.block_size
     try:
         manifests = read_manifests(run.path)
-        tokens = load_config(None, run.config_file).model.block_size
-    except BROKEN as error:
-        raise UserError(f"the trace of run {run.name!r} has no readable manifest ({error})") from None
+    except BROKEN:
+        manifests = {}
+    if not manifests:
+        raise UserError(
+            f"the trace of run {run.name!r} has no manifest that can be read, which says where its documents are; "
+            "restore trace/manifest.json from a copy of the run"
+        )
     by_column = by != "source"
     of: Grouping = ByColumn(manifests, by, width, cache_folder(), run.name) if by_column else BySource(manifests)
     try:
@@ -158,7 +163,7 @@ class _Sums:
     def __init__(self) -> None:
         self.table = np.zeros((FIELDS, 0))
         self.documents = _Clusters()
-        self.rows = self.no_number = self.in_equal_parts = 0
+        self.steps = self.rows = self.no_number = self.in_equal_parts = 0
         self.reached = -1  # the last step
         self.all = np.zeros(6)  # weights and losses: of all rows, of either half
 
@@ -267,13 +272,17 @@ def _sums(
             known, place = np.unique(rows.step, return_inverse=True)
             mean = np.bincount(place, rows.loss) / np.bincount(place) if len(known) else np.zeros(0)
             sums.add(rows, entries, group, rows.loss - mean[place], rows.step > middle)
+            sums.steps += len(np.unique(table["step"].to_numpy()))
             sums.rows += len(rows.loss)
             sums.no_number += int((~finite).sum())
             sums.in_equal_parts += entries.in_equal_parts
             sums.reached = last
             told(1.0)
     except BROKEN as error:
-        raise UserError(f"the trace of run {run.name!r} cannot be read ({error})") from None
+        raise UserError(
+            f"the trace of run {run.name!r} cannot be read ({error}); restore the file from a copy, or delete it: its "
+            "steps are left out then, and counted"
+        ) from None
     return sums
 
 
@@ -292,6 +301,8 @@ def _told(run: str, by: str, begin: int, end: int, of: Grouping, sums: _Sums, to
         protocol = EQUAL
         if sums.in_equal_parts < sums.rows:
             notes.append(f"{sums.in_equal_parts:,} of {sums.rows:,} rows count in equal parts, the others exactly")
+    if (gone := (steps := sums.reached - begin + 1) - sums.steps) > 0:
+        notes.append(f"{gone:,} of {steps:,} steps are left out, as the trace does not hold them")
     if sums.no_number:
         notes.append(f"{sums.no_number:,} rows are left out, as their loss is no number")
     return Losses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,31 @@ def test_rows_without_a_number_and_files_that_are_gone_are_counted(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read any more .*--by source, which needs the trace alone"):
         losses(run, "language")
     assert len(losses(run, "source").groups) == 3
+
+
+def test_steps_that_the_trace_lost_are_counted_and_a_damaged_file_of_it_is_named(tmp_path):
+    run = traced(tmp_path, lambda *_: 4.0)
+    file = sorted(run.trace_dir.glob("*.parquet"))[1]
+    assert not losses(run, "source").notes
+    content = file.read_bytes()
+    for damaged in (b"", content[:-30], content[:4] + b"x" * 80 + content[84:]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{file.name} is damaged: .*; restore the file from a copy, or delete it"):
+            losses(run, "source")
+    file.unlink()
+    found = losses(run, "source")
+    assert found.rows == 25 * 8 and found.notes == ("15 of 40 steps are left out, as the trace does not hold them",)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]", '"x"', '{"kind": "mixture", "parts": [[1]]}'])
+@pytest.mark.parametrize("by", ["source", "language"])
+def test_a_trace_without_a_manifest_that_can_be_read_is_a_sentence(made, tmp_path, by, content):
+    run = RunDir(Path(shutil.copytree(made.path, tmp_path / "r")))
+    (run.trace_dir / "manifest.json").unlink()
+    if content is not None:
+        (run.trace_dir / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"no manifest that can be read, .*; restore trace/manifest.json from a copy"):
+        losses(run, by)
 
 
 def test_rows_from_before_a_fork_are_of_the_sources_of_then(tmp_path):
