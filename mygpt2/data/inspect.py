@@ -45,15 +45,21 @@ def describe(
     yield "blocks", f"{len(manifest):,} {WORDS[manifest.kind][1]}"
     met, documents, tokens, text_bytes, blocks, left_out = _sampled(manifest, reader, tokenizer, config)
     total = manifest.documents
-    yield "documents", f"{total:,}" if total is not None else f"about {met * len(manifest) // max(blocks, 1):,}"
+    by = "" if blocks == len(manifest) else f", by {blocks} of its {len(manifest):,} {WORDS[manifest.kind][1]}"
+    guess = met * len(manifest) // max(blocks, 1)
+    yield "documents", f"{total:,}" if total is not None else f"about {_three(guess)}{by}"
     if documents and tokens:
-        total = total if total is not None else met * len(manifest) // blocks
-        each = tokens / documents
-        yield "tokens", f"about {round(total * tokens / met):,} of {config.data.tokenizer} ({each:.0f} per document)"
+        about, each = _three((guess if total is None else total) * tokens / met), tokens / documents
+        yield "tokens", f"about {about} of {config.data.tokenizer} ({each:.0f} per document{by})"
         yield "bytes", f"{text_bytes / tokens:.2f} of text per token"
     if left_out:
         yield "left out", f"of the parts sampled: {', '.join(f'{n:,} {why}' for why, n in sorted(left_out.items()))}"
     yield from (("note", note) for note in manifest.notes)
+
+
+def _three(count: float) -> str:
+    """A count that is estimated, to three digits: a few blocks tell no more."""
+    return f"{round(float(f'{count:.3g}')):,}"
 
 
 def estimated_tokens(

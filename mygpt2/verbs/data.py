@@ -116,13 +116,14 @@ def _inspect(args: argparse.Namespace, config: RunConfig) -> int:
 
     if args.documents < 1:
         raise UserError(f"--documents {args.documents} shows nothing; give 1 or more")
+    wide = max((len(source.name) + len(": fingerprint") for source in config.data.mix), default=12)
     with _opened(config) as (manifest, reader, tokenizer, caches):
         for label, value in describe(manifest, reader, tokenizer, config):
-            print(f"{label:<12} {value}", flush=True)
-        print(f"{'lanes':<12} {shape(manifest, config)}", flush=True)
+            print(f"{label:<{wide}} {value}", flush=True)
+        print(f"{'lanes':<{wide}} {shape(manifest, config)}", flush=True)
         if args.run is not None:
             for number, line in enumerate(_coverage(args, manifest)):
-                print(f"{'' if number else 'read so far':<12} {line}", flush=True)
+                print(f"{'' if number else 'read so far':<{wide}} {line}", flush=True)
         print("\nfirst documents in training order", flush=True)
         ids = []
         for line, document in first_documents(manifest, reader, tokenizer, config, caches, args.documents):

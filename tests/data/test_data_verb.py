@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -348,6 +349,26 @@ def test_inspect_tells_how_much_of_its_source_a_run_has_read(folder, tmp_path, c
         "documents); 12 are open, as each lane mixes several at a time; each lane has gone 0.00 to 0.00 times through "
         "its share of the blocks; 0 left out as unreadable (at step-00000002)\n"
     ) in out
+
+
+def test_inspect_says_by_how_many_blocks_it_estimates_and_sets_sources_under_one_another(tmp_path, capsys):
+    for name, count in (("a", 4000), ("longer-name", 3)):
+        (tmp_path / name).mkdir()
+        lines = (json.dumps({"text": f"text number {i} " * 40}) for i in range(count))
+        (tmp_path / name / "x.jsonl").write_text("\n".join(lines) + "\n")
+    many, few = tmp_path / "a", tmp_path / "longer-name"
+    code, out, _ = run(capsys, "inspect", many, "--data.tokenizer", "gpt2:512", "--documents", 1)
+    blocks = re.search(r"blocks       (\d+) byte ranges", out)[1]
+    assert code == 0 and int(blocks) > 3
+    assert re.search(rf"documents    about [\d,]+, by 3 of its {blocks} byte ranges\n", out)
+    assert re.search(
+        rf"tokens       about [1-9][\d,]*0,000 of gpt2:512 \(\d+ per document, by 3 of its {blocks} byte", out
+    )
+    mix = f'[{{name = "a", source = "{many}", weight = 1}}, {{name = "longer-name", source = "{few}", weight = 1}}]'
+    code, out, _ = run(capsys, "inspect", "--data.mix", mix, "--data.tokenizer", "gpt2:512", "--documents", 1)
+    told = [line for line in out.partition("\nfirst")[0].splitlines() if line]
+    assert code == 0 and {line[24] for line in told} == {" "} and all(line[25] != " " for line in told)
+    assert re.search(r"longer-name: documents +about 3\n", out), "all of it was read"
 
 
 def test_inspect_tells_what_it_leaves_out(tmp_path, capsys):
