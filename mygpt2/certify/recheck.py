@@ -28,7 +28,7 @@ from mygpt2.config import RunConfig, load_config, to_toml
 from mygpt2.config.earlier import renewed
 from mygpt2.data.sources.local.watch import watch_over
 from mygpt2.data.sources.resolve import opened
-from mygpt2.errors import UserError
+from mygpt2.errors import TryAgain, UserError
 from mygpt2.experiments.running import call
 from mygpt2.format import file_size
 from mygpt2.progress import Progress, silent
@@ -37,6 +37,7 @@ from mygpt2.run_dir.command import versions
 from mygpt2.run_dir.control import ControlFiles
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
+from mygpt2.tokenizer import load_tokenizer
 from mygpt2.train.branching import HARMLESS, LEARNING, draft, make
 
 TOLERANCE = 0.01  # nats: two machines that round otherwise were 0.002 apart after 40 steps of `tiny` in bfloat16
@@ -68,17 +69,38 @@ class Found:
     as_trained: bool = True
 
 
-def segments(run: RunDir, certificate: Mapping[str, Any]) -> tuple[list[Segment], list[Segment]]:
-    """(those that can be trained again, those within which settings or data were changed on purpose), in their order.
+def segments(run: RunDir, certificate: Mapping[str, Any]) -> tuple[list[Segment], dict[Segment, str]]:
+    """(those that can be trained again, those that cannot, each with the reason), in their order.
 
-    Of the latter nobody kept at which step the change came.
+    Of settings or data that were changed on purpose nobody kept at which step the change came.
     """
     kept = sorted(int(step) for step in certificate["checkpoints"])
-    found: tuple[list[Segment], list[Segment]] = ([], [])
+    found, left_out, now = list[Segment](), dict[Segment, str](), dict[str, str | None]()
     for begin, end in zip([0, *kept], kept, strict=False):
-        other = _rules(run, begin) != _rules(run, end) if begin else _changed_before(run, end)
-        found[other].append(Segment(begin, end))
-    return found
+        segment, state = Segment(begin, end), read_state(run.checkpoints_dir / step_name(end))
+        config = load_config(base=renewed(state["config"]))
+        if _rules(run, begin) != _rules(run, end) if begin else _changed_before(run, end):
+            left_out[segment] = "settings or data were changed within them"
+            continue
+        key = config.data.model_dump_json()
+        if key not in now:
+            now[key] = _data_now(config)
+        if now[key] == state["data"]["fingerprint"].get("data"):
+            found.append(segment)
+        else:
+            left_out[segment] = "the data that they were trained on are gone or others now"
+    return found, left_out
+
+
+def _data_now(config: RunConfig) -> str | None:
+    """What the text that settings name is now; None where it cannot be opened. A fork may have left other text."""
+    try:
+        with opened(config.data, load_tokenizer(config.data.tokenizer).eot_id) as (manifest, *_):
+            return manifest.fingerprint
+    except TryAgain:
+        raise
+    except UserError:
+        return None
 
 
 def _changed_before(run: RunDir, step: int) -> bool:

@@ -74,9 +74,9 @@ def _recheck(run: RunDir, known: dict[str, Any], args: argparse.Namespace) -> in
     other = recheck.same_machine(known)
     if other:
         print(f"another kind of machine ({'; '.join(other)}): losses may differ by {args.tolerance:g} nats", flush=True)
-    some, changed = recheck.segments(run, known)
-    for segment in changed:
-        print(f"{segment}: left out, as settings or data were changed within them", flush=True)
+    some, left_out = recheck.segments(run, known)
+    for segment, reason in left_out.items():
+        print(f"{segment}: left out, as {reason}", flush=True)
     results = []
     needed = 3 * max(size_bytes(path) for path in run.checkpoints_dir.glob("step-*"))
     try:

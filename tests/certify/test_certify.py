@@ -48,7 +48,7 @@ def test_the_whole_way_from_a_certificate_to_parts_trained_again(mygpt2, run: Ru
     assert made.code == 0 and "the checkpoints of steps 8, 12 of run" in made.out, made.err
     known = certificate.read(run.path / certificate.NAME)
     assert certificate.differences(run, known) == []
-    assert recheck.segments(run, known) == ([Segment(0, 8), Segment(8, 12)], [])
+    assert recheck.segments(run, known) == ([Segment(0, 8), Segment(8, 12)], {})
     before = sorted(path.name for path in run.path.iterdir())
     again = mygpt2("certify", "run", *runs, "--recheck", "5")
     assert again.code == 0, again.err
@@ -169,6 +169,26 @@ def test_one_bit_of_a_mixture_is_named_with_its_source(run: RunDir, tmp_path: Pa
     assert certificate.differences(run, known) == [f"{name} is not what was certified" for name in sorted(names)]
 
 
+def test_parts_from_before_a_fork_to_other_text_are_left_out_and_not_accused(
+    run: RunDir, source: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    """Their text was changed later, on purpose, or is gone."""
+    known = certificate.make(run)
+    shutil.copytree(source, tmp_path / "text")
+    for step in (8, 12):
+        path = run.checkpoints_dir / f"step-{step:08d}" / "state.json"
+        state = json.loads(path.read_text())
+        state["config"]["data"]["source"] = str(tmp_path / "text")
+        path.write_text(json.dumps(state))
+    assert recheck.segments(run, known)[0] == [Segment(0, 8), Segment(8, 12)]
+    gone = dict.fromkeys((Segment(0, 8), Segment(8, 12)), "the data that they were trained on are gone or others now")
+    with (tmp_path / "text" / "more.parquet").open("wb") as file:
+        file.write((source / "001.parquet").read_bytes())
+    assert recheck.segments(run, known) == ([], gone)
+    shutil.rmtree(tmp_path / "text")
+    assert recheck.segments(run, known) == ([], gone)
+
+
 def test_settings_that_were_changed_on_purpose_leave_their_part_out(calm: Path, tmp_path: Path) -> None:  # noqa: F811
     run = RunDir(Path(shutil.copytree(calm, tmp_path / "run")))
     known = certificate.make(run)
@@ -176,7 +196,10 @@ def test_settings_that_were_changed_on_purpose_leave_their_part_out(calm: Path, 
     state = json.loads(path.read_text())
     state["config"]["optimizer"]["lr"] = 0.5
     path.write_text(json.dumps(state))
-    assert recheck.segments(run, known) == ([Segment(0, 8)], [Segment(8, 12)])
+    assert recheck.segments(run, known) == (
+        [Segment(0, 8)],
+        {Segment(8, 12): "settings or data were changed within them"},
+    )
     for changes, first in (({"train.micro_batch": [4, 2]}, 0), ({"data.mix": [[], [1]]}, 1)):
         with run.events_file.open("a") as events:
             events.write(json.dumps({"kind": "resume", "attempt": 2, "step": 3, "changes": changes}) + "\n")
