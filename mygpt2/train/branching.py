@@ -25,6 +25,7 @@ from mygpt2.config import RunConfig, load_config, to_toml, without_fork
 from mygpt2.config.earlier import renewed
 from mygpt2.config.fields import settings, toml_value
 from mygpt2.config.load import LATER
+from mygpt2.config.mix import MixSource, mix_words
 from mygpt2.config.section import Section
 from mygpt2.errors import UserError
 from mygpt2.files import cannot_write, replace_file, replace_json
@@ -299,7 +300,21 @@ def notes(origin: Origin) -> Iterator[str]:
 
 def lines(origin: Origin) -> list[str]:
     """The changes in words."""
-    return [f"{name} was {shown(old)} and is {shown(new)}" for name, (old, new) in origin.changes.items()]
+    found = []
+    for name, pair in origin.changes.items():
+        old, new = (_mixed(value) if name == "data.mix" else shown(value) for value in pair)
+        if old == new:  # of a mixture something else than its shares
+            old, new = map(shown, pair)
+        found.append(f"{name} was {old} and is {new}")
+    return found
+
+
+def _mixed(tables: Any) -> str:
+    """A mixture by its names and shares; one source is none."""
+    try:
+        return mix_words([MixSource.model_validate(table) for table in tables]) if tables else "one source"
+    except (TypeError, ValueError):  # of a file that somebody wrote
+        return shown(tables)
 
 
 def shown(value: Any) -> str:

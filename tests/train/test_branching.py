@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,9 @@ from mygpt2.config import load_config
 from mygpt2.data.trace import read_trace
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunDir, moves, read_events, state_of
-from mygpt2.run_dir.family import origin_of, parent_of
+from mygpt2.run_dir.family import Origin, origin_of, parent_of
 from mygpt2.train import attempt, branching
-from mygpt2.train.branching import changed, draft, make, place_of, reordering
+from mygpt2.train.branching import changed, draft, lines, make, place_of, reordering
 from tests.life import harness
 from tests.train.test_attempt import at_step, cache, calm, source, train  # noqa: F401 (fixtures)
 
@@ -87,6 +88,14 @@ def test_a_setting_that_came_after_the_parents_version_is_a_change_of_its_defaul
     found = dict(changed(before, mixed))
     assert list(found) == ["data.mix"] and found["data.mix"][0] == [] and reordering(found) == ["data.mix"]
     assert dict(changed(before, load_config("tiny"))) == {} == dict(changed({}, mixed))
+    told = Origin("a", 1, found, "", "", None)
+    assert lines(told) == ["data.mix was one source and is a 100 %"]
+    (table,) = found["data.mix"][1]
+    (said,) = lines(replace(told, changes={"data.mix": ([table], [{**table, "max_epochs": 4.0}])}))
+    assert "max_epochs = 4" in said and "weight = 2" in said
+    assert lines(replace(told, changes={"data.mix": ([], [{"name": 1}])})) == [
+        "data.mix was one source and is [{name = 1}]"
+    ]
 
 
 def test_a_branch_that_is_killed_goes_on_to_the_same_end(parent, go_on, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 from mygpt2.checkpoint import step_of
 from mygpt2.checkpoint.store import newest, size_bytes
 from mygpt2.failures import NONFINITE
+from mygpt2.format import file_size
 from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
@@ -245,8 +246,8 @@ class Watch:
             return
         limit = max(LOW_DISK_BYTES, 2 * checkpoint)
         if free < limit and not self._low:
-            room = f"{free / 1e9:.1f} GB are free in {self._runs}"
-            text = f"{room}; below {limit / 1e9:.1f} GB checkpoints may not be saved"
+            room = f"{file_size(free)} are free in {self._runs}"
+            text = f"{room}; below {file_size(limit)} checkpoints may not be saved"
             self._alerts.add(new_alert("error", "disk", "", text, at=f"{self._clock():.0f}", when=self._clock()))
         self._low = free < (1.5 * limit if self._low else limit)
 

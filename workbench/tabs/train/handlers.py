@@ -249,7 +249,7 @@ def reset(context: Context, parts: Parts, name: str, data: Data) -> Updates:
         if name not in texts:
             raise UserError(f"{name!r} is not a setting")
         texts = {name: texts[name]}
-    own: Updates = {parts.fields.inputs[BRANCH]: ""} if name == "*" else {}  # a branch has its parent's settings
+    own: Updates = {parts.fields.inputs[BRANCH]: "", parts.message: ""} if name == "*" else {}  # no branch any more
     return {**parts.fields.values(texts), **own, parts.filled: secrets.token_hex(4)}
 
 

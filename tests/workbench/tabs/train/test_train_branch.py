@@ -77,8 +77,9 @@ def test_all_settings_as_in_the_preset_are_no_branch_any_more(form: Form) -> Non
     asked(form, branch="old@4")
     form.apply(handlers.reset(form.context, form.parts, "optimizer.lr", form.data))
     assert form[BRANCH] == "old@4"
-    form.apply(handlers.reset(form.context, form.parts, "*", form.data))
-    assert form[BRANCH] == ""
+    updates = handlers.reset(form.context, form.parts, "*", form.data)
+    form.apply(updates)
+    assert (form[BRANCH], updates[form.parts.message]) == ("", ""), "nor does the page speak of one"
 
 
 def test_start_makes_the_branch_and_queues_it_and_the_form_is_a_run_of_its_own_again(form: Form) -> None:
