@@ -52,6 +52,11 @@ def mix_problem(sources: Sequence[MixSource], order: str) -> str | None:
     names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         return f"data.mix names {', '.join(twice)} more than once; give every source a name of its own"
+    if alike := [name for name in names if [other.lower() for other in names].count(name.lower()) > 1]:
+        return (
+            f"data.mix names {', '.join(alike)}, which some file systems take for one; let them differ in more than "
+            "capital letters"
+        )
     if len(sources) > MOST_SOURCES:
         return f"data.mix has {len(sources)} sources; allowed: at most {MOST_SOURCES}; put some into one folder"
     least, name = min(zip(shares(sources), names, strict=True))

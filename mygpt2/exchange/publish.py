@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,10 @@ class Hub:
         with self._answers():
             self._api.create_repo(repo, private=not public, exist_ok=True)
             self._tags = {tag.name: tag.target_commit for tag in self._api.list_repo_refs(repo).tags}
+
+    def in_order(self, models: Sequence[str]) -> list[str]:
+        """The models with those first whose revision is there: one that is another's is met before anything is sent."""
+        return sorted(models, key=lambda spec: Path(spec).name not in self._tags)
 
     def publish(self, loaded: Loaded) -> Published:
         """Puts a model there as a revision of its own, unless that is there. UserError where the tag is another's."""

@@ -60,7 +60,7 @@ def _publish(args: argparse.Namespace) -> int:
     if broken:
         print(f"left out, as they are not whole: {', '.join(broken)}", flush=True)
     hub = Hub(repo, args.public)
-    for number, spec in enumerate(models, 1):
+    for number, spec in enumerate(hub.in_order(models), 1):
         loaded = load_model(spec, args.runs)
         print(f"{number} of {len(models)}: {loaded.name}", flush=True)
         found = hub.publish(loaded)

@@ -61,6 +61,7 @@ def test_a_mixture_is_given_on_the_command_line_too() -> None:
         ('[{name="a/b", source="x"}]', "name = 'a/b': expected 1 to 32 letters without accents, digits, dots, - or _"),
         ('[{name="a", source="x", wieght=1}]', "wieght is not a setting of a source; allowed: name, source, weight"),
         ('[{name="a", source="x"}, {name="a", source="y"}]', "names a more than once"),
+        ('[{name="a", source="x"}, {name="A", source="y"}]', "names a, A, which some file systems take for one"),
         ('[{name="a", source="x", min_score=nan}]', "min_score = 'nan': expected a number, or none"),
         ('[{name="a", source="\udcff"}]', "it is not UTF-8 text, which config.toml could not hold; rename it"),
         ('[{name="a", source="x\\u0000"}]', "source 1, source: it holds a NUL character"),

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from mygpt2 import checkpoint
 from mygpt2.checkpoint.format import read_model, read_optimizer, read_state
 from mygpt2.exchange.load import load_model
+from mygpt2.run_dir import RunDir
 from tests.conftest import Ended
 from tests.exchange.folders import same_weights, saved_run
 from tests.exchange.written_hub import TOKEN, WrittenHub
@@ -83,9 +84,11 @@ def test_a_revision_of_other_weights_is_never_replaced(mygpt2: Call, hub: Writte
     assert not hub.repos["me/small"]["private"]
     shutil.rmtree("runs/first")
     saved_run(Path("runs"), bias=False)
+    place = RunDir(Path("runs/first")).checkpoints_dir / "step-00000005"
+    checkpoint.write(place.parent, 3, read_model(place), read_optimizer(place), read_state(place))
     ended = mygpt2("export", "--model", "first", *TO)
     assert ended.code == 2 and "a revision step-00000005 of other weights" in ended.err
-    assert hub.repos["me/small"]["tags"] == kept
+    assert hub.repos["me/small"]["tags"] == kept, "nor is another of its revisions put beside"
 
 
 def test_what_others_have_put_into_a_repository_is_neither_deleted_nor_overwritten(
