@@ -77,7 +77,9 @@ class Context:
         Relative paths are looked for in each data root, then in `runs`. It need not exist. UserError otherwise.
         """
         text = str(text or "").strip()
-        if not text or len(text) > MAX_TEXT or "\0" in text or not is_text(text):
+        if not text:
+            raise UserError(f"no {what} is named; give a path in one of the folders {self._allowed()}")
+        if len(text) > MAX_TEXT or "\0" in text or not is_text(text):
             raise UserError(f"{what}: give a path of 1 to {MAX_TEXT} characters; allowed folders: {self._allowed()}")
         try:
             typed = home_path(text)
@@ -120,6 +122,8 @@ class Context:
         text = str(text or "").strip()
         if text == "pydocs":
             return text
+        if not text:
+            raise UserError("no text is named; give pydocs, a hub dataset or a path inside the roots")
         looks_like_path = text.startswith(("/", "~", ".")) or any(_exists(root / text) for root in self.data_roots)
         named = text.startswith("fineweb-edu") or (not looks_like_path and "/" in text and HUB_NAME.fullmatch(text))
         if named and not _exists(Path(text)):  # the engine takes what exists as a path, before any name of the hub

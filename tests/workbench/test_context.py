@@ -52,6 +52,13 @@ def test_paths_that_lead_out_of_the_roots_are_refused(context: Context, tmp_path
             look_up()
 
 
+def test_an_empty_field_is_told_as_one_and_not_as_a_wrong_path(context: Context) -> None:
+    with pytest.raises(UserError, match=r"^no text is named; give pydocs, a hub dataset or a path"):
+        context.source("  ")
+    with pytest.raises(UserError, match=r"^no log is named; give a path in one of the folders .*data"):
+        context.path("", "log")
+
+
 def test_paths_inside_are_resolved_relative_and_absolute(context: Context, tmp_path: Path) -> None:
     wanted = tmp_path / "data" / "text.txt"
     assert context.path("text.txt", "file") == wanted == context.path(str(wanted), "file")
