@@ -18,7 +18,7 @@ from mygpt2.data.sources.faults import Unreadable
 from mygpt2.data.sources.manifest import WORDS, Manifest
 from mygpt2.data.sources.mixture import MixedReader, Mixture, parts_of
 from mygpt2.data.tokenize import check_ids
-from mygpt2.data.trace import documents_of_step, place_of
+from mygpt2.data.trace import documents_of_step, place_of, trace_files
 from mygpt2.data.validation import ValidationSet, check_disjoint
 from mygpt2.errors import UserError, shown
 from mygpt2.format import file_size
@@ -188,9 +188,12 @@ def step_lines(run_dir: Path, step: int) -> Iterator[str]:
     """Every row of a step of a run: slot, lane, loss, and the documents it was made of. UserError without a trace."""
     rows = documents_of_step(run_dir, step)
     if not rows:
-        raise UserError(
-            f"--step {step}: the trace of {run_dir} does not hold this step; give one trained with log.trace=true"
-        )
+        there = trace_files(run_dir)
+        if not there:
+            raise UserError(f"--step {step}: {run_dir} has no trace; give a run that was trained with log.trace=true")
+        first, last = min(file.first for file in there), max(file.last for file in there)
+        held = f"others between {first} and {last}" if first <= step <= last else f"the steps {first} to {last}"
+        raise UserError(f"--step {step}: the trace of {run_dir} has {held}; give one of them")
     documents = {place for row in rows for place in row.documents}
     yield f"step {step}: {len(rows)} rows, {len(documents)} documents, mean loss {np.mean([r.loss for r in rows]):.4f}"
     for row in rows:

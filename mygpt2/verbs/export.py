@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     to.add_argument("--to-gguf", metavar="FILE", type=Path, help="file to make, for llama.cpp; an Ollama Modelfile too")
     parser.add_argument(
-        "--dtype", metavar="TYPE", choices=("float32", "float16", "bfloat16"), help="of a GGUF's matrices (float32)"
+        "--dtype",
+        metavar="TYPE",
+        choices=("float32", "float16", "bfloat16"),
+        help="of a GGUF's matrices: float32, float16 or bfloat16 (float32)",
     )
     parser.add_argument("--public", action="store_true", help="whoever wants may see it on the hub (private)")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (./runs)")

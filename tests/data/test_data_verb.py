@@ -79,7 +79,10 @@ def test_inspect_shows_the_documents_of_a_step(tmp_path, capsys, folder):
     code, out, _ = run(capsys, "inspect", "--run", "a", "--runs", tmp_path / "runs", "--step", 1)
     assert code == 0 and out.startswith("step 1: 4 rows") and "loss 3.5000" in out and ".parquet row group" in out
     code, _, err = run(capsys, "inspect", "--run", "a", "--runs", tmp_path / "runs", "--step", 9)
-    assert code == 2 and "does not hold this step" in err
+    assert code == 2 and "has the steps 0 to 2; give one of them" in err
+    (tmp_path / "runs" / "b" / "attempts").mkdir(parents=True)
+    code, _, err = run(capsys, "inspect", "--run", "b", "--runs", tmp_path / "runs", "--step", 1)
+    assert code == 2 and "has no trace; give a run that was trained with log.trace=true" in err
 
 
 def prepared(folder, out, cache, **settings):
