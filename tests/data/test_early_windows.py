@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from mygpt2.config.mix import MixSource
 from mygpt2.data.lane import Windows
 from mygpt2.data.loader import Loader
 from mygpt2.data.sources.faults import Unreadable
+from mygpt2.data.sources.mixture import MixedReader, Mixture, Part
 from mygpt2.errors import TryAgain, UserError
 from tests.data.corpus import Memory, Ranks, Virtual, config, memory, texts
 from tests.data.test_mix import going, three
@@ -75,6 +77,37 @@ def test_nor_does_it_in_a_mixture_that_is_stopped_and_goes_on(tmp_path, monkeypa
         with going(data, tmp_path, state=state) as run:
             for now, then in zip(told(run, 60), after, strict=True):
                 assert now[:5] == then[:5]  # documents left out are counted by attempt
+
+
+def uneven() -> dict[str, Any]:
+    """Three sources as a loader takes them: of one long document, of many tiny ones, and one with empty and unreadable
+    blocks in between."""
+    few = Memory([["<long>" + "x" * 9000]] * 3 + [[""]] * 3, block_bytes=1024)
+    tiny = Memory([["y" * (1 + i % 3)] for i in range(60)], block_bytes=1024)
+    sources = [few, tiny, damaged()]
+    parts = [
+        Part(name, share, each.manifest) for name, share, each in zip("abc", (0.1, 0.3, 0.6), sources, strict=True)
+    ]
+    mixture = Mixture.of("uneven", parts)
+    return {"manifest": mixture, "reader": MixedReader(mixture, sources)}
+
+
+def test_every_step_of_uneven_sources_is_gone_on_from_as_if_it_had_not_been_stopped(tmp_path, monkeypatch) -> None:
+    data = config(
+        source="pydocs", mix=[MixSource(name=name, source=name) for name in "abc"], lanes=2, max_quarantine=0.9
+    )
+    whole, states = [], []
+    monkeypatch.setattr(Windows, "at_hand", EARLY["never"])
+    with Ranks(data, tmp_path, **uneven()) as run:
+        for _ in range(60):
+            whole += told(run, 1)
+            states.append(run.state)
+    assert len({tuple(step[4]) for step in whole}) > 2, "blocks are met one by one"
+    for k, at_hand in zip(range(1, 57), 19 * list(EARLY.values()), strict=False):
+        monkeypatch.setattr(Windows, "at_hand", at_hand)
+        with Ranks(data, tmp_path, state=states[k - 1], **uneven()) as run:
+            for now, then in zip(told(run, 3), whole[k : k + 3], strict=True):
+                assert now[:5] == then[:5], f"after step {k}"
 
 
 def test_windows_that_are_at_hand_make_longer_cuts(tmp_path, monkeypatch) -> None:
