@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import pytest
 
 from mygpt2.config import load_config
 from mygpt2.run_dir import RunDir, state_of
@@ -16,10 +19,9 @@ from tests.workbench.accessible import violations
 from tests.workbench.conftest import Start
 from tests.workbench.test_life_browser import processes_of, wait_for
 
-STEPS = 120
-SMALL = (f"train.steps={STEPS} train.batch_tokens=2048 train.micro_batch=16 model.n_layer=1 model.n_head=2 "
-         "model.n_embd=32 model.block_size=64 data.tokenizer=gpt2:512 eval.interval=60 data.lanes=2 "
-         "train.compile=false checkpoint.interval=10")  # fmt: skip
+SMALL = ("train.steps=5000 train.batch_tokens=2048 train.micro_batch=16 model.n_layer=1 model.n_head=2 "
+         "model.n_embd=32 model.block_size=64 data.tokenizer=gpt2:512 eval.interval=0 data.lanes=2 "
+         "train.compile=false checkpoint.interval=20")  # fmt: skip
 CURVES = """() => { const plot = document.querySelector('.wb-chart-panel-sources .js-plotly-plot');
     return plot ? new Set(plot.data.filter((one) => one.mode === 'lines').map((one) => one.line.color)).size : 0; }"""
 
@@ -47,12 +49,20 @@ def mixture(page: Any) -> list[tuple[str, float]]:
     return [(name, float(weight)) for name, weight in found]
 
 
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "runs"
+    for folder in (tmp_path / "runs").glob("[!.]*"):
+        for process in processes_of(RunDir(folder)):
+            process.kill()
+
+
 def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
-    workbench_server: Start, tmp_path: Path, browser_page: Any
+    workbench_server: Start, runs: Path, tmp_path: Path, browser_page: Any
 ) -> None:
     (tmp_path / "data").mkdir()
     write_sources(tmp_path / "data")
-    runs, page = tmp_path / "runs", browser_page
+    page = browser_page
     server = workbench_server(runs, "--slots", "cpu", "--data-root", str(tmp_path / "data"))
     page.goto(f"{server.url}?tab=train&settings={quote(SMALL)}")
     page.wait_for_function("document.querySelector('#train-command pre')?.textContent.includes('gpt2:512')")
@@ -101,7 +111,7 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     server.kill()
     for process in processes_of(run):
         process.kill()
-    assert harness.last_step(run.path) < STEPS and not (run.checkpoints_dir / f"step-{STEPS:08d}").exists()
+    killed = harness.last_step(run.path)
     server = workbench_server(runs, "--slots", "cpu", "--data-root", str(tmp_path / "data"))
     page.goto(f"{server.url}?tab=monitor&runs={run.name}")
     page.get_by_role("button", name="Cancel").click()
@@ -109,10 +119,18 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     resume.wait_for()
     paused.unlink()
     resume.click()
-    wait_for(lambda: state_of(run).state == "finished", "its end")
-    words = ["train", "--config", str(run.config_file), "--runs", str(tmp_path / "calm"), "--run", "calm"]
-    assert forks.launch(words, tmp_path / "calm-log").wait() == 0
-    assert losses(run) == losses(RunDir(tmp_path / "calm" / "calm")), "as if nothing had happened"
+    wait_for(lambda: harness.last_step(run.path) > killed, "a step after the kill")
+    page.get_by_role("button", name="Stop and save").click()
+    wait_for(lambda: state_of(run).state == "stopped", "its end")
+    last, calm = harness.last_step(run.path), RunDir(tmp_path / "calm" / "calm")
+    words = ["train", "--config", str(run.config_file), "--runs", str(calm.path.parent), "--run", calm.name]
+    unbroken = forks.launch(words, tmp_path / "calm-log")
+    try:
+        wait_for(lambda: harness.last_step(calm.path) >= last or unbroken.poll() is not None, "as many steps")
+    finally:
+        unbroken.kill()
+    found = losses(calm)
+    assert losses(run) == {step: found[step] for step in range(1, last + 1)}, "as if nothing had happened"
     mix = load_config(None, run.config_file).data.mix
     assert [(source.name, source.weight) for source in mix] == list(zip(["books", "web", "code"], weights, strict=True))
     page.wait_for_function(f"({CURVES})() === 3")
@@ -120,9 +138,9 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     assert "books 44 % promised" in legend.replace("\n", " ") and legend.count("had") == 3
     assert violations(page) == []
 
-    page.goto(f"{server.url}?tab=data&run={run.name}&step={STEPS}")
+    page.goto(f"{server.url}?tab=data&run={run.name}&step={last}")
     table = page.locator("#wb-step-facts table")
     table.wait_for()
     cells = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
     assert [cell[0].strip() for cell in cells] == ["books", "web", "code"] and cells[0][1] == "44.00%"
-    assert sum(int(cell[3].replace(",", "")) for cell in cells) == STEPS * 2048
+    assert sum(int(cell[3].replace(",", "")) for cell in cells) == last * 2048
