@@ -34,7 +34,6 @@ from mygpt2.format import file_size
 from mygpt2.progress import Progress, silent
 from mygpt2.records import whole
 from mygpt2.run_dir.command import versions
-from mygpt2.run_dir.control import ControlFiles
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
 from mygpt2.tokenizer import load_tokenizer
@@ -164,14 +163,13 @@ def again(
     name, end = f"steps-{segment.begin}-{segment.end}", run.checkpoints_dir / step_name(segment.end)
     how = one_way(facts.get("rounding", ()), segment.begin)
     words = [*_begin(run, segment, {**facts, **(how or {})}, scratch, name), "--runs", str(scratch), "--run", name]
+    words += ["--until", str(segment.end)]  # it ends there by itself, also where nobody is left to end it
     given = {"OMP_NUM_THREADS": str(how["threads"])} if how else {}
     made = RunDir(scratch / name)
     place = made.checkpoints_dir / step_name(segment.end)
 
     def watch() -> None:
         progress(str(segment), _steps(made) - segment.begin, segment.end - segment.begin, "steps")
-        if (place / MANIFEST).is_file() and made.control_dir.is_dir():
-            ControlFiles(made).request("stop")
 
     code, said = call([*_launcher(facts["ranks"]), *words], watch, given=given)
     if verify(place):
