@@ -136,7 +136,7 @@ export class Series {
     const n = reply.rows;
     const fresh = { step: expand(reply.steps, n), tokens: expand(reply.tokens, n), columns: {} };
     for (const [name, text] of Object.entries(reply.columns)) {
-      fresh.columns[name] = text === null ? new Float32Array(n).fill(NaN) : decode(text);
+      fresh.columns[name] = typeof text === "string" ? decode(text) : new Float32Array(n).fill(text ?? NaN);
       if (!this.columns[name]) this.columns[name] = new Float32Array(this.room).fill(NaN);
     }
     for (const [row, attempt] of reply.attempts) {

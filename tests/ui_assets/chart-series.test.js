@@ -52,3 +52,9 @@ test("numbers are decoded by the browser where it can, and the same where it can
   Uint8Array.fromBase64 = (text) => { calls++; return Uint8Array.from(Buffer.from(text, "base64")); };
   assert.deepEqual([Array.from(decode(base64(values))), calls], [values, 1]);
 });
+
+test("a column told as one value, or as none, has it in every row", () => {
+  const series = new Series("a");
+  series.take(answer(3, { loss: base64([3, 2, 1]), lr: 0.5, mfu: null }));
+  assert.deepEqual(["loss", "lr", "mfu"].map((name) => Array.from(series.values(name))), [[3, 2, 1], [0.5, 0.5, 0.5], [NaN, NaN, NaN]]);
+});

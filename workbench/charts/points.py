@@ -26,6 +26,7 @@ from workbench.columns import fresh
 from workbench.jobs.reading import muon_times, starting, tokenizer_of
 
 MAX_ALERTS = 100
+MANY = 1000  # equal values, as of memory or of a rate that is held, are told as one
 
 
 class Runs(Protocol):
@@ -59,7 +60,7 @@ def points(context: Runs, request: Any) -> list[dict[str, Any]]:
     steps, tokens       see `rows.progression`
     attempts            [[row, attempt]] where another attempt begins
     resets              [[row, step]]: before this row, forget (or dim) the rows from this step on
-    columns             float32 as base64 by name, None for nothing but nulls
+    columns             by name float32 as base64, a number where MANY are that one, None for nothing but nulls
     sources             where another attempt begins, the sources of a mixture, see `sources.sources_of`; their columns
                         are loss.NAME, with which comes targets.NAME, how many targets a row had of it
     marks               see `marks.marks`
@@ -206,12 +207,15 @@ def changes(values: NDArray[np.int64], before: int | None) -> list[list[int]]:
     return [[row, int(values[row])] for row in rows]
 
 
-def packed(values: NDArray[np.float64]) -> str | None:
-    """Little-endian float32 as base64; None where there is nothing but nulls."""
+def packed(values: NDArray[np.float64]) -> str | float | None:
+    """Little-endian float32 as base64; a number where MANY are that one, None where there is nothing but nulls."""
     if np.isnan(values).all():
         return None
     with np.errstate(over="ignore"):
-        return base64.b64encode(values.astype("<f4").tobytes()).decode()
+        found = values.astype("<f4")
+    if len(found) >= MANY and np.isfinite(found[0]) and (found == found[0]).all():
+        return float(found[0])
+    return base64.b64encode(found.tobytes()).decode()
 
 
 def progression(values: NDArray[Any]) -> list[list[float]] | str:

@@ -12,7 +12,7 @@ from mygpt2.run_dir import read_metrics
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import _parse_each, _parse_many, parse_rows
 from tests.workbench.charts.made_up import Alert, Folder, loss_at, new_run, write_event, write_steps
-from workbench.charts.points import COLUMNS, packed, points, progression, table
+from workbench.charts.points import COLUMNS, MANY, packed, points, progression, table
 from workbench.charts.table import points_csv, table_csv
 
 
@@ -41,6 +41,17 @@ def unfolded(coded, n):
 
 def floats(text, n):
     return np.full(n, np.nan) if text is None else np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def test_a_value_that_many_rows_share_travels_once() -> None:
+    for rows, told in ((MANY, 0.25), (MANY - 1, None)):
+        found = packed(np.full(rows, 0.25))
+        assert found == told if told else floats(found, rows).tolist() == [0.25] * rows
+    for odd in (0.5, np.nan, np.inf):
+        values = np.full(MANY, 0.25)
+        values[-1] = odd
+        np.testing.assert_array_equal(floats(packed(values), MANY), values.astype("<f4"))
+    assert isinstance(packed(np.full(MANY, 1e300)), str)  # no number that JSON has
 
 
 def test_everything_comes_once_and_then_only_what_is_new(folder, run):
