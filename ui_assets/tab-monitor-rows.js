@@ -93,6 +93,12 @@ window.workbench.runRows = (() => {
     return [...differing].sort((a, b) => aside(a) - aside(b));
   }
 
+  // What stands in place of rows. `looked`: the server has said which runs there are.
+  function emptyWords(all, looked) {
+    if (!looked) return "Looking for runs …";
+    return all ? "No run matches the search and the filters." : "No run lies in this folder yet. Train starts one.";
+  }
+
   function columnsOf(view, differing, titles) {
     const own = proposed(differing).filter((key) => !ASIDE.test(key)).slice(0, PROPOSED);
     const keys = view.cols.length ? view.cols : [...BASE.slice(0, BEFORE), ...own, ...BASE.slice(BEFORE)];
@@ -231,5 +237,5 @@ window.workbench.runRows = (() => {
     return now === first ? other : first;
   }
 
-  return { COLUMNS, BASE, ORDER, settings, column, proposed, columnsOf, value, filtered, lines, together, shown, numeric, tokenizers, usual, warning, fromAddress, toAddress, sortedBy, bytes, short, span };
+  return { COLUMNS, BASE, ORDER, settings, column, proposed, columnsOf, emptyWords, value, filtered, lines, together, shown, numeric, tokenizers, usual, warning, fromAddress, toAddress, sortedBy, bytes, short, span };
 })();

@@ -96,16 +96,16 @@ window.workbench.table = (() => {
   }
 
   function words(all, shown) {
-    const hidden = all.filter((row) => row.archived).length;
+    const hidden = all.filter((row) => row.archived).length, looked = window.workbench.monitor.looked();
     const archived = hidden && !view.archived ? `; ${hidden} archived` : "";
-    find("count").textContent = `${shown.length === all.length || shown.length === all.length - hidden ? "" : `${shown.length} of `}${all.length - (view.archived ? 0 : hidden)} runs${archived}`;
+    find("count").textContent = !looked ? "" : `${shown.length === all.length || shown.length === all.length - hidden ? "" : `${shown.length} of `}${all.length - (view.archived ? 0 : hidden)} runs${archived}`;
     const warning = rt.warning(shown, view.sort), place = find("warning");
     place.classList.toggle("wb-hidden", !warning);
     const offer = warning?.offer ? [" ", button("Sort by bits per byte", () => set({ sort: warning.offer }), "wb-small")] : [];
     if (place.dataset.text !== (warning?.text || "")) { place.dataset.text = warning?.text || ""; place.replaceChildren(warning?.text || "", ...offer); }
     find("none").classList.toggle("wb-hidden", shown.length > 0);
     find("scroll").classList.toggle("wb-hidden", !shown.length);
-    find("none").querySelector("p").textContent = all.length ? "No run matches the search and the filters." : "No run lies in this folder yet. Train starts one.";
+    find("none").querySelector("p").textContent = rt.emptyWords(all.length, looked);
     part("clear").classList.toggle("wb-hidden", !all.length);
   }
 

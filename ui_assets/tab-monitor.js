@@ -312,5 +312,5 @@ window.workbench.monitor = (() => {
     if (other) show(other.dataset.wbRun);
   });
 
-  return { ask, receive, open, select, renamed, rows: () => rows, readOnly: () => readOnly, mountList, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+  return { ask, receive, open, select, renamed, looked: () => looked, rows: () => rows, readOnly: () => readOnly, mountList, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
 })();

@@ -92,3 +92,9 @@ test("no digit is shown that the server did not tell", () => {
   const loss = table.column("val").text;
   assert.deepEqual([3.92061, 288.49, 289.419, 12345.6, 0.0421, 0, 1186].map(loss), ["3.9206", "288.490", "289.419", "12345.6", "0.0421", "0.0000", "1186.00"]);
 });
+
+test("before the server has said which runs there are, the table does not say that there is none", () => {
+  assert.match(table.emptyWords(0, false), /^Looking/);
+  assert.match(table.emptyWords(0, true), /^No run lies/);
+  assert.match(table.emptyWords(3, true), /^No run matches/);
+});
