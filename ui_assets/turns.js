@@ -5,16 +5,17 @@ window.workbench.turns = (() => {
   const MOMENT_MS = 20; // what changes within it is one change
   const LONGEST_MS = 30000; // an answer that takes longer is not waited for
   const turns = {};
-  const of = (name) => (turns[name] ??= { trigger: null, timer: 0, late: 0, busy: false, again: false });
+  const of = (name) => (turns[name] ??= { timer: 0, late: 0, busy: false, again: false });
+  let ask = null; // of the component that calls the server, once it is there
 
   function due(name) {
     const own = of(name);
-    if (own.busy || !own.trigger) { own.again = true; return; }
+    if (own.busy || !ask) { own.again = true; return; }
     clearTimeout(own.timer);
     own.timer = setTimeout(() => {
       own.busy = true;
       own.late = setTimeout(() => done(name), LONGEST_MS);
-      own.trigger("due");
+      ask(`${name}_due`);
     }, MOMENT_MS);
   }
 
@@ -25,9 +26,9 @@ window.workbench.turns = (() => {
     if (own.again) { own.again = false; due(name); }
   }
 
-  function mount({ name, trigger }) {
-    of(name).trigger = trigger;
-    done(name);
+  function mount({ trigger }) {
+    ask = trigger;
+    Object.keys(turns).forEach(done);
   }
 
   return { due, done, mount };

@@ -35,7 +35,8 @@ DOWNLOAD = """(file) => {
   if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
   return [];
 }"""  # takes what is JSON of a file's name and text
-_TURNS = "window.workbench.turns.mount({ name: '%s', trigger, events: ['due'] });"
+TURNS = ("form", "tokens", "compared", "vocabulary", "training", "merge")  # what changes are answered one at a time
+_TURNS = f"window.workbench.turns.mount({{ trigger, events: {[f'{name}_due' for name in TURNS]} }});"
 _LIVE = "window.workbench.live.mount({ name: '%s', element, props, server, watch, trigger, events: ['apply', 'act'] });"
 
 log = logging.getLogger("workbench")
@@ -49,6 +50,8 @@ class Page:
             name: gr.Textbox(visible="hidden", elem_id=f"wb-port-{name}", label=f"request to {name}", container=False)
             for name in TABS
         }
+        self._turns = gr.HTML("", js_on_load=_TURNS, label="turns", apply_default_css=False, elem_id="wb-turns",
+                              elem_classes="wb-hidden")  # fmt: skip
         self._openings: list[tuple[str, dict[str, Any]]] = []
         self.tabs: gr.Tabs = None  # type: ignore[assignment]  # set by the app, before any tab is built
 
@@ -129,12 +132,11 @@ class Page:
         """Answers changes with `handler`: one call at a time, and one more after it if something changed meanwhile, so
         that the last answer is about what the page holds. Returns that event, for its `then`.
 
-        name: unique in the page. changes: listeners, such as `box.change`.
+        name: one of TURNS. changes: listeners, such as `box.change`.
         """
-        turns = gr.HTML("", js_on_load=_TURNS % name, label=f"turns of {name}", apply_default_css=False,
-                        elem_id=f"wb-turns-{name}", elem_classes="wb-hidden")  # fmt: skip
         gr.on(list(changes), **self._turn("due", name))
-        called = turns.due(self.friendly(handler), inputs, outputs, trigger_mode="multiple", **QUIET)
+        due = getattr(self._turns, f"{name}_due")
+        called = due(self.friendly(handler), inputs, outputs, trigger_mode="multiple", **QUIET)
         called.then(**self._turn("done", name))
         called.failure(**self._turn("done", name))
         return called

@@ -281,7 +281,7 @@ def _name(axis: Axis, value: float) -> str:
 def _looks(found: Any, plan: Plan) -> tuple[int, ...]:
     schedule, last = plan.base.config.schedule, plan.steps
     if type(found) is int and found in SHARES:
-        looks = tuple(max(1, round(share * last)) for share in SHARES[found])
+        looks = tuple(max(number, round(share * last)) for number, share in enumerate(SHARES[found], 1))
     elif isinstance(found, list) and 2 <= len(found) <= 3 and all(type(step) is int for step in found):
         looks = tuple(found)
     else:

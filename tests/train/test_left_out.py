@@ -189,9 +189,10 @@ def test_damaged_cache_entries_are_counted(tmp_path):
         content[-1] ^= 1
         path.write_bytes(content)
     with Watched(data, tmp_path, 2, source) as run:
-        while not run.run.last or min(batch.epoch for batch in run.run.last) < 1:
+        while not run.run.last or min(batch.epoch for batch in run.run.last) < 1.5:  # all that the first had read ahead
             run.step()
         run.finish()
     last = run.events("left_out")[-1]
-    assert last["counts"]["cache_entries"] == 5 and last["of"]["cache_entries"] >= 40
+    assert last["counts"]["cache_entries"] == 5
+    assert 5 <= last["of"]["cache_entries"] <= 2 * 60, "of the blocks that were looked up when the fifth was met"
     assert "5 of" in run.events("alert")[-1]["message"]

@@ -59,7 +59,7 @@ def test_five_rates_around_the_bases_own_are_planned_without_a_word(place):
     assert made.argv[3:5] == ("sweep", str(place.runs / ".workbench" / "experiments" / f"{made.name}.toml"))
     assert (
         not Path(made.argv[4]).exists()
-        and "looks at steps 8, 20, 40 compare losses after a short decay" in made.notes[0]
+        and "looks at steps 8, 18, 40 compare losses after a short decay" in made.notes[0]
     )
     values = {"base": "preset:tiny", "axis": "optimizer.lr", "steps": "60", "replicates": "2", "looks": "2"}
     more = begin.plan(place, "sweep", values)
