@@ -192,7 +192,8 @@ def test_damaged_cache_entries_are_counted(tmp_path):
         while not run.run.last or min(batch.epoch for batch in run.run.last) < 1.5:  # all that the first had read ahead
             run.step()
         run.finish()
+        looked_up = sum(loader.cache.hits + loader.cache.corrupt for loader in run.run.loaders)
     last = run.events("left_out")[-1]
-    assert last["counts"]["cache_entries"] == 5
-    assert 5 <= last["of"]["cache_entries"] <= 2 * 60, "of the blocks that were looked up when the fifth was met"
+    assert looked_up >= 40 and last["counts"]["cache_entries"] == 5
+    assert 5 <= last["of"]["cache_entries"] <= looked_up, "of those that were looked up when the fifth was met"
     assert "5 of" in run.events("alert")[-1]["message"]
