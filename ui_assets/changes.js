@@ -12,6 +12,7 @@ window.workbench.changes = (() => {
   let stamp = "", asking = null, held = false, heard = -Infinity, failures = 0, timer = 0;
 
   const crowded = () => performance.now() - heard < HEARD_MS;
+  const loaded = () => document.readyState === "complete";
 
   async function wait() {
     clearTimeout(timer);
@@ -28,7 +29,7 @@ window.workbench.changes = (() => {
       const changed = (stamp && found !== stamp) || failures;
       [stamp, failures] = [found, 0];
       if (changed) tell();
-      timer = setTimeout(wait, crowded() ? SHORT_MS : 0);
+      if (loaded()) timer = setTimeout(wait, crowded() ? SHORT_MS : 0);
     } catch {
       if (!stop.signal.aborted) {
         failures += 1;
@@ -52,7 +53,7 @@ window.workbench.changes = (() => {
   document.addEventListener("visibilitychange", () => { if (document.hidden) end(); else wait(); });
   window.addEventListener("pagehide", end);
   window.addEventListener("pageshow", (event) => { if (event.persisted) wait(); });
-  if (document.readyState === "complete") wait();
-  else window.addEventListener("load", wait);
+  if (!loaded()) window.addEventListener("load", wait); // until then no connection is held
+  wait(); // at once: what changes after a part of the page has asked must differ from a stamp that is older
   return { wait };
 })();

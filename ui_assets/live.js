@@ -94,7 +94,7 @@ window.workbench.live = (() => {
       if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
     }
 
-    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); }, changed: () => { if (rests) ask(); } };
+    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); }, changed: () => { if (rests || asking) ask(); } }; // an answer under way may be of before
     document.addEventListener("click", acted);
     watch("value", ask);
     const panel = element.closest("[role=tabpanel]") || element; // comes into view when its tab is opened

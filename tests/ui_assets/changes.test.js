@@ -11,10 +11,10 @@ const turn = () => new Promise((done) => setImmediate(done));
 function browser() {
   const world = { now: 0, timers: [], windows: [], stamp: "a" };
 
-  world.open = () => {
+  world.open = (readyState = "complete") => {
     const page = new EventTarget(), own = { asked: [], held: 0, told: 0, hidden: false, channels: [] };
     Object.defineProperty(page, "hidden", { get: () => own.hidden });
-    Object.assign(page, { readyState: "complete", baseURI: "http://here/" });
+    Object.assign(page, { readyState, baseURI: "http://here/" });
     page.addEventListener("wb-changed", () => { own.told += 1; });
     const fetch = (address, { signal }) => new Promise((resolve, reject) => {
       const since = address.searchParams.get("since");
@@ -41,6 +41,7 @@ function browser() {
       setTimeout: (run, ms = 0) => { world.timers.push({ at: world.now + ms, run }); return world.timers.at(-1); },
       clearTimeout: (timer) => { world.timers = world.timers.filter((one) => one !== timer); },
     });
+    own.loaded = () => { page.readyState = "complete"; window.dispatchEvent(new Event("load")); };
     own.close = () => { window.dispatchEvent(new Event("pagehide")); world.windows.splice(world.windows.indexOf(own), 1); };
     own.hide = (hidden) => { own.hidden = hidden; page.dispatchEvent(new Event("visibilitychange")); };
     return own;
@@ -76,7 +77,7 @@ test("of several windows none holds a connection, and each is told", async () =>
   const world = browser(), first = world.open();
   await world.pass(5000);
   assert.equal(first.held, 1);
-  const all = [first, ...Array.from({ length: 7 }, world.open)];
+  const all = [first, ...Array.from({ length: 7 }, () => world.open())];
   await world.pass(10_000);
   assert.deepEqual(all.map(({ held }) => held), all.map(() => 0));
   world.stamp = "b";
@@ -98,4 +99,14 @@ test("the window that is left holds its question again", async () => {
   three.hide(false);
   await world.pass(5000);
   assert.equal(one.held + three.held, 0);
+});
+
+test("the first stamp is older than what the page shows, and no connection is held until it is loaded", async () => {
+  const world = browser(), one = world.open("loading");
+  await world.pass(5000);
+  assert.deepEqual([one.asked, one.held], [[null], 0]);
+  world.stamp = "b";
+  one.loaded();
+  await world.pass(1000);
+  assert.deepEqual([one.asked, one.told, one.held], [[null, "a", "b"], 1, 1]);
 });

@@ -151,3 +151,24 @@ def test_an_element_of_another_kind_takes_its_place(patching: Any) -> None:
     patching("<section>under way</section><p>one</p>")
     patching("text &amp; <details><summary>done</summary></details>")
     patching("")
+
+
+def test_a_change_told_while_an_answer_is_under_way_is_asked_for_after_it(patching: Any) -> None:
+    """The answer may have been made before the change, and a page at rest asks no more by itself."""
+    page = patching("")
+    page.evaluate("""() => {
+        const element = document.getElementById('part');
+        window.asked = [];
+        const server = { live_news: () => new Promise((answer) => asked.push(() => answer({
+            markup: {}, fields: {}, data: {}, digests: {}, problem: "", pause: 300, rests: true,
+        }))) };
+        window.workbench.live.mount({ name: "x", element, props: {}, server, watch: () => {}, trigger: () => {} });
+    }""")
+    for number in (1, 2):
+        page.wait_for_function("number => asked.length === number", arg=number)
+        page.evaluate("document.dispatchEvent(new CustomEvent('wb-changed'))")
+        page.evaluate("asked.at(-1)()")
+    page.wait_for_function("asked.length === 3")
+    page.evaluate("asked.at(-1)()")
+    page.wait_for_timeout(200)
+    assert page.evaluate("asked.length") == 3, "without news it rests"

@@ -86,17 +86,18 @@ class RunIndex:
         return {name for name, entry in self._entries.items() if not entry.settled}
 
     def changes(self, mark: str = "", alerts: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None}.
+        """{"mark", "rows": rows changed since `mark`, "names": all names if some came or went, else None, "shared"}.
 
         An unknown mark, such as another server's, gets everything. `alerts`: how many a run has, shown in its row.
+        `shared`: of a look that another page asked for, a moment ago; what has changed since is not in it.
         """
         with self._lock:
-            self._look(alerts or {})
+            shared = not self._look(alerts or {})
             epoch, _, version = mark.partition(".")
             since = int(version) if epoch == self._epoch and version.isdecimal() and len(version) < 20 else -1
             rows = [entry.row for entry in self._entries.values() if entry.version > since]
             names = list(self._entries) if self._names_version > since else None
-            return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names}
+            return {"mark": f"{self._epoch}.{self._version}", "rows": rows, "names": names, "shared": shared}
 
     def settings(self) -> tuple[str, dict[str, Any]]:
         """(digest, {"names", "same": settings that all runs share, "differ": key -> a value for each name}).
@@ -113,10 +114,11 @@ class RunIndex:
         """What was just changed is seen by the next who asks."""
         self._looked = -1.0
 
-    def _look(self, alerts: Mapping[str, int]) -> None:
+    def _look(self, alerts: Mapping[str, int]) -> bool:
+        """Looks, unless somebody just did; whether it has looked."""
         now = time.monotonic()
         if 0 <= now - self._looked < MAX_AGE:
-            return
+            return False
         runs = str(self._runs)
         found = {name: stamp for name in self._names() if (stamp := _stamp(f"{runs}/{name}", self._watched))}
         names_changed = found.keys() != self._entries.keys()
@@ -135,6 +137,7 @@ class RunIndex:
         if names_changed or any(entry.version == version for entry in entries.values()):
             self._version = version
         self._looked = time.monotonic()
+        return True
 
     def _measure(self, entries: Mapping[str, _Entry], version: int) -> None:
         """Sizes of folders, as many as there is time for; those never measured first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,11 @@ from workbench.tabs.monitor.view import NEEDS, SAVED, Monitor, look
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
 FOCUS = "() => [window.workbench.monitor.focus()]"
 FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
+# An answer may come once another run is shown, or more was typed: it is then about what the page no longer has.
+KEPT = """(kept, of, tags) => kept?.run !== of?.run ? [of, tags] : [
+  kept.digest ? { run: kept.run, digest: kept.digest } : of,
+  kept.typed === tags ? kept.saved : tags,
+]"""
 
 # What stands still of the parts that the page's own script (ui_assets/tab-monitor.js) fills: no data is in here.
 LIST = """
@@ -177,7 +183,7 @@ def _exporter(context: Context) -> Callable[..., Any]:
 def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm: tuple[Any, ...]) -> None:
     """Wires the buttons. A run's name comes from the page with every click."""
     row, yes, no, question = confirm
-    focus = gr.Textbox(visible="hidden", label="the chosen run", container=False)
+    focus = question  # any would do as the input whose place the name takes
 
     def do(
         button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = FOCUS, tell: Any = _told
@@ -245,15 +251,19 @@ def _send_pair(page: Page, chosen: str) -> list[Any]:
 
 def _edit(context: Context, page: Page, note: gr.Textbox, tags: gr.Textbox, note_of: gr.JSON) -> None:
     """Saves the note and the tags of the run they were shown for when their field is left."""
+    kept = gr.JSON(visible="hidden", label="as saved")
 
-    def save_note(of: dict[str, Any] | None, text: str) -> Any:
+    def save_note(of: dict[str, Any] | None, text: str) -> dict[str, Any]:
         of = of or {}
         digest = actions.save_note(context, of, text or "")
-        return gr.skip() if digest == of.get("digest") else {"run": of.get("run"), "digest": digest}
+        return {"run": of.get("run"), "digest": digest, "nonce": secrets.token_hex(4)}
 
-    def save_tags(of: dict[str, Any] | None, text: str) -> str:
-        return ", ".join(actions.save_tags(context, str((of or {}).get("run", "")), text or ""))
+    def save_tags(of: dict[str, Any] | None, text: str) -> dict[str, Any]:
+        run = str((of or {}).get("run", ""))
+        saved = ", ".join(actions.save_tags(context, run, text or ""))
+        return {"run": run, "typed": text, "saved": saved, "nonce": secrets.token_hex(4)}
 
-    note.blur(page.friendly(save_note), [note_of, note], note_of, **ACTION)
+    note.blur(page.friendly(save_note), [note_of, note], kept, **ACTION)
     for event in (tags.blur, tags.submit):
-        event(page.friendly(save_tags), [note_of, tags], tags, **ACTION)
+        event(page.friendly(save_tags), [note_of, tags], kept, **ACTION)
+    kept.change(None, [kept, note_of, tags], [note_of, tags], js=KEPT, **QUIET)

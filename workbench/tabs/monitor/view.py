@@ -141,7 +141,7 @@ def look(monitor: Monitor, asked: Asked, news: News) -> None:
         news.show("trouble", waiting(state) if waits(told, state.state) else wrong)
         _note(run, context.read_only, news)
         _pane(monitor, ask, seen, alerts, news)
-    works = monitor.index.at_work or monitor.index.measuring > 0
+    works = monitor.index.at_work or monitor.index.measuring > 0 or changes["shared"]
     leaves = state is not None and bool(state.processes)  # it has ended, its processes not yet: no file tells when
     news.busy = works or leaves or bool(context.jobs.queue()) or _stops(context, run)
 

@@ -20,6 +20,7 @@ from workbench.tabs.monitor import labels
 
 BAD = "<img src=x onerror=alert(1)>"
 LIMIT = 60_000  # milliseconds
+TAGS_ARE = "(text) => document.querySelector('#wb-tags textarea, #wb-tags input').value === text"
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +363,29 @@ def test_a_branch_stands_below_its_parent_and_a_click_begins_another(browser_pag
     finally:
         (gamma / "branch.json").unlink()
         shutil.rmtree(saved)
+
+
+def test_an_answer_about_tags_that_comes_late_is_not_shown_for_another_run(new_page, server, runs):
+    page, kept = new_page(), []
+
+    def hold(route):
+        (kept.append if '"late"' in (route.request.post_data or "") else lambda route: route.continue_())(route)
+
+    page.route("**/queue/join*", hold)
+    go(page, server, "&runs=alpha")
+    head_is(page, "alpha")
+    page.get_by_role("tab", name="Notes").click()
+    page.wait_for_function("() => document.querySelector('#wb-note textarea')?.disabled === false")
+    tags = page.locator("#wb-tags textarea, #wb-tags input").first
+    tags.fill("late")
+    open_run(page, "gamma")
+    head_is(page, "gamma")
+    page.wait_for_function(TAGS_ARE, arg="", timeout=LIMIT)
+    kept[0].continue_()
+    page.locator('.wb-run[data-run="alpha"] .wb-mon-tag').first.wait_for(timeout=LIMIT)
+    assert tags.input_value() == "", "gamma has none"
+    tags.fill("mine,mine")
+    tags.press("Enter")
+    page.wait_for_function(TAGS_ARE, arg="mine", timeout=LIMIT)
+    tags_of = {name: labels.read_labels(RunDir(runs / name)).tags for name in ("alpha", "gamma")}
+    assert tags_of == {"alpha": ("late",), "gamma": ("mine",)}

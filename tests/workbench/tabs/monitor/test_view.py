@@ -307,6 +307,17 @@ def test_a_folder_that_cannot_be_understood_is_listed_and_hides_no_other(context
     assert monitor.index.changes(first["mark"])["rows"] == [], "and costs nothing while it does not change"
 
 
+def test_a_page_that_is_told_of_another_ones_look_does_not_rest_on_it(context, monkeypatch):
+    run = run_folder(context.runs, "a")
+    page = Page(context, focus="a", runs=["a"])
+    page.poll()
+    monkeypatch.setattr(index_module, "MAX_AGE", 60.0)
+    labels.write_tags(run, "since")
+    assert "list" not in page.poll() and page.busy, "what has changed since the look is still to be told"
+    monkeypatch.setattr(index_module, "MAX_AGE", 0.0)
+    assert page.poll()["list"]["rows"][0]["tags"] == ["since"] and not page.busy
+
+
 def test_a_page_is_told_whether_it_is_worth_asking_again_soon(context):
     run_folder(context.runs, "a")
     page = Page(context, focus="a", runs=["a"])
