@@ -36,11 +36,13 @@ from mygpt2.records import whole
 from mygpt2.run_dir.command import versions
 from mygpt2.run_dir.metrics import read_events, read_metrics
 from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.scratch import scratch as scratch_folder
 from mygpt2.tokenizer import load_tokenizer
 from mygpt2.train.branching import HARMLESS, LEARNING, draft, make
 
 TOLERANCE = 0.01  # nats: two machines that round otherwise were 0.002 apart after 40 steps of `tiny` in bfloat16
 TRAINED = (MODEL, OPTIMIZER)  # what of a checkpoint must come out again; state.json has times and counts of attempts
+KIND = "recheck"  # of its scratch folders
 LIBRARIES = ("torch", "numpy")  # whose versions decide how sums are rounded
 
 
@@ -143,8 +145,8 @@ def same_machine(certificate: Mapping[str, Any]) -> list[str]:
 def other_data(run: RunDir, config: RunConfig) -> list[str]:
     """What of the text is not what the run read, a line each. Reads every byte of local files; what the hub has is
     known by its commit. UserError where the data cannot be opened."""
-    with opened(config.data) as (manifest, _, caches), tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "data.checksums"  # of our own: nothing is written to the run
+    with opened(config.data) as (manifest, _, caches), scratch_folder(KIND) as folder:
+        kept = folder / "data.checksums"  # of our own: nothing is written to the run
         for path in run.path.glob("data*.checksums"):
             shutil.copyfile(path, kept.with_name(path.name))
         told: list[str] = []
@@ -171,7 +173,7 @@ def again(
     def watch() -> None:
         progress(str(segment), _steps(made) - segment.begin, segment.end - segment.begin, "steps")
 
-    code, said = call([*_launcher(facts["ranks"]), *words], watch, given=given)
+    code, said = call([*_launcher(facts["ranks"]), *words], watch, given=given, keep=False)
     if verify(place):
         raise UserError(f"{segment} could not be trained again: {said or f'exit code {code}'}")
     return Found(segment, *_compared(run, made, segment, end, place), as_trained=how is not None)
@@ -179,16 +181,19 @@ def again(
 
 @contextmanager
 def scratch_runs(needed: int, folder: Path | None = None) -> Iterator[Path]:
-    """A folder of runs that is gone afterwards, with room for `needed` bytes; UserError where there is none."""
+    """A folder of runs that is gone afterwards, with room for `needed` bytes; UserError where there is none.
+
+    Whoever was killed at the same left its own, where a part may still be trained: it ends once its folder is gone.
+    """
     try:
-        with tempfile.TemporaryDirectory(prefix="mygpt2-recheck-", dir=folder) as path:
+        with scratch_folder(KIND, folder) as path:
             free = shutil.disk_usage(path).free
             if free < needed:
                 raise UserError(
                     f"{path} has {file_size(free)} free and {file_size(needed)} are needed; give another folder with "
                     "--scratch DIR"
                 )
-            yield Path(path)
+            yield path
     except OSError as error:
         place = folder or tempfile.gettempdir()
         raise UserError(
@@ -228,7 +233,7 @@ def _begin(run: RunDir, segment: Segment, facts: Mapping[str, Any], scratch: Pat
     }
     if segment.begin:
         make(scratch, draft(run.path.parent, run.name, segment.begin, over), name)
-        return []
+        return ["--resume", "must"]  # never another run, where this one was swept away meanwhile
     state = read_state(run.checkpoints_dir / step_name(segment.end))
     config = load_config(base=renewed(state["config"]), overrides=over)
     file = scratch / f"{name}.toml"

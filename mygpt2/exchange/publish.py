@@ -27,6 +27,7 @@ from mygpt2.errors import TryAgain, UserError, listed
 from mygpt2.exchange.export import export_folder
 from mygpt2.exchange.load import Loaded
 from mygpt2.files import encode_json
+from mygpt2.run_dir.scratch import scratch
 
 PREFIX, MANIFEST = "hub:", "manifest.json"
 HUBS_OWN = {"README.md", ".gitattributes"}  # what a repository that was just made on its page may have
@@ -78,8 +79,8 @@ class Hub:
                     "choose another repository"
                 )
             return Published(tag, self._tags[tag], True)
-        with tempfile.TemporaryDirectory(prefix="mygpt2-hub-") as scratch:
-            folder = export_folder(loaded, Path(scratch) / "model")
+        with scratch("hub") as aside:
+            folder = export_folder(loaded, aside / "model")
             (folder / MANIFEST).write_bytes(encode_json(manifest(loaded, folder)))
             commit = self._upload(folder, loaded)
         with self._answers():
@@ -103,10 +104,10 @@ class Hub:
             return self._api.create_commit(self.repo, [*gone, *add], commit_message=f"{loaded.name}").oid
 
     def _manifest(self, tag: str) -> dict[str, Any]:
-        with self._answers(), tempfile.TemporaryDirectory() as scratch:
+        with self._answers(), tempfile.TemporaryDirectory() as aside:
             if not self._api.file_exists(self.repo, MANIFEST, revision=tag):
                 return {}
-            path = self._api.hf_hub_download(self.repo, MANIFEST, revision=tag, local_dir=scratch)
+            path = self._api.hf_hub_download(self.repo, MANIFEST, revision=tag, local_dir=aside)
             try:
                 found = json.loads(Path(path).read_bytes())
             except (ValueError, RecursionError):

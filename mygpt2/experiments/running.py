@@ -30,6 +30,7 @@ from mygpt2.progress import VARIABLE, Progress, silent
 from mygpt2.run_dir.liveness import state_of
 from mygpt2.run_dir.lock import holder
 from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.process import kill_all
 
 POLL_SECONDS = 0.5
 HANDOVER_SECONDS = 5.0
@@ -175,13 +176,14 @@ def _at_work(runs: Path, name: str) -> bool:
 
 
 def call(
-    words: Sequence[str], watch: Callable[[], None], told: Path | None = None, given: Mapping[str, str] | None = None
-) -> tuple[int, str]:
+    words: Sequence[str], watch: Callable[[], None], told: Path | None = None, given: Mapping[str, str] | None = None,
+    keep: bool = True,
+) -> tuple[int, str]:  # fmt: skip
     """Runs a command of ours to its end: its exit code and the last line it said on standard error. `told`: where it
     writes how far it is (see mygpt2.progress). `given`: variables of its environment, beside ours.
 
     `watch` is called twice a second. Ctrl-C and SIGTERM are passed on once, and its last words waited for; a second
-    one kills it. Interrupted then, however it ended.
+    one kills it. Without `keep` the first does: there is nothing to save. Interrupted then, however it ended.
     """
     environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
     environment |= {**({VARIABLE: str(told)} if told else {}), **(given or {})}
@@ -197,10 +199,11 @@ def call(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_SECONDS)
         except BaseException as problem:
-            _end(child)
+            (_end if keep else kill_all)(child)
             if not isinstance(problem, KeyboardInterrupt):
                 raise
-            raise Interrupted("stopped; what was done is kept, and the same command goes on from there") from None
+            kept = "what was done is kept, and the same command goes on from there"
+            raise Interrupted(f"stopped; {kept if keep else 'the same command begins again'}") from None
         return child.returncode, _last_line(errors)
 
 

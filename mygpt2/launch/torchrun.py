@@ -21,7 +21,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -35,6 +34,7 @@ from mygpt2.launch.plan import LaunchPlan, plan_launch
 from mygpt2.launch.request import add_arguments, only_shown, resolve
 from mygpt2.orphans import LAUNCHER
 from mygpt2.run_dir import FOLDER, ControlFiles, LineWriter, RunDir
+from mygpt2.run_dir.scratch import scratch
 from mygpt2.steady import steady_console
 
 ON_PURPOSE = (EXIT_OK, EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_STOPPED)
@@ -180,8 +180,8 @@ class Launcher:
 
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the reason is printed here
         before = self._exit_file_time()
-        with tempfile.TemporaryDirectory(prefix="mygpt2-torchrun-") as log_dir:
-            self.log_dir = log_dir
+        with scratch("torchrun") as log_dir:  # torchrun makes a folder for every rank's errors
+            self.log_dir = str(log_dir)
             options = [*self.plan.torchrun_options(), f"--log-dir={log_dir}"]
             try:
                 run(parse_args([*options, *self.command]))

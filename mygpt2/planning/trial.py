@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +27,8 @@ from mygpt2.planning.speed import Speed
 from mygpt2.progress import ProgressFile
 from mygpt2.run_dir.lines import Follower, parse_lines
 from mygpt2.run_dir.paths import RunDir
+from mygpt2.run_dir.process import kill_all
+from mygpt2.run_dir.scratch import scratch
 
 Say = Callable[[str], None]
 
@@ -61,8 +60,7 @@ def measure(config: RunConfig, *, world_size: int, device: str, say: Say) -> Mea
     for by the built-in text: the model's speed does not depend on the words.
     """
     short, notes = shortened(config, world_size, device)
-    with tempfile.TemporaryDirectory(prefix="mygpt2-plan-") as folder:
-        home = Path(folder)
+    with scratch("plan") as home:
         (home / "config.toml").write_text(to_toml(short), "utf-8")
         say(f"measuring {world_size} x {device}, {short.train.batch_tokens:,} tokens per step{notes}")
         with open(home / "log", "wb") as log:
@@ -73,7 +71,7 @@ def measure(config: RunConfig, *, world_size: int, device: str, say: Say) -> Mea
         try:
             rows, host = _watch(child, RunDir(home / "runs" / NAME), say)
         finally:
-            _kill(child)
+            kill_all(child)
         if len(rows) <= WARM_UP:
             raise UserError(f"--measure: no step was finished: {_reason(home / 'log')}")
     return _result(rows[WARM_UP:], host, device, notes)
@@ -167,19 +165,6 @@ def _resident(run: RunDir) -> int | None:
         return int(psutil.Process(pid).memory_info().rss)
     except (OSError, psutil.Error):
         return None
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """Ends the process and all below it at once: there is nothing to save. Waits until they are gone."""
-    below: list[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        below = psutil.Process(child.pid).children(recursive=True)
-    for process in below:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGKILL)
-    child.kill()
-    child.wait()
-    psutil.wait_procs(below, timeout=10)
 
 
 def _reason(log: Path) -> str:

@@ -12,9 +12,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mygpt2.run_dir.paths import RunDir
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,21 @@ def descendants(process: Process) -> list[Process]:
             children = psutil.Process(process.pid).children(recursive=True)
             return [found for child in children if (found := Process.of(child.pid))]
     return []
+
+
+def kill_all(child: subprocess.Popen[bytes]) -> None:
+    """Ends a child and all below it at once, where there is nothing to save. Waits until they are gone."""
+    import psutil
+
+    below: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(child.pid).children(recursive=True)
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    child.kill()
+    child.wait()
+    psutil.wait_procs(below, timeout=10)
 
 
 _PROGRAM = re.compile(r"mygpt2(\.[\w.]+)?")

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     found = RunDir.open(args.runs, args.run)
     file = args.file or found.path / certificate.NAME
     if args.recheck is not None:
-        return _recheck(found, certificate.read(file), args)
+        with interruptible():
+            return _recheck(found, certificate.read(file), args)
     check_output("--file", file)
     made = certificate.make(found)
     try:
@@ -80,7 +81,7 @@ def _recheck(run: RunDir, known: dict[str, Any], args: argparse.Namespace) -> in
     results = []
     needed = 3 * max(size_bytes(path) for path in run.checkpoints_dir.glob("step-*"))
     try:
-        with interruptible(), recheck.scratch_runs(needed, args.scratch) as scratch, closing(Bars()) as bars:
+        with recheck.scratch_runs(needed, args.scratch) as scratch, closing(Bars()) as bars:
             for segment in recheck.chosen(some, args.recheck, args.seed):
                 found = recheck.again(run, segment, known, scratch, bars)
                 results.append(found)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mygpt2.__main__ import main
 from mygpt2.certify import certificate, recheck
 from mygpt2.certify.recheck import Found, Segment
 from mygpt2.config import load_config
 from mygpt2.data.sources.local.watch import watch_over
 from mygpt2.data.sources.resolve import resolve_data
-from mygpt2.errors import UserError
+from mygpt2.errors import EXIT_STOPPED, UserError
 from mygpt2.run_dir import RunDir
 from tests.data.corpus import write_jsonl
+from tests.forks import Forked
 from tests.life import harness
 from tests.train.test_attempt import cache, calm, source  # noqa: F401 (fixtures)
 
@@ -57,6 +64,60 @@ def test_the_whole_way_from_a_certificate_to_parts_trained_again(mygpt2, run: Ru
         "run: 2 of 2 parts trained again and found as they were",
     ]  # fmt: skip
     assert sorted(path.name for path in run.path.iterdir()) == before, "nothing is written to the run"
+
+
+# A trainer that does not listen: says in its folder of runs which process it is.
+DEAF = """
+import os, pathlib, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+aside = pathlib.Path(sys.argv[sys.argv.index("--runs") + 1], "new")
+aside.write_text(str(os.getpid()))
+aside.rename(aside.with_name("pid"))
+signal.pause()
+"""
+
+
+def rechecking(runs: Path, place: Path) -> None:
+    recheck._launcher = lambda ranks: [sys.executable, "-c", DEAF]
+    sys.exit(main(["certify", "run", "--runs", str(runs), "--recheck", "1", "--seed", "0", "--scratch", str(place)]))
+
+
+@contextmanager
+def in_the_middle(mygpt2, run: RunDir) -> Iterator[tuple[Forked, psutil.Process, Path]]:
+    """A recheck, the trainer that it waits for, and the folder that holds its scratch folders."""
+    assert mygpt2("certify", "run", "--runs", str(run.path.parent)).code == 0
+    place = run.path.parents[1] / "scratch"
+    place.mkdir()
+    process = Forked(rechecking, run.path.parent, place, out=place.with_name("said"))
+    harness.wait_for(lambda: bool(list(place.glob("*/pid"))), process)
+    (told,) = place.glob("*/pid")
+    trainer = psutil.Process(int(told.read_text()))
+    try:
+        yield process, trainer, place
+    finally:
+        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            trainer.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_takes_the_scratch_folder_away_and_waits_for_no_trainer(mygpt2, run: RunDir, number: int) -> None:
+    with in_the_middle(mygpt2, run) as (process, trainer, place):
+        process.send_signal(number)
+        assert process.wait() == EXIT_STOPPED
+        assert process.said(errors_only=True).strip() == "stopped; the same command begins again"
+        assert list(place.iterdir()) == [] and not trainer.is_running()
+
+
+def test_what_a_killed_recheck_left_goes_with_the_next_one(mygpt2, run: RunDir) -> None:
+    with in_the_middle(mygpt2, run) as (process, _, place):
+        with recheck.scratch_runs(1, place):
+            assert len(list(place.iterdir())) == 2, "the other one is at work"
+        process.kill()
+        process.wait()
+        assert len(list(place.iterdir())) == 1
+        with recheck.scratch_runs(1, place) as own:
+            assert list(place.iterdir()) == [own]
 
 
 def test_a_loss_that_was_made_up_does_not_come_out_again(mygpt2, run: RunDir) -> None:

@@ -272,6 +272,24 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:
         assert psutil.wait_procs(ranks, timeout=10)[1] == []
 
 
+def aside(folder: Path, role: str) -> None:
+    tempfile.tempdir = str(folder / "scratch")
+    drive(folder, role, 0)
+
+
+def test_the_next_launcher_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "rank.py").write_text(textwrap.dedent(RANK))
+    (tmp_path / "run" / "control").mkdir(parents=True)
+    killed = Forked(aside, tmp_path, "wait", out=tmp_path / "said")
+    wait_for(tmp_path / "ready-0-0", tmp_path / "ready-0-1", process=killed)
+    killed.kill()
+    killed.wait()
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    assert Forked(aside, tmp_path, "0", out=tmp_path / "said").wait() == 0
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def stopped_early(folder: Path) -> None:
     tempfile.tempdir = str(folder / "scratch")
     torch.distributed.run.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
