@@ -18,8 +18,8 @@ export class Feed {
 
   stop() { clearTimeout(this.timer); }
 
-  // Something has changed on the server; a run at work is asked about anyway.
-  changed() { if (this.calm === REST_MS) this.tick(); }
+  // Something has changed on the server; a run at work is asked about anyway. An answer under way may be of before.
+  changed() { if (this.calm === REST_MS || this.fetching) this.tick(); }
 
   soon(ms) {
     clearTimeout(this.timer);

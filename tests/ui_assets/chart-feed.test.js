@@ -119,3 +119,21 @@ test("panels and axes are what the server's table says: a new one needs nothing 
   await one.feed.fetchFresh([one.series.get("a")]);
   assert.deepEqual(asked, [["loss", "step_ms"]]);
 });
+
+test("news told while an answer is under way is asked for after it, though no run is at work", async () => {
+  const asked = [], late = held();
+  const server = { chart_points: async ({ wants: [{ run, cursor }] }) => {
+    asked.push(cursor?.metrics.at ?? null);
+    return asked.length === 1 ? late.wait : [answer(run, 11, 12, { state: "finished" })];
+  } };
+  const one = chart(["a"], server);
+  const pauses = [];
+  one.feed.soon = (ms) => pauses.push(ms);
+  const first = one.feed.tick();
+  one.feed.changed();
+  late.answer([answer("a", 1, 10, { state: "finished" })]);
+  await first;
+  assert.deepEqual(pauses, [0]);
+  await one.feed.tick();
+  assert.deepEqual([asked.at(-1), one.series.get("a").n, pauses.at(-1)], [10, 12, 300000]);
+});

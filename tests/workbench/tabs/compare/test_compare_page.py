@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_two_models_on_a_text_of_ones_own(server: RunningServer, new_page: Calla
     page.wait_for_function("document.querySelector('#wb-compare-models').innerText.includes('other')")
     page.click("#wb-compare-evaluate")
     page.wait_for_function("document.querySelectorAll('.wb-task').length === 2")
-    assert "models=first%2Cother" in page.url and "protocol=texts" in page.url
+    page.wait_for_url(re.compile("models=first%2Cother.*protocol=texts"))
     assert page.get_by_role("button", name="Stop: first/step-00000005 on texts").is_visible()
     page.click("#wb-compare-command summary")
     assert "-m mygpt2 eval --model" in page.inner_text("#wb-compare-command")

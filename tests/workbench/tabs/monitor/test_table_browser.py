@@ -146,7 +146,8 @@ def test_runs_are_deleted_renamed_and_brought_back(browser_page, server, runs):
     assert "crashed, exp.a.1" in question.inner_text()
     page.keyboard.press("Enter")
     until_lines(page, ["alpha", "exp.a.2", "own"])
-    assert "2 runs are in the trash" in toast.inner_text() and len(trash(runs)) == 2
+    page.locator(".wb-rt-toast", has_text="2 runs are in the trash").wait_for()
+    assert len(trash(runs)) == 2
     toast.get_by_role("button", name="Undo").click()
     until_lines(page, ["alpha", "crashed", "exp.a.1", "exp.a.2", "own"])
     assert not trash(runs)
