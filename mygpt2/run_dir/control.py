@@ -10,7 +10,7 @@ from mygpt2.inside import append_inside
 from mygpt2.run_dir.paths import RunDir
 
 REQUESTS = ("stop", "save", "sample")
-FOLDER, SIGNAL = "folder", "signal"  # by which way a stop came, in exit.json
+FOLDER, SIGNAL, AT_STEP = "folder", "signal", "step"  # by which way a stop came, in exit.json; the last: --until
 
 
 class ControlFiles:

@@ -274,7 +274,7 @@ class RunWriter:
     ) -> None:
         """The end of the attempt: exit.json first, then the final status, then everything is closed.
 
-        `rank` is the one that met what ended it, `asked` by which way a stop came, FOLDER or SIGNAL. A full disk keeps
+        `rank` is the one that met what ended it, `asked` by which way a stop came, see `control`. A full disk keeps
         neither file from telling the truth: both have room.
         """
         if self._lost():

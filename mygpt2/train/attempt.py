@@ -31,6 +31,7 @@ from mygpt2.files import cannot_write, read_json
 from mygpt2.model.attention import fastest_first
 from mygpt2.orphans import STARTED
 from mygpt2.run_dir import (
+    AT_STEP,
     FOLDER,
     SIGNAL,
     ControlFiles,
@@ -242,10 +243,13 @@ class _Life:
         asked = None
         if code == EXIT_STOPPED:
             control = ControlFiles(self.run)
-            asked = FOLDER if self.requests.in_folder or "stop" in control.poll() else SIGNAL
+            at_step = self.trainer is not None and self.requests.met(self.trainer.state.step)
+            by_folder = self.requests.in_folder or "stop" in control.poll()
+            asked = FOLDER if by_folder else AT_STEP if at_step else SIGNAL
             control.clear("stop")
         if failure is None:
-            reason = {EXIT_OK: "finished", EXIT_STOPPED: "stopped on request; everything is saved"}[code]
+            how = f"after step {self.requests.until:,}, as asked" if asked == AT_STEP else "on request"
+            reason = {EXIT_OK: "finished", EXIT_STOPPED: f"stopped {how}; everything is saved"}[code]
             self.writer.finish("finished" if code == EXIT_OK else "stopped", code, reason, asked=asked)
             return
         if code == EXIT_DEFECT:

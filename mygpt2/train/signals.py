@@ -43,6 +43,10 @@ class Requests:
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._on_save)
 
+    def met(self, step: int) -> bool:
+        """Whether a run at this step is where it was to stop from the beginning."""
+        return self.until is not None and step >= self.until
+
     def check(self) -> None:
         """Raises Stopped where a stop was asked for."""
         if self.stop:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mygpt2.config import RunConfig, load_config, to_toml
+from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.run_dir import RunDir
 
 TEXT = "7" * 64  # the digest of a text's tokens
@@ -60,3 +62,12 @@ def text(documents: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def shifted(nll: np.ndarray, targets: np.ndarray, by: float, noise: float, seed: int) -> np.ndarray:
     """The same documents by a model that is worse by `by` nats per token, and differs by `noise` on each."""
     return nll + targets * (by + np.random.default_rng(seed).normal(0, noise, len(nll)))
+
+
+def looked(runs: Path, name: str, lost: Mapping[str, str], left: Sequence[str] = (), step: int = 12) -> ExperimentDir:
+    """A sweep after its first look at `step`: why each arm lost, and those that are left. Nothing is trained."""
+    folder = ExperimentDir.begin(runs, name, b'base = "tiny"\n')
+    folder.note_arms({arm: {"told": arm, "runs": {"1": f"{name}.{arm}.1"}} for arm in (*lost, *left)})
+    arms = {arm: {"stopped": arm in lost, "why": lost.get(arm, "")} for arm in (*lost, *left)}
+    folder.add_look({"kind": "sweep", "look": 1, "of": 3, "step": step, "arms": arms}, kind="sweep", state="running")
+    return folder

@@ -15,9 +15,10 @@ from mygpt2.experiments.folder import ExperimentDir
 from mygpt2.experiments.grid import read_plan
 from mygpt2.experiments.pieces import outcome
 from mygpt2.experiments.spending import planned
+from mygpt2.experiments.stopped import Stopped, stopped_by
 from mygpt2.experiments.sweep import compared, sweep
 from mygpt2.experiments.swept import asked_text, result_text
-from mygpt2.run_dir import RunDir
+from mygpt2.run_dir import RunDir, state_of
 from mygpt2.run_dir.family import origin_of
 from mygpt2.train.trainer import Trainer
 from tests.experiments.test_grid import scored
@@ -90,6 +91,8 @@ def test_a_sweep_stops_its_losers_takes_a_diverging_arm_for_one_and_ends_as_a_ru
     first = found["looks"][0]["arms"]
     assert first["lr1e-4"]["stopped"] and "worse than" in first["lr1e-4"]["why"]
     assert first["lr1e1"]["stopped"], "a rate of 10 diverges, or is far worse"
+    lost = RunDir(here.runs / "s.lr1e-4.1")
+    assert stopped_by(lost, state_of(lost)) == Stopped("s", 1, 2, first["lr1e-4"]["why"])
     assert result["best"] in ("lr3e-3", "lr2e-2") and result["spent"]["share"] < 0.8
     assert result["optimum"]["setting"] == "optimizer.lr"
     branch = RunDir(here.runs / f"s.{result['best']}-d1.1")
@@ -176,6 +179,8 @@ def test_a_run_that_is_taken_up_at_the_step_it_was_to_reach_says_that_step(here,
         with harness.signals():
             assert main(words) == 85
         assert outcome(here.runs, "u").step == 9
+        ended = json.loads(RunDir(here.runs / "u").exit_file.read_bytes())
+        assert (ended["asked"], ended["reason"]) == ("step", "stopped after step 9, as asked; everything is saved")
     assert RunDir(here.runs / "u").read(RunDir(here.runs / "u").status_file, 9999).count(b'"tokens": 2304') == 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mygpt2.experiments.standing import Standing
+from mygpt2.experiments.stopped import Stopped
 from mygpt2.run_dir import RunState
 from mygpt2.run_dir.background_stop import BackgroundStop
 from workbench import html
@@ -84,6 +85,13 @@ def band_chips(found: Standing | str) -> list[html.Markup]:
     said = [found.figures, *found.causes, found.differs]
     chip = html.chip(found.words, tones.get(found.where, "neutral"))
     return [opened(chip, html.join(html.note(text) for text in said), "band")]
+
+
+def halted_chips(found: Stopped | None) -> list[html.Markup]:
+    """That an experiment stopped the run, and why."""
+    if found is None:
+        return []
+    return [opened(html.chip(found.brief), html.note(found.words), "halted")]
 
 
 def rank_chips(state: RunState) -> list[html.Markup]:

@@ -9,6 +9,7 @@ from typing import Any
 from mygpt2.errors import EXIT_USAGE
 from mygpt2.experiments.arms import parts_of
 from mygpt2.experiments.folder import FOLDER, ExperimentDir
+from mygpt2.experiments.stopped import Stopped
 from mygpt2.records import number, whole
 from mygpt2.run_dir.ghost import Ghost
 from mygpt2.run_dir.marks import is_archived
@@ -33,6 +34,7 @@ class Place:
     stopping: a stop is under way. chips: markup of what calls for attention. pair: at least two runs are in the chart.
     ghost: what is known of an imported log.
     elsewhere: it was handed to a cluster, and may begin there.
+    halted: what its experiment stopped it for, if that did.
     """
 
     may: Mapping[str, bool]
@@ -44,6 +46,7 @@ class Place:
     pair: bool = False
     ghost: Ghost | None = None
     elsewhere: bool = False
+    halted: Stopped | None = None
 
 
 def head(seen: Glance, place: Place) -> html.Markup:
@@ -136,13 +139,13 @@ def _primary(seen: Glance, place: Place) -> html.Markup:
         label, press = "Stop and save", "wb-do-save"
     elif seen.untouched and whole((seen.state.exit or {}).get("code")) == EXIT_USAGE:
         label, press = "Open in Train", "wb-do-train"  # as it is, it would end so again
-    elif may["resume"]:
+    elif may["resume"] and not place.halted:
         label, press = ("Resume" if seen.checkpoints else "Start again"), "wb-do-resume"
     elif place.ghost:
         label, press = "Find its ripples", "wb-do-ripples"
     elif state == "finished" and seen.nothing:
         label, press = "Open in Train", "wb-do-train"
-    elif state == "finished":
+    elif state == "finished" or (place.halted and state == "stopped" and seen.checkpoints and may["weights"]):
         label, press = "Sample it", "wb-do-sample"
     if not label:
         return html.Markup("")
@@ -159,6 +162,8 @@ def _more(seen: Glance, place: Place) -> list[html.Markup]:
     if may["ask"]:
         items += [html.item("Save a checkpoint now", press="wb-do-save_now"),
                   html.item("Take samples now", press="wb-do-sample_now")]  # fmt: skip
+    if may["resume"] and place.halted:
+        items.append(html.item("Resume", press="wb-do-resume", note="alone, to its own last step"))
     links = [
         *([("Sample it", "wb-do-sample"), ("Compare it", "wb-do-compare")] if may["weights"] else []),
         ("Find its ripples", "wb-do-ripples"),

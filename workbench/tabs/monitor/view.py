@@ -14,6 +14,7 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.experiments.folder import list_experiments
 from mygpt2.experiments.standing import standing
+from mygpt2.experiments.stopped import stopped_by
 from mygpt2.launch.handed import Told, has_begun
 from mygpt2.launch.handed import seen as seen_elsewhere
 from mygpt2.launch.watching import Watching
@@ -153,9 +154,10 @@ def _place(
     """What the head has to know of the queue, the alerts and what was asked for."""
     name, queue = seen.run.name, [job for job in context.jobs.queue() if job.state in WAITING]
     waiting = next((number for number, job in enumerate(queue, 1) if job.run == name), 0)
-    stop = context.jobs.stop_of(name)
+    stop, halted = context.jobs.stop_of(name), stopped_by(seen.run, seen.state)
     found = [
         *family.chip(seen.run),
+        *chips.halted_chips(halted),
         *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
         *chips.band_chips(standing(seen.run)),
@@ -163,7 +165,7 @@ def _place(
     ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
-        len(ask.runs) > 1, ghost, _unbegun(seen.state, told) or waits(told, seen.state.state),
+        len(ask.runs) > 1, ghost, _unbegun(seen.state, told) or waits(told, seen.state.state), halted,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mygpt2.config.batch import batch_problem, lanes_problem
 from mygpt2.errors import UserError
+from mygpt2.experiments.stopped import stopped_by
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, rank_states, state_of
 from mygpt2.run_dir.marks import current_runs
@@ -100,18 +101,22 @@ def act(context: Context, action: str, id: str) -> None:
         context.jobs.move(str(id), -1 if action == "up" else 1)
 
 
-def resumable(context: Context) -> list[tuple[RunDir, RunState]]:
-    """The latest runs that ended before their last step and are not queued again, newest first."""
+def resumable(context: Context) -> tuple[list[tuple[RunDir, RunState]], int]:
+    """Of the latest runs those that ended before their last step and are not queued again, newest first; and how many
+    more of them there are that an experiment stopped."""
     queued = {job.run for job in context.jobs.queue()}
     runs = sorted((run for run in current_runs(context.runs) if run.name not in queued), key=_changed, reverse=True)
     found = ((run, state_of(run)) for run in runs[:RUNS_SHOWN])
-    return [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
+    could = [(run, state) for run, state in found if may_resume(state) and run.config_file.is_file()]
+    ours = [(run, state) for run, state in could if stopped_by(run, state) is None]
+    return ours, len(could) - len(ours)
 
 
 def resume_list(context: Context) -> Markup:
     """The runs that can be resumed, each with its button; nothing for none."""
     rows = []
-    for run, state in resumable(context):
+    found, halted = resumable(context)
+    for run, state in found:
         step, steps = whole(state.status.get("step")), whole(state.status.get("steps"))
         at = "step n/a" if step is None or steps is None else f"step {step:,} of {steps:,}"
         ranks = len(rank_states(run))
@@ -120,7 +125,15 @@ def resume_list(context: Context) -> Markup:
         told = Markup(f'<span class="wb-muted">{escape(why)}</span>') if why else ""
         can = [] if context.read_only else [button("resume", run.name, "Resume", f"Resume {run.name}")]
         rows.append(_task(run.name, state.state, run.name, at, told, can))
-    return Markup(f'<div class="wb-tasks">{join(rows)}</div>') if rows else Markup("")
+    if not rows:
+        return Markup("")
+    return join([Markup(f'<div class="wb-tasks">{join(rows)}</div>'), note(_not_listed(halted)) if halted else ""])
+
+
+def _not_listed(count: int) -> str:
+    """What became of the arms that an experiment stopped, in a sentence."""
+    which, it = ("run that its sweep", "it") if count == 1 else ("runs that their sweeps", "one")
+    return f"Not listed: {count:,} {which} stopped. Resume in Monitor's More goes on with {it} all the same."
 
 
 def resume(context: Context, name: str, processes: str) -> Job:

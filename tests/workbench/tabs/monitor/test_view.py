@@ -10,6 +10,7 @@ import pytest
 
 from mygpt2.errors import UserError
 from mygpt2.run_dir import RunWriter, state_of
+from tests.experiments.made import looked
 from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench.context import Context
@@ -251,6 +252,19 @@ def test_every_part_of_the_page_has_one_rule_for_resume(context, state, may):
         else:
             with pytest.raises(UserError, match="is finished; only a stopped, failed or lost run can be resumed"):
                 resume()
+
+
+def test_an_arm_that_its_sweep_stopped_is_not_first_of_all_resumed(context):
+    looked(context.runs, "rates", {"lr1": f"worse than lr2 {BAD}"}, ["lr2"])
+    primary = 'class="wb-mon-primary" data-press="wb-do-'
+    for name, first in (("rates.lr1.1", "sample"), ("rates.lr2.1", "resume")):
+        run = run_folder(context.runs, name, state="stopped")
+        (run.checkpoints_dir / "step-00000003").mkdir(parents=True)
+        (run.checkpoints_dir / "step-00000003" / "MANIFEST.json").write_text("{}")
+        head = Page(context, focus=name, runs=[name]).poll()["head"]
+        assert f"{primary}{first}" in head and ("lost at look 1 of 3" in head) == (first == "sample")
+        assert head.count('data-press="wb-do-resume"') == 1, "all the same it can be"
+        assert "<img" not in head
 
 
 def test_where_a_run_goes_on_from_is_said_before_it_does(context):

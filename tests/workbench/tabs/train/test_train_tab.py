@@ -14,6 +14,7 @@ from mygpt2.config import config_hash, load_config, preset_names, to_toml
 from mygpt2.errors import UserError
 from mygpt2.planning import Machine
 from mygpt2.run_dir import RunDir, write_rank
+from tests.experiments.made import looked
 from tests.workbench.bad_values import bad_values
 from tests.workbench.conftest import make_run
 from workbench import draft as drafts
@@ -256,7 +257,7 @@ def test_a_run_that_would_have_to_wait_is_told_for_whom(context: Context) -> Non
 def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Context) -> None:
     for name, state in (("done", "finished"), ("held", "stopped"), ("broken", "failed")):
         make_run(context.runs, name, 3, state=state)
-    assert {run.name for run, _ in queue.resumable(context)} == {"held", "broken"}
+    assert {run.name for run, _ in queue.resumable(context)[0]} == {"held", "broken"}
     assert "Resume held" in queue.resume_list(context) and "Resume done" not in queue.resume_list(context)
     refused = [("held", "3", "not a multiple of 3 ranks"), ("held", "x", "expected a whole number"),
                ("done", "", "finished"), ("none", "", "no run"), ("../x", "", "not allowed")]  # fmt: skip
@@ -267,6 +268,17 @@ def test_a_stopped_run_can_be_resumed_on_another_number_of_processes(context: Co
     job = queue.resume(context, "held", "4")
     assert job.spec.nproc == 4 and job.run == "held" and "--nproc" in job.spec.argv
     assert "Resume held" not in queue.resume_list(context), "it waits in the queue already"
+
+
+def test_arms_that_their_sweep_stopped_are_counted_and_not_offered(context: Context) -> None:
+    looked(context.runs, "rates", {"lr1": "worse than lr2 by 0.1 nats"}, ["lr2"])
+    make_run(context.runs, "rates.lr1.1", 3, state="stopped")
+    assert queue.resume_list(context) == "", "then there is nothing to resume"
+    for name in ("rates.lr2.1", "held"):
+        make_run(context.runs, name, 3, state="stopped")
+    shown = queue.resume_list(context)
+    assert "Resume held" in shown and "Resume rates.lr2.1" in shown and "Resume rates.lr1.1" not in shown
+    assert "Not listed: 1 run that its sweep stopped." in shown
 
 
 def test_text_of_runs_and_jobs_is_escaped(context: Context) -> None:
