@@ -22,6 +22,7 @@ MAX_PENDING_BYTES = 8 << 20
 MAX_LINE_BYTES = MAX_PENDING_BYTES  # no writer makes a longer one
 PIECE_BYTES = 64 << 20
 ANSWER_BYTES = 48 << 20  # of one answer of `news`: some 150,000 steps; the reader comes back for the rest
+TAIL_BYTES = 8192  # of metrics.jsonl, where its last steps are asked for; one line has some 300
 HEAD_BYTES = 4096  # a first line is known by at most this many of its bytes
 
 

@@ -19,7 +19,7 @@ from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.paths import RUNS, RunDir, list_runs
 from mygpt2.terminal import printable
 from mygpt2.verbs import runs_branch, runs_handed, runs_import, runs_losses, runs_moves
-from mygpt2.verbs.runs_cells import COLUMNS, cells_of, print_table
+from mygpt2.verbs.runs_cells import COLUMNS, cells_of, heading, print_table
 
 ACTIONS = ("list", "show", "step", "losses", "import", "stop", "verify", "branch", *runs_moves.ACTIONS)
 PIECE_BYTES = 16 << 20
@@ -112,6 +112,7 @@ def summary(each: RunDir, told: Any = None) -> dict[str, Any]:
     told: what a cluster's engine says of the run's job, see runs_handed.
     """
     from mygpt2.checkpoint.store import size_bytes, steps
+    from mygpt2.run_dir.divergence import diverged
     from mygpt2.run_dir.lines import last_record
 
     state = runs_handed.state(each, told)
@@ -127,6 +128,7 @@ def summary(each: RunDir, told: Any = None) -> dict[str, Any]:
         "state": state.state,
         "imported": ghost.told if (ghost := ghost_of(each)) else None,
         "reason": state.reason,
+        "diverged": diverged(each, state) or None,
         "job": {"engine": told.handed.target, "id": told.handed.job} if told else None,
         "step": last.get("step") or state.status.get("step") or 0,
         "steps": state.status.get("steps"),
@@ -173,11 +175,7 @@ def _show(each: RunDir, *, as_json: bool) -> int:
         full |= {"branch": origin.to_json() if origin else None}
         print(json.dumps(full, indent=1))
         return EXIT_OK
-    print(
-        _line(
-            f"{row['run']}: {row['state']}" + (f" ({row['reason']})" if row["reason"] not in ("", row["state"]) else "")
-        )
-    )
+    print(_line(heading(row)))
     cells = dict(zip(COLUMNS, cells_of(row), strict=True))
     figures = [(label, text) for label, text in cells.items() if label not in ("run", "state") and text]
     imported = [("imported", f"a log without weights and settings, {row['imported']}")] if row["imported"] else []

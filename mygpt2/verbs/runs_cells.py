@@ -13,13 +13,20 @@ def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
     """A line of the list, in the order of COLUMNS. `row`: a run's `summary`."""
     return (
         row["run"],
-        "imported" if row["imported"] else row["state"],
+        "imported" if row["imported"] else f"{row['state']}, diverged" if row["diverged"] else row["state"],
         f"{row['step']:,}" + (f"/{row['steps']:,} {row['step'] / row['steps']:.0%}" if row["steps"] else ""),
         _number(row["loss"], ".4f"),
         _number(row["tokens_per_second"], ",.0f"),
         "" if row["eta_seconds"] is None else duration(row["eta_seconds"]),
         f"{len(row['checkpoints'])}, {file_size(row['checkpoint_bytes'])}" if row["checkpoints"] else "none",
     )
+
+
+def heading(row: dict[str, Any]) -> str:
+    """The run and its state, each with why."""
+    why = f" ({row['reason']})" if row["reason"] not in ("", row["state"]) else ""
+    nothing = f", diverged: {row['diverged']}" if row["diverged"] else ""
+    return f"{row['run']}: {row['state']}{why}{nothing}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -70,6 +70,25 @@ def test_list_as_json(runs, capsys):
     assert rows["vanished"]["state"] == "lost" and "no process of attempt 1" in rows["vanished"]["reason"]
 
 
+def test_a_run_whose_loss_came_to_nothing_is_not_simply_finished(runs, capsys):
+    for name, losses in (("broken", (8.3, 900.0)), ("good", (8.3, 4.0))):
+        run = RunDir.create(runs, name)
+        with RunWriter(run, 1) as writer:
+            writer.config('[data]\ntokenizer = "gpt2:4096"\n')
+            for step, loss in enumerate(losses, 1):
+                writer.metrics(step=step, loss=loss)
+            writer.finish("finished", 0, "finished")
+    runs_verb("list", "--runs", runs, "--json")
+    why = {row["run"]: row["diverged"] for row in json.loads(capsys.readouterr().out)}
+    assert why.pop("broken").startswith("its loss at the end, 454.1 as the median of its last 2 steps, is no result")
+    assert not any(why.values())
+    runs_verb("list", "--runs", runs)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "finished, diverged" in lines["broken"] and "diverged" not in lines["good"]
+    runs_verb("show", "broken", "--runs", runs)
+    assert capsys.readouterr().out.startswith("broken: finished, diverged: its loss at the end, 454.1")
+
+
 def test_an_empty_folder_says_what_to_do(tmp_path, capsys):
     assert runs_verb("list", "--runs", tmp_path) == 0
     assert "python -m mygpt2 train" in capsys.readouterr().out

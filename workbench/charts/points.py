@@ -17,13 +17,14 @@ from mygpt2.run_dir.by_source import TARGETS
 from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.lines import Cursor, news
 from mygpt2.run_dir.metrics import resets
+from mygpt2.run_dir.settings import tokenizer_of
 from workbench.charts.host import hosts_of
 from workbench.charts.marks import alert_marks, marks
 from workbench.charts.sources import column_source, sources_of
 from workbench.charts.view import COLUMNS, MAX_RUNS
 from workbench.colours import colours_of
 from workbench.columns import fresh
-from workbench.jobs.reading import muon_times, starting, tokenizer_of
+from workbench.jobs.reading import muon_times, starting
 
 MAX_ALERTS = 100
 MANY = 1000  # equal values, as of memory or of a rate that is held, are told as one

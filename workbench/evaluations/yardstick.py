@@ -18,12 +18,12 @@ from mygpt2.errors import UserError
 from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, parse_lines
 from mygpt2.run_dir.lines import tail_lines
+from mygpt2.run_dir.settings import vocabulary_of
 from workbench import tasklist, words
 from workbench.context import Context
 from workbench.evaluations.results import Loss, Result, Results
 from workbench.evaluations.start import KIND, PRECISIONS, plans, start
 from workbench.jobs import Task
-from workbench.jobs.reading import vocabulary_of
 
 MODEL, NAME = "gpt2", "GPT-2 124M"
 REPOSITORY = "openai-community/gpt2"

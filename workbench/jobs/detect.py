@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mygpt2.records import number, whole
-from workbench.jobs.reading import beside, limit
+from mygpt2.run_dir.divergence import beside, limit
 
 WINDOW = 101  # steps the present one is held against
 ENOUGH = 30

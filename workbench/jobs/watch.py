@@ -18,11 +18,11 @@ from mygpt2.format import file_size
 from mygpt2.records import number, whole
 from mygpt2.run_dir import Follower, RunDir, RunState, parse_lines, state_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.settings import vocabulary_of
 from workbench.jobs.alerts import Alert, AlertLog, folder_of, new_alert
 from workbench.jobs.detect import Detector, stalled
 from workbench.jobs.ending import End, last_attempt, last_step
 from workbench.jobs.policy import Verdict
-from workbench.jobs.reading import vocabulary_of
 from workbench.jobs.records import Job
 from workbench.jobs.spawn import log_of
 

@@ -18,7 +18,8 @@ from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, RunState, parse_lines
 from mygpt2.run_dir.lines import tail_lines
 from mygpt2.run_dir.liveness import read_record
-from workbench.jobs.reading import muon_times, vocabulary_of
+from mygpt2.run_dir.settings import vocabulary_of
+from workbench.jobs.reading import muon_times
 
 EVENT_BYTES = 64 << 10  # of events.jsonl; an evaluation has some 400
 ATTEMPTS = 200  # whose time is added up

@@ -8,8 +8,9 @@ from typing import Any
 
 from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, RunState, parse_lines
-from mygpt2.run_dir.lines import tail_lines
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached
+from mygpt2.run_dir.divergence import diverged
+from mygpt2.run_dir.lines import TAIL_BYTES, tail_lines
+from workbench.jobs.reading import current, reached
 
 AVERAGED = 20  # steps
 
@@ -61,9 +62,8 @@ def glance(run: RunDir, state: RunState, events: Iterable[dict[str, Any]]) -> Gl
     losses = [number(row.get("loss")) for row in rows[-AVERAGED:] if last and row.get("attempt") == last.get("attempt")]
     known = [loss for loss in losses if loss is not None]
     newest = {event.get("kind"): event for event in events if isinstance(event.get("kind"), str)}
-    nothing = "" if state.alive or state.state in ("queued", "failed") else came_to_nothing(run)
     return Glance(
         run, state, last, sum(known) / len(known) if len(known) > 1 else None, len(known),
         reached(run, state.status, rows[-1] if rows else None), newest.get("eval", {}), newest.get("left_out", {}),
-        steps(run.checkpoints_dir), nothing,
+        steps(run.checkpoints_dir), diverged(run, state),
     )  # fmt: skip

@@ -16,13 +16,16 @@ from typing import Any
 from mygpt2.launch.handed import Told, seen
 from mygpt2.records import number
 from mygpt2.run_dir import ACTIVE, RunDir, RunState, last_record, state_of
+from mygpt2.run_dir.divergence import diverged
 from mygpt2.run_dir.family import file_of
 from mygpt2.run_dir.ghost import ghost_of
+from mygpt2.run_dir.lines import TAIL_BYTES
 from mygpt2.run_dir.marks import read_marks
 from mygpt2.run_dir.moves import size_of
 from mygpt2.run_dir.paths import NAME
+from mygpt2.run_dir.settings import settings_of
 from workbench.colours import colours_of
-from workbench.jobs.reading import TAIL_BYTES, came_to_nothing, current, reached, settings_of, starting
+from workbench.jobs.reading import current, reached, starting
 from workbench.tabs.monitor import family
 from workbench.tabs.monitor.facts import brief, facts, group_of
 from workbench.tabs.monitor.labels import labels_file, read_labels
@@ -209,7 +212,7 @@ def row_of(run: RunDir, state: RunState) -> dict[str, Any]:
         "name": run.name,
         "state": state.state,
         "reason": state.reason,
-        "diverged": not alive and state.state in ("finished", "stopped", "lost") and bool(came_to_nothing(run)),
+        "diverged": bool(diverged(run, state)),
         "step": step,
         "steps": steps,
         "share": min(1.0, (step or 0) / steps) if steps else 0.0,

@@ -11,13 +11,14 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.step import Row, report, seen_of
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, last_record, state_of
+from mygpt2.run_dir.lines import TAIL_BYTES
 from workbench import html, words
 from workbench.context import Context
 from workbench.corpus import show
 from workbench.corpus.reading import Reading
 from workbench.corpus.step import BY_SOURCE, Batch, Line, batch_of, row_of
 from workbench.jobs import Alert
-from workbench.jobs.reading import TAIL_BYTES, muon_times
+from workbench.jobs.reading import muon_times
 from workbench.paging import row_at
 from workbench.tabs.monitor.histories import Histories
 from workbench.tabs.monitor.view import Monitor

@@ -10,9 +10,9 @@ from mygpt2.errors import EXIT_TRY_AGAIN, EXIT_USAGE, UserError
 from mygpt2.failures import NONFINITE
 from mygpt2.records import number, whole
 from mygpt2.run_dir import RunDir, RunState
+from mygpt2.run_dir.settings import settings_of
 from workbench import html
 from workbench.jobs import Alert
-from workbench.jobs.reading import settings_of
 from workbench.tabs.monitor import logs
 from workbench.tabs.monitor.glance import Glance
 

@@ -12,9 +12,9 @@ from typing import Any
 from mygpt2.errors import UserError
 from mygpt2.machine import cache_folder
 from mygpt2.run_dir import state_of
+from mygpt2.run_dir.divergence import came_to_nothing
 from workbench.context import Context
 from workbench.corpus.library import Library
-from workbench.jobs.reading import came_to_nothing
 from workbench.models import choices, defaults
 from workbench.page import Page
 

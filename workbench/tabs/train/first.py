@@ -7,12 +7,12 @@ from mygpt2.format import short
 from mygpt2.planning import Plan
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, list_runs, state_of
+from mygpt2.run_dir.divergence import came_to_nothing
 from mygpt2.run_dir.mentions import waits_elsewhere
 from workbench import draft as drafts
 from workbench.context import Context
 from workbench.draft import FIRST_PRESET, Draft
 from workbench.html import Markup, button, escape, join
-from workbench.jobs.reading import came_to_nothing
 from workbench.tabs.train import fill
 from workbench.tabs.train.outlook import takes
 

@@ -11,13 +11,13 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.stopped import stopped_by
 from mygpt2.records import whole
 from mygpt2.run_dir import RunDir, RunState, rank_states, state_of
+from mygpt2.run_dir.divergence import came_to_nothing
 from mygpt2.run_dir.marks import current_runs
 from workbench.context import Context
 from workbench.draft import parse_processes
 from workbench.html import STATES, Markup, badge, button, chip, escape, join, note
 from workbench.jobs import Job
 from workbench.jobs.policy import check_resumable, may_resume
-from workbench.jobs.reading import came_to_nothing
 from workbench.jobs.records import WAITING
 
 ENDED_SHOWN = 5

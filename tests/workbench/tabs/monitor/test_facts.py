@@ -9,8 +9,8 @@ import pytest
 from mygpt2.config import load_config, to_toml
 from mygpt2.files import replace_json
 from mygpt2.run_dir import RunWriter, state_of
+from mygpt2.run_dir.settings import settings_of
 from tests.workbench.tabs.monitor.folders import run_folder
-from workbench.jobs.reading import settings_of
 from workbench.tabs.monitor import index as module
 from workbench.tabs.monitor.facts import duration, group_of, measured, parameters, validation
 from workbench.tabs.monitor.index import RunIndex, spread
