@@ -161,12 +161,18 @@ def _place(
         *chips.stop_chips(stop, alive=seen.state.alive),
         *chips.rank_chips(seen.state),
         *chips.band_chips(standing(seen.run)),
-        *chips.alert_chips(alerts, name, TOLD if seen.state.state in ENDS or seen.state.alive else ()),
+        *chips.alert_chips(alerts, name, no_chips(seen.state)),
     ]
     return head.Place(
         may, waiting, len(queue), stop is not None and not stop.done, found, labels.read_labels(seen.run).star,
         len(ask.runs) > 1, ghost, _unbegun(seen.state, told) or waits(told, seen.state.state), halted,
     )  # fmt: skip
+
+
+def no_chips(state: RunState) -> tuple[str, ...]:
+    """Kinds of alerts that are no chip: of which the page says more, and low disk for a run that writes no more."""
+    over = ("disk",) if not state.alive and state.state != "queued" else ()
+    return (*(TOLD if state.state in ENDS or state.alive else ()), *over)
 
 
 def _stops(context: Context, run: RunDir | None) -> bool:

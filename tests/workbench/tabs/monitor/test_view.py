@@ -15,6 +15,7 @@ from tests.run_dir.processes import record_rank, running
 from tests.workbench.tabs.monitor.folders import run_folder
 from workbench.context import Context
 from workbench.jobs import Jobs, JobSpec
+from workbench.jobs.alerts import AlertLog, new_alert
 from workbench.live import BUSY_SECONDS, answered
 from workbench.tabs.monitor import actions, labels
 from workbench.tabs.monitor import index as index_module
@@ -265,6 +266,18 @@ def test_an_arm_that_its_sweep_stopped_is_not_first_of_all_resumed(context):
         assert f"{primary}{first}" in head and ("lost at look 1 of 3" in head) == (first == "sample")
         assert head.count('data-press="wb-do-resume"') == 1, "all the same it can be"
         assert "<img" not in head
+
+
+@pytest.mark.parametrize(("state", "news"), [("running", True), ("finished", False), ("stopped", False)])
+def test_low_disk_is_news_to_a_run_at_work_and_for_one_that_has_ended_an_event(context, state, news):
+    run = run_folder(context.runs, "a", state=state)
+    log = AlertLog(context.jobs.store.folder / "alerts.jsonl")
+    for moment in (1.0, 2.0):
+        log.add(new_alert("error", "disk", "", "2 GB are free", at=f"{moment}", when=moment))
+    with running() as rank:
+        record_rank(run, 0, rank.pid)
+        parts = Page(context, focus="a", runs=["a"], pane="events").poll()
+    assert ("disk ×2" in parts["head"]) == news and parts["alerts"].count("2 GB are free") == 2
 
 
 def test_where_a_run_goes_on_from_is_said_before_it_does(context):
