@@ -12,17 +12,15 @@ import gradio as gr
 
 from mygpt2.config import preset_names
 from mygpt2.errors import UserError
-from mygpt2.run_dir.marks import current_runs
 from workbench import html
 from workbench.context import Context
 from workbench.corpus.reading import Reading
 from workbench.corpus.step import step_range
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.picker.component import picker
-from workbench.tabs.data import handlers, library, source
+from workbench.tabs.data import handlers, library, opening, source
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
-MOST_RUNS = 500  # in a list to choose from
 LINK_SOURCE = "(...v) => { window.workbench.url({source: v[0], run: null, step: null}); return v; }"
 UNLINK = "() => { window.workbench.url({source: null}); return []; }"
 LINK_NEWEST = "(run, step) => { if (run) window.workbench.url({run, step, source: null}); return []; }"
@@ -42,11 +40,12 @@ def build(context: Context, page: Page) -> None:
     _listen_source(context, page, reading, c)
     _listen_order(context, page, reading, c)
     _listen_step(context, page, reading, c)
-    c.seen = gr.State([])
+    c.seen = gr.State(opening.SEEN)
     lists = [c.seen, c.run, c.of]
-    page.on_open("data", partial(refresh, context), c.seen, lists)
+    page.on_open("data", partial(opening.opened, context), [c.seen, c.run, page.port("data"), c.chosen],
+                 [*lists, c.step, c.batch, c.rows], js=opening.WATCHED)  # fmt: skip
     for field in (c.run, c.of):
-        field.focus(page.friendly(partial(refresh, context)), c.seen, lists, **QUIET)
+        field.focus(page.friendly(partial(opening.refresh, context)), c.seen, lists, **QUIET)
 
 
 # The parts
@@ -116,7 +115,7 @@ def _order_part(context: Context, c: SimpleNamespace) -> None:
             )
             _pager(c, "order_page", "window", shown=True)
         with gr.Column(elem_classes="wb-settings"):
-            c.of = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
+            c.of = gr.Dropdown(opening.runs_with_a_trace(context), value=None, label="Run", allow_custom_value=True,
                                info="or none, and a preset over a source")  # fmt: skip
             c.preset = gr.Dropdown(preset_names(), value="tiny", label="Preset", info="where no run is chosen")
             c.order_part = gr.Dropdown([], value=None, label="Source of the mixture", visible=False,
@@ -141,14 +140,14 @@ def _step_part(context: Context, c: SimpleNamespace) -> None:
             c.batch = Fragment(elem_id="wb-step-facts")
             c.rows = Fragment(
                 html.empty(
-                    "What a run trained on in one step, token by token, the rows it found hardest first.",
+                    opening.STEP_OF_RUN,
                     "Choose a run to see its newest step, or click a point of a curve in Monitor.",
                 ),
                 elem_id="wb-step-rows",
             )
             _pager(c, "row_page", "rows", shown=True)
         with gr.Column(elem_classes="wb-settings"):
-            c.run = gr.Dropdown(_runs(context), value=None, label="Run", allow_custom_value=True,
+            c.run = gr.Dropdown(opening.runs_with_a_trace(context), value=None, label="Run", allow_custom_value=True,
                                 elem_id="wb-step-run")  # fmt: skip
             c.step = gr.Number(1, label="Step", precision=0, minimum=1, elem_id="wb-step-step")
             c.rows_of = gr.Dropdown([("Highest loss first", "")], value="", label="Rows", visible=False,
@@ -197,8 +196,8 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
         context.source(value)
         return page.go("train", train_on=value)
 
-    opening = page.friendly(partial(source.open_source, context, reading))
-    opens: dict[str, Any] = {"fn": opening, "inputs": fields, "outputs": whole, "show_progress": "minimal",
+    open_it = page.friendly(partial(source.open_source, context, reading))
+    opens: dict[str, Any] = {"fn": open_it, "inputs": fields, "outputs": whole, "show_progress": "minimal",
                              "js": LINK_SOURCE, **PRIVATE}  # fmt: skip
     c.chosen = gr.Textbox(visible="hidden", label="chosen source", container=False)
     gr.on([c.open.click, c.source.submit, c.chosen.change], **opens).then(**now)
@@ -336,14 +335,3 @@ def _answer_order(context: Context, reading: Reading, page: Page, port: str, *fi
     if request.get("link"):  # the run's data may lie on the hub
         return html.note("Another site's link asks for this run's order; press Show to read it."), *[gr.skip()] * 5
     return _window(context, reading, 0, False, True, *fields)
-
-
-def refresh(context: Context, seen: list[str]) -> Any:
-    """The lists of runs, where there is a new one."""
-    names = _runs(context)
-    return (names, gr.Dropdown(names), gr.Dropdown(names)) if names != seen else gr.skip()
-
-
-def _runs(context: Context) -> list[str]:
-    """Runs that have a trace, by name."""
-    return [run.name for run in current_runs(context.runs) if run.trace_dir.is_dir()][:MOST_RUNS]

@@ -29,6 +29,7 @@ from workbench.corpus.reading import Reading
 from workbench.page import Page
 from workbench.tabs.data import columns, documents, handlers, order, show, tab
 from workbench.tabs.data import source as source_of
+from workbench.tabs.data.opening import runs_with_a_trace
 from workbench.tokenizers import Tokenizers
 
 
@@ -216,7 +217,7 @@ def test_the_tabs_handlers_over_a_run(tmp_path, monkeypatch):
     reading.library = Library(tmp_path / "cache")
     config = small_config(parquet_folder(context.data_roots[0] / "d"))
     traced_run(context.runs, "first", config, tmp_path / "cache")
-    assert tab._runs(context) == ["first"]
+    assert runs_with_a_trace(context) == ["first"]
     facts, rows, page, at, _ = handlers.batch(context, reading, 1, 0, False, "first", 2, 1)
     assert "Step 2 of first" in facts and "page 2 of 2" in facts and page == 2 and at == 2
     assert rows.count('class="wb-row"') == 4

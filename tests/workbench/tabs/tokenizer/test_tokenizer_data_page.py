@@ -224,4 +224,12 @@ def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_p
     field(page, "wb-order-source").fill("docs")
     page.click("#wb-order-show")
     page.wait_for_selector("#wb-order table")
+
+    page.goto(f"{server.url}?tab=monitor")
+    page.wait_for_function("window.workbench.monitor?.focus() === 'prepared'")
+    page.get_by_role("tab", name="Data", exact=True).click()
+    part(page, "A step of a run")
+    page.wait_for_function("document.querySelector('#wb-step-run input')?.value === 'prepared'")
+    page.click("#wb-step-show")
+    page.wait_for_selector("#wb-step-facts >> text=of prepared")
     assert page.evaluate("window.hacked") is None
