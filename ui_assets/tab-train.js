@@ -55,10 +55,21 @@ window.workbench.train = (() => {
   document.addEventListener("input", (event) => { if (event.target.closest?.("#field-data-source")) outdated(); });
   document.addEventListener("wb-picked", (event) => { if (event.detail.field === "field-data-source") outdated(); });
 
-  // `shown`: what the server keeps of the page, as JSON.
-  function showNotes(shown) {
-    let told = {};
-    try { told = JSON.parse(shown || "{}"); } catch { /* an answer that was cut off: the next one is whole */ }
+  function parsed(text) {
+    try { return JSON.parse(text || "{}"); } catch { return {}; } // an answer that was cut off: the next one is whole
+  }
+
+  // Updates for the run's name, and for the branch of one that was begun, unless something else was typed since.
+  const STAYS = { __type__: "update" };
+  const next = ({ named: [was, name] = [] }, run) => (was !== undefined && was === run?.trim() ? name : STAYS);
+  function begun(filled, run, branch) {
+    const told = parsed(filled);
+    return [next(told, run), told.branch && told.branch === branch?.trim() ? "" : STAYS];
+  }
+
+  // `shown`: what the server keeps of the page, as JSON. Returns an update for the run's name.
+  function showNotes(shown, run) {
+    const told = parsed(shown);
     notes = told.notes || {};
     window.workbench.mixture?.told(told);
     if (tab() && told.target) tab().dataset.target = told.target; // the style hides the fields that another engine has
@@ -73,6 +84,7 @@ window.workbench.train = (() => {
     if ("form" in told) keep(told.form);
     const link = window.workbench.params();
     if (link.tab === "train") window.workbench.url(Object.fromEntries(LINKS.filter((key) => key in link).map((key) => [key, null])));
+    return next(told, run);
   }
 
   // The form over a reload: this window's own in sessionStorage, and for new windows what was edited last in any.
@@ -169,5 +181,5 @@ window.workbench.train = (() => {
     }
   });
 
-  return { showNotes, kept, keep, focus };
+  return { showNotes, begun, kept, keep, focus };
 })();

@@ -63,3 +63,12 @@ test("nothing is kept before it is known under what, and without any storage the
   assert.equal(none.kept("/runs"), "");
   none.keep({ steps: 1 });
 });
+
+test("the next name takes the place of the one it follows, not of what was typed meanwhile", () => {
+  const stays = { __type__: "update" }, { begun } = open(storage());
+  const told = JSON.stringify({ named: ["a", "a-1"], branch: "old@4" });
+  const plain = (found) => JSON.parse(JSON.stringify(found));
+  assert.deepEqual(plain(begun(told, " a", "old@4")), ["a-1", ""]);
+  assert.deepEqual(plain(begun(told, "mine", "old@8")), [stays, stays]);
+  for (const other of ["", "12345678", "0a1b", null]) assert.deepEqual(plain(begun(other, "a", "")), [stays, stays]);
+});

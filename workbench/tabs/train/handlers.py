@@ -38,7 +38,11 @@ Updates = dict[Any, Any]
 class Parts:
     """The components that handlers read and write. `shown` holds what the page's script knows of the form, `filled`
     changes when the form was written by the server, `kept` is what the browser has of it from before, `file` is a TOML
-    on its way to the browser."""
+    on its way to the browser.
+
+    A run's new name is told in `shown` or `filled` beside the one it follows: the browser takes it unless another one
+    was typed meanwhile.
+    """
 
     fields: Fields
     shown: Any = None
@@ -77,10 +81,9 @@ class Parts:
     @property
     def refreshed(self) -> list[Any]:
         """The outputs of `refresh`."""
-        return [*self.fields.folds.values(), self.fields.inputs[RUN], self.shown, self.about, self.changes, self.line,
-                self.reasons, self.estimate, self.length, self.schedule, self.command, self.start, self.queue_up,
-                self.machine, self.acts_here, self.there, self.acts_there, self.submit, self.save_file,
-                self.handing]  # fmt: skip
+        return [*self.fields.folds.values(), self.shown, self.about, self.changes, self.line, self.reasons,
+                self.estimate, self.length, self.schedule, self.command, self.start, self.queue_up, self.machine,
+                self.acts_here, self.there, self.acts_there, self.submit, self.save_file, self.handing]  # fmt: skip
 
 
 def draft_of(parts: Parts, data: Data) -> Draft:
@@ -109,9 +112,9 @@ def refresh(context: Context, parts: Parts, data: Data) -> Updates:
     plan = drafts.estimate(context, checked)
     told = checked.config is not None and not any(map(look.cost_of, checked.config.data.named))
     ready = not checked.reasons
-    renamed: Updates = {parts.fields.inputs[RUN]: run} if run else {}
-    return renamed | {
-        **_notes(context, parts, before, checked, str(data.get(parts.filled) or "")),
+    named = _named(now.run, run) if run else {}
+    return {
+        **_notes(context, parts, before, checked, named | {"filled": str(data.get(parts.filled) or "")}),
         parts.about: "" if PRESET in checked.problems else show.status(about(context, checked.draft.preset)),
         parts.changes: show.changes(checked),
         **there.place(parts, checked),
@@ -163,18 +166,26 @@ def _named_after_text(context: Context, now: Draft, before: str) -> str | None:
     return drafts.free_name(context, drafts.stem_of(context, now.preset, source))
 
 
-def _notes(context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked, filled: str) -> Updates:
-    """All notes and what the browser is to keep, for the page's script; and the labels of the folds."""
+def _named(was: str, run: str) -> dict[str, Any]:
+    return {"named": [was, run]}
+
+
+def _notes(
+    context: Context, parts: Parts, before: Mapping[str, Any], checked: Checked, more: Mapping[str, Any]
+) -> Updates:
+    """All notes and what the browser is to keep, for the page's script; and the labels of the folds.
+
+    more: what else the script is told, such as which filling of the form the answer is about.
+    """
     changes = {change.name: change for change in checked.changes}
     notes = {name: str(text) for name in parts.fields.inputs
              if (text := show.note(name, *_told_at(checked, name, changes)))}  # fmt: skip
-    now: dict[str, Any] = {"notes": notes} if notes else {}
+    now: dict[str, Any] = {**more, **({"notes": notes} if notes else {})}
     source, wrong = forms.trained_on(checked.draft.values), {"data.source", "data.mix"} & checked.problems.keys()
     now["source"] = str(before.get("source") or "") if wrong else source
     now["usual"] = forms.preset_texts(checked.draft.preset)["data.source"] if PRESET not in checked.problems else ""
     now["sources"] = show.by_source(checked.problems.get("data.mix", ()))
     now["target"] = checked.draft.elsewhere.target
-    now["filled"] = filled  # so that the page's script can tell an answer about the form as it was before
     now["form"] = kept_form(checked.draft, context, now["source"])
     folded = [group for group in groups() if group.folded]
     for group in folded:
@@ -302,9 +313,7 @@ def launch(context: Context, parts: Parts, at_once: bool, data: Data) -> tuple[s
     """Starts or queues the form's run; the name, and a form ready for the next. UserError with every reason why not."""
     draft = draft_of(parts, data)
     job = drafts.launch(context, draft, at_once)
-    run = parts.fields.inputs[RUN]
-    own: Updates = {run: drafts.free_name(context, job.run), parts.fields.inputs[BRANCH]: ""}
-    return job.run, {**own, parts.filled: secrets.token_hex(4)}
+    return job.run, {parts.filled: _next(context, draft)}
 
 
 def hand_over(context: Context, parts: Parts, data: Data) -> tuple[str, Updates]:
@@ -314,8 +323,13 @@ def hand_over(context: Context, parts: Parts, data: Data) -> tuple[str, Updates]
     said, problem = there.hand_over(context, draft)
     if not said and problem:
         return "", {parts.handing: problem}
-    run = parts.fields.inputs[RUN]
-    return draft.run, {run: drafts.free_name(context, draft.run), parts.filled: secrets.token_hex(4)}
+    return draft.run, {parts.filled: _next(context, draft)}
+
+
+def _next(context: Context, begun: Draft) -> str:
+    """For `filled`: what follows a draft that was begun, a run of its own under the next name."""
+    named = _named(begun.run, drafts.free_name(context, begun.run))
+    return json.dumps({**named, "branch": begun.branch, "nonce": secrets.token_hex(4)})
 
 
 def launch_first(context: Context) -> str:

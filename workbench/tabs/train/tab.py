@@ -66,7 +66,9 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     known = parts.form | {parts.shown, parts.filled}
     changes = [*typed, parts.filled.change, made["measurement"].change]
     refreshed = page.follow("form", changes, refresh, known, parts.refreshed)
-    refreshed.then(None, parts.shown, None, js=form.SHOW_NOTES, **QUIET)
+    run, branch = inputs[RUN], inputs[BRANCH]
+    refreshed.then(None, [parts.shown, run], run, js=form.SHOW_NOTES, **QUIET)
+    parts.filled.change(None, [parts.filled, run, branch], [run, branch], js=form.BEGUN, **QUIET)
     inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)
     load.upload(page.friendly(upload), load, parts.filling, **ACTION)
@@ -75,8 +77,7 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
 
 
 def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
-    to_monitor, own = page.outputs("monitor"), [parts.fields.inputs[RUN], parts.fields.inputs[BRANCH]]
-    now = page.now("train")
+    to_monitor, now = page.outputs("monitor"), page.now("train")
 
     def start(data: dict[Any, Any]) -> Any:
         name, updates = handlers.launch(context, parts, True, data)
@@ -103,7 +104,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
             return {parts.filled: secrets.token_hex(4)}
         return handlers.restore(context, parts, None if CHANGES & asked else kept)
 
-    parts.start.click(page.friendly(start), parts.form, [*to_monitor, *own, parts.filled], **ACTION)
+    parts.start.click(page.friendly(start), parts.form, [*to_monitor, parts.filled], **ACTION)
     page.on_open(
         "train",
         arrive,
@@ -112,11 +113,11 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
         js=KEPT % json.dumps(str(context.runs)),
     )
     parts.submit.click(None, None, parts.handing, js=HANDING, **QUIET)
-    handed = parts.submit.click(page.friendly(hand_over), parts.form, [*to_monitor, *own, parts.filled, parts.handing],
+    handed = parts.submit.click(page.friendly(hand_over), parts.form, [*to_monitor, parts.filled, parts.handing],
                                 **ACTION)  # fmt: skip
     handed.then(**page.now("monitor"))
     parts.save_file.click(page.friendly(download), parts.form, parts.file, **ACTION)
-    parts.queue_up.click(page.friendly(queue_up), parts.form, [*own, parts.filled], **ACTION).then(**now)
+    parts.queue_up.click(page.friendly(queue_up), parts.form, parts.filled, **ACTION).then(**now)
 
 
 def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:

@@ -128,7 +128,8 @@ def test_of_two_clicks_one_hands_the_run_over(form: Form, put: Put, tmp_path: Pa
         click.join()
     assert sorted(name for name, _ in found) == ["", "tiny-1"] and len(asked(tmp_path / "bin", "sbatch")) == 1
     taken = next(updates for name, updates in found if name)
-    assert taken[form.parts.fields.inputs[RUN]] == "tiny-2", "the form is ready for the next"
+    form.apply(taken)
+    assert form[RUN] == "tiny-2", "the form is ready for the next"
     record = read(form.context.runs, "tiny-1")
     assert record is not None and record.job == "17"
     assert state_of(RunDir(form.context.runs / "tiny-1")).state == "queued"

@@ -218,6 +218,24 @@ def test_the_queue_is_ordered_cancelled_and_copied_from_the_page(page: Any, fold
     assert "second" in jobs(folder) and "first" not in jobs(folder) and not (folder / "first").exists()
 
 
+def test_a_name_typed_while_a_run_is_being_queued_stays(page: Any, folder: Path) -> None:
+    box(page, "run").fill("slow")
+    wait_command(page, "--run slow --preset tiny")
+    kept: list[Any] = []
+    page.route("**/queue/join*", lambda route: kept.append(route))
+    page.locator("#train-queue-up").click()
+    page.wait_for_function("document.querySelector('#train-queue') !== null")
+    box(page, "run").fill("typed")
+    wait_command(page, "--run typed --preset tiny")
+    while kept:
+        kept.pop().continue_()
+    page.unroute("**/queue/join*")
+    page.locator("#train-queue").locator(".wb-task b", has_text="slow").wait_for()
+    page.get_by_text("slow is queued with the settings as they are now").wait_for()  # its answer is there
+    wait_command(page, "--run typed --preset tiny")
+    assert box(page, "run").input_value() == "typed" and "typed" not in jobs(folder)
+
+
 def test_a_link_fills_the_form_and_a_stopped_run_goes_on(
     new_page: Callable[..., Any], server: RunningServer, folder: Path
 ) -> None:

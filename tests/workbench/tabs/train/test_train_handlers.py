@@ -47,10 +47,16 @@ class Form:
         return self.data[self.parts.fields.inputs[name]]
 
     def apply(self, updates: dict[Any, Any]) -> dict[Any, Any]:
-        """Updates arrive in the browser: values are taken over."""
+        """Updates arrive in the browser: values are taken over, a name in the place of the one it follows."""
         for made, value in updates.items():
             if made in self.data and isinstance(value, str | bool | list):
                 self.data[made] = value
+        for told in (updates.get(self.parts.shown), updates.get(self.parts.filled)):
+            found = json.loads(told) if str(told).startswith("{") else {}
+            if found.get("named", [None])[0] == self[RUN]:
+                self[RUN] = found["named"][1]
+            if found.get("branch") == self[BRANCH]:
+                self[BRANCH] = ""
         return updates
 
     def refresh(self) -> dict[Any, Any]:
@@ -305,7 +311,7 @@ def test_a_run_that_nobody_named_is_called_after_the_text(form: Form, tmp_path: 
     assert form[RUN] == "tiny-1"
     form[RUN] = "mine"
     form["data.source"] = "stories.txt"
-    assert form.parts.fields.inputs[RUN] not in form.refresh() and form[RUN] == "mine"
+    assert "named" not in json.loads(form.refresh()[form.parts.shown]) and form[RUN] == "mine"
 
 
 def kept(form: Form) -> str:
