@@ -3,6 +3,7 @@
 window.workbench.live = (() => {
   "use strict";
   const LONGEST_MS = 30000; // between tries without an answer
+  const PRESSED_MS = 10000; // within which a button that is pressed again waits for its answer
   const MOMENT_MS = 100, FRESH_MS = 1000; // until an inner tab is there; what was asked so lately is not asked again
   const FLOATS = ".wb-menu-list, .wb-pop-body"; // placed by a script, see pieces.js
   const views = {};
@@ -44,8 +45,10 @@ window.workbench.live = (() => {
     const place = (part) => document.querySelector(`[data-live="${name}.${part}"]`);
     let had = {}, shown = new Set(), timer = 0, asked = 0, opened = 0, asking = false, again = false, failures = 0;
     let rests = false; // asks when something has changed, and not by itself
-    const enabled = {};
+    let waiting = {}; // by field: what is to be seen of it, until `fields` takes it
+    const enabled = {}, acting = new Map(); // acting: what was pressed and is not answered yet, and when
     const visible = () => !document.hidden && element.offsetParent !== null;
+    const question = () => ({ ...props.value, ...own().ask?.(props.value || {}), opened });
 
     async function ask() {
       clearTimeout(timer);
@@ -56,9 +59,10 @@ window.workbench.live = (() => {
       let pause;
       try {
         for (const part of shown) if (!place(part)?.live) { delete had[part]; shown.delete(part); } // put up anew, empty
-        const answer = await server.live_news({ asked: { ...props.value, ...own().ask?.(props.value || {}), opened }, digests: had });
+        const wanted = question(), of = JSON.stringify(wanted);
+        const answer = await server.live_news({ asked: wanted, digests: had });
         if (!answer?.digests) throw new Error("no answer");
-        receive(answer);
+        receive(answer, of !== JSON.stringify(question()));
         [failures, pause, rests] = [0, 1000 * answer.pause, answer.rests];
       } catch (error) {
         console.error(error);
@@ -71,19 +75,24 @@ window.workbench.live = (() => {
       timer = setTimeout(ask, again ? 0 : pause);
     }
 
-    function receive({ markup, fields, data, digests, problem }) {
+    // late: something else was chosen since the question. Fields are a person's by now, and what was emptied stays empty.
+    function receive({ markup, fields: given, data, digests, problem }, late) {
       patch(element, problem);
-      const taken = { ...digests };
+      const taken = { ...digests }, fields = late ? {} : given;
+      if (late) for (const field of Object.keys(given)) { delete taken[field]; again = true; }
       for (const [part, text] of Object.entries(markup)) {
         const where = place(part);
-        if (!where) { delete taken[part]; continue; }
+        if (!where || (late && where.live === false)) { delete taken[part]; continue; }
         patch(where, text);
         where.live = true;
         shown.add(part);
       }
       Object.assign(enabled, data.enabled);
       for (const [id, on] of Object.entries(enabled)) { const button = document.getElementById(id); if (button) button.disabled = !on; }
-      if (Object.keys(fields).length) trigger("apply", fields);
+      if (Object.keys(fields).length) {
+        for (const [field, more] of Object.entries(fields)) waiting[field] = { ...waiting[field], ...more };
+        trigger("apply");
+      }
       Object.assign(had, taken);
       own().receive?.(data, fields);
     }
@@ -91,10 +100,27 @@ window.workbench.live = (() => {
     function acted(event) { // a button in a part names an action and what it is done to
       if (!element.isConnected) { document.removeEventListener("click", acted); return; }
       const button = event.target.closest?.("[data-act]");
-      if (button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) trigger("act", { act: button.dataset.act, id: button.dataset.id });
+      if (!button?.closest("[data-live]")?.dataset.live.startsWith(`${name}.`)) return;
+      const { act, id } = button.dataset;
+      if (press(act, id)) trigger("act", { act, id });
     }
 
-    views[name] = { ask, look: () => { if (Date.now() - asked > FRESH_MS) ask(); }, changed: () => { if (rests || asking) ask(); } }; // an answer under way may be of before
+    // Whether something is not yet under way: pressed twice is once.
+    function press(...what) {
+      const pressed = JSON.stringify(what), now = Date.now();
+      if (now - (acting.get(pressed) ?? 0) < PRESSED_MS) return false;
+      acting.set(pressed, now);
+      return true;
+    }
+
+    // Updates for components of these names, as Gradio takes them.
+    function fields(names) {
+      const taken = waiting;
+      waiting = {};
+      return names.map((field) => ({ __type__: "update", ...taken[field] }));
+    }
+
+    views[name] = { ask, fields, press, acted: () => { acting.clear(); ask(); }, look: () => { if (Date.now() - asked > FRESH_MS) ask(); }, changed: () => { if (rests || asking) ask(); } }; // an answer under way may be of before
     document.addEventListener("click", acted);
     watch("value", ask);
     const panel = element.closest("[role=tabpanel]") || element; // comes into view when its tab is opened
@@ -107,5 +133,5 @@ window.workbench.live = (() => {
   document.addEventListener("wb-changed", () => { for (const view of Object.values(views)) view.changed(); });
   document.addEventListener("visibilitychange", () => { for (const view of Object.values(views)) view.look(); });
 
-  return { mount, ask: (name) => views[name]?.ask(), patch };
+  return { mount, ask: (name) => views[name]?.ask(), press: (name, ...what) => views[name].press(...what), acted: (name) => views[name]?.acted(), fields: (name, names) => views[name].fields(names), patch };
 })();

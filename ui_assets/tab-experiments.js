@@ -78,6 +78,7 @@ window.workbench.experiments = (() => {
   function go(text) {
     const [what, name] = text.split(" ");
     window.workbench.openTab("experiments");
+    window.workbench.url({ tab: "experiments" });
     if (what === "name") { show(name); ask(); } else open(what, `run:${name}`);
   }
 

@@ -13,7 +13,7 @@ window.workbench.exports = (() => {
     document.addEventListener("click", async (event) => {
       const what = event.target.closest?.("#wb-monitor-head [data-act=export]")?.dataset.id;
       if (!what) return;
-      const run = window.workbench.monitor.focus();
+      const run = window.workbench.monitor.shown();
       tell("Preparing …");
       try {
         if (what === "csv") { // made while it is saved: a long run's is large

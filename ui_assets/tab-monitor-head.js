@@ -46,7 +46,7 @@ window.workbench.head = (() => {
   document.addEventListener("click", (event) => {
     const at = event.target;
     const button = at.closest?.("#wb-monitor [data-press]:not(.wb-item)");
-    if (button) document.getElementById(button.dataset.press)?.click();
+    if (button && window.workbench.live.press("monitor", button.dataset.press, window.workbench.monitor.shown())) document.getElementById(button.dataset.press)?.click();
     if (at.closest?.("[data-dismiss]")) dismiss(at.closest("details.wb-pop"));
     const pane = at.closest?.("#wb-monitor [data-pane]")?.dataset.pane;
     if (pane) showPane(pane);

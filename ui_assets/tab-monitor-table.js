@@ -303,7 +303,7 @@ window.workbench.table = (() => {
   });
   document.addEventListener("click", (event) => { // an item of the menu of the chosen run
     const what = event.target.closest?.("#wb-monitor [data-act=run]")?.dataset.id;
-    const name = what && host && monitor().focus();
+    const name = what && host && monitor().shown();
     if (!name) return;
     acts.ask(what, [name]);
   });

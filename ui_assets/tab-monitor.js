@@ -19,6 +19,7 @@ window.workbench.monitor = (() => {
   let mixed = false; // whether the runs have several tokenizers
   let list = null, first = true;
   let readOnly = false; // whether the server refuses changes
+  let sent = {}; // the note that was sent last: {run, text}
   let request = 0; // counts what was asked of this tab from outside
   let view = chartKeys(window.workbench.params()); // of the chart, as asked from outside and not yet passed on
 
@@ -90,6 +91,16 @@ window.workbench.monitor = (() => {
   }
 
   const present = (name) => (rows.has(name) ? name : renames[name] || name);
+
+  // The run that the head is about, which its buttons are for: until the answer comes, the one before is shown.
+  const shown = () => present(document.querySelector("#wb-monitor-head h2[data-run]")?.dataset.run || chosen);
+
+  // Whose note is saved, with what was sent of it before: its answer may be under way.
+  function noted(of, text) {
+    const before = sent.run === of?.run ? { before: sent.text } : {};
+    sent = { run: of?.run, text };
+    return { ...of, ...before };
+  }
 
   function renamed(names) { // the chosen ones go on under their new names
     Object.assign(renames, names);
@@ -312,5 +323,5 @@ window.workbench.monitor = (() => {
     if (other) show(other.dataset.wbRun);
   });
 
-  return { ask, receive, open, select, renamed, looked: () => looked, rows: () => rows, readOnly: () => readOnly, mountList, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
+  return { ask, receive, open, select, renamed, looked: () => looked, rows: () => rows, readOnly: () => readOnly, mountList, shown, noted, focus: () => chosen, chosen: () => (runs.length ? runs : [chosen]).join(",") };
 })();

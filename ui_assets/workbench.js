@@ -30,7 +30,8 @@ window.workbench = (() => {
   // Merges flat strings into the query part of the address; null takes a key away.
   function url(changes) {
     if (!followed && !acted) return;
-    const before = params();
+    const before = params(), { tab } = changes;
+    if (tab && before.tab && tab !== before.tab && Object.keys(changes).length > 1) return; // an answer to a tab that was left
     const address = new URL(window.location.href);
     for (const [key, value] of Object.entries(changes)) {
       if (value === null || value === undefined || value === "") address.searchParams.delete(key);

@@ -15,11 +15,10 @@ from mygpt2.run_dir import list_runs
 from workbench import api, html, look
 from workbench.context import Context
 from workbench.live import Asked, News
-from workbench.page import QUIET, TABS, Page
+from workbench.page import QUIET, TABS, Act, Page
 
 TITLE = "mygpt2 workbench"
 _FOREIGN = "() => [document.querySelector('meta[name=\"wb-link\"]')?.content || '']"
-_ON_BACK = "window.workbench.onGo((query) => trigger('click', { query }));"
 MAX_PARAMETER = 4096  # characters of one value in a deep link
 KEEP_UPLOADS = (600, 3600)  # seconds: an uploaded log or file of settings is read at once; look every, then remove
 KEYS = (
@@ -53,12 +52,10 @@ def build(context: Context) -> gr.Blocks:
             shown = query["tab"] if query.get("tab") in TABS else first  # document.py sees to it
             return _open_link(context, page, shown, query, bool(foreign))
 
-        def go_back(event: gr.EventData) -> list[Any]:
-            query = dict(parse_qsl(str(event._data["query"]).removeprefix("?")))
-            return _open_link(context, page, "", query, False)
+        def go_back(to: Act) -> list[Any]:
+            return _open_link(context, page, "", dict(parse_qsl(to.what.removeprefix("?"))), False)
 
-        history = gr.HTML("", js_on_load=_ON_BACK, apply_default_css=False, elem_classes="wb-hidden")
-        history.click(page.friendly(go_back), None, [page.tabs, *page.ports], **QUIET)
+        page.in_turn("back", [], go_back, None, [page.tabs, *page.ports], event=QUIET)  # see turns.js
         foreign = gr.Textbox(visible="hidden", container=False, label="opened by another site's link")
         link = blocks.load(open_link, foreign, [page.tabs, *page.ports], js=_FOREIGN, **QUIET)
         link.then(None, None, None, js="() => { window.workbench.linkFollowed(); return []; }", **QUIET)

@@ -7,6 +7,7 @@ ui_assets/live.js asks while its tab is looked at and patches what differs, so t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -96,6 +97,14 @@ def answered(view: View, request: Any) -> dict[str, Any]:
     return {**news.answer(), "problem": ""}
 
 
-def allowed(properties: Any) -> dict[str, Any]:
-    """What of a component's properties, which came by way of the page, is passed on."""
-    return {key: properties[key] for key in FIELD_KEYS if key in properties} if isinstance(properties, dict) else {}
+def update(component: Any, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """What a view says of a component, as Gradio would send it to the page."""
+    found = {key: properties[key] for key in FIELD_KEYS if key in properties}
+    if "choices" in found:
+        found["choices"] = [each if isinstance(each, list | tuple) else (each, each) for each in found["choices"]]
+        component = copy.copy(component)
+        component.choices = found["choices"]
+    if "value" in found:
+        made = component.postprocess(found["value"])
+        found["value"] = made.model_dump() if hasattr(made, "model_dump") else made
+    return found

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
@@ -35,11 +35,19 @@ DOWNLOAD = """(file) => {
   if (file) { const { name, text } = JSON.parse(file); window.workbench.download(name, text); }
   return [];
 }"""  # takes what is JSON of a file's name and text
-TURNS = ("form", "tokens", "compared", "vocabulary", "training", "merge")  # what changes are answered one at a time
+# What is answered one at a time: changes of forms, and what is done in a part of a page.
+TURNS = ("form", "tokens", "compared", "vocabulary", "training", "merge", "source", "order", "step", "back")
 _TURNS = f"window.workbench.turns.mount({{ trigger, events: {[f'{name}_due' for name in TURNS]} }});"
 _LIVE = "window.workbench.live.mount({ name: '%s', element, props, server, watch, trigger, events: ['apply', 'act'] });"
 
 log = logging.getLogger("workbench")
+
+
+class Act(NamedTuple):
+    """What was done in a part of a page. waited: another one was under way, whose answer may have set the fields."""
+
+    what: str
+    waited: bool = False
 
 
 class Page:
@@ -90,25 +98,38 @@ class Page:
 
         `asked` is this component's value (an event sets it, and is answered at once) and what the tab's script adds.
         Markup goes to the elements that `part` makes, `fields` are components of Gradio's that a view may change. Its
-        event `act` has the action and the id of a button with data-act and data-id in one of its parts; `now` asks
-        anew after an event that changes something.
+        event `act` has the action and the id of a button with data-act and data-id in one of its parts, see `acts`;
+        `now` asks anew after an event that changes something.
         """
+        shown = dict(fields or {})
 
         def live_news(request: Any) -> dict[str, Any]:
-            return live.answered(view, request)
+            answer = live.answered(view, request)
+            made = {name: live.update(shown[name], given) for name, given in answer["fields"].items()}
+            return {**answer, "fields": made}
 
         made = gr.HTML({}, html_template="", js_on_load=_LIVE % tab, server_functions=[live_news], label=f"live {tab}",
                        apply_default_css=False, elem_id=f"wb-live-{tab}", elem_classes="wb-live")  # fmt: skip
-        if fields:
-
-            def apply(event: gr.EventData) -> Any:
-                given = event._data if isinstance(event._data, dict) else {}
-                new = {fields[name]: gr.update(**live.allowed(given[name])) for name in fields if name in given}
-                return new or gr.skip()
-
-            # By itself Gradio leaves out an event while the one before is under way, and the page takes it for done.
-            made.apply(self.friendly(apply), None, list(fields.values()), trigger_mode="multiple", **QUIET)
+        if shown:
+            # In the browser: answers of the server to several would come in any order, after what was chosen meanwhile.
+            take = f"() => window.workbench.live.fields('{tab}', {json.dumps(list(shown))})"
+            made.apply(None, None, list(shown.values()), js=take, trigger_mode="multiple", **QUIET)
         return made
+
+    def acts(self, tab: str, made: gr.HTML, handler: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """Answers the buttons in the parts of a tab's live view, see `live`, and has it ask anew.
+
+        By itself Gradio leaves out a click while the one before is answered, though it was on another button; the page
+        leaves out only the same one.
+        """
+        done = made.act(self.friendly(handler), inputs, outputs, trigger_mode="multiple", **ACTION)
+        done.then(**self.acted(tab))
+
+    @staticmethod
+    def acted(tab: str) -> dict[str, Any]:
+        """Arguments of an event after one that `acts` or a script's `live.press` began: it may be pressed again."""
+        script = f"() => {{ window.workbench.live.acted('{tab}'); return []; }}"
+        return {"fn": None, "inputs": None, "outputs": None, "js": script, "trigger_mode": "multiple", **QUIET}
 
     @staticmethod
     def free_device(devices: Ledger, chosen: Any) -> Any:
@@ -134,16 +155,40 @@ class Page:
 
         name: one of TURNS. changes: listeners, such as `box.change`.
         """
-        gr.on(list(changes), **self._turn("due", name))
+        gr.on(list(changes), **self.due(name))
+        return self._called(name, handler, inputs, outputs, None, QUIET)
+
+    def in_turn(
+        self, name: str, acts: Sequence[tuple[Any, str]], handler: Callable[..., Any], inputs: Any, outputs: Any,
+        js: str = "window.workbench.turns.due", event: Mapping[str, Any] = ACTION,
+    ) -> Any:  # fmt: skip
+        """Answers what is done in a part of a page with `handler(act, *values)`: one call at a time, and one more for
+        the last act that came meanwhile, with the values that the inputs had when it was done. Returns that event.
+
+        name: one of TURNS. acts: (listener, what it is called). js: what the browser does with (name, what, values) of
+        an act, in the end `turns.due`. A handler that is a generator needs an event with a queue.
+        """
+        for listener, what in acts:
+            script = f"(...values) => {{ {js}('{name}', '{what}', values); return []; }}"
+            listener(None, inputs, None, js=script, trigger_mode="multiple", **QUIET)
+        values = f"(...now) => window.workbench.turns.values('{name}') ?? now" if inputs else None
+        return self._called(name, _told_act(handler), inputs, outputs, values, event)
+
+    def _called(
+        self, name: str, handler: Callable[..., Any], inputs: Any, outputs: Any, js: str | None,
+        event: Mapping[str, Any],
+    ) -> Any:  # fmt: skip
         due = getattr(self._turns, f"{name}_due")
-        called = due(self.friendly(handler), inputs, outputs, trigger_mode="multiple", **QUIET)
-        called.then(**self._turn("done", name))
-        called.failure(**self._turn("done", name))
+        called = due(self.friendly(handler), inputs, outputs, js=js, trigger_mode="multiple", **event)
+        done = {**self.due(name), "js": f"() => {{ window.workbench.turns.done('{name}'); return []; }}"}
+        called.then(**done)
+        called.failure(**done)
         return called
 
     @staticmethod
-    def _turn(what: str, name: str) -> dict[str, Any]:
-        script = f"() => {{ window.workbench.turns.{what}('{name}'); return []; }}"
+    def due(name: str) -> dict[str, Any]:
+        """Arguments of an event that has what `follow` answers asked anew."""
+        script = f"() => {{ window.workbench.turns.due('{name}'); return []; }}"
         return {"fn": None, "inputs": None, "outputs": None, "js": script, "trigger_mode": "multiple", **QUIET}
 
     def on_open(self, tab: str, handler: Callable[..., Any], inputs: Any, outputs: Any, js: str | None = None) -> None:
@@ -194,6 +239,26 @@ class Page:
                 return gr.skip()
 
         return call
+
+
+def _told_act(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler that is given first what was done, which comes with the event."""
+
+    def told(event: gr.EventData) -> Act:
+        given = event._data if isinstance(event._data, dict) else {}
+        return Act(str(given.get("what", "")), bool(given.get("waited")))
+
+    if _is_generator(handler):
+
+        def stream(event: gr.EventData, *values: Any) -> Any:
+            yield from handler(told(event), *values)
+
+        return stream
+
+    def call(event: gr.EventData, *values: Any) -> Any:
+        return handler(told(event), *values)
+
+    return call
 
 
 def _is_generator(handler: Callable[..., Any]) -> bool:

@@ -25,7 +25,7 @@ function page() {
   const lists = [base, variant];
   const form = { dataset: { kind: "judge" }, querySelectorAll: () => lists, querySelector: () => base, getBoundingClientRect: () => ({ top: 0 }) };
   const root = { addEventListener() {}, querySelectorAll: () => lists, querySelector: () => form };
-  const window = { innerHeight: 900, workbench: { live: { ask() {} }, params: () => ({}), openTab() {} } };
+  const window = { innerHeight: 900, workbench: { live: { ask() {} }, params: () => ({}), url() {}, openTab() {} } };
   vm.runInNewContext(SOURCE, { window, document: { addEventListener() {} }, Option });
   const { experiments } = window.workbench;
   experiments.mount(root);

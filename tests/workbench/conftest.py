@@ -120,6 +120,28 @@ class Watched:
         assert not errors, f"uncaught errors in the page: {errors}"
 
 
+class Held:
+    """Requests of a page to an address, such as queue/join, that hold a text: each waits until `let_go`."""
+
+    def __init__(self, page: Any, address: str, holding: str = "") -> None:
+        self.kept: list[Any] = []
+        self._holds = True
+
+        def hold(route: Any) -> None:
+            if self._holds and holding in (route.request.post_data or ""):
+                self.kept.append(route)
+            else:
+                route.continue_()
+
+        page.route(f"**/{address}*", hold)
+
+    def let_go(self) -> None:
+        """Those that wait, in the order in which they came, and all that come from now on."""
+        self._holds = False
+        while self.kept:
+            self.kept.pop(0).continue_()
+
+
 class _Nothing(BaseHTTPRequestHandler):
     """An empty page of the workbench's own site."""
 

@@ -12,8 +12,7 @@ from gradio.routes import App
 from starlette.testclient import TestClient
 
 from mygpt2.errors import UserError
-from workbench import html
-from workbench.live import News, allowed, answered
+from workbench.live import News, answered, update
 from workbench.page import Page
 
 SCRIPT = Path(__file__).parents[2] / "ui_assets" / "live.js"
@@ -62,19 +61,24 @@ def test_one_works_quickly_and_nothing_slowly() -> None:
     assert answered(busy, {})["pause"] < 3 < answered(lambda asked, news: None, {})["pause"]
 
 
-def test_of_a_components_properties_only_a_few_come_by_way_of_the_page() -> None:
-    assert allowed({"value": 1, "choices": [], "elem_id": "x", "__type__": "y"}) == {"choices": [], "value": 1}
-    assert allowed("text") == {}
+def test_of_a_component_only_a_few_properties_are_changed_and_as_gradio_sends_them() -> None:
+    with gr.Blocks():
+        box, one = gr.Dropdown([], allow_custom_value=True), gr.JSON()
+    found = update(box, {"value": "b", "choices": ["a", ("B", "b")], "elem_id": "x", "__type__": "y"})
+    assert found == {"choices": [("a", "a"), ("B", "b")], "value": "b"}
+    assert json.dumps(update(one, {"value": {"run": "a"}})) == '{"value": {"run": "a"}}'
 
 
-def test_a_view_has_an_event_for_its_buttons_and_one_for_its_fields() -> None:
+def test_a_view_changes_its_fields_in_the_browser_and_no_click_on_its_buttons_is_left_out() -> None:
     with gr.Blocks() as blocks:
         page = Page()
         box = gr.Dropdown([])
-        page.part("compare", "view", first=html.note("nothing yet"))
-        page.live("compare", lambda asked, news: None, {"set": box}).act(lambda: None)
-    targets = [name for event in blocks.get_config_file()["dependencies"] for _, name in event["targets"]]
-    assert {"apply", "act"} <= set(targets)
+        made = page.live("compare", lambda asked, news: news.set("set", choices=["a"], value="a"), {"set": box})
+        page.acts("compare", made, lambda: None, None, None)
+    events = {name: event for event in blocks.get_config_file()["dependencies"] for _, name in event["targets"]}
+    assert not events["apply"]["backend_fn"] and events["apply"]["outputs"] == [box._id]
+    assert events["act"]["backend_fn"] and events["act"]["trigger_mode"] == "multiple"
+    assert made.live_news({})["fields"] == {"set": {"choices": [("a", "a")], "value": "a"}}
 
 
 def test_an_open_page_costs_the_server_the_same_memory_after_many_questions() -> None:
@@ -151,6 +155,62 @@ def test_an_element_of_another_kind_takes_its_place(patching: Any) -> None:
     patching("<section>under way</section><p>one</p>")
     patching("text &amp; <details><summary>done</summary></details>")
     patching("")
+
+
+@pytest.fixture
+def answering(patching: Any) -> Any:
+    """A page with a live view; answer(fields=, markup=) answers its oldest question, `chosen` is what it asks about."""
+    page = patching("")
+    page.set_content("<div id='view'></div><p data-live='x.look'></p><p data-live='x.done'></p>")
+    page.evaluate("""() => {
+        window.held = [];
+        window.sent = [];
+        window.chosen = "a";
+        const element = document.getElementById('view');
+        const live_news = ({ asked, digests }) => new Promise((answer) => held.push({ asked, digests, answer }));
+        const { live } = window.workbench, server = { live_news };
+        window.workbench.x = { ask: () => ({ chosen: window.chosen }) };
+        const trigger = (event, data) => sent.push(event === "act" ? data.id : live.fields("x", ["one"])[0].value);
+        live.mount({ name: "x", element, props: {}, server, watch: () => {}, trigger });
+    }""")
+
+    def answer(fields: Any = None, markup: Any = None) -> Any:
+        """(what was asked about, digests that the page had)"""
+        page.wait_for_function("held.length > 0")
+        given = {"fields": fields or {}, "markup": markup or {}}
+        return page.evaluate("""({ fields, markup }) => {
+            const { asked, digests, answer } = held.shift(), had = { ...digests };
+            const names = [...Object.keys(fields), ...Object.keys(markup)];
+            const digests_now = Object.fromEntries(names.map((name) => [name, asked.chosen]));
+            answer({ fields, markup, data: {}, digests: digests_now, problem: "", pause: 300, rests: true });
+            return [asked.chosen, had];
+        }""", given)  # fmt: skip
+
+    answer.page = page  # type: ignore[attr-defined]
+    return answer
+
+
+def test_an_answer_that_a_choice_has_overtaken_changes_no_field_and_is_asked_for_again(answering: Any) -> None:
+    page = answering.page
+    page.wait_for_function("held.length === 1")
+    page.evaluate("() => { chosen = 'b'; document.querySelector('[data-live=\"x.look\"]').live = false; }")
+    assert answering({"one": {"value": "a"}}, {"look": "of a", "done": "of a"}) == ["a", {}]
+    assert answering({"one": {"value": "b"}}, {"look": "of b"}) == ["b", {"done": "a"}]
+    page.wait_for_function("sent.length === 1")
+    assert page.evaluate("sent") == ["b"]
+    assert page.locator("[data-live]").all_inner_texts() == ["of b", "of a"]
+
+
+def test_buttons_pressed_while_another_is_answered_are_heard_each_once(answering: Any) -> None:
+    page = answering.page
+    buttons = "".join(f"<button data-act='up' data-id='{one}'>{one}</button>" for one in "ab")
+    answering(markup={"look": buttons})
+    for name in ("a", "a", "b", "a"):
+        page.get_by_role("button", name=name).click()
+    assert page.evaluate("sent") == ["a", "b"]
+    page.evaluate("window.workbench.live.acted('x')")
+    page.get_by_role("button", name="a").click()
+    assert page.evaluate("sent") == ["a", "b", "a"]
 
 
 def test_a_change_told_while_an_answer_is_under_way_is_asked_for_after_it(patching: Any) -> None:

@@ -15,7 +15,7 @@ from workbench import html
 from workbench.app import _open_link, build
 from workbench.context import Context
 from workbench.jobs import Jobs
-from workbench.page import TABS, Page
+from workbench.page import TABS, Act, Page
 
 
 @pytest.fixture
@@ -105,14 +105,15 @@ def test_a_foreign_link_fills_the_form_and_is_marked(
 
 def test_a_foreign_link_starts_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workbench.live import News
-    from workbench.tabs.data import tab as data
+    from workbench.tabs.data import acts
     from workbench.tabs.ripples import view
 
     opened: list[Any] = []
-    monkeypatch.setattr(data.source, "open_source", lambda *given: iter([opened.append(given)]))
-    answers = list(data._answer_source(None, None, Page, Page.ask(source="a/b", link=True)))  # type: ignore[arg-type]
+    monkeypatch.setattr(acts.source, "open_source", lambda *given: iter([opened.append(given)]))
+    fields = ("a/b", "text", "gpt2", 1, None, 0, 1, None)
+    answers = list(acts.in_source(None, None, Act("linked"), *fields))  # type: ignore[arg-type]
     assert len(answers) == 1 and "press Open" in answers[0][0] and not opened
-    assert list(data._answer_source(None, None, Page, Page.ask(source="a/b"))) and opened  # type: ignore[arg-type]
+    assert list(acts.in_source(None, None, Act("open"), *fields)) and opened  # type: ignore[arg-type]
 
     class Reports:
         def look(self, subject: Any) -> Any:

@@ -50,7 +50,6 @@ def build(context: Context, page: Page) -> None:
     live = page.live(
         "compare", partial(look, context, measured), {"set": shown, "models": models, "protocol": protocol}
     )
-    now = page.now("compare")
 
     def pressed(values: dict[Any, Any]) -> Any:
         return begin(context, {name: values[field] for name, field in fields.items()})
@@ -75,7 +74,7 @@ def build(context: Context, page: Page) -> None:
         field.input(None, [live, models, protocol], live, js=CHOSEN, **QUIET)
     begun = evaluate.click(page.friendly(pressed), set(fields.values()), command, **ACTION)
     begun.then(None, [live, models, protocol], live, js=BEGUN, **QUIET)
-    live.act(page.friendly(clicked), live, [file, *page.outputs("ripples")], **ACTION).then(**now)
+    page.acts("compare", live, clicked, live, [file, *page.outputs("ripples")])
     shown.input(None, [live, shown], live, js="(asked, set) => ({ ...asked, set, since: null })", **QUIET)
     file.change(None, file, None, js=DOWNLOAD, **PRIVATE)
     page.port("compare").change(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,20 +11,21 @@ from typing import Any
 import gradio as gr
 
 from mygpt2.config import preset_names
-from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
 from workbench.corpus.reading import Reading
-from workbench.corpus.step import step_range
 from workbench.page import ACTION, PRIVATE, QUIET, Page
 from workbench.picker.component import picker
-from workbench.tabs.data import handlers, library, opening, source
+from workbench.tabs.data import acts, handlers, library, opening
 
 Fragment = partial(gr.HTML, apply_default_css=False)  # whose tables would not be ours
-LINK_SOURCE = "(...v) => { window.workbench.url({source: v[0], run: null, step: null}); return v; }"
-UNLINK = "() => { window.workbench.url({source: null}); return []; }"
-LINK_NEWEST = "(run, step) => { if (run) window.workbench.url({run, step, source: null}); return []; }"
-LINK_STEP = "(...v) => { window.workbench.url({run: v[0], step: v[1], source: null}); return v; }"
+OPENED = "(source) => [window.workbench.data.source(source)]"
+LINK_STEP = "(run, step) => { if (run) window.workbench.url({tab: 'data', run, step, source: null}); return []; }"
+ASKED = """(asked, ...held) => {
+  window.workbench.data.asked(asked, { source: held.slice(0, %d), order: held.slice(%d, %d), step: held.slice(%d) });
+  return [];
+}"""
+SHOWING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": None, **PRIVATE}
 
 
 def build(context: Context, page: Page) -> None:
@@ -40,6 +41,7 @@ def build(context: Context, page: Page) -> None:
     _listen_source(context, page, reading, c)
     _listen_order(context, page, reading, c)
     _listen_step(context, page, reading, c)
+    _listen_port(page, c)
     c.seen = gr.State(opening.SEEN)
     lists = [c.seen, c.run, c.of]
     page.on_open("data", partial(opening.opened, context), [c.seen, c.run, page.port("data"), c.chosen],
@@ -161,25 +163,19 @@ def _step_part(context: Context, c: SimpleNamespace) -> None:
 # What happens
 
 
-def _turning(
-    c: SimpleNamespace, name: str, turn: Callable[[int], Callable[..., Any]], inputs: Any, outputs: Any
-) -> None:
-    """A pager's three events: `turn(by)` gives the handler that moves `by` pages."""
-    events = {getattr(c, f"{name}_back").click: -1, getattr(c, f"{name}_on").click: 1, getattr(c, name).submit: 0}
-    for event, by in events.items():
-        event(turn(by), inputs, outputs, show_progress="minimal", **PRIVATE)
+def _turning(c: SimpleNamespace, name: str, prefix: str = "") -> list[tuple[Any, str]]:
+    """A pager's three acts: those of acts.PAGES, after a prefix."""
+    events = {"back": getattr(c, f"{name}_back").click, "on": getattr(c, f"{name}_on").click,
+              "page": getattr(c, name).submit}  # fmt: skip
+    return [(event, f"{prefix}{act}") for act, event in events.items()]
 
 
 def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    fields = [c.source, c.column, c.ids]
-    place = [*fields, c.file_page, c.file, c.part, c.document_page]
+    c.source_asked = [c.source, c.column, c.ids, c.file_page, c.file, c.part, c.document_page, c.document]
     seen = [c.file, c.file_page_row, c.file_page, c.part, c.where, c.document, c.document_page_row, c.document_page,
             c.histograms, c.text]  # fmt: skip
     whole = [c.message, c.library, c.opened, c.facts, *seen]
     to_train, now = page.outputs("train"), page.now("data")  # the list is put up anew after a source, and is empty then
-
-    def browse(**by: Any) -> Callable[..., Any]:
-        return page.friendly(partial(source.browse, context, reading, by))
 
     def act(event: gr.EventData) -> Any:
         given = event._data if isinstance(event._data, dict) else {}
@@ -196,100 +192,46 @@ def _listen_source(context: Context, page: Page, reading: Reading, c: SimpleName
         context.source(value)
         return page.go("train", train_on=value)
 
-    open_it = page.friendly(partial(source.open_source, context, reading))
-    opens: dict[str, Any] = {"fn": open_it, "inputs": fields, "outputs": whole, "show_progress": "minimal",
-                             "js": LINK_SOURCE, **PRIVATE}  # fmt: skip
     c.chosen = gr.Textbox(visible="hidden", label="chosen source", container=False)
-    gr.on([c.open.click, c.source.submit, c.chosen.change], **opens).then(**now)
     c.picked.picked(None, c.picked, c.chosen, js="(picked) => String(picked.nonce)", **QUIET)
     live = page.live("data", library.Library(context))
-    live.act(page.friendly(act), None, [*to_train, c.source, c.chosen], **ACTION).then(**now)
-    c.close.click(source.close_source, None, whole, js=UNLINK, **QUIET).then(**now)
-    c.train.click(page.friendly(train), c.source, to_train, **ACTION)
-    _turning(c, "file_page", lambda by: browse(file_page=by), place, seen)
-    _turning(c, "document_page", lambda by: browse(document_page=by), place, seen)
-    c.file.input(browse(file=True), place, seen, show_progress="minimal", **PRIVATE)
-    c.part.submit(browse(part=True), place, seen, show_progress="minimal", **PRIVATE)
-    read = page.friendly(partial(handlers.document, context, reading))
-    c.document.input(read, [*fields, c.file, c.part, c.document], c.text, show_progress="minimal", **PRIVATE)
-    asked = page.port("data").change(
-        page.friendly(partial(_asked, page)), page.port("data"), [c.parts, c.source, c.run, c.step, c.of], **QUIET
-    )
-    asked.then(
-        page.friendly(partial(_answer_source, context, reading, page)), [page.port("data"), *fields], whole,
-        show_progress="minimal", **PRIVATE,
-    ).then(
-        page.friendly(partial(_answer_step, context, reading, page)), [page.port("data"), c.run, c.step],
-        [c.batch, c.rows, c.row_page, c.step, c.rows_of], show_progress="minimal", **PRIVATE,
-    ).then(
-        page.friendly(partial(_answer_order, context, reading, page)), [page.port("data"), *c.order_asked],
-        c.order_shown, show_progress="minimal", **PRIVATE,
-    )  # fmt: skip
+    page.acts("data", live, act, None, [*to_train, c.source, c.chosen])
+    c.train.click(page.friendly(train), c.source, to_train, js=OPENED, **ACTION)
+    done = [*((event, "open") for event in (c.open.click, c.source.submit, c.chosen.change)), (c.close.click, "close"),
+            (c.file.input, "file"), (c.part.submit, "part"), (c.document.input, "document"),
+            *_turning(c, "file_page", "file_"), *_turning(c, "document_page", "document_")]  # fmt: skip
+    answer = partial(acts.in_source, context, reading)
+    answered = page.in_turn("source", done, answer, c.source_asked, whole, "window.workbench.data.act", SHOWING)
+    answered.then(None, None, None, js="() => { window.workbench.data.shown(); return []; }", **QUIET).then(**now)
 
 
 def _listen_order(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    inputs, outputs = c.order_asked, c.order_shown
-
-    def turn(by: int, following: bool = False, first: bool = False) -> Callable[..., Any]:
-        return page.friendly(partial(_window, context, reading, by, following, first))
-
-    c.show_order.click(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    c.order_part.input(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    c.next_window.click(turn(0, following=True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    for number in (c.lane, c.epoch, c.window):
-        number.submit(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    _turning(c, "order_page", turn, inputs, outputs)
+    done = [(c.show_order.click, "show"), (c.order_part.input, "show"), (c.next_window.click, "next"),
+            *((number.submit, "show") for number in (c.lane, c.epoch, c.window)),
+            *_turning(c, "order_page")]  # fmt: skip
+    answer = partial(acts.in_order, context, reading)
+    page.in_turn("order", done, answer, c.order_asked, c.order_shown, event=SHOWING)
 
 
 def _listen_step(context: Context, page: Page, reading: Reading, c: SimpleNamespace) -> None:
-    inputs = [c.run, c.step, c.row_page, c.rows_of]
+    c.step_asked = [c.run, c.step, c.row_page, c.rows_of]
     outputs = [c.batch, c.rows, c.row_page, c.step, c.rows_of]
+    done = [(c.show_step.click, "show"), (c.step.submit, "show"), (c.rows_of.input, "show"), (c.run.input, "run"),
+            (c.step_back.click, "before"), (c.step_on.click, "after"), *_turning(c, "row_page")]  # fmt: skip
+    answered = page.in_turn("step", done, partial(acts.in_step, context, reading), c.step_asked, outputs, event=SHOWING)
+    answered.then(None, [c.run, c.step], None, js=LINK_STEP, **QUIET)
 
-    def turn(by: int, steps: int = 0, first: bool = False) -> Callable[..., Any]:
-        return page.friendly(partial(_batch, context, reading, by, steps, first))
 
-    gr.on(
-        [c.show_step.click, c.step.submit], turn(0, first=True), inputs, outputs, show_progress="minimal", js=LINK_STEP,
-        **PRIVATE,
-    )  # fmt: skip
-    c.rows_of.input(turn(0, first=True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    newest = page.friendly(partial(_newest, context, reading))
-    c.run.input(newest, c.run, outputs, show_progress="minimal", **PRIVATE).then(
-        None, [c.run, c.step], None, js=LINK_NEWEST, **QUIET
-    )
-    for button, by in ((c.step_back, -1), (c.step_on, 1)):
-        button.click(turn(0, by, True), inputs, outputs, show_progress="minimal", **PRIVATE)
-    _turning(c, "row_page", turn, inputs, outputs)
+def _listen_port(page: Page, c: SimpleNamespace) -> None:
+    """What another tab or the address asks for goes into the form, and is then shown."""
+    port, fields = page.port("data"), [c.source_asked, c.order_asked, c.step_asked]
+    filled = port.change(page.friendly(partial(_asked, page)), port, [c.parts, c.source, c.run, c.step, c.of], **QUIET)
+    ends = [len(part) for part in fields]
+    script = ASKED % (ends[0], ends[0], ends[0] + ends[1], ends[0] + ends[1])
+    filled.then(None, [port, *(field for part in fields for field in part)], None, js=script, **QUIET)
 
 
 # Handlers over plain values
-
-
-def _window(*given: Any) -> tuple[Any, ...]:
-    """`handlers.window`, with what is in the way said above where the window was."""
-    try:
-        return handlers.window(*given)
-    except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 4
-
-
-def _batch(*given: Any) -> tuple[Any, ...]:
-    """`handlers.batch`, with what is in the way said in its place."""
-    try:
-        return handlers.batch(*given)
-    except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 3
-
-
-def _newest(context: Context, reading: Reading, run: str | None) -> tuple[Any, ...]:
-    """The last step that a run's trace holds, shown as soon as the run is chosen."""
-    if not run:
-        return tuple(gr.skip() for _ in range(5))
-    try:
-        last = step_range(context.run(run))[1]
-    except UserError as error:
-        return html.problem(str(error)), "", *[gr.skip()] * 3
-    return _batch(context, reading, 0, 0, True, run, last, 1)
 
 
 def _asked(page: Page, port: str) -> Any:
@@ -308,30 +250,3 @@ def _asked(page: Page, port: str) -> Any:
 def _first_run(request: Mapping[str, Any]) -> str:
     """Of a link that names the runs which Monitor shows, and nothing of this tab."""
     return "" if {"source", "run"} & request.keys() else str(request.get("runs", "")).split(",")[0].strip()
-
-
-def _answer_source(context: Context, reading: Reading, page: Page, port: str, *fields: str) -> Iterator[Any]:
-    request = page.request(port)
-    if "source" in request and request.get("link"):
-        closed = source.close_source()
-        yield html.note("Another site's link asks for this source; press Open to read it."), *closed[1:]
-    elif "source" in request:
-        yield from source.open_source(context, reading, *fields)
-    else:
-        yield gr.skip()
-
-
-def _answer_step(context: Context, reading: Reading, page: Page, port: str, run: str | None, number: Any) -> Any:
-    request = page.request(port)
-    if "run" not in request or "source" in request:
-        return gr.skip()
-    return _batch(context, reading, 0, 0, True, run, number, 1)
-
-
-def _answer_order(context: Context, reading: Reading, page: Page, port: str, *fields: Any) -> Any:
-    request = page.request(port)
-    if not _first_run(request):
-        return gr.skip()
-    if request.get("link"):  # the run's data may lie on the hub
-        return html.note("Another site's link asks for this run's order; press Show to read it."), *[gr.skip()] * 5
-    return _window(context, reading, 0, False, True, *fields)

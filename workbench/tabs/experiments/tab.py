@@ -13,7 +13,7 @@ import gradio as gr
 from mygpt2.errors import UserError
 from workbench import html
 from workbench.context import Context
-from workbench.page import ACTION, DOWNLOAD, PRIVATE, QUIET, Page
+from workbench.page import DOWNLOAD, PRIVATE, QUIET, Page
 from workbench.tabs.experiments import act, begin, export
 from workbench.tabs.experiments.forms import forms
 from workbench.tabs.experiments.look import Seen, look
@@ -45,7 +45,7 @@ def build(context: Context, page: Page) -> None:
         return {live: changed(context, seen, _dict(asked), what, id)}
 
     outputs = [live, file, *page.outputs("monitor")]
-    live.act(page.friendly(clicked), live, outputs, **ACTION).then(**page.now("experiments"))
+    page.acts("experiments", live, clicked, live, outputs)
     file.change(None, file, None, js=DOWNLOAD, **PRIVATE)
     port = page.port("experiments")
     port.change(page.friendly(asked_for), [port, live], live, **QUIET)

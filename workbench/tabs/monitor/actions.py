@@ -66,10 +66,12 @@ def star(context: Context, run: str) -> str:
 
 
 def save_note(context: Context, of: dict[str, Any], text: str) -> str:
-    """`of` says which run's note was edited, and the digest of what it was before. Returns the new digest."""
+    """`of` says which run's note was edited, the digest of what it was before, and what the page sent `before`, whose
+    answer it may not have yet. Returns the new digest."""
     context.changes()
     found = context.run(str(of.get("run", "")))
-    labels.write_note(found, text, str(of.get("digest", "")))
+    before = of.get("before")
+    labels.write_note(found, text, str(of.get("digest", "")), before if isinstance(before, str) else None)
     return labels.note_digest(labels.read_note(found))
 
 

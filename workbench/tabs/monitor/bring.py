@@ -10,9 +10,11 @@ from mygpt2.errors import UserError
 from mygpt2.experiments.importing import import_log
 from mygpt2.format import file_size
 from workbench.context import Context
-from workbench.page import ACTION, Page
+from workbench.page import ACTION, QUIET, Page
 from workbench.picker.component import picker
 
+# A log that was typed while another one was read stays.
+DONE = "(asked, log) => [JSON.parse(asked || '{}').imported === log ? '' : log]"
 MOST_BYTES = 256 << 20  # of a log that is imported while somebody waits; the command line takes more
 
 
@@ -32,10 +34,11 @@ def place(context: Context, page: Page) -> None:
     def bring(*values: Any) -> list[Any]:
         made = imported(context, *values)
         gr.Info(f"{made} stands among the runs now, without weights", duration=5)
-        return ["", *page.go("monitor", runs=made)]
+        return page.go("monitor", runs=made, imported=values[0])
 
-    fields = [log, name, protocol, tokenizer, tokens]
-    button.click(page.friendly(bring), fields, [log, *page.outputs("monitor")], **ACTION)
+    fields, port = [log, name, protocol, tokenizer, tokens], page.port("monitor")
+    button.click(page.friendly(bring), fields, page.outputs("monitor"), **ACTION)
+    port.change(None, [port, log], log, js=DONE, **QUIET)
 
 
 def imported(context: Context, log: Any, name: Any, protocol: Any, tokenizer: Any, tokens: Any) -> str:

@@ -55,7 +55,8 @@ def head(seen: Glance, place: Place) -> html.Markup:
                html.menu("More", _more(seen, place), name="More that can be done with this run")]  # fmt: skip
     name, pair = html.escape(seen.run.name), " wb-run-pair" if place.pair else ""
     return html.join([
-        html.Markup(f'<div class="wb-run-head{pair}"><div class="wb-head-title"><h2 title="{name}">{name}</h2>'),
+        html.Markup(f'<div class="wb-run-head{pair}"><div class="wb-head-title">'),
+        html.Markup(f'<h2 title="{name}" data-run="{name}">{name}</h2>'),
         *_state(seen, place),
         html.Markup('</div><div class="wb-run-status">'), *place.chips, _doing(seen), _progress(seen),
         _time(seen, place), html.Markup('</div><div class="wb-run-buttons">'), *buttons, html.Markup("</div></div>"),

@@ -72,8 +72,9 @@ def note_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_note(run: RunDir, text: str, shown: str) -> bool:
-    """Replaces notes.md if `text` says something new. `shown` is the digest of the note it was typed over.
+def write_note(run: RunDir, text: str, shown: str, before: str | None = None) -> bool:
+    """Replaces notes.md if `text` says something new. `shown` is the digest of the note it was typed over, `before`
+    what the same person wrote there meanwhile, if anything.
 
     UserError when somebody else has changed it since, or it is too long; the file then stays as it is.
     """
@@ -85,7 +86,7 @@ def write_note(run: RunDir, text: str, shown: str) -> bool:
     now = read_note(run)
     if now == text:
         return False
-    if note_digest(now) != shown:
+    if note_digest(now) != shown and (before is None or now != before.replace("\r\n", "\n")):
         raise UserError(
             f"the note of {run.name} was changed elsewhere since it was shown here; copy yours, choose the run again"
         )

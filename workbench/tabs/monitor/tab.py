@@ -20,8 +20,9 @@ from workbench.tabs.monitor.export import export
 from workbench.tabs.monitor.view import NEEDS, SAVED, Monitor, look
 
 CHOSEN = "() => [window.workbench.monitor.chosen()]"
-FOCUS = "() => [window.workbench.monitor.focus()]"
-FOCUS_AND_QUESTION = "(_, about) => [window.workbench.monitor.focus(), about]"
+SHOWN = "() => [window.workbench.monitor.shown()]"  # by the head, to which the buttons belong
+SHOWN_AND_QUESTION = "(_, about) => [window.workbench.monitor.shown(), about]"
+NOTED = "(of, text) => [window.workbench.monitor.noted(of, text), text]"
 # An answer may come once another run is shown, or more was typed: it is then about what the page no longer has.
 KEPT = """(kept, of, tags) => kept?.run !== of?.run ? [of, tags] : [
   kept.digest ? { run: kept.run, digest: kept.digest } : of,
@@ -186,10 +187,11 @@ def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm
     focus = question  # any would do as the input whose place the name takes
 
     def do(
-        button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = FOCUS, tell: Any = _told
+        button: gr.Button, action: Callable[..., str], inputs: Any = focus, js: str = SHOWN, tell: Any = _told
     ) -> None:
-        done = button.click(page.friendly(partial(tell, action)), inputs, None, js=js, **ACTION)
-        done.then(**page.now("monitor"))
+        act = page.friendly(partial(tell, action))
+        done = button.click(act, inputs, None, js=js, trigger_mode="multiple", **ACTION)
+        done.then(**page.acted("monitor"))
 
     for how in ("save", "now"):
         do(buttons[how], partial(_stop, context, how), tell=_done)
@@ -197,14 +199,16 @@ def _act(context: Context, page: Page, buttons: Mapping[str, gr.Button], confirm
         do(buttons[f"{what}_now"], partial(_ask, context, what))
     do(buttons["resume"], partial(actions.resume, context))
     do(buttons["star"], partial(actions.star, context))
-    do(yes, partial(actions.confirm_kill, context), [focus, question], FOCUS_AND_QUESTION, _done)
-    buttons["kill"].click(lambda run: [gr.Row(visible=True), run], focus, [row, question], js=FOCUS, **QUIET)
+    do(yes, partial(actions.confirm_kill, context), [focus, question], SHOWN_AND_QUESTION, _done)
+    buttons["kill"].click(lambda run: [gr.Row(visible=True), run], focus, [row, question], js=SHOWN, **QUIET)
     for button in (yes, no):
         button.click(lambda: gr.Row(visible=False), None, row, **QUIET)
-    buttons["branch"].click(partial(_send, page, "train", "branch"), focus, page.outputs("train"), js=FOCUS, **QUIET)
-    for name, key in (("train", "from_run"), ("sample", "model_a"), ("compare", "models"), ("ripples", "run")):
-        js = CHOSEN if name == "compare" else FOCUS
-        buttons[name].click(partial(_send, page, name, key), focus, page.outputs(name), js=js, **QUIET)
+    sent = (("branch", "train", "branch"), ("train", "train", "from_run"), ("sample", "sample", "model_a"),
+            ("compare", "compare", "models"), ("ripples", "ripples", "run"))  # fmt: skip
+    for name, tab, key in sent:
+        js = CHOSEN if name == "compare" else SHOWN
+        send = buttons[name].click(partial(_send, page, tab, key), focus, page.outputs(tab), js=js, **QUIET)
+        send.then(**page.acted("monitor"))
     pair = page.friendly(partial(_send_pair, page))
     buttons["pair"].click(pair, focus, page.outputs("ripples"), js=CHOSEN, **ACTION)
 
@@ -263,7 +267,8 @@ def _edit(context: Context, page: Page, note: gr.Textbox, tags: gr.Textbox, note
         saved = ", ".join(actions.save_tags(context, run, text or ""))
         return {"run": run, "typed": text, "saved": saved, "nonce": secrets.token_hex(4)}
 
-    note.blur(page.friendly(save_note), [note_of, note], kept, **ACTION)
+    each: dict[str, Any] = {"trigger_mode": "multiple", **ACTION}  # none is left out while the one before is saved
+    note.blur(page.friendly(save_note), [note_of, note], kept, js=NOTED, **each)
     for event in (tags.blur, tags.submit):
-        event(page.friendly(save_tags), [note_of, tags], kept, **ACTION)
+        event(page.friendly(save_tags), [note_of, tags], kept, **each)
     kept.change(None, [kept, note_of, tags], [note_of, tags], js=KEPT, **QUIET)

@@ -94,5 +94,6 @@ def place(context: Context, page: Page, index: RunIndex) -> None:
             return [gr.Tabs(selected="sample"), gr.skip(), page.ask(**models)]
         return [gr.Tabs(selected="compare"), page.ask(models=",".join(names)), gr.skip()]
 
-    acts.act(page.friendly(act), None, acts, **ACTION).then(**page.now("monitor"))
-    acts.go(page.friendly(go), None, [page.tabs, page.port("compare"), page.port("sample")], **QUIET)
+    acts.act(page.friendly(act), None, acts, trigger_mode="multiple", **ACTION).then(**page.now("monitor"))
+    acts.go(page.friendly(go), None, [page.tabs, page.port("compare"), page.port("sample")], trigger_mode="multiple",
+            **QUIET)  # fmt: skip

@@ -150,7 +150,7 @@ def _listen_one(context: Context, page: Page, reports: Reports, c: SimpleNamespa
     for event in (c.run.input, c.reference.input):
         event(**applied)
     c.analyse.click(**applied).then(page.friendly(measure), live, None, **ACTION).then(**now)
-    live.act(page.friendly(act), live, outputs, **ACTION).then(**now)
+    page.acts("ripples", live, act, live, outputs)
     c.file.change(None, c.file, None, js=DOWNLOAD, **PRIVATE)
     c.picked.picked(None, [live, c.picked, *fields.values()], live, js=PICKED, **QUIET)
     c.peak.input(None, c.peak, None, js=PEAK, **PRIVATE)

@@ -174,7 +174,7 @@ def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:
     changes = [getattr(c, name).change for name in FORM]
     page.follow("training", changes, lambda values: training.check(context, order(values)), form, c.said)
     c.start.click(page.friendly(lambda values: start(context, order(values))), form, c.said, **PRIVATE).then(**now)
-    live.act(page.friendly(pressed), None, [c.tokenizer, *page.outputs("train")], **PRIVATE).then(**now)
+    page.acts("tokenizer", live, pressed, None, [c.tokenizer, *page.outputs("train")])
 
 
 # Handlers over plain values

@@ -10,7 +10,7 @@ import gradio as gr
 from mygpt2.config.fields import settings
 from workbench import forms
 from workbench.context import Context
-from workbench.page import ACTION, QUIET, Page
+from workbench.page import QUIET, Page
 from workbench.picker.component import picker
 from workbench.tabs.train import look
 from workbench.tabs.train.fields import Fields, component, place
@@ -55,4 +55,4 @@ def listen_data(context: Context, page: Page, parts: Parts) -> None:
         view.act(str(given.get("act", "")), str(given.get("id", "")), texts)
         return gr.skip()
 
-    live.act(page.friendly(act), set(asked), inputs["train.steps"], **ACTION).then(**page.now("source"))
+    page.acts("source", live, act, set(asked), inputs["train.steps"])

@@ -150,7 +150,7 @@ def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any])
         measure.start(context, handlers.draft_of(parts, data))
 
     ports = [page.port(tab) for tab in ("monitor", "sample", "compare", "train")]
-    live.act(page.friendly(act), parts.form | {processes}, [page.tabs, *ports, *parts.filling], **ACTION).then(**now)
+    page.acts("train", live, act, parts.form | {processes}, [page.tabs, *ports, *parts.filling])
     made["measure"].click(page.friendly(begin), parts.form, None, **ACTION).then(**now)
 
 

@@ -31,8 +31,8 @@ from tests.workbench.tabs.data.data_runs import (
 from workbench.corpus import step
 from workbench.corpus.library import Library
 from workbench.corpus.reading import Reading
-from workbench.page import Page
-from workbench.tabs.data import documents, handlers, mixture, order, source, tab
+from workbench.page import Act, Page
+from workbench.tabs.data import acts, documents, handlers, mixture, order, source, tab
 from workbench.tabs.monitor import step as card
 from workbench.tabs.monitor.view import Monitor
 
@@ -198,13 +198,13 @@ def test_an_order_is_that_of_one_source_at_a_time(made) -> None:
 
 def test_a_link_with_monitors_runs_shows_the_order_of_the_first_and_waits_if_it_is_another_sites(made) -> None:
     fields = ("mixed", "", "", 0, 0, 0, 1, "web")
-    shown = tab._answer_order(made.context, made.reading, Page, Page.ask(runs="mixed,other"), *fields)
+    shown = acts.in_order(made.context, made.reading, Act("show"), *fields)
     assert "source web" in shown[0] and ".jsonl" in shown[1]
-    waits = tab._answer_order(made.context, made.reading, Page, Page.ask(runs="mixed", link=True), *fields)
+    waits = acts.in_order(made.context, made.reading, Act("linked"), *fields)
     assert "press Show" in waits[0] and len(waits) == len(shown)
     assert tab._asked(Page, Page.ask(runs=" mixed ,other"))[-1] == "mixed"
-    for other in ({"runs": "mixed", "run": "mixed"}, {"runs": "mixed", "source": "pydocs"}, {}):
-        assert tab._answer_order(made.context, made.reading, Page, Page.ask(**other), *fields) == gr.skip()
+    for other in ({"runs": "mixed", "run": "mixed"}, {"runs": "mixed", "source": "pydocs"}):
+        assert tab._asked(Page, Page.ask(**other))[-1] == gr.skip()
 
 
 def test_a_folder_of_several_kinds_is_browsed_file_by_file(tmp_path: Path) -> None:

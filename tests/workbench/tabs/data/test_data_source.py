@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from itertools import pairwise
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -26,8 +27,8 @@ from tests.workbench.tabs.data.data_runs import (
 from workbench.corpus.library import Library, Opened, opening
 from workbench.corpus.pages import page_of
 from workbench.corpus.reading import Reading
-from workbench.page import Page
-from workbench.tabs.data import columns, documents, handlers, order, show, tab
+from workbench.page import Act, Page
+from workbench.tabs.data import acts, columns, documents, handlers, order, show, tab
 from workbench.tabs.data import source as source_of
 from workbench.tabs.data.opening import runs_with_a_trace
 from workbench.tokenizers import Tokenizers
@@ -224,6 +225,12 @@ def test_the_tabs_handlers_over_a_run(tmp_path, monkeypatch):
     assert handlers.batch(context, reading, 0, 1, True, "first", 2, 2)[2:4] == (1, 3)
     note, table, epoch, window, page, _ = handlers.window(context, reading, 0, True, False, "first", "", "", 0, 0, 0, 1)
     assert (epoch, window, page) == (1, 0, 1) and "2 lanes" in note and "part-" in table
+    typed = acts.in_step(context, reading, Act("show"), "first", 2, 1, "")
+    assert typed[2:4] == (gr.skip(), gr.skip()), "what the fields hold is not set: more may have been typed since"
+    assert acts.in_step(context, reading, Act("show", waited=True), "first", 2, 1, "")[2:4] == (1, 2)
+    assert acts.in_step(context, reading, Act("after"), "first", 2, 2, "")[2:4] == (1, 3)
+    following = acts.in_order(context, reading, Act("next"), "first", "", "", 0, 0, 0, 1, "")
+    assert following[2:5] == (1, gr.skip(), gr.skip())
     with pytest.raises(UserError, match="not allowed"):
         handlers.batch(context, reading, 0, 0, True, "../first", 2, 1)
     with pytest.raises(UserError, match="no run is chosen"):

@@ -15,7 +15,7 @@ from mygpt2.files import replace_json
 from mygpt2.run_dir import RunDir, RunWriter, state_of
 from tests.forks import launch
 from tests.workbench.accessible import violations
-from tests.workbench.conftest import make_run
+from tests.workbench.conftest import Held, make_run
 from workbench.tabs.monitor import labels
 
 BAD = "<img src=x onerror=alert(1)>"
@@ -67,6 +67,13 @@ def open_run(page, name):
 
 def head_is(page, name):
     page.locator("#wb-monitor-head h2", has_text=re.compile(f"^{name}$")).wait_for(timeout=LIMIT)
+
+
+def until(holds, page):
+    ends = time.monotonic() + LIMIT / 1000
+    while not holds():
+        assert time.monotonic() < ends
+        page.wait_for_timeout(20)
 
 
 def choose(page, item):
@@ -366,12 +373,8 @@ def test_a_branch_stands_below_its_parent_and_a_click_begins_another(browser_pag
 
 
 def test_an_answer_about_tags_that_comes_late_is_not_shown_for_another_run(new_page, server, runs):
-    page, kept = new_page(), []
-
-    def hold(route):
-        (kept.append if '"late"' in (route.request.post_data or "") else lambda route: route.continue_())(route)
-
-    page.route("**/queue/join*", hold)
+    page = new_page()
+    late = Held(page, "queue/join", '"late"')
     go(page, server, "&runs=alpha")
     head_is(page, "alpha")
     page.get_by_role("tab", name="Notes").click()
@@ -381,11 +384,45 @@ def test_an_answer_about_tags_that_comes_late_is_not_shown_for_another_run(new_p
     open_run(page, "gamma")
     head_is(page, "gamma")
     page.wait_for_function(TAGS_ARE, arg="", timeout=LIMIT)
-    kept[0].continue_()
-    page.locator('.wb-run[data-run="alpha"] .wb-mon-tag').first.wait_for(timeout=LIMIT)
-    assert tags.input_value() == "", "gamma has none"
     tags.fill("mine,mine")
     tags.press("Enter")
-    page.wait_for_function(TAGS_ARE, arg="mine", timeout=LIMIT)
+    page.wait_for_function(TAGS_ARE, arg="mine", timeout=LIMIT)  # though the answer before it has not come
+    late.let_go()
+    page.locator('.wb-run[data-run="alpha"] .wb-mon-tag').first.wait_for(timeout=LIMIT)
+    assert tags.input_value() == "mine"
     tags_of = {name: labels.read_labels(RunDir(runs / name)).tags for name in ("alpha", "gamma")}
     assert tags_of == {"alpha": ("late",), "gamma": ("mine",)}
+
+
+def test_a_note_that_is_changed_while_it_is_saved_is_saved_again(new_page, server, runs):
+    page = new_page()
+    go(page, server, "&runs=beta")
+    page.get_by_role("tab", name="Notes").click()
+    page.wait_for_function("() => document.querySelector('#wb-note textarea')?.disabled === false")
+    note, elsewhere = page.locator("#wb-note textarea"), page.get_by_label("Search runs")
+    answers = Held(page, "queue/data")  # where the answers come
+    for text in ("first", "second", "third"):
+        note.fill(text)
+        elsewhere.focus()
+        until(lambda text=text: labels.read_note(RunDir(runs / "beta")) == text, page)
+    answers.let_go()
+    page.wait_for_timeout(300)
+    assert note.input_value() == "third"
+
+
+def test_buttons_of_the_head_are_for_the_run_that_it_shows(new_page, server, runs):
+    def starred(name):
+        return labels.read_labels(RunDir(runs / name)).star
+
+    page, before = new_page(), {name: starred(name) for name in ("alpha", "gamma")}
+    go(page, server, "&runs=alpha")
+    head_is(page, "alpha")
+    question = Held(page, "component_server/", '"focus":"gamma"')
+    open_run(page, "gamma")
+    until(lambda: question.kept, page)
+    page.locator("#wb-monitor-head .wb-mon-star").click()
+    until(lambda: starred("alpha") != before["alpha"], page)
+    question.let_go()
+    head_is(page, "gamma")
+    page.locator("#wb-monitor-head .wb-mon-star").click()
+    until(lambda: starred("gamma") != before["gamma"], page)

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.workbench.conftest import Held
 from tests.workbench.tabs.data.data_runs import batches_of, parquet_folder, slow_text, small_config, traced_run
 
 MARKUP = "<img src=x onerror=window.hacked=1>"
@@ -233,3 +234,52 @@ def test_documents_of_a_source_and_exactly_the_batch_of_a_step(server, browser_p
     page.click("#wb-step-show")
     page.wait_for_selector("#wb-step-facts >> text=of prepared")
     assert page.evaluate("window.hacked") is None
+
+
+def test_in_each_part_of_data_what_was_done_last_is_shown_of_what_it_was_done_to(server, browser_page):
+    page = browser_page
+    page.goto(f"{server.url}?tab=data&run=prepared&step=3")
+    page.wait_for_selector("#wb-step-facts >> text=Step 3 of prepared")
+    answers = Held(page, "queue/join")
+    page.get_by_role("button", name="Step after").click()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    field(page, "wb-step-step").fill("1")
+    page.keyboard.press("Enter")
+    answers.let_go()
+    page.wait_for_selector("#wb-step-facts >> text=Step 1 of prepared")
+    assert field(page, "wb-step-step").input_value() == "1"
+
+    part(page, "Sources")
+    field(page, "wb-data-source").fill("docs")
+    page.click("#wb-data-open")
+    page.wait_for_selector("#wb-data-hist svg")
+    field(page, "wb-data-source").fill("nothing.txt")  # and not opened
+    page.locator("#wb-data-documents label").first.click()
+    page.wait_for_selector("#wb-data-text pre")
+    assert "<img src=x onerror=" in page.inner_text("#wb-data-text pre"), "of the source that is open"
+    answers = Held(page, "queue/join")
+    page.locator("#wb-data-documents label").last.click()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    page.click("#wb-data-open")
+    answers.let_go()
+    page.wait_for_selector("#wb-data-message .wb-problem")
+    assert not page.locator("#wb-data-opened").is_visible()
+
+
+def test_back_twice_shows_the_place_of_the_address(server, browser_page):
+    page = browser_page
+    page.goto(f"{server.url}?tab=data&run=prepared&step=3")
+    page.wait_for_selector("#wb-step-facts >> text=Step 3 of prepared")
+    for name in ("Tokenizer", "Compare"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_function("name => location.search.includes(`tab=${name}`)", arg=name.lower())
+    answers = Held(page, "run/predict")
+    page.go_back()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    page.go_back()
+    answers.let_go()
+    page.wait_for_selector("#wb-step-facts", state="visible")
+    assert "tab=data" in page.url
