@@ -114,13 +114,21 @@ class Loader:
             for part, shape, own_reader, checks in zip(self.parts, shapes, readers, all_checks, strict=True)
         ]  # fmt: skip
         self._mix = MixOrder([part.share for part in self.parts], self.lanes, seed)
+        self._take_rows(cursor, rank, world_size)
+        self._begin(max(2, data.prefetch_steps))
+
+    def _take_rows(self, cursor: np.ndarray, rank: int, world_size: int) -> None:
+        """The lanes, and the rows of each, that are this rank's. cursor: (V, 5 S), where every lane stands."""
         self.owned = owned(self.lanes, rank, world_size)
         own, self._mine = self.owned.lanes, self.owned.rows(self._rows)
         self._lanes = [self._lane(lane, cursor[lane].reshape(-1, CURSOR)) for lane in own]
         self._slots = np.add.outer(np.asarray(self._mine) * self.lanes, own).ravel()
         self._slot_lanes = np.tile(own, len(self._mine))
         self._slots.flags.writeable = self._slot_lanes.flags.writeable = False
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(2, data.prefetch_steps))
+
+    def _begin(self, steps: int) -> None:
+        """Makes batches from here on, `steps` ahead of the one that is asked for."""
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(steps)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="data-assemble", daemon=True)
         self._thread.start()

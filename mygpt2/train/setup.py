@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ from mygpt2.train.manifest import manifest_for_all
 from mygpt2.train.optim import Optimizer
 from mygpt2.train.parallel import SharedWeights, Weights
 from mygpt2.train.passes import check_passes, few_lanes, read_again
+from mygpt2.train.profiling import profiler_for
 from mygpt2.train.record import Recorder
 from mygpt2.train.resuming import Resumed, find
 from mygpt2.train.saving import Saver
@@ -58,12 +58,7 @@ RESIDUAL = {"fp32": None, "bf16": torch.bfloat16}
 
 def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests) -> Trainer:
     """Puts every part of a run together. What is slow and shared (harvest, footers, held-out set) rank 0 does first."""
-    precision = choose(config.train.precision, world.device)
-    precision.apply()
-    torch.use_deterministic_algorithms(config.train.deterministic)
-    if world.device.type == "cpu":
-        keep_memory_warm()
-    tokenizer = load_tokenizer(config.data.tokenizer)
+    precision, tokenizer = _numerics(config, world), load_tokenizer(config.data.tokenizer)
     parallel = _parallel(config, world, tokenizer, precision)
     resumed = find(attempt.run, attempt.writer, config, world)
     checkpoint = resumed.checkpoint if resumed else None
@@ -102,17 +97,7 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         say(f"train.parallel={config.train.parallel}: {parallel.kind}, {parallel.why}")
     say(f"train.compile={config.train.compile}: {'on' if compiled else 'off'}, {why}"
         + ("; compiling now, which can take a minute or two before the first step" if compiled else ""))  # fmt: skip
-    m = config.model
-    recorder = Recorder(
-        attempt.writer,
-        open_sinks(config.log, attempt.run.path, config.model_dump(mode="json")) if world.lead else [],
-        config,
-        world.device,
-        world.size,
-        flops_per_token(model.num_parameters() - m.block_size * m.n_embd, m.n_layer, m.n_embd, m.block_size),
-        peak_flops(world.device, precision.name),
-        resumed.token_offset(config) if resumed else 0,
-    )
+    recorder = _recorder(config, world, attempt, model, precision, resumed)
     if resumed and attempt.writer:  # whoever stops it before its next step has this one
         attempt.writer.status(step=state.step, steps=config.train.steps, tokens=recorder.tokens(state.step))
     return Trainer(
@@ -124,6 +109,16 @@ def build(config: RunConfig, world: World, attempt: Attempt, requests: Requests)
         recorder=recorder, requests=requests, state=state,
         profile=profiler_for(config.log.profile, attempt.run.path / "profile", world.device),
     )  # fmt: skip
+
+
+def _numerics(config: RunConfig, world: World) -> Precision:
+    """How this process calculates from here on: precision, determinism, memory."""
+    precision = choose(config.train.precision, world.device)
+    precision.apply()
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    if world.device.type == "cpu":
+        keep_memory_warm()
+    return precision
 
 
 def micro_batch_limit(config: RunConfig, device: torch.device, shards: int = 1) -> int:
@@ -287,6 +282,23 @@ def _restore(
     return TrainState(checkpoint.step, best["step"], best["loss"], cursor, tuple(data["quarantine"]), epochs)
 
 
+def _recorder(
+    config: RunConfig, world: World, attempt: Attempt, model: GPT, precision: Precision, resumed: Resumed | None
+) -> Recorder:
+    """What becomes of each step's figures."""
+    m = config.model
+    return Recorder(
+        attempt.writer,
+        open_sinks(config.log, attempt.run.path, config.model_dump(mode="json")) if world.lead else [],
+        config,
+        world.device,
+        world.size,
+        flops_per_token(model.num_parameters() - m.block_size * m.n_embd, m.n_layer, m.n_embd, m.block_size),
+        peak_flops(world.device, precision.name),
+        resumed.token_offset(config) if resumed else 0,
+    )
+
+
 def _trace(config: RunConfig, attempt: Attempt, world: World, loader: Loader) -> TraceWriter | None:
     if not config.log.trace:
         return None
@@ -322,25 +334,3 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
         return None
     known = published(torch.cuda.get_device_name(device))
     return known.peak if known else None
-
-
-def profiler_for(spec: str | None, folder: Path, device: torch.device) -> AbstractContextManager[Any]:
-    """The profiler for steps `FIRST:LAST` (1-based), which leaves a Chrome trace and a table in `folder`."""
-    if spec is None:
-        return nullcontext()
-    first, last = (int(part) for part in spec.split(":"))
-
-    def keep(profiler: Any) -> None:
-        try:
-            folder.mkdir(exist_ok=True)
-            profiler.export_chrome_trace(str(folder / f"steps-{first}-{last}.json"))
-            (folder / "top.txt").write_text(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
-        except OSError as error:
-            print(f"the profile could not be written: {error}; training goes on", flush=True)
-
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    warm = min(first - 1, 1)
-    plan = torch.profiler.schedule(wait=first - 1 - warm, warmup=warm, active=last - first + 1, repeat=1)
-    return torch.profiler.profile(activities=kinds, schedule=plan, on_trace_ready=keep)
