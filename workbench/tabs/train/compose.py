@@ -16,7 +16,7 @@ from workbench.tabs.train import fields as form
 from workbench.tabs.train import fill, first, outlook, presets, there
 from workbench.tabs.train.data_block import data_block
 from workbench.tabs.train.groups import groups
-from workbench.tabs.train.handlers import Parts
+from workbench.tabs.train.parts import Parts
 
 
 def compose(context: Context, page: Page) -> tuple[Parts, dict[str, Any]]:

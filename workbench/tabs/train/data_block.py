@@ -14,8 +14,8 @@ from workbench.page import QUIET, Page
 from workbench.picker.component import picker
 from workbench.tabs.train import look
 from workbench.tabs.train.fields import Fields, component, place
-from workbench.tabs.train.handlers import Parts
 from workbench.tabs.train.mix_editor import editor, listen
+from workbench.tabs.train.parts import Parts
 
 NAMES = ("data.source", "data.tokenizer", "data.text_column")
 PICKED = {"data.source": "data", "data.tokenizer": "tokenizer"}  # what is chosen with a picker, and its kind

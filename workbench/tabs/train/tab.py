@@ -19,7 +19,7 @@ from workbench.tabs.train import first, handlers, measure, presets, there
 from workbench.tabs.train import queue as queues
 from workbench.tabs.train.compose import compose
 from workbench.tabs.train.data_block import listen_data
-from workbench.tabs.train.handlers import Parts
+from workbench.tabs.train.parts import Parts
 
 RUNS_SECONDS = 15.0  # between two looks at the runs that could be resumed
 TIMES_SECONDS = 60.0  # between two looks at what the presets would take

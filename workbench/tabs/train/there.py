@@ -21,7 +21,7 @@ from workbench.tabs.train.show import field_id
 
 if TYPE_CHECKING:
     from workbench.tabs.train.fields import Fields
-    from workbench.tabs.train.handlers import Parts
+    from workbench.tabs.train.parts import Parts
 
 MAX_TEXT = 32_768
 

@@ -24,7 +24,7 @@ from workbench.jobs import Jobs
 from workbench.page import Page
 from workbench.tabs.train import handlers
 from workbench.tabs.train import tab as train
-from workbench.tabs.train.handlers import Parts
+from workbench.tabs.train.parts import Parts
 
 
 class Form:
