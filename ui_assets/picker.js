@@ -60,7 +60,7 @@ window.workbench.picker = (() => {
     if (field.sending) { field.tell("One upload is on its way already; wait for it, or cancel it.", true); return; }
     const batch = [...window.crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     const total = files.reduce((sum, file) => sum + file.size, 0);
-    const job = { request: null, cancelled: false, before: 0, total, began: Date.now(), words: "" };
+    const job = { request: null, cancelled: false, before: 0, total, began: Date.now(), words: "" }, was = held(field);
     field.sending = job;
     const address = (name) => {
       const found = new URL(`${options.address.slice(1)}${batch}`, document.baseURI);
@@ -95,7 +95,9 @@ window.workbench.picker = (() => {
     };
     all().then((answer) => {
       field.sending = null;
-      field.tell(`${answer.name} is uploaded (${size(total)}).`);
+      const stays = held(field) !== was; // what was typed or chosen meanwhile
+      field.tell(`${answer.name} is uploaded (${size(total)})${stays ? "; Browse has it" : ""}.`);
+      if (stays) return;
       forget(field, answer.value);
       choose(field, { value: answer.value, name: answer.name, uploaded: true });
     }, (error) => {
@@ -210,8 +212,10 @@ window.workbench.picker = (() => {
     for (const [name, act] of Object.entries({ dragover: over, dragenter: over, dragleave: leave, drop })) document.addEventListener(name, act, true);
   }
 
+  const held = (field) => field.block?.querySelector("textarea, input")?.value; // Gradio sends no event as it changes
+
   function forget(field, value, seen = false) {
-    const said = field.status.textContent, now = field.block?.querySelector("textarea, input")?.value; // Gradio sends no event
+    const said = field.status.textContent, now = held(field);
     if (seen && now !== value) field.tell("");
     else if (field.element.isConnected) setTimeout(() => { if (field.status.textContent === said) forget(field, value, seen || now === value); }, FORGET_MS);
   }

@@ -19,7 +19,10 @@ window.workbench.experiments = (() => {
 
   // What the server was asked to show counts once; after that what is chosen in the list.
   function question(value) {
-    if (value.shown && value.shown !== seen) { seen = value.shown; show(value.name || null); }
+    if (value.shown && value.shown !== seen) {
+      seen = value.shown;
+      if (value.name || !chosen || chosen === value.gone) show(value.name || null); // another one was chosen while it was deleted
+    }
     if (value.question && value.question.nonce !== answered) {
       answered = value.question.nonce;
       open(value.question.kind, value.question.base);

@@ -5,6 +5,7 @@ window.workbench.ripples = (() => {
   const WAIT_MS = 120; // a pointer that passes over asks for nothing
 
   let peak = null; // of the report that is shown
+  let forget = () => {}; // what is told of a step, of the run before
   // Another site's link may show this tab: nothing is measured until something is chosen here.
   let link = Boolean(document.querySelector('meta[name="wb-link"]')?.content || new URL(window.location.href).searchParams.get("link"));
 
@@ -40,7 +41,14 @@ window.workbench.ripples = (() => {
 
   function mountStep(element, server, trigger) {
     const box = element.querySelector("input"), line = element.querySelector("p"), open = element.querySelector("button");
+    const begins = line.textContent;
     let waiting = 0, asked = 0;
+
+    forget = () => {
+      window.clearTimeout(waiting);
+      asked += 1;
+      [box.value, line.textContent, open.hidden] = ["", begins, true];
+    };
 
     function run() { return document.querySelector("#wb-ripples-chart .wb-chart")?.chart?.view.runs[0] || ""; }
 
@@ -72,7 +80,10 @@ window.workbench.ripples = (() => {
   }
 
   // Another report begins with its own first peak, whatever was chosen of the last.
-  function receive(data, fields) { if (fields.peak) peak = fields.peak.value; }
+  function receive(data, fields) {
+    if (fields.peak) peak = fields.peak.value;
+    if (data.of) forget();
+  }
 
   // What is measured where nothing is chosen here: what is ticked in Monitor, the one in focus first.
   function ticked() {

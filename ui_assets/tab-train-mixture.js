@@ -12,6 +12,7 @@ window.workbench.mixture = (() => {
 
   function mount({ element, props, server, watch, trigger, options }) {
     editor = { element, props, server, trigger, options, root: element.querySelector(".wb-mix"), sources: [], text: "[]", timer: 0, turn: 0 };
+    editor.root.addEventListener("focusout", () => editor.send?.()); // before what is pressed next, which may be Start
     watch("value", () => { if (typeof props.value?.text === "string") fill(props.value.text); });
     draw();
   }
@@ -21,6 +22,7 @@ window.workbench.mixture = (() => {
     if (text === editor.text || (text.trim() || "[]") === editor.text) return;
     const turn = ++editor.turn;
     clearTimeout(editor.timer);
+    editor.send = null;
     const found = await editor.server.mix_entries(text).catch(() => null);
     if (!found || turn !== editor.turn) return;
     editor.text = text;
@@ -39,7 +41,8 @@ window.workbench.mixture = (() => {
       editor.props.value = { text: editor.text, ...more };
       editor.trigger("edited");
     };
-    if (now) send(); else editor.timer = setTimeout(send, WRITE_MS);
+    editor.send = () => { editor.send = null; clearTimeout(editor.timer); send(); };
+    if (now) editor.send(); else editor.timer = setTimeout(editor.send, WRITE_MS);
   }
 
   // Values of the fields that an edit writes: the mixture, the one source, and what of its settings has a field.

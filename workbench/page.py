@@ -185,6 +185,10 @@ class Page:
         called.failure(**done)
         return called
 
+    def asked_on_open(self, tab: str, name: str) -> None:
+        """Has what `follow` answers asked whenever `tab` is selected, in the same turn."""
+        self._openings.append((tab, self.due(name)))
+
     @staticmethod
     def due(name: str) -> dict[str, Any]:
         """Arguments of an event that has what `follow` answers asked anew."""

@@ -33,7 +33,7 @@ function page() {
     const known = runs.map((run) => [run, `run:${run}`]);
     experiments.receive({ choices: { base: known, variant: known, usual } });
   };
-  return { base, variant, tell, go: experiments.go };
+  return { base, variant, tell, go: experiments.go, ask: experiments.ask };
 }
 
 const texts = (list) => list.options.map((option) => option.text);
@@ -56,4 +56,11 @@ test("what is chosen stays while the lists change", () => {
   assert.equal(base.value, "run:b");
   tell(["a", "b", "c"], "run:a");
   assert.deepEqual([base.value, variant.value], ["run:b", "run:b"]);
+});
+
+test("an experiment that is chosen while another one is deleted stays chosen", () => {
+  const { go, ask } = page();
+  go("name other");
+  assert.equal(ask({ shown: "1", name: "", gone: "first" }).name, "other");
+  assert.equal(ask({ shown: "2", name: "", gone: "other" }).name, "");
 });

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.workbench.accessible import violations
+from tests.workbench.conftest import Held
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 400
 DROP = """([selector, files]) => {
@@ -139,11 +140,23 @@ def test_files_are_brought_along_refused_and_cancelled(server: Any, browser_page
     status = page.locator("#wb-data-source .wb-pick-status")
     page.evaluate(DROP, ["#wb-data-source", [["letter.docx", TEXT]]])
     page.wait_for_function("document.querySelector('#wb-data-source .wb-bad')?.innerText.includes('.jsonl')")
+    sending = Held(page, "workbench/upload/")
+    page.evaluate(DROP, ["#wb-data-source", [["late.txt", TEXT]]])
+    while not sending.kept:
+        page.wait_for_timeout(10)
+    page.locator("#wb-data-source").locator("textarea, input").first.fill("typed meanwhile")
+    sending.let_go()
+    status.get_by_text("Browse has it").wait_for()
+    assert page.evaluate(VALUE, ["#wb-data-source", "typed meanwhile"])
     page.route("**/workbench/upload/**", lambda route: None)  # an answer that never comes
     page.evaluate(DROP, ["#wb-data-source", [["slow.txt", TEXT]]])
     status.get_by_role("button", name="Cancel").click()
     status.get_by_text("nothing was kept").wait_for()
-    assert sorted(path.name for path in uploads.iterdir() if path.name[0] != ".") == ["My-book.txt", "chapter"]
+    assert sorted(path.name for path in uploads.iterdir() if path.name[0] != ".") == [
+        "My-book.txt",
+        "chapter",
+        "late.txt",
+    ]
 
 
 def test_a_file_dropped_on_trains_data_is_looked_into_and_names_the_run(server: Any, browser_page: Any) -> None:

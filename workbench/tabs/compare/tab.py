@@ -54,7 +54,7 @@ def build(context: Context, page: Page) -> None:
     def pressed(values: dict[Any, Any]) -> Any:
         return begin(context, {name: values[field] for name, field in fields.items()})
 
-    def clicked(asked: Mapping[str, Any], event: gr.EventData) -> Any:
+    def clicked(event: gr.EventData) -> Any:
         data = event._data if isinstance(event._data, dict) else {}
         kind, id = (str(data.get(key, "")) for key in ("act", "id"))
         if kind in ("csv", "json"):
@@ -63,7 +63,7 @@ def build(context: Context, page: Page) -> None:
             first, second = id.split(" ", 1)
             return dict(zip(page.outputs("ripples"), page.go("ripples", part="pair", first=first, second=second),
                             strict=True))  # fmt: skip
-        act(context, measured, asked, data)
+        act(context, measured, data)
         return gr.skip()
 
     listed = gr.State(choices(context))
@@ -74,7 +74,7 @@ def build(context: Context, page: Page) -> None:
         field.input(None, [live, models, protocol], live, js=CHOSEN, **QUIET)
     begun = evaluate.click(page.friendly(pressed), set(fields.values()), command, **ACTION)
     begun.then(None, [live, models, protocol], live, js=BEGUN, **QUIET)
-    page.acts("compare", live, clicked, live, [file, *page.outputs("ripples")])
+    page.acts("compare", live, clicked, None, [file, *page.outputs("ripples")])
     shown.input(None, [live, shown], live, js="(asked, set) => ({ ...asked, set, since: null })", **QUIET)
     file.change(None, file, None, js=DOWNLOAD, **PRIVATE)
     page.port("compare").change(
@@ -135,16 +135,17 @@ def begin(context: Context, values: Mapping[str, Any]) -> str:
     return html.Markup(f'<details class="wb-commands"><summary>The commands</summary>{lines}</details>')
 
 
-def act(context: Context, measured: Measured, asked: Asked, data: Mapping[str, Any]) -> None:
-    """Stops a task, takes it off the list, or measures runs on the text that is shown."""
+def act(context: Context, measured: Measured, data: Mapping[str, Any]) -> None:
+    """Stops a task, takes it off the list, or measures runs on the text that was shown with the button."""
     context.changes()
     kind, id = (str(data.get(key, "")) for key in ("act", "id"))
     if kind == "measure":
-        chosen = pick(measured.sets(), asked, context.runs_at_hand(asked.get("ticked"), weights=True))
+        key, *models = id.split("\n")
+        chosen = next((one for one in measured.sets() if one.key == key), None)
         protocol = protocol_named(chosen) if chosen else ""
         devices = context.jobs.devices
         device = found if (found := devices.free()) in devices.names else devices.names[0]
-        start(context, plans(context, id.split(), protocol, "", 0, device, PRECISIONS[0]))
+        start(context, plans(context, models, protocol, "", 0, device, PRECISIONS[0]))
         return
     tasks = context.jobs.tasks
     task = tasks.get(id)

@@ -32,7 +32,7 @@ def _answer_view(chosen: Set, missing: Sequence[str]) -> Markup:
     found = answer(chosen)
     more = [escape(found.more)]
     if found.again:
-        more.append(html.button("measure", " ".join(found.again), "Measure both here",
+        more.append(html.button("measure", here(chosen, found.again), "Measure both here",
                                 f"Measure {' and '.join(found.again)} here"))  # fmt: skip
     if found.pair:
         first, second = found.pair
@@ -41,7 +41,8 @@ def _answer_view(chosen: Set, missing: Sequence[str]) -> Markup:
     lines = [Markup(f'<p class="wb-muted">{Markup(" ").join(more)}</p>')] if found.more else []
     if missing:
         one = "it" if len(missing) == 1 else "them"
-        measure = html.button("measure", " ".join(missing), f"Measure {one} here", f"Measure {', '.join(missing)} here")
+        label = f"Measure {', '.join(missing)} here"
+        measure = html.button("measure", here(chosen, missing), f"Measure {one} here", label)
         names = escape(", ".join(missing))
         lines.append(Markup(f'<p class="wb-muted">Not measured on this text: {names}. {measure}</p>'))
     chip = html.chip(found.chip, found.tone)
@@ -49,6 +50,11 @@ def _answer_view(chosen: Set, missing: Sequence[str]) -> Markup:
         f'<section class="wb-verdict wb-verdict-{found.tone}" aria-label="Answer"><p class="wb-verdict-words">{chip} '
         f"{escape(found.words)}</p>{html.join(lines)}</section>"
     )
+
+
+def here(chosen: Set, models: Sequence[str]) -> str:
+    """Models to be measured, and on which set's text: another one may have been chosen by the time of the click."""
+    return "\n".join((chosen.key, *models))
 
 
 def _text_view(chosen: Set) -> Markup:

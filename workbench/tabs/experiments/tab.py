@@ -67,7 +67,7 @@ def changed(context: Context, seen: Seen, asked: Mapping[str, Any], what: str, i
     if what not in act.ACTS:
         raise UserError(f"{what[:40]!r} cannot be done to an experiment; allowed: {', '.join(act.ACTS)}")
     gr.Info(html.escape(act.ACTS[what](context, seen.experiments, id)), duration=5)
-    gone = {"name": "", "shown": nonce, "deleting": ""} if what.startswith("delete-") else {}
+    gone = {"name": "", "gone": id, "shown": nonce, "deleting": ""} if what.startswith("delete-") else {}
     return {**asked, **gone}
 
 

@@ -200,6 +200,8 @@ def act(context: Context, reports: Reports, asked: Asked, button: Mapping[str, A
         run, settings = id.rpartition(" ")[::2]
         return {"from_run": run, "settings": settings} if run else {"settings": settings}
     asked = {**asked, "run": asked.get("run") or id}
+    if id and (chosen := subject_asked(context, asked).name) != id:
+        raise UserError(f"the button was for {id}, and {chosen} is chosen now; press the one for {chosen}")
     if kind in ("save-json", "save-html"):
         return file_text(context, reports, asked, kind.removeprefix("save-"))
     if kind == "analyse":

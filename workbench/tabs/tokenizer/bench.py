@@ -16,6 +16,7 @@ from mygpt2.tokenizer import Tokenizer
 from mygpt2.tokenizer.training.compare import Row
 from workbench import html
 from workbench.context import Context
+from workbench.page import Act
 from workbench.tabs.tokenizer import kinds, merges
 from workbench.tabs.tokenizer.tokens import coloured, summary, tokens_of
 from workbench.tabs.tokenizer.vocabulary import Vocabularies
@@ -118,31 +119,28 @@ def compared(context: Context, bench: Bench, spec: Any, beside: Sequence[Any] | 
     return kinds.table([name_of(name) for name in names], loaded, bench.rows(loaded))
 
 
-def with_prose(
-    context: Context, bench: Bench, spec: Any, beside: Sequence[Any] | None, source: str
-) -> Iterator[tuple[Any, Any]]:
-    """(the table, what is being done): reads held-out prose of a source, once, and compares with it."""
+def read_prose(context: Context, bench: Bench, source: str) -> Iterator[html.Markup]:
+    """What is being done: reads held-out prose of a source, once, for comparisons from then on."""
     place = context.source(source)
     if place not in bench.prose:
         found: list[str] = []
         for doing, texts in kinds.held_out_prose(place):
             found = texts
-            yield gr.skip(), html.note(doing)
+            yield html.note(doing)
         if not found:
             raise UserError(f"{source} has no held-out documents to compare on; give a larger source")
         bench.prose.clear()
         bench.prose[place] = found
-    yield compared(context, bench, spec, beside), html.note(f"English prose: held-out documents of {source}.")
+    yield html.note(f"English prose: held-out documents of {source}.")
 
 
-def replay(context: Context, bench: Bench, step: int, spec: str, word: str) -> tuple[Any, Any]:
-    told = bench.stories.get(bench.load(context, spec), str(word or ""))
-    return merges.shown(told, step), gr.Slider(maximum=max(1, told.steps), value=step)
+REPLAYS = {"begin": 0, "at": 0, "back": -1, "on": 1}  # acts of a replay: by how many merges it moves
 
 
-def replay_at(context: Context, bench: Bench, by: int, spec: str, word: str, step: Any) -> tuple[Any, Any]:
-    """The state `by` merges further on; the slider follows, within what there is."""
-    told = bench.stories.get(bench.load(context, spec), str(word or ""))
-    step = max(0, min(int(step or 0) + by, told.steps))
-    moved = gr.Slider(maximum=max(1, told.steps), value=step) if by else gr.skip()
-    return merges.shown(told, step), moved
+def replayed(context: Context, bench: Bench, done: Act, spec: str, word: str, at: Any) -> tuple[Any, Any]:
+    """A replay from its beginning, at the slider's place, or a merge from there; the slider follows, within what there
+    is, but for whoever moves it."""
+    told, by = bench.stories.get(bench.load(context, spec), str(word or "")), REPLAYS[done.what]
+    step = 0 if done.what == "begin" else max(0, min(int(at or 0) + by, told.steps))
+    stays = done.what == "at" and not done.waited
+    return merges.shown(told, step), gr.skip() if stays else gr.Slider(maximum=max(1, told.steps), value=step)

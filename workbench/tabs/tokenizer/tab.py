@@ -138,23 +138,20 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
     c.address = gr.Textbox(visible="hidden", label="address", container=False)
     begin_with = partial(of_monitor, context)
     page.on_open("tokenizer", begin_with, [c.address, c.offered, *chosen], [c.offered, *chosen], js=ADDRESS)
-    page.on_open("tokenizer", look, [*chosen, c.text], c.tokens)
-    page.on_open("tokenizer", compare, chosen, c.table)
+    page.asked_on_open("tokenizer", "tokens")
+    page.asked_on_open("tokenizer", "compared")
     page.port("tokenizer").change(
         page.friendly(partial(asked, page)), page.port("tokenizer"), [c.text, c.tokenizer], **QUIET
     )
-    prose = page.friendly(partial(answers.with_prose, context, bench))
-    c.compare.click(prose, [*chosen, c.prose], [c.table, c.reading], show_progress="hidden", concurrency_limit=2,
-                    **PRIVATE)  # fmt: skip
+    prose = page.friendly(partial(answers.read_prose, context, bench))
+    read = c.compare.click(prose, c.prose, c.reading, show_progress="hidden", concurrency_limit=2, **PRIVATE)
+    read.then(**page.due("compared"))  # of what is chosen by then
     use = page.friendly(lambda spec: page.go("train", tokenizer=tokenizer_of(context, spec)))
     c.use.click(use, c.tokenizer, page.outputs("train"), **PRIVATE)
-    begin = page.friendly(partial(answers.replay, context, bench, 0))
-    gr.on([c.replay.click, c.word.submit], begin, [c.tokenizer, c.word], [c.story, c.merge], **PRIVATE)
-    at = partial(answers.replay_at, context, bench, 0)
-    page.follow("merge", [c.merge.input], at, [c.tokenizer, c.word, c.merge], [c.story, c.merge])
-    for button, by in ((c.back, -1), (c.forward, 1)):
-        step = page.friendly(partial(answers.replay_at, context, bench, by))
-        button.click(step, [c.tokenizer, c.word, c.merge], [c.story, c.merge], **QUIET)
+    done = [(c.replay.click, "begin"), (c.word.submit, "begin"), (c.merge.input, "at"), (c.back.click, "back"),
+            (c.forward.click, "on")]  # fmt: skip
+    replayed = partial(answers.replayed, context, bench)
+    page.in_turn("merge", done, replayed, [c.tokenizer, c.word, c.merge], [c.story, c.merge])
 
 
 def _listen_train(context: Context, page: Page, c: SimpleNamespace) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 import threading
 import time
@@ -102,7 +104,7 @@ def test_a_read_only_page_starts_and_stops_nothing(context: Context) -> None:
     reading = Context(context.runs, context.data_roots, jobs=context.jobs, read_only=True)
     for attempt in (
         lambda: begin(reading, CHOSEN),
-        lambda: act(reading, Measured(reading), {}, {"id": "x", "act": "stop"}),
+        lambda: act(reading, Measured(reading), {"id": "x", "act": "stop"}),
     ):
         with pytest.raises(UserError, match="read-only"):
             attempt()
@@ -114,10 +116,10 @@ def test_a_model_that_is_being_evaluated_is_not_started_twice_and_can_be_stopped
     [task] = start(context, found)
     with pytest.raises(UserError, match="being evaluated already"):
         start(context, found)
-    act(context, Measured(context), {}, {"id": task.id, "act": "stop"})
+    act(context, Measured(context), {"id": task.id, "act": "stop"})
     until(lambda: not context.jobs.tasks.get(task.id).running)
     assert context.jobs.tasks.get(task.id).state in ("stopped", "done")  # done if it was quicker
-    act(context, Measured(context), {}, {"id": task.id, "act": "forget"})
+    act(context, Measured(context), {"id": task.id, "act": "forget"})
     assert context.jobs.tasks.list(KIND) == []
 
 
@@ -199,8 +201,10 @@ def test_runs_that_are_missing_on_a_text_are_measured_there_by_one_click(context
     (folder / "x.json").write_text(json.dumps(record))
     measured = Measured(context)
     view = answered(partial(look, context, measured), {})["markup"]["view"]
-    assert "Not measured on this text: first." in view and 'data-act="measure" data-id="first"' in view
-    act(context, measured, {}, {"act": "measure", "id": "first"})
+    found = re.search('data-act="measure" data-id="([^"]*)"', view)
+    assert "Not measured on this text: first." in view and found and html.unescape(found[1]).endswith("\nfirst")
+    (folder / "newer.json").write_text(json.dumps(record | {"protocol": "run:first", "token_sha256": "t"}))
+    act(context, measured, {"act": "measure", "id": html.unescape(found[1])})  # on the text shown, not on the newest
     [task] = context.jobs.tasks.list(KIND)
     assert "text.txt" in task.label and task.label.startswith("first/step-")
     assert "Not measured" not in answered(partial(look, context, measured), {})["markup"]["view"], "it is under way"

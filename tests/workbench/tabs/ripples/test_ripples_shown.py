@@ -130,6 +130,8 @@ def test_report_is_saved_as_json_and_as_one_page(context, reports):
         view.file_text(context, reports, asked, "json")
     analysed(context, reports, asked)
     saved = json.loads(view.act(context, reports, asked, {"act": "save-json", "id": "log.csv"}))
+    with pytest.raises(UserError, match=r"was for other\.csv, and log\.csv is chosen now"):
+        view.act(context, reports, asked, {"act": "save-json", "id": "other.csv"})
     assert saved["name"] == "ripples-log.csv.json" and json.loads(saved["text"])["significant"]
     page = json.loads(view.file_text(context, reports, asked, "html"))["text"]
     assert page.startswith("<!doctype html>") and "http" not in page.replace("http-equiv", "")

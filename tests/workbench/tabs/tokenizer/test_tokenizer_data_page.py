@@ -283,3 +283,30 @@ def test_back_twice_shows_the_place_of_the_address(server, browser_page):
     answers.let_go()
     page.wait_for_selector("#wb-step-facts", state="visible")
     assert "tab=data" in page.url
+
+
+def test_what_is_typed_while_an_answer_is_under_way_is_what_the_last_answer_is_about(server, browser_page):
+    page = browser_page
+    page.goto(f"{server.url}?tab=data")
+    part(page, "Sources")
+    answers = Held(page, "run/predict", "Tokenizers split text")  # of the text that is there as the tab is opened
+    page.get_by_role("tab", name="Tokenizer").click()
+    page.wait_for_selector("#wb-tok-text textarea")
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    page.fill("#wb-tok-text textarea", "typed")
+    page.wait_for_timeout(300)
+    answers.let_go()
+    page.wait_for_function("() => document.querySelector('#wb-tok-view .wb-tok-part')?.innerText.includes('typed')")
+    page.wait_for_timeout(300)
+    assert "Tokenizers" not in page.inner_text("#wb-tok-view")
+
+    page.get_by_role("button", name="Replay the merges of a word").click()
+    answers = Held(page, "queue/join")
+    page.get_by_role("button", name="Replay", exact=True).click()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    page.get_by_label("Word or short text").fill("xyz")
+    page.keyboard.press("Enter")
+    answers.let_go()
+    page.wait_for_selector("#wb-merges >> text=3 bytes in")

@@ -15,7 +15,7 @@ from mygpt2.tokenizer import load_tokenizer
 from tests.tokenizer.test_hf import byte_level, llama_like, metaspace, save, word_piece
 from tests.workbench.tabs.data.data_runs import context_of
 from workbench import html
-from workbench.page import Page
+from workbench.page import Act, Page
 from workbench.tabs.sample import duet
 from workbench.tabs.tokenizer import bench as answers
 from workbench.tabs.tokenizer import kinds, merges, tab
@@ -150,12 +150,18 @@ def test_the_part_just_joined_is_set_apart():
 
 def test_replay_by_buttons_and_slider(tmp_path):
     context, bench = context_of(tmp_path), Bench()
-    shown, slider = answers.replay(context, bench, 0, "gpt2", " the")
+
+    def after(act, word, at, waited=False):
+        return answers.replayed(context, bench, Act(act, waited), "gpt2", word, at)
+
+    shown, slider = after("begin", " the", 2)
     assert (slider.maximum, slider.value) == (3, 0) and "4 bytes in 1 pieces" in shown
-    shown, slider = answers.replay_at(context, bench, 1, "gpt2", " the", 0)
+    shown, slider = after("on", " the", 0)
     assert slider.value == 1 and "merge 1 of" in shown
-    assert answers.replay_at(context, bench, -1, "gpt2", " the", 0)[1].value == 0
-    assert "Type a word" in answers.replay(context, bench, 0, "gpt2", "")[0]
+    assert after("back", " the", 0)[1].value == 0
+    assert after("at", " the", 2)[1] == gr.skip(), "it is moved just now"
+    assert after("at", " the", 2, waited=True)[1].value == 2, "which the answer before it has changed"
+    assert "Type a word" in after("begin", "", 0)[0]
 
 
 def test_a_text_too_long_to_watch_is_refused():
@@ -176,12 +182,13 @@ def test_the_comparison_is_that_of_the_command_line(mygpt2, tmp_path):
     context, bench = context_of(tmp_path), Bench()
     without = answers.compared(context, bench, "gpt2:300", ["gpt2:1000"])
     assert KINDS.findall(without) == [row["kind"] for row in printed["rows"] if row["kind"] != "English prose"]
-    *told, (last, said) = answers.with_prose(context, bench, "gpt2:300", ["gpt2:1000"], str(folder))
+    *told, said = answers.read_prose(context, bench, str(folder))
+    last = answers.compared(context, bench, "gpt2:300", ["gpt2:1000"])
     assert KINDS.findall(last) == [row["kind"] for row in printed["rows"]] and "held-out documents" in said
     for row in printed["rows"]:
         assert f"{row['bytes_per_token']['gpt2:300']:.2f} <span" in last and f"{row['bytes']:,} bytes" in last
-    assert any("held-out prose" in str(line) for _, line in told)
-    assert len(list(answers.with_prose(context, bench, "gpt2:300", [], str(folder)))) == 1, "read once"
+    assert any("held-out prose" in str(line) for line in told)
+    assert len(list(answers.read_prose(context, bench, str(folder)))) == 1, "read once"
     assert "English prose" in answers.compared(context, bench, "gpt2:300", [])
 
 
@@ -197,7 +204,7 @@ def test_a_source_without_held_out_text_says_so_and_leaves_the_comparison(tmp_pa
     context, bench = context_of(tmp_path), Bench()
     (context.data_roots[0] / "a.txt").write_text("one small text")
     with pytest.raises(UserError):
-        list(answers.with_prose(context, bench, "gpt2:300", [], "a.txt"))
+        list(answers.read_prose(context, bench, "a.txt"))
     shown = answers.compared(context, bench, "gpt2:300", [])
     assert "Python code" in shown and "Greek" in shown and "English prose" not in shown
 
