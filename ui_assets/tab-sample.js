@@ -273,5 +273,13 @@
   const linked = () => new URL(window.location.href).searchParams.has("prompt");
   const fit = (proposed, now) => (typed || linked() || !proposed ? now : proposed);
 
-  window.workbench.sample = { mount, address, fit };
+  // Updates for both models as the server offers them, each unless another one was chosen since it was asked.
+  function offered(text, ...fields) {
+    let told = {};
+    try { told = JSON.parse(JSON.parse(text || "{}").sets || "{}"); } catch { /* a damaged one offers nothing */ }
+    const { was = {}, now = {} } = told;
+    return ["a", "b"].map((key, at) => ({ __type__: "update", ...(key in now && (was[key] || "") === (fields[at] || "") ? { value: now[key] } : {}) }));
+  }
+
+  window.workbench.sample = { mount, address, fit, offered };
 })();

@@ -6,6 +6,7 @@ window.workbench.tokenizer = (() => {
   const PLACEHOLDER = { text: "text, ␣ for a space", id: "262 or 256-300", bytes: "bytes, such as e2 80" };
   const SORTS = { id: "by id", used: "most used first", shortest: "shortest first", longest: "longest first" };
   let shown = null; // the vocabulary of this page
+  let before = ""; // the tokenizer that was chosen as the server was asked which one to begin with
 
   function make(tag, attributes, ...children) {
     const node = document.createElement(tag);
@@ -232,5 +233,5 @@ window.workbench.tokenizer = (() => {
     list();
   }
 
-  return { mount };
+  return { mount, opening: (spec) => { before = spec; }, chosenSince: (spec) => spec !== before };
 })();

@@ -34,6 +34,7 @@ HELP = {
 }
 _ADDRESS = "(a, b, prompt, seed) => { window.workbench.sample.address(a, b, prompt, seed); return []; }"
 _MONITOR = "(...given) => [...given.slice(0, -1), window.workbench.watched()]"  # the address, and Monitor's runs
+_OFFERED = "(text, a, b) => window.workbench.sample.offered(text, a, b)"
 _FIT = "(proposed, now) => [window.workbench.sample.fit(proposed, now)]"
 # The settings in a line, for a narrow screen, where they are below the texts; the browser fills it, with numbers alone.
 _NOW = """<button type="button" class="wb-sample-now" title="Go to the settings">
@@ -108,8 +109,13 @@ def _listen_opening(context: Context, page: Page, fields: dict[str, Any], listed
     proposed = gr.Textbox(visible="hidden", label="offered prompt")
     address = gr.Textbox(visible="hidden", label="address")
     library = Library()
+    opened = _opened(context, page)
+
+    def offering(port: Any, a: Any, b: Any, device: Any, before: Any, address: Any, request: gr.Request) -> Any:
+        return leaving_choices(a, b, *opened(port, a, b, device, before, address, request))
+
     page.on_open(
-        "sample", _opened(context, page), [page.port("sample"), model_a, model_b, device, offer, address],
+        "sample", offering, [page.port("sample"), model_a, model_b, device, offer, address],
         [model_a, model_b, device, notice, offer, listed], js=_MONITOR,
     )  # fmt: skip
 
@@ -118,6 +124,7 @@ def _listen_opening(context: Context, page: Page, fields: dict[str, Any], listed
             return gr.skip()
         return opening.prompt_for(context, library, opening.offered(text).get("for", ""))
 
+    offer.change(None, [offer, model_a, model_b], [model_a, model_b], js=_OFFERED, **QUIET)
     offer.change(page.friendly(fit), [offer, page.port("sample"), fields["running"]], proposed, **QUIET)
     proposed.change(None, [proposed, prompt], prompt, js=_FIT, **QUIET)
 
@@ -200,6 +207,15 @@ def _opened(context: Context, page: Page) -> Callable[..., Any]:
         return [*updates, page.free_device(context.jobs.devices, device), said, kept, known]
 
     return opened
+
+
+def leaving_choices(was_a: Any, was_b: Any, a: dict[str, Any], b: dict[str, Any], *rest: Any) -> tuple[Any, ...]:
+    """What `_opened` answers, with the values of the models beside those that the page had, in the hidden box: the
+    browser takes them unless somebody chose meanwhile."""
+    device, said, offer, known = rest
+    now = {key: field.pop("value") for key, field in (("a", a), ("b", b)) if "value" in field}
+    sets = json.dumps({"was": {"a": was_a, "b": was_b}, "now": now})
+    return a, b, device, said, json.dumps({**json.loads(offer), "sets": sets}), known
 
 
 def refreshed(context: Context, listed: list[Any]) -> Any:

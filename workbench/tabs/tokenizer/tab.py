@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
@@ -28,9 +29,12 @@ WORD = " unbelievably"
 BEGIN = "gpt2", ["gpt2:8192"]  # a tokenizer, and those beside it, to begin with
 FORM = ("source", "text_column", "vocab_size", "pattern", "budget", "amount", "specials", "place", "name", "seed")
 ADDRESS = """(_, ...rest) => {
+  window.workbench.tokenizer.opening(rest[1]);
   const address = window.workbench.params(), focus = address.focus || window.workbench.monitor.focus();
   return [JSON.stringify({ ...address, focus }), ...rest];
 }"""
+OFFERED = f"""(offered, spec, beside) => window.workbench.tokenizer.chosenSince(spec) ? [spec, beside]
+  : [offered, offered === {json.dumps(BEGIN[0])} ? {json.dumps(BEGIN[1])} : {json.dumps([BEGIN[0]])}]"""
 _ON_LOAD = "window.workbench.tokenizer.mount({ element, props, server, watch });"
 
 
@@ -136,8 +140,13 @@ def _listen_text(context: Context, page: Page, bench: Bench, c: SimpleNamespace)
     page.follow("vocabulary", [c.tokenizer.change], lambda spec: {"tokenizer": str(spec or "")}, c.tokenizer, c.list)
     c.offered = gr.Textbox(BEGIN[0], visible="hidden", label="tokenizer chosen for the person", container=False)
     c.address = gr.Textbox(visible="hidden", label="address", container=False)
-    begin_with = partial(of_monitor, context)
-    page.on_open("tokenizer", begin_with, [c.address, c.offered, *chosen], [c.offered, *chosen], js=ADDRESS)
+
+    def begin_with(*given: Any) -> Any:
+        found = of_monitor(context, *given)
+        return found[0] if isinstance(found, tuple) else found
+
+    page.on_open("tokenizer", begin_with, [c.address, c.offered, *chosen], c.offered, js=ADDRESS)
+    c.offered.change(None, [c.offered, *chosen], chosen, js=OFFERED, **QUIET)
     page.asked_on_open("tokenizer", "tokens")
     page.asked_on_open("tokenizer", "compared")
     page.port("tokenizer").change(

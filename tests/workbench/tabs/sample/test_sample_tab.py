@@ -161,8 +161,10 @@ class Opened:
     def __call__(self, port: str = "", *, query: dict[str, str] | None = None, **address: str) -> tuple[Any, Any]:
         request = Asked(**(query or {}))
         told = self._opened(port, self.a, self.b, "cuda:0", self.offer, json.dumps(address), request)
-        a, b, _, self.said, self.offer, self.known = told
-        self.a, self.b = a.get("value", self.a), b.get("value", self.b)
+        a, b, _, self.said, self.offer, self.known = tab.leaving_choices(self.a, self.b, *told)
+        sets = json.loads(json.loads(self.offer)["sets"])
+        assert "value" not in a and "value" not in b and sets["was"] == {"a": self.a, "b": self.b}
+        self.a, self.b = sets["now"].get("a", self.a), sets["now"].get("b", self.b)
         return self.a, self.b
 
 

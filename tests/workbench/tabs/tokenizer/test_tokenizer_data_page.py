@@ -310,3 +310,23 @@ def test_what_is_typed_while_an_answer_is_under_way_is_what_the_last_answer_is_a
     page.keyboard.press("Enter")
     answers.let_go()
     page.wait_for_selector("#wb-merges >> text=3 bytes in")
+
+
+def test_a_tokenizer_that_is_chosen_before_the_runs_own_is_offered_stays(server, browser_page, place):
+    page = browser_page
+    for chosen in ("", "gpt2:2048"):
+        page.goto(f"{server.url}?tab=monitor&runs=prepared")
+        page.wait_for_selector("#wb-monitor-head h2")
+        answers = Held(page, "run/predict", "runs")
+        page.get_by_role("tab", name="Tokenizer").click()
+        page.wait_for_selector("#wb-tok-spec input")
+        while not answers.kept:
+            page.wait_for_timeout(10)
+        if chosen:
+            page.fill("#wb-tok-spec input", chosen)
+            page.keyboard.press("Enter")
+        answers.let_go()
+        spec = chosen or small_config(place / "root" / "docs").data.tokenizer
+        page.wait_for_selector(f".wb-tok-part[data-spec='{spec}']")
+        page.wait_for_timeout(300)
+        assert page.locator(".wb-tok-part").first.get_attribute("data-spec") == spec

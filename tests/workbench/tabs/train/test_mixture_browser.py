@@ -84,6 +84,14 @@ def test_three_sources_mixed_on_the_page_are_trained_on_and_seen_by_source(
     sources.last.fill("code")
     assert mixture(page) == [("books", 0.5), ("web", 0.5), ("code", 0.5)], "named after their folders"
 
+    page.evaluate("""() => { window.later = setTimeout; // what waits for more keys waits for ever
+        window.setTimeout = (work, ms, ...more) => (ms === 350 ? 0 : later(work, ms, ...more)); }""")
+    page.locator("[data-key=weight]").first.fill("0.6")
+    page.keyboard.press("Tab")  # whatever is pressed next finds it in the form
+    page.wait_for_function("document.querySelector('#train-mix textarea, #train-mix input').value.includes('= 0.6')")
+    page.evaluate("window.setTimeout = later")
+    page.locator("[data-key=weight]").first.fill("0.5")
+
     handles = page.locator(".wb-mix-handle")
     handles.first.press("ArrowRight")
     handles.first.press("PageUp")
