@@ -17,8 +17,7 @@ from typing import Any
 from mygpt2.files import read_json, replace_json
 from mygpt2.inside import SMALL_BYTES
 from mygpt2.records import number, whole
-from mygpt2.run_dir import FOLDER as BY_FOLDER
-from mygpt2.run_dir import RunDir, RunState
+from mygpt2.run_dir import MEANT, RunDir, RunState
 from mygpt2.run_dir.mentions import HANDED
 from mygpt2.run_dir.paths import NAME
 
@@ -112,7 +111,7 @@ def is_open(handed: Handed, state: RunState) -> bool:
         return False
     if not has_begun(handed, state):
         return True
-    return state.state in ("stopped", "lost", "failed") and (state.exit or {}).get("asked") != BY_FOLDER
+    return state.state in ("stopped", "lost", "failed") and (state.exit or {}).get("asked") not in MEANT
 
 
 def has_begun(handed: Handed, state: RunState) -> bool:

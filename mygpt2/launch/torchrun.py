@@ -33,7 +33,7 @@ from mygpt2.files import read_json
 from mygpt2.launch.plan import LaunchPlan, plan_launch
 from mygpt2.launch.request import add_arguments, only_shown, resolve
 from mygpt2.orphans import LAUNCHER
-from mygpt2.run_dir import FOLDER, ControlFiles, LineWriter, RunDir
+from mygpt2.run_dir import MEANT, ControlFiles, LineWriter, RunDir
 from mygpt2.run_dir.scratch import scratch
 from mygpt2.steady import steady_console
 
@@ -78,12 +78,12 @@ def _launch(words: list[str]) -> int:
         del os.environ[name]  # torchrun takes them for options that were not given, beside those of the plan
     run = RunDir(request.runs_dir / request.run_name)
     code = Launcher(plan, run, command).run()
-    return EXIT_OK if own.scheduled and code == EXIT_STOPPED and asked_in_folder(run) else code
+    return EXIT_OK if own.scheduled and code == EXIT_STOPPED and was_meant(run) else code
 
 
-def asked_in_folder(run: RunDir) -> bool:
-    """Whether the run was stopped by a person, through its folder, and not by who started it."""
-    return (read_json(run.exit_file) or {}).get("asked") == FOLDER
+def was_meant(run: RunDir) -> bool:
+    """Whether the run stopped where it was told to, through its folder or by --until, and not by who started it."""
+    return (read_json(run.exit_file) or {}).get("asked") in MEANT
 
 
 def _launch_parser(add_help: bool) -> argparse.ArgumentParser:
@@ -105,7 +105,7 @@ def _launch_parser(add_help: bool) -> argparse.ArgumentParser:
     group.add_argument(
         "--scheduled",
         action="store_true",
-        help="for a scheduler, which queues again what exits 85: a stop that was asked for in the run's folder exits 0",
+        help="for a scheduler, which queues again what exits 85: a stop asked for in the folder or by --until exits 0",
     )
     group.add_argument("--dry-run-launch", action="store_true", help="print the torchrun command, and end")
     return parser

@@ -11,6 +11,7 @@ from mygpt2.run_dir.paths import RunDir
 
 REQUESTS = ("stop", "save", "sample")
 FOLDER, SIGNAL, AT_STEP = "folder", "signal", "step"  # by which way a stop came, in exit.json; the last: --until
+MEANT = (FOLDER, AT_STEP)  # ends that were meant: no scheduler is to start the run again
 
 
 class ControlFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from mygpt2.config import load_config
 from mygpt2.distributed import choose_interface
 from mygpt2.errors import EXIT_DEFECT, EXIT_STOPPED, EXIT_TRY_AGAIN, EXIT_USAGE
 from mygpt2.launch import plan as launch_plan
+from mygpt2.launch import torchrun
 from mygpt2.launch.plan import LaunchPlan, own_address, plan_launch
 from mygpt2.launch.torchrun import Launcher, explain
 from mygpt2.run_dir import RunDir, read_events
@@ -309,6 +311,25 @@ def test_a_failure_that_comes_back_at_the_same_step_is_not_tried_a_third_time(tm
         errors = process.said(errors_only=True)
     assert "in the same way as before; giving up" in errors
     assert list(tmp_path.glob("ready-1-*")) and not list(tmp_path.glob("ready-2-*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"), [("folder", 0), ("step", 0), ("signal", EXIT_STOPPED), (None, EXIT_STOPPED)]
+)
+def test_a_scheduler_does_not_queue_a_stop_again_that_was_meant(
+    asked: str | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(launcher: Launcher) -> int:
+        (tmp_path / "r").mkdir()
+        (tmp_path / "r" / "exit.json").write_text(json.dumps({"code": EXIT_STOPPED, "asked": asked}))
+        return EXIT_STOPPED
+
+    monkeypatch.setattr(Launcher, "run", run)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the launcher sets it
+    words = ["--runs", str(tmp_path), "--run", "r", "--preset", "tiny", "--nproc", "2"]
+    assert torchrun.main([*words, "--scheduled"]) == code
+    shutil.rmtree(tmp_path / "r")
+    assert torchrun.main(words) == EXIT_STOPPED, "a person is told"
 
 
 def test_one_machine_need_not_know_its_own_name() -> None:
