@@ -295,8 +295,9 @@ def test_what_is_typed_while_an_answer_is_under_way_is_what_the_last_answer_is_a
     while not answers.kept:
         page.wait_for_timeout(10)
     page.fill("#wb-tok-text textarea", "typed")
-    page.wait_for_timeout(300)
-    answers.let_go()
+    page.wait_for_timeout(500)
+    with page.expect_response(lambda answer: "Tokenizers split text" in (answer.request.post_data or "")):
+        answers.let_go()
     page.wait_for_function("() => document.querySelector('#wb-tok-view .wb-tok-part')?.innerText.includes('typed')")
     page.wait_for_timeout(300)
     assert "Tokenizers" not in page.inner_text("#wb-tok-view")
@@ -306,10 +307,10 @@ def test_what_is_typed_while_an_answer_is_under_way_is_what_the_last_answer_is_a
     page.get_by_role("button", name="Replay", exact=True).click()
     while not answers.kept:
         page.wait_for_timeout(10)
-    page.get_by_label("Word or short text").fill("xyz")
+    page.get_by_label("Word or short text").fill("abcde")
     page.keyboard.press("Enter")
     answers.let_go()
-    page.wait_for_selector("#wb-merges >> text=3 bytes in")
+    page.wait_for_selector("#wb-merges >> text=5 bytes in")
 
 
 def test_a_tokenizer_that_is_chosen_before_the_runs_own_is_offered_stays(server, browser_page, place):
