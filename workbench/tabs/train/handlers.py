@@ -186,12 +186,15 @@ def filled(context: Context, parts: Parts, loaded: Loaded, run: str | None, mess
 
 
 def choose_preset(context: Context, parts: Parts, data: Data) -> Updates:
-    """Another preset: its values, and its name for a run that had no name of its own."""
-    now = draft_of(parts, data)
+    """Another preset: its values, and its name for a run that had no name of its own. Which one is chosen is not set:
+    it may be another one by the time of the answer."""
+    now, own = draft_of(parts, data), parts.fields.inputs
     source = forms.trained_on(now.values)
     suggested = drafts.is_suggested(now.run, drafts.stem_of(context, now.preset, source))
-    run = drafts.free_name(context, now.preset) if suggested else None
-    return filled(context, parts, fill.from_preset(now.preset), run) | {parts.fields.inputs[BRANCH]: ""}
+    named = _named(now.run, drafts.free_name(context, now.preset)) if suggested else {}
+    updates = filled(context, parts, fill.from_preset(now.preset), None)
+    del updates[own[PRESET]]
+    return updates | {own[BRANCH]: "", parts.filled: json.dumps({**named, "nonce": secrets.token_hex(4)})}
 
 
 def choose_devices(parts: Parts, data: Data) -> Any:

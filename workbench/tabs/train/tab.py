@@ -69,7 +69,7 @@ def _wire_form(context: Context, page: Page, parts: Parts, made: dict[str, Any])
     run, branch = inputs[RUN], inputs[BRANCH]
     refreshed.then(None, [parts.shown, run], run, js=form.SHOW_NOTES, **QUIET)
     parts.filled.change(None, [parts.filled, run, branch], [run, branch], js=form.BEGUN, **QUIET)
-    inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, **ACTION)
+    inputs[PRESET].input(page.friendly(choose), parts.form, parts.filling, trigger_mode="always_last", **ACTION)
     page.port("train").change(page.friendly(request), parts.form | {page.port("train")}, parts.filling, **ACTION)
     load.upload(page.friendly(upload), load, parts.filling, **ACTION)
     save.click(page.friendly(download), parts.form, parts.file, **ACTION)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mygpt2.config import load_config, to_toml
-from tests.workbench.conftest import RunningServer, Start, make_run
+from tests.workbench.conftest import Held, RunningServer, Start, make_run
 
 COMMAND = "document.querySelector('#train-command pre')?.textContent"
 SETTLED = f"{COMMAND}?.includes('mygpt2.launch')"
@@ -123,6 +123,21 @@ def test_what_it_will_take_follows_every_change(page: Any) -> None:
     page.locator("#train-changes").get_by_role("button", name="Reset all settings to the preset").click()
     estimate.get_by_text("4.27M parameters").wait_for()
     assert box(page, "model.n_layer").input_value() == "4"
+
+
+def test_the_preset_that_was_chosen_last_fills_the_form_and_a_name_typed_meanwhile_stays(page: Any) -> None:
+    answers = Held(page, "queue/join")
+    page.locator("#field-preset input[value=gpt2]").check()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    page.locator("#field-run").locator("input, textarea").first.fill("typed")
+    page.locator("#field-preset input[value=small]").check()
+    answers.let_go()
+    page.wait_for_function("""() => {
+        const told = document.querySelector('#train-command pre')?.textContent || '';
+        return told.includes('--run typed --preset small') && !told.includes('--model');
+    }""")
+    assert page.locator("#field-preset input[value=small]").is_checked()
 
 
 def test_a_preset_and_a_file_reach_the_folded_fields_too(page: Any, folder: Path, tmp_path: Path) -> None:
