@@ -8,6 +8,7 @@ from mygpt2.run_dir import RunWriter
 from tests.experiments.planted import Planted
 from tests.experiments.test_importing import LOGS
 from tests.workbench.accessible import violations
+from tests.workbench.conftest import Held
 from tests.workbench.tabs.data.data_runs import context_of, parquet_folder, small_config, traced_run
 from workbench.jobs.alerts import AlertLog, folder_of, new_alert
 
@@ -136,10 +137,16 @@ def test_a_log_is_uploaded_imported_and_drawn_as_a_ghost(new_page, server, tmp_p
         page.get_by_role("button", name="Upload").first.click()
     chooser.value.set_files(str(tmp_path / "other.log"))
     page.locator("#wb-import").get_by_text("other.log is uploaded").wait_for(timeout=LIMIT)
+    answers = Held(page, "queue/join", "other.log")
     page.locator("#wb-import-do").click()
+    while not answers.kept:
+        page.wait_for_timeout(10)
+    typed = page.locator("#wb-import-log").locator("textarea, input").first
+    typed.fill("the next one")
+    answers.let_go()
     page.locator("#wb-monitor-head").get_by_text("protocol unknown").wait_for(timeout=LIMIT)
     page.locator(".wb-chart-runs", has_text="imported log, protocol unknown").wait_for(timeout=LIMIT)
-    assert page.locator(".wb-runs-list .wb-ghost").inner_text() == "imported"
+    assert page.locator(".wb-runs-list .wb-ghost").inner_text() == "imported" and typed.input_value() == "the next one"
     dashes = "document.querySelector('.wb-chart').chart.panels.get('loss').plot.data.map((line) => line.line?.dash)"
     assert "1px,4px" in page.evaluate(dashes)
     assert not page.locator("[data-press=wb-do-sample]").count()
