@@ -5,12 +5,13 @@ const { ACTIVE } = await import(`./chart-look.js${version}`);
 const { make } = await import(`./chart-tools.js${version}`);
 
 const EVERY = 16; // steps after which a step is judged anew: so many after it belong to its neighbourhood
+const SHARE = 1 / 500; // of a run: so much of it is no wider than a few pixels, and a long one takes a second to judge
 const NEAR = 6; // pixels within which a click means the spike
 
 // Whether a run has grown since its spikes were asked for, or has ended.
 export function due({ n, state, spikesAt }) {
   if (!n || spikesAt === n) return false;
-  return spikesAt === undefined || n < spikesAt || n - spikesAt >= EVERY || !ACTIVE.includes(state);
+  return spikesAt === undefined || n < spikesAt || n - spikesAt >= Math.max(EVERY, SHARE * n) || !ACTIVE.includes(state);
 }
 
 // [{run, step, x}] of all shown runs, by their place on the x axis.

@@ -17,6 +17,7 @@ from mygpt2.files import read_json
 from mygpt2.records import whole
 from mygpt2.run_dir.ghost import ghost_of
 from mygpt2.run_dir.metrics import read_events, read_metrics
+from mygpt2.run_dir.newest import Newest
 from mygpt2.run_dir.paths import RunDir
 
 IN_A_ROW = 2  # stretches outside until a run is called so: one in a hundred is outside by chance
@@ -116,16 +117,17 @@ def _apart(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
     return sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
 
 
-@lru_cache(maxsize=64)
-def _losses(run: RunDir, size: int, changed: int) -> tuple[np.ndarray, np.ndarray]:
+_LOSSES: Newest[tuple[np.ndarray, np.ndarray]] = Newest(64)
+
+
+def _losses(run: RunDir) -> tuple[np.ndarray, np.ndarray]:
     metrics = read_metrics(run)
     return metrics["step"], metrics["loss"]
 
 
 def _standing(run: RunDir, band: Band) -> Standing:
     try:
-        state = run.metrics_file.stat()
-        step, loss = _losses(run, state.st_size, state.st_mtime_ns)
+        step, loss = _LOSSES.of(run.metrics_file, lambda: _losses(run))
     except OSError:
         step, loss = np.zeros(0, np.int64), np.zeros(0)
     low, high = band.limits()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from mygpt2.experiments.seen import Seen, seen_before
 from mygpt2.experiments.spike import LIMIT, NEAR, Judged, Spike, judge, spikes
 from mygpt2.records import number, whole
 from mygpt2.run_dir.metrics import Metrics, read_events, read_metrics
+from mygpt2.run_dir.newest import Newest
 from mygpt2.run_dir.paths import RunDir
 
 BEFORE = 8  # steps whose rows are those nearby
@@ -201,19 +201,21 @@ def _unjudged(metrics: Metrics | None, step: int, settings: Mapping[str, Any]) -
 # What the run folder holds
 
 
-@lru_cache(maxsize=16)
-def _read(run: RunDir, size: int, changed: int) -> tuple[Metrics, Judged, tuple[Spike, ...]]:
+Known = tuple[Metrics, Judged, tuple[Spike, ...]]
+_KNOWN: Newest[Known] = Newest(8)  # a chart has as many runs
+
+
+def _read(run: RunDir) -> Known:
     metrics = read_metrics(run)
     judged = judge(metrics["step"], metrics["loss"], _warmup(_settings(run)))
     return metrics, judged, tuple(spikes(judged))
 
 
-def _known(run: RunDir) -> tuple[Metrics, Judged, tuple[Spike, ...]] | None:
+def _known(run: RunDir) -> Known | None:
     try:
-        state = run.metrics_file.stat()
+        found = _KNOWN.of(run.metrics_file, lambda: _read(run))
     except OSError:
         return None
-    found = _read(run, state.st_size, state.st_mtime_ns)
     return found if len(found[0]) else None
 
 
