@@ -15,8 +15,9 @@ window.workbench.monitor = (() => {
   let depths = new Map(); // name -> how many runs of its family stand over it
   const renames = {}; // old name -> the present one: a link that is followed late still has the old one
   let looked = false; // whether the server has said which runs there are
-  let { runs, chosen } = fromAddress(); // overlaid in the chart, in this order; the run that the rest of the page is about
+  let { runs, chosen, link } = fromAddress(); // overlaid in the chart, in this order; the run that the rest of the page is about; the runs of a link that the server will ask for once more
   let mixed = false; // whether the runs have several tokenizers
+  const selection = () => [...runs, "", chosen].join(), linked = selection();
   let list = null, first = true;
   let readOnly = false; // whether the server refuses changes
   let sent = {}; // the note that was sent last: {run, text}
@@ -32,7 +33,7 @@ window.workbench.monitor = (() => {
     const asked = window.workbench.params();
     const here = !asked.tab || asked.tab === "monitor"; // `run` is another tab's there, `runs` are the ticked ones in all
     const named = names(asked.runs || (here && asked.run) || "");
-    return { runs: named, chosen: named.length && NAME.test(asked.focus || "") ? asked.focus : named[0] || "" };
+    return { runs: named, chosen: named.length && NAME.test(asked.focus || "") ? asked.focus : named[0] || "", link: here ? named.join() : "" };
   }
 
   function names(text) { return [...new Set(text.split(",").map((name) => name.trim()))].filter((name) => NAME.test(name)).slice(0, MAX_RUNS); }
@@ -81,6 +82,9 @@ window.workbench.monitor = (() => {
     let asked = {};
     try { asked = JSON.parse(text || "{}"); } catch { /* a damaged request asks for nothing */ }
     const names = String(asked.runs || asked.run || "").split(",").map((name) => name.trim()).filter(Boolean);
+    const behind = link && names.join() === link && selection() !== linked; // somebody has chosen others since
+    link = "";
+    if (behind) return [text];
     view = { ...view, ...chartKeys(asked) };
     request += 1;
     if (names.length && asked.view !== "table") window.workbench.table.show(false);

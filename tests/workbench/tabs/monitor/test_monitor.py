@@ -426,3 +426,19 @@ def test_buttons_of_the_head_are_for_the_run_that_it_shows(new_page, server, run
     head_is(page, "gamma")
     page.locator("#wb-monitor-head .wb-mon-star").click()
     until(lambda: starred("gamma") != before["gamma"], page)
+
+
+def test_a_run_chosen_before_the_server_has_answered_the_link_stays(new_page, server):
+    page = new_page()
+    link = Held(page, "run/predict", '"data":[""]')
+    go(page, server, "&runs=alpha")
+    until(lambda: link.kept, page)
+    open_run(page, "beta")
+    head_is(page, "beta")
+    link.let_go()
+    page.wait_for_function(
+        "/alpha/.test(document.querySelector('#wb-port-monitor').querySelector('textarea, input').value)"
+    )
+    page.wait_for_timeout(200)
+    head_is(page, "beta")
+    assert address(page, "runs") == "beta"
