@@ -67,6 +67,19 @@ window.workbench.train = (() => {
     return [next(told, run), told.branch && told.branch === branch?.trim() ? "" : STAYS];
   }
 
+  // What begins a run is off until it is answered: Gradio leaves out a click that comes before, though the form is another
+  // one by then.
+  const BEGINS = "#train-start, #train-queue-up, #train-submit", LONGEST_MS = 30000;
+  const off = new Map(); // button -> when it is on again though nothing was answered
+  function answered() {
+    for (const [button, timer] of off) { clearTimeout(timer); button.disabled = false; }
+    off.clear();
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(BEGINS);
+    if (button) setTimeout(() => { button.disabled = true; off.set(button, setTimeout(answered, LONGEST_MS)); }); // once Gradio has heard it
+  });
+
   // `shown`: what the server keeps of the page, as JSON. Returns an update for the run's name.
   function showNotes(shown, run) {
     const told = parsed(shown);
@@ -181,5 +194,5 @@ window.workbench.train = (() => {
     }
   });
 
-  return { showNotes, begun, kept, keep, focus };
+  return { showNotes, begun, answered, kept, keep, focus };
 })();

@@ -17,6 +17,7 @@ from workbench.tabs.train.show import field_id
 # A note of its own for each of eighty settings, in a column of its own, was half of the page's components; Gradio
 # walks through all of them many times while a page opens. The page's script puts the notes at their fields.
 SHOW_NOTES = "(shown, run) => [window.workbench.train.showNotes(shown, run)]"
+ANSWERED = "() => { window.workbench.train.answered(); return []; }"
 BEGUN = "(filled, run, branch) => window.workbench.train.begun(filled, run, branch)"
 
 

@@ -104,7 +104,7 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
             return {parts.filled: secrets.token_hex(4)}
         return handlers.restore(context, parts, None if CHANGES & asked else kept)
 
-    parts.start.click(page.friendly(start), parts.form, [*to_monitor, parts.filled], **ACTION)
+    started = parts.start.click(page.friendly(start), parts.form, [*to_monitor, parts.filled], **ACTION)
     page.on_open(
         "train",
         arrive,
@@ -117,7 +117,11 @@ def _wire_launch(context: Context, page: Page, parts: Parts) -> None:
                                 **ACTION)  # fmt: skip
     handed.then(**page.now("monitor"))
     parts.save_file.click(page.friendly(download), parts.form, parts.file, **ACTION)
-    parts.queue_up.click(page.friendly(queue_up), parts.form, parts.filled, **ACTION).then(**now)
+    queued = parts.queue_up.click(page.friendly(queue_up), parts.form, parts.filled, **ACTION)
+    queued.then(**now)
+    for begun in (started, handed, queued):
+        for ended in (begun.then, begun.failure):
+            ended(None, None, None, js=form.ANSWERED, **QUIET)
 
 
 def _wire_live(context: Context, page: Page, parts: Parts, made: dict[str, Any]) -> None:

@@ -239,7 +239,7 @@ def test_a_name_typed_while_a_run_is_being_queued_stays(page: Any, folder: Path)
     kept: list[Any] = []
     page.route("**/queue/join*", lambda route: kept.append(route))
     page.locator("#train-queue-up").click()
-    page.wait_for_function("document.querySelector('#train-queue') !== null")
+    page.wait_for_function("document.querySelector('#train-queue-up').disabled")
     box(page, "run").fill("typed")
     wait_command(page, "--run typed --preset tiny")
     while kept:
@@ -249,6 +249,8 @@ def test_a_name_typed_while_a_run_is_being_queued_stays(page: Any, folder: Path)
     page.get_by_text("slow is queued with the settings as they are now").wait_for()  # its answer is there
     wait_command(page, "--run typed --preset tiny")
     assert box(page, "run").input_value() == "typed" and "typed" not in jobs(folder)
+    page.locator("#train-queue-up").click()  # it is on again
+    page.locator("#train-queue").locator(".wb-task b", has_text="typed").wait_for()
 
 
 def test_a_link_fills_the_form_and_a_stopped_run_goes_on(
