@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+import time
 from pathlib import Path
 from weakref import WeakSet
 
@@ -42,3 +44,21 @@ def test_of_a_file_that_grows_only_its_present_state_stays(tmp_path: Path) -> No
     assert len(reads) == 8, "the last ones are still there"
     with pytest.raises(OSError):
         newest.of(tmp_path / "gone", read)
+
+
+def test_of_several_who_ask_at_once_one_reads(tmp_path: Path) -> None:
+    newest, reads, file = Newest[Made](2), [], tmp_path / "a"
+    file.touch()
+
+    def read() -> Made:
+        reads.append(1)
+        time.sleep(0.05)
+        return Made()
+
+    found: list[Made] = []
+    askers = [threading.Thread(target=lambda: found.append(newest.of(file, read))) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(reads) == 1 and len(found) == 4 and len(set(map(id, found))) == 1
