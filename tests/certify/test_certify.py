@@ -78,6 +78,7 @@ signal.pause()
 
 
 def rechecking(runs: Path, place: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as for a command of its own, also where tests run without a terminal
     recheck._launcher = lambda ranks: [sys.executable, "-c", DEAF]
     sys.exit(main(["certify", "run", "--runs", str(runs), "--recheck", "1", "--seed", "0", "--scratch", str(place)]))
 
