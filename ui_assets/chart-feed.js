@@ -30,7 +30,8 @@ export class Feed {
     clearTimeout(this.timer);
     if (this.fetching) { this.again = true; return; }
     if (!this.chart.root.isConnected) { this.chart.close(); return; }
-    if (document.hidden || !this.chart.root.offsetParent) return; // asked when it is seen again
+    if (document.hidden) return; // asked when it is seen again
+    if (!this.chart.root.offsetParent) { this.soon(POLL_MS); return; } // not drawn now: it may be again without another size
     this.fetching = true;
     this.again = false;
     try {

@@ -137,3 +137,16 @@ test("news told while an answer is under way is asked for after it, though no ru
   await one.feed.tick();
   assert.deepEqual([asked.at(-1), one.series.get("a").n, pauses.at(-1)], [10, 12, 300000]);
 });
+
+test("a chart that is not drawn when its time has come looks again", async () => {
+  let asked = 0;
+  const one = chart(["a"], { chart_points: async ({ wants: [{ run }] }) => { asked += 1; return [answer(run, 1, 10)]; } });
+  const pauses = [];
+  one.feed.soon = (ms) => pauses.push(ms);
+  one.root.offsetParent = null;
+  await one.feed.tick();
+  assert.deepEqual([asked, pauses], [0, [1000]]);
+  one.root.offsetParent = {};
+  await one.feed.tick();
+  assert.equal(asked, 1);
+});
