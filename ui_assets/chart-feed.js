@@ -21,7 +21,9 @@ export class Feed {
   // Something has changed on the server; a run at work is asked about anyway. An answer under way may be of before.
   changed() { if (this.calm === REST_MS || this.fetching) this.tick(); }
 
+  // While an answer is under way its end says when to ask next: at once, if that was wanted meanwhile.
   soon(ms) {
+    if (this.fetching) { this.again ||= ms === 0; return; }
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.tick(), ms);
   }

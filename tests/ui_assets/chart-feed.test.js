@@ -150,3 +150,16 @@ test("a chart that is not drawn when its time has come looks again", async () =>
   await one.feed.tick();
   assert.equal(asked, 1);
 });
+
+test("what is wanted at once while an answer is under way is asked for right after it", async () => {
+  const late = held();
+  let asked = 0;
+  const one = chart(["a"], { chart_points: async ({ wants: [{ run }] }) => { asked += 1; return asked === 1 ? late.wait : [answer(run, 11, 12, { state: "finished" })]; } });
+  const first = one.feed.tick();
+  one.feed.soon(0);
+  late.answer([answer("a", 1, 10, { state: "finished" })]);
+  await first;
+  await new Promise((done) => setTimeout(done, 20));
+  one.feed.stop();
+  assert.deepEqual([asked, one.series.get("a").n], [2, 12]);
+});
