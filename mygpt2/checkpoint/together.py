@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mygpt2.checkpoint.files import FileSystem
 from mygpt2.checkpoint.format import Entries, write_aside, write_share
@@ -53,11 +53,26 @@ class Meeting:
 
         def fill(scratch: Path) -> Entries:
             self.notes.write(self._key("folder"), scratch.name)
-            entries = dict(write_share(scratch, own, files) if own else {})
-            for rank in self.ranks:
+            entries: dict[str, Any] = {}
+            problems: list[OSError] = []
+            try:
+                entries |= write_share(scratch, own, files) if own else {}
+            except OSError as error:
+                problems.append(error)
+            for rank in self.ranks:  # all: until they have told, they write into the folder that goes if one failed
                 if rank != 0:
-                    entries |= self._part_of(rank, scratch)
+                    try:
+                        told = json.loads(self._await(str(rank), f"rank {rank}"))
+                    except GivenUp as error:
+                        problems.append(error)
+                        break
                     self.notes.forget(self._key(str(rank)))
+                    try:
+                        entries |= _checked(rank, told, scratch)
+                    except GivenUp as error:
+                        problems.append(error)
+            if problems:
+                raise problems[0]
             self.notes.forget(self._key("folder"))  # all have read it
             return entries
 
@@ -87,17 +102,6 @@ class Meeting:
         if self.notes.read(self._key("folder")) is None:
             self.notes.write(self._key("folder"), "")
 
-    def _part_of(self, rank: int, scratch: Path) -> Entries:
-        told = json.loads(self._await(str(rank), f"rank {rank}"))
-        if "problem" in told:
-            raise GivenUp(f"rank {rank}: {told['problem']}")
-        entries: Entries = told["files"]
-        for name, entry in entries.items():
-            found = scratch / name
-            if not found.is_file() or found.stat().st_size != entry["bytes"]:
-                raise GivenUp(f"rank {rank} wrote {name} where rank 0 does not see it; all ranks must share the folder")
-        return entries
-
     def _await(self, what: str, whose: str) -> str:
         ends, pause = float("inf"), LOOK_S
         while (text := self.notes.read(self._key(what))) is None:
@@ -111,3 +115,15 @@ class Meeting:
 
     def _key(self, what: str) -> str:
         return f"save {self.name} {what}"
+
+
+def _checked(rank: int, told: Any, scratch: Path) -> Entries:
+    """The files of a rank's part. GivenUp where it has told of a problem, or rank 0 does not see them."""
+    if "problem" in told:
+        raise GivenUp(f"rank {rank}: {told['problem']}")
+    entries: Entries = told["files"]
+    for name, entry in entries.items():
+        found = scratch / name
+        if not found.is_file() or found.stat().st_size != entry["bytes"]:
+            raise GivenUp(f"rank {rank} wrote {name} where rank 0 does not see it; all ranks must share the folder")
+    return entries

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,29 @@ def test_what_keeps_another_rank_from_writing_is_told_with_its_rank(tmp_path, nu
         save(tmp_path, 20, others=FullFileSystem(1, number))
     assert newest(tmp_path)[0] == tmp_path / "step-00000010"
     assert [each.name for each in tmp_path.iterdir()] == ["step-00000010"]
+
+
+class OneFullOneSlow(FileSystem):
+    """Of two ranks the first to write finds no room, and the other creates its files a moment later."""
+
+    def __init__(self):
+        self.first = None
+        self.failed = threading.Event()
+
+    def create(self, path):
+        self.first = self.first or threading.get_ident()
+        if threading.get_ident() == self.first:
+            self.failed.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.failed.wait()
+        time.sleep(0.1)
+        return super().create(path)
+
+
+def test_a_rank_that_still_writes_while_another_has_failed_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match=f"rank [12]: {os.strerror(errno.ENOSPC)}"):
+        save(tmp_path, 20, others=OneFullOneSlow(), count=3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rank_that_does_not_come_is_not_waited_for_once_one_has_failed(tmp_path):
