@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -226,25 +225,35 @@ def test_what_keeps_another_rank_from_writing_is_told_with_its_rank(tmp_path, nu
 
 
 class OneFullOneSlow(FileSystem):
-    """Of two ranks the first to write finds no room, and the other creates its files a moment later."""
+    """Of two ranks the first to write finds no room; the other creates its file while the folder is being removed."""
 
     def __init__(self):
-        self.first = None
-        self.failed = threading.Event()
+        self.first, self.removing, self.created = None, threading.Event(), threading.Event()
 
     def create(self, path):
         self.first = self.first or threading.get_ident()
         if threading.get_ident() == self.first:
-            self.failed.set()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.failed.wait()
-        time.sleep(0.1)
-        return super().create(path)
+        self.removing.wait(0.3)  # nobody removes it before this one has told, which is when it is over
+        found = super().create(path)
+        self.created.set()
+        return found
+
+
+class Removing(FileSystem):
+    def __init__(self, others):
+        self.others = others
+
+    def rmdir(self, path):
+        self.others.removing.set()
+        self.others.created.wait(1)
+        super().rmdir(path)
 
 
 def test_a_rank_that_still_writes_while_another_has_failed_leaves_nothing(tmp_path):
+    others = OneFullOneSlow()
     with pytest.raises(OSError, match=f"rank [12]: {os.strerror(errno.ENOSPC)}"):
-        save(tmp_path, 20, others=OneFullOneSlow(), count=3)
+        save(tmp_path, 20, files=Removing(others), others=others, count=3)
     assert list(tmp_path.iterdir()) == []
 
 
